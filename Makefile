@@ -1,0 +1,29 @@
+# make test: everything the library promises of itself.  make gate: the gate on the embedded mini world.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+
+.PHONY: test gate report lint clean
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: .venv/installed lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) -q
+
+gate: .venv/installed
+	$(BIN)/pytest suites/ -n $(WORKERS)
+
+report: .venv/installed
+	$(BIN)/natadv report
+
+clean:
+	rm -rf .natadv allure-results allure-report gate.json

@@ -1,0 +1,60 @@
+"""The `natadv` command: each subcommand belongs to the room that it is about."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from natadv import __version__
+from natadv.data.commands import add_data_parser
+from natadv.errors import NatadvError
+from natadv.report.html import write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.handler(options) or 0)
+    except NatadvError as error:
+        print(f"natadv: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("natadv: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "natadv",
+        description="Robustness gate for vision-language models. The gate itself is run by pytest: "
+        "pytest suites/ --help shows its options under 'robustness gate'.",
+    )
+    parser.add_argument("--version", action="version", version=f"natadv {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_data_parser(commands)
+    _add_report_parser(commands)
+    return parser
+
+
+def _add_report_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "one self-contained HTML page from the last run's Allure results"
+    parser = commands.add_parser("report", help=text, description=text)
+    parser.add_argument(
+        "--results", type=Path, default=Path("allure-results"), metavar="DIR", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("allure-report") / "index.html",
+        metavar="FILE",
+        help="(%(default)s)",
+    )
+    parser.set_defaults(handler=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    page = write_report(options.results, options.out, tools=Path(".natadv/tools").absolute())
+    print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
+    return 0

@@ -1,0 +1,1 @@
+"""Packed, versioned datasets: card, writer, reader, importers."""

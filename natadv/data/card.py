@@ -1,0 +1,192 @@
+"""The card of a packed dataset: what it holds, where it comes from, and what its files must be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from natadv.config import Strict, load_config
+from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.types import Scenario, Task
+
+CARD_FILE = "card.yaml"
+DATASETS_FOLDER = Path("fixtures/datasets")
+UNSTATED = "not stated; ask whoever made the pictures"
+"""The licence of pictures that were imported without one."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+"""Part of addresses, paths and command lines, so plain ASCII without a slash."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Filled = Annotated[str, Field(min_length=1)]
+# YAML has lists only; what is in them stays strict.
+Texts = Annotated[tuple[Filled, ...], Field(strict=False)]
+
+
+class Shard(Strict):
+    """One Parquet file of a dataset."""
+
+    file: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*\.parquet$")]
+    rows: Annotated[int, Field(ge=1)]
+    bytes: Annotated[int, Field(ge=1)]
+    sha256: Sha256
+
+
+class _Described(Strict):
+    """What a person has to say about a dataset; the rest is counted."""
+
+    name: Name
+    tasks: Annotated[tuple[Task, ...], Field(min_length=1, strict=False)]
+    scenario: Scenario
+    classes: Texts
+    """In label order, each once: two classes of one name would share every prediction."""
+    templates: Texts
+    """Python format strings with one `{}`; the first is the single template."""
+    licence: Filled
+    source: Filled
+    description: Filled
+    twin_of: Name | None = None
+    """The clean dataset that holds the twin of each sample."""
+
+    @field_validator("classes", "tasks", "templates")
+    @classmethod
+    def _each_once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted(value for value, count in Counter(values).items() if count > 1)
+        if twice:
+            raise ValueError(f"expected each value once, came twice: {twice}")
+        return values
+
+    @field_validator("templates")
+    @classmethod
+    def _one_place_each(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        for template in templates:
+            if not _has_one_place(template):
+                raise ValueError(f"expected a format string with one '{{}}', came {template!r}")
+        return templates
+
+    @model_validator(mode="after")
+    def _can_be_classified(self) -> Self:
+        if "classification" in self.tasks and not (len(self.classes) > 1 and self.templates):
+            raise ValueError("task 'classification' needs at least two classes and one template")
+        if self.twin_of == self.name:
+            raise ValueError("twin_of names the dataset itself")
+        return self
+
+
+class CardDraft(_Described):
+    """A card before its samples are written."""
+
+
+class Card(_Described):
+    """A card as it lies beside the shards."""
+
+    rows: Annotated[int, Field(ge=1)]
+    revision: Sha256
+    """Hash of all that can change a number: classes, templates, tasks, the shards' hashes."""
+    parts: dict[str, int]
+    """Rows per marked part; empty if no sample is marked."""
+    overlays: bool
+    """Whether every sample tells the overlay that was drawn, so that its controls can be drawn."""
+    shards: Annotated[tuple[Shard, ...], Field(min_length=1, strict=False)]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        in_shards = sum(shard.rows for shard in self.shards)
+        if in_shards != self.rows:
+            raise ValueError(f"rows is {self.rows}, the shards hold {in_shards}")
+        if self.parts and sum(self.parts.values()) != self.rows:
+            raise ValueError(f"rows is {self.rows}, the parts hold {sum(self.parts.values())}")
+        counted = {"parts": self.parts, "overlays": self.overlays, "shards": self.shards}
+        expected = revision(self, counted)
+        if self.revision != expected:
+            raise ValueError(
+                f"revision is {self.revision[:12]}, the contents of the card give {expected[:12]}; "
+                "import the dataset again, or get its card back"
+            )
+        return self
+
+
+def draft_card(**described: Any) -> CardDraft:
+    """A draft from what somebody typed, with their mistakes as ours."""
+    try:
+        return CardDraft.model_validate(described)
+    except ValidationError as error:
+        mistakes = "; ".join(
+            f"{'.'.join(map(str, found['loc'])) or 'card'}: {found['msg']}"
+            for found in error.errors(include_url=False)
+        )
+        raise ConfigError(f"no dataset can be made of this: {mistakes}") from error
+
+
+def revision(described: CardDraft | Card, counted: Mapping[str, Any]) -> str:
+    """Hash of what can change a number or what is measured; not of the words around it."""
+    facts = {
+        "name": described.name,
+        "tasks": described.tasks,
+        "scenario": described.scenario,
+        "classes": described.classes,
+        "templates": described.templates,
+        "twin_of": described.twin_of,
+        "parts": counted["parts"],
+        "overlays": counted["overlays"],
+        "shards": [(shard.rows, shard.sha256) for shard in counted["shards"]],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def load_card(folder: Path) -> Card:
+    path = folder / CARD_FILE
+    if not path.is_file():
+        raise DataError(f"{path}: no such card; run dvc pull, or import the dataset")
+    try:
+        card, _ = load_config(path, Card)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+    if card.name != folder.absolute().name:
+        raise DataError(f"{path}: name is {card.name!r}, the folder is {folder.absolute().name!r}")
+    return card
+
+
+def dump_card(card: Card) -> str:
+    raw = card.model_dump(mode="json")
+    return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def find_datasets(root: Path) -> dict[str, Path]:
+    """Folders of all datasets under `root`, by name; no card is opened."""
+    cards = (root / DATASETS_FOLDER).glob(f"*/{CARD_FILE}")
+    # A hidden folder is a dataset that is still being written.
+    folders = (card.parent for card in cards if not card.parent.name.startswith("."))
+    return {folder.name: folder for folder in sorted(folders)}
+
+
+def dataset_folder(name: str, root: Path) -> Path:
+    """The folder of the dataset `name`, or the error that names the nearest ones."""
+    known = find_datasets(root)
+    if name not in known:
+        raise unknown_name("dataset", name, known)
+    return known[name]
+
+
+def _has_one_place(template: str) -> bool:
+    try:
+        places = [
+            field for _, field, _, _ in string.Formatter().parse(template) if field is not None
+        ]
+    except ValueError:
+        return False
+    return places == [""]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Never with anchors."""
+
+    def ignore_aliases(self, data: Any) -> Literal[True]:
+        return True

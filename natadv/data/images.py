@@ -1,0 +1,91 @@
+"""Encoded pictures to pixels; whatever is not a whole picture is refused by name."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from natadv.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MAX_PIXELS = 89_478_485
+"""Pillow's limit, at which it only warns: a quarter of a gigabyte of RGB."""
+
+# All that Pillow's decoders are known to raise on damaged files.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
+_DAMAGE_BELOW = (struct.error, zlib.error, MemoryError, OverflowError)
+
+_METADATA = threading.Lock()
+
+
+def decode_image(data: bytes, *, where: str) -> Image.Image:
+    """RGB pixels, upright as EXIF says, transparent parts on white."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise DataError(f"{where}: Pillow was told to fill truncated pictures with grey; undo that")
+    try:
+        with _opened(data) as image:
+            _refuse_bomb(image.size, where)
+            image.load()
+            _turn_upright(image)
+            return _rgb(image)
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{where}: not a picture in one of {', '.join(FORMATS)} ({len(data)} bytes, "
+            f"first {data[:8]!r}); remove or replace it"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{where}: more than {MAX_PIXELS} pixels: {error}; scale it down"
+        ) from error
+    except (*_DAMAGE, *_DAMAGE_BELOW) as error:
+        raise DataError(f"{where}: damaged picture: {error}; remove or replace it") from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    with _without_warnings():
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns of odd metadata; whether a picture is refused must not hang on a filter.
+
+    Filters belong to the whole process, so decoding threads take turns here.
+    """
+    with _METADATA, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _refuse_bomb(size: tuple[int, int], where: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise DataError(
+            f"{where}: {size[0]} x {size[1]} is more than {MAX_PIXELS} pixels; scale it down"
+        )
+
+
+def _turn_upright(image: Image.Image) -> None:
+    # Damaged metadata says nothing, and the pixels are whole.
+    with _without_warnings(), contextlib.suppress(*_DAMAGE, *_DAMAGE_BELOW):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow would clip 16-bit grey to white.
+        grey = np.asarray(image, dtype=np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layered = image.convert("RGBA")
+    ground = Image.new("RGB", image.size, (255, 255, 255))
+    ground.paste(layered, (0, 0), layered.getchannel("A"))
+    return ground

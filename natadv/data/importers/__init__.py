@@ -1,0 +1,1 @@
+"""Published formats to packed datasets, one file each."""

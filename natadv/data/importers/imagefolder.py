@@ -1,0 +1,106 @@
+"""A folder of photographs, one folder per class, to a packed dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from natadv.data.card import DATASETS_FOLDER, UNSTATED, Card, draft_card
+from natadv.data.classes import class_table
+from natadv.data.images import decode_image
+from natadv.data.importers.progress import Report, reporting
+from natadv.data.templates import TEMPLATES
+from natadv.data.writer import refuse_existing, write_dataset
+from natadv.errors import DataError, unknown_name
+from natadv.types import Sample
+
+
+def import_imagefolder(
+    path: Path,
+    *,
+    name: str,
+    root: Path,
+    classes: str | None = None,
+    templates: str = "single",
+    licence: str = UNSTATED,
+    progress: Report | None = None,
+    force: bool = False,
+) -> Card:
+    """Pack `path/<class>/<file>`; pictures keep their bytes, and each is decoded once to see that
+    it can be. Without a class table the classes are the folder names, sorted."""
+    if templates not in TEMPLATES:
+        raise unknown_name("template set", templates, TEMPLATES)
+    folder = root / DATASETS_FOLDER / name
+    refuse_existing(folder, force=force)
+    files = _files(path)
+    labels = _labels(path, files, classes)
+    draft = draft_card(
+        name=name,
+        tasks=("classification",),
+        scenario="clean",
+        classes=tuple(labels.values()),
+        templates=TEMPLATES[templates],
+        licence=licence,
+        source=f"image folder {path.resolve().name!r}",
+        description=f"{len(files)} pictures, imported as they are",
+    )
+    index = {key: label for label, key in enumerate(labels)}
+    samples = reporting(_samples(path, files, index), len(files), report=progress)
+    return write_dataset(folder, draft, samples, force=force)
+
+
+def _files(path: Path) -> list[Path]:
+    """All pictures in a stable order; anything that has no class is refused before work begins."""
+    if not path.is_dir():
+        raise DataError(f"{path}: expected a folder with one folder per class")
+    entries = sorted(_visible(path))
+    loose = [entry for entry in entries if not entry.is_dir()]
+    if loose:
+        raise DataError(f"{loose[0]}: lies outside a class folder; move it into one or remove it")
+    files: list[Path] = []
+    for folder in entries:
+        inside = sorted(_visible(folder))
+        _refuse_odd_folder(folder, inside)
+        files += inside
+    if not files:
+        raise DataError(f"{path}: no class folders with pictures in them")
+    return files
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    # Hidden files are the file manager's (.DS_Store), never somebody's pictures.
+    return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _refuse_odd_folder(folder: Path, inside: list[Path]) -> None:
+    if not inside:
+        raise DataError(f"{folder}: class folder without pictures; fill or remove it")
+    for entry in inside:
+        if not entry.is_file():
+            raise DataError(f"{entry}: expected a picture in a class folder, came something else")
+
+
+def _labels(path: Path, files: list[Path], classes: str | None) -> dict[str, str]:
+    """Folder name to class name, in label order."""
+    folders = sorted({file.parent.name for file in files})
+    if classes is None:
+        return {folder: folder for folder in folders}
+    table = class_table(classes)
+    for folder in folders:
+        if folder not in table:
+            raise DataError(
+                f"{path / folder}: unlabelled class: {folder!r} is not one of the {len(table)} "
+                f"classes of {classes!r}, such as {next(iter(table))!r}"
+            )
+    return table
+
+
+def _samples(path: Path, files: list[Path], index: dict[str, int]) -> Iterator[Sample]:
+    for file in files:
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+        decode_image(data, where=str(file))
+        identity = file.relative_to(path).as_posix()
+        yield Sample(id=identity, group=identity, image=data, label=index[file.parent.name])

@@ -1,0 +1,141 @@
+"""Rows of a packed dataset, after its files were checked against the card."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from natadv.data.card import Card, Shard
+from natadv.data.images import decode_image
+from natadv.data.schema import COLUMNS, sample_of
+from natadv.errors import DataError
+from natadv.types import Sample
+
+_REMEDY = "run dvc pull, or import the dataset again"
+
+__all__ = ["decode_image", "iter_samples", "read_by_id", "read_samples", "verify"]
+
+
+def read_samples(folder: Path, card: Card, *, start: int, stop: int) -> list[Sample]:
+    """Rows start to stop (exclusive), in the order they were written in."""
+    if not 0 <= start <= stop <= card.rows:
+        raise DataError(f"{folder}: rows {start} to {stop} asked for, the card has {card.rows}")
+    _refuse_strays(folder, card)
+    samples: list[Sample] = []
+    for shard, first in _with_first_row(card):
+        low, high = max(start - first, 0), min(stop - first, shard.rows)
+        if low < high:
+            samples += _rows(folder, shard, range(low, high))
+    return samples
+
+
+def iter_samples(folder: Path, card: Card) -> Iterator[Sample]:
+    """All samples in order, a row group at a time."""
+    _refuse_strays(folder, card)
+    for shard in card.shards:
+        with _opened(folder, shard) as file:
+            for group in range(file.num_row_groups):
+                yield from _samples(file.read_row_group(group, use_threads=False))
+
+
+def read_by_id(folder: Path, card: Card, ids: Collection[str]) -> list[Sample]:
+    """The samples of these ids, in the dataset's order; an id that is not there is an error."""
+    wanted = set(ids)
+    _refuse_strays(folder, card)
+    samples: list[Sample] = []
+    for shard in card.shards:
+        rows = [row for row, name in enumerate(_ids(folder, shard)) if name in wanted]
+        samples += _rows(folder, shard, rows) if rows else ()
+    missing = sorted(wanted - {sample.id for sample in samples})
+    if missing:
+        raise DataError(
+            f"{folder}: {len(missing)} ids are not in {card.name!r}, first {missing[0]!r}"
+        )
+    return samples
+
+
+def verify(folder: Path, card: Card) -> None:
+    """Check every shard against the card now, rather than at its first read."""
+    _refuse_strays(folder, card)
+    for shard in card.shards:
+        _opened(folder, shard).close()
+
+
+def _refuse_strays(folder: Path, card: Card) -> None:
+    """A shard that the card does not list is not measured, though other readers would see it."""
+    listed = {shard.file for shard in card.shards}
+    strays = sorted(path.name for path in folder.glob("*.parquet") if path.name not in listed)
+    if strays:
+        raise DataError(f"{folder / strays[0]}: not a shard of the card; remove it, or {_REMEDY}")
+
+
+def _with_first_row(card: Card) -> Iterator[tuple[Shard, int]]:
+    starts = accumulate((shard.rows for shard in card.shards), initial=0)
+    return zip(card.shards, starts, strict=False)
+
+
+def _rows(folder: Path, shard: Shard, rows: Sequence[int]) -> Iterator[Sample]:
+    """These rows of a shard, rising; of its row groups only those that hold one of them."""
+    with _opened(folder, shard) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            last = first + file.metadata.row_group(group).num_rows
+            inside = [row - first for row in rows if first <= row < last]
+            if inside:
+                yield from _samples(file.read_row_group(group, use_threads=False).take(inside))
+            first = last
+
+
+def _samples(table: pa.Table) -> Iterator[Sample]:
+    return map(sample_of, table.to_pylist())
+
+
+@lru_cache(maxsize=64)
+def _ids(folder: Path, shard: Shard) -> tuple[str, ...]:
+    with _opened(folder, shard) as file:
+        return tuple(file.read(columns=["id"]).column("id").to_pylist())
+
+
+def _opened(folder: Path, shard: Shard) -> pq.ParquetFile:
+    path = folder / shard.file
+    try:
+        stat = path.stat()
+        if stat.st_size != shard.bytes:
+            raise DataError(f"{path}: {stat.st_size} bytes, the card says {shard.bytes}; {_REMEDY}")
+        _check_hash(path, shard.sha256, stat.st_mtime_ns)
+    except OSError as error:
+        raise DataError(
+            f"{path}: a shard of {shard.rows} rows cannot be read: {error.strerror}; {_REMEDY}"
+        ) from error
+    return _checked_parquet(path, shard)
+
+
+@lru_cache(maxsize=65536)
+def _check_hash(path: Path, expected: str, changed_ns: int) -> None:
+    """Once per process and state of the file; a failure is not remembered."""
+    with path.open("rb") as file:
+        came = hashlib.file_digest(file, "sha256").hexdigest()
+    if came != expected:
+        raise DataError(f"{path}: sha256 is {came[:12]}, the card says {expected[:12]}; {_REMEDY}")
+
+
+def _checked_parquet(path: Path, shard: Shard) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file: {error}; {_REMEDY}") from error
+    columns = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+    if columns != COLUMNS:
+        odd = sorted(
+            name for name in columns.keys() | COLUMNS if columns.get(name) != COLUMNS.get(name)
+        )
+        raise DataError(f"{path}: columns {odd} are not as in a packed dataset; import it again")
+    if file.metadata.num_rows != shard.rows:
+        raise DataError(f"{path}: {file.metadata.num_rows} rows, the card says {shard.rows}")
+    return file

@@ -1,0 +1,58 @@
+"""Which accelerator a process may use, decided without importing torch."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from pathlib import Path
+
+CPU = "cpu"
+CUDA = "cuda"
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The ids that the caller lets us see (opaque: numbers, UUIDs or MIG names)."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return tuple(part.strip() for part in listed.split(",") if part.strip() not in ("", "-1"))
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(answer.stdout.split())
+
+
+def device_kind(asked: str) -> str:
+    """`cpu` or `cuda` for `auto`, or what was asked."""
+    if asked != "auto":
+        return asked
+    return CUDA if visible_gpus() else CPU
+
+
+def pinned_environment(index: int, gpus: tuple[str, ...]) -> dict[str, str]:
+    """What worker `index` must have in its environment before anything is imported."""
+    pinned = {"TOKENIZERS_PARALLELISM": "false", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if gpus:
+        pinned["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+    return pinned
+
+
+def lease_slot(folder: Path, *, gpu: str, slots: int) -> int | None:
+    """An open descriptor that holds one of the GPU's slots, or None if live processes hold all.
+
+    One loaded model per slot, however many workers there are. Keep the descriptor open; the kernel
+    gives the slot back when the process ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(slots):
+        path = folder / f"gpu-{gpu.replace('/', '_')}-{number}.slot"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            continue
+        return descriptor
+    return None

@@ -1,0 +1,174 @@
+"""From a case to its units, and from the units' results to what the judge needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from natadv.engine.datasets import Dataset
+from natadv.engine.grid import Grid
+from natadv.engine.run import Run
+from natadv.engine.store import Store
+from natadv.engine.tables import outcomes_of
+from natadv.engine.units import Numerics, Unit, prompts_digest, shards
+from natadv.errors import NatadvError, StoreError
+from natadv.evidence import Evidence
+from natadv.gate.plan import CaseEvidence, CasePlan
+from natadv.models.loading import fingerprint
+from natadv.tasks import classification
+from natadv.types import Case, Outcomes, Variant
+
+
+@dataclass(frozen=True, slots=True)
+class CaseUnits:
+    """The units of a case, by the role that their rows play."""
+
+    attack: tuple[Unit, ...] = ()
+    clean: tuple[Unit, ...] = ()
+    occlusion: tuple[Unit, ...] = ()
+    matched: tuple[Unit, ...] = ()
+    problem: str = ""
+    """Why there is nothing to measure."""
+
+    def all(self) -> tuple[Unit, ...]:
+        return self.clean + self.attack + self.occlusion + self.matched
+
+    def roles(self) -> dict[str, tuple[Unit, ...]]:
+        return {
+            "attack": self.attack,
+            "clean": self.clean,
+            "occlusion": self.occlusion,
+            "matched": self.matched,
+        }
+
+
+def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
+    """The units of `case`; a missing dataset or an unreadable model is a problem, never an error,
+    so that it fails this case and no other."""
+    dataset = grid.datasets.get(case.dataset)
+    if dataset is None:
+        return CaseUnits(problem=_missing(case.dataset))
+    try:
+        weights = fingerprint(grid.specs[case.model])
+    except NatadvError as error:
+        return CaseUnits(problem=str(error))
+
+    def of(found: Dataset, variant: Variant) -> tuple[Unit, ...]:
+        return _units(case, found, variant, weights, rows=grid.rows(found.name), numerics=numerics)
+
+    twin_of = dataset.card.twin_of
+    if twin_of is None:
+        return CaseUnits(attack=of(dataset, "attack"))
+    clean = grid.datasets.get(twin_of)
+    if clean is None:
+        return CaseUnits(problem=_missing(twin_of))
+    drawn = dataset.card.overlays
+    return CaseUnits(
+        attack=of(dataset, "attack"),
+        clean=of(clean, "attack"),
+        occlusion=of(dataset, "occlusion") if drawn else (),
+        matched=of(dataset, "matched") if drawn else (),
+    )
+
+
+def _missing(name: str) -> str:
+    folder = f"fixtures/datasets/{name}"
+    return f"dataset {name!r} is not at {folder}; run dvc pull {folder}"
+
+
+def _units(
+    case: Case,
+    dataset: Dataset,
+    variant: Variant,
+    weights: str,
+    *,
+    rows: int,
+    numerics: Numerics,
+) -> tuple[Unit, ...]:
+    card = dataset.card
+    prompts = prompts_digest(card.classes, card.templates)
+    return tuple(
+        Unit(
+            task=case.task,
+            dataset=dataset.name,
+            revision=card.revision,
+            prompts=prompts,
+            variant=variant,
+            start=start,
+            stop=stop,
+            model=case.model,
+            weights=weights,
+            protocol=classification.PROTOCOL,
+            numerics=numerics,
+        )
+        for start, stop in shards(rows)
+    )
+
+
+def unique_units(plans: Iterable[CaseUnits]) -> list[Unit]:
+    """Each unit once, in the order in which the cases first need it."""
+    units = {u.key: u for plan in plans for u in plan.all()}
+    return list(units.values())
+
+
+def case_plan(case: Case, units: CaseUnits, *, grid: Grid, rows: int) -> CasePlan:
+    """What has to be measured for `case` to pass: `rows` samples, of one data and weights."""
+    dataset = grid.datasets.get(case.dataset)
+    first = units.attack[0] if units.attack else None
+    return CasePlan(
+        case=case,
+        lineage=grid.specs[case.model].lineage,
+        planned_n=rows,
+        data_revision=dataset.card.revision if dataset else "",
+        weights=first.weights if first else "",
+        protocol=classification.PROTOCOL,
+    )
+
+
+def case_evidence(
+    case: Case, units: CaseUnits, *, store: Store, run: Run, notes: Iterable[str] = ()
+) -> CaseEvidence:
+    """What the store holds for `case`; whatever is missing is named in its problems, with `notes`
+    that may tell why."""
+    problems: list[str] = [units.problem] if units.problem else []
+    tables: dict[str, Outcomes | None] = {}
+    measured: list[Mapping[str, Any]] = []
+    for role, of_role in units.roles().items():
+        results, missing = _results(of_role, store=store, run=run)
+        problems += missing
+        tables[role] = outcomes_of(results) if of_role and not missing else None
+        measured += results if role == "attack" else []
+    attack = tables.pop("attack")
+    problems += notes if problems else ()
+    return CaseEvidence(
+        case=case,
+        evidence=Evidence(attack=attack or outcomes_of([]), **tables),
+        data_revision=_agreed(measured, "revision"),
+        weights=_agreed(measured, "weights"),
+        protocol=_agreed(measured, "protocol"),
+        problems=tuple(dict.fromkeys(problems)),
+    )
+
+
+def _agreed(results: Iterable[Mapping[str, Any]], name: str) -> str:
+    """What all results say of themselves; a mixture is shown, and equals no plan."""
+    return " and ".join(sorted({result[name] for result in results}))
+
+
+def _results(
+    units: Iterable[Unit], *, store: Store, run: Run
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    results: list[Mapping[str, Any]] = []
+    problems: list[str] = []
+    for unit in units:
+        try:
+            result = store.get(unit.key)
+        except StoreError as error:
+            problems.append(str(error))
+            continue
+        if result is None:
+            problems.append(run.error(unit.key) or f"not measured: {unit.title}")
+        else:
+            results.append(result)
+    return results, problems

@@ -1,0 +1,93 @@
+"""A unit is one pure computation; its key names everything that its numbers depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from natadv.types import Task, Variant
+
+UNIT_VERSION = "1"
+"""Raised by hand whenever the code that turns a unit into rows changes its result."""
+
+SHARD_ROWS = 256
+"""Rows of a unit. Fixed: a size that followed the number of workers would change the keys."""
+
+NUMERIC_PACKAGES = ("torch", "transformers", "pillow", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """What can move a float without anybody meaning it."""
+
+    device: str
+    """`cpu` or `cuda`: the kind, not the number."""
+    dtype: str
+    batch_size: int
+    threads: int
+    """Threads of one kernel on the CPU. More workers must not mean other sums."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+
+def installed_packages() -> dict[str, str]:
+    return {name: version(name) for name in NUMERIC_PACKAGES}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Rows `start` to `stop` of a dataset, asked of one model."""
+
+    task: Task
+    dataset: str
+    revision: str
+    prompts: str
+    """Digest of the classes and templates."""
+    variant: Variant
+    start: int
+    stop: int
+    model: str
+    weights: str
+    protocol: str
+    numerics: Numerics
+
+    @property
+    def key(self) -> str:
+        # Names are for people: a renamed checkpoint or dataset is not computed again.
+        content = {
+            "version": UNIT_VERSION,
+            "task": self.task,
+            "revision": self.revision,
+            "prompts": self.prompts,
+            "variant": self.variant,
+            "rows": [self.start, self.stop],
+            "weights": self.weights,
+            "protocol": self.protocol,
+            "device": self.numerics.device,
+            "dtype": self.numerics.dtype,
+            "batch_size": self.numerics.batch_size,
+            "threads": self.numerics.threads,
+            "packages": dict(self.numerics.packages),
+        }
+        return digest(content)
+
+    @property
+    def title(self) -> str:
+        return f"{self.task}/{self.dataset}/{self.model}/{self.variant}[{self.start}:{self.stop}]"
+
+
+def digest(value: object) -> str:
+    """sha256 of the canonical JSON of `value`."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prompts_digest(classes: Sequence[str], templates: Sequence[str]) -> str:
+    return digest({"classes": list(classes), "templates": list(templates)})
+
+
+def shards(rows: int) -> tuple[tuple[int, int], ...]:
+    """Row ranges of fixed size that cover `rows`."""
+    return tuple((a, min(a + SHARD_ROWS, rows)) for a in range(0, rows, SHARD_ROWS))

@@ -1,0 +1,55 @@
+"""One tree for everything that can go wrong, so that a border can catch it whole."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NatadvError(Exception):
+    """Base of all errors raised on purpose; the message says what to do."""
+
+
+class ConfigError(NatadvError):
+    """A setting, an option or a configuration file is wrong."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that no table knows."""
+
+
+class DataError(NatadvError):
+    """A dataset, an image or a label is not what its card or format says."""
+
+
+class ModelError(NatadvError):
+    """A checkpoint cannot be loaded, or cannot be fed as it was trained."""
+
+
+class StoreError(NatadvError):
+    """The evidence store cannot be read or written."""
+
+
+class MetricError(NatadvError):
+    """A metric is not defined on these outcomes."""
+
+
+class ReportError(NatadvError):
+    """A report cannot be made from these results."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for `name`, with the nearest known names and the whole list."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f", did you mean {' or '.join(map(repr, near))}?" if near else ""
+    listing = ", ".join(names) if names else "none"
+    return UnknownNameError(f"unknown {kind} {name!r}{hint} Known: {listing}")
+
+
+class GateFailure(NatadvError, AssertionError):
+    """A case was measured and its rules do not hold, or too few samples can tell."""
+
+
+class InfraError(NatadvError, RuntimeError):
+    """A case was not measured as planned."""

@@ -1,0 +1,1 @@
+"""Thresholds, judgement, baseline and calibration: starts without torch and without pytest."""

@@ -1,0 +1,134 @@
+"""Judges stored evidence again, without a model, a GPU or pytest: `python -m natadv.gate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from natadv.errors import ConfigError
+from natadv.evidence import StoredCase
+from natadv.gate.baseline import BaselineVerdict, judge_against_baseline
+from natadv.gate.judge import GateVerdict, judge_all
+from natadv.gate.plan import CaseEvidence
+from natadv.gate.rules import Tier
+from natadv.gate.stored import case_evidence, plans_from, stored_cases
+from natadv.gate.thresholds import load_thresholds
+from natadv.types import Case
+
+GREEN, NOT_GREEN, USAGE = 0, 1, 4
+DATASETS = Path("fixtures/datasets")
+"""Beside thresholds.yaml."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # argparse's own 2 means "interrupted" to those who read pytest's exit codes.
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("python -m natadv.gate", description=__doc__)
+    parser.add_argument("--evidence", type=Path, required=True, help="folder of measured cases")
+    parser.add_argument("--thresholds", type=Path, default=Path("thresholds.yaml"))
+    parser.add_argument("--tier", help="default: the file's default_tier")
+    parser.add_argument(
+        "--model", action="append", default=[], help="judge these models, not the tier's"
+    )
+    parser.add_argument(
+        "--datasets", type=Path, help="folder of cards; default: fixtures/datasets if it is there"
+    )
+    parser.add_argument("--baseline", type=Path, help="folder of the evidence to compare with")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    thresholds = load_thresholds(options.thresholds)
+    tier = thresholds.tier(options.tier)
+    stored, broken = stored_cases(options.evidence)
+    cards = options.datasets or _datasets_beside(options.thresholds)
+    plans = plans_from(tier, stored, models=options.model, datasets=cards)
+    asked = [plan.case for plan in plans]
+    verdict = judge_all(
+        plans,
+        {c: case_evidence(c, stored, datasets=cards) for c in asked if c in stored},
+        thresholds=thresholds,
+        tier=tier.name,
+        problems=tuple(broken.values()),
+        selected=asked if options.model else None,
+    )
+    _print(verdict)
+    left = sorted(set(stored) - set(asked))
+    if left:
+        print(
+            f"not judged, for tier {tier.name!r} does not ask for it: {', '.join(map(str, left))}"
+        )
+    green = verdict.green
+    if options.baseline is not None:
+        green = _compare(asked, stored, options.baseline, tier).green and green
+    return GREEN if green else NOT_GREEN
+
+
+def _datasets_beside(thresholds: Path) -> Path | None:
+    beside = thresholds.parent / DATASETS
+    return beside if beside.is_dir() else None
+
+
+def _print(verdict: GateVerdict) -> None:
+    for case in verdict.cases:
+        print(f"{case.verdict:12} {case.case}")
+        for judgement in case.judgements:
+            print(f"    {judgement.verdict:12} {judgement.reason}")
+        for reason in case.reasons:
+            print(f"    {reason}")
+    for problem in verdict.problems:
+        print(problem)
+    print(f"{verdict.overall.upper()}: {len(verdict.cases)} cases of tier {verdict.tier!r}")
+
+
+def _compare(
+    cases: Sequence[Case], stored: dict[Case, StoredCase], folder: Path, tier: Tier
+) -> BaselineVerdict:
+    before, broken = stored_cases(folder)
+    for reason in broken.values():
+        print(reason)
+    verdict = judge_against_baseline(
+        cases,
+        candidate={case: case_evidence(case, stored) for case in cases if case in stored},
+        baseline=_counterparts(cases, stored, before),
+        max_excluded=tier.max_excluded,
+    )
+    for found in verdict.cases:
+        print(f"{found.verdict:12} {found.reason}")
+    print(f"{verdict.overall.upper()} against the baseline")
+    return verdict
+
+
+def _counterparts(
+    cases: Sequence[Case], stored: dict[Case, StoredCase], before: dict[Case, StoredCase]
+) -> dict[Case, CaseEvidence]:
+    """The baseline's evidence by the candidate's case: of the same model, else of its lineage."""
+    found = {}
+    for case in cases:
+        lineage = stored[case].manifest.lineage if case in stored else case.model
+        ancestor = replace(case, model=lineage)
+        if (there := case if case in before else ancestor) in before:
+            found[case] = case_evidence(there, before)
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

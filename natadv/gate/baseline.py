@@ -1,0 +1,109 @@
+"""A candidate against a baseline, sample by sample: only what got worse, beyond chance, blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from natadv.errors import MetricError
+from natadv.gate.judge import WORST_FIRST, Overall
+from natadv.gate.plan import CaseEvidence
+from natadv.metrics.mcnemar import Comparison, compare
+from natadv.metrics.significance import holm
+from natadv.types import Case, Verdict
+
+ALPHA = 0.05
+"""One-sided, over the whole family of cases."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineJudgement:
+    """One case of the candidate against the same case of the baseline."""
+
+    case: Case
+    verdict: Verdict
+    comparison: Comparison | None
+    p_adjusted: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineVerdict:
+    overall: Overall
+    cases: tuple[BaselineJudgement, ...]
+
+    @property
+    def green(self) -> bool:
+        return self.overall == "pass"
+
+
+def judge_against_baseline(
+    pairs: Sequence[Case],
+    *,
+    candidate: Mapping[Case, CaseEvidence],
+    baseline: Mapping[Case, CaseEvidence],
+    max_excluded: float = 0.0,
+    confidence: float = 0.95,
+) -> BaselineVerdict:
+    """Judge each case in `pairs`, the candidate's addresses on both sides.
+
+    FAIL is a significant loss after Holm over all cases; PASS is everything else that could be
+    compared in full, so an improvement never fails. Whatever could not is INCOMPLETE.
+    """
+    found = [
+        (case, _compared(case, candidate.get(case), baseline.get(case), confidence, max_excluded))
+        for case in pairs
+    ]
+    known = [(case, c) for case, c in found if isinstance(c, Comparison)]
+    adjusted = dict(
+        zip([case for case, _ in known], holm([c.p_worse for _, c in known]), strict=True)
+    )
+    cases = tuple(_judgement(case, c, adjusted.get(case)) for case, c in found)
+    verdicts: list[Verdict] = [c.verdict for c in cases] or ["INCOMPLETE"]
+    worst = min(verdicts, key=WORST_FIRST.index)
+    overall: dict[Verdict, Overall] = {"FAIL": "fail", "INCOMPLETE": "incomplete", "PASS": "pass"}
+    return BaselineVerdict(overall[worst], cases)
+
+
+def _compared(
+    case: Case,
+    candidate: CaseEvidence | None,
+    baseline: CaseEvidence | None,
+    confidence: float,
+    max_excluded: float,
+) -> Comparison | str:
+    """The comparison, or why there is none."""
+    if candidate is None or baseline is None:
+        missing = "candidate" if candidate is None else "baseline"
+        return f"the {missing} was not measured"
+    if problems := (*candidate.problems, *baseline.problems):
+        return "; ".join(problems)
+    for what, ours, theirs in (
+        ("data revision", candidate.data_revision, baseline.data_revision),
+        ("protocol", candidate.protocol, baseline.protocol),
+    ):
+        if ours != theirs:
+            return (
+                f"{what} is {ours[:12]!r}, the baseline's is {theirs[:12]!r}; measure both on one"
+            )
+    try:
+        result = compare(candidate.evidence.attack, baseline.evidence.attack, confidence=confidence)
+    except MetricError as error:
+        return str(error)
+    asked = result.n + result.excluded
+    if not result.excluded <= max_excluded * asked:
+        return f"{result.excluded} of {asked} samples failed on either side"
+    return result
+
+
+def _judgement(case: Case, found: Comparison | str, p: float | None) -> BaselineJudgement:
+    if isinstance(found, str) or p is None:
+        return BaselineJudgement(case, "INCOMPLETE", None, None, f"{case}: {found}")
+    # Written as what must hold; an improvement has p near 1.
+    verdict: Verdict = "PASS" if p > ALPHA else "FAIL"
+    reason = (
+        f"{case}: {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] against the "
+        f"baseline, {len(found.new_flips)} new errors and {len(found.fixed)} fixed "
+        f"(n {found.n}, adjusted p {p:.2g})"
+    )
+    return BaselineJudgement(case, verdict, found, p, reason)

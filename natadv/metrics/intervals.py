@@ -1,0 +1,141 @@
+"""How far the true value may lie from the measured one: intervals that are never of width zero."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from natadv.errors import MetricError
+from natadv.metrics.terms import Terms, Total
+from natadv.rng import rng_for
+from natadv.types import DoubleArray
+
+RESAMPLES = 2000
+_CELLS = 4_000_000
+"""Counts held at once while resampling."""
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+def quantile(confidence: float) -> float:
+    """The two-sided normal quantile, 1.96 at 0.95."""
+    if not 0 < confidence < 1:
+        raise MetricError(f"expected a confidence between 0 and 1, got {confidence!r}")
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def wilson(hits: float, n: float, *, confidence: float) -> Interval:
+    """Score interval of a proportion (Wilson 1927); `n` may be an effective size, not whole."""
+    if not (n > 0 and 0 <= hits <= n):
+        raise MetricError(f"expected 0 <= hits <= n and n > 0, got {hits} of {n}")
+    z, p = quantile(confidence), hits / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    # The exact ends at 0 and n, which rounding would miss by an ulp.
+    low = 0.0 if hits == 0 else max(0.0, centre - half)
+    return Interval(low, 1.0 if hits == n else min(1.0, centre + half))
+
+
+class Shift(NamedTuple):
+    """An estimate that is normal enough."""
+
+    centre: float
+    error: float
+
+
+def adjusted_difference(lost: float, gained: float, n: float) -> Shift:
+    """Paired difference (lost - gained) / n with one pseudo-pair of each kind added.
+
+    Bonett & Price 2012, JEBS 37(4): keeps its width, and its coverage, without discordant pairs.
+    """
+    if not (n > 0 and lost >= 0 and gained >= 0 and lost + gained <= n * (1 + 1e-9)):
+        raise MetricError(f"expected lost + gained <= n and n > 0, got {lost}, {gained} of {n}")
+    a, b = (lost + 1) / (n + 2), (gained + 1) / (n + 2)
+    return Shift(a - b, math.sqrt((a + b - (a - b) ** 2) / (n + 2)))
+
+
+def paired_difference(lost: float, gained: float, n: float, *, confidence: float) -> Interval:
+    shift, z = adjusted_difference(lost, gained, n), quantile(confidence)
+    value = (lost - gained) / n
+    # The centre is drawn to 0: at an extreme the measured value could fall outside.
+    low = min(value, max(-1.0, shift.centre - z * shift.error))
+    return Interval(low, max(value, min(1.0, shift.centre + z * shift.error)))
+
+
+def resampled(terms: Terms, total: Total, *, key: str) -> DoubleArray:
+    """The statistic on resamples of whole groups, shape (RESAMPLES,), whatever the row order."""
+    # Groups with equal sums are interchangeable: drawing how often each kind occurs is the
+    # bootstrap itself, at the cost of the number of kinds.
+    kinds, count = np.unique(terms.by_group(), axis=0, return_counts=True)
+    rng, groups = rng_for("bootstrap", key), int(count.sum())
+    step = max(1, _CELLS // len(kinds))
+    parts = [
+        total(rng.multinomial(groups, count / groups, size=min(step, RESAMPLES - done)) @ kinds)
+        for done in range(0, RESAMPLES, step)
+    ]
+    values = np.concatenate(parts)
+    if not np.isfinite(values).all():
+        raise MetricError("the metric is undefined on some resamples; more samples are needed")
+    return values
+
+
+def percentiles(values: DoubleArray, *, confidence: float) -> Interval:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def equivalent_size(value: float, values: DoubleArray, *, groups: int) -> float:
+    """How many independent samples would make a proportion `value` as uncertain as `values` are.
+
+    Without any spread nothing is known beyond the number of groups, so that is the size.
+    """
+    spread = float(np.var(values))
+    if spread <= 1e-12 or not 0 < value < 1:
+        return float(groups)
+    return value * (1 - value) / spread
+
+
+def bounded(value: float, values: DoubleArray, *, groups: int, confidence: float) -> Interval:
+    """Interval of a statistic in [0, 1]: percentiles, but never narrower than a score interval.
+
+    Near 0 and 1 percentiles alone are far too narrow, and of width zero when all groups agree.
+    """
+    low, high = percentiles(values, confidence=confidence)
+    size = equivalent_size(value, values, groups=groups)
+    score = wilson(value * size, size, confidence=confidence)
+    return Interval(min(value, low, score.low), max(value, high, score.high))
+
+
+class Discordance(NamedTuple):
+    """Pairs that changed, per `n` effective pairs."""
+
+    lost: float
+    gained: float
+    n: float
+
+
+def discordance(terms: Terms, values: DoubleArray | None) -> Discordance:
+    """Counts of changed pairs, scaled down to the effective size where groups repeat."""
+    before, after = terms.rows[:, 0], terms.rows[:, 1]
+    lost, gained = float(np.sum(before > after)), float(np.sum(after > before))
+    if values is None:
+        return Discordance(lost, gained, float(terms.n))
+    plain = ((lost + gained) / terms.n - ((lost - gained) / terms.n) ** 2) / terms.n
+    spread = float(np.var(values))
+    size = terms.n * plain / spread if spread > 1e-12 else float(terms.groups)
+    scale = min(1.0, size / terms.n)
+    return Discordance(lost * scale, gained * scale, terms.n * scale)
+
+
+def changed(value: float, terms: Terms, values: DoubleArray, *, confidence: float) -> Interval:
+    """Interval of a paired difference where groups repeat."""
+    low, high = percentiles(values, confidence=confidence)
+    score = paired_difference(*discordance(terms, values), confidence=confidence)
+    return Interval(min(value, low, score.low), max(value, high, score.high))

@@ -1,0 +1,109 @@
+"""From evidence to a number with an interval, and to how surely it breaks a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from natadv.errors import MetricError
+from natadv.evidence import Evidence
+from natadv.metrics import intervals
+from natadv.metrics.intervals import Interval
+from natadv.metrics.significance import (
+    Side,
+    p_difference,
+    p_proportion,
+    p_resampled,
+    p_score,
+)
+from natadv.metrics.terms import Terms, Total, check
+from natadv.types import DoubleArray, Measurement, Task
+
+Kind = Literal["proportion", "difference", "bounded"]
+Need = Literal["clean", "occlusion", "matched"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table of metrics."""
+
+    says: str
+    """What it is, in words."""
+    terms: Callable[[Evidence], Terms]
+    total: Total
+    kind: Kind
+    """How its interval is made. `proportion`: rows of 0 and 1, by Wilson; `difference`: pairs, by
+    Bonett and Price; `bounded`: any statistic in [0, 1], by the bootstrap. Where a source picture
+    stands behind several rows, all are resampled by picture."""
+    higher_is_better: bool
+    tasks: tuple[Task, ...]
+    needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A metric on some evidence; its interval and its p-values come from one set of resamples."""
+
+    name: str
+    metric: Metric
+    terms: Terms
+    value: float
+    resamples: DoubleArray | None
+    """None where a closed form serves."""
+
+    def measurement(self, *, confidence: float) -> Measurement:
+        low, high = self.interval(confidence=confidence)
+        terms = self.terms
+        return Measurement(self.name, self.value, low, high, terms.n, terms.groups, terms.excluded)
+
+    def interval(self, *, confidence: float) -> Interval:
+        terms, values = self.terms, self.resamples
+        if values is None and self.metric.kind == "proportion":
+            return intervals.wilson(self._hits, terms.n, confidence=confidence)
+        if values is None:
+            plain = intervals.discordance(terms, None)
+            return intervals.paired_difference(*plain, confidence=confidence)
+        if self.metric.kind == "difference":
+            return intervals.changed(self.value, terms, values, confidence=confidence)
+        return intervals.bounded(self.value, values, groups=terms.groups, confidence=confidence)
+
+    def p_value(self, *, bound: float, side: Side) -> float:
+        """One-sided: small when the value lies beyond `bound` by more than chance."""
+        terms, values = self.terms, self.resamples
+        if values is None and self.metric.kind == "proportion":
+            return p_proportion(self._hits, terms.n, bound=bound, side=side)
+        if self.metric.kind == "difference":
+            by_score = p_difference(*intervals.discordance(terms, values), bound=bound, side=side)
+        else:
+            assert values is not None
+            size = intervals.equivalent_size(self.value, values, groups=terms.groups)
+            by_score = p_score(self.value, size, bound=bound, side=side)
+        if values is None:
+            return by_score
+        # The share of resamples cannot tell 0 from 1 in 2000, and the score knows nothing of skew.
+        return max(by_score, p_resampled(values, bound=bound, side=side))
+
+    @property
+    def _hits(self) -> int:
+        return int(self.terms.rows[:, 0].sum())
+
+
+def estimated(name: str, metric: Metric, evidence: Evidence) -> Estimate:
+    terms = _collected(metric, evidence)
+    value = float(metric.total(terms.rows.sum(axis=0)))
+    closed = metric.kind != "bounded" and not terms.repeats
+    values = None if closed else intervals.resampled(terms, metric.total, key=name)
+    return Estimate(name, metric, terms, value, values)
+
+
+def _collected(metric: Metric, evidence: Evidence) -> Terms:
+    check(evidence.attack, what="outcomes")
+    given = {
+        "clean": evidence.clean,
+        "occlusion": evidence.occlusion,
+        "matched": evidence.matched,
+    }
+    if absent := [need for need in metric.needs if given[need] is None]:
+        raise MetricError(f"needs outcomes of {' and '.join(absent)}, which were not measured")
+    return metric.terms(evidence)

@@ -1,0 +1,113 @@
+"""The same picture twice: what an attack takes, and how much of that is reading, not hiding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from natadv.errors import MetricError
+from natadv.evidence import Evidence, select
+from natadv.metrics.classification import correct
+from natadv.metrics.terms import Terms, check, shares
+from natadv.types import DoubleArray, Outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Samples that have an outcome on both sides."""
+
+    before: DoubleArray
+    """1 where the answer was right."""
+    after: DoubleArray
+    group: tuple[str, ...]
+    excluded: int
+
+    def drop(self) -> Terms:
+        rows = np.stack([self.before, self.after, np.ones(len(self.group))], axis=1)
+        return Terms(rows, self.group, self.excluded)
+
+
+def accuracy_drop(evidence: Evidence) -> Terms:
+    """Clean accuracy minus attacked accuracy, over the same pictures."""
+    return _with_clean(evidence, evidence.attack).drop()
+
+
+def attack_success_rate(evidence: Evidence) -> Terms:
+    """Of the pictures named right when clean, the share that is named wrong when attacked."""
+    pairs = _with_clean(evidence, evidence.attack)
+    held = pairs.before == 1
+    group = [g for g, kept in zip(pairs.group, held, strict=True) if kept]
+    return shares(1 - pairs.after[held], group, excluded=pairs.excluded)
+
+
+def occlusion_drop(evidence: Evidence) -> Terms:
+    """What the box costs without its letters: hiding, not reading."""
+    return _with_clean(evidence, _control(evidence, "occlusion")).drop()
+
+
+def matched_drop(evidence: Evidence) -> Terms:
+    """What the true word costs; below zero where reading it helps."""
+    return _with_clean(evidence, _control(evidence, "matched")).drop()
+
+
+def reading_drop(evidence: Evidence) -> Terms:
+    """Accuracy with an empty box minus accuracy with the decoy: reading, not hiding."""
+    before = _control(evidence, "occlusion")
+    names = {name: name for name in evidence.attack.id}
+    return pair(before, evidence.attack, names=names, of=_considered(evidence)).drop()
+
+
+def _control(evidence: Evidence, variant: str) -> Outcomes:
+    """The control's rows of the attacked samples, and of no others."""
+    control = evidence.occlusion if variant == "occlusion" else evidence.matched
+    if control is None:
+        raise MetricError(f"needs the {variant} control, which was not measured")
+    check(control, what=variant)
+    own = set(evidence.attack.id)
+    if missing := sorted(own - set(control.id) - set(control.errors))[:3]:
+        raise MetricError(f"the {variant} control lacks samples {missing}; measure the case again")
+    return select(control, [name in own for name in control.id])
+
+
+def _with_clean(evidence: Evidence, after: Outcomes) -> Pairs:
+    if evidence.clean is None:
+        raise MetricError("needs the clean twins' outcomes, which were not measured")
+    check(evidence.clean, what="clean")
+    if lone := [name for name, twin in zip(after.id, after.twin, strict=True) if twin is None][:3]:
+        raise MetricError(f"samples {lone} name no clean twin; the dataset cannot be paired")
+    names = {name: str(twin) for name, twin in zip(after.id, after.twin, strict=True)}
+    return pair(evidence.clean, after, names=names, of=_considered(evidence))
+
+
+def _considered(evidence: Evidence) -> int:
+    return evidence.attack.n + len(evidence.attack.errors)
+
+
+def pair(before: Outcomes, after: Outcomes, *, names: Mapping[str, str], of: int) -> Pairs:
+    """Match each row of `after` with the row of `before` that `names` gives; `of` were planned."""
+    right, hits = correct(before), correct(after)
+    at = {name: i for i, name in enumerate(before.id)}
+    found: list[tuple[int, int]] = []
+    for i, name in enumerate(after.id):
+        other = names[name]
+        if other in at:
+            _same_truth(before, at[other], after, i)
+            found.append((at[other], i))
+        elif other not in before.errors:
+            raise MetricError(f"sample {name!r} has no counterpart {other!r} on the other side")
+    return Pairs(
+        right[[b for b, _ in found]],
+        hits[[a for _, a in found]],
+        tuple(after.group[a] for _, a in found),
+        of - len(found),
+    )
+
+
+def _same_truth(before: Outcomes, b: int, after: Outcomes, a: int) -> None:
+    if before.truth[b] != after.truth[a]:
+        raise MetricError(
+            f"sample {after.id[a]!r} is {after.truth[a]!r}, "
+            f"its counterpart {before.id[b]!r} is {before.truth[b]!r}; the pairing is wrong"
+        )

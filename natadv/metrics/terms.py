@@ -1,0 +1,101 @@
+"""A metric is sums over samples and a function of the sums: so one bootstrap serves them all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from natadv.errors import MetricError
+from natadv.types import DoubleArray, Outcomes
+
+Total = Callable[[DoubleArray], DoubleArray]
+"""From sums of shape (..., k) to the statistic of shape (...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What each sample adds to the sums."""
+
+    rows: DoubleArray
+    """Shape (n, k)."""
+    group: tuple[str, ...]
+    """The source picture of each row."""
+    excluded: int = 0
+    """Samples that have no row because they, or their other half, failed."""
+
+    def __post_init__(self) -> None:
+        if len(self.rows) == 0:
+            raise MetricError(
+                f"no sample to measure ({self.excluded} excluded); "
+                "expected at least one: check the part, the limit and the errors"
+            )
+        if not np.isfinite(self.rows).all():
+            raise MetricError("expected finite values, got NaN or infinity; measure again")
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+    @property
+    def groups(self) -> int:
+        return len(set(self.group))
+
+    @property
+    def repeats(self) -> bool:
+        """Whether some source picture stands behind several rows."""
+        return self.groups < self.n
+
+    def by_group(self) -> DoubleArray:
+        """Sums per group, shape (g, k), in the order of the groups' names."""
+        names, at = np.unique(np.array(self.group), return_inverse=True)
+        sums = np.zeros((len(names), self.rows.shape[1]))
+        np.add.at(sums, at, self.rows)
+        return sums
+
+
+def ratio(sums: DoubleArray) -> DoubleArray:
+    """First sum over the second."""
+    return np.asarray(sums[..., 0] / sums[..., 1], dtype=np.float64)
+
+
+def difference(sums: DoubleArray) -> DoubleArray:
+    """First sum minus second, over the third."""
+    return np.asarray((sums[..., 0] - sums[..., 1]) / sums[..., 2], dtype=np.float64)
+
+
+def check(outcomes: Outcomes, *, what: str) -> None:
+    """Refuse a table whose columns do not fit, or that holds a sample twice."""
+    texts: tuple[Sized, ...] = (outcomes.group, outcomes.part, outcomes.twin, outcomes.decoy)
+    texts = (*texts, outcomes.truth, outcomes.prediction)
+    lengths = {len(c) for c in (*texts, *outcomes.values.values())}
+    if lengths != {outcomes.n}:
+        raise MetricError(f"{what}: expected columns of length {outcomes.n}, got {sorted(lengths)}")
+    if len(set(outcomes.id)) != outcomes.n:
+        twice = sorted(name for name, times in Counter(outcomes.id).items() if times > 1)[:3]
+        raise MetricError(f"{what}: expected each sample once, got duplicates of {twice}")
+    if both := sorted(set(outcomes.id) & set(outcomes.errors))[:3]:
+        raise MetricError(f"{what}: samples {both} have both an outcome and an error")
+
+
+def column(outcomes: Outcomes, name: str) -> DoubleArray:
+    if name not in outcomes.values:
+        raise MetricError(f"expected a value {name!r}, got {sorted(outcomes.values)}")
+    return np.asarray(outcomes.values[name], dtype=np.float64)
+
+
+def flags(outcomes: Outcomes, name: str) -> DoubleArray:
+    """A column that must hold 0 and 1 alone."""
+    values = column(outcomes, name)
+    if wrong := [v for v in values.tolist() if v not in (0.0, 1.0)][:3]:
+        raise MetricError(f"expected {name!r} to be 0 or 1, got {wrong}")
+    return values
+
+
+def shares(hits: DoubleArray | NDArray[np.bool_], group: Sequence[str], *, excluded: int) -> Terms:
+    """Terms of a mean: one row per sample, for `ratio`."""
+    x = np.asarray(hits, dtype=np.float64)
+    return Terms(np.stack([x, np.ones_like(x)], axis=1), tuple(group), excluded)

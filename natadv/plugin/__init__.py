@@ -1,0 +1,1 @@
+"""What the pytest hooks delegate to: options, a process's session, the controller, the gates."""

@@ -1,0 +1,90 @@
+"""What a gate does: read, judge, tell Allure and JUnit. Milliseconds, no torch."""
+
+from __future__ import annotations
+
+import allure
+import pytest
+
+from natadv.errors import NatadvError
+from natadv.plugin.rows import rows_of_case
+from natadv.plugin.session import GateSession
+from natadv.report.results import labels
+from natadv.report.rows import Row
+from natadv.types import Case
+
+
+class Gate:
+    """The `gate` fixture."""
+
+    def __init__(self, session: GateSession, node: pytest.Item) -> None:
+        self._session = session
+        self._node = node
+
+    def check(self, case: Case) -> None:
+        """Hold `case` to its rules.
+
+        Raises:
+            InfraError: The case was not measured as planned.
+            GateFailure: A rule does not hold, or too few samples can tell.
+        """
+        rows = rows_of_case(self._session, case)
+        self._tell_allure(case, rows)
+        self._tell_junit(rows)
+        if not self._session.is_green(case):
+            self._attach_failures(case)
+        self._session.raise_unless_green(case)
+
+    def _tell_allure(self, case: Case, rows: list[Row]) -> None:
+        allure.dynamic.title(case.address)
+        for name, value in labels(case).items():
+            allure.dynamic.label(name, value)
+        for row in rows:
+            # Excluded: with a value among its parameters every run would be another test.
+            for name, value in _facts(row).items():
+                allure.dynamic.parameter(name, value, excluded=True)
+
+    def _tell_junit(self, rows: list[Row]) -> None:
+        for row in rows:
+            if row.measurement is not None:
+                # Plain floats: execnet cannot carry numpy's.
+                self._node.user_properties.append((row.metric, float(row.measurement.value)))
+
+    def _attach_failures(self, case: Case) -> None:
+        from natadv.plugin.failures import failing_tiles
+        from natadv.report.sheet import contact_sheet
+
+        try:
+            tiles = failing_tiles(self._session, case)
+        except NatadvError as error:
+            allure.attach(str(error), "failing pictures", allure.attachment_type.TEXT)
+            return
+        if tiles:
+            sheet = contact_sheet(tiles, title=case.address)
+            allure.attach(sheet, "failing pictures", allure.attachment_type.PNG)
+
+
+class _Bare:
+    """A parameter that Allure shows as it is: it puts plain strings in quotes."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _facts(row: Row) -> dict[str, _Bare]:
+    found = row.measurement
+    if found is None:
+        return {}
+    value, interval = f"{found.value:.4f}", f"[{found.low:.4f}, {found.high:.4f}]"
+    if row.margin is None:
+        return {row.metric: _Bare(f"{value} {interval}, n {found.n}")}
+    facts = {
+        "value": value,
+        "interval": interval,
+        "rule": row.bound,
+        "margin": f"{row.margin:+.4f}",
+        "n": str(found.n),
+    }
+    return {f"{row.metric}: {name}": _Bare(text) for name, text in facts.items()}

@@ -1,0 +1,92 @@
+"""From verdicts to the lines of a report."""
+
+from __future__ import annotations
+
+from natadv.errors import MetricError
+from natadv.gate.judge import Judgement
+from natadv.metrics import measure
+from natadv.plugin.session import GateSession
+from natadv.report.rows import Row
+from natadv.types import Case, Scenario, Verdict
+
+SHOWN: dict[Scenario, tuple[str, ...]] = {
+    "clean": ("top1", "top5", "macro_f1"),
+    "typographic": (
+        "top1",
+        "accuracy_drop",
+        "attack_success_rate",
+        "decoy_rate",
+        "occlusion_drop",
+        "matched_drop",
+        "reading_drop",
+    ),
+    "natural": ("top1", "top5"),
+    "langadv": ("top1", "top5"),
+}
+"""Measured and shown whether or not a rule asks for it."""
+
+BY_PART = "top1"
+"""Shown for each marked part of a dataset, too."""
+
+
+def rows_of(session: GateSession) -> list[Row]:
+    return [row for case in session.selected for row in rows_of_case(session, case)]
+
+
+def rows_of_case(session: GateSession, case: Case) -> list[Row]:
+    """What was ruled, then what was measured besides."""
+    ruled = _ruled(session, case) if session.asserting else _unruled(session, case)
+    return ruled + _besides(session, case, taken={row.metric for row in ruled})
+
+
+def _ruled(session: GateSession, case: Case) -> list[Row]:
+    found = session.verdict.of(case)
+    rows = [_row(judgement) for judgement in found.judgements]
+    if found.reasons:
+        # Said once for the case; each of its rules would repeat it.
+        rows = [Row(case, "INCOMPLETE", reason="\n".join(found.reasons))]
+    regressions = session.regressions(case)
+    if regressions:
+        verdict: Verdict = "FAIL" if "REGRESSION" in regressions[0] else "INCOMPLETE"
+        text = "\n".join(regressions)
+        rows.append(Row(case, verdict, metric="baseline", reason=text))
+    return rows
+
+
+def _row(judgement: Judgement) -> Row:
+    sign = ">=" if judgement.rule.side == "floor" else "<="
+    return Row(
+        case=judgement.case,
+        verdict=judgement.verdict,
+        measurement=judgement.measurement,
+        metric=judgement.rule.subject,
+        bound=f"{sign} {judgement.rule.bound:.3f}",
+        margin=judgement.margin,
+        reason=judgement.reason,
+    )
+
+
+def _unruled(session: GateSession, case: Case) -> list[Row]:
+    missing = session.shortfalls(case)
+    if missing:
+        reason = "\n".join(f"{case}: {why}" for why in missing)
+        return [Row(case, "INCOMPLETE", reason=reason)]
+    return []
+
+
+def _besides(session: GateSession, case: Case, *, taken: set[str]) -> list[Row]:
+    evidence = session.evidence[case].evidence
+    parts = sorted({part for part in evidence.attack.part if part})
+    wanted = [(name, None) for name in SHOWN[case.scenario]] + [(BY_PART, p) for p in parts]
+    rows = []
+    for name, part in wanted:
+        subject = name if part is None else f"{name} ({part})"
+        if subject in taken:
+            continue
+        try:
+            of_part = evidence if part is None else evidence.of_part(part)
+            found = measure(name, of_part, confidence=session.grid.thresholds.confidence)
+        except MetricError:
+            continue  # no rule asks for it, and this dataset has no twins or controls
+        rows.append(Row(case, None, found, metric=subject))
+    return rows

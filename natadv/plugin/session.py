@@ -1,0 +1,207 @@
+"""One pytest process's view of a gate run: its grid, its units, its verdicts."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import pytest
+
+from natadv.engine.devices import device_kind
+from natadv.engine.fill import Fill
+from natadv.engine.grid import Grid, make_grid
+from natadv.engine.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
+from natadv.engine.run import Run
+from natadv.engine.store import Store
+from natadv.engine.units import Numerics, installed_packages
+from natadv.errors import ConfigError, GateFailure, InfraError
+from natadv.evidence import StoredCase
+from natadv.gate.baseline import BaselineVerdict, judge_against_baseline
+from natadv.gate.judge import GateVerdict, judge_all
+from natadv.gate.plan import CaseEvidence, CasePlan, mismatches
+from natadv.gate.stored import case_evidence as stored_evidence
+from natadv.gate.stored import stored_cases
+from natadv.gate.thresholds import load_thresholds
+from natadv.plugin import options
+from natadv.types import Case
+
+
+@dataclass(frozen=True)
+class GateSession:
+    """What the hooks delegate to."""
+
+    grid: Grid
+    store: Store
+    run: Run
+    numerics: Numerics
+    asserting: bool = True
+    gpu_slots: int = 1
+    unit_timeout_s: float = 0.0
+    rotation: int = 0
+    baseline: Mapping[Case, StoredCase] | None = None
+    selected: tuple[Case, ...] = ()
+    """The cases that were collected and not deselected."""
+    notes: tuple[str, ...] = ()
+    """What kept a process from measuring; it matters only where something is missing."""
+    _units: dict[Case, CaseUnits] = field(default_factory=dict)
+
+    def of(self, selected: Iterable[Case], *, notes: Iterable[str] = ()) -> GateSession:
+        """The session of these cases, with nothing judged yet."""
+        return replace(self, selected=tuple(dict.fromkeys(selected)), notes=tuple(notes))
+
+    def units(self, case: Case) -> CaseUnits:
+        if case not in self._units:
+            self._units[case] = units_of(case, self.grid, numerics=self.numerics)
+        return self._units[case]
+
+    def fill(self) -> tuple[str, ...]:
+        """Return when every unit of the selected cases has a result or an error; what went wrong
+        with this process."""
+        # Only here: judging and collecting need no Parquet and no pictures.
+        from natadv.engine.workbench import Workbench, drain_with_slot
+
+        units = unique_units(self.units(case) for case in self.selected)
+        self.run.prepare()
+        bench = Workbench(self.store, self.grid.datasets, self.grid.specs, numerics=self.numerics)
+        fill = Fill(
+            self.store,
+            self.run,
+            bench.compute,
+            unit_timeout_s=self.unit_timeout_s,
+            rotation=self.rotation,
+        )
+        drain_with_slot(fill, units, device=self.numerics.device, slots=self.gpu_slots)
+        return tuple(fill.problems)
+
+    def plan(self, case: Case) -> CasePlan:
+        rows = self.grid.planned_rows if self.asserting else self.grid.rows
+        return case_plan(case, self.units(case), grid=self.grid, rows=rows(case.dataset))
+
+    @cached_property
+    def evidence(self) -> dict[Case, CaseEvidence]:
+        """What the store holds for the selected cases; read once, after the fill."""
+        return {
+            case: case_evidence(
+                case, self.units(case), store=self.store, run=self.run, notes=self.notes
+            )
+            for case in self.selected
+        }
+
+    @cached_property
+    def verdict(self) -> GateVerdict:
+        everything = set(self.selected) == set(self.grid.tier.grid)
+        return judge_all(
+            [self.plan(case) for case in self.selected],
+            self.evidence,
+            thresholds=self.grid.thresholds,
+            tier=self.grid.tier.name,
+            selected=None if everything else self.selected,
+        )
+
+    @cached_property
+    def against_baseline(self) -> BaselineVerdict | None:
+        if self.baseline is None:
+            return None
+        before = {case: self._in_baseline(case) for case in self.selected}
+        return judge_against_baseline(
+            self.selected,
+            candidate=self.evidence,
+            baseline={case: found for case, found in before.items() if found is not None},
+            max_excluded=self.grid.tier.max_excluded,
+        )
+
+    def _in_baseline(self, case: Case) -> CaseEvidence | None:
+        """The baseline's evidence of the same model, or of the row that it descends from."""
+        stored = self.baseline or {}
+        for model in (case.model, self.grid.specs[case.model].lineage):
+            own = replace(case, model=model)
+            if own in stored:
+                return replace(stored_evidence(own, stored), case=case)
+        return None
+
+    def shortfalls(self, case: Case) -> tuple[str, ...]:
+        """Why `case` was not measured as planned, whatever the rules say."""
+        return mismatches(self.plan(case), self.evidence[case])
+
+    def regressions(self, case: Case) -> tuple[str, ...]:
+        """Why `case` is worse than the baseline, or could not be compared."""
+        found = self.against_baseline
+        judged = [j for j in found.cases if j.case == case and j.verdict != "PASS"] if found else []
+        return tuple(f"REGRESSION {j.reason}" if j.verdict == "FAIL" else j.reason for j in judged)
+
+    def is_green(self, case: Case) -> bool:
+        if not self.asserting:
+            return not self.shortfalls(case)
+        return self.verdict.of(case).verdict == "PASS" and not self.regressions(case)
+
+    def raise_unless_green(self, case: Case) -> None:
+        """The one place where a verdict becomes an exception.
+
+        Raises:
+            InfraError: The case was not measured as planned.
+            GateFailure: A rule does not hold, too few samples can tell, or the baseline was better.
+        """
+        if self.is_green(case):
+            return
+        if not self.asserting:
+            raise InfraError("\n".join(f"{case}: {why}" for why in self.shortfalls(case)))
+        found = self.verdict.of(case)
+        text = "\n".join((*self.regressions(case), *found.lines)) or f"{case}: {found.verdict}"
+        only_unmeasured = found.verdict == "INCOMPLETE" or (
+            found.verdict == "PASS" and "REGRESSION" not in text
+        )
+        raise InfraError(text) if only_unmeasured else GateFailure(text)
+
+    def overall(self) -> str:
+        """pass, fail, inconclusive or incomplete; measured where nothing was asserted."""
+        if not self.asserting:
+            missing = any(self.shortfalls(case) for case in self.selected)
+            return "incomplete" if missing else "measured"
+        before = self.against_baseline
+        if self.verdict.green and before is not None:
+            return before.overall
+        return self.verdict.overall
+
+
+def make_session(config: pytest.Config) -> GateSession:
+    """The session that the options describe.
+
+    Raises:
+        ConfigError: An option, a name or the thresholds file is wrong.
+    """
+    thresholds = load_thresholds(options.path_option(config, "thresholds", "thresholds.yaml"))
+    store = Store(options.path_option(config, "store", ".natadv/store"))
+    option = config.getoption
+    worker = getattr(config, "workerinput", {})
+    number = str(worker.get("workerid", "gw0")).removeprefix("gw")
+    return GateSession(
+        grid=make_grid(options.request(config), thresholds),
+        store=store,
+        run=Run(store, worker.get("natadv_run") or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"),
+        numerics=Numerics(
+            device=device_kind(option("natadv_device")),
+            dtype=option("natadv_dtype"),
+            batch_size=option("natadv_batch_size"),
+            threads=option("natadv_threads"),
+            packages=installed_packages(),
+        ),
+        asserting=not option("natadv_no_assert"),
+        gpu_slots=option("natadv_gpu_slots"),
+        # In one process a hung unit would take the whole run down: leave it to the user.
+        unit_timeout_s=option("natadv_unit_timeout") if worker else 0.0,
+        rotation=int(number) if number.isdigit() else 0,
+        baseline=_baseline(config),
+    )
+
+
+def _baseline(config: pytest.Config) -> Mapping[Case, StoredCase] | None:
+    given = config.getoption("natadv_baseline")
+    if given == "none":
+        return None
+    stored, broken = stored_cases(config.invocation_params.dir / given)
+    if broken:
+        raise ConfigError("the baseline cannot be read: " + "; ".join(broken.values()))
+    return stored

@@ -1,0 +1,131 @@
+"""What a run leaves behind: the evidence of each case, and `gate.json` for machines."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from natadv import __version__
+from natadv.evidence import MANIFEST, Manifest, clean_case, write_evidence
+from natadv.plugin.rows import rows_of_case
+from natadv.plugin.session import GateSession
+from natadv.report.rows import Row
+from natadv.types import Case, Outcomes, Variant
+
+GATE_JSON_VERSION = 1
+
+
+def empty_evidence(root: Path) -> None:
+    """Remove what an earlier run left, and nothing else."""
+    for manifest in root.glob(f"*/{MANIFEST}"):
+        shutil.rmtree(manifest.parent)
+
+
+def write_all_evidence(session: GateSession, root: Path) -> None:
+    """Write every selected case, and the clean twins that it rests on, under `root`."""
+    facts = numerics_json(session)
+    written = set()
+    for case in session.selected:
+        evidence = session.evidence[case].evidence
+        outcomes: dict[Variant, Outcomes] = {"attack": evidence.attack}
+        if evidence.occlusion is not None:
+            outcomes["occlusion"] = evidence.occlusion
+        if evidence.matched is not None:
+            outcomes["matched"] = evidence.matched
+        write_evidence(root, _manifest(session, case, facts), outcomes)
+        written.add(case)
+    for case in session.selected:
+        twins, clean = _twins(session, case), session.evidence[case].evidence.clean
+        if twins is not None and twins not in written and clean is not None:
+            write_evidence(root, _manifest(session, twins, facts), {"attack": clean})
+            written.add(twins)
+
+
+def _twins(session: GateSession, case: Case) -> Case | None:
+    dataset = session.grid.datasets.get(case.dataset)
+    twin_of = dataset.card.twin_of if dataset is not None else None
+    return clean_case(case, twin_of) if twin_of else None
+
+
+def _manifest(session: GateSession, case: Case, facts: Mapping[str, Any]) -> Manifest:
+    plan, found = session.plan(case), session.evidence.get(case)
+    dataset = session.grid.datasets.get(case.dataset)
+    return Manifest(
+        case=case,
+        lineage=plan.lineage,
+        planned_n=plan.planned_n,
+        data_revision=plan.data_revision,
+        weights=plan.weights,
+        protocol=plan.protocol,
+        twin_of=dataset.card.twin_of if dataset is not None else None,
+        problems=found.problems if found is not None else (),
+        facts=facts,
+    )
+
+
+def numerics_json(session: GateSession) -> dict[str, Any]:
+    return {"natadv": __version__, **asdict(session.numerics)}
+
+
+def gate_json(
+    session: GateSession, *, verdict: str, reasons: Sequence[str], commit: str, run: dict[str, Any]
+) -> dict[str, Any]:
+    """The verdict for machines. Equal runs differ under `run` alone."""
+    return {
+        "version": GATE_JSON_VERSION,
+        "verdict": verdict,
+        "tier": session.grid.tier.name,
+        "asserted": session.asserting,
+        "reasons": list(reasons),
+        "cases": [_case_json(session, case) for case in sorted(session.selected)],
+        "numerics": numerics_json(session),
+        "commit": commit,
+        "run": run,
+    }
+
+
+def _case_json(session: GateSession, case: Case) -> dict[str, Any]:
+    plan = session.plan(case)
+    verdict = session.verdict.of(case).verdict if session.asserting else None
+    return {
+        "case": case.address,
+        "verdict": verdict,
+        "green": session.is_green(case),
+        "lineage": plan.lineage,
+        "planned_n": plan.planned_n,
+        "data_revision": plan.data_revision,
+        "weights": plan.weights,
+        "protocol": plan.protocol,
+        "measurements": [_row_json(row) for row in rows_of_case(session, case)],
+    }
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    measured = asdict(row.measurement) if row.measurement is not None else {}
+    return {
+        **measured,
+        "metric": row.metric,
+        "verdict": row.verdict,
+        "rule": row.bound or None,
+        "margin": row.margin,
+        "reason": row.reason or None,
+    }
+
+
+def git_commit(root: Path) -> str:
+    """Commit of the checkout, with `+` if files differ from it; empty outside of git."""
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+" if changed.stdout else "")

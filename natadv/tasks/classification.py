@@ -1,0 +1,169 @@
+"""Zero-shot classification: which class name lies nearest to the picture.
+
+Everything is computed in float64 from float32 embeddings, and without BLAS, whose last bits depend
+on the number of threads and rows: equal prompts tie exactly, and a row is the same in any batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from natadv.errors import DataError, ModelError
+from natadv.types import DoubleArray, FloatArray, Outcomes, Sample, Scoring
+
+PROTOCOL = "zero-shot-1"
+"""Raised by hand when the same embeddings give other outcomes."""
+
+VALUES = ("correct", "said_decoy", "rank", "score", "true_score", "margin")
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """One entry per sample."""
+
+    index: IntArray
+    """The predicted class. Where the truth ties with another class, the other one."""
+    rank: IntArray
+    """Other classes at least as likely as the truth; 0 is right."""
+    correct: NDArray[np.bool_]
+    score: DoubleArray
+    """Probability of the prediction."""
+    true_score: DoubleArray
+    margin: DoubleArray
+    """Logit of the truth minus the best other one."""
+
+
+def prompts(classes: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Every class name in every template, class by class."""
+    for template in templates:
+        if template.count("{}") != 1:
+            raise DataError(f"expected one {{}} for the class name in template {template!r}")
+    if not templates:
+        raise DataError("expected at least one prompt template, got none; see the dataset's card")
+    return [template.replace("{}", name) for name in classes for template in templates]
+
+
+def class_weights(embeddings: FloatArray, *, classes: int, templates: int) -> DoubleArray:
+    """Unit rows of shape (c, d): the mean direction of each class's prompts, in prompts() order."""
+    if embeddings.ndim != 2 or len(embeddings) != classes * templates:
+        raise DataError(
+            f"expected embeddings of {classes} classes x {templates} templates, "
+            f"got an array of shape {embeddings.shape}"
+        )
+    directions = _unit(embeddings.astype(np.float64))
+    return _unit(directions.reshape(classes, templates, -1).mean(axis=1))
+
+
+def logits(images: FloatArray, *, weights: DoubleArray, scoring: Scoring) -> DoubleArray:
+    """Of shape (n, c): scale * cosine + bias."""
+    if images.ndim != 2 or images.shape[1] != weights.shape[1]:
+        raise ModelError(
+            f"expected picture embeddings of {weights.shape[1]} dimensions as the texts have, "
+            f"got an array of shape {images.shape}"
+        )
+    cosines: DoubleArray = np.einsum("nd,cd->nc", _unit(images.astype(np.float64)), weights)
+    return scoring.scale * cosines + scoring.bias
+
+
+def probabilities(logits: DoubleArray, *, scoring: Scoring) -> DoubleArray:
+    """Of shape (n, c): shared out among the classes (softmax), or each on its own (sigmoid)."""
+    if scoring.activation == "softmax":
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares: DoubleArray = powers / powers.sum(axis=1, keepdims=True)
+        return shares
+    # exp of a negative number only, so that nothing overflows.
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def predict(logits: DoubleArray, truths: IntArray, *, scoring: Scoring) -> Predictions:
+    """Score each row of `logits` against its true class; ties count against the model."""
+    n, classes = logits.shape
+    if classes < 2:
+        raise DataError(f"expected at least 2 classes to choose from, got {classes}")
+    rows = np.arange(n)
+    true_logit = logits[rows, truths]
+    others = logits.copy()
+    others[rows, truths] = -np.inf
+    rival = others.argmax(axis=1)
+    margin = true_logit - others[rows, rival]
+    index = np.where(margin > 0, truths, rival)
+    scores = probabilities(logits, scoring=scoring)
+    return Predictions(
+        index=index,
+        rank=(others >= true_logit[:, None]).sum(axis=1),
+        correct=margin > 0,
+        score=scores[rows, index],
+        true_score=scores[rows, truths],
+        margin=margin,
+    )
+
+
+def outcomes(
+    samples: Sequence[Sample],
+    images: FloatArray,
+    *,
+    weights: DoubleArray,
+    classes: Sequence[str],
+    scoring: Scoring,
+    errors: Mapping[str, str] | None = None,
+) -> Outcomes:
+    """One row per sample, in order; `errors` (id -> why) are samples that have no embedding."""
+    if len(samples) != len(images) or len(classes) != len(weights):
+        raise DataError(
+            f"expected an embedding per sample and per class, got {len(images)} for {len(samples)} "
+            f"samples and {len(weights)} for {len(classes)} classes"
+        )
+    truths = np.array([_truth(sample, classes) for sample in samples], dtype=np.int64)
+    found = predict(logits(images, weights=weights, scoring=scoring), truths, scoring=scoring)
+    predictions = tuple(classes[i] for i in found.index)
+    return Outcomes(
+        id=tuple(s.id for s in samples),
+        group=tuple(s.group for s in samples),
+        part=tuple(s.part for s in samples),
+        twin=tuple(s.twin for s in samples),
+        decoy=tuple(s.decoy for s in samples),
+        truth=tuple(classes[i] for i in truths),
+        prediction=predictions,
+        values={
+            "correct": found.correct.astype(np.float64),
+            "said_decoy": said_decoy(predictions, [s.decoy for s in samples]),
+            "rank": found.rank.astype(np.float64),
+            "score": found.score,
+            "true_score": found.true_score,
+            "margin": found.margin,
+        },
+        errors=dict(errors or {}),
+    )
+
+
+def said_decoy(predictions: Sequence[str], decoys: Sequence[str | None]) -> DoubleArray:
+    """1 where the predicted class is the word that was written on the picture."""
+    pairs = zip(predictions, decoys, strict=True)
+    return np.array(
+        [decoy is not None and name.casefold() == decoy.casefold() for name, decoy in pairs],
+        dtype=np.float64,
+    )
+
+
+def _truth(sample: Sample, classes: Sequence[str]) -> int:
+    if sample.label is None or not 0 <= sample.label < len(classes):
+        raise DataError(
+            f"sample {sample.id!r}: expected a label from 0 to {len(classes) - 1}, "
+            f"got {sample.label!r}; pack the dataset again"
+        )
+    return sample.label
+
+
+def _unit(rows: DoubleArray) -> DoubleArray:
+    lengths = np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None]
+    if not (np.isfinite(lengths) & (lengths > 0)).all():
+        raise ModelError("embeddings are not finite, or all zero; the model's weights are damaged")
+    unit: DoubleArray = rows / lengths
+    return unit

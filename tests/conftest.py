@@ -1,0 +1,282 @@
+"""A whole small world on disk: datasets of plain colours, and models that see colours."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from natadv.data.card import CardDraft
+from natadv.data.writer import write_dataset
+from natadv.scenarios.typographic.twins import typographic_twin
+from natadv.types import Sample
+
+CLASSES = ("cat", "dog", "cow")
+ROWS = 600
+SIDE = 16
+
+# What a worker's model is in these tests: colours for classes, and faults on demand.
+FAKE_CONFTEST = '''
+import json, os, sys, time
+import numpy as np
+
+pytest_plugins = ["natadv.pytest_plugin"]
+
+from natadv.models import loading
+
+COLOURS = {"cat": 0, "dog": 1, "cow": 2}
+
+
+class Scoring:
+    scale, bias, activation = 10.0, 0.0, "softmax"
+
+
+class Eyes:
+    scoring = Scoring()
+
+    def __init__(self, spec):
+        self.spec = spec
+        self.blind = float((spec.folder / "blind").read_text())
+
+    def embed_images(self, images):
+        log(kind="encode", images=len(images), model=self.spec.name)
+        rows = np.array([np.asarray(i, np.float32).mean(axis=(0, 1)) for i in images])
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.roll(rows, 1, axis=1) if self.blind else rows
+
+    def embed_texts(self, texts):
+        found = [next(n for w, n in COLOURS.items() if w in text) for text in texts]
+        return np.eye(3, dtype=np.float32)[found]
+
+
+def log(**facts):
+    if "FAKE_LOG" in os.environ:
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        with open(os.environ["FAKE_LOG"], "a") as file:
+            file.write(json.dumps({"gpu": gpu, "worker": worker, **facts}) + "\\n")
+
+
+def once(name):
+    """True the first time, over all processes."""
+    try:
+        os.close(os.open(os.environ[name], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def load(spec, *, device, dtype, threads):
+    log(kind="load", model=spec.name)
+    if spec.name == os.environ.get("FAKE_POISON"):
+        os._exit(139)
+    if "FAKE_CRASH_ONCE" in os.environ and once("FAKE_CRASH_ONCE"):
+        os._exit(139)
+    if "FAKE_STOP" in os.environ and once("FAKE_STOP"):
+        time.sleep(60)
+    if spec.name == os.environ.get("FAKE_HANG"):
+        time.sleep(60)
+    if spec.name == os.environ.get("FAKE_ERROR"):
+        raise RuntimeError("CUDA out of memory (planted)")
+    return Eyes(spec)
+
+
+loading.load = load
+'''
+
+THRESHOLDS = """\
+version: 1
+default_tier: mini
+tiers:
+  mini:
+    models: [mini-clip, mini-siglip]
+    cases: [classification/clean/plain, classification/typographic/plain-typo]
+rules:
+  - {case: classification/clean/plain/*, metric: top1, floor: 0.9, min_n: 500, source: by design}
+  - {case: classification/typographic/plain-typo/*, metric: top1, floor: 0.2, source: by design}
+"""
+
+SUITE = """\
+import pytest
+
+pytestmark = pytest.mark.gate(task="classification")
+
+
+def test_classification(case, gate):
+    gate.check(case)
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """A repository that gates can be run in."""
+
+    root: Path
+
+    def pytest(
+        self, *arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `pytest suites/ ...` in a process of its own."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=cwd or self.root,
+            env=self.environment(env),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        # Without the plugins that these tests do not need, a process starts in half the time.
+        off = ["-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:cacheprovider"]
+        suites = str(self.root / "suites")
+        return [sys.executable, "-m", "pytest", suites, "--device", "cpu", *off, *arguments]
+
+    def environment(self, env: dict[str, str] | None = None) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "FAKE"))}
+        return {**inherited, "FAKE_LOG": str(self.log), **(env or {})}
+
+    @property
+    def log(self) -> Path:
+        return self.root / "fake.log"
+
+    def logged(self, kind: str) -> list[dict[str, Any]]:
+        if not self.log.exists():
+            return []
+        events = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [event for event in events if event["kind"] == kind]
+
+    def verdict(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.root / "gate.json").read_text())
+        return found
+
+    def outcome_bytes(self) -> dict[str, bytes]:
+        folder = self.root / ".natadv" / "evidence"
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.jsonl"))}
+
+    def allure(self) -> list[dict[str, Any]]:
+        found = sorted((self.root / "allure-results").glob("*-result.json"))
+        return [json.loads(path.read_text()) for path in found]
+
+    def model(self, name: str, *, blind: bool) -> Path:
+        """Another checkpoint of mini-clip's architecture."""
+        folder = self.root / "checkpoints" / name
+        shutil.copytree(self.root / "fixtures/models/mini-clip", folder)
+        (folder / "blind").write_text(str(float(blind)))
+        save_file({"weight": np.full(4, 1 + float(blind))}, folder / "model.safetensors")
+        return folder
+
+
+@pytest.fixture(scope="session")
+def pristine_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    (root / "suites").mkdir()
+    (root / "suites" / "test_classification.py").write_text(SUITE)
+    (root / "conftest.py").write_text(FAKE_CONFTEST)
+    (root / "thresholds.yaml").write_text(THRESHOLDS)
+    (root / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
+    for kind in ("clip", "siglip"):
+        _write_checkpoint(root / "fixtures" / "models" / f"mini-{kind}", kind)
+    _write_plain(root / "fixtures" / "datasets")
+    return root
+
+
+@pytest.fixture
+def world(pristine_world: Path, tmp_path: Path) -> World:
+    root = tmp_path / "world"
+    shutil.copytree(pristine_world, root)
+    return World(root)
+
+
+@pytest.fixture(scope="session")
+def draft() -> Callable[..., CardDraft]:
+    """A card of the plain world, with what differs."""
+
+    def make(name: str, **other: Any) -> CardDraft:
+        settled: dict[str, Any] = {
+            "tasks": ("classification",),
+            "scenario": "clean",
+            "classes": CLASSES,
+            "templates": ("a photo of a {}.",),
+            "licence": "CC0-1.0",
+            "source": "made by the tests",
+            "description": "plain colours",
+        }
+        return CardDraft(name=name, **(settled | other))
+
+    return make
+
+
+def plain_samples(rows: int = ROWS) -> list[Sample]:
+    """Pictures whose colour is their class, each a little different."""
+    generator = np.random.default_rng(3)
+    samples = []
+    for i in range(rows):
+        label = i % len(CLASSES)
+        pixels = generator.integers(0, 40, (SIDE, SIDE, 3), dtype=np.uint8)
+        pixels[..., label] += 200
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, "PNG")
+        part = "seen" if i % 2 else "held-out"
+        name = f"plain-{i:04d}"
+        samples.append(Sample(id=name, group=name, image=out.getvalue(), label=label, part=part))
+    return samples
+
+
+def _write_checkpoint(folder: Path, kind: str) -> None:
+    """Files that are whole; what they make is the fake model."""
+    folder.mkdir(parents=True)
+    tower = {"hidden_size": 8, "num_hidden_layers": 1, "patch_size": 4, "image_size": SIDE}
+    texts = {
+        "config.json": {"model_type": kind, "vision_config": tower, "text_config": {}},
+        "preprocessor_config.json": {
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+            "resample": 3,
+            "size": {"height": SIDE, "width": SIDE},
+        },
+        "tokenizer.json": {},
+        "tokenizer_config.json": {},
+    }
+    for name, content in texts.items():
+        (folder / name).write_text(json.dumps(content))
+    save_file({"weight": np.full(4, len(kind), np.float32)}, folder / "model.safetensors")
+    (folder / "blind").write_text("0.0")
+
+
+def _write_plain(folder: Path) -> None:
+    samples = plain_samples()
+    shared: dict[str, Any] = {
+        "tasks": ("classification",),
+        "classes": CLASSES,
+        "templates": ("a photo of a {}.",),
+        "licence": "CC0-1.0",
+        "source": "made by the tests",
+        "description": "plain colours",
+    }
+    write_dataset(folder / "plain", CardDraft(name="plain", scenario="clean", **shared), samples)
+    twins = [
+        typographic_twin(
+            sample,
+            Image.open(io.BytesIO(sample.image)).convert("RGB"),
+            CLASSES,
+            recipe="defense-prefix",
+            seed=1,
+        )
+        for sample in samples
+    ]
+    card = CardDraft(name="plain-typo", scenario="typographic", twin_of="plain", **shared)
+    write_dataset(folder / "plain-typo", card, twins)

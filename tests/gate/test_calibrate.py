@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natadv.errors import MetricError
+from natadv.evidence import folder_of, read_evidence, write_evidence
+from natadv.gate.calibrate import main, propose, to_yaml
+from natadv.gate.judge import judge_all
+from natadv.gate.thresholds import load_thresholds
+
+
+def measured(kit, right, n, **columns):
+    return kit.World().with_case(kit.CLEAN, kit.rows_of(kit.first(right, n), **columns))
+
+
+def test_a_floor_lies_below_the_wide_interval_and_says_where_it_comes_from(kit):
+    found = propose(measured(kit, 577, 600).evidence[kit.CLEAN], "top1", date="2026-11-24")
+
+    # Wilson at 99.9 % of 577 of 600 begins at 0.9266; less 0.005, rounded down.
+    assert (found.side, found.bound, found.min_n) == ("floor", 0.921, 480)
+    assert found.source == (
+        "measured 0.962 [0.943, 0.974], n 600, data revision, weights cccccccc, 2026-11-24"
+    )
+
+
+@given(st.integers(30, 300), st.integers(300, 400))
+def test_the_measured_model_keeps_the_rule_made_from_it(kit, right, n):
+    world = measured(kit, right, n)
+    made = propose(world.evidence[kit.CLEAN], "top1", date="today")
+
+    verdict = judge_all(
+        list(world.plans.values()),
+        world.evidence,
+        thresholds=kit.thresholds_of([made], [kit.CLEAN]),
+    )
+
+    assert verdict.green
+
+
+def test_a_ceiling_lies_above(kit):
+    clean = kit.rows_of(kit.first(200, 200), prefix="c")
+    attack = kit.rows_of(kit.first(190, 200), prefix="t", twin_prefix="c")
+    world = kit.World().with_case(kit.TYPO, attack, clean=clean)
+
+    found = propose(world.evidence[kit.TYPO], "accuracy_drop", date="today")
+
+    assert found.side == "ceiling"
+    assert 0.1 < found.bound < 0.15
+
+
+def test_a_worse_model_breaks_the_rule_made_from_a_better_one(kit):
+    made = propose(measured(kit, 577, 600).evidence[kit.CLEAN], "top1", date="today")
+    worse = measured(kit, 500, 600)
+
+    verdict = judge_all(
+        list(worse.plans.values()),
+        worse.evidence,
+        thresholds=kit.thresholds_of([made], [kit.CLEAN]),
+    )
+
+    assert verdict.overall == "fail"
+
+
+def test_a_part_gets_its_own_rule(kit):
+    parts = ["held-out"] * 100 + ["seen"] * 100
+    world = measured(kit, 180, 200, parts=parts)
+
+    found = propose(world.evidence[kit.CLEAN], "top1", date="today", part="held-out")
+
+    assert (found.part, found.min_n) == ("held-out", 80)
+
+
+def test_too_few_samples_for_any_bound_are_refused(kit):
+    with pytest.raises(MetricError, match="leaves no bound that could be broken"):
+        propose(measured(kit, 0, 4).evidence[kit.CLEAN], "top1", date="today")
+
+
+def test_the_printed_rules_can_be_pasted_and_then_hold(evidence_root, thresholds_file, capsys):
+    assert main(["--evidence", str(evidence_root), "--date", "2026-11-24"]) == 0
+
+    printed = capsys.readouterr().out
+    head = thresholds_file.read_text().split("rules:")[0]
+    thresholds_file.write_text(head + printed)
+    found = load_thresholds(thresholds_file)
+    # Clean and natural: top1; typographic: top1 and the drop.
+    assert len(found.rules) == 2 * (1 + 2 + 1)
+    assert all("2026-11-24" in r.source for r in found.rules)
+
+
+def test_printing_is_plain_yaml(kit):
+    made = propose(measured(kit, 577, 600).evidence[kit.CLEAN], "top1", date="today")
+
+    row = yaml.safe_load(to_yaml([made]))["rules"][0]
+
+    assert list(row) == ["case", "metric", "floor", "min_n", "source"]
+    assert row["floor"] == 0.921
+
+
+def test_flawed_evidence_is_no_ground_for_a_rule(evidence_root, kit, capsys):
+    stored = read_evidence(folder_of(evidence_root, kit.NATURAL))
+    rows = kit.rows_of(kit.first(100, 199), errors={"s199": "truncated"})
+    write_evidence(evidence_root, stored.manifest, {"attack": rows})
+
+    assert main(["--evidence", str(evidence_root), "--date", "today"]) == 1
+    assert "calibrate on flawless evidence only" in capsys.readouterr().err
+
+
+def test_twins_of_other_weights_are_no_ground_for_a_rule(evidence_root, kit, capsys):
+    stored = read_evidence(folder_of(evidence_root, kit.CLEAN))
+    write_evidence(evidence_root, replace(stored.manifest, weights="d" * 64), stored.outcomes)
+
+    assert main(["--evidence", str(evidence_root), "--date", "today"]) == 1
+    assert "mini-typo/mini-clip: calibrate on flawless" in capsys.readouterr().err
+
+
+def test_missing_twins_or_evidence_are_an_error(evidence_root, kit, capsys):
+    shutil.rmtree(folder_of(evidence_root, kit.CLEAN))
+
+    assert main(["--evidence", str(evidence_root), "--date", "today"]) == 1
+    assert main(["--evidence", str(evidence_root / "absent"), "--date", "today"]) == 1
+    assert "no such folder of evidence" in capsys.readouterr().err

@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from natadv.errors import ConfigError
+from natadv.evidence import Evidence
+from natadv.gate.judge import WORST_FIRST, judge_all
+
+
+def judged(kit, world, rules, **options):
+    cases = options.pop("cases", tuple(world.plans))
+    tier = {k: options.pop(k) for k in ("max_excluded",) if k in options}
+    return judge_all(
+        list(world.plans.values()),
+        world.evidence,
+        thresholds=kit.thresholds_of(rules, cases, **tier),
+        **options,
+    )
+
+
+def one_case(kit, right, n, **columns):
+    return kit.World().with_case(kit.CLEAN, kit.rows_of(kit.first(right, n), **columns))
+
+
+def test_a_case_whose_interval_clears_the_floor_passes(kit):
+    found = judged(kit, one_case(kit, 580, 600), [kit.rule(kit.CLEAN, bound=0.93)])
+
+    assert found.green
+    assert found.overall == "pass"
+    assert found.of(kit.CLEAN).verdict == "PASS"
+    assert found.of(kit.CLEAN).lines == ()
+    judgement = found.of(kit.CLEAN).judgements[0]
+    assert judgement.margin == pytest.approx(580 / 600 - 0.93)
+    assert judgement.measurement.low >= 0.93
+
+
+def test_a_case_clearly_below_the_floor_fails_and_the_message_says_by_how_much(kit):
+    found = judged(kit, one_case(kit, 366, 600), [kit.rule(kit.CLEAN, bound=0.8)])
+
+    assert found.overall == "fail"
+    assert found.of(kit.CLEAN).lines == (
+        "classification/clean/mini/mini-clip: top1 0.610 [0.570, 0.648] < floor 0.800 "
+        "(n 600, margin -0.190)",
+    )
+
+
+@pytest.mark.parametrize("right", [481, 470])
+def test_a_case_too_close_to_the_floor_is_inconclusive_and_says_how_many_would_decide(kit, right):
+    found = judged(kit, one_case(kit, right, 600), [kit.rule(kit.CLEAN, bound=0.8)])
+
+    assert found.overall == "inconclusive"
+    assert not found.green
+    assert "samples would decide" in found.of(kit.CLEAN).lines[0]
+
+
+def test_as_many_samples_as_were_named_do_decide(kit):
+    rules = [kit.rule(kit.CLEAN, bound=0.8)]
+    line = judged(kit, one_case(kit, 492, 600), rules).of(kit.CLEAN).lines[0]
+    needed = int(line.split("about ")[1].split()[0])
+
+    after = judged(kit, one_case(kit, round(needed * 0.82), needed), rules)
+
+    assert 600 < needed < 3000
+    assert after.green
+
+
+def test_a_value_on_the_bound_can_never_be_decided(kit):
+    found = judged(kit, one_case(kit, 400, 500), [kit.rule(kit.CLEAN, bound=0.8)])
+
+    assert "no number of samples would decide" in found.of(kit.CLEAN).lines[0]
+
+
+def test_a_ceiling_is_held_by_the_upper_end(kit):
+    clean = kit.rows_of(kit.first(200, 200), prefix="c")
+    attack = kit.rows_of(kit.first(180, 200), prefix="t", twin_prefix="c")
+    world = kit.World().with_case(kit.TYPO, attack, clean=clean)
+    rules = {
+        b: kit.rule(kit.TYPO, "accuracy_drop", side="ceiling", bound=b) for b in (0.2, 0.12, 0.04)
+    }
+
+    verdicts = {b: judged(kit, world, [r]).of(kit.TYPO).verdict for b, r in rules.items()}
+
+    assert verdicts == {0.2: "PASS", 0.12: "INCONCLUSIVE", 0.04: "FAIL"}
+
+
+def test_the_message_of_a_ceiling_points_the_other_way(kit):
+    clean = kit.rows_of(kit.first(200, 200), prefix="c")
+    attack = kit.rows_of(kit.first(100, 200), prefix="t", twin_prefix="c")
+    world = kit.World().with_case(kit.TYPO, attack, clean=clean)
+
+    found = judged(kit, world, [kit.rule(kit.TYPO, "decoy_rate", side="ceiling", bound=0.1)])
+
+    assert "decoy_rate 0.500 [0.431, 0.569] > ceiling 0.100" in found.of(kit.TYPO).lines[0]
+
+
+def test_an_improvement_never_fails(kit):
+    rules = [kit.rule(kit.CLEAN, bound=0.9)]
+
+    assert judged(kit, one_case(kit, 600, 600), rules).green
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.floats(0.05, 0.95))
+def test_a_better_model_is_never_judged_worse(kit, a, b, bound):
+    worse, better = sorted((a, b))
+    rules = [kit.rule(kit.CLEAN, bound=bound)]
+    order = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
+
+    low = judged(kit, one_case(kit, worse, 300), rules).of(kit.CLEAN).verdict
+    high = judged(kit, one_case(kit, better, 300), rules).of(kit.CLEAN).verdict
+
+    assert order[low] <= order[high]
+
+
+@given(st.integers(1, 300), st.floats(0.05, 0.95))
+@example(227, 0.8)
+def test_a_lone_failure_has_its_bound_outside_of_the_interval(kit, right, bound):
+    found = judged(kit, one_case(kit, right, 300), [kit.rule(kit.CLEAN, bound=bound)])
+
+    (judgement,) = found.of(kit.CLEAN).judgements
+    if judgement.verdict == "FAIL":
+        assert judgement.measurement.high < bound
+
+
+def test_what_is_incomplete_does_not_dilute_the_family(kit):
+    cases = [replace(kit.CLEAN, dataset=f"d{i}") for i in range(40)]
+    world = kit.World().with_case(cases[0], kit.rows_of(kit.first(225, 300)))
+    for case in cases[1:]:
+        world = world.with_case(case, kit.rows_of(kit.first(300, 300)))
+        world = world.changed(case, data_revision="revision-0")
+
+    found = judged(kit, world, [kit.rule("*/*/*/*", bound=0.8)])
+
+    assert found.of(cases[0]).verdict == "FAIL"
+    assert found.of(cases[1]).verdict == "INCOMPLETE"
+
+
+def test_one_dead_cell_is_not_hidden_by_the_others(kit):
+    world = one_case(kit, 600, 600).with_case(kit.NATURAL, kit.rows_of(kit.first(0, 600)))
+    rules = [kit.rule("*/*/*/*", bound=0.4)]
+
+    found = judged(kit, world, rules)
+
+    assert found.overall == "fail"
+    assert found.of(kit.CLEAN).verdict == "PASS"
+
+
+def test_a_part_is_judged_on_its_own(kit):
+    parts = ["seen"] * 400 + ["held-out"] * 200
+    world = one_case(kit, 400, 600, parts=parts)
+    rules = [kit.rule(kit.CLEAN, bound=0.5), kit.rule(kit.CLEAN, bound=0.5, part="held-out")]
+
+    found = judged(kit, world, rules).of(kit.CLEAN)
+
+    assert [j.verdict for j in found.judgements] == ["PASS", "FAIL"]
+    assert "top1 (held-out) 0.000" in found.lines[0]
+
+
+def test_many_rules_make_a_single_fail_harder(kit):
+    """Significant alone, not so as the smallest of forty."""
+    cases = [replace(kit.CLEAN, dataset=f"d{i}") for i in range(40)]
+    world = kit.World().with_case(cases[0], kit.rows_of(kit.first(225, 300)))
+    for case in cases[1:]:
+        world = world.with_case(case, kit.rows_of(kit.first(300, 300)))
+    rules = [kit.rule("*/*/*/*", bound=0.8)]
+
+    alone = judged(kit, world, rules, selected=[cases[0]])
+    together = judged(kit, world, rules)
+
+    assert alone.of(cases[0]).verdict == "FAIL"
+    assert together.of(cases[0]).verdict == "INCONCLUSIVE"
+    assert not together.green
+
+
+def test_a_model_at_its_floor_is_rarely_called_broken(kit):
+    hits = np.random.default_rng(1).binomial(300, 0.8, size=300)
+    rules = [kit.rule(kit.CLEAN, bound=0.8)]
+
+    found = [judged(kit, one_case(kit, int(h), 300), rules).overall for h in hits]
+
+    assert found.count("fail") <= 15
+    assert found.count("pass") <= 15
+
+
+def test_the_worst_rule_decides_a_case(kit):
+    rules = [kit.rule(kit.CLEAN, bound=0.5), kit.rule(kit.CLEAN, "macro_f1", bound=0.9)]
+
+    found = judged(kit, one_case(kit, 366, 600), rules).of(kit.CLEAN)
+
+    assert [j.verdict for j in found.judgements] == ["PASS", "FAIL"]
+    assert found.verdict == "FAIL"
+
+
+def test_every_verdict_has_its_rank():
+    assert WORST_FIRST == ("FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS")
+
+
+# Ways to lie. Each begins with a green run and breaks one thing.
+
+
+@pytest.fixture
+def green(kit):
+    world = one_case(kit, 580, 600)
+    assert judged(kit, world, [kit.rule(kit.CLEAN)]).green
+    return world
+
+
+def incomplete(kit, world, message, rules=None, **options):
+    found = judged(kit, world, rules or [kit.rule(kit.CLEAN)], **options)
+    assert not found.green
+    assert found.overall == "incomplete"
+    text = "\n".join((*found.problems, *(line for c in found.cases for line in c.lines)))
+    assert message in text
+    return found
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"data_revision": "revision-0"}, "expected data revision 'revision-1', got 'revision-0'"),
+        ({"weights": "d" * 64}, "expected weights 'cccccccccccc', got 'dddddddddddd'"),
+        ({"protocol": "protocol-0"}, "expected protocol 'protocol-1', got 'protocol-0'"),
+        ({"problems": ("worker died twice",)}, "worker died twice"),
+    ],
+)
+def test_stale_or_troubled_evidence_is_incomplete(kit, green, columns, message):
+    incomplete(kit, green.changed(kit.CLEAN, **columns), message)
+
+
+def test_an_empty_revision_matches_nothing(kit, green):
+    world = green.changed(kit.CLEAN, data_revision="")
+    world.plans[kit.CLEAN] = replace(world.plans[kit.CLEAN], data_revision="")
+
+    incomplete(kit, world, "expected data revision '', got ''")
+
+
+def test_nan_is_incomplete(kit, green):
+    green.evidence[kit.CLEAN].evidence.attack.values["correct"][3] = math.nan
+
+    incomplete(kit, green, "expected 'correct' to be 0 or 1, got [nan]")
+
+
+def test_fewer_samples_than_planned_are_incomplete(kit, green):
+    world = green.changed(kit.CLEAN, evidence=Evidence(kit.rows_of(kit.first(580, 599))))
+
+    incomplete(kit, world, "expected 600 samples, got 599 and 0 errors")
+
+
+def test_a_duplicate_that_makes_up_for_a_dropped_sample_is_incomplete(kit, green):
+    rows = green.evidence[kit.CLEAN].evidence.attack
+    twice = replace(rows, id=(*rows.id[:-1], rows.id[0]))
+
+    world = green.changed(kit.CLEAN, evidence=Evidence(twice))
+
+    incomplete(kit, world, "duplicates of ['s0']")
+
+
+def test_a_case_without_evidence_is_incomplete(kit, green):
+    del green.evidence[kit.CLEAN]
+
+    found = incomplete(kit, green, "not measured")
+
+    assert found.of(kit.CLEAN).judgements[0].measurement is None
+
+
+def test_evidence_of_another_case_is_incomplete(kit, green):
+    incomplete(
+        kit, green.changed(kit.CLEAN, case=kit.NATURAL), "got that of classification/natural"
+    )
+
+
+def test_too_few_samples_for_the_rule_are_incomplete(kit, green):
+    incomplete(
+        kit, green, "expected at least 601 samples, got 600", [kit.rule(kit.CLEAN, min_n=601)]
+    )
+
+
+def test_a_perfect_score_on_a_handful_is_no_pass(kit):
+    assert not judged(kit, one_case(kit, 5, 5), [kit.rule(kit.CLEAN, bound=0.9)]).green
+
+
+def test_errors_are_not_hidden_by_the_rest(kit):
+    errors = {f"e{i}": "truncated" for i in range(3)}
+    world = one_case(kit, 597, 597, errors=errors)
+
+    incomplete(kit, world, "3 of 600 samples are excluded, the tier allows a share of 0")
+    assert judged(kit, world, [kit.rule(kit.CLEAN)], max_excluded=0.01).green
+    incomplete(kit, world, "a share of 0.004", max_excluded=0.004)
+
+
+def test_errors_count_in_full_against_each_part(kit):
+    """Nobody knows which part a failed sample was of."""
+    parts = ["seen"] * 550 + ["held-out"] * 47
+    world = one_case(kit, 597, 597, parts=parts, errors={f"e{i}": "why" for i in range(3)})
+    rules = [kit.rule(kit.CLEAN, part="held-out")]
+
+    incomplete(kit, world, "3 of 50 samples are excluded", rules, max_excluded=0.01)
+
+
+def test_errors_of_the_clean_twins_count_against_a_paired_rule(kit):
+    clean = kit.rows_of(kit.first(98, 98), prefix="c", errors={"c98": "why", "c99": "why"})
+    attack = kit.rows_of(kit.first(100, 100), prefix="t", twin_prefix="c")
+    world = kit.World().with_case(kit.TYPO, attack, clean=clean)
+    rules = [kit.rule(kit.TYPO, "accuracy_drop", side="ceiling", bound=0.3)]
+
+    incomplete(kit, world, "2 of 100 samples are excluded", rules)
+
+
+def test_a_paired_rule_without_clean_twins_is_incomplete(kit):
+    attack = kit.rows_of(kit.first(100, 100), prefix="t", twin_prefix="c")
+    rules = [kit.rule(kit.TYPO, "accuracy_drop", side="ceiling", bound=0.3)]
+
+    incomplete(kit, kit.World().with_case(kit.TYPO, attack), "needs outcomes of clean", rules)
+
+
+def test_a_part_that_the_dataset_lacks_is_incomplete(kit, green):
+    incomplete(kit, green, "no sample to measure", [kit.rule(kit.CLEAN, part="held-out")])
+
+
+def test_a_dropped_case_is_incomplete(kit, green):
+    cases = (kit.CLEAN, kit.NATURAL)
+    rules = [kit.rule("*/*/*/*")]
+
+    found = incomplete(
+        kit, green, "belongs to tier 'mini', but was not planned", rules, cases=cases
+    )
+
+    assert found.of(kit.CLEAN).verdict == "PASS"
+
+
+def test_a_case_that_no_rule_covers_is_incomplete(kit, green):
+    world = green.with_case(kit.NATURAL, kit.rows_of(kit.first(600, 600)))
+
+    found = incomplete(kit, world, "no rule covers this case (lineage 'mini-clip')")
+
+    assert found.of(kit.NATURAL).verdict == "INCOMPLETE"
+
+
+def test_a_rule_that_covers_no_case_is_incomplete(kit, green):
+    rules = [kit.rule(kit.CLEAN), kit.rule("classification/clean/mini/mini-clap")]
+
+    incomplete(kit, green, "mini-clap: top1 floor 0.800 (line 0) covers no case of this run", rules)
+    incomplete(kit, green, "covers no case of this run", rules, selected=[kit.CLEAN])
+
+
+def test_rules_outside_of_a_selection_are_no_problem(kit, green):
+    world = green.with_case(kit.NATURAL, kit.rows_of(kit.first(0, 600)))
+    rules = [kit.rule(kit.CLEAN), kit.rule(kit.NATURAL)]
+
+    assert judged(kit, world, rules, selected=[kit.CLEAN]).green
+    del world.plans[kit.NATURAL]
+    cases = (kit.CLEAN, kit.NATURAL)
+    assert judged(kit, world, rules, cases=cases, selected=[kit.CLEAN]).green
+
+
+def test_an_own_checkpoint_is_judged_by_its_lineage(kit):
+    own = replace(kit.CLEAN, model="my-clip")
+    world = kit.World().with_case(own, kit.rows_of(kit.first(100, 600)), lineage="mini-clip")
+    rules = [kit.rule(kit.CLEAN)]
+
+    found = judged(kit, world, rules, cases=[kit.CLEAN], selected=[own])
+
+    assert found.overall == "fail"
+    assert found.problems == ()
+
+
+def test_an_empty_selection_is_incomplete(kit, green):
+    incomplete(kit, green, "no case was selected", selected=[])
+    incomplete(kit, kit.World(), "no case was selected", cases=[kit.CLEAN])
+
+
+def test_a_selected_case_that_was_not_planned_is_incomplete(kit, green):
+    incomplete(kit, green, "selected, but not planned", selected=[kit.CLEAN, kit.NATURAL])
+
+
+def test_a_case_planned_twice_is_incomplete(kit, green):
+    plans = [green.plans[kit.CLEAN]] * 2
+
+    found = judge_all(
+        plans, green.evidence, thresholds=kit.thresholds_of([kit.rule(kit.CLEAN)], [kit.CLEAN])
+    )
+
+    assert "planned twice" in found.problems[0]
+    assert not found.green
+
+
+def test_a_plan_for_nothing_is_incomplete(kit):
+    incomplete(kit, one_case(kit, 0, 0), "expected at least one planned sample")
+
+
+def test_a_problem_of_the_run_keeps_it_from_being_green(kit, green):
+    incomplete(kit, green, "the disk was full", problems=["the disk was full"])
+
+
+def test_a_failure_is_not_softened_by_a_problem(kit):
+    found = judged(kit, one_case(kit, 0, 600), [kit.rule(kit.CLEAN)], problems=["a worker died"])
+
+    assert found.overall == "fail"
+
+
+def test_a_case_that_was_not_judged_cannot_be_asked_for(kit, green):
+    with pytest.raises(ConfigError, match="mini-natural/mini-clip was not judged"):
+        judged(kit, green, [kit.rule(kit.CLEAN)]).of(kit.NATURAL)

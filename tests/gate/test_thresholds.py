@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+
+import pytest
+
+from natadv.errors import ConfigError, UnknownNameError
+from natadv.gate.rules import rules_for
+from natadv.gate.thresholds import load_thresholds
+
+
+def edited(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+def line_with(path, part):
+    return next(i for i, line in enumerate(path.read_text().splitlines(), 1) if part in line)
+
+
+def test_a_sound_file_becomes_tiers_and_rules(thresholds_file):
+    found = load_thresholds(thresholds_file)
+
+    tier = found.tier()
+    assert (tier.name, tier.models, tier.max_excluded) == ("mini", ("mini-clip", "mini-siglip"), 0)
+    assert tier.limit is None
+    assert len(tier.grid) == 6
+    assert [(r.metric, r.side, r.bound, r.min_n) for r in found.rules][:2] == [
+        ("top1", "floor", 0.9, 100),
+        ("accuracy_drop", "ceiling", 0.3, 1),
+    ]
+    assert found.rules[1].line == line_with(thresholds_file, "mini-typo/*")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message"),
+    [
+        ("floor: 0.9\n", "flor: 0.9\n", "rules[0].flor", "unknown key, did you mean 'floor'?"),
+        ("confidence:", "confidense:", "confidense", "did you mean 'confidence'?"),
+        ("    models:", "    model:", "tiers.mini.model", "did you mean 'models'?"),
+        ("floor: 0.9\n", "floor: .nan\n", "rules[0].floor", "finite number, got nan"),
+        ("floor: 0.9\n", "floor: -.inf\n", "rules[0].floor", "finite number, got -inf"),
+        ("floor: 0.9\n", "floor: '0.9'\n", "rules[0].floor", "valid number, got '0.9'"),
+        ("floor: 0.9\n", "floor: yes\n", "rules[0].floor", "valid number, got True"),
+        ("floor: 0.9\n", "floor: 93\n", "rules[0]", "can be broken and kept"),
+        ("floor: 0.9\n", "floor: 0\n", "rules[0]", "can be broken and kept"),
+        ("ceiling: 0.3", "ceiling: 1.0", "rules[1]", "can be broken and kept"),
+        ("floor: 0.9\n", "min_n: 3\n", "rules[0].min_n", "duplicate key"),
+        ("    floor: 0.9\n", "", "rules[0]", "expected exactly one of floor and ceiling"),
+        ("ceiling: 0.3", "floor: 0.3", "rules[1]", "better when lower; write ceiling"),
+        ("floor: 0.9\n", "ceiling: 0.9\n", "rules[0]", "better when higher; write floor"),
+        ("metric: top1", "metric: top2", "rules[0].metric", "unknown metric 'top2', did you mean"),
+        ("case: classification/clean", "case: clasification/clean", "rules[0].case",
+         "unknown task"),
+        ("- classification/typographic", "- classification/typografic", "tiers.mini.cases[1]",
+         "unknown scenario 'typografic', did you mean 'typographic'?"),
+        ("case: classification/clean/mini/*", "case: classification/clean/*", "rules[0].case",
+         "expected task/scenario/dataset/model"),
+        ("metric: top1", "metric: top*", "rules[0].metric", "unknown metric 'top*'"),
+        ("min_n: 100", "min_n: 0", "rules[0].min_n", "greater than or equal to 1"),
+        ("source: by hand", "source: ''", "rules[0].source", "at least 1 character"),
+        ("    source: by hand\n", "", "rules[0].source", "required, but not given"),
+        ("[mini-clip, mini-siglip]", "[]", "tiers.mini.models", "at least 1 item"),
+        ("[mini-clip, mini-siglip]", "[mini-*]", "tiers.mini.models[0]", "without glob"),
+        ("[mini-clip, mini-siglip]", "[mini-clip, mini-clip]", "tiers.mini.models",
+         "each entry once"),
+        ("version: 1", "version: 2", "version", "input should be 1"),
+        ("version: 1\n", "", "version", "required, but not given"),
+        ("default_tier: mini", "default_tier: mimi", "the file", "did you mean 'mini'?"),
+        ("confidence: 0.95", "confidence: 95", "confidence", "less than 1"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_by_line_and_key(thresholds_file, old, new, key, message):
+    edited(thresholds_file, old, new)
+
+    with pytest.raises(ConfigError) as caught:
+        load_thresholds(thresholds_file)
+
+    text = str(caught.value)
+    assert message in text
+    assert key in text
+    assert text.startswith(f"{thresholds_file}:")
+    assert text.removeprefix(f"{thresholds_file}:").split(":")[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("floor: 0.9\n", "flor: 0.9\n", "flor:"),
+        ("ceiling: 0.3", "ceiling: .nan", "ceiling: .nan"),
+        ("- classification/typographic", "- classification/typografic", "typografic"),
+        ("case: classification/natural/mini-natural/mini-clip",
+         "case: classification/neutral/mini-natural/mini-clip", "neutral"),
+    ],
+)  # fmt: skip
+def test_the_line_is_the_one_of_the_mistake(thresholds_file, old, new, shown):
+    edited(thresholds_file, old, new)
+
+    with pytest.raises(ConfigError, match=rf":{line_with(thresholds_file, shown)}: "):
+        load_thresholds(thresholds_file)
+
+
+def test_all_mistakes_come_at_once(thresholds_file):
+    edited(thresholds_file, "metric: top1", "metric: top2")
+    edited(thresholds_file, "ceiling: 0.3", "celing: 0.3")
+
+    with pytest.raises(ConfigError) as caught:
+        load_thresholds(thresholds_file)
+
+    assert "'top2'" in str(caught.value)
+    assert "'ceiling'" in str(caught.value)
+
+
+def test_a_duplicate_key_names_both_lines(thresholds_file):
+    edited(thresholds_file, "confidence: 0.95", "confidence: 0.95\nconfidence: 0.5")
+
+    with pytest.raises(ConfigError, match=r":4: duplicate key 'confidence', first given on line 3"):
+        load_thresholds(thresholds_file)
+
+
+def test_a_duplicate_tier_is_refused(thresholds_file):
+    extra = "  mini: {models: [a], cases: [classification/clean/mini]}\nrules:"
+    edited(thresholds_file, "rules:", extra)
+
+    with pytest.raises(ConfigError, match=r"duplicate key 'tiers\.mini'"):
+        load_thresholds(thresholds_file)
+
+
+def test_a_second_rule_on_the_same_thing_is_refused(thresholds_file):
+    edited(
+        thresholds_file,
+        "mini-natural/mini-siglip",
+        "mini-natural/mini-clip",
+    )
+
+    with pytest.raises(ConfigError, match="a second rule on top1, see line"):
+        load_thresholds(thresholds_file)
+
+
+def test_a_rule_that_covers_no_case_is_refused(thresholds_file):
+    edited(thresholds_file, "mini-natural/mini-siglip", "mini-natural/mini-sigllp")
+    edited(thresholds_file, "mini-natural/mini-clip", "mini-natural/mini-*")
+
+    with pytest.raises(ConfigError, match="this rule covers no case of any tier") as caught:
+        load_thresholds(thresholds_file)
+
+    assert f":{line_with(thresholds_file, 'sigllp')}:" in str(caught.value)
+
+
+def test_a_case_that_no_rule_covers_is_refused(thresholds_file):
+    edited(thresholds_file, "clean/mini/*", "clean/mini/mini-clip")
+
+    with pytest.raises(ConfigError, match="mini-siglip: no rule covers this case of tier 'mini'"):
+        load_thresholds(thresholds_file)
+
+
+def test_a_yaml_alias_is_refused(thresholds_file):
+    edited(thresholds_file, "floor: 0.9", "floor: &f 0.9")
+    edited(thresholds_file, "floor: 0.4", "floor: *f")
+
+    with pytest.raises(ConfigError, match=r"rules\[2\]\.floor is a YAML alias; write it out"):
+        load_thresholds(thresholds_file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty file"),
+        ("version: [1", "not valid YAML"),
+        ("a: b: c", "not valid YAML"),
+        ("- 1", "valid dictionary"),
+        ("a: &a [*a]", "YAML alias"),
+        ("? [1]\n: 2", "expected a plain word as key"),
+        ("a: !!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("a: \x07", "not valid YAML"),
+    ],
+)
+def test_what_is_no_such_file_is_refused(tmp_path, text, message):
+    path = tmp_path / "thresholds.yaml"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError, match=message):
+        load_thresholds(path)
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path):
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+
+    for name in ("absent.yaml", "binary.yaml"):
+        with pytest.raises(ConfigError, match=f"{name}: cannot be read as UTF-8"):
+            load_thresholds(tmp_path / name)
+
+
+def test_an_unknown_tier_names_the_near_misses(thresholds_file):
+    with pytest.raises(UnknownNameError, match="unknown tier 'mimi', did you mean 'mini'"):
+        load_thresholds(thresholds_file).tier("mimi")
+
+
+def test_a_bound_holds_only_if_it_is_met(kit):
+    floor = kit.rule(kit.CLEAN, bound=0.8)
+    ceiling = kit.rule(kit.CLEAN, bound=0.8, side="ceiling")
+
+    assert floor.holds(0.8)
+    assert not floor.holds(0.7999)
+    assert not floor.holds(math.nan)
+    assert ceiling.holds(0.8)
+    assert not ceiling.holds(0.8001)
+    assert not ceiling.holds(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "covers"),
+    [
+        ("classification/clean/mini/mini-clip", True),
+        ("classification/*/*/*", True),
+        ("*/clean/mini/mini-*", True),
+        ("classification/clean/mini/mini", False),
+        ("classification/clean/min/mini-clip", False),
+        ("classification/clean/mini/Mini-clip", False),
+    ],
+)
+def test_a_glob_covers_part_by_part(kit, pattern, covers):
+    assert kit.rule(pattern).covers(kit.CLEAN, "mini-clip") is covers
+
+
+def test_a_star_does_not_reach_into_the_next_part(kit):
+    assert not kit.rule("classification/*/mini-clip/x").covers(kit.CLEAN, "x")
+
+
+def test_a_checkpoint_keeps_the_rules_of_its_lineage(kit):
+    inherited = kit.rule("classification/clean/mini/mini-base")
+    wide = kit.rule("classification/*/*/*", bound=0.1)
+
+    found = rules_for(kit.CLEAN, "mini-base", (inherited, wide))
+
+    assert found == (inherited, wide)
+
+
+def test_a_rule_by_name_stands_in_for_the_lineage_on_the_same_metric_only(kit):
+    inherited = kit.rule("classification/clean/mini/mini-base")
+    other = kit.rule("classification/clean/mini/mini-base", "macro_f1")
+    part = kit.rule("classification/clean/mini/mini-base", part="held-out")
+    own = kit.rule(kit.CLEAN, bound=0.5)
+
+    found = rules_for(kit.CLEAN, "mini-base", (inherited, other, part, own))
+
+    assert found == (other, part, own)
+
+
+def test_loading_is_light():
+    """A fresh interpreter: no torch, no pytest, and quick."""
+    code = (
+        "import sys, time; began = time.perf_counter(); import natadv.gate.thresholds, "
+        "natadv.gate.judge, natadv.gate.__main__; took = time.perf_counter() - began; "
+        "heavy = {'torch', 'pytest', 'pyarrow', 'PIL', 'scipy', 'transformers'} & set(sys.modules);"
+        "print(sorted(heavy), took)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert done.stdout.startswith("[] ")
+
+
+def test_a_long_file_loads_quickly(thresholds_file):
+    rules = "".join(
+        f"  - {{case: classification/*/*/*, metric: top1, floor: 0.5, part: p{i}, source: x}}\n"
+        for i in range(200)
+    )
+    thresholds_file.write_text(thresholds_file.read_text() + rules)
+    began = time.process_time()
+
+    found = load_thresholds(thresholds_file)
+
+    assert len(found.rules) == 204
+    assert time.process_time() - began < 1.0

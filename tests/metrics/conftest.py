@@ -1,0 +1,55 @@
+"""Small outcome tables, made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from natadv.types import Outcomes
+
+# A loaded machine must not fail a test, and the same examples come every time.
+settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+settings.load_profile("steady")
+
+Maker = Callable[..., Outcomes]
+
+
+def make_outcomes(
+    truth: Sequence[str],
+    prediction: Sequence[str],
+    *,
+    ids: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+    twins: Sequence[str | None] | None = None,
+    decoys: Sequence[str | None] | None = None,
+    ranks: Sequence[int] | None = None,
+    errors: Mapping[str, str] | None = None,
+) -> Outcomes:
+    n = len(truth)
+    names = tuple(ids) if ids is not None else tuple(f"s{i}" for i in range(n))
+    right = np.array([t == p for t, p in zip(truth, prediction, strict=True)], dtype=np.float64)
+    wrong_words = tuple(decoys) if decoys is not None else (None,) * n
+    said = [p == d for p, d in zip(prediction, wrong_words, strict=True)]
+    return Outcomes(
+        id=names,
+        group=tuple(groups) if groups is not None else names,
+        part=("",) * n,
+        twin=tuple(twins) if twins is not None else (None,) * n,
+        decoy=wrong_words,
+        truth=tuple(truth),
+        prediction=tuple(prediction),
+        values={
+            "correct": right,
+            "said_decoy": np.array(said, dtype=np.float64),
+            "rank": np.array(ranks if ranks is not None else 1 - right, dtype=np.float64),
+        },
+        errors=dict(errors or {}),
+    )
+
+
+@pytest.fixture(scope="session")
+def outcomes() -> Maker:
+    return make_outcomes

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+
+from natadv.errors import ConfigError, ModelError
+from natadv.models import loading
+from natadv.models.checkpoint import content_files
+from natadv.models.zoo import resolve
+
+
+def spec_of(folder):
+    (spec,) = resolve(str(folder), root=folder.parent)
+    return spec
+
+
+def test_fingerprint_is_of_the_content_not_the_place(tiny, copied):
+    assert loading.fingerprint(spec_of(copied(tiny))) == loading.fingerprint(spec_of(tiny))
+
+
+def test_fingerprint_ignores_files_that_decide_nothing(tiny, copied):
+    folder = copied(tiny)
+    (folder / "README.md").write_text("a model")
+
+    assert loading.fingerprint(spec_of(folder)) == loading.fingerprint(spec_of(tiny))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ],
+)
+def test_fingerprint_changes_with_a_byte_of_any_file(tiny, copied, name):
+    spec = spec_of(copied(tiny))
+    before = loading.fingerprint(spec)
+    path = spec.folder / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+
+    assert path in content_files(spec.folder)
+    assert loading.fingerprint(spec) != before
+
+
+def test_fingerprint_changes_with_the_adapter(tiny, monkeypatch):
+    spec = spec_of(tiny)
+    before = loading.fingerprint(spec)
+    newer = dataclasses.replace(loading.LOADERS[spec.loader], version="next")
+    monkeypatch.setitem(loading.LOADERS, spec.loader, newer)
+
+    assert loading.fingerprint(spec) != before
+
+
+def test_file_is_hashed_once(tiny, copied, monkeypatch):
+    spec = spec_of(copied(tiny))
+    before = loading.fingerprint(spec)
+    monkeypatch.setattr(loading.hashlib, "file_digest", None)
+
+    assert loading.fingerprint(spec) == before
+
+
+def test_unknown_loader_is_refused(tiny):
+    spec = dataclasses.replace(spec_of(tiny), loader="transformers-bert")
+
+    with pytest.raises(ModelError, match="no loader 'transformers-bert'; known: transformers-clip"):
+        loading.load(spec, device="cpu", dtype="float32", threads=1)
+
+
+def test_unknown_dtype_is_refused(tiny):
+    with pytest.raises(ConfigError, match="unknown dtype 'float8', did you mean 'float"):
+        loading.load(spec_of(tiny), device="cpu", dtype="float8", threads=1)
+
+
+def test_unknown_device_is_refused(tiny):
+    with pytest.raises(ConfigError, match="unknown device 'gpu'; use 'cpu', 'cuda'"):
+        loading.load(spec_of(tiny), device="gpu", dtype="float32", threads=1)
+
+
+def test_absent_gpu_is_told(tiny, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(ConfigError, match="'cuda' was asked for, but torch sees no GPU"):
+        loading.load(spec_of(tiny), device="cuda", dtype="float32", threads=1)
+
+
+def test_checkpoint_that_was_damaged_after_it_was_named_is_refused(tiny, copied):
+    spec = spec_of(copied(tiny))
+    (spec.folder / "preprocessor_config.json").unlink()
+
+    with pytest.raises(ModelError, match="preprocessor_config"):
+        loading.load(spec, device="cpu", dtype="float32", threads=1)
+
+
+def test_threads_bound_this_process(tiny):
+    import torch
+
+    loading.load(spec_of(tiny), device="cpu", dtype="float32", threads=1)
+
+    assert torch.get_num_threads() == 1
+
+
+EMBED = """
+import hashlib, sys
+from pathlib import Path
+from PIL import Image
+from natadv.models import loading, zoo
+
+for name in sys.argv[1:]:
+    (spec,) = zoo.resolve(name, root=Path(name).parent)
+    model = loading.load(spec, device="cpu", dtype="float32", threads=1)
+    rows = model.embed_images([Image.linear_gradient("L").convert("RGB")] * 3)
+    text = model.embed_texts(["a photo of a hen", "a cow"])
+    print(hashlib.sha256(rows.tobytes() + text.tobytes()).hexdigest())
+"""
+
+
+def test_another_process_embeds_to_the_same_bytes(tiny_clip, tiny_siglip, monkeypatch, capsys):
+    command = ["embed", str(tiny_clip), str(tiny_siglip)]
+    other = subprocess.run(
+        [sys.executable, "-c", EMBED, *command[1:]], capture_output=True, text=True, timeout=120
+    )
+    monkeypatch.setattr(sys, "argv", command)
+    exec(EMBED, {})
+
+    assert other.stdout.splitlines() == capsys.readouterr().out.splitlines()
+    assert len(set(other.stdout.split())) == 2

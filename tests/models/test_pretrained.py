@@ -1,0 +1,201 @@
+"""What only shows when a checkpoint is opened: each fault is planted in a whole one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from natadv.errors import ModelError
+
+
+@pytest.fixture
+def folder(tiny, copied):
+    return copied(tiny)
+
+
+def change_weights(folder, change):
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_missing_weight_is_refused(folder, load_folder):
+    change_weights(folder, lambda t: t.pop("text_model.final_layer_norm.weight"))
+
+    with pytest.raises(
+        ModelError, match=r"text_model\.final_layer_norm\.weight missing; copy both"
+    ):
+        load_folder(folder)
+
+
+def test_unexpected_weight_is_refused(folder, load_folder):
+    change_weights(folder, lambda t: t.update({"classifier.weight": np.ones(2, np.float32)}))
+
+    with pytest.raises(ModelError, match=r"classifier\.weight not known to this architecture"):
+        load_folder(folder)
+
+
+def test_weight_of_another_shape_is_refused(folder, load_folder):
+    name = "text_model.final_layer_norm.bias"
+    change_weights(folder, lambda t: t.update({name: np.ones(3, np.float32)}))
+
+    with pytest.raises(ModelError, match=r"final_layer_norm\.bias of another shape"):
+        load_folder(folder)
+
+
+def test_weights_of_another_architecture_are_refused(tiny_clip, tiny_siglip, copied, load_folder):
+    folder = copied(tiny_clip)
+    shutil.copy(tiny_siglip / "model.safetensors", folder)
+
+    with pytest.raises(ModelError, match=r"do not belong together: .* and .* more missing"):
+        load_folder(folder)
+
+
+def test_config_of_a_deeper_model_is_refused(folder, edited, load_folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] += 1
+    edited(folder / "config.json", config)
+
+    with pytest.raises(ModelError, match="do not belong together"):
+        load_folder(folder)
+
+
+def test_positions_that_old_checkpoints_store_are_no_fault(folder, load_folder, tiny, photographs):
+    positions = {
+        "text_model.embeddings.position_ids": np.arange(24)[None],
+        "vision_model.embeddings.position_ids": np.arange(17)[None],
+    }
+    change_weights(folder, lambda t: t.update(positions))
+
+    found = load_folder(folder).embed_images(photographs)
+    assert found == pytest.approx(load_folder(tiny).embed_images(photographs), abs=1e-6)
+
+
+def test_damaged_weights_are_refused_by_name(folder, load_folder):
+    def damage(tensors):
+        tensors["text_model.final_layer_norm.weight"][:] = np.nan
+
+    change_weights(folder, damage)
+
+    with pytest.raises(ModelError, match=r"copy: embeddings are not finite.*weights are damaged"):
+        load_folder(folder)
+
+
+def test_damaged_scale_is_refused(folder, load_folder):
+    def damage(tensors):
+        tensors["logit_scale"] = np.full_like(tensors["logit_scale"], np.inf)
+
+    change_weights(folder, damage)
+
+    with pytest.raises(ModelError, match="logit_scale is inf; the weights are damaged"):
+        load_folder(folder)
+
+
+def test_scale_is_not_rounded_by_a_narrow_dtype(tiny):
+    from natadv.models.loading import load
+    from natadv.models.zoo import resolve
+
+    (spec,) = resolve(str(tiny), root=tiny.parent)
+    wide = load(spec, device="cpu", dtype="float32", threads=1)
+    narrow = load(spec, device="cpu", dtype="bfloat16", threads=1)
+
+    assert narrow.scoring == wide.scoring
+    assert narrow.embed_texts(["a cat"]) == pytest.approx(wide.embed_texts(["a cat"]), abs=0.1)
+    assert narrow.embed_texts(["a cat"]).dtype == np.float32
+
+
+def test_preprocessing_for_another_size_is_refused(folder, edited, load_folder):
+    size = {"height": 16, "width": 16}
+    edited(folder / "preprocessor_config.json", {"size": size, "crop_size": size})
+
+    with pytest.raises(ModelError, match=r"shape \(1, 3, 32, 32\), its preprocessing makes"):
+        load_folder(folder)
+
+
+def test_preprocessing_is_the_pil_backend_whatever_the_file_says(
+    folder, edited, load_folder, tiny, photographs
+):
+    kind = json.loads((folder / "preprocessor_config.json").read_text())["image_processor_type"]
+    edited(folder / "preprocessor_config.json", {"image_processor_type": f"{kind}Fast"})
+
+    found = load_folder(folder).embed_images(photographs)
+    assert found.tobytes() == load_folder(tiny).embed_images(photographs).tobytes()
+
+
+def test_preprocessing_type_of_an_old_checkpoint_is_understood(
+    folder, edited, load_folder, tiny, photographs
+):
+    edited(folder / "preprocessor_config.json", {"image_processor_type": None})
+
+    found = load_folder(folder).embed_images(photographs)
+    assert found.tobytes() == load_folder(tiny).embed_images(photographs).tobytes()
+
+
+def test_tokenizer_with_ids_that_the_tower_lacks_is_refused(folder, load_folder):
+    path = folder / "tokenizer.json"
+    found = json.loads(path.read_text())
+    extra = {**found["added_tokens"][0], "id": 5000, "content": "<extra>"}
+    found["model"]["vocab"]["<extra>"] = 5000
+    found["added_tokens"].append(extra)
+    path.write_text(json.dumps(found))
+
+    with pytest.raises(ModelError, match=r"ids up to 5000, the text tower knows \d+; copy the tok"):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "not json"])
+def test_unreadable_tokenizer_is_refused_in_one_line(folder, load_folder, text):
+    (folder / "tokenizer.json").write_text(text)
+
+    with pytest.raises(ModelError, match="cannot load its tokenizer") as caught:
+        load_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["CLIPTokenizer", "GPT2Tokenizer", "GemmaTokenizer"])
+def test_tokenizer_class_that_splits_otherwise_than_its_file_is_refused(
+    tiny_siglip, copied, edited, load_folder, named
+):
+    folder = copied(tiny_siglip)
+    edited(folder / "tokenizer_config.json", {"tokenizer_class": named})
+
+    with pytest.raises(
+        ModelError, match=rf"splits 'a photo .* {named} into .*: set tokenizer_class"
+    ):
+        load_folder(folder)
+
+
+def test_lost_tokenizer_class_is_refused_where_it_matters(tiny_siglip, copied, edited, load_folder):
+    folder = copied(tiny_siglip)
+    edited(folder / "tokenizer_config.json", {"tokenizer_class": None})
+
+    with pytest.raises(ModelError, match="cannot load its tokenizer"):
+        load_folder(folder)
+
+
+def test_lost_tokenizer_class_is_that_of_the_architecture(tiny_clip, copied, edited, load_folder):
+    folder = copied(tiny_clip)
+    edited(folder / "tokenizer_config.json", {"tokenizer_class": None})
+
+    found = load_folder(folder).embed_texts(["a cat"])
+    assert found.tobytes() == load_folder(tiny_clip).embed_texts(["a cat"]).tobytes()
+
+
+def test_padding_token_is_needed(tiny_siglip, copied, edited, load_folder):
+    folder = copied(tiny_siglip)
+    edited(folder / "tokenizer_config.json", {"pad_token": None})
+
+    with pytest.raises(ModelError, match="no padding token; set pad_token"):
+        load_folder(folder)
+
+
+def test_loading_is_silent(tiny, load_folder, capfd):
+    load_folder(tiny)
+
+    assert capfd.readouterr() == ("", "")

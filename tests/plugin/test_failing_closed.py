@@ -1,0 +1,262 @@
+"""Each way in which a gate could say yes without knowing: none of them is green."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+TYPO_CLIP = "classification/typographic/plain-typo/mini-clip"
+
+
+def test_a_worker_that_dies_costs_one_unit_and_no_verdict(world, tmp_path):
+    done = world.pytest("-n", "2", env={"FAKE_CRASH_ONCE": str(tmp_path / "crashed")})
+
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "crashed").exists()
+    verdict = world.verdict()
+    assert verdict["verdict"] == "pass"
+    assert verdict["run"]["workers_lost"] == 1
+    assert verdict["run"]["units_computed"] == 24
+    assert len(world.allure()) == 4
+
+
+def test_a_unit_that_kills_every_worker_fails_its_own_gates_only(world):
+    done = world.pytest("-n", "2", env={"FAKE_POISON": "mini-clip"})
+
+    assert done.returncode == 1
+    assert "worker died 2 times computing classification/plain/mini-clip" in done.stdout
+    verdicts = {c["case"]: c["verdict"] for c in world.verdict()["cases"]}
+    assert [v for k, v in verdicts.items() if "mini-siglip" in k] == ["PASS", "PASS"]
+    assert [v for k, v in verdicts.items() if "mini-clip" in k] == ["INCOMPLETE", "INCOMPLETE"]
+
+
+def test_all_workers_lost_is_not_green_and_says_why(world):
+    done = world.pytest("-n", "2", "--max-worker-restart", "0", env={"FAKE_POISON": "mini-clip"})
+
+    assert done.returncode != 0
+    assert "PASS:" not in done.stdout
+
+
+def test_a_unit_that_hangs_is_given_up(world):
+    done = world.pytest("-n", "2", "--unit-timeout", "1", env={"FAKE_HANG": "mini-siglip"})
+
+    assert done.returncode == 1
+    assert "worker died 2 times computing classification/plain/mini-siglip" in done.stdout
+    verdicts = {c["case"]: c["verdict"] for c in world.verdict()["cases"]}
+    assert verdicts["classification/clean/plain/mini-clip"] == "PASS"
+
+
+def test_a_model_that_raises_is_broken_not_failed(world):
+    done = world.pytest("-n", "0", env={"FAKE_ERROR": "mini-clip"})
+
+    assert done.returncode == 1
+    assert "CUDA out of memory (planted)" in done.stdout
+    assert "Traceback" not in done.stdout
+    status = {r["name"]: r["status"] for r in world.allure()}
+    assert status[TYPO_CLIP] == "broken"
+    assert status[TYPO_CLIP.replace("clip", "siglip")] == "passed"
+
+
+def test_an_error_of_an_earlier_run_is_not_remembered(world):
+    assert world.pytest("-n", "0", env={"FAKE_ERROR": "mini-clip"}).returncode == 1
+
+    assert world.pytest("-n", "0").returncode == 0
+
+
+def test_a_gate_whose_worker_dies_is_missed_and_shown(world):
+    suite = world.root / "suites" / "test_classification.py"
+    suite.write_text(
+        suite.read_text().replace(
+            "    gate.check(case)",
+            "    import os\n    if 'clean' in case.address and case.model == 'mini-clip':\n"
+            "        os._exit(1)\n    gate.check(case)",
+        )
+    )
+    done = world.pytest("-n", "2")
+
+    assert done.returncode == 1
+    status = {r["name"]: r["status"] for r in world.allure()}
+    assert status["classification/clean/plain/mini-clip"] == "broken"
+    assert len(status) == 4
+
+
+@pytest.mark.parametrize("line", ["pytest.skip('not today')", "return"])
+def test_a_gate_that_skips_or_does_not_judge_is_not_green(world, line):
+    suite = world.root / "suites" / "test_classification.py"
+    text = suite.read_text().replace("    gate.check(case)", f"    {line}\n    gate.check(case)")
+    suite.write_text(text)
+    worse = world.model("tuned", blind=True)
+    done = world.pytest("-n", "0", "--model", str(worse))
+
+    assert done.returncode == 1
+    assert world.verdict()["verdict"] == "incomplete"
+
+
+def test_an_empty_selection_is_not_green(world):
+    done = world.pytest("-n", "0", "-k", "nothing_of_that_name")
+
+    assert done.returncode == 1
+    assert "no gate was selected" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "mini-clipp"), "unknown model 'mini-clipp', did you mean 'mini-clip'"),
+        (("--task", "classificaton"), "unknown task 'classificaton', did you mean"),
+        (("--scenario", "typografic"), "unknown scenario 'typografic', did you mean 'typographic'"),
+        (("--tier", "minni"), "unknown tier 'minni', did you mean 'mini'"),
+        (("--dataset", "plane"), "unknown dataset 'plane', did you mean 'plain'"),
+        (("--thresholds", "no.yaml"), "no.yaml: cannot be read"),
+        (("--store", "/proc/nowhere/store"), "cannot write /proc/nowhere/store"),
+        (("--limit", "0"), "expected a number >= 1, got 0"),
+        (("--task", "vqa"), "tier 'mini' holds no case for --task vqa"),
+        (("--dist", "worksteal", "-n", "2"), "--dist worksteal loses gates"),
+    ],
+)
+def test_a_wrong_option_is_one_usage_error(world, arguments, message):
+    done = world.pytest(*arguments)
+
+    assert done.returncode == 4
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not (world.root / "gate.json").exists()
+
+
+def test_a_flipped_byte_in_a_dataset_is_not_measured(world):
+    shard = next((world.root / "fixtures/datasets/plain").glob("*.parquet"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    done = world.pytest("-n", "0")
+
+    assert done.returncode == 1
+    assert f"{shard.name}: sha256 is" in done.stdout
+    assert world.verdict()["verdict"] == "incomplete"
+
+
+def test_a_dataset_that_is_not_there_names_the_command(world):
+    (world.root / "fixtures/datasets/plain-typo/card.yaml").unlink()
+    done = world.pytest("-n", "0")
+
+    assert done.returncode == 1
+    assert (
+        "dataset 'plain-typo' is not at fixtures/datasets/plain-typo; run dvc pull" in done.stdout
+    )
+
+
+def test_a_stale_verdict_does_not_outlive_a_run_that_broke_off(world):
+    assert world.pytest("-n", "0").returncode == 0
+    done = world.pytest("-n", "0", "-p", "no:terminal", "-k", "nothing")
+
+    assert done.returncode == 1
+    assert world.verdict()["verdict"] == "incomplete"
+
+
+def test_a_result_of_another_unit_is_refused(world):
+    assert world.pytest("-n", "0").returncode == 0
+    units = sorted((world.root / ".natadv/store/units").rglob("*.json"))
+    units[0].write_text(units[1].read_text())
+    done = world.pytest("-n", "0")
+
+    assert done.returncode == 1
+    assert "holds another unit's result; delete the file" in done.stdout
+
+
+def test_a_worker_keeps_its_gpu_and_the_callers_list_is_respected(world, tmp_path):
+    done = world.pytest(
+        "-n",
+        "2",
+        env={"CUDA_VISIBLE_DEVICES": "5,GPU-2", "FAKE_CRASH_ONCE": str(tmp_path / "crashed")},
+    )
+
+    assert done.returncode == 0, done.stdout
+    gpus = {e["worker"]: e["gpu"] for e in world.logged("load")}
+    assert set(gpus.values()) == {"5", "GPU-2"}
+    assert gpus.get("gw2") in {"5", "GPU-2", None}
+    lost = ({"gw0", "gw1", "gw2"} - set(gpus)) or {"gw0", "gw1"}
+    assert lost
+
+
+def test_the_history_of_a_case_survives_a_new_measurement(world):
+    world.pytest("-n", "0", "--model", "mini-clip")
+    before = {r["name"]: r["historyId"] for r in world.allure()}
+    rules = world.root / "thresholds.yaml"
+    rules.write_text(rules.read_text().replace("floor: 0.9,", "floor: 0.8,"))
+    world.pytest("-n", "0", "--model", "mini-clip")
+
+    assert {r["name"]: r["historyId"] for r in world.allure()} == before
+    assert len(before) == 2
+
+
+def test_the_broken_result_of_a_silent_gate_has_the_history_of_the_gate(world):
+    world.pytest("-n", "0", "--model", "mini-clip")
+    told = next(r for r in world.allure() if r["name"] == TYPO_CLIP)
+    from natadv.evidence import case_of
+    from natadv.report.results import write_missing
+
+    node = f"suites/test_classification.py::test_classification[{TYPO_CLIP}]"
+    folder = world.root / "silent"
+    folder.mkdir()
+    write_missing(folder, case_of(TYPO_CLIP), node=node, reason="lost")
+    made = json.loads(next(folder.iterdir()).read_text())
+
+    assert made["historyId"] == told["historyId"]
+    assert made["fullName"] == told["fullName"]
+
+
+def test_evidence_can_be_judged_again_without_torch_or_pytest(world):
+    assert world.pytest("-n", "0").returncode == 0
+    script = (
+        "import sys; from natadv.gate.__main__ import main; "
+        "code = main(['--evidence', '.natadv/evidence']); "
+        "print('HEAVY', sorted({'torch', 'pytest', 'transformers'} & set(sys.modules))); "
+        "sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=world.root, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "HEAVY []" in done.stdout
+    assert "PASS: 4 cases" in done.stdout
+
+
+def test_a_failing_case_shows_its_pictures(world):
+    worse = world.model("tuned", blind=True)
+    world.pytest("-n", "0", "--model", str(worse))
+
+    failed = [r for r in world.allure() if r["status"] == "failed"]
+    assert failed
+    for result in failed:
+        (sheet,) = result["attachments"]
+        body = (world.root / "allure-results" / sheet["source"]).read_bytes()
+        assert body.startswith(b"\x89PNG")
+        assert hashlib.sha256(body).hexdigest()
+
+
+def test_a_full_disk_keeps_what_is_stored_and_says_so(world):
+    assert world.pytest("-n", "0", "--model", "mini-clip", "--scenario", "clean").returncode == 0
+    stored = sorted((world.root / ".natadv/store/units").rglob("*.json"))
+    script = (
+        "import resource, sys, pytest; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
+        "sys.exit(pytest.main(['suites', '-q', '--device', 'cpu']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=world.root,
+        capture_output=True,
+        text=True,
+        env=world.environment(),
+        check=False,
+    )
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "cannot write" in done.stdout
+    assert sorted((world.root / ".natadv/store/units").rglob("*.json"))[: len(stored)]
+    assert world.pytest("-n", "0").returncode == 0

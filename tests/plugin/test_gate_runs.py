@@ -1,0 +1,271 @@
+"""The gate as its user runs it: verdicts, resuming, selecting, and the same bytes for any -n."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+UNITS = 2 * (3 + 3 + 3 + 3)
+"""Two models; three shards each of the clean pictures, the attacked ones and two controls."""
+
+
+@pytest.fixture
+def measured(world):
+    """A world whose gate has run once."""
+    first = world.pytest("-n", "0")
+    assert first.returncode == 0, first.stdout
+    return world
+
+
+def test_a_good_model_passes_and_everything_is_said(world):
+    done = world.pytest("-n", "0")
+
+    assert done.returncode == 0, done.stdout
+    assert "PASS      " not in done.stdout  # the verdict column is as wide as its words
+    assert done.stdout.count("PASS ") == 4
+    assert f"PASS: 4 cases, {UNITS} units computed" in done.stdout
+    verdict = world.verdict()
+    assert verdict["verdict"] == "pass"
+    assert [c["case"] for c in verdict["cases"]] == [
+        "classification/clean/plain/mini-clip",
+        "classification/clean/plain/mini-siglip",
+        "classification/typographic/plain-typo/mini-clip",
+        "classification/typographic/plain-typo/mini-siglip",
+    ]
+
+
+def test_any_number_of_workers_gives_the_same_bytes(world):
+    seen = []
+    for workers in ("0", "2", "4"):
+        done = world.pytest("-n", workers, "--store", f"store-{workers}")
+        assert done.returncode == 0, done.stdout
+        verdict = world.verdict()
+        assert verdict.pop("run")["units_computed"] == UNITS
+        seen.append((verdict, world.outcome_bytes()))
+
+    assert seen[0] == seen[1] == seen[2]
+    assert all(seen[0][1].values())
+
+
+def test_a_second_run_computes_nothing(measured):
+    encoded = len(measured.logged("encode"))
+    done = measured.pytest("-n", "2")
+
+    assert done.returncode == 0
+    assert measured.verdict()["run"]["units_computed"] == 0
+    assert len(measured.logged("encode")) == encoded
+    assert f"units {UNITS}/{UNITS} ({UNITS} cached)" in done.stdout
+
+
+def test_a_selection_computes_only_what_it_needs(world):
+    done = world.pytest("-n", "0", "-k", "clean and mini-clip")
+
+    assert done.returncode == 0
+    assert world.verdict()["run"]["units_computed"] == 3
+    assert {event["model"] for event in world.logged("encode")} == {"mini-clip"}
+
+
+def test_the_clean_twins_of_an_attacked_case_are_measured_too(world):
+    done = world.pytest("-n", "0", "--scenario", "typographic", "--model", "mini-clip")
+
+    assert done.returncode == 0
+    found = {m["metric"] for m in world.verdict()["cases"][0]["measurements"]}
+    assert {"accuracy_drop", "occlusion_drop", "matched_drop", "reading_drop"} <= found
+    folders = {p.name for p in (world.root / ".natadv" / "evidence").iterdir()}
+    assert "classification__clean__plain__mini-clip" in folders
+
+
+def test_a_picture_is_encoded_once_for_prompts_and_later_runs(measured):
+    card = measured.root / "thresholds.yaml"
+    card.write_text(card.read_text().replace("top1, floor: 0.2", "accuracy_drop, ceiling: 0.9"))
+    encoded = len(measured.logged("encode"))
+
+    assert measured.pytest("-n", "0").returncode == 0
+    assert len(measured.logged("encode")) == encoded
+
+
+def test_a_worse_checkpoint_of_the_same_architecture_is_caught_and_named(world):
+    worse = world.model("tuned", blind=True)
+    done = world.pytest("-n", "0", "--model", str(worse))
+
+    assert done.returncode == 1
+    assert "classification/clean/plain/tuned: top1 0.000" in done.stdout
+    assert "< floor 0.900" in done.stdout
+    assert world.verdict()["verdict"] == "fail"
+
+
+def test_an_equal_checkpoint_inherits_the_floors_and_passes(world):
+    same = world.model("tuned", blind=False)
+    done = world.pytest("-n", "0", "--model", os.path.relpath(same, world.root))
+
+    assert done.returncode == 0, done.stdout
+    assert {c["lineage"] for c in world.verdict()["cases"]} == {"mini-clip"}
+
+
+def test_a_run_that_was_killed_goes_on(world, tmp_path):
+    command = world.command("-n", "0")
+    environment = world.environment({"FAKE_STOP": str(tmp_path / "stop")})
+    # Whoever loads a model next hangs, once: the other model's units are stored by then.
+    first = world.pytest("-n", "0", "--model", "mini-clip")
+    assert first.returncode == 0
+    process = subprocess.Popen(command, cwd=world.root, env=environment, stdout=subprocess.DEVNULL)
+    _wait_until(lambda: (tmp_path / "stop").exists())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    done = world.pytest("-n", "0")
+
+    assert done.returncode == 0, done.stdout
+    assert world.verdict()["run"]["units_computed"] == UNITS // 2
+    assert len({json.dumps(e, sort_keys=True) for e in world.logged("load")}) == 2
+
+
+def test_two_runs_on_one_store_are_both_right(world):
+    processes = [
+        subprocess.Popen(
+            world.command(
+                "-n",
+                "0",
+                "--gate-json",
+                f"gate-{i}.json",
+                "--evidence",
+                f"ev-{i}",
+                "--alluredir",
+                f"allure-{i}",
+            ),
+            cwd=world.root,
+            env=world.environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    outputs = [p.communicate(timeout=120)[0] for p in processes]
+
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    verdicts = [json.loads((world.root / f"gate-{i}.json").read_text()) for i in range(2)]
+    assert sum(v.pop("run")["units_computed"] for v in verdicts) == UNITS
+    assert verdicts[0] == verdicts[1]
+
+
+def test_a_card_in_another_folder_is_a_usage_error(world):
+    (world.root / "fixtures/datasets/plain").rename(world.root / "fixtures/datasets/other")
+    done = world.pytest("-n", "0", "--no-assert", "--limit", "10", "--dataset", "plain-typo")
+
+    assert done.returncode == 4
+    assert "name is 'plain', the folder is 'other'" in done.stderr
+
+
+def test_no_assert_measures_a_dataset_that_no_rule_covers(measured):
+    rules = measured.root / "thresholds.yaml"
+    text = rules.read_text().replace("classification/clean/plain, ", "")
+    rules.write_text("".join(line for line in text.splitlines(True) if "clean" not in line))
+    asserted = measured.pytest("-n", "0", "--dataset", "plain")
+    shown = measured.pytest("-n", "0", "--dataset", "plain", "--no-assert")
+
+    assert asserted.returncode == 1
+    assert "no rule covers this case" in asserted.stdout
+    assert shown.returncode == 0
+    assert "MEASURED: 2 cases" in shown.stdout
+
+
+def test_a_limit_that_the_tier_does_not_set_is_not_green(world):
+    done = world.pytest("-n", "0", "--limit", "30")
+
+    assert done.returncode == 1
+    assert "expected 600 samples, got 30 and 0 errors" in done.stdout
+    assert world.verdict()["verdict"] == "incomplete"
+
+
+def test_the_baseline_catches_a_loss_that_the_floors_allow(world):
+    rules = world.root / "thresholds.yaml"
+    rules.write_text(rules.read_text().replace("floor: 0.9, min_n: 500", "floor: 0.0001"))
+    before = world.pytest("-n", "0", "--evidence", "before", "--model", "mini-clip")
+    assert before.returncode == 0
+    rules.write_text(rules.read_text().replace("floor: 0.2", "floor: 0.0001"))
+    half = world.model("half", blind=True)
+
+    done = world.pytest("-n", "0", "--model", str(half), "--baseline", "before")
+    same = world.pytest("-n", "0", "--model", "mini-clip", "--baseline", "before")
+    absent = world.pytest("-n", "0", "--baseline", "nowhere")
+
+    assert done.returncode == 1
+    assert "REGRESSION classification/clean/plain/half" in done.stdout
+    assert same.returncode == 0, same.stdout
+    assert absent.returncode == 4
+    assert "nowhere" in absent.stderr
+
+
+def test_collecting_is_light(world):
+    script = (
+        "import sys, pytest; code = pytest.main(['suites', '--collect-only', '-q']); "
+        "heavy = {'torch', 'transformers', 'open_clip', 'pyarrow', 'dvc'} & set(sys.modules); "
+        "print('HEAVY', sorted(heavy)); sys.exit(code)"
+    )
+    (world.root / "conftest.py").write_text('pytest_plugins = ["natadv.pytest_plugin"]\n')
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=world.root, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "HEAVY []" in done.stdout
+    assert "4 tests collected" in done.stdout
+    assert not (world.root / "gate.json").exists()
+    assert not (world.root / ".natadv").exists()
+
+
+@pytest.mark.parametrize("mode", ["--collect-only", "--fixtures", "--setup-plan", "--setup-only"])
+def test_modes_that_only_look_compute_nothing(measured, mode):
+    before = (measured.root / "gate.json").read_bytes()
+    units = len(measured.logged("encode"))
+    done = measured.pytest("-n", "0", mode)
+
+    assert done.returncode in (0, 5)
+    assert (measured.root / "gate.json").read_bytes() == before
+    assert len(measured.logged("encode")) == units
+
+
+def test_another_test_run_does_not_notice_the_plugin(world):
+    (world.root / "unrelated").mkdir()
+    (world.root / "unrelated" / "test_it.py").write_text("def test_it():\n    assert True\n")
+    command = [sys.executable, "-m", "pytest", "unrelated", "-q"]
+    done = subprocess.run(
+        command,
+        cwd=world.root,
+        capture_output=True,
+        text=True,
+        env=world.environment(),
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert "natadv" not in done.stdout
+    assert not (world.root / "allure-results").exists()
+
+
+def test_progress_in_a_pipe_tells_units_speed_and_time_left(world):
+    done = world.pytest("-n", "0")
+
+    assert f"natadv: units {UNITS}/{UNITS} (0 cached), " in done.stdout
+    assert "images/s" in done.stdout
+
+
+def test_junit_holds_the_measurements(world, tmp_path):
+    done = world.pytest("-n", "2", "--junitxml", str(tmp_path / "junit.xml"))
+
+    assert done.returncode == 0, done.stdout
+    text = (tmp_path / "junit.xml").read_text()
+    assert '<property name="top1" value="1.0"' in text
+
+
+def _wait_until(holds, *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from natadv.errors import DataError, ModelError
+from natadv.rng import rng_for
+from natadv.tasks import TASKS, classification
+from natadv.types import Sample
+
+CLASSES = ("cat", "Dog", "hen")
+
+
+@dataclass(frozen=True)
+class FakeScoring:
+    scale: float = 10.0
+    bias: float = 0.0
+    activation: str = "softmax"
+
+
+SOFTMAX = FakeScoring()
+SIGMOID = FakeScoring(bias=-3.0, activation="sigmoid")
+SCORINGS = pytest.mark.parametrize("scoring", [SOFTMAX, SIGMOID], ids=["softmax", "sigmoid"])
+
+LOGITS = st.integers(2, 6).flatmap(
+    lambda c: arrays.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 8), st.just(c)),
+        # Few values, so that ties are common.
+        elements=st.integers(-6, 6).map(lambda x: x / 2),
+    )
+)
+
+
+def embeddings(*shape, key="e"):
+    return rng_for("classification", key, shape).normal(size=shape).astype(np.float32)
+
+
+def sample(name, label, decoy=None):
+    return Sample(
+        f"s{name}", f"g{name}", b"", label=label, decoy=decoy, twin=f"t{name}", part="seen"
+    )
+
+
+def predicted(values, truths, scoring=SOFTMAX):
+    return classification.predict(
+        np.asarray(values, np.float64), np.asarray(truths, np.int64), scoring=scoring
+    )
+
+
+def drawn_truths(values, seed=0):
+    return rng_for("truths", seed).integers(0, values.shape[1], len(values))
+
+
+def test_prompts_go_class_by_class_and_stay_literal():
+    found = classification.prompts(["ox", "{x}"], ["a photo of a {}.", "{{}} art"])
+
+    assert found == ["a photo of a ox.", "{ox} art", "a photo of a {x}.", "{{x}} art"]
+
+
+@pytest.mark.parametrize("template", ["a photo", "{} and {}", "{name}", "{0}"])
+def test_template_has_one_place_for_the_name(template):
+    with pytest.raises(DataError, match=r"expected one {} for the class name in template"):
+        classification.prompts(CLASSES, [template])
+
+
+def test_at_least_one_template_is_needed():
+    with pytest.raises(DataError, match="at least one prompt template"):
+        classification.prompts(CLASSES, [])
+
+
+@pytest.mark.parametrize("templates", [1, 3])
+def test_class_weights_equal_a_double_loop(templates):
+    rows = embeddings(4 * templates, 5)
+    expected = []
+    for c in range(4):
+        mean = [0.0] * 5
+        for t in range(templates):
+            row = [float(x) for x in rows[c * templates + t]]
+            length = math.sqrt(sum(x * x for x in row))
+            mean = [m + x / length / templates for m, x in zip(mean, row, strict=True)]
+        length = math.sqrt(sum(m * m for m in mean))
+        expected.append([m / length for m in mean])
+
+    found = classification.class_weights(rows, classes=4, templates=templates)
+    assert found == pytest.approx(np.array(expected), abs=1e-12)
+
+
+def test_long_prompt_vector_does_not_outweigh_the_others():
+    rows = np.array([[100, 0], [0, 1]], np.float32)
+
+    found = classification.class_weights(rows, classes=1, templates=2)
+    assert found == pytest.approx(np.array([[0.5**0.5, 0.5**0.5]]))
+
+
+@pytest.mark.parametrize(("rows", "templates"), [(5, 2), (4, 3), (0, 1)])
+def test_embeddings_must_match_the_prompts(rows, templates):
+    with pytest.raises(DataError, match=f"2 classes x {templates} templates, got an array of"):
+        classification.class_weights(embeddings(rows, 3), classes=2, templates=templates)
+
+
+@pytest.mark.parametrize("row", [[np.nan, 1], [np.inf, 0], [0, 0]])
+def test_text_without_direction_is_an_error(row):
+    rows = np.array([row, [1, 0]], np.float32)
+
+    with pytest.raises(ModelError, match="not finite, or all zero"):
+        classification.class_weights(rows, classes=2, templates=1)
+
+
+def test_opposite_prompts_have_no_mean_direction():
+    rows = np.array([[1, 0], [-1, 0]], np.float32)
+
+    with pytest.raises(ModelError, match="not finite, or all zero"):
+        classification.class_weights(rows, classes=1, templates=2)
+
+
+@SCORINGS
+def test_logits_equal_a_double_loop(scoring):
+    images = embeddings(6, 5)
+    weights = classification.class_weights(embeddings(4, 5, key="w"), classes=4, templates=1)
+
+    found = classification.logits(images, weights=weights, scoring=scoring)
+    for i, image in enumerate(images.astype(np.float64)):
+        length = math.sqrt(sum(x * x for x in image))
+        for c in range(4):
+            cosine = sum(x * w for x, w in zip(image, weights[c], strict=True)) / length
+            assert found[i, c] == pytest.approx(scoring.scale * cosine + scoring.bias, abs=1e-12)
+
+
+def test_logits_of_a_row_are_the_same_bytes_in_any_batch():
+    images, texts = embeddings(37, 128), embeddings(11, 128, key="w")
+    weights = classification.class_weights(texts, classes=11, templates=1)
+    together = classification.logits(images, weights=weights, scoring=SOFTMAX)
+
+    for i in range(len(images)):
+        alone = classification.logits(images[i : i + 1], weights=weights, scoring=SOFTMAX)
+        assert alone.tobytes() == together[i : i + 1].tobytes()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 17])
+def test_equal_prompts_tie_exactly_wherever_they_stand(classes):
+    texts = embeddings(classes, 128, key="w")
+    texts[-1] = texts[0]
+    weights = classification.class_weights(texts, classes=classes, templates=1)
+
+    found = classification.logits(embeddings(9, 128), weights=weights, scoring=SOFTMAX)
+    assert (found[:, 0] == found[:, -1]).all()
+
+
+def test_pictures_and_texts_share_a_space():
+    weights = classification.class_weights(embeddings(3, 5), classes=3, templates=1)
+
+    with pytest.raises(ModelError, match=r"of 5 dimensions .*shape \(2, 4\)"):
+        classification.logits(embeddings(2, 4), weights=weights, scoring=SOFTMAX)
+
+
+def test_picture_that_is_not_finite_is_an_error():
+    images = embeddings(2, 5)
+    images[1, 3] = np.nan
+    weights = classification.class_weights(embeddings(3, 5), classes=3, templates=1)
+
+    with pytest.raises(ModelError, match="not finite"):
+        classification.logits(images, weights=weights, scoring=SOFTMAX)
+
+
+@SCORINGS
+def test_probabilities_equal_their_formula(scoring):
+    values = embeddings(5, 4).astype(np.float64) * 5
+
+    found = classification.probabilities(values, scoring=scoring)
+    for i, row in enumerate(values):
+        for c, value in enumerate(row):
+            if scoring.activation == "softmax":
+                expected = math.exp(value) / sum(math.exp(x) for x in row)
+            else:
+                expected = 1 / (1 + math.exp(-value))
+            assert found[i, c] == pytest.approx(expected, rel=1e-12)
+
+
+@SCORINGS
+@pytest.mark.parametrize("size", [0.0, 800.0, 1e6])
+def test_probabilities_do_not_overflow(scoring, size):
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        found = classification.probabilities(np.array([[-size, size, 0.0]]), scoring=scoring)
+
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+@given(LOGITS)
+def test_prediction_equals_a_loop(values):
+    truths = drawn_truths(values)
+
+    found = predicted(values, truths)
+    for i, (row, truth) in enumerate(zip(values, truths, strict=True)):
+        others = [x for c, x in enumerate(row) if c != truth]
+        assert found.rank[i] == sum(x >= row[truth] for x in others)
+        assert found.margin[i] == row[truth] - max(others)
+        assert found.correct[i] == all(x < row[truth] for x in others)
+        assert row[found.index[i]] == max(row)
+        assert (found.index[i] == truth) == found.correct[i] == (found.rank[i] == 0)
+
+
+@given(LOGITS)
+def test_rank_and_scores_stay_in_bounds(values):
+    found = predicted(values, drawn_truths(values))
+
+    assert ((found.rank >= 0) & (found.rank < values.shape[1])).all()
+    assert (found.score >= found.true_score).all()
+    assert ((found.score > 0) & (found.score <= 1) & (found.true_score > 0)).all()
+
+
+@given(LOGITS, st.sampled_from([0.125, 0.5, 2.0, 64.0]), st.sampled_from([-16.0, 0.0, 8.0]))
+def test_scale_and_bias_never_change_the_answer(values, scale, bias):
+    truths = drawn_truths(values)
+
+    before, after = predicted(values, truths), predicted(values * scale + bias, truths)
+    assert (before.index == after.index).all()
+    assert (before.rank == after.rank).all()
+
+
+@given(LOGITS, st.randoms(use_true_random=False))
+def test_order_of_the_classes_does_not_matter(values, random):
+    order = list(range(values.shape[1]))
+    random.shuffle(order)
+    truths = drawn_truths(values)
+    moved = np.array([order.index(truth) for truth in truths])
+
+    before, after = predicted(values, truths), predicted(values[:, order], moved)
+    assert (before.correct == after.correct).all()
+    assert (before.rank == after.rank).all()
+    assert (before.margin == after.margin).all()
+    assert before.true_score == pytest.approx(after.true_score)
+    assert before.score == pytest.approx(after.score)
+
+
+def test_tie_counts_against_the_model():
+    found = predicted([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [2.0, 2.0, 2.0]], [0, 1, 1])
+
+    assert found.index.tolist() == [1, 0, 0]
+    assert found.rank.tolist() == [1, 1, 2]
+    assert not found.correct.any()
+
+
+def test_logits_are_left_alone():
+    values = np.array([[1.0, 2.0]])
+    predicted(values, [0])
+
+    assert values.tolist() == [[1.0, 2.0]]
+
+
+def test_one_class_is_no_choice():
+    with pytest.raises(DataError, match="at least 2 classes to choose from, got 1"):
+        predicted([[1.0]], [0])
+
+
+@SCORINGS
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000), count=st.integers(1, 5))
+def test_outcomes_rest_on_the_embeddings_as_written_by_hand(scoring, seed, count):
+    images = embeddings(count, 6, key=seed)
+    weights = classification.class_weights(embeddings(6, 6, key=-seed), classes=3, templates=2)
+    samples = [sample(i, i % 3, decoy="DOG" if i % 2 else None) for i in range(count)]
+
+    found = classification.outcomes(
+        samples, images, weights=weights, classes=CLASSES, scoring=scoring
+    )
+    for i, image in enumerate(images.astype(np.float64)):
+        logits = [
+            scoring.scale * float(w @ (image / np.linalg.norm(image))) + scoring.bias
+            for w in weights
+        ]
+        best = int(np.argmax(logits))
+        others = [x for c, x in enumerate(logits) if c != i % 3]
+        assert found.prediction[i] == CLASSES[best]
+        assert found.values["correct"][i] == (best == i % 3)
+        assert found.values["said_decoy"][i] == (i % 2 == 1 and best == 1)
+        assert found.values["rank"][i] == sum(x > logits[i % 3] for x in others)
+        assert found.values["margin"][i] == pytest.approx(logits[i % 3] - max(others), abs=1e-9)
+
+
+def outcomes_of(samples, images=None, **changes):
+    images = embeddings(len(samples), 4) if images is None else images
+    given_ = {
+        "weights": classification.class_weights(
+            np.eye(4, dtype=np.float32)[:3], classes=3, templates=1
+        ),
+        "classes": CLASSES,
+        "scoring": SOFTMAX,
+    }
+    return classification.outcomes(samples, images, **given_ | changes)
+
+
+def test_outcomes_keep_every_column_of_the_samples():
+    found = outcomes_of([sample(1, 0, "hen"), sample(2, 1)], errors={"s3": "truncated"})
+
+    assert found.n == 2
+    assert (found.id, found.group, found.part) == (("s1", "s2"), ("g1", "g2"), ("seen", "seen"))
+    assert (found.twin, found.decoy) == (("t1", "t2"), ("hen", None))
+    assert found.truth == ("cat", "Dog")
+    assert found.errors == {"s3": "truncated"}
+    assert tuple(found.values) == TASKS["classification"].values
+    assert all(
+        column.dtype == np.float64 and column.shape == (2,) for column in found.values.values()
+    )
+
+
+def test_no_samples_give_no_rows():
+    found = outcomes_of([], np.zeros((0, 4), np.float32), errors={"s1": "truncated"})
+
+    assert found.n == 0
+    assert all(column.shape == (0,) for column in found.values.values())
+    assert found.errors == {"s1": "truncated"}
+
+
+@pytest.mark.parametrize("label", [None, -1, 3])
+def test_sample_without_a_class_of_the_card_is_an_error(label):
+    with pytest.raises(DataError, match=rf"sample 's2': expected a label from 0 to 2, got {label}"):
+        outcomes_of([sample(1, 0), sample(2, label)])
+
+
+def test_lost_embedding_is_an_error():
+    with pytest.raises(DataError, match="got 1 for 2 samples"):
+        outcomes_of([sample(1, 0), sample(2, 1)], embeddings(1, 4))
+
+
+def test_logits_over_other_classes_than_the_cards_are_an_error():
+    with pytest.raises(DataError, match="and 3 for 2 classes"):
+        outcomes_of([sample(1, 0)], classes=CLASSES[:2])
+
+
+def test_decoy_is_recognised_in_any_case_and_only_as_a_whole():
+    found = classification.said_decoy(
+        ["Hen", "hen", "hen", "straße"], ["HEN", "hens", None, "STRASSE"]
+    )
+
+    assert found.tolist() == [1, 0, 0, 1]
