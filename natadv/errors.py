@@ -41,7 +41,9 @@ class ReportError(NatadvError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """The error for `name`, with the nearest known names and the whole list."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    folded = {known_name.casefold(): known_name for known_name in names}
+    found = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
+    near = [folded[match] for match in found]
     hint = f", did you mean {' or '.join(map(repr, near))}?" if near else ""
     listing = ", ".join(names) if names else "none"
     return UnknownNameError(f"unknown {kind} {name!r}{hint} Known: {listing}")

@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
             config.stash[CONTROLLER] = controller
             config.pluginmanager.register(controller, "natadv-controller")
             if not config.getoption("tx", None):
-                os.environ.update(pinned_environment(0, visible_gpus()))
+                os.environ.update(pinned_environment(0, visible_gpus(), workers=1))
     except NatadvError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -72,7 +72,7 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
     gpus = visible_gpus()
     for i, spec in enumerate(specs):
         # In the spec, hence before the worker imports anything, and kept by its replacement.
-        spec.env.update(pinned_environment(i, gpus))
+        spec.env.update(pinned_environment(i, gpus, workers=len(specs)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+from itertools import takewhile
 from pathlib import Path
+
+from natadv.engine.store import writing
 
 CPU = "cpu"
 CUDA = "cuda"
@@ -15,7 +18,9 @@ def visible_gpus() -> tuple[str, ...]:
     """The ids that the caller lets us see (opaque: numbers, UUIDs or MIG names)."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
-        return tuple(part.strip() for part in listed.split(",") if part.strip() not in ("", "-1"))
+        # As CUDA reads it: what stands behind an invalid id is hidden too.
+        parts = (part.strip() for part in listed.split(","))
+        return tuple(takewhile(lambda part: part not in ("", "-1"), parts))
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
@@ -31,9 +36,14 @@ def device_kind(asked: str) -> str:
     return CUDA if visible_gpus() else CPU
 
 
-def pinned_environment(index: int, gpus: tuple[str, ...]) -> dict[str, str]:
+def pinned_environment(index: int, gpus: tuple[str, ...], *, workers: int) -> dict[str, str]:
     """What worker `index` must have in its environment before anything is imported."""
-    pinned = {"TOKENIZERS_PARALLELISM": "false", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    pinned = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)),
+    }
     if gpus:
         pinned["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     return pinned
@@ -44,11 +54,15 @@ def lease_slot(folder: Path, *, gpu: str, slots: int) -> int | None:
 
     One loaded model per slot, however many workers there are. Keep the descriptor open; the kernel
     gives the slot back when the process ends.
+
+    Raises:
+        StoreError: The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for number in range(slots):
         path = folder / f"gpu-{gpu.replace('/', '_')}-{number}.slot"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with writing(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -36,24 +36,26 @@ class Fill:
     """Where this worker begins in the list of models, so that workers spread over models."""
     current: str = ""
     """Weights of the model that is loaded now."""
+    parent: int = 0
+    """Process whose end ends the work, as nobody reads its results any more; 0: none."""
     problems: list[str] = field(default_factory=list)
 
     def drain(self, units: Sequence[Unit]) -> None:
-        """Return when every unit has a result or an error, whoever made it."""
+        """Return when every unit has a result or an error, whoever made it; or, with a problem,
+        when the store cannot be written."""
         todo = [u for u in units if not self.settled(u)]
-        self.run.tell("plan", units=len(units), cached=len(units) - len(todo))
-        parent = os.getppid()
-        while todo:
-            if os.getppid() != parent:
-                return  # the controller is gone: what is stored stays valid
-            try:
+        try:
+            self.run.tell("plan", units=len(units), cached=len(units) - len(todo))
+            while todo and not self._abandoned():
                 waiting = self._sweep(todo)
-            except StoreError as error:
-                self.problems.append(str(error))
-                return
-            if len(waiting) == len(todo):
-                time.sleep(POLL_S)
-            todo = waiting
+                if len(waiting) == len(todo):
+                    time.sleep(POLL_S)
+                todo = waiting
+        except StoreError as error:
+            self.problems.append(str(error))
+
+    def _abandoned(self) -> bool:
+        return bool(self.parent) and os.getppid() != self.parent
 
     def settled(self, unit: Unit) -> bool:
         return self.store.has(unit.key) or self.run.error(unit.key) is not None
@@ -62,7 +64,7 @@ class Fill:
         """Try every unit once; the ones that other processes hold are left."""
         left = []
         remaining = self._in_order(todo)
-        while remaining:
+        while remaining and not self._abandoned():
             unit = remaining.pop(0)
             try:
                 computed = self._ensure(unit)
@@ -94,11 +96,11 @@ class Fill:
                 return False
             tries = self.run.attempts(unit.key)
             if tries >= MAX_ATTEMPTS:
-                reason = f"worker died {tries} times computing {unit.title}"
-                self.run.give_up(unit.key, weights=unit.weights, reason=reason)
+                self.run.mark_deadly(unit.key, weights=unit.weights)
+                self._give_up(unit, f"a worker died {tries} times computing {unit.title}")
                 return False
             if self.run.is_deadly(unit.weights):
-                self.run.fail(unit.key, f"{unit.title}: not tried, {unit.model} kills its workers")
+                self._give_up(unit, f"not tried: {unit.model} took down too many workers")
                 return False
             self._attempt(unit)
         return True
@@ -111,6 +113,8 @@ class Fill:
             faulthandler.dump_traceback_later(self.unit_timeout_s, exit=True)
         try:
             result = self.compute(unit)
+            # Inside: a NaN, which no result may hold, is this unit's error as well.
+            self.store.put(unit.key, result)
         except StoreError:
             self.run.end(unit.key)
             raise
@@ -120,7 +124,6 @@ class Fill:
             # A border: whatever a model raises fails its own gates, and no other.
             self._give_up(unit, f"{type(error).__name__}: {error}")
         else:
-            self.store.put(unit.key, result)
             self.run.tell("done", unit=unit.title, **_costs(result))
         finally:
             if self.unit_timeout_s:
@@ -128,7 +131,7 @@ class Fill:
         self.run.end(unit.key)
 
     def _give_up(self, unit: Unit, reason: str) -> None:
-        self.run.fail(unit.key, f"{unit.title}: {reason}")
+        self.run.fail(unit.key, reason)
         self.run.tell("error", unit=unit.title, reason=reason)
 
 

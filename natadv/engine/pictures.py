@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from natadv.data.reader import decode_image
-from natadv.errors import DataError
+from natadv.engine.units import digest
+from natadv.errors import ConfigError, DataError
 from natadv.scenarios.typographic.overlay import (
     Overlay,
     from_json,
@@ -21,9 +22,6 @@ from natadv.types import Sample, Variant
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-RENDER_VERSION = "1"
-"""Raised by hand when the same overlay gives other pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +42,19 @@ def attacked(sample: Sample) -> Picture:
 def control(sample: Sample, clean: Sample, *, variant: Variant, word: str) -> Picture:
     """The clean twin under a control of the sample's own overlay: no letters, or the true word."""
     overlays = _control_overlays(sample, variant, word)
-    described = "|".join((RENDER_VERSION, variant, word, sample.overlay or ""))
-    key = hashlib.sha256(clean.image + described.encode()).hexdigest()
+    below = hashlib.sha256(clean.image).hexdigest()
+    key = digest([below, variant, word, sample.overlay])
     return Picture(key, partial(_draw, clean, overlays))
 
 
 def _control_overlays(sample: Sample, variant: Variant, word: str) -> tuple[Overlay, ...]:
     if sample.overlay is None:
         raise DataError(f"sample {sample.id!r} has no overlay, so its {variant} control is unknown")
-    overlays = from_json(sample.overlay)
-    if variant == "occlusion":
-        return occlusion(overlays)
-    return matched(overlays, word)
+    try:
+        overlays = from_json(sample.overlay)
+        return occlusion(overlays) if variant == "occlusion" else matched(overlays, word)
+    except ConfigError as error:
+        raise DataError(f"sample {sample.id!r} has no {variant} control: {error}") from error
 
 
 def _draw(clean: Sample, overlays: tuple[Overlay, ...]) -> Image:

@@ -16,7 +16,7 @@ from natadv.errors import NatadvError, StoreError
 from natadv.evidence import Evidence
 from natadv.gate.plan import CaseEvidence, CasePlan
 from natadv.models.loading import fingerprint
-from natadv.tasks import classification
+from natadv.tasks import TASKS
 from natadv.types import Case, Outcomes, Variant
 
 
@@ -49,6 +49,8 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     dataset = grid.datasets.get(case.dataset)
     if dataset is None:
         return CaseUnits(problem=_missing(case.dataset))
+    if problem := _misnamed(case, dataset):
+        return CaseUnits(problem=problem)
     try:
         weights = fingerprint(grid.specs[case.model])
     except NatadvError as error:
@@ -70,6 +72,19 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
         occlusion=of(dataset, "occlusion") if drawn else (),
         matched=of(dataset, "matched") if drawn else (),
     )
+
+
+def _misnamed(case: Case, dataset: Dataset) -> str:
+    """Why the measured case would not be what its address says; empty if it is."""
+    card = dataset.card
+    if case.task not in TASKS:
+        return f"task {case.task!r} cannot be measured; those that can: {', '.join(TASKS)}"
+    if case.task not in card.tasks or case.scenario != card.scenario:
+        return (
+            f"the tier asks for {case.task}/{case.scenario}, the card of {dataset.name!r} says "
+            f"{'+'.join(card.tasks)}/{card.scenario}; change the tier"
+        )
+    return ""
 
 
 def _missing(name: str) -> str:
@@ -99,7 +114,7 @@ def _units(
             stop=stop,
             model=case.model,
             weights=weights,
-            protocol=classification.PROTOCOL,
+            protocol=TASKS[case.task].protocol,
             numerics=numerics,
         )
         for start, stop in shards(rows)
@@ -122,7 +137,7 @@ def case_plan(case: Case, units: CaseUnits, *, grid: Grid, rows: int) -> CasePla
         planned_n=rows,
         data_revision=dataset.card.revision if dataset else "",
         weights=first.weights if first else "",
-        protocol=classification.PROTOCOL,
+        protocol=first.protocol if first else "",
     )
 
 
@@ -168,7 +183,8 @@ def _results(
             problems.append(str(error))
             continue
         if result is None:
-            problems.append(run.error(unit.key) or f"not measured: {unit.title}")
+            # One reason for many units is told once.
+            problems.append(run.error(unit.key) or "some of its units were not measured")
         else:
             results.append(result)
     return results, problems

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from natadv.engine.store import Store, write_atomically
+from natadv.engine.store import Store, write_atomically, writing
 
 MAX_ATTEMPTS = 2
 """Workers that one unit may take down before it is given up."""
@@ -19,7 +19,10 @@ that kills whoever loads it would use up the workers that other models need."""
 
 
 class Run:
-    """Errors and attempts belong to a run: yesterday's out-of-memory must not be cached."""
+    """Errors and attempts belong to a run: yesterday's out-of-memory must not be cached.
+
+    Whatever writes raises StoreError if the disk is full or read-only.
+    """
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.id = run_id
@@ -30,8 +33,9 @@ class Run:
         return self.folder / "events.jsonl"
 
     def prepare(self) -> None:
-        for name in ("attempts", "errors", "deadly"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            for name in ("attempts", "errors", "deadly"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def attempts(self, key: str) -> int:
         """How many processes began this unit and never ended it."""
@@ -41,20 +45,23 @@ class Run:
             return 0
 
     def begin(self, key: str) -> None:
-        with (self.folder / "attempts" / key).open("ab") as file:
+        path = self.folder / "attempts" / key
+        with writing(path), path.open("ab") as file:
             file.write(b"x")
             file.flush()
             os.fsync(file.fileno())
 
     def end(self, key: str) -> None:
-        (self.folder / "attempts" / key).unlink(missing_ok=True)
+        path = self.folder / "attempts" / key
+        with writing(path):
+            path.unlink(missing_ok=True)
 
-    def give_up(self, key: str, *, weights: str, reason: str) -> None:
-        """Record a unit that no worker survives."""
+    def mark_deadly(self, key: str, *, weights: str) -> None:
+        """Record a unit that no worker survives, against its model."""
         deadly = self.folder / "deadly" / weights
-        deadly.mkdir(exist_ok=True)
-        (deadly / key).touch()
-        self.fail(key, reason)
+        with writing(deadly):
+            deadly.mkdir(exist_ok=True)
+            (deadly / key).touch()
 
     def is_deadly(self, weights: str) -> bool:
         """True if the model took down so many workers that it is not tried again."""
@@ -63,7 +70,7 @@ class Run:
 
     def error(self, key: str) -> str | None:
         try:
-            return (self.folder / "errors" / key).read_text()
+            return (self.folder / "errors" / key).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
@@ -73,15 +80,23 @@ class Run:
     def tell(self, kind: str, **facts: Any) -> None:
         """Append one event; short appends of many processes do not mix."""
         line = json.dumps({"t": time.time(), "pid": os.getpid(), "kind": kind, **facts})
-        descriptor = os.open(self.events_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, (line + "\n").encode())
-        finally:
-            os.close(descriptor)
+        # Unbuffered: one write per line.
+        with writing(self.events_path), self.events_path.open("ab", buffering=0) as file:
+            file.write((line + "\n").encode())
 
     def events(self) -> list[dict[str, Any]]:
         try:
-            lines = self.events_path.read_text().splitlines()
+            lines = self.events_path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        found = map(_event, lines)
+        return [event for event in found if event is not None]
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """None for what a dying process or a full disk left of a line."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -34,13 +34,11 @@ class Store:
             StoreError: The folder cannot be made or written.
         """
         probe = self.root / f".probe-{os.getpid()}"
-        try:
+        with writing(self.root):
             for name in ("units", "locks", "embeddings", "runs"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"natadv")
             probe.unlink()
-        except OSError as error:
-            raise _cannot_write(self.root, error) from error
 
     def path(self, key: str) -> Path:
         return self.root / "units" / key[:2] / f"{key}.json"
@@ -81,11 +79,9 @@ class Store:
             BusyError: Another live process holds it.
         """
         path = self.root / "locks" / f"{key}.lock"
-        try:
+        with writing(path):
             # The only place that opens a lock file: closing any descriptor drops the lock.
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
         try:
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,20 +95,27 @@ class Store:
 def write_atomically(path: Path, text: str) -> None:
     """Write through a temporary name, so that no reader ever sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            # What a model raises may hold anything, and has to be told all the same.
+            with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what to do when the system refuses a write."""
+    try:
+        yield
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"cannot write {path}: {error.strerror or error}; what is stored already is kept: "
-        "free space or give another --store DIR, and run again"
-    )
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; what is stored already is kept: "
+            "free space or give another --store DIR, and run again"
+        ) from error

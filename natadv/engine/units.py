@@ -11,12 +11,13 @@ from importlib.metadata import version
 from natadv.types import Task, Variant
 
 UNIT_VERSION = "1"
-"""Raised by hand whenever the code that turns a unit into rows changes its result."""
+"""Raised by hand whenever the code that turns a unit into rows changes its result: reading,
+decoding, drawing, embedding. How embeddings are scored has the task's protocol for that."""
 
 SHARD_ROWS = 256
 """Rows of a unit. Fixed: a size that followed the number of workers would change the keys."""
 
-NUMERIC_PACKAGES = ("torch", "transformers", "pillow", "numpy")
+NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from natadv.engine.evaluate import Bench, compute
 from natadv.engine.fill import POLL_S, Fill
 from natadv.engine.store import Store
 from natadv.engine.units import Numerics, Unit
+from natadv.errors import StoreError
 from natadv.types import ModelSpec
 
 
@@ -65,9 +67,16 @@ def drain_with_slot(fill: Fill, units: Sequence[Unit], *, device: str, slots: in
         return
     gpu = (visible_gpus() or ("0",))[0]
     while not all(fill.settled(u) for u in units):
-        slot = lease_slot(fill.store.root / "locks", gpu=gpu, slots=slots)
-        if slot is not None:
-            # Held until this process ends: its model stays on the GPU for the gates' maps.
-            fill.drain(units)
+        try:
+            slot = lease_slot(fill.store.root / "locks", gpu=gpu, slots=slots)
+        except StoreError as error:
+            fill.problems.append(str(error))
             return
-        time.sleep(POLL_S)
+        if slot is None:
+            time.sleep(POLL_S)
+            continue
+        fill.drain(units)
+        # Else held until this process ends: its model stays on the GPU for the gates' maps.
+        if fill.problems:
+            os.close(slot)  # those who wait for the slot would wait for ever
+        return

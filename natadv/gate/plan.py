@@ -36,9 +36,12 @@ class CaseEvidence:
 
 def mismatches(plan: CasePlan, found: CaseEvidence) -> tuple[str, ...]:
     """Why `found` is not what `plan` asked for; empty if it is."""
+    if found.problems:
+        # What is missing for these reasons would only repeat them.
+        return found.problems
     rows = found.evidence.attack
     errors = len(rows.errors)
-    reasons = list(found.problems)
+    reasons = []
     if found.case != plan.case:
         reasons.append(f"expected evidence of {plan.case}, got that of {found.case}")
     if plan.planned_n < 1:

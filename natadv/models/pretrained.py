@@ -95,7 +95,11 @@ def _check_same_split(folder: Path, loaded: Any) -> None:
     if not path.is_file():
         return
     with _told_in_one_line(folder, "tokenizer"):
-        stored = Tokenizer.from_file(str(path)).encode(PROBE, add_special_tokens=False).ids
+        as_stored = Tokenizer.from_file(str(path))
+        # Padding and truncation may be stored too; they are asked for at each call.
+        as_stored.no_padding()
+        as_stored.no_truncation()
+        stored = as_stored.encode(PROBE, add_special_tokens=False).ids
     ids = loaded(PROBE, add_special_tokens=False)["input_ids"]
     if ids != stored:
         raise ModelError(

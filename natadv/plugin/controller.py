@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from natadv.plugin.session import GateSession
 from natadv.plugin.written import empty_evidence, gate_json, git_commit, write_all_evidence
 from natadv.report import results
 from natadv.report.progress import Progress
+from natadv.report.rows import Row
 from natadv.report.terminal import overview, reasons, table
 from natadv.types import Case
 
@@ -152,6 +154,7 @@ class Controller:
         commit = git_commit(self.config.rootpath)
         value = gate_json(
             self.session,
+            self.rows,
             verdict=self.verdict(),
             reasons=self.reasons(),
             commit=commit,
@@ -194,7 +197,12 @@ class Controller:
     def reasons(self) -> list[str]:
         session = self.session
         of_run = session.verdict.problems if session.asserting and session.selected else ()
-        return [*self.complaints, *of_run, *reasons(rows_of(session))]
+        return [*self.complaints, *of_run, *reasons(self.rows)]
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """What the report shows; ask for it when the run is over."""
+        return rows_of(self.session)
 
     def header(self) -> list[str]:
         grid, numerics = self.session.grid, self.session.numerics
@@ -207,13 +215,12 @@ class Controller:
     def summarise(self, terminal: Any) -> None:
         """The table, failures first, why it is not green, and one line that says it all."""
         session = self.session
-        rows = rows_of(session)
+        rows = self.rows
         terminal.section("natadv")
         judged = table(rows, confidence=session.grid.thresholds.confidence)
-        for block in (judged, overview(rows) if rows else []):
-            for line in block:
+        for block in filter(None, (judged, overview(rows))):
+            for line in (*block, ""):
                 terminal.write_line(line)
-            terminal.write_line("")
         for line in self.reasons():
             terminal.write_line(line, red=True)
         verdict = self.verdict()

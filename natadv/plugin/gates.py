@@ -9,7 +9,7 @@ from natadv.errors import NatadvError
 from natadv.plugin.rows import rows_of_case
 from natadv.plugin.session import GateSession
 from natadv.report.results import labels
-from natadv.report.rows import Row
+from natadv.report.rows import SHORT, Row
 from natadv.types import Case
 
 
@@ -40,8 +40,8 @@ class Gate:
             allure.dynamic.label(name, value)
         for row in rows:
             # Excluded: with a value among its parameters every run would be another test.
-            for name, value in _facts(row).items():
-                allure.dynamic.parameter(name, value, excluded=True)
+            for name, fact in _facts(row).items():
+                allure.dynamic.parameter(name, fact, excluded=True)
 
     def _tell_junit(self, rows: list[Row]) -> None:
         for row in rows:
@@ -77,14 +77,14 @@ def _facts(row: Row) -> dict[str, _Bare]:
     found = row.measurement
     if found is None:
         return {}
-    value, interval = f"{found.value:.4f}", f"[{found.low:.4f}, {found.high:.4f}]"
+    name = SHORT.get(row.metric, row.metric)
+    interval = f"[{found.low:.4f}, {found.high:.4f}]"
     if row.margin is None:
-        return {row.metric: _Bare(f"{value} {interval}, n {found.n}")}
-    facts = {
-        "value": value,
-        "interval": interval,
-        "rule": row.bound,
-        "margin": f"{row.margin:+.4f}",
-        "n": str(found.n),
+        return {name: _Bare(f"{found.value:.4f} {interval}, n {found.n}")}
+    return {
+        name: _Bare(f"{found.value:.4f}"),
+        f"{name} interval": _Bare(interval),
+        f"{name} {'floor' if '>' in row.bound else 'ceiling'}": _Bare(row.bound),
+        f"{name} margin": _Bare(f"{row.margin:+.4f}"),
+        f"{name} n": _Bare(str(found.n)),
     }
-    return {f"{row.metric}: {name}": _Bare(text) for name, text in facts.items()}

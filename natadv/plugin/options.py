@@ -50,14 +50,28 @@ def _add_what(group: pytest.OptionGroup) -> None:
 
 def _add_how(group: pytest.OptionGroup) -> None:
     add = group.addoption
-    add("--device", dest="natadv_device", default="auto", choices=("auto", "cpu", "cuda"))
+    add(
+        "--device",
+        dest="natadv_device",
+        default="auto",
+        choices=("auto", "cpu", "cuda"),
+        help="where models run (auto: on GPUs if there are any, one per worker in turn)",
+    )
     add(
         "--dtype",
         dest="natadv_dtype",
         default="float32",
         choices=("float32", "bfloat16", "float16"),
+        help="arithmetic of the models (float32)",
     )
-    add("--batch-size", dest="natadv_batch_size", type=_positive, default=64, metavar="N")
+    add(
+        "--batch-size",
+        dest="natadv_batch_size",
+        type=_positive,
+        default=64,
+        metavar="N",
+        help="pictures per forward pass (64); part of what is measured, as it can move last bits",
+    )
     add(
         "--threads",
         dest="natadv_threads",
@@ -67,7 +81,14 @@ def _add_how(group: pytest.OptionGroup) -> None:
         help="CPU threads of one kernel (default 1; part of what is measured, so that more "
         "workers give the same bytes)",
     )
-    add("--gpu-slots", dest="natadv_gpu_slots", type=_positive, default=1, metavar="N")
+    add(
+        "--gpu-slots",
+        dest="natadv_gpu_slots",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="models that may be loaded on one GPU at a time (1), however many workers there are",
+    )
     add(
         "--unit-timeout",
         dest="natadv_unit_timeout",
@@ -80,8 +101,18 @@ def _add_how(group: pytest.OptionGroup) -> None:
 
 def _add_where(group: pytest.OptionGroup) -> None:
     add = group.addoption
-    add("--store", dest="natadv_store", metavar="DIR", help="evidence store (.natadv/store)")
-    add("--thresholds", dest="natadv_thresholds", metavar="FILE", help="(thresholds.yaml)")
+    add(
+        "--store",
+        dest="natadv_store",
+        metavar="DIR",
+        help="results that are never computed twice (.natadv/store)",
+    )
+    add(
+        "--thresholds",
+        dest="natadv_thresholds",
+        metavar="FILE",
+        help="tiers and rules (thresholds.yaml)",
+    )
     add(
         "--baseline",
         dest="natadv_baseline",
@@ -89,8 +120,18 @@ def _add_where(group: pytest.OptionGroup) -> None:
         default="none",
         help="evidence of an earlier run to compare with, sample by sample, or none",
     )
-    add("--evidence", dest="natadv_evidence", metavar="DIR", help="(.natadv/evidence)")
-    add("--gate-json", dest="natadv_gate_json", metavar="FILE", help="(gate.json)")
+    add(
+        "--evidence",
+        dest="natadv_evidence",
+        metavar="DIR",
+        help="where each case's outcome rows are written (.natadv/evidence)",
+    )
+    add(
+        "--gate-json",
+        dest="natadv_gate_json",
+        metavar="FILE",
+        help="where the verdict is written for machines (gate.json)",
+    )
 
 
 def _positive(text: str) -> int:

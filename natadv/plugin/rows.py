@@ -10,7 +10,7 @@ from natadv.report.rows import Row
 from natadv.types import Case, Scenario, Verdict
 
 SHOWN: dict[Scenario, tuple[str, ...]] = {
-    "clean": ("top1", "top5", "macro_f1"),
+    "clean": ("top1", "top5"),
     "typographic": (
         "top1",
         "accuracy_drop",

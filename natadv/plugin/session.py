@@ -83,12 +83,12 @@ class GateSession:
     @cached_property
     def evidence(self) -> dict[Case, CaseEvidence]:
         """What the store holds for the selected cases; read once, after the fill."""
-        return {
-            case: case_evidence(
-                case, self.units(case), store=self.store, run=self.run, notes=self.notes
-            )
-            for case in self.selected
-        }
+        return {case: self.evidence_of(case) for case in self.selected}
+
+    def evidence_of(self, case: Case) -> CaseEvidence:
+        """What the store holds for any case, e.g. the clean twins of a selected one."""
+        units = self.units(case)
+        return case_evidence(case, units, store=self.store, run=self.run, notes=self.notes)
 
     @cached_property
     def verdict(self) -> GateVerdict:

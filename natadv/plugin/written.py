@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from natadv import __version__
-from natadv.evidence import MANIFEST, Manifest, clean_case, write_evidence
-from natadv.plugin.rows import rows_of_case
+from natadv.evidence import MANIFEST, Evidence, Manifest, clean_case, write_evidence
+from natadv.gate.plan import CaseEvidence
 from natadv.plugin.session import GateSession
 from natadv.report.rows import Row
 from natadv.types import Case, Outcomes, Variant
@@ -27,43 +27,45 @@ def empty_evidence(root: Path) -> None:
 
 def write_all_evidence(session: GateSession, root: Path) -> None:
     """Write every selected case, and the clean twins that it rests on, under `root`."""
-    facts = numerics_json(session)
-    written = set()
-    for case in session.selected:
-        evidence = session.evidence[case].evidence
-        outcomes: dict[Variant, Outcomes] = {"attack": evidence.attack}
-        if evidence.occlusion is not None:
-            outcomes["occlusion"] = evidence.occlusion
-        if evidence.matched is not None:
-            outcomes["matched"] = evidence.matched
-        write_evidence(root, _manifest(session, case, facts), outcomes)
-        written.add(case)
-    for case in session.selected:
-        twins, clean = _twins(session, case), session.evidence[case].evidence.clean
-        if twins is not None and twins not in written and clean is not None:
-            write_evidence(root, _manifest(session, twins, facts), {"attack": clean})
-            written.add(twins)
+    twins = [_twins(session, case) for case in session.selected]
+    for case in dict.fromkeys((*session.selected, *(t for t in twins if t is not None))):
+        found = session.evidence.get(case) or session.evidence_of(case)
+        write_evidence(root, _manifest(session, found), _tables(found.evidence))
+
+
+def _tables(evidence: Evidence) -> dict[Variant, Outcomes]:
+    tables: dict[Variant, Outcomes] = {"attack": evidence.attack}
+    if evidence.occlusion is not None:
+        tables["occlusion"] = evidence.occlusion
+    if evidence.matched is not None:
+        tables["matched"] = evidence.matched
+    return tables
 
 
 def _twins(session: GateSession, case: Case) -> Case | None:
-    dataset = session.grid.datasets.get(case.dataset)
-    twin_of = dataset.card.twin_of if dataset is not None else None
+    twin_of = _twin_of(session, case)
     return clean_case(case, twin_of) if twin_of else None
 
 
-def _manifest(session: GateSession, case: Case, facts: Mapping[str, Any]) -> Manifest:
-    plan, found = session.plan(case), session.evidence.get(case)
+def _twin_of(session: GateSession, case: Case) -> str | None:
     dataset = session.grid.datasets.get(case.dataset)
+    return dataset.card.twin_of if dataset is not None else None
+
+
+def _manifest(session: GateSession, found: CaseEvidence) -> Manifest:
+    """What was asked, from the plan; what was used, from the results themselves: evidence that took
+    its revision from the plan would vouch for itself."""
+    plan = session.plan(found.case)
     return Manifest(
-        case=case,
+        case=found.case,
         lineage=plan.lineage,
         planned_n=plan.planned_n,
-        data_revision=plan.data_revision,
-        weights=plan.weights,
-        protocol=plan.protocol,
-        twin_of=dataset.card.twin_of if dataset is not None else None,
-        problems=found.problems if found is not None else (),
-        facts=facts,
+        data_revision=found.data_revision,
+        weights=found.weights,
+        protocol=found.protocol,
+        twin_of=_twin_of(session, found.case),
+        problems=found.problems,
+        facts=numerics_json(session),
     )
 
 
@@ -72,7 +74,13 @@ def numerics_json(session: GateSession) -> dict[str, Any]:
 
 
 def gate_json(
-    session: GateSession, *, verdict: str, reasons: Sequence[str], commit: str, run: dict[str, Any]
+    session: GateSession,
+    rows: Sequence[Row],
+    *,
+    verdict: str,
+    reasons: Sequence[str],
+    commit: str,
+    run: dict[str, Any],
 ) -> dict[str, Any]:
     """The verdict for machines. Equal runs differ under `run` alone."""
     return {
@@ -81,14 +89,14 @@ def gate_json(
         "tier": session.grid.tier.name,
         "asserted": session.asserting,
         "reasons": list(reasons),
-        "cases": [_case_json(session, case) for case in sorted(session.selected)],
+        "cases": [_case_json(session, case, rows) for case in sorted(session.selected)],
         "numerics": numerics_json(session),
         "commit": commit,
         "run": run,
     }
 
 
-def _case_json(session: GateSession, case: Case) -> dict[str, Any]:
+def _case_json(session: GateSession, case: Case, rows: Sequence[Row]) -> dict[str, Any]:
     plan = session.plan(case)
     verdict = session.verdict.of(case).verdict if session.asserting else None
     return {
@@ -100,7 +108,7 @@ def _case_json(session: GateSession, case: Case) -> dict[str, Any]:
         "data_revision": plan.data_revision,
         "weights": plan.weights,
         "protocol": plan.protocol,
-        "measurements": [_row_json(row) for row in rows_of_case(session, case)],
+        "measurements": [_row_json(row) for row in rows if row.case == case],
     }
 
 

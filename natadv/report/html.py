@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,9 +36,25 @@ def write_report(results: Path, out: Path, *, tools: Path) -> Path:
     script = install_allure(tools, node=node)
     with tempfile.TemporaryDirectory() as scratch:
         made = _generate(results, Path(scratch), node=node, script=script)
+        page = without_analytics(made.read_text(encoding="utf-8"))
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made, out)
+        out.write_text(page, encoding="utf-8")
     return out
+
+
+def without_analytics(page: str) -> str:
+    """The page without the two scripts that tell an analytics service whenever it is opened; Allure
+    has no switch for them."""
+    loader = r'<script async src="https://www\.googletagmanager\.com/[^"]*"></script>'
+    found = re.search(loader + r"\s*<script>.*?</script>", page, re.DOTALL)
+    if found:
+        page = page[: found.start()] + page[found.end() :]
+    if "googletagmanager" in page:
+        raise ReportError(
+            f"allure {ALLURE} calls an analytics service in a way that is not known here; "
+            "its page is not written"
+        )
+    return page
 
 
 def find_node() -> Path:

@@ -6,49 +6,80 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import string
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from natadv.errors import ReportError
 from natadv.types import Case
 
 CATEGORIES = (
     {
         "name": "Regressions (worse than the baseline)",
         "matchedStatuses": ["failed"],
-        "messageRegex": "[\\s\\S]*REGRESSION[\\s\\S]*",
+        "messageRegex": "^[\\s\\S]*REGRESSION [\\s\\S]*$",
     },
     {
         "name": "Floors violated",
         "matchedStatuses": ["failed"],
-        "messageRegex": "[\\s\\S]*[<>] (floor|ceiling)[\\s\\S]*",
+        "messageRegex": "^(?![\\s\\S]*REGRESSION )[\\s\\S]*[<>] (floor|ceiling) [\\s\\S]*$",
     },
     {
         "name": "Too few samples to tell",
         "matchedStatuses": ["failed"],
-        "messageRegex": "[\\s\\S]*too close to (floor|ceiling)[\\s\\S]*",
+        "messageRegex": "^(?![\\s\\S]*(REGRESSION |[<>] (floor|ceiling) ))"
+        "[\\s\\S]*too close to (floor|ceiling) [\\s\\S]*$",
     },
     {"name": "Infrastructure (not measured as planned)", "matchedStatuses": ["broken"]},
 )
-"""Patterns that Java (Allure 2) and JavaScript (Allure 3) read alike."""
+"""Worst first, and no message falls into two. Java (Allure 2, whole message) and JavaScript
+(Allure 3, anywhere in it) read the patterns alike."""
+
+WRITTEN = (
+    "*-result.json",
+    "*-container.json",
+    "*-attachment",
+    "*-attachment.*",
+    "*-globals.json",
+    "categories.json",
+    "environment.properties",
+    "executor.json",
+)
+"""What Allure's integrations and this module write."""
+
+PLAIN = frozenset(string.ascii_letters + string.digits + "._-+/,()[]")
 
 
 def empty_results(folder: Path) -> None:
-    """Remove earlier results; only the controller may, or a replaced worker would wipe a run."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Remove earlier results, and nothing else: the folder is the user's choice. Only the
+    controller may, or a replaced worker would wipe a run.
+
+    Raises:
+        ReportError: Old results would stay, or new ones could not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for pattern in WRITTEN:
+            for path in folder.glob(pattern):
+                path.unlink()
+    except OSError as error:
+        raise ReportError(
+            f"{folder}: cannot hold Allure results: {error}; give another --alluredir DIR"
+        ) from error
 
 
 def write_environment(folder: Path, facts: Mapping[str, str]) -> None:
-    lines = [f"{name}={_escaped(value)}" for name, value in sorted(facts.items())]
+    lines = [f"{_escaped(name)}={_escaped(value)}" for name, value in sorted(facts.items())]
     (folder / "environment.properties").write_text("\n".join(lines) + "\n", encoding="latin-1")
 
 
-def _escaped(value: str) -> str:
-    """As java.util.Properties reads it."""
-    return "".join(c if 31 < ord(c) < 127 else f"\\u{ord(c):04x}" for c in value).replace("\n", " ")
+def _escaped(text: str) -> str:
+    """As java.util.Properties reads it: whatever might mean something, by its UTF-16 number."""
+    utf_16 = text.encode("utf-16-be", "surrogatepass")
+    numbers = [int.from_bytes(utf_16[i : i + 2], "big") for i in range(0, len(utf_16), 2)]
+    return "".join(chr(n) if chr(n) in PLAIN else f"\\u{n:04x}" for n in numbers)
 
 
 def write_categories(folder: Path) -> None:

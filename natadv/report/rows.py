@@ -22,3 +22,17 @@ class Row:
     margin: float | None = None
     reason: str = ""
     """Why it is not green."""
+
+
+SHORT = {
+    "top1": "top1",
+    "top1 (seen)": "seen",
+    "top1 (held-out)": "held-out",
+    "accuracy_drop": "drop",
+    "attack_success_rate": "attack",
+    "decoy_rate": "decoy",
+    "occlusion_drop": "occluded",
+    "matched_drop": "matched",
+    "reading_drop": "reading",
+}
+"""What an overview shows, and how it calls it where room is scarce."""

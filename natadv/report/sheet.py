@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,6 +15,8 @@ GAP = 8
 COLUMNS = 3
 LINE = 15
 MOST_TILES = 12
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 BACKGROUND, INK, WRONG, QUIET = (250, 250, 250), (25, 25, 25), (180, 30, 30), (120, 120, 120)
 
 
@@ -38,17 +42,23 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
     rows = -(-len(shown) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * width + GAP, rows * height + LINE * 2), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP // 2), title, INK, font=ImageFont.load_default(14))
+    font = ImageFont.load_default(14)
+    draw.text((GAP, GAP // 2), _cut(title, font, sheet.width - 2 * GAP), INK, font=font)
     for i, tile in enumerate(shown):
         corner = (GAP + (i % COLUMNS) * width, LINE * 2 + (i // COLUMNS) * height)
-        _draw_tile(sheet, draw, tile, corner)
+        _draw_tile(sheet, draw, tile, corner=corner, room=width - GAP)
     out = io.BytesIO()
     sheet.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
 def _draw_tile(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int]
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    tile: Tile,
+    *,
+    corner: tuple[int, int],
+    room: int,
 ) -> None:
     x, y = corner
     pictures = [picture for picture in (tile.clean, tile.attacked) if picture is not None]
@@ -60,11 +70,16 @@ def _draw_tile(
         lines.append((f"word: {tile.decoy}", INK))
     lines.append((tile.id, QUIET))
     for i, (text, colour) in enumerate(lines):
-        draw.text((x, y + PICTURE + 2 + i * LINE), _cut(text), colour, font=font)
+        draw.text((x, y + PICTURE + 2 + i * LINE), _cut(text, font, room), colour, font=font)
 
 
-def _cut(text: str, most: int = 44) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str, font: Font, room: int) -> str:
+    """One line of at most `room` pixels."""
+    line = " ".join(text.split())
+    if font.getlength(line) <= room:
+        return line
+    fits = bisect_right(range(len(line)), room, key=lambda n: ceil(font.getlength(line[:n] + "…")))
+    return line[: max(0, fits - 1)] + "…"
 
 
 def _fitted(picture: Image.Image) -> Image.Image:

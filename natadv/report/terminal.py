@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from natadv.report.rows import Row
+from natadv.report.rows import SHORT, Row
 
 ORDER = {"FAIL": 0, "INCOMPLETE": 1, "INCONCLUSIVE": 2, "PASS": 3, None: 4}
 HEAD = ("verdict", "case", "metric", "value", "interval", "rule", "margin", "n")
 
-COLUMNS = {
-    "top1": "top1",
-    "top1 (seen)": "seen",
-    "top1 (held-out)": "held-out",
-    "accuracy_drop": "drop",
-    "attack_success_rate": "attack",
-    "decoy_rate": "decoy",
-    "occlusion_drop": "occluded",
-    "matched_drop": "matched",
-    "reading_drop": "reading",
-}
-"""What the overview shows, and how it calls it: a line must fit a terminal."""
-
 
 def table(rows: Sequence[Row], *, confidence: float) -> list[str]:
     """The lines that a rule is behind, aligned; the first is the head."""
-    head = (*HEAD[:4], f"{confidence:.0%} interval", *HEAD[5:])
+    head = (*HEAD[:4], f"{confidence * 100:g}% interval", *HEAD[5:])
     judged = [row for row in _ordered(rows) if row.verdict is not None]
     return _aligned([head, *map(_cells, judged)], right=(3, 6, 7)) if judged else []
 
@@ -34,10 +21,11 @@ def overview(rows: Sequence[Row]) -> list[str]:
     """A line per case and a column per metric; the first line is the head."""
     values = {(r.case, r.metric): f"{r.measurement.value:.3f}" for r in rows if r.measurement}
     cases = list(dict.fromkeys(case for case, _ in values))
-    metrics = [name for name in COLUMNS if any(name == metric for _, metric in values)]
-    lines = [("measured", *(COLUMNS[name] for name in metrics))]
-    lines += [(c.address, *(values.get((c, m), "-") for m in metrics)) for c in cases]
-    return _aligned(lines, right=range(1, len(metrics) + 1)) if cases else []
+    metrics = [name for name in SHORT if any(name == metric for _, metric in values)]
+    most = {c: max(r.measurement.n for r in rows if r.case == c and r.measurement) for c in cases}
+    lines = [("measured", "n", *(SHORT[name] for name in metrics))]
+    lines += [(c.address, str(most[c]), *(values.get((c, m), "-") for m in metrics)) for c in cases]
+    return _aligned(lines, right=range(1, len(metrics) + 2)) if cases else []
 
 
 def _aligned(lines: Sequence[tuple[str, ...]], *, right: Container[int]) -> list[str]:

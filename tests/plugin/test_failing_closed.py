@@ -28,7 +28,7 @@ def test_a_unit_that_kills_every_worker_fails_its_own_gates_only(world):
     done = world.pytest("-n", "2", env={"FAKE_POISON": "mini-clip"})
 
     assert done.returncode == 1
-    assert "worker died 2 times computing classification/plain/mini-clip" in done.stdout
+    assert "a worker died 2 times computing classification/plain/mini-clip" in done.stdout
     verdicts = {c["case"]: c["verdict"] for c in world.verdict()["cases"]}
     assert [v for k, v in verdicts.items() if "mini-siglip" in k] == ["PASS", "PASS"]
     assert [v for k, v in verdicts.items() if "mini-clip" in k] == ["INCOMPLETE", "INCOMPLETE"]
@@ -45,7 +45,7 @@ def test_a_unit_that_hangs_is_given_up(world):
     done = world.pytest("-n", "2", "--unit-timeout", "1", env={"FAKE_HANG": "mini-siglip"})
 
     assert done.returncode == 1
-    assert "worker died 2 times computing classification/plain/mini-siglip" in done.stdout
+    assert "a worker died 2 times computing classification/plain/mini-siglip" in done.stdout
     verdicts = {c["case"]: c["verdict"] for c in world.verdict()["cases"]}
     assert verdicts["classification/clean/plain/mini-clip"] == "PASS"
 
