@@ -130,6 +130,9 @@ class Controller:
         if not session.selected:
             self.complaints.append("INCOMPLETE: no gate was selected, so nothing was measured")
             return False
+        if not options.is_narrowed(self.config):
+            absent = [case for case in session.grid.cases if case not in session.selected]
+            self.complaints += [f"INCOMPLETE: {case}: no suite asks for it" for case in absent]
         for node, case in self.expected.items():
             outcome, green = self.reported.get(node), session.is_green(case)
             if outcome is None:
@@ -227,12 +230,16 @@ class Controller:
         green = verdict in ("pass", "measured")
         facts = self._run_facts()
         terminal.write_line(
-            f"{verdict.upper()}: {len(session.selected)} cases, "
+            f"{verdict.upper()}: {self._count()}, "
             f"{facts['units_computed']} units computed; {self._where()}",
             green=green,
             red=not green,
             bold=True,
         )
+
+    def _count(self) -> str:
+        judged, asked = len(self.session.selected), len(self.session.grid.cases)
+        return f"{judged} cases" if judged == asked else f"{judged} of {asked} cases"
 
     def _where(self) -> str:
         root = self.config.rootpath

@@ -167,6 +167,14 @@ def path_option(config: pytest.Config, name: str, default: str) -> Path:
     return config.invocation_params.dir / given if given else config.rootpath / default
 
 
+def is_narrowed(config: pytest.Config) -> bool:
+    """True if the user asked for less than all suites, so that absent cases are no surprise."""
+    option = config.option
+    whole = {(config.invocation_params.dir / str(arg)).resolve() for arg in config.args}
+    chosen = [option.keyword, option.markexpr, option.deselect, getattr(option, "lf", False)]
+    return any(chosen) or config.rootpath / "suites" not in whole
+
+
 def settle_allure(config: pytest.Config) -> Path | None:
     """The folder of the Allure results, set in every process before allure-pytest reads it; None
     if that plugin is off."""

@@ -41,6 +41,8 @@ class GateSession:
     gpu_slots: int = 1
     unit_timeout_s: float = 0.0
     rotation: int = 0
+    parent: int = 0
+    """The controller that a worker serves; 0 outside of workers."""
     baseline: Mapping[Case, StoredCase] | None = None
     selected: tuple[Case, ...] = ()
     """The cases that were collected and not deselected."""
@@ -72,6 +74,7 @@ class GateSession:
             bench.compute,
             unit_timeout_s=self.unit_timeout_s,
             rotation=self.rotation,
+            parent=self.parent,
         )
         drain_with_slot(fill, units, device=self.numerics.device, slots=self.gpu_slots)
         return tuple(fill.problems)
@@ -193,6 +196,7 @@ def make_session(config: pytest.Config) -> GateSession:
         # In one process a hung unit would take the whole run down: leave it to the user.
         unit_timeout_s=option("natadv_unit_timeout") if worker else 0.0,
         rotation=int(number) if number.isdigit() else 0,
+        parent=os.getppid() if worker else 0,
         baseline=_baseline(config),
     )
 

@@ -84,12 +84,18 @@ def install_allure(tools: Path, *, node: Path) -> Path:
     script = folder / "node_modules" / "allure" / "cli.js"
     if script.exists():
         return script
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "package.json").write_text(json.dumps({"private": True}))
-    print(f"installing allure {ALLURE} from npm, once, into {folder}", file=sys.stderr)
     npm = _npm(node)
-    command = [*npm, "install", "--no-audit", "--no-fund", "--save-exact", f"allure@{ALLURE}"]
-    _run(command, cwd=folder, what="npm install of allure")
+    print(f"installing allure {ALLURE} from npm, once, into {folder}", file=sys.stderr)
+    tools.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=tools) as scratch:
+        # Renamed when it is whole: half of an interrupted installation would be taken for all.
+        fresh = Path(scratch) / folder.name
+        fresh.mkdir()
+        (fresh / "package.json").write_text(json.dumps({"private": True}))
+        command = [*npm, "install", "--no-audit", "--no-fund", "--save-exact", f"allure@{ALLURE}"]
+        _run(command, cwd=fresh, what="npm install of allure")
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
     return script
 
 

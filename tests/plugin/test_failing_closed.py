@@ -96,6 +96,24 @@ def test_a_gate_that_skips_or_does_not_judge_is_not_green(world, line):
     assert world.verdict()["verdict"] == "incomplete"
 
 
+def test_a_case_that_no_suite_asks_for_is_missed(world):
+    conftest = world.root / "conftest.py"
+    lost = "def pytest_collection_modifyitems(items):\n    del items[0]\n"
+    conftest.write_text(conftest.read_text() + lost)
+    done = world.pytest("-n", "0")
+
+    assert done.returncode == 1
+    assert "classification/clean/plain/mini-clip: no suite asks for it" in done.stdout
+
+
+def test_a_part_of_the_tier_does_not_pass_for_the_whole(world):
+    done = world.pytest("-n", "0", "-k", "clean and mini-clip")
+
+    assert done.returncode == 0
+    assert "PASS: 1 of 4 cases" in done.stdout
+    assert world.verdict()["whole_tier"] is False
+
+
 def test_an_empty_selection_is_not_green(world):
     done = world.pytest("-n", "0", "-k", "nothing_of_that_name")
 

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from natadv.engine.embeddings import EmbeddingCache
+from natadv.engine.evaluate import TEXT_BATCH, Bench, compute, embed_texts
+from natadv.engine.tables import outcomes_of
+from natadv.errors import DataError
+
+CLASSES = ("cat", "dog", "cow")
+
+
+@pytest.fixture
+def unit(make_unit, plain):
+    return make_unit(revision=plain.card.revision)
+
+
+def test_every_batch_is_full_and_no_row_of_the_padding_counts(unit, plain, bench, eyes):
+    result = compute(unit, plain, clean=None, bench=bench)
+
+    assert eyes.batches == [4, 4, 4]
+    assert (result["images"], result["encoded"]) == (10, 10)
+    assert len(result["outcomes"]["id"]) == 10
+
+
+def test_the_batch_size_moves_no_outcome(unit, plain, store, bench, eyes):
+    results = [compute(unit, plain, clean=None, bench=bench)["outcomes"]]
+    for size in (1, 16):
+        cache = EmbeddingCache(store.root / "embeddings", f"space-{size}")
+        other = Bench(eyes, cache, batch_size=size)
+        results.append(compute(unit, plain, clean=None, bench=other)["outcomes"])
+
+    assert results[0] == results[1] == results[2]
+
+
+def test_rows_stand_in_the_order_of_the_samples(unit, plain, clean_samples, bench):
+    rows = outcomes_of([compute(unit, plain, clean=None, bench=bench)])
+
+    assert rows.id == tuple(s.id for s in clean_samples)
+    assert rows.group == tuple(s.group for s in clean_samples)
+    assert rows.truth == rows.prediction == tuple(CLASSES[s.label] for s in clean_samples)
+
+
+def test_a_result_says_what_it_rests_on(unit, plain, store, bench):
+    result = compute(unit, plain, clean=None, bench=bench)
+
+    assert result["unit"] == unit.title
+    assert result["revision"] == plain.card.revision
+    assert result["weights"] == unit.weights
+    assert result["protocol"] == unit.protocol
+    assert result["wall_s"] >= 0
+
+    store.put(unit.key, result)
+
+    assert store.get(unit.key) == {**result, "key": unit.key}
+
+
+def test_a_shard_is_its_own_rows_and_nothing_else(unit, plain, bench):
+    whole = outcomes_of([compute(unit, plain, clean=None, bench=bench)])
+    shards = [replace(unit, start=a, stop=b) for a, b in ((0, 3), (3, 10))]
+    parts = outcomes_of(compute(u, plain, clean=None, bench=bench) for u in shards)
+
+    assert parts.id == whole.id
+    for name, column in whole.values.items():
+        assert parts.values[name].tobytes() == column.tobytes()
+
+
+def test_a_picture_is_embedded_once(unit, plain, bench, eyes):
+    first = compute(unit, plain, clean=None, bench=bench)
+    batches, texts = list(eyes.batches), list(eyes.texts)
+    later = Bench(eyes, bench.cache, bench.batch_size)  # another process, the same cache
+    second = compute(unit, plain, clean=None, bench=later)
+
+    assert second["encoded"] == 0
+    assert eyes.batches == batches
+    assert eyes.texts == texts
+    assert second["outcomes"] == first["outcomes"]
+
+
+def test_equal_pictures_of_two_samples_are_embedded_once(unit, pack, clean_samples, bench):
+    twice = [clean_samples[0], replace(clean_samples[0], id="again")]
+    result = compute(replace(unit, stop=2), pack("twice", twice), clean=None, bench=bench)
+
+    assert result["encoded"] == 1
+    assert result["outcomes"]["id"] == ["s0", "again"]
+
+
+def test_only_pictures_that_nobody_embedded_go_through_the_model(unit, plain, bench):
+    compute(replace(unit, stop=6), plain, clean=None, bench=bench)
+
+    assert compute(unit, plain, clean=None, bench=bench)["encoded"] == 4
+
+
+def test_texts_go_in_batches_of_one_size_and_once(bench, eyes):
+    texts = [f"a cat, number {i}" for i in range(TEXT_BATCH + 1)]
+    first = embed_texts(texts, bench)
+    again = embed_texts([texts[-1], texts[0], texts[-1]], bench)
+
+    assert [len(batch) for batch in eyes.texts] == [TEXT_BATCH, TEXT_BATCH]
+    assert first.shape == (TEXT_BATCH + 1, 3)
+    assert np.array_equal(again, first[[-1, 0, -1]])
+
+
+def test_a_picture_that_cannot_be_decoded_is_excluded_and_counted(unit, pack, clean_samples, bench):
+    samples = list(clean_samples)
+    samples[2] = replace(samples[2], image=samples[2].image[:60])
+    samples[5] = replace(samples[5], image=b"no picture")
+    dataset = pack("damaged", samples)
+    result = compute(unit, dataset, clean=None, bench=bench)
+
+    assert result["errors"].keys() == {"s2", "s5"}
+    assert "s5: not a picture" in result["errors"]["s5"]
+    assert result["outcomes"]["id"] == [s.id for s in clean_samples if s.id not in ("s2", "s5")]
+    assert (result["images"], result["encoded"]) == (10, 8)
+    assert len(result["outcomes"]["values"]["correct"]) == 8
+
+
+def test_a_damaged_picture_is_tried_again_and_never_answered(unit, pack, clean_samples, bench):
+    samples = [replace(clean_samples[0], image=b"no picture"), clean_samples[1]]
+    dataset = pack("damaged", samples)
+    first, second = (
+        compute(replace(unit, stop=2), dataset, clean=None, bench=bench) for _ in range(2)
+    )
+
+    assert first["errors"] == second["errors"] != {}
+    assert first["outcomes"] == second["outcomes"]
+
+
+def test_nothing_but_damaged_pictures_is_a_table_of_no_rows(unit, pack, clean_samples, bench):
+    samples = [replace(s, image=b"no picture " + s.id.encode()) for s in clean_samples]
+    result = compute(unit, pack("damaged", samples), clean=None, bench=bench)
+    rows = outcomes_of([result])
+
+    assert rows.n == 0
+    assert len(rows.errors) == 10
+    assert {len(column) for column in rows.values.values()} == {0}
+
+
+def test_controls_are_drawn_on_the_clean_twins(unit, plain, typo, typo_samples, bench):
+    variants = ("attack", "occlusion", "matched")
+    tables = {
+        v: outcomes_of([compute(replace(unit, variant=v), typo, clean=plain, bench=bench)])
+        for v in variants
+    }
+
+    assert bench.encoded == 30  # every variant shows other pixels
+    for rows in tables.values():
+        assert rows.id == tuple(s.id for s in typo_samples)
+        assert rows.decoy == tuple(s.decoy for s in typo_samples)
+        assert rows.truth == tuple(CLASSES[s.label] for s in typo_samples)
+    assert len({rows.values["margin"].tobytes() for rows in tables.values()}) == 3
+
+
+def test_the_attack_does_not_ask_for_the_clean_twins(unit, typo, bench):
+    assert compute(unit, typo, clean=None, bench=bench)["errors"] == {}
+
+
+def test_controls_without_the_clean_dataset_are_errors_of_every_sample(unit, typo, bench):
+    result = compute(replace(unit, variant="matched"), typo, clean=None, bench=bench)
+
+    assert len(result["errors"]) == 10
+    assert result["outcomes"]["id"] == []
+
+
+def test_a_twin_that_the_clean_dataset_lacks_is_named(unit, pack, typo, clean_samples, bench):
+    smaller = pack("smaller", clean_samples[:9])
+
+    with pytest.raises(DataError, match="first 's9'"):
+        compute(replace(unit, variant="matched"), typo, clean=smaller, bench=bench)
+
+
+def test_a_model_that_loses_rows_is_an_error(unit, plain, bench, eyes, monkeypatch):
+    embed = eyes.embed_images
+    monkeypatch.setattr(eyes, "embed_images", lambda images: embed(images)[:-1])
+
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        compute(unit, plain, clean=None, bench=bench)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from natadv.engine import workbench
+from natadv.engine.fill import Fill
+from natadv.engine.units import Numerics
+from natadv.engine.workbench import Workbench, drain_with_slot
+from natadv.errors import StoreError
+from natadv.models import loading
+from natadv.types import ModelSpec
+
+NUMERICS = Numerics("cpu", "float32", batch_size=4, threads=1, packages={"torch": "2"})
+RESULT = {"images": 1, "encoded": 1, "wall_s": 0.1}
+
+
+def spec(name: str) -> ModelSpec:
+    return ModelSpec(name, name, "mini", Path("nowhere"), "transformers-clip", ("classification",))
+
+
+@pytest.fixture
+def loads(eyes, monkeypatch):
+    """The models that were loaded, and how."""
+    seen = []
+
+    def load(found, *, device, dtype, threads):
+        seen.append((found.name, device, dtype, threads))
+        return eyes
+
+    monkeypatch.setattr(loading, "load", load)
+    return seen
+
+
+@pytest.fixture
+def bench(store, plain, typo, loads):
+    datasets = {d.name: d for d in (plain, typo)}
+    specs = {name: spec(name) for name in ("mini-clip", "mini-siglip")}
+    return Workbench(store, datasets, specs, numerics=NUMERICS)
+
+
+def test_a_model_is_loaded_once_for_all_its_units(bench, loads, make_unit):
+    for start in (0, 5):
+        bench.compute(make_unit(start=start, stop=start + 5))
+
+    assert loads == [("mini-clip", "cpu", "float32", 1)]
+
+
+def test_a_switch_loads_the_other_model(bench, loads, make_unit):
+    clip, siglip = make_unit(), make_unit(model="mini-siglip", weights="5" * 64)
+    for unit in (clip, siglip, clip):
+        bench.compute(unit)
+
+    assert [name for name, *_ in loads] == ["mini-clip", "mini-siglip", "mini-clip"]
+
+
+def test_vectors_of_two_models_never_meet(bench, store, make_unit):
+    first = bench.compute(make_unit())
+    second = bench.compute(make_unit(model="mini-siglip", weights="5" * 64))
+
+    assert (first["encoded"], second["encoded"]) == (10, 10)
+    assert len(list((store.root / "embeddings").glob("*.sqlite"))) == 2
+
+
+def test_a_model_that_cannot_be_loaded_leaves_none_behind(bench, make_unit, monkeypatch, eyes):
+    def out_of_memory(found, **_):
+        raise RuntimeError("CUDA out of memory")
+
+    bench.compute(make_unit())
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "load", out_of_memory)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            bench.compute(make_unit(model="mini-siglip", weights="5" * 64))
+
+    assert bench.compute(make_unit(stop=3))["weights"] == make_unit().weights
+
+
+def test_controls_find_the_clean_twins_by_the_card(bench, make_unit):
+    result = bench.compute(make_unit(dataset="plain-typo", variant="matched"))
+
+    assert result["errors"] == {}
+    assert len(result["outcomes"]["id"]) == 10
+
+
+def free_slots(store) -> str:
+    """Asked by another process, as a lock is no obstacle to its own."""
+    script = (
+        "import sys; from pathlib import Path; from natadv.engine.devices import lease_slot\n"
+        "print(lease_slot(Path(sys.argv[1]), gpu='7', slots=1) is not None)"
+    )
+    command = [sys.executable, "-c", script, str(store.root / "locks")]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,8")
+
+
+def test_the_cpu_needs_no_slot(store, run, make_unit, monkeypatch):
+    monkeypatch.setattr(workbench, "lease_slot", lambda *_, **__: pytest.fail("leased"))
+    drain_with_slot(Fill(store, run, lambda _: dict(RESULT)), [make_unit()], device="cpu", slots=1)
+
+    assert store.has(make_unit().key)
+
+
+def test_a_gpu_is_used_under_a_slot_that_is_kept(store, run, make_unit, gpu):
+    seen = []
+
+    def compute(unit):
+        seen.append(free_slots(store))
+        return dict(RESULT)
+
+    drain_with_slot(Fill(store, run, compute), [make_unit()], device="cuda", slots=1)
+
+    assert seen == ["False"]
+    assert free_slots(store) == "False"  # the model stays loaded for the maps of the gates
+
+
+def test_a_worker_that_cannot_go_on_gives_its_slot_to_those_who_wait(store, run, make_unit, gpu):
+    def compute(unit):
+        raise StoreError("cannot write: disk full")
+
+    fill = Fill(store, run, compute)
+    drain_with_slot(fill, [make_unit()], device="cuda", slots=1)
+
+    assert fill.problems == ["cannot write: disk full"]
+    assert free_slots(store) == "True"
+
+
+def test_without_a_slot_a_worker_waits_until_the_others_are_done(
+    store, run, make_unit, gpu, monkeypatch
+):
+    unit, asked = make_unit(), []
+
+    def taken(folder, *, gpu, slots):
+        asked.append((gpu, slots))
+        if len(asked) == 3:
+            store.put(unit.key, RESULT)
+
+    monkeypatch.setattr(workbench, "lease_slot", taken)
+    monkeypatch.setattr(workbench.time, "sleep", lambda _: None)
+    drain_with_slot(
+        Fill(store, run, lambda _: pytest.fail("computed")), [unit], device="cuda", slots=2
+    )
+
+    assert asked == [("7", 2)] * 3
+
+
+def test_a_slot_that_cannot_be_made_is_a_problem(store, run, make_unit, gpu):
+    (store.root / "locks" / "gpu-7-0.slot").mkdir()
+    fill = Fill(store, run, lambda _: dict(RESULT))
+    drain_with_slot(fill, [make_unit()], device="cuda", slots=1)
+
+    assert "give another --store DIR" in fill.problems[0]

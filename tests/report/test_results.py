@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from allure_commons.utils import md5
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natadv.errors import ReportError
+from natadv.gate import wording
+from natadv.gate.rules import Rule
+from natadv.report.results import (
+    CATEGORIES,
+    empty_results,
+    labels,
+    write_categories,
+    write_environment,
+    write_executor,
+    write_missing,
+)
+from natadv.types import Case, Measurement
+
+CASE = Case("classification", "typographic", "mini-typo", "mini-clip")
+FLOOR = Rule("*/*/*/*", "top1", "floor", 0.85, "measured")
+CEILING = Rule("*/*/*/*", "attack_success_rate", "ceiling", 0.2, "measured", part="seen")
+
+
+def properties(text: str) -> dict[str, str]:
+    """What java.util.Properties would load; written from its documentation."""
+    found = {}
+    for line in text.split("\n"):
+        units = _units(line.lstrip(" \t\f"))
+        if not units or units[0] in (("#", False), ("!", False)):
+            continue
+        key, rest = _split(units)
+        both = ("".join(c for c, _ in part) for part in (key, rest))
+        name, value = (_joined_surrogates(part) for part in both)
+        found[name] = value
+    return found
+
+
+def _units(line: str) -> list[tuple[str, bool]]:
+    """Characters, and whether each was escaped."""
+    units, i = [], 0
+    while i < len(line):
+        if line[i] != "\\":
+            units.append((line[i], False))
+            i += 1
+        elif line[i + 1] == "u":
+            units.append((chr(int(line[i + 2 : i + 6], 16)), True))
+            i += 6
+        else:
+            units.append(
+                ({"t": "\t", "n": "\n", "r": "\r", "f": "\f"}.get(*[line[i + 1]] * 2), True)
+            )
+            i += 2
+    return units
+
+
+def _split(units: list[tuple[str, bool]]) -> tuple[list, list]:
+    ends = [i for i, (c, escaped) in enumerate(units) if c in " \t\f=:" and not escaped]
+    end = ends[0] if ends else len(units)
+    rest = units[end:]
+    while rest and rest[0] in [(c, False) for c in " \t\f"]:
+        rest = rest[1:]
+    if rest and rest[0] in [("=", False), (":", False)]:
+        rest = rest[1:]
+    while rest and rest[0] in [(c, False) for c in " \t\f"]:
+        rest = rest[1:]
+    return units[:end], rest
+
+
+def _joined_surrogates(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text(), max_size=4))
+def test_the_environment_reads_back_as_it_was(tmp_path_factory, facts):
+    folder = tmp_path_factory.mktemp("results")
+    write_environment(folder, facts)
+
+    assert properties((folder / "environment.properties").read_text("latin-1")) == facts
+
+
+def test_the_environment_is_readable_by_people_too(tmp_path):
+    write_environment(tmp_path, {"torch": "2.13.0+cpu", "python": "3.11.7"})
+
+    assert (tmp_path / "environment.properties").read_text() == (
+        "python=3.11.7\ntorch=2.13.0+cpu\n"
+    )
+
+
+def found(value: float, n: int = 660, excluded: int = 0) -> Measurement:
+    return Measurement("top1", value, value - 0.02, value + 0.02, n, n, excluded)
+
+
+def undecided(rule: Rule, value: float) -> str:
+    return wording.undecided(CASE, rule, found(value), level=0.025, strictest=0.0025)
+
+
+REGRESSION = f"REGRESSION {CASE}: -0.120 [-0.150, -0.090] against the baseline, 80 new errors"
+VIOLATED = [
+    wording.broken(CASE, FLOOR, found(0.7)),
+    wording.broken(CASE, CEILING, found(0.5, excluded=3)),
+    wording.broken(replace(CASE, model="floor-9"), FLOOR, found(0.7)),
+]
+TOO_FEW = [
+    undecided(FLOOR, 0.84),
+    undecided(CEILING, 0.21),
+    undecided(FLOOR, 0.85),
+    undecided(replace(FLOOR, bound=0.8400001), 0.84),
+]
+UNMEASURED = wording.incomplete(CASE, FLOOR, ("not measured",))
+REGRESSIONS = [REGRESSION, f"{REGRESSION}\n{VIOLATED[0]}", f"{REGRESSION}\n{TOO_FEW[0]}"]
+MESSAGES = {
+    "Regressions (worse than the baseline)": REGRESSIONS,
+    "Floors violated": [
+        *VIOLATED,
+        "\n".join(VIOLATED),
+        f"{VIOLATED[0]}\n{TOO_FEW[0]}",
+        f"{TOO_FEW[0]}\n{VIOLATED[0]}",
+        f"{UNMEASURED}\n{VIOLATED[0]}",
+    ],
+    "Too few samples to tell": [*TOO_FEW, "\n".join(TOO_FEW), f"{TOO_FEW[0]}\n{UNMEASURED}"],
+}
+
+
+@pytest.mark.parametrize("match", [re.fullmatch, re.search])
+@pytest.mark.parametrize(
+    ("category", "message"), [(name, text) for name, texts in MESSAGES.items() for text in texts]
+)
+def test_a_message_of_the_gate_falls_into_one_category(match, category, message):
+    patterns = {c["name"]: c["messageRegex"] for c in CATEGORIES if "messageRegex" in c}
+
+    assert [name for name, pattern in patterns.items() if match(pattern, message)] == [category]
+
+
+@pytest.mark.parametrize("match", [re.fullmatch, re.search])
+@pytest.mark.parametrize(
+    "message",
+    [
+        wording.holds(CASE, FLOOR, found(0.9)),
+        wording.holds(CASE, CEILING, found(0.1)),
+        UNMEASURED,
+        "AssertionError: assert 3 < 2",
+        "",
+    ],
+)
+def test_what_holds_or_is_not_the_gates_falls_into_none(match, message):
+    patterns = [c["messageRegex"] for c in CATEGORIES if "messageRegex" in c]
+
+    assert not any(match(pattern, message) for pattern in patterns)
+
+
+def test_broken_gates_have_a_category_of_their_own(tmp_path):
+    write_categories(tmp_path)
+    written = json.loads((tmp_path / "categories.json").read_text())
+
+    assert [c["name"] for c in written if c["matchedStatuses"] == ["broken"]] == [
+        "Infrastructure (not measured as planned)"
+    ]
+    assert {c["name"] for c in written if c["matchedStatuses"] == ["failed"]} == set(MESSAGES)
+
+
+def test_only_results_are_removed(tmp_path):
+    mine = ["notes.md", "history/history.json", "result.json", "suite/x-result.json"]
+    old = [
+        "1f-result.json",
+        "1f-container.json",
+        "1f-attachment.png",
+        "1f-attachment",
+        "1f-globals.json",
+        "categories.json",
+        "environment.properties",
+        "executor.json",
+    ]
+    for name in (*mine, *old):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    empty_results(tmp_path)
+
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == set(mine)
+
+
+def test_a_folder_of_results_is_made(tmp_path):
+    empty_results(tmp_path / "a" / "b")
+
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_file_in_the_way_says_what_to_do(tmp_path):
+    (tmp_path / "results").write_text("")
+
+    with pytest.raises(
+        ReportError, match=r"cannot hold Allure results: .*give another --alluredir"
+    ):
+        empty_results(tmp_path / "results")
+
+
+def test_an_old_result_that_cannot_be_removed_is_not_kept_in_silence(tmp_path):
+    (tmp_path / "1f-result.json").mkdir()
+
+    with pytest.raises(ReportError, match="cannot hold Allure results"):
+        empty_results(tmp_path)
+
+
+def test_the_executor_links_to_the_run_on_github(tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "owner/name")
+    monkeypatch.setenv("GITHUB_RUN_ID", "17")
+    write_executor(tmp_path)
+
+    executor = json.loads((tmp_path / "executor.json").read_text())
+    assert executor["buildUrl"] == "https://github.com/owner/name/actions/runs/17"
+
+
+def test_elsewhere_the_executor_is_local(tmp_path, monkeypatch):
+    monkeypatch.delenv("GITHUB_RUN_ID", raising=False)
+    write_executor(tmp_path)
+
+    assert json.loads((tmp_path / "executor.json").read_text())["type"] == "local"
+
+
+def test_a_gate_that_never_reported_has_a_broken_result_with_its_own_history(tmp_path):
+    node = f"suites/test_classification.py::test_classification[{CASE}]"
+    write_missing(tmp_path, CASE, node=node, reason="its worker died")
+    (path,) = tmp_path.glob("*-result.json")
+    result = json.loads(path.read_text())
+
+    assert result["status"] == "broken"
+    assert result["statusDetails"] == {"message": "its worker died"}
+    assert result["fullName"] == "suites.test_classification#test_classification"
+    # As allure-pytest makes it of a test's own parameters: one history, whoever wrote the result.
+    assert result["historyId"] == md5(result["fullName"], CASE.address)
+    assert {label["name"]: label["value"] for label in result["labels"]} == labels(CASE)
+    assert path.name == f"{result['uuid']}-result.json"
+
+
+def test_labels_group_by_model_task_and_scenario():
+    found = labels(CASE)
+
+    assert (found["parentSuite"], found["suite"], found["subSuite"]) == (
+        "mini-clip",
+        "classification",
+        "typographic",
+    )
+    assert found["dataset"] == "mini-typo"
