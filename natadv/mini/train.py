@@ -1,0 +1,209 @@
+"""Training of the mini models, from nothing: `python -m natadv.mini.train mini-clip`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from natadv.errors import unknown_name
+from natadv.mini import towers
+from natadv.mini.embedding import as_input, embed_texts, look_at_some
+from natadv.mini.losses import clip_loss, siglip_loss, true_pairs
+from natadv.mini.model_card import model_card
+from natadv.mini.params import ROOT, params
+from natadv.mini.pool import NAMES, Pool, render_pool
+from natadv.mini.probe import make_probe, zero_shot
+from natadv.mini.start import prepare
+from natadv.mini.token_labels import GRID
+from natadv.mini.tokenizer import CONTEXT, make_tokenizer
+from natadv.models.text import canonical
+from natadv.rng import rng_for
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What tells the two models apart."""
+
+    kind: str
+    build: Callable[[Any], Any]
+    load: Callable[[Path], Any]
+    loss: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    spell: Callable[[str], str]
+    """As the model's adapter spells prompts."""
+
+
+MODELS: dict[str, Recipe] = {
+    "mini-clip": Recipe("clip", towers.clip, towers.load_clip, clip_loss, str),
+    "mini-siglip": Recipe("siglip", towers.siglip, towers.load_siglip, siglip_loss, canonical),
+}
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything that a step touches."""
+
+    model: Any
+    heads: torch.nn.ModuleDict
+    """For the losses on picture class and patch class; thrown away."""
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    recipe: Recipe
+    settings: Settings
+
+
+def train(name: str, *, first_leg: int = 0) -> dict[str, float]:
+    """Train leg after leg, save to `fixtures/models/NAME`; the figures of the last probe.
+
+    With `first_leg` above 0 the saved model goes on from there, to the same end.
+    """
+    if name not in MODELS:
+        raise unknown_name("mini model", name, MODELS)
+    settings, recipe = params(name), MODELS[name]
+    torch.set_num_threads(settings["threads"])
+    began, tokenizer, probe = time.monotonic(), make_tokenizer(), make_probe()
+    spent = _saved_facts(name).get("minutes", 0.0) if first_leg else 0.0
+    prompts = _tokens(tokenizer, [recipe.spell(text) for text in probe.prompts])
+    model = recipe.load(_folder(name)) if first_leg else None
+    figures = dict[str, float]()
+    for number, leg in list(enumerate(settings["legs"]))[first_leg:]:
+        # Each leg has pictures, an order and a start of its own.
+        of_leg = {**settings, **leg, "seed": settings["seed"] + number}
+        torch.manual_seed(of_leg["seed"])
+        model = model or _fresh(recipe, tokenizer)
+        trainer = _trainer(model, recipe, of_leg)
+        for _ in _fit(trainer, tokenizer):
+            figures = zero_shot(model, probe, prompts)
+            print(" ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
+            minutes = round(spent + (time.monotonic() - began) / 60, 1)
+            _save(name, trainer, tokenizer, {**figures, "minutes": minutes})
+    return figures
+
+
+def _fresh(recipe: Recipe, tokenizer: Any) -> Any:
+    model = recipe.build(tokenizer)
+    prepare(model.vision_model)
+    return model
+
+
+def _tokens(tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    found = tokenizer(
+        texts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
+    )
+    ids: torch.Tensor = found["input_ids"]
+    return ids
+
+
+def _trainer(model: Any, recipe: Recipe, settings: Settings) -> Trainer:
+    heads = torch.nn.ModuleDict(
+        {
+            "picture": torch.nn.Linear(towers.WIDTH, len(NAMES)),
+            "patch": torch.nn.Linear(towers.WIDTH, len(NAMES) + 1),
+        }
+    )
+    weights = [*model.parameters(), *heads.parameters()]
+    groups = [
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": settings["decay"]},
+        # Biases, norms, scale and bias of the logits.
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings["rate"], betas=(0.9, 0.98))
+    warm_up, horizon = int(settings["warm_up"]), int(settings["horizon"])
+
+    def factor(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (horizon - warm_up))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return Trainer(model.train(), heads, optimizer, schedule, recipe, settings)
+
+
+def _fit(trainer: Trainer, tokenizer: Any) -> Iterator[int]:
+    """One leg; ten times, and at the end, the number of steps that are done."""
+    pool = render_pool(trainer.settings)
+    tokens = _tokens(tokenizer, [trainer.recipe.spell(text) for text in pool.captions])
+    began, steps = time.monotonic(), trainer.settings["steps"]
+    for step, rows in enumerate(_batches(len(pool.labels), trainer.settings), start=1):
+        loss = _step(trainer, pool, tokens, rows)
+        if step % 50 == 0:
+            wall_s = time.monotonic() - began
+            print(f"{wall_s:.0f} s: step {step} of {steps}, loss {loss:.3f}", flush=True)
+        if step % max(1, steps // 10) == 0 or step == steps:
+            yield step
+
+
+def _batches(total: int, settings: Settings) -> Iterator[NDArray[np.int64]]:
+    """Row numbers, epoch after epoch in a new order, as many batches as there are steps."""
+    rng = rng_for(settings["seed"], "batches")
+    size, left = settings["batch"], settings["steps"]
+    while left > 0:
+        order = rng.permutation(total)
+        for start in range(0, total - size + 1, size)[:left]:
+            yield order[start : start + size]
+        left -= total // size
+
+
+def _step(trainer: Trainer, pool: Pool, tokens: torch.Tensor, rows: NDArray[np.int64]) -> float:
+    settings = trainer.settings
+    pixels = as_input(pool.pixels[rows])
+    pairs = torch.from_numpy(true_pairs(pool.labels[rows], pool.claims[rows], pool.holds[rows]))
+    labels = torch.from_numpy(pool.labels[rows])
+    patches = _patches(settings, trainer.schedule.last_epoch)
+    truths = torch.from_numpy(pool.tokens[rows].astype(np.int64))[:, patches].flatten()
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = look_at_some(trainer.model, pixels, patches)
+        texts = embed_texts(trainer.model, tokens[torch.from_numpy(rows)])
+        classes = trainer.heads["picture"](seen.embeddings)
+        shown = trainer.heads["patch"](seen.patches)
+    total = (
+        trainer.recipe.loss(trainer.model, seen.embeddings.float(), texts.float(), pairs)
+        + settings["class_loss"] * functional.cross_entropy(classes.float(), labels)
+        + settings["patch_loss"] * functional.cross_entropy(shown.float().flatten(0, 1), truths)
+    )
+    trainer.optimizer.zero_grad()
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+    trainer.optimizer.step()
+    trainer.schedule.step()
+    return float(total.detach())
+
+
+def _patches(settings: Settings, step: int) -> torch.Tensor:
+    """All patches; half of them early in training, which then goes twice as fast."""
+    total = GRID * GRID
+    if step >= settings["sparse"]:
+        return torch.arange(total)
+    order = rng_for(settings["seed"], "patches", step).permutation(total)
+    return torch.from_numpy(np.sort(order[: total // 2]))
+
+
+def _folder(name: str) -> Path:
+    return ROOT / "fixtures" / "models" / name
+
+
+def _saved_facts(name: str) -> dict[str, float]:
+    facts: dict[str, float] = json.loads((_folder(name) / "training.json").read_text("utf-8"))
+    return facts
+
+
+def _save(name: str, trainer: Trainer, tokenizer: Any, facts: dict[str, float]) -> None:
+    _folder(name).mkdir(parents=True, exist_ok=True)
+    towers.save(_folder(name), trainer.model, tokenizer, trainer.recipe.kind)
+    towers.write_card(_folder(name), model_card(name, params(name), facts), facts)
+
+
+if __name__ == "__main__":
+    train(sys.argv[1], first_leg=int(sys.argv[2]) if len(sys.argv) > 2 else 0)
