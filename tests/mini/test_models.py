@@ -60,7 +60,7 @@ def test_the_adapter_sees_what_training_saw(name):
     model = kind.from_pretrained(folder_of(name), dtype=torch.float32).eval()
     pictures = [decode_image(sample.image, where=sample.id) for sample in samples]
     with torch.inference_mode():
-        pixels = torch.stack([as_input(seen_by_model(p)[None])[0] for p in pictures])
+        pixels = torch.stack([as_input(seen_by_model(p)[None].copy())[0] for p in pictures])
         trained = torch.nn.functional.normalize(look(model, pixels).embeddings, dim=-1)
         ids = AutoTokenizer.from_pretrained(folder_of(name))(
             [MODELS[name].spell("a photo of a cat.")],
