@@ -56,7 +56,7 @@ def test_noise_in_the_weights_is_caught_and_the_cases_are_named(checkpoint, tmp_
     weights = load_file(checkpoint / "model.safetensors")
     generator = np.random.default_rng(5)
     noisy = {
-        name: (w + generator.normal(0, 0.6 * w.std(), w.shape)).astype(w.dtype) if w.ndim > 1 else w
+        name: (w + generator.normal(0, w.std(), w.shape)).astype(w.dtype) if w.ndim > 1 else w
         for name, w in weights.items()
     }
     save_file(noisy, checkpoint / "model.safetensors", metadata={"format": "pt"})
