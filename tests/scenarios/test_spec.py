@@ -63,6 +63,7 @@ def test_one_overlay_and_a_tuple_of_one_are_the_same_json() -> None:
         ("frame", "circle"),
         ("band", "left"),
         ("letters", "yes"),
+        ("font", {}),
     ],
 )
 def test_bad_value_is_refused_by_name(field: str, value: Any) -> None:

@@ -61,8 +61,8 @@ class Overlay:
 
     def __post_init__(self) -> None:
         _check_text(self.text)
-        if self.font not in FONTS:
-            raise unknown_name("font", self.font, FONTS)
+        if not isinstance(self.font, str) or self.font not in FONTS:
+            raise unknown_name("font", str(self.font), FONTS)
         _check_numbers(self)
         _check_colours(self)
         _check_choices(self)
