@@ -13,7 +13,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,11 +23,11 @@ from natadv.data.reader import decode_image, read_samples
 from natadv.engine.datasets import Dataset, load_datasets
 from natadv.engine.embeddings import EmbeddingCache
 from natadv.engine.evaluate import Bench, compute
-from natadv.engine.units import Numerics, Unit, installed_packages, prompts_digest, shards
+from natadv.engine.plan import dataset_units
+from natadv.engine.units import Numerics, Unit, installed_packages
 from natadv.models.loading import fingerprint, load
 from natadv.models.zoo import resolve
-from natadv.tasks import classification
-from natadv.types import ZeroShotClassifier
+from natadv.types import Case, ZeroShotClassifier
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 64
@@ -57,25 +57,16 @@ def main() -> None:
     report(times, rows=dataset.card.rows, model=options.model, repeats=options.repeats)
 
 
-def units_of(dataset: Dataset, model: str, weights: str) -> list[Unit]:
-    numerics = Numerics("cpu", "float32", BATCH, 1, installed_packages())
+def units_of(dataset: Dataset, model: str, weights: str) -> tuple[Unit, ...]:
     card = dataset.card
-    return [
-        Unit(
-            task="classification",
-            dataset=dataset.name,
-            revision=card.revision,
-            prompts=prompts_digest(card.classes, card.templates),
-            variant="attack",
-            start=start,
-            stop=stop,
-            model=model,
-            weights=weights,
-            protocol=classification.PROTOCOL,
-            numerics=numerics,
-        )
-        for start, stop in shards(card.rows)
-    ]
+    return dataset_units(
+        Case("classification", card.scenario, dataset.name, model),
+        dataset,
+        variant="attack",
+        weights=weights,
+        rows=card.rows,
+        numerics=Numerics("cpu", "float32", BATCH, 1, installed_packages()),
+    )
 
 
 def preloaded(dataset: Dataset, folder: Path) -> list[torch.Tensor]:
@@ -98,13 +89,13 @@ def decode(dataset: Dataset) -> None:
         decode_image(sample.image, where=sample.id)
 
 
-def cold(units: list[Unit], dataset: Dataset, model: ZeroShotClassifier) -> None:
+def cold(units: Sequence[Unit], dataset: Dataset, model: ZeroShotClassifier) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cache = EmbeddingCache(Path(folder), "cold")
         run_units(units, dataset, Bench(model, cache, BATCH))
 
 
-def run_units(units: list[Unit], dataset: Dataset, bench: Bench) -> None:
+def run_units(units: Sequence[Unit], dataset: Dataset, bench: Bench) -> None:
     for unit in units:
         compute(unit, dataset, clean=None, bench=bench)
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,25 +198,6 @@ def world(pristine_world: Path, tmp_path: Path) -> World:
     root = tmp_path / "world"
     shutil.copytree(pristine_world, root)
     return World(root)
-
-
-@pytest.fixture(scope="session")
-def draft() -> Callable[..., CardDraft]:
-    """A card of the plain world, with what differs."""
-
-    def make(name: str, **other: Any) -> CardDraft:
-        settled: dict[str, Any] = {
-            "tasks": ("classification",),
-            "scenario": "clean",
-            "classes": CLASSES,
-            "templates": ("a photo of a {}.",),
-            "licence": "CC0-1.0",
-            "source": "made by the tests",
-            "description": "plain colours",
-        }
-        return CardDraft(name=name, **(settled | other))
-
-    return make
 
 
 def plain_samples(rows: int = ROWS) -> list[Sample]:

@@ -57,7 +57,10 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
         return CaseUnits(problem=str(error))
 
     def of(found: Dataset, variant: Variant) -> tuple[Unit, ...]:
-        return _units(case, found, variant, weights, rows=grid.rows(found.name), numerics=numerics)
+        rows = grid.rows(found.name)
+        return dataset_units(
+            case, found, variant=variant, weights=weights, rows=rows, numerics=numerics
+        )
 
     twin_of = dataset.card.twin_of
     if twin_of is None:
@@ -92,15 +95,16 @@ def _missing(name: str) -> str:
     return f"dataset {name!r} is not at {folder}; run dvc pull {folder}"
 
 
-def _units(
+def dataset_units(
     case: Case,
     dataset: Dataset,
+    *,
     variant: Variant,
     weights: str,
-    *,
     rows: int,
     numerics: Numerics,
 ) -> tuple[Unit, ...]:
+    """The shards of the first `rows` of `dataset`, asked of the model of `case`."""
     card = dataset.card
     prompts = prompts_digest(card.classes, card.templates)
     return tuple(

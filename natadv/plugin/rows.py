@@ -5,9 +5,9 @@ from __future__ import annotations
 from natadv.errors import MetricError
 from natadv.gate.judge import Judgement
 from natadv.metrics import measure
-from natadv.plugin.session import GateSession
+from natadv.plugin.session import GateSession, told
 from natadv.report.rows import Row
-from natadv.types import Case, Scenario, Verdict
+from natadv.types import Case, Scenario
 
 SHOWN: dict[Scenario, tuple[str, ...]] = {
     "clean": ("top1", "top5"),
@@ -45,11 +45,9 @@ def _ruled(session: GateSession, case: Case) -> list[Row]:
     if found.reasons:
         # Said once for the case; each of its rules would repeat it.
         rows = [Row(case, "INCOMPLETE", reason="\n".join(found.reasons))]
-    regressions = session.regressions(case)
-    if regressions:
-        verdict: Verdict = "FAIL" if "REGRESSION" in regressions[0] else "INCOMPLETE"
-        text = "\n".join(regressions)
-        rows.append(Row(case, verdict, metric="baseline", reason=text))
+    worse = session.regression(case)
+    if worse is not None:
+        rows.append(Row(case, worse.verdict, metric="baseline", reason=told(worse)))
     return rows
 
 

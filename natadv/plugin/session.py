@@ -19,7 +19,7 @@ from natadv.engine.store import Store
 from natadv.engine.units import Numerics, installed_packages
 from natadv.errors import ConfigError, GateFailure, InfraError
 from natadv.evidence import StoredCase
-from natadv.gate.baseline import BaselineVerdict, judge_against_baseline
+from natadv.gate.baseline import BaselineJudgement, BaselineVerdict, judge_against_baseline
 from natadv.gate.judge import GateVerdict, judge_all
 from natadv.gate.plan import CaseEvidence, CasePlan, mismatches
 from natadv.gate.stored import case_evidence as stored_evidence
@@ -93,15 +93,19 @@ class GateSession:
         units = self.units(case)
         return case_evidence(case, units, store=self.store, run=self.run, notes=self.notes)
 
+    @property
+    def whole_tier(self) -> bool:
+        """True if the selected cases are those of the tier, no more and no less."""
+        return set(self.selected) == set(self.grid.tier.grid)
+
     @cached_property
     def verdict(self) -> GateVerdict:
-        everything = set(self.selected) == set(self.grid.tier.grid)
         return judge_all(
             [self.plan(case) for case in self.selected],
             self.evidence,
             thresholds=self.grid.thresholds,
             tier=self.grid.tier.name,
-            selected=None if everything else self.selected,
+            selected=None if self.whole_tier else self.selected,
         )
 
     @cached_property
@@ -129,16 +133,15 @@ class GateSession:
         """Why `case` was not measured as planned, whatever the rules say."""
         return mismatches(self.plan(case), self.evidence[case])
 
-    def regressions(self, case: Case) -> tuple[str, ...]:
-        """Why `case` is worse than the baseline, or could not be compared."""
-        found = self.against_baseline
-        judged = [j for j in found.cases if j.case == case and j.verdict != "PASS"] if found else []
-        return tuple(f"REGRESSION {j.reason}" if j.verdict == "FAIL" else j.reason for j in judged)
+    def regression(self, case: Case) -> BaselineJudgement | None:
+        """That `case` is worse than the baseline (FAIL), or could not be compared (INCOMPLETE)."""
+        judged = self.against_baseline.cases if self.against_baseline else ()
+        return next((j for j in judged if j.case == case and j.verdict != "PASS"), None)
 
     def is_green(self, case: Case) -> bool:
         if not self.asserting:
             return not self.shortfalls(case)
-        return self.verdict.of(case).verdict == "PASS" and not self.regressions(case)
+        return self.verdict.of(case).verdict == "PASS" and self.regression(case) is None
 
     def raise_unless_green(self, case: Case) -> None:
         """The one place where a verdict becomes an exception.
@@ -151,12 +154,12 @@ class GateSession:
             return
         if not self.asserting:
             raise InfraError("\n".join(f"{case}: {why}" for why in self.shortfalls(case)))
-        found = self.verdict.of(case)
-        text = "\n".join((*self.regressions(case), *found.lines)) or f"{case}: {found.verdict}"
-        only_unmeasured = found.verdict == "INCOMPLETE" or (
-            found.verdict == "PASS" and "REGRESSION" not in text
-        )
-        raise InfraError(text) if only_unmeasured else GateFailure(text)
+        found, worse = self.verdict.of(case), self.regression(case)
+        lines = (*([told(worse)] if worse else []), *found.lines)
+        # What the rules say goes before the baseline.
+        verdict = worse.verdict if worse and found.verdict == "PASS" else found.verdict
+        text = "\n".join(lines)
+        raise InfraError(text) if verdict == "INCOMPLETE" else GateFailure(text)
 
     def overall(self) -> str:
         """pass, fail, inconclusive or incomplete; measured where nothing was asserted."""
@@ -167,6 +170,11 @@ class GateSession:
         if self.verdict.green and before is not None:
             return before.overall
         return self.verdict.overall
+
+
+def told(worse: BaselineJudgement) -> str:
+    """The judgement as a report says it."""
+    return f"REGRESSION {worse.reason}" if worse.verdict == "FAIL" else worse.reason
 
 
 def make_session(config: pytest.Config) -> GateSession:

@@ -88,7 +88,7 @@ def gate_json(
         "verdict": verdict,
         "tier": session.grid.tier.name,
         "asserted": session.asserting,
-        "whole_tier": set(session.selected) == set(session.grid.tier.grid),
+        "whole_tier": session.whole_tier,
         "reasons": list(reasons),
         "cases": [_case_json(session, case, rows) for case in sorted(session.selected)],
         "numerics": numerics_json(session),
