@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from natadv import __version__
 from natadv.data.commands import add_data_parser
 from natadv.errors import NatadvError
+from natadv.models.commands import add_models_parser
+from natadv.models.doctor_command import add_doctor_parser
 from natadv.report.html import write_report
 
 
@@ -20,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NatadvError as error:
         print(f"natadv: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever reads has had enough (`natadv models | head`); nothing is left to be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("natadv: interrupted", file=sys.stderr)
         return 130
@@ -34,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"natadv {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_data_parser(commands)
+    add_models_parser(commands)
+    add_doctor_parser(commands)
     _add_report_parser(commands)
     return parser
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,15 @@ class Sample:
     """The overlay that was drawn, as JSON, so that its controls can be drawn too."""
     facts: str = "{}"
     """What the scene holds, as JSON."""
+    phrase: str | None = None
+    """What a segmenter is asked to find."""
+    mask: bytes | None = None
+    """Where it is: a PNG of the picture's size, 255 inside and 0 outside."""
+    question: str | None = None
+    answers: tuple[str, ...] = ()
+    """What people answered, one entry per person."""
+    answer_type: str = ""
+    """`yes/no`, `number` or `other`, as VQA v2 has it."""
 
 
 @dataclass(frozen=True, slots=True, order=True, repr=False)
@@ -85,7 +94,9 @@ class Outcomes:
     values: Mapping[str, DoubleArray]
     """The task's numbers, one of length n per name. Classification: `correct` and `said_decoy`
     (0 or 1), `rank` (of the truth, 0 is first), `score` and `true_score` (probabilities), `margin`
-    (true logit minus the best other one)."""
+    (true logit minus the best other one). Segmentation: `tp`, `fp`, `fn` and `tn` (pixels), `iou`.
+    VQA: `accuracy` and `simple` (0 to 1), `exact` and `said_decoy` (0 or 1), and for the type of
+    the answer `yes_no`, `number` and `other` (0 or 1)."""
     errors: Mapping[str, str] = field(default_factory=dict)
     """Sample id -> why it has no outcome."""
 
@@ -122,18 +133,93 @@ class Scoring(Protocol):
     def activation(self) -> Literal["softmax", "sigmoid"]: ...
 
 
+Prepared = Any
+"""Preprocessed pictures in the form that one model takes."""
+
+
+@runtime_checkable
 class ZeroShotClassifier(Protocol):
     """Embeds pictures and texts into one space. Rows are unit length, float32, on the host."""
 
     @property
     def scoring(self) -> Scoring: ...
-    def embed_images(self, images: Sequence[Image]) -> FloatArray:
-        """Embeddings of shape (b, d) of RGB pictures of any size."""
+    def prepare(self, images: Sequence[Image]) -> Prepared:
+        """What `embed_images` takes, of RGB pictures of any size.
+
+        Called on another thread than the rest, so that it overlaps with the forward pass.
+        """
+        ...
+
+    def embed_images(self, prepared: Prepared) -> FloatArray:
+        """Embeddings of shape (b, d)."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Embeddings of shape (c, d); canonicalises, pads and truncates as in training."""
         ...
+
+
+@runtime_checkable
+class DenseFeatures(Protocol):
+    """Gives what its picture tower knows of each place, for heads that are trained on it."""
+
+    @property
+    def depth(self) -> int:
+        """Layers (of a residual network: stages) that can be asked for."""
+        ...
+
+    def prepare(self, images: Sequence[Image]) -> Prepared: ...
+    def features(self, prepared: Prepared, layers: Sequence[int]) -> tuple[FloatArray, ...]:
+        """For each layer, counted from 1 at the input, an array of shape (b, h, w, d): no class
+        token, rows from the top."""
+        ...
+
+
+@runtime_checkable
+class Explainable(Protocol):
+    """Shows what its picture tower attends to."""
+
+    def prepare(self, images: Sequence[Image]) -> Prepared: ...
+    def attention(self, prepared: Prepared) -> tuple[FloatArray, ...]:
+        """For each layer, from the input on, the weights of shape (b, heads, to, from), the class
+        token (if the tower has one) first. Raises ModelError where a layer gives none."""
+        ...
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Finds what a phrase refers to."""
+
+    def segment(self, images: Sequence[Image], phrases: Sequence[str]) -> FloatArray:
+        """Of shape (b, h, w) at the model's own resolution: the probability, 0 to 1, that a pixel
+        belongs to what the phrase beside its picture means."""
+        ...
+
+
+@runtime_checkable
+class Answerer(Protocol):
+    """Answers questions about pictures in free text."""
+
+    def answer(self, images: Sequence[Image], questions: Sequence[str]) -> tuple[str, ...]:
+        """One answer per picture and question, without the prompt."""
+        ...
+
+
+Model = ZeroShotClassifier | Segmenter | Answerer
+
+CAPABILITY: Mapping[Task, type] = {
+    "classification": ZeroShotClassifier,
+    "segmentation": Segmenter,
+    "vqa": Answerer,
+}
+"""What a task asks of a model."""
+
+Feeding = Literal["as-trained", "paper"]
+"""`paper` repeats what the paper's scripts did, mistakes included; its numbers have floors of their
+own."""
+
+PAPER_SUFFIX = "@paper"
+"""Ends the name of a model that is fed as in the paper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +232,20 @@ class ModelSpec:
     """The zoo row whose floors this checkpoint inherits; its own name for a row of the zoo."""
     family: str
     folder: Path
+    """The folder, or the single file, that holds it."""
     loader: str
     """Key of the adapter table."""
     tasks: tuple[Task, ...]
+    feeding: Feeding = "as-trained"
+    activation: str | None = None
+    """`gelu` or `quick_gelu`, where it is known what the weights were trained with."""
+    gpu_dtype: str = "float32"
+    """What it computes in on a GPU, unless the user says otherwise."""
+    locked: Mapping[str, str] = field(default_factory=dict)
+    """sha256 that its files must have, by name; empty if nothing was agreed on."""
+    factory: str = ""
+    """`module:factory`, if it comes from outside."""
+    base: Path | None = None
+    """Where that module and its files may lie."""
+    tower_of: Path | None = None
+    """The folder whose picture tower this file replaces."""

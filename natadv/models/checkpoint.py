@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from natadv.errors import ModelError
+from natadv.models.formats import FORMATS, signature_of
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -15,39 +16,11 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 PREPROCESSING = ("processor_config.json", "preprocessor_config.json")
 """As transformers prefers them; the first one only if it nests an image processor."""
 
-PREPROCESSING_KEYS = ("image_mean", "image_std", "resample", "size")
-"""What transformers would fill in with its own defaults, silently."""
-
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 TOKENIZER_EXTRAS = ("merges.txt", "special_tokens_map.json", "added_tokens.json")
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-
-LOADER_OF_TYPE: dict[str, str] = {"clip": "transformers-clip", "siglip": "transformers-siglip"}
-"""config.json's `model_type` -> key of the adapter table."""
-
-ARCHITECTURE: dict[str, dict[str, dict[str, int]]] = {
-    "clip": {
-        "vision_config": {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "patch_size": 32,
-            "image_size": 224,
-        },
-        "text_config": {"hidden_size": 512, "num_hidden_layers": 12},
-    },
-    "siglip": {
-        "vision_config": {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "patch_size": 16,
-            "image_size": 224,
-        },
-        "text_config": {"hidden_size": 768, "num_hidden_layers": 12},
-    },
-}
-"""What tells architectures apart; the values are meant where config.json is silent."""
 
 
 def check(folder: Path) -> None:
@@ -72,17 +45,17 @@ def check(folder: Path) -> None:
 
 
 def model_type(folder: Path) -> str:
-    """One of the keys of LOADER_OF_TYPE."""
+    """One of the keys of FORMATS."""
     if not (folder / CONFIG).is_file():
         raise ModelError(
             f"no {CONFIG} in {folder}: expected a folder written by transformers' save_pretrained "
             f"({CONFIG}, {WEIGHTS}, {PREPROCESSING[1]}, tokenizer files)"
         )
     found = read_json(folder / CONFIG).get("model_type")
-    if not isinstance(found, str) or found not in LOADER_OF_TYPE:
+    if not isinstance(found, str) or found not in FORMATS:
         raise ModelError(
             f"{folder / CONFIG}: expected 'model_type' to be one of "
-            f"{', '.join(map(repr, LOADER_OF_TYPE))}, got {found!r}; "
+            f"{', '.join(map(repr, FORMATS))}, got {found!r}; "
             "save the whole two-tower model, not one tower or a classifier"
         )
     return found
@@ -91,13 +64,8 @@ def model_type(folder: Path) -> str:
 def signature(folder: Path) -> str:
     """Equal for checkpoints of one architecture, whatever their weights and vocabulary."""
     config, kind = read_json(folder / CONFIG), model_type(folder)
-    towers = {
-        tower: {
-            key: _tower(config, tower, folder).get(key, default) for key, default in keys.items()
-        }
-        for tower, keys in ARCHITECTURE[kind].items()
-    }
-    return json.dumps({"model_type": kind, **towers}, sort_keys=True)
+    sections = {name: _section(config, name, folder) for name in FORMATS[kind].architecture}
+    return signature_of(kind, sections)
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -119,6 +87,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 def image_processing(folder: Path) -> dict[str, Any]:
     """The preprocessing that travels with the weights, checked to leave nothing to defaults."""
+    wanted = FORMATS[model_type(folder)].preprocessing
     for name in PREPROCESSING:
         if not (folder / name).is_file():
             continue
@@ -127,7 +96,7 @@ def image_processing(folder: Path) -> dict[str, Any]:
             found = found.get("image_processor", {})
             if not found:
                 continue
-        missing = [key for key in PREPROCESSING_KEYS if found.get(key) is None]
+        missing = [key for key in wanted if found.get(key) is None]
         if missing:
             raise ModelError(
                 f"{folder / name}: {', '.join(missing)} missing, and a default would feed the "
@@ -163,10 +132,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _tower(config: dict[str, Any], tower: str, folder: Path) -> dict[str, Any]:
+def _section(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     # Old CLIP files say it twice, and transformers lets the second name win.
-    for key in (tower, f"{tower}_dict"):
+    for key in (name, f"{name}_dict"):
         part = config.get(key) or {}
         if not isinstance(part, dict):
             raise ModelError(f"{folder / CONFIG}: expected {key!r} to be an object, got {part!r}")

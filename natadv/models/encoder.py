@@ -1,4 +1,4 @@
-"""Two towers of transformers as one zero-shot classifier: what CLIP and SigLIP share."""
+"""Two towers as one zero-shot classifier: what CLIP and SigLIP of any library share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
+from natadv.models.attention import Attention
+from natadv.models.dense import DenseTower, read_features
 from natadv.types import FloatArray
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ TEXT_BATCH = 256
 """Bounds the memory of a long list of prompts."""
 
 Tokens = Mapping[str, torch.Tensor]
+Pixels = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,13 @@ class Placement:
 
     device: torch.device
     dtype: torch.dtype
+
+    def of_pixels(self, pixels: Pixels) -> dict[str, torch.Tensor]:
+        """Every tensor on the device, the floating ones in the dtype."""
+        return {
+            key: t.to(self.device, self.dtype if t.is_floating_point() else t.dtype)
+            for key, t in pixels.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +51,19 @@ class LogitScoring:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What an adapter brings together for the encoder."""
+    """What an adapter brings together for the encoder; embeddings need not be of unit length."""
 
-    model: Any
-    """A CLIPModel or a SiglipModel."""
-    processor: Any
-    """An image processor of transformers, PIL backend."""
+    prepare: Callable[[Sequence[Image]], Pixels]
+    look: Callable[[Pixels], torch.Tensor]
+    """Preprocessed pictures, on the device, to embeddings of shape (b, d)."""
     tokenise: Callable[[Sequence[str]], Tokens]
+    read: Callable[[Tokens], torch.Tensor]
+    """Tokens, on the device, to embeddings of shape (c, d)."""
     scoring: LogitScoring
+    dense: DenseTower | None = None
+    """The layers of the picture tower, where an adapter can read them."""
+    attention: Attention | None = None
+    """What those layers attend to, where an adapter can tell."""
 
 
 @final
@@ -58,18 +73,18 @@ class DualEncoder:
     def __init__(self, name: str, parts: Parts, *, placement: Placement) -> None:
         self.name = name
         self.scoring = parts.scoring
-        self._model = parts.model
-        self._processor = parts.processor
-        self._tokenise = parts.tokenise
+        self._parts = parts
         self._placement = placement
         self._dim = self._probe()
 
-    def embed_images(self, images: Sequence[Image]) -> FloatArray:
-        if not images:
+    def prepare(self, images: Sequence[Image]) -> Pixels | None:
+        return self._parts.prepare(images) if images else None
+
+    def embed_images(self, prepared: Pixels | None) -> FloatArray:
+        if prepared is None:
             return np.zeros((0, self._dim), np.float32)
-        pixels = self._pixels(images).to(self._placement.device, self._placement.dtype)
         with torch.inference_mode():
-            found = self._model.get_image_features(pixel_values=pixels)
+            found = self._parts.look(self._placement.of_pixels(prepared))
         return self._rows(found)
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
@@ -79,27 +94,38 @@ class DualEncoder:
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self._dim), np.float32)
 
-    def _embed_text_batch(self, texts: Sequence[str]) -> FloatArray:
-        tokens = {key: t.to(self._placement.device) for key, t in self._tokenise(texts).items()}
+    @property
+    def depth(self) -> int:
+        return self._parts.dense.depth if self._parts.dense else 0
+
+    def features(self, prepared: Pixels | None, layers: Sequence[int]) -> tuple[FloatArray, ...]:
+        # No picture has no grid, so one is made up for its shape.
+        pixels = self._parts.prepare([any_picture()]) if prepared is None else prepared
+        found = read_features(
+            self.name,
+            self._parts.dense,
+            pixels=self._placement.of_pixels(pixels),
+            layers=layers,
+        )
+        return tuple(places[:0] for places in found) if prepared is None else found
+
+    def attention(self, prepared: Pixels | None) -> tuple[FloatArray, ...]:
+        if self._parts.attention is None:
+            raise ModelError(f"{self.name}: its adapter gives no attention maps; use another model")
+        pixels = self._parts.prepare([any_picture()]) if prepared is None else prepared
         with torch.inference_mode():
-            found = self._model.get_text_features(**tokens)
+            found = self._parts.attention.maps(self._placement.of_pixels(pixels))
+        maps = tuple(weights.float().cpu().numpy() for weights in found)
+        return tuple(weights[:0] for weights in maps) if prepared is None else maps
+
+    def _embed_text_batch(self, texts: Sequence[str]) -> FloatArray:
+        tokens = {k: t.to(self._placement.device) for k, t in self._parts.tokenise(texts).items()}
+        with torch.inference_mode():
+            found = self._parts.read(tokens)
         return self._rows(found)
 
-    def _pixels(self, images: Sequence[Image]) -> torch.Tensor:
-        pixels: torch.Tensor = self._processor(images=list(images), return_tensors="pt")[
-            "pixel_values"
-        ]
-        side = self._model.config.vision_config.image_size
-        expected = (len(images), 3, side, side)
-        if tuple(pixels.shape) != expected:
-            raise ModelError(
-                f"{self.name}: the model takes pictures of shape {expected}, its preprocessing "
-                f"makes {tuple(pixels.shape)}; copy the original preprocessing config"
-            )
-        return pixels
-
-    def _rows(self, found: object) -> FloatArray:
-        rows = unit_rows(pooled(found))
+    def _rows(self, found: torch.Tensor) -> FloatArray:
+        rows = unit_rows(found)
         if not np.isfinite(rows).all():
             raise ModelError(
                 f"{self.name}: embeddings are not finite (NaN, infinite or all zero) in "
@@ -109,10 +135,8 @@ class DualEncoder:
 
     def _probe(self) -> int:
         """Feed one picture and one text, so that a misfit shows before any data is read."""
-        from PIL import Image
-
         self._dim = 0
-        image = self.embed_images([Image.new("RGB", (40, 56), (90, 140, 200))])
+        image = self.embed_images(self.prepare([any_picture()]))
         text = self.embed_texts(["a photo of a cat."])
         if image.shape != text.shape:
             raise ModelError(
@@ -120,6 +144,12 @@ class DualEncoder:
                 "its towers do not share one space"
             )
         return int(image.shape[1])
+
+
+def any_picture() -> Image:
+    from PIL import Image
+
+    return Image.new("RGB", (40, 56), (90, 140, 200))
 
 
 def pooled(found: object) -> torch.Tensor:
@@ -130,6 +160,24 @@ def pooled(found: object) -> torch.Tensor:
             f"got {type(found).__name__}"
         )
     return found.pooler_output
+
+
+def square_pixels(
+    name: str, processor: Any, *, side: int
+) -> Callable[[Sequence[Image]], dict[str, torch.Tensor]]:
+    """A `prepare` that runs a processor of transformers, and sees to it that the tower fits."""
+
+    def prepare(images: Sequence[Image]) -> dict[str, torch.Tensor]:
+        pixels: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
+        expected = (len(images), 3, side, side)
+        if tuple(pixels.shape) != expected:
+            raise ModelError(
+                f"{name}: the model takes pictures of shape {expected}, its preprocessing "
+                f"makes {tuple(pixels.shape)}; copy the original preprocessing config"
+            )
+        return {"pixel_values": pixels}
+
+    return prepare
 
 
 def unit_rows(embeddings: torch.Tensor) -> FloatArray:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from natadv.errors import ConfigError, ModelError, unknown_name
-from natadv.models import checkpoint
-from natadv.types import ModelSpec, ZeroShotClassifier
+from natadv.models import plugged
+from natadv.models.layouts import layout_of
+from natadv.types import CAPABILITY, Model, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.models.encoder import Placement
@@ -25,44 +26,124 @@ _hashes: dict[_Stamp, str] = {}
 class Loader:
     """How one kind of checkpoint becomes a model."""
 
-    build: Callable[[ModelSpec, Placement], ZeroShotClassifier]
+    build: Callable[[ModelSpec, Placement], Model]
     version: str
     """Raised by hand when the adapter feeds the same files in another way."""
 
 
-def _clip(spec: ModelSpec, placement: Placement) -> ZeroShotClassifier:
+def _clip(spec: ModelSpec, placement: Placement) -> Model:
     from natadv.models import transformers_clip
 
     return transformers_clip.build(spec, placement)
 
 
-def _siglip(spec: ModelSpec, placement: Placement) -> ZeroShotClassifier:
+def _open_clip(spec: ModelSpec, placement: Placement) -> Model:
+    from natadv.models import open_clip_model
+
+    return open_clip_model.build(spec, placement)
+
+
+def _open_clip_visual(spec: ModelSpec, placement: Placement) -> Model:
+    from natadv.models import open_clip_visual
+
+    return open_clip_visual.build(spec, placement)
+
+
+def _siglip(spec: ModelSpec, placement: Placement) -> Model:
     from natadv.models import transformers_siglip
 
     return transformers_siglip.build(spec, placement)
 
 
+def _siglip2(spec: ModelSpec, placement: Placement) -> Model:
+    from natadv.models import transformers_siglip2
+
+    return transformers_siglip2.build(spec, placement)
+
+
+def _clipseg(spec: ModelSpec, placement: Placement) -> Model:
+    from natadv.models import clipseg
+
+    return clipseg.build(spec, placement)
+
+
+def _paligemma(spec: ModelSpec, placement: Placement) -> Model:
+    from natadv.models import paligemma
+
+    return paligemma.build(spec, placement)
+
+
+def _blip2(spec: ModelSpec, placement: Placement) -> Model:
+    from natadv.models import blip2
+
+    return blip2.build(spec, placement)
+
+
+def _plugged(spec: ModelSpec, placement: Placement) -> Model:
+    device, dtype = str(placement.device), str(placement.dtype).removeprefix("torch.")
+    return plugged.build(spec, device=device, dtype=dtype)
+
+
 LOADERS: dict[str, Loader] = {
     "transformers-clip": Loader(_clip, "1"),
+    "open-clip": Loader(_open_clip, "1"),
+    "open-clip-visual": Loader(_open_clip_visual, "1"),
     "transformers-siglip": Loader(_siglip, "1"),
+    "transformers-siglip2": Loader(_siglip2, "1"),
+    "clipseg": Loader(_clipseg, "1"),
+    "paligemma": Loader(_paligemma, "1"),
+    "blip-2": Loader(_blip2, "1"),
+    plugged.LOADER: Loader(_plugged, "1"),
 }
 
 
 def fingerprint(spec: ModelSpec) -> str:
-    """sha256 over everything that decides an embedding: weights, configs, tokenizer, adapter."""
-    digest = hashlib.sha256(f"{spec.loader} {_loader(spec).version}\n".encode())
-    for path in checkpoint.content_files(spec.folder):
-        digest.update(f"{path.name} {_sha256(path)}\n".encode())
+    """sha256 over everything that decides an answer: weights, configs, tokenizer, adapter.
+
+    Raises:
+        ModelError: A file is not the one that models.lock names.
+    """
+    head = f"{spec.loader} {_loader(spec).version} {spec.feeding} {spec.factory}\n"
+    digest = hashlib.sha256(head.encode())
+    for path in content_files(spec):
+        found = _sha256(path)
+        if spec.locked and spec.locked.get(path.name) != found:
+            raise ModelError(
+                f"{path}: sha256 is {found[:12]}, models.lock says "
+                f"{spec.locked.get(path.name, 'nothing')[:12]}; the file was changed or damaged: "
+                "run natadv models fetch again"
+            )
+        digest.update(f"{path.name} {found}\n".encode())
     return digest.hexdigest()
 
 
-def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> ZeroShotClassifier:
-    """The model in inference mode; `threads` bounds the CPU threads of this whole process."""
+def content_files(spec: ModelSpec) -> tuple[Path, ...]:
+    """Every file that decides an answer."""
+    if spec.loader == plugged.LOADER:
+        return plugged.content_files(spec)
+    places = (spec.folder, spec.tower_of) if spec.tower_of else (spec.folder,)
+    return tuple(file for place in places for file in layout_of(place).content_files(place))
+
+
+def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
+    """The model in inference mode; `threads` bounds the CPU threads of this whole process.
+
+    Raises:
+        ModelError: It cannot be loaded, or cannot do what its tasks need.
+    """
     loader = _loader(spec)
-    checkpoint.check(spec.folder)
+    if spec.loader != plugged.LOADER:
+        layout_of(spec.folder).check(spec.folder)
     placement = _placement(device, dtype)
     _settle(device, threads)
-    return loader.build(spec, placement)
+    model = loader.build(spec, placement)
+    for task in spec.tasks:
+        if not isinstance(model, CAPABILITY[task]):
+            raise ModelError(
+                f"{spec.name}: {task} needs a {CAPABILITY[task].__name__}, and "
+                f"{type(model).__name__} lacks some of its methods (see natadv/types.py)"
+            )
+    return model
 
 
 def _loader(spec: ModelSpec) -> Loader:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from tokenizers import Tokenizer
-from transformers import AutoImageProcessor, AutoTokenizer
+from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from natadv.errors import ModelError
@@ -31,8 +31,18 @@ FAULTS: dict[str, str] = {
 }
 
 
-def weights(architecture: Any, folder: Path, *, placement: Placement) -> Any:
-    """A model of class `architecture` that holds every weight of `folder` and no other."""
+def weights(
+    architecture: Any,
+    folder: Path,
+    *,
+    placement: Placement,
+    attention: str | Mapping[str, str] = "sdpa",
+) -> Any:
+    """A model of class `architecture` that holds every weight of `folder` and no other.
+
+    A weight that is tied to another one need not be stored. `attention` may differ by section of
+    the config.
+    """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with _told_in_one_line(folder, "weights"):
@@ -42,8 +52,10 @@ def weights(architecture: Any, folder: Path, *, placement: Placement) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             dtype=placement.dtype,
-            attn_implementation="sdpa",
+            attn_implementation=attention,
             output_loading_info=True,
+            # Else generation_config.json is read, and decides answers that no check has seen.
+            generation_config=GenerationConfig(),  # type: ignore[no-untyped-call]
             # Else the first other shape ends it, and the message names no key.
             ignore_mismatched_sizes=True,
         )

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import CLIPModel
 
 from natadv.errors import ModelError
-from natadv.models import pretrained
-from natadv.models.encoder import DualEncoder, LogitScoring, Parts, Placement, Tokens
+from natadv.models import activation, attention, checkpoint, dense, pretrained
+from natadv.models.encoder import (
+    DualEncoder,
+    LogitScoring,
+    Parts,
+    Placement,
+    Tokens,
+    pooled,
+    square_pixels,
+)
 from natadv.types import ModelSpec
 
 LEGACY_EOS = 2
@@ -19,7 +27,35 @@ LEGACY_EOS = 2
 
 def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
     model = pretrained.weights(CLIPModel, spec.folder, placement=placement)
-    text = model.config.text_config
+    return encoder(spec, model, placement=placement)
+
+
+def encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncoder:
+    """`model`, with everything but its weights from the files of `spec`."""
+    check_activation(spec, model.config)
+    scoring = LogitScoring(
+        scale=math.exp(pretrained.scalar(spec.folder, "logit_scale")),
+        bias=0.0,
+        activation="softmax",
+    )
+    parts = Parts(
+        prepare=square_pixels(
+            spec.name,
+            pretrained.image_processor(spec.folder),
+            side=model.config.vision_config.image_size,
+        ),
+        look=lambda pixels: pooled(model.get_image_features(**pixels)),
+        tokenise=tokeniser(spec, model.config.text_config),
+        read=lambda tokens: pooled(model.get_text_features(**tokens)),
+        scoring=scoring,
+        dense=dense.square_tower(model.vision_model, leading=1),
+        attention=attention.of_tower(spec.name, model),
+    )
+    return DualEncoder(spec.name, parts, placement=placement)
+
+
+def tokeniser(spec: ModelSpec, text: Any) -> Callable[[Sequence[str]], Tokens]:
+    """What feeds a text tower of CLIP whose config is `text`."""
     tokenizer = pretrained.tokenizer(spec.folder, vocabulary=text.vocab_size)
     _check_end_of_text(spec.name, tokenizer, pooled_id=text.eos_token_id)
     context = text.max_position_embeddings
@@ -36,14 +72,16 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         )
         return {key: found[key] for key in ("input_ids", "attention_mask")}
 
-    scoring = LogitScoring(
-        scale=math.exp(pretrained.scalar(spec.folder, "logit_scale")),
-        bias=0.0,
-        activation="softmax",
+    return tokenise
+
+
+def check_activation(spec: ModelSpec, config: Any) -> None:
+    activation.check(
+        spec,
+        {"picture": config.vision_config.hidden_act, "text": config.text_config.hidden_act},
+        remedy=f"set hidden_act to {spec.activation!r} in both sections of "
+        f"{spec.folder / checkpoint.CONFIG}",
     )
-    processor = pretrained.image_processor(spec.folder)
-    parts = Parts(model=model, processor=processor, tokenise=tokenise, scoring=scoring)
-    return DualEncoder(spec.name, parts, placement=placement)
 
 
 def _check_end_of_text(name: str, tokenizer: Any, *, pooled_id: int) -> None:

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 
 from transformers import SiglipModel
 
-from natadv.models import pretrained
-from natadv.models.encoder import DualEncoder, LogitScoring, Parts, Placement, Tokens
+from natadv.models import attention, dense, pretrained
+from natadv.models.encoder import (
+    DualEncoder,
+    LogitScoring,
+    Parts,
+    Placement,
+    Tokens,
+    pooled,
+    square_pixels,
+)
 from natadv.models.text import canonical
 from natadv.types import ModelSpec
 
@@ -18,12 +26,14 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
     text = model.config.text_config
     tokenizer = pretrained.tokenizer(spec.folder, vocabulary=text.vocab_size)
     context = text.max_position_embeddings
+    # The paper's scripts gave the prompt as it stood.
+    spell = str if spec.feeding == "paper" else canonical
 
     def tokenise(texts: Sequence[str]) -> Tokens:
         # The tower pools at the last position of the context and was trained without a mask, so
         # any other padding, or a mask, gives another embedding.
         found = tokenizer(
-            [canonical(text) for text in texts],
+            [spell(text) for text in texts],
             padding="max_length",
             padding_side="right",
             max_length=context,
@@ -37,6 +47,17 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         bias=pretrained.scalar(spec.folder, "logit_bias"),
         activation="sigmoid",
     )
-    processor = pretrained.image_processor(spec.folder)
-    parts = Parts(model=model, processor=processor, tokenise=tokenise, scoring=scoring)
+    parts = Parts(
+        prepare=square_pixels(
+            spec.name,
+            pretrained.image_processor(spec.folder),
+            side=model.config.vision_config.image_size,
+        ),
+        look=lambda pixels: pooled(model.get_image_features(**pixels)),
+        tokenise=tokenise,
+        read=lambda tokens: pooled(model.get_text_features(**tokens)),
+        scoring=scoring,
+        dense=dense.square_tower(model.vision_model, leading=0),
+        attention=attention.of_tower(spec.name, model),
+    )
     return DualEncoder(spec.name, parts, placement=placement)

@@ -99,12 +99,22 @@ def load_folder() -> Callable[[Path], DualEncoder]:
 
     def load_it(folder: Path) -> DualEncoder:
         from natadv.models.loading import load
-        from natadv.models.zoo import resolve
+        from natadv.models.resolve import resolve
 
         (spec,) = resolve(str(folder), root=folder.parent)
         return load(spec, device="cpu", dtype="float32", threads=1)
 
     return load_it
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Callable[..., Any]:
+    """What a model makes of pictures, from end to end."""
+
+    def embed(model: Any, images: list[Image.Image]) -> Any:
+        return model.embed_images(model.prepare(images))
+
+    return embed
 
 
 @pytest.fixture
@@ -175,3 +185,409 @@ def _randomised(model: Any) -> Any:
 def _save(folder: Path, *parts: Any) -> None:
     for part in parts:
         part.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_siglip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A NaFlex checkpoint folder that cuts pictures into at most 16 patches; do not write into it.
+
+    Its tokenizer is told by the class that the real one names, which is not the one that is built.
+    """
+    from transformers import Siglip2Config, Siglip2Model, Siglip2Tokenizer
+    from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-siglip2"
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *string.printable[:94], "▁"]
+    tokenizer = Siglip2Tokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        merges=[],
+        add_bos_token=False,
+        add_eos_token=True,
+    )
+    tokens = {"vocab_size": len(pieces), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    vision = {key: value for key, value in VISION.items() if key != "image_size"}
+    config = Siglip2Config(
+        vision_config={**vision, "num_patches": 16}, text_config={**TEXT, **tokens}
+    )
+    model = _randomised(Siglip2Model(config))
+    model.logit_scale.data.fill_(2.5)
+    model.logit_bias.data.fill_(-3.0)
+    processor = Siglip2ImageProcessorPil(
+        image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=2, patch_size=8, max_num_patches=16
+    )
+    _save(folder, model, tokenizer, processor)
+    told = folder / "tokenizer_config.json"
+    told.write_text(told.read_text().replace("Siglip2Tokenizer", "GemmaTokenizer"))
+    return folder
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["simple", "refined"])
+def tiny_clipseg(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIPSeg checkpoint folder with each kind of decoder end; do not write into it."""
+    from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-clipseg"
+    pieces = [*string.printable[:94], *(f"{c}</w>" for c in string.printable[:94])]
+    vocab = {p: i for i, p in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=[], model_max_length=CONTEXT)
+    tokens = {"bos_token_id": len(pieces), "eos_token_id": len(pieces) + 1, "pad_token_id": 0}
+    config = CLIPSegConfig(
+        vision_config={**VISION, "patch_size": 16},
+        text_config={**TEXT, **tokens, "vocab_size": len(vocab)},
+        projection_dim=16,
+        extract_layers=[0, 1],
+        reduce_dim=16,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=32,
+        use_complex_transposed_convolution=request.param,
+    )
+    model = _randomised(CLIPSegForImageSegmentation(config))
+    # Else all phrases mean much the same, and count for little beside the picture.
+    for layer in model.clip.text_model.encoder.layers:
+        layer.self_attn.out_proj.weight.data.mul_(10)
+    model.decoder.layers[0].layer_norm2.weight.data.mul_(10)
+    processor = ViTImageProcessorPil(size={"height": 48, "width": 48}, resample=2)
+    _save(folder, model, tokenizer, processor)
+    return folder
+
+
+PICTURE_TOKENS = 4
+QFORMER = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_paligemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PaliGemma 2 checkpoint folder; do not write into it."""
+    from transformers import (
+        GemmaTokenizer,
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+    )
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-paligemma"
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    pieces = [*special, *(f"<0x{i:02X}>" for i in range(256)), *string.printable[:94], "▁", "\n"]
+    tokenizer = GemmaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
+    processor = SiglipImageProcessorPil(
+        size={"height": SIDE, "width": SIDE},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        resample=3,
+        image_seq_length=PICTURE_TOKENS,
+    )
+    # Adds the words for a picture and for places in it.
+    image_id = PaliGemmaProcessor(processor, tokenizer).image_token_id
+    config = PaliGemmaConfig(
+        vision_config={
+            **VISION,
+            "patch_size": 16,
+            "model_type": "siglip_vision_model",
+            "vision_use_head": False,
+        },
+        text_config={
+            **TEXT,
+            "model_type": "gemma2",
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "attn_logit_softcapping": 2.0,
+            "sliding_window": 8,
+            "max_position_embeddings": 96,
+            "vocab_size": len(tokenizer),
+        },
+        projection_dim=32,
+        hidden_size=32,
+        image_token_index=image_id,
+    )
+    model = _talkative(PaliGemmaForConditionalGeneration(config), tokenizer)
+    # Gemma scales its words up, and a strong one only repeats itself.
+    model.get_output_embeddings().weight.data *= 0.2
+    _save(folder, model, tokenizer, processor)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_blip2_opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BLIP-2 checkpoint folder with OPT, which ends with the line; do not write into it."""
+    from transformers import GPT2Tokenizer
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-blip2-opt"
+    # As GPT-2's bytes are written: those that cannot be printed stand behind all others.
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printed]
+    signs = {**{b: chr(b) for b in printed}, **{b: chr(256 + i) for i, b in enumerate(others)}}
+    pieces = ["<s>", "<pad>", "</s>", *(signs[byte] for byte in range(256)), "<image>"]
+    tokenizer = GPT2Tokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        merges=[],
+        bos_token="</s>",
+        eos_token="</s>",
+        unk_token="</s>",
+        pad_token="<pad>",
+        add_bos_token=True,
+    )
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    language = {
+        "model_type": "opt",
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 600,
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.convert_tokens_to_ids(signs[ord("\n")]),
+    }
+    _save_blip2(folder, tokenizer, language)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_blip2_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BLIP-2 checkpoint folder with Flan's kind of T5; do not write into it."""
+    from transformers import T5Tokenizer
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-blip2-t5"
+    words = ["▁", *string.printable[:94], *(f"▁{letter}" for letter in string.ascii_letters)]
+    special = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")]
+    scored = [(word, -float(len(words) - i)) for i, word in enumerate(words)]
+    tokenizer = T5Tokenizer(vocab=[*special, *scored], extra_ids=0)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    language = {
+        "model_type": "t5",
+        "d_model": 32,
+        "d_kv": 16,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_heads": 2,
+        "vocab_size": len(tokenizer),
+        "feed_forward_proj": "gated-gelu",
+        "decoder_start_token_id": 0,
+        "tie_word_embeddings": False,
+    }
+    _save_blip2(folder, tokenizer, language)
+    # As Flan's config says it; transformers 5 would write that its words are tied.
+    told = json.loads((folder / "config.json").read_text())
+    told["text_config"] |= {"tie_word_embeddings": False}
+    del told["text_config"]["scale_decoder_outputs"]
+    (folder / "config.json").write_text(json.dumps(told))
+    return folder
+
+
+@pytest.fixture(params=["tiny_paligemma", "tiny_blip2_opt", "tiny_blip2_t5"])
+def tiny_answerer(request: pytest.FixtureRequest) -> Path:
+    """Each of the tiny checkpoints that answer questions."""
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+def _save_blip2(folder: Path, tokenizer: Any, language: dict[str, Any]) -> None:
+    import torch
+    from transformers import Blip2Config, Blip2ForConditionalGeneration
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    config = Blip2Config(
+        vision_config={**VISION, "patch_size": 16},
+        qformer_config=QFORMER,
+        text_config=language,
+        num_query_tokens=PICTURE_TOKENS,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    processor = BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}, resample=3)
+    model = Blip2ForConditionalGeneration(config)
+    if language["model_type"] == "t5":
+        head = model.language_model.lm_head
+        head.weight = torch.nn.Parameter(head.weight.clone())
+    _talkative(model, tokenizer)
+    _save(folder, model, tokenizer, processor)
+    told = {"num_query_tokens": PICTURE_TOKENS, "processor_class": "Blip2Processor"}
+    (folder / "processor_config.json").write_text(json.dumps(told))
+
+
+def _talkative(model: Any, tokenizer: Any) -> Any:
+    """Random weights, but norms that norm, and letters as the only likely words: so that answers
+    differ from picture to picture and from question to question, and can be read."""
+    import torch
+
+    letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters))
+    others = sorted(set(range(len(tokenizer))) - set(letters))
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+        model.get_output_embeddings().weight[others] *= 0.01
+    return model
+
+
+OPEN_CLIP: dict[str, Any] = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {
+        "image_size": SIDE,
+        "layers": 2,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 8,
+    },
+    "text_cfg": {
+        "context_length": CONTEXT,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+    },
+}
+OPEN_CLIP_RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+
+
+@pytest.fixture(scope="session")
+def saved_open_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write an open_clip folder by its own config writer; changes are to `model_cfg`."""
+
+    def save(name: str, **changes: Any) -> Path:
+        import open_clip
+        from open_clip.push_to_hf_hub import save_config_for_hf
+        from safetensors.torch import save_file
+
+        config = {**OPEN_CLIP, **changes}
+        model = _lively(open_clip.CLIP(**config))
+        preprocessing = open_clip.transform.merge_preprocess_dict(
+            open_clip.transform.PreprocessCfg(), {}
+        )
+        open_clip.model.set_model_preprocess_cfg(model, preprocessing)
+        folder = tmp_path_factory.mktemp("checkpoints") / name
+        folder.mkdir()
+        path = folder / "open_clip_config.json"
+        save_config_for_hf(model, path, model_config=config)
+        save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def open_clip_quick(saved_open_clip: Callable[..., Path]) -> Path:
+    """A ViT with QuickGELU in the layout of open_clip; do not write into it."""
+    return saved_open_clip("tiny-open-clip")
+
+
+@pytest.fixture(scope="session")
+def open_clip_plain(saved_open_clip: Callable[..., Path]) -> Path:
+    """The same weights with GELU; do not write into it."""
+    return saved_open_clip("tiny-open-clip-gelu", quick_gelu=False)
+
+
+@pytest.fixture(scope="session")
+def open_clip_resnet(saved_open_clip: Callable[..., Path]) -> Path:
+    """A ResNet in the layout of open_clip; do not write into it."""
+    return saved_open_clip("tiny-resnet", vision_cfg=OPEN_CLIP_RESNET)
+
+
+@pytest.fixture(scope="session")
+def transformers_twin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Write a tiny open_clip ViT again in the layout of transformers."""
+
+    def write(source: Path) -> Path:
+        import open_clip
+        from safetensors.torch import load_file
+        from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        quick = json.loads((source / "open_clip_config.json").read_text())["model_cfg"][
+            "quick_gelu"
+        ]
+        packaged = open_clip.tokenizer.SimpleTokenizer()
+        special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+        tokenizer = CLIPTokenizer(
+            vocab={special.get(piece, piece): i for piece, i in packaged.encoder.items()},
+            merges=sorted(packaged.bpe_ranks, key=packaged.bpe_ranks.__getitem__),
+            model_max_length=CONTEXT,
+        )
+        act = {"hidden_act": "quick_gelu" if quick else "gelu", "intermediate_size": 128}
+        ends = {"eos_token_id": 49407, "bos_token_id": 49406, "pad_token_id": 49407}
+        config = CLIPConfig(
+            vision_config={**VISION, **act},
+            text_config={**TEXT, **act, **ends, "vocab_size": 49408},
+            projection_dim=16,
+        )
+        model = CLIPModel(config)
+        model.load_state_dict(_in_transformers(load_file(source / "open_clip_model.safetensors")))
+        folder = tmp_path_factory.mktemp("checkpoints") / f"{source.name}-twin"
+        processor = CLIPImageProcessorPil(
+            size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+        )
+        _save(folder, model, tokenizer, processor)
+        return folder
+
+    return write
+
+
+def _lively(model: Any) -> Any:
+    """Random weights that keep pictures, texts and both kinds of GELU apart, whatever the depth."""
+    import torch
+
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                # Both kinds of GELU differ most for small numbers.
+                gain = {"c_fc.weight": 1.0, "c_proj.weight": 9.0}.get(
+                    name.partition("mlp.")[2], 3.0
+                )
+                parameter.copy_(noise * gain / parameter[0].numel() ** 0.5)
+            elif parameter.ndim == 1:
+                parameter.copy_(noise * 0.3 + float(name.endswith("weight")))
+        for name, buffer in model.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.fill_(0.2 if name.endswith("mean") else 3.0)
+        model.logit_scale.fill_(3.0)
+    return model
+
+
+def _in_transformers(state: dict[str, Any]) -> dict[str, Any]:
+    """The weights of an open_clip ViT and its text tower, by the names of transformers."""
+    vision, text = "vision_model.", "text_model."
+    found = {
+        "logit_scale": state["logit_scale"],
+        "visual_projection.weight": state["visual.proj"].T,
+        "text_projection.weight": state["text_projection"].T,
+        f"{vision}embeddings.class_embedding": state["visual.class_embedding"],
+        f"{vision}embeddings.patch_embedding.weight": state["visual.conv1.weight"],
+        f"{vision}embeddings.position_embedding.weight": state["visual.positional_embedding"],
+        f"{text}embeddings.token_embedding.weight": state["token_embedding.weight"],
+        f"{text}embeddings.position_embedding.weight": state["positional_embedding"],
+    }
+    parts = {
+        "visual.ln_pre": f"{vision}pre_layrnorm",
+        "visual.ln_post": f"{vision}post_layernorm",
+        "ln_final": f"{text}final_layer_norm",
+    }
+    for tower, ours in (("visual.", vision), ("", text)):
+        for i in range(2):
+            theirs, layer = f"{tower}transformer.resblocks.{i}.", f"{ours}encoder.layers.{i}."
+            parts |= {
+                theirs + "ln_1": layer + "layer_norm1",
+                theirs + "ln_2": layer + "layer_norm2",
+            }
+            parts |= {
+                theirs + "mlp.c_fc": layer + "mlp.fc1",
+                theirs + "mlp.c_proj": layer + "mlp.fc2",
+            }
+            parts[theirs + "attn.out_proj"] = layer + "self_attn.out_proj"
+            for kind in ("weight", "bias"):
+                fused = state[f"{theirs}attn.in_proj_{kind}"]
+                for letter, rows in zip("qkv", fused.split(32), strict=True):
+                    found[f"{layer}self_attn.{letter}_proj.{kind}"] = rows
+    for theirs, ours in parts.items():
+        found |= {f"{ours}.{kind}": state[f"{theirs}.{kind}"] for kind in ("weight", "bias")}
+    return found

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -16,6 +14,7 @@ from natadv.models.encoder import (
     Parts,
     Placement,
     pooled,
+    square_pixels,
     unit_rows,
 )
 
@@ -27,32 +26,32 @@ def model(tiny, load_folder):
     return load_folder(tiny)
 
 
-def test_rows_are_unit_length_float32_on_the_host(model, photographs):
-    for rows in (model.embed_images(photographs), model.embed_texts(PROMPTS)):
+def test_rows_are_unit_length_float32_on_the_host(model, photographs, embedded):
+    for rows in (embedded(model, photographs), model.embed_texts(PROMPTS)):
         assert rows.dtype == np.float32
         assert isinstance(rows, np.ndarray)
         assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(len(rows)), abs=1e-6)
 
 
-def test_nothing_gives_no_rows(model, photographs):
-    dim = model.embed_images(photographs).shape[1]
+def test_nothing_gives_no_rows(model, photographs, embedded):
+    dim = embedded(model, photographs).shape[1]
 
-    assert model.embed_images([]).shape == (0, dim)
+    assert embedded(model, []).shape == (0, dim)
     assert model.embed_texts([]).shape == (0, dim)
 
 
-def test_different_inputs_give_different_rows(model, photographs):
-    images, texts = model.embed_images(photographs), model.embed_texts(PROMPTS)
+def test_different_inputs_give_different_rows(model, photographs, embedded):
+    images, texts = embedded(model, photographs), model.embed_texts(PROMPTS)
 
     for rows in (images, texts):
         apart = np.abs(rows[:, None] - rows[None]).max(axis=-1) + np.eye(len(rows))
         assert apart.min() > 1e-3
 
 
-def test_picture_does_not_depend_on_its_batch(model, photographs):
-    together = model.embed_images(photographs)
-    alone = np.concatenate([model.embed_images([image]) for image in photographs])
-    reversed_ = model.embed_images(photographs[::-1])[::-1]
+def test_picture_does_not_depend_on_its_batch(model, photographs, embedded):
+    together = embedded(model, photographs)
+    alone = np.concatenate([embedded(model, [image]) for image in photographs])
+    reversed_ = embedded(model, photographs[::-1])[::-1]
 
     assert together == pytest.approx(alone, abs=2e-6)
     assert together == pytest.approx(reversed_, abs=2e-6)
@@ -65,8 +64,8 @@ def test_text_does_not_depend_on_its_batch(model):
     assert together == pytest.approx(alone, abs=2e-6)
 
 
-def test_same_call_gives_the_same_bytes(model, photographs):
-    assert model.embed_images(photographs).tobytes() == model.embed_images(photographs).tobytes()
+def test_same_call_gives_the_same_bytes(model, photographs, embedded):
+    assert embedded(model, photographs).tobytes() == embedded(model, photographs).tobytes()
     assert model.embed_texts(PROMPTS).tobytes() == model.embed_texts(PROMPTS).tobytes()
 
 
@@ -78,9 +77,9 @@ def test_long_list_of_texts_is_embedded_in_order(model):
     assert found[-1] == pytest.approx(model.embed_texts(texts[-1:])[0], abs=2e-6)
 
 
-def test_input_pictures_stay_as_they_are(model, photographs):
+def test_input_pictures_stay_as_they_are(model, photographs, embedded):
     before = [image.tobytes() for image in photographs]
-    model.embed_images(photographs)
+    embedded(model, photographs)
 
     assert [image.tobytes() for image in photographs] == before
 
@@ -108,36 +107,22 @@ def test_length_is_taken_in_float32():
     assert rows == pytest.approx(np.full((1, 4), 0.5))
 
 
-class Towers(torch.nn.Module):
-    """Stands for a model whose pictures and texts come out as they are told to."""
-
-    def __init__(self, image, text):
-        super().__init__()
-        self.config = SimpleNamespace(vision_config=SimpleNamespace(image_size=2))
-        self.image, self.text = image, text
-
-    def get_image_features(self, pixel_values):
-        return BaseModelOutputWithPooling(pooler_output=torch.tensor(self.image))
-
-    def get_text_features(self, input_ids):
-        return BaseModelOutputWithPooling(pooler_output=torch.tensor(self.text))
-
-
 def encoder(*, image=((1.0, 0.0),), text=((0.0, 1.0),), side=2):
     def process(images, return_tensors):
         return {"pixel_values": torch.zeros(len(images), 3, side, side)}
 
     parts = Parts(
-        model=Towers(image, text),
-        processor=process,
+        prepare=square_pixels("candidate", process, side=2),
+        look=lambda pixels: torch.tensor(image),
         tokenise=lambda texts: {"input_ids": torch.zeros(len(texts), 1)},
+        read=lambda tokens: torch.tensor(text),
         scoring=LogitScoring(1.0, 0.0, "softmax"),
     )
     return DualEncoder("candidate", parts, placement=Placement(torch.device("cpu"), torch.float32))
 
 
-def test_well_formed_towers_pass_the_probe():
-    assert encoder().embed_images([Image.new("RGB", (2, 2))]).tolist() == [[1.0, 0.0]]
+def test_well_formed_towers_pass_the_probe(embedded):
+    assert embedded(encoder(), [Image.new("RGB", (2, 2))]).tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])

@@ -10,7 +10,7 @@ import pytest
 from natadv.errors import ConfigError, ModelError
 from natadv.models import loading
 from natadv.models.checkpoint import content_files
-from natadv.models.zoo import resolve
+from natadv.models.resolve import resolve
 
 
 def spec_of(folder):
@@ -103,7 +103,7 @@ def test_checkpoint_that_was_damaged_after_it_was_named_is_refused(tiny, copied)
         loading.load(spec, device="cpu", dtype="float32", threads=1)
 
 
-def test_threads_bound_this_process(tiny):
+def test_threads_bound_this_process(tiny, embedded):
     import torch
 
     loading.load(spec_of(tiny), device="cpu", dtype="float32", threads=1)
@@ -115,12 +115,12 @@ EMBED = """
 import hashlib, sys
 from pathlib import Path
 from PIL import Image
-from natadv.models import loading, zoo
+from natadv.models import loading, resolve
 
 for name in sys.argv[1:]:
-    (spec,) = zoo.resolve(name, root=Path(name).parent)
+    (spec,) = resolve.resolve(name, root=Path(name).parent)
     model = loading.load(spec, device="cpu", dtype="float32", threads=1)
-    rows = model.embed_images([Image.linear_gradient("L").convert("RGB")] * 3)
+    rows = model.embed_images(model.prepare([Image.linear_gradient("L").convert("RGB")] * 3))
     text = model.embed_texts(["a photo of a hen", "a cow"])
     print(hashlib.sha256(rows.tobytes() + text.tobytes()).hexdigest())
 """

@@ -66,15 +66,17 @@ def test_config_of_a_deeper_model_is_refused(folder, edited, load_folder):
         load_folder(folder)
 
 
-def test_positions_that_old_checkpoints_store_are_no_fault(folder, load_folder, tiny, photographs):
+def test_positions_that_old_checkpoints_store_are_no_fault(
+    folder, load_folder, tiny, photographs, embedded
+):
     positions = {
         "text_model.embeddings.position_ids": np.arange(24)[None],
         "vision_model.embeddings.position_ids": np.arange(17)[None],
     }
     change_weights(folder, lambda t: t.update(positions))
 
-    found = load_folder(folder).embed_images(photographs)
-    assert found == pytest.approx(load_folder(tiny).embed_images(photographs), abs=1e-6)
+    found = embedded(load_folder(folder), photographs)
+    assert found == pytest.approx(embedded(load_folder(tiny), photographs), abs=1e-6)
 
 
 def test_damaged_weights_are_refused_by_name(folder, load_folder):
@@ -99,7 +101,7 @@ def test_damaged_scale_is_refused(folder, load_folder):
 
 def test_scale_is_not_rounded_by_a_narrow_dtype(tiny):
     from natadv.models.loading import load
-    from natadv.models.zoo import resolve
+    from natadv.models.resolve import resolve
 
     (spec,) = resolve(str(tiny), root=tiny.parent)
     wide = load(spec, device="cpu", dtype="float32", threads=1)
@@ -119,22 +121,22 @@ def test_preprocessing_for_another_size_is_refused(folder, edited, load_folder):
 
 
 def test_preprocessing_is_the_pil_backend_whatever_the_file_says(
-    folder, edited, load_folder, tiny, photographs
+    folder, edited, load_folder, tiny, photographs, embedded
 ):
     kind = json.loads((folder / "preprocessor_config.json").read_text())["image_processor_type"]
     edited(folder / "preprocessor_config.json", {"image_processor_type": f"{kind}Fast"})
 
-    found = load_folder(folder).embed_images(photographs)
-    assert found.tobytes() == load_folder(tiny).embed_images(photographs).tobytes()
+    found = embedded(load_folder(folder), photographs)
+    assert found.tobytes() == embedded(load_folder(tiny), photographs).tobytes()
 
 
 def test_preprocessing_type_of_an_old_checkpoint_is_understood(
-    folder, edited, load_folder, tiny, photographs
+    folder, edited, load_folder, tiny, photographs, embedded
 ):
     edited(folder / "preprocessor_config.json", {"image_processor_type": None})
 
-    found = load_folder(folder).embed_images(photographs)
-    assert found.tobytes() == load_folder(tiny).embed_images(photographs).tobytes()
+    found = embedded(load_folder(folder), photographs)
+    assert found.tobytes() == embedded(load_folder(tiny), photographs).tobytes()
 
 
 def test_tokenizer_with_ids_that_the_tower_lacks_is_refused(folder, load_folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from natadv.errors import ModelError
+from natadv.models import loading
+from natadv.models.resolve import resolve
 from natadv.tasks import classification
 
 PROMPTS = ["a photo of a cat.", "a photo of a dog.", "a photo of a hen, or a cow"]
@@ -30,19 +33,19 @@ def reference(tiny_clip, photographs):
         return model(**pixels, **tokens)
 
 
-def test_embeddings_are_those_of_transformers(tiny_clip, load_folder, photographs, reference):
+def test_embeddings_are_those_of_transformers(
+    tiny_clip, load_folder, photographs, reference, embedded
+):
     model = load_folder(tiny_clip)
 
-    assert model.embed_images(photographs) == pytest.approx(
-        reference.image_embeds.numpy(), abs=1e-6
-    )
+    assert embedded(model, photographs) == pytest.approx(reference.image_embeds.numpy(), abs=1e-6)
     assert model.embed_texts(PROMPTS) == pytest.approx(reference.text_embeds.numpy(), abs=1e-6)
 
 
-def test_scores_are_those_of_transformers(tiny_clip, load_folder, photographs, reference):
+def test_scores_are_those_of_transformers(tiny_clip, load_folder, photographs, reference, embedded):
     model = load_folder(tiny_clip)
     weights = classification.class_weights(model.embed_texts(PROMPTS), classes=3, templates=1)
-    images = model.embed_images(photographs)
+    images = embedded(model, photographs)
     found = classification.logits(images, weights=weights, scoring=model.scoring)
     expected = reference.logits_per_image
 
@@ -75,7 +78,9 @@ def test_long_text_still_ends_in_the_token_that_is_pooled(tiny_clip, load_folder
     assert np.abs(rows[1] - rows[2]).max() < 2e-6
 
 
-def test_files_of_an_old_checkpoint_mean_the_same(tiny_clip, copied, load_folder, photographs):
+def test_files_of_an_old_checkpoint_mean_the_same(
+    tiny_clip, copied, load_folder, photographs, embedded
+):
     folder = copied(tiny_clip)
     split = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "vocab.json").write_text(json.dumps(split["vocab"]))
@@ -88,7 +93,7 @@ def test_files_of_an_old_checkpoint_mean_the_same(tiny_clip, copied, load_folder
 
     ours, theirs = load_folder(tiny_clip), load_folder(folder)
     assert theirs.embed_texts(PROMPTS).tobytes() == ours.embed_texts(PROMPTS).tobytes()
-    assert theirs.embed_images(photographs).tobytes() == ours.embed_images(photographs).tobytes()
+    assert embedded(theirs, photographs).tobytes() == embedded(ours, photographs).tobytes()
 
 
 def set_end_of_text(folder, edited, value):
@@ -113,3 +118,34 @@ def test_legacy_end_of_text_pools_the_highest_id(tiny_clip, copied, edited, load
 
     found = load_folder(folder).embed_texts(PROMPTS)
     assert found.tobytes() == load_folder(tiny_clip).embed_texts(PROMPTS).tobytes()
+
+
+def loaded_as_trained_with(activation, folder):
+    (spec,) = resolve(str(folder), root=folder.parent)
+    spec = dataclasses.replace(spec, activation=activation)
+    return loading.load(spec, device="cpu", dtype="float32", threads=1)
+
+
+@pytest.mark.parametrize("tower", ["vision", "text"])
+def test_gelu_instead_of_quick_gelu_is_caught(
+    tiny_clip, copied, edited, load_folder, photographs, embedded, tower
+):
+    folder = copied(tiny_clip)
+    section = json.loads((folder / "config.json").read_text())[f"{tower}_config"]
+    edited(folder / "config.json", {f"{tower}_config": section | {"hidden_act": "gelu"}})
+    word = {"vision": "picture", "text": "text"}[tower]
+
+    with pytest.raises(
+        ModelError,
+        match=f"copy: its {word} tower computes 'gelu', but .* 'quick_gelu' .*hidden_act",
+    ):
+        loaded_as_trained_with("quick_gelu", folder)
+    # Nothing else would tell: it loads, and embeds otherwise.
+    ours, theirs = load_folder(tiny_clip), load_folder(folder)
+    images = np.abs(embedded(ours, photographs) - embedded(theirs, photographs)).max()
+    texts = np.abs(ours.embed_texts(PROMPTS) - theirs.embed_texts(PROMPTS)).max()
+    assert (images > 0.001, texts > 0.001) == (tower == "vision", tower == "text")
+
+
+def test_activation_of_the_training_is_accepted(tiny_clip):
+    loaded_as_trained_with("quick_gelu", tiny_clip)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,19 +48,21 @@ def padded_to_longest(transformers_siglip, texts):
     return torch.nn.functional.normalize(rows, dim=-1).numpy()
 
 
-def test_embeddings_are_those_of_transformers(tiny_siglip, load_folder, photographs, reference):
+def test_embeddings_are_those_of_transformers(
+    tiny_siglip, load_folder, photographs, reference, embedded
+):
     model = load_folder(tiny_siglip)
 
-    assert model.embed_images(photographs) == pytest.approx(
-        reference.image_embeds.numpy(), abs=1e-6
-    )
+    assert embedded(model, photographs) == pytest.approx(reference.image_embeds.numpy(), abs=1e-6)
     assert model.embed_texts(PROMPTS) == pytest.approx(reference.text_embeds.numpy(), abs=1e-6)
 
 
-def test_scores_are_those_of_transformers(tiny_siglip, load_folder, photographs, reference):
+def test_scores_are_those_of_transformers(
+    tiny_siglip, load_folder, photographs, reference, embedded
+):
     model = load_folder(tiny_siglip)
     weights = classification.class_weights(model.embed_texts(PROMPTS), classes=3, templates=1)
-    images = model.embed_images(photographs)
+    images = embedded(model, photographs)
     found = classification.logits(images, weights=weights, scoring=model.scoring)
     expected = reference.logits_per_image
 
@@ -87,6 +90,23 @@ def test_prompt_is_canonicalised(tiny_siglip, load_folder, transformers_siglip, 
     assert np.abs(raw - plain).max() > 0.01
 
 
+def test_paper_gave_the_prompt_as_it_stood(tiny_siglip, load_folder, transformers_siglip):
+    model, tokenizer = transformers_siglip
+    loud = ["A Photo of a CAT"]
+    ids = tokenizer(loud, padding="max_length", max_length=CONTEXT, return_tensors="pt")
+    with torch.inference_mode():
+        rows = model.get_text_features(input_ids=ids["input_ids"]).pooler_output
+    expected = torch.nn.functional.normalize(rows, dim=-1).numpy()
+
+    as_trained, as_in_paper = (
+        load_folder(Path(f"{tiny_siglip}{suffix}")) for suffix in ("", "@paper")
+    )
+    assert as_in_paper.embed_texts(loud) == pytest.approx(expected, abs=1e-6)
+    assert np.abs(as_trained.embed_texts(loud) - expected).max() > 0.01
+    # A prompt that needs no change is the same to both.
+    assert as_in_paper.embed_texts(PROMPTS).tobytes() == as_trained.embed_texts(PROMPTS).tobytes()
+
+
 def test_lost_padding_would_change_the_embedding(tiny_siglip, load_folder, transformers_siglip):
     found = load_folder(tiny_siglip).embed_texts(PROMPTS[:1])
 
@@ -107,12 +127,12 @@ def test_tokenizer_that_pads_on_the_left_is_overruled(tiny_siglip, copied, edite
     assert found.tobytes() == load_folder(tiny_siglip).embed_texts(PROMPTS).tobytes()
 
 
-def test_picture_is_squashed_not_cropped(tiny_siglip, load_folder, photographs):
+def test_picture_is_squashed_not_cropped(tiny_siglip, load_folder, photographs, embedded):
     model = load_folder(tiny_siglip)
     wide = photographs[3]
 
-    squashed = model.embed_images([wide.resize((32, 32), resample=2)])
-    assert model.embed_images([wide]) == pytest.approx(squashed, abs=1e-6)
+    squashed = embedded(model, [wide.resize((32, 32), resample=2)])
+    assert embedded(model, [wide]) == pytest.approx(squashed, abs=1e-6)
 
 
 def test_context_is_that_of_the_config(tiny_siglip):

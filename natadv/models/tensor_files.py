@@ -1,0 +1,141 @@
+"""What tensors a file of weights holds: told without torch, and without running what is in it."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, final
+
+from natadv.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+Shape = tuple[int, ...]
+
+LISTED = 3
+"""Names that an error message gives before it only counts."""
+
+
+def shapes(path: Path) -> dict[str, Shape]:
+    """Shape by name, of a safetensors file or of a state dict that torch.save wrote.
+
+    Raises:
+        ModelError: It is not whole, holds more than tensors, or asks to run code.
+    """
+    return _of_safetensors(path) if path.suffix == ".safetensors" else _of_pickle(path)
+
+
+def load(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors by name, on the host. Raises ModelError as `shapes` does."""
+    import torch
+    from safetensors.torch import load_file
+
+    shapes(path)
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise _damaged(path, error) from error
+
+
+def misfit(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
+    """In what the tensors found are not those expected; empty if they are the same."""
+    reshaped = (n for n in expected.keys() & found.keys() if expected[n] != found[n])
+    faults = {
+        "missing": expected.keys() - found.keys(),
+        "not known to this architecture": found.keys() - expected.keys(),
+        "of another shape": reshaped,
+    }
+    told = ((listed(names), word) for word, names in faults.items())
+    return "; ".join(f"{names} {word}" for names, word in told if names)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few, and how many more there are."""
+    known = sorted(names)
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return ", ".join(known[:LISTED]) + more
+
+
+def _of_safetensors(path: Path) -> dict[str, Shape]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+
+
+def _of_pickle(path: Path) -> dict[str, Shape]:
+    found = _read(path)
+    if not isinstance(found, dict) or not found:
+        raise ModelError(
+            f"{path}: expected a state dict (tensors by name), got {type(found).__name__}; "
+            "save the model's state_dict()"
+        )
+    others = [str(name) for name, value in found.items() if not isinstance(value, _Tensor)]
+    if others:
+        raise ModelError(
+            f"{path}: expected tensors by name, but {listed(others)} "
+            f"{'is none' if len(others) == 1 else 'are none'}; save the model's state_dict() alone"
+        )
+    return {str(name): value.shape for name, value in found.items()}
+
+
+def _read(path: Path) -> Any:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(name) as file:
+                return _Shapes(file, path).load()
+    except ModelError:
+        raise
+    # A border: what is read may be anything, and a damaged pickle raises anything.
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+class _Tensor(NamedTuple):
+    shape: Shape
+
+
+@final
+class _Shapes(pickle.Unpickler):
+    """Reads a pickle with stand-ins that only note shapes; any other name in it ends that."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        super().__init__(file)
+        self._path = path
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda _storage, _offset, size, *_: _Tensor(tuple(map(int, size)))
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda tensor, *_: tensor
+        if module == "torch" and name.endswith("Storage"):
+            return name
+        raise ModelError(
+            f"{self._path}: a pickle that asks for {module}.{name}, which tensors do not need and "
+            "which could run code, so it was not opened further; get the weights as safetensors, "
+            "or where you trust the file, save the model's state_dict() alone"
+        )
+
+    def persistent_load(self, _pid: Any, /) -> None:
+        """The bytes of a tensor, which its shape does not need."""
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    size = path.stat().st_size if path.is_file() else 0
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return ModelError(
+        f"{path}: expected a whole safetensors file, or one of torch.save (1.6 or later), got "
+        f"{size} bytes that do not open ({reason}); download or copy it again"
+    )

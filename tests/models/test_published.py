@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from natadv.errors import ModelError
+from natadv.models import published
+from natadv.models.published import published_for, read_published
+from natadv.models.zoo import ZOO
+
+ROWS = read_published(Path(published.__file__).with_name("published.tsv"))
+HEAD = "model\tdataset\tmetric\tvalue\tprotocol\tsource\n"
+
+
+def value(model, dataset, protocol):
+    (row,) = (r for r in published_for(model) if (r.dataset, r.protocol) == (dataset, protocol))
+    return row.value
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.model}-{row.dataset}-{row.protocol}")
+def test_a_number_is_of_a_model_of_the_zoo(row):
+    assert row.model in ZOO
+    assert 0 <= row.value <= 1
+    assert row.dataset
+    assert row.source
+    assert row.metric == ("vqa_accuracy" if "vqa" in ZOO[row.model].tasks else "top1")
+
+
+def test_no_number_is_given_twice():
+    keys = Counter((row.model, row.dataset, row.metric, row.protocol) for row in ROWS)
+
+    assert [key for key, count in keys.items() if count > 1] == []
+
+
+def test_the_appendix_is_there_whole_but_for_its_suspect_cell():
+    rows = [row for row in ROWS if row.source == "Appendix Table 1"]
+
+    assert len(rows) == 19 * 5 - 1
+    assert {row.protocol for row in rows} == {"paper"}
+    assert ("clip-vit-b32", "imagenet-a") not in {(row.model, row.dataset) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "protocol", "expected"),
+    [
+        ("clip-vit-b32", "imagenet", "paper", 0.593),
+        ("clip-vit-b32", "imagenet-a", "as-trained", 0.3155),
+        ("clip-vit-l14", "imagenet", "as-trained", 0.7554),
+        ("clip-rn50", "rta-100", "paper", 0.271),
+        ("fare2-l14", "imagenet-a", "paper", 0.342),
+        ("tecoa2-l14", "imagenet-typo", "paper", 0.682),
+        ("siglip2-l16-512", "langadv", "paper", 0.61),
+        ("siglip2-b16-224", "imagenet", "as-trained", 0.782),
+        ("siglip2-so400m-16-512", "imagenet", "as-trained", 0.843),
+        ("blip2-flan-t5-xxl", "vqa-v2", "as-trained", 0.652),
+    ],
+)
+def test_numbers_are_as_in_their_sources(model, dataset, protocol, expected):
+    assert value(model, dataset, protocol) == pytest.approx(expected, abs=1e-12)
+
+
+def test_fine_tuned_numbers_are_not_given_to_pretrained_models():
+    assert published_for("paligemma2-3b-pt-448") == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("a\tb\ttop1\t59.3\tpaper\tx", "expected a fraction from 0 to 1, got 59.3"),
+        ("a\tb\ttop1\tnan\tpaper\tx", "expected a fraction from 0 to 1, got nan"),
+        ("a\tb\ttop1\t-\tpaper\tx", "expected a number, got '-'"),
+        ("a\tb\ttop1", "expected a number, got None"),
+        ("a\tb\ttop1\t0.5\tofficial\tx", "expected as-trained or paper as protocol"),
+    ],
+)
+def test_a_row_that_is_wrong_is_told_with_its_line(tmp_path, row, told):
+    table = tmp_path / "numbers.tsv"
+    table.write_text(f"{HEAD}a\tb\ttop1\t0.5\tpaper\tx\n{row}\n")
+
+    with pytest.raises(ModelError, match=rf"numbers\.tsv:3: {told}"):
+        read_published(table)
