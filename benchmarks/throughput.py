@@ -1,66 +1,149 @@
-"""Images per second of the engine, end to end from packed files, against the forward pass alone.
+"""Images per second of the engine, end to end from JPEG files, against the forward pass alone.
 
-    python benchmarks/throughput.py [--model mini-clip] [--dataset mini] [--repeats 5]
+    python benchmarks/throughput.py [--shape ViT-B-32] [--images 256] [--photos FOLDER] [--peer]
 
-Each repeat measures all ways once, in turn, so that whatever else the machine does meets all of
-them; the table shows medians, and ratios to the forward pass on tensors that are already in memory.
+The model is open_clip's architecture of that name with random weights, which takes as long as a
+trained one. Each repeat measures all ways once, in turn, so that whatever else the machine does
+meets all of them; the table shows medians, and ratios to the forward pass on tensors that are in
+memory already. `--peer` adds CLIP_benchmark on the same weights and files (pip install
+scikit-learn; pip install --no-deps clip-benchmark).
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import open_clip
 import torch
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
+from open_clip.transform import PreprocessCfg
+from PIL import Image
+from safetensors.torch import save_file
 
+from natadv.data.card import CardDraft
 from natadv.data.reader import decode_image, read_samples
-from natadv.engine.datasets import Dataset, load_datasets
+from natadv.data.writer import write_dataset
+from natadv.engine.datasets import Dataset
 from natadv.engine.embeddings import EmbeddingCache
 from natadv.engine.evaluate import Bench, compute
 from natadv.engine.plan import dataset_units
 from natadv.engine.units import Numerics, Unit, installed_packages
 from natadv.models.loading import fingerprint, load
-from natadv.models.zoo import resolve
-from natadv.types import Case, ZeroShotClassifier
+from natadv.models.resolve import resolve
+from natadv.rng import rng_for
+from natadv.types import Case, Sample, ZeroShotClassifier
 
-ROOT = Path(__file__).resolve().parent.parent
+CLASSES = ("cat", "dog", "cow", "hen", "horse", "sheep", "spider", "squirrel", "elephant", "moth")
+TEMPLATE = "a photo of a {}."
 BATCH = 64
+PHOTO = (500, 375)
+"""The usual size of a photograph of ImageNet."""
+
+Way = Callable[[], None]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="mini-clip")
-    parser.add_argument("--dataset", default="mini")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--shape", default="ViT-B-32", help="architecture of open_clip")
+    parser.add_argument("--images", type=int, default=256, metavar="N")
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="JPEG files to repeat")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N")
+    parser.add_argument("--peer", action="store_true", help="measure CLIP_benchmark too")
     options = parser.parse_args()
-    dataset = load_datasets(ROOT)[options.dataset]
-    (spec,) = resolve(options.model, root=ROOT)
-    model = load(spec, device="cpu", dtype="float32", threads=1)
-    units = units_of(dataset, options.model, fingerprint(spec))
-    raw, pixels = AutoModel.from_pretrained(spec.folder).eval(), preloaded(dataset, spec.folder)
+    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        warm = Bench(model, EmbeddingCache(Path(folder), "warm"), BATCH)
-        run_units(units, dataset, warm)
-        ways: dict[str, Callable[[], None]] = {
-            "forward pass on preloaded tensors": lambda: forward(raw, pixels),
-            "decoding alone": lambda: decode(dataset),
-            "engine, cold": lambda: cold(units, dataset, model),
-            "engine, embeddings cached": lambda: run_units(units, dataset, warm),
-        }
+        root = Path(folder)
+        files = list(jpegs(options.images, options.photos))
+        checkpoint = save_model(options.shape, root / "checkpoint")
+        dataset = save_dataset(files, root / "jpegs")
+        ways = engine_ways(checkpoint, dataset, root)
+        if options.peer:
+            ways |= peer_ways(options.shape, checkpoint, files)
         times = measure(ways, options.repeats)
-    report(times, rows=dataset.card.rows, model=options.model, repeats=options.repeats)
+    report(times, images=options.images, shape=options.shape, repeats=options.repeats)
 
 
-def units_of(dataset: Dataset, model: str, weights: str) -> tuple[Unit, ...]:
+def jpegs(count: int, photos: Path | None) -> Iterator[bytes]:
+    """Encoded pictures: photographs over and over, or coloured clouds of their size."""
+    found = sorted(photos.rglob("*.jp*g")) if photos else []
+    for number in range(count):
+        if found:
+            yield found[number % len(found)].read_bytes()
+            continue
+        grid = rng_for("throughput", number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(grid).resize(PHOTO, Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+        yield out.getvalue()
+
+
+def save_model(shape: str, folder: Path) -> Path:
+    """A checkpoint of open_clip with random weights."""
+    folder.mkdir()
+    model = open_clip.create_model(shape)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    preprocessing = {
+        key: value
+        for key, value in asdict(PreprocessCfg()).items()
+        if key in ("mean", "std", "interpolation", "resize_mode")
+    }
+    config = {"model_cfg": open_clip.get_model_config(shape), "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def save_dataset(files: Sequence[bytes], folder: Path) -> Dataset:
+    draft = CardDraft(
+        name="jpegs",
+        tasks=("classification",),
+        scenario="clean",
+        classes=CLASSES,
+        templates=(TEMPLATE,),
+        licence="none",
+        source="benchmarks/throughput.py",
+        description="Pictures to be timed with.",
+    )
+    # A comment after the end makes each file another picture, which no cache has seen.
+    samples = (
+        Sample(id=f"{i}", group=f"{i}", image=data + i.to_bytes(4, "big"), label=i % len(CLASSES))
+        for i, data in enumerate(files)
+    )
+    return Dataset("jpegs", folder, write_dataset(folder, draft, samples))
+
+
+def engine_ways(checkpoint: Path, dataset: Dataset, root: Path) -> dict[str, Way]:
+    (spec,) = resolve(str(checkpoint), root=root)
+    model = load(spec, device="cpu", dtype="float32", threads=1)
+    assert isinstance(model, ZeroShotClassifier)
+    units = units_of(dataset, fingerprint(spec))
+    images = [decode_image(s.image, where=s.id) for s in samples_of(dataset)]
+    batches = [model.prepare(images[a : a + BATCH]) for a in range(0, len(images), BATCH)]
+    warm = Bench(model, EmbeddingCache(root, "warm"), BATCH)
+    run_units(units, dataset, warm)
+    return {
+        "forward pass on preloaded tensors": lambda: forward(model, batches),
+        "decoding and preprocessing alone": lambda: preprocess(model, dataset),
+        "engine, cold": lambda: cold(units, dataset, model),
+        "engine, embeddings cached": lambda: run_units(units, dataset, warm),
+    }
+
+
+def units_of(dataset: Dataset, weights: str) -> tuple[Unit, ...]:
     card = dataset.card
     return dataset_units(
-        Case("classification", card.scenario, dataset.name, model),
+        Case("classification", card.scenario, dataset.name, "random"),
         dataset,
         variant="attack",
         weights=weights,
@@ -69,24 +152,19 @@ def units_of(dataset: Dataset, model: str, weights: str) -> tuple[Unit, ...]:
     )
 
 
-def preloaded(dataset: Dataset, folder: Path) -> list[torch.Tensor]:
-    """Every picture, decoded and preprocessed, in batches."""
-    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-    samples = read_samples(dataset.folder, dataset.card, start=0, stop=dataset.card.rows)
-    images = [decode_image(s.image, where=s.id) for s in samples]
-    batches = [images[a : a + BATCH] for a in range(0, len(images), BATCH)]
-    return [processor(images=batch, return_tensors="pt")["pixel_values"] for batch in batches]
+def samples_of(dataset: Dataset) -> list[Sample]:
+    return list(read_samples(dataset.folder, dataset.card, start=0, stop=dataset.card.rows))
 
 
-@torch.inference_mode()
-def forward(raw: PreTrainedModel, pixels: list[torch.Tensor]) -> None:
-    for batch in pixels:
-        raw.get_image_features(pixel_values=batch)
+def forward(model: ZeroShotClassifier, batches: Sequence[Any]) -> None:
+    for batch in batches:
+        model.embed_images(batch)
 
 
-def decode(dataset: Dataset) -> None:
-    for sample in read_samples(dataset.folder, dataset.card, start=0, stop=dataset.card.rows):
-        decode_image(sample.image, where=sample.id)
+def preprocess(model: ZeroShotClassifier, dataset: Dataset) -> None:
+    images = [decode_image(s.image, where=s.id) for s in samples_of(dataset)]
+    for a in range(0, len(images), BATCH):
+        model.prepare(images[a : a + BATCH])
 
 
 def cold(units: Sequence[Unit], dataset: Dataset, model: ZeroShotClassifier) -> None:
@@ -100,7 +178,45 @@ def run_units(units: Sequence[Unit], dataset: Dataset, bench: Bench) -> None:
         compute(unit, dataset, clean=None, bench=bench)
 
 
-def measure(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """As CLIP_benchmark reads an image folder: file, transform, label."""
+
+    def __init__(self, files: Sequence[bytes], transform: Callable[[Any], torch.Tensor]) -> None:
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image = Image.open(io.BytesIO(self.files[index])).convert("RGB")
+        return self.transform(image), index % len(CLASSES)
+
+
+def peer_ways(shape: str, checkpoint: Path, files: Sequence[bytes]) -> dict[str, Way]:
+    from clip_benchmark.metrics import zeroshot_classification as peer
+
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{checkpoint}")
+    tokenizer = open_clip.get_tokenizer(shape)
+
+    def evaluate(workers: int) -> None:
+        loader = torch.utils.data.DataLoader(
+            JpegFiles(files, transform), batch_size=BATCH, num_workers=workers
+        )
+        # Its evaluate() in two steps: the scores that it adds fail under NumPy 2.4.
+        classifier = peer.zero_shot_classifier(
+            model, tokenizer, list(CLASSES), [TEMPLATE.replace("{}", "{c}")], "cpu", amp=False
+        )
+        peer.run_classification(model, classifier, loader, "cpu", amp=False)
+
+    model.eval()
+    return {
+        "CLIP_benchmark, no worker": lambda: evaluate(0),
+        "CLIP_benchmark, one worker": lambda: evaluate(1),
+    }
+
+
+def measure(ways: dict[str, Way], repeats: int) -> dict[str, float]:
+    """Median seconds by way."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
@@ -110,14 +226,12 @@ def measure(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, floa
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
-def report(times: dict[str, float], *, rows: int, model: str, repeats: int) -> None:
+def report(times: dict[str, float], *, images: int, shape: str, repeats: int) -> None:
     base = next(iter(times.values()))
     versions = f"torch {torch.__version__}, python {platform.python_version()}"
-    print(
-        f"{model}, {rows} pictures, {repeats} repeats, 1 thread, {platform.machine()}, {versions}"
-    )
+    print(f"{shape}, {images} JPEGs, {repeats} repeats, 1 thread, {platform.machine()}, {versions}")
     for name, seconds in times.items():
-        print(f"{name:36} {rows / seconds:9.0f} images/s   x {base / seconds:.2f}")
+        print(f"{name:36} {images / seconds:9.1f} images/s   x {base / seconds:.2f}")
 
 
 if __name__ == "__main__":

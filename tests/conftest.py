@@ -49,6 +49,9 @@ class Eyes:
         self.spec = spec
         self.blind = float((spec.folder / "blind").read_text())
 
+    def prepare(self, images):
+        return images
+
     def embed_images(self, images):
         log(kind="encode", images=len(images), model=self.spec.name)
         rows = np.array([np.asarray(i, np.float32).mean(axis=(0, 1)) for i in images])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from natadv.data.reader import read_by_id, read_samples
+from natadv.engine.ahead import ahead
 from natadv.engine.datasets import Dataset
 from natadv.engine.embeddings import EmbeddingCache, key_of
 from natadv.engine.pictures import Picture, pictures
@@ -17,10 +18,14 @@ from natadv.engine.tables import columns
 from natadv.engine.units import Unit
 from natadv.errors import DataError
 from natadv.tasks import classification
-from natadv.types import FloatArray, Outcomes, Sample, ZeroShotClassifier
+from natadv.types import FloatArray, Outcomes, Prepared, Sample, ZeroShotClassifier
 
-TEXT_BATCH = 64
-"""Texts go to the model in batches of one size, for the same reason as pictures do."""
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEXT_BATCH = 16
+"""Texts go to the model in batches of one size, for the same reason as pictures do. Small, as the
+last batch is filled up: ten class names should not cost sixty-four."""
 
 
 @dataclass(slots=True)
@@ -57,6 +62,7 @@ def compute(unit: Unit, dataset: Dataset, *, clean: Dataset | None, bench: Bench
         "errors": errors,
         "images": len(samples),
         "encoded": bench.encoded - encoded,
+        "batch_size": bench.batch_size,
         "wall_s": time.perf_counter() - began,
     }
 
@@ -86,28 +92,40 @@ def _encode(
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
     fresh: dict[str, FloatArray] = {}
     broken: dict[str, str] = {}
-    keys, images = [], []
-    for key, picture in missing.items():
-        try:
-            images.append(picture.open())
-        except DataError as error:
-            broken[key] = str(error)
-            continue
-        keys.append(key)
-        if len(images) == bench.batch_size:
-            fresh |= _encode_batch(keys, images, bench)
-            keys, images = [], []
-    if images:
-        fresh |= _encode_batch(keys, images, bench)
+    # Decoding and preprocessing overlap with the forward pass of the batch before.
+    for batch in ahead(_batches(missing, broken, bench)):
+        rows = bench.model.embed_images(batch.prepared)[: len(batch.keys)]
+        bench.encoded += len(batch.keys)
+        fresh |= dict(zip(batch.keys, rows, strict=True))
     return fresh, broken
 
 
-def _encode_batch(keys: list[str], images: list[Any], bench: Bench) -> dict[str, FloatArray]:
+class _Batch(NamedTuple):
+    keys: tuple[str, ...]
+    prepared: Prepared
+
+
+def _batches(missing: dict[str, Picture], broken: dict[str, str], bench: Bench) -> Iterator[_Batch]:
+    """Preprocessed batches; a picture that cannot be decoded goes into `broken`."""
+    images: dict[str, Image] = {}
+    for key, picture in missing.items():
+        try:
+            images[key] = picture.open()
+        except DataError as error:
+            broken[key] = str(error)
+            continue
+        if len(images) == bench.batch_size:
+            yield _batch(images, bench)
+            images = {}
+    if images:
+        yield _batch(images, bench)
+
+
+def _batch(images: dict[str, Image], bench: Bench) -> _Batch:
+    found = list(images.values())
     # Always a full batch: another number of rows may choose another kernel, hence other last bits.
-    padding = [images[-1]] * (bench.batch_size - len(images))
-    rows = bench.model.embed_images([*images, *padding])[: len(images)]
-    bench.encoded += len(images)
-    return dict(zip(keys, rows, strict=True))
+    padding = [found[-1]] * (bench.batch_size - len(found))
+    return _Batch(tuple(images), bench.model.prepare([*found, *padding]))
 
 
 def embed_texts(texts: Sequence[str], bench: Bench) -> FloatArray:

@@ -10,7 +10,7 @@ from typing import cast
 from natadv.engine.datasets import Dataset, load_datasets
 from natadv.errors import ConfigError, unknown_name
 from natadv.gate.rules import Thresholds, Tier
-from natadv.models.zoo import resolve_all
+from natadv.models.resolve import resolve_all
 from natadv.types import SCENARIOS, TASKS, Case, ModelSpec, Scenario, Task
 
 

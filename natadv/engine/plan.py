@@ -51,10 +51,12 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
         return CaseUnits(problem=_missing(case.dataset))
     if problem := _misnamed(case, dataset):
         return CaseUnits(problem=problem)
+    spec = grid.specs[case.model]
     try:
-        weights = fingerprint(grid.specs[case.model])
+        weights = fingerprint(spec)
     except NatadvError as error:
         return CaseUnits(problem=str(error))
+    numerics = numerics.of(spec)
 
     def of(found: Dataset, variant: Variant) -> tuple[Unit, ...]:
         rows = grid.rows(found.name)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
-from natadv.types import Task, Variant
+from natadv.types import ModelSpec, Task, Variant
 
-UNIT_VERSION = "1"
+UNIT_VERSION = "2"
 """Raised by hand whenever the code that turns a unit into rows changes its result: reading,
 decoding, drawing, embedding. How embeddings are scored has the task's protocol for that."""
 
 SHARD_ROWS = 256
 """Rows of a unit. Fixed: a size that followed the number of workers would change the keys."""
+
+AUTO = "auto"
 
 NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy")
 
@@ -31,6 +33,12 @@ class Numerics:
     threads: int
     """Threads of one kernel on the CPU. More workers must not mean other sums."""
     packages: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, spec: ModelSpec) -> Numerics:
+        """With `auto` settled: on a GPU what the model's row of the zoo says, else float32."""
+        if self.dtype != AUTO:
+            return self
+        return replace(self, dtype=spec.gpu_dtype if self.device == "cuda" else "float32")
 
 
 def installed_packages() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from natadv.engine.datasets import Dataset
@@ -12,10 +13,12 @@ from natadv.engine.devices import CUDA, lease_slot, visible_gpus
 from natadv.engine.embeddings import EmbeddingCache, space
 from natadv.engine.evaluate import Bench, compute
 from natadv.engine.fill import POLL_S, Fill
+from natadv.engine.memory import fitted_batch, free_memory, is_out_of_memory, record_batch
+from natadv.engine.run import Run
 from natadv.engine.store import Store
-from natadv.engine.units import Numerics, Unit
-from natadv.errors import StoreError
-from natadv.types import ModelSpec
+from natadv.engine.units import Unit
+from natadv.errors import ModelError, StoreError
+from natadv.types import ModelSpec, ZeroShotClassifier
 
 
 class Workbench:
@@ -27,37 +30,63 @@ class Workbench:
         datasets: Mapping[str, Dataset],
         specs: Mapping[str, ModelSpec],
         *,
-        numerics: Numerics,
+        run: Run,
     ) -> None:
         self.store = store
         self.datasets = datasets
         self.specs = specs
-        self.numerics = numerics
+        self.run = run
         self._loaded = ""
         self._bench: Bench | None = None
 
     def compute(self, unit: Unit) -> dict[str, Any]:
+        """The unit's result; where memory is short, in smaller batches, and never less of it."""
         dataset = self.datasets[unit.dataset]
         twin_of = dataset.card.twin_of
         clean = self.datasets.get(twin_of) if twin_of else None
-        return compute(unit, dataset, clean=clean, bench=self._bench_for(unit))
+        while True:
+            bench = self._bench_for(unit)
+            try:
+                return compute(unit, dataset, clean=clean, bench=bench)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+            # Outside of the handler, whose traceback holds on to the tensors.
+            self._halve(unit, bench, reason)
+
+    def _halve(self, unit: Unit, bench: Bench, reason: str) -> None:
+        smaller = bench.batch_size // 2
+        if smaller == 0:
+            raise ModelError(f"{unit.model}: out of memory with a single picture: {reason}")
+        free_memory()
+        record_batch(self.store.root, unit, smaller)
+        self.run.tell("halved", model=unit.model, batch_size=smaller, reason=reason)
+        self._bench = self._of_size(bench.model, unit, smaller)
 
     def _bench_for(self, unit: Unit) -> Bench:
         if self._bench is None or self._loaded != unit.weights:
             from natadv.models.loading import load
 
             self._bench, self._loaded = None, ""  # free the old one first
-            numerics = self.numerics
+            numerics = unit.numerics
             model = load(
                 self.specs[unit.model],
                 device=numerics.device,
                 dtype=numerics.dtype,
                 threads=numerics.threads,
             )
-            cache = EmbeddingCache(self.store.root / "embeddings", space(unit.weights, numerics))
-            self._bench = Bench(model, cache, numerics.batch_size)
+            if not isinstance(model, ZeroShotClassifier):
+                raise ModelError(f"{unit.model} cannot do {unit.task}")
+            self._bench = self._of_size(model, unit, fitted_batch(self.store.root, unit))
             self._loaded = unit.weights
         return self._bench
+
+    def _of_size(self, model: ZeroShotClassifier, unit: Unit, batch_size: int) -> Bench:
+        # Another batch size is another arithmetic: its vectors are kept apart.
+        numerics = replace(unit.numerics, batch_size=batch_size)
+        folder = self.store.root / "embeddings"
+        return Bench(model, EmbeddingCache(folder, space(unit.weights, numerics)), batch_size)
 
 
 def drain_with_slot(fill: Fill, units: Sequence[Unit], *, device: str, slots: int) -> None:

@@ -9,7 +9,7 @@ from itertools import product
 
 from natadv.errors import unknown_name
 from natadv.metrics.significance import Side
-from natadv.types import Case
+from natadv.types import PAPER_SUFFIX, Case
 
 GLOB = frozenset("*?[")
 
@@ -33,7 +33,12 @@ class Rule:
 
     def covers(self, case: Case, lineage: str) -> bool:
         names = {case.model, lineage}
-        return self.in_cell(case) and any(fnmatchcase(n, self._parts[3]) for n in names)
+        return self.in_cell(case) and any(map(self._meets, names))
+
+    def _meets(self, model: str) -> bool:
+        # No glob may hold a model that is fed in one way to the floors of the other.
+        same_feeding = model.endswith(PAPER_SUFFIX) == self._parts[3].endswith(PAPER_SUFFIX)
+        return same_feeding and fnmatchcase(model, self._parts[3])
 
     def in_cell(self, case: Case) -> bool:
         """Whether task, scenario and dataset are covered, whatever the model."""

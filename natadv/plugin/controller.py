@@ -178,6 +178,9 @@ class Controller:
             "units_computed": sum(e["kind"] == "done" for e in events),
             "images_encoded": sum(e.get("encoded", 0) for e in events),
             "workers_lost": sum(e["kind"] == "worker_lost" for e in events),
+            "smaller_batches": {
+                e["model"]: e["batch_size"] for e in events if e["kind"] == "halved"
+            },
         }
 
     def _environment(self, commit: str) -> dict[str, str]:
@@ -229,6 +232,8 @@ class Controller:
         verdict = self.verdict()
         green = verdict in ("pass", "measured")
         facts = self._run_facts()
+        for model, size in facts["smaller_batches"].items():
+            terminal.write_line(f"out of memory: {model} went on with {size} pictures at a time")
         terminal.write_line(
             f"{verdict.upper()}: {self._count()}, "
             f"{facts['units_computed']} units computed; {self._where()}",

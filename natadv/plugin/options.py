@@ -16,8 +16,8 @@ NAMES = ("model", "task", "scenario", "dataset")
 def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("natadv", "robustness gate")
     texts = {
-        "model": "model to judge: a name, a family, a glob or a checkpoint folder "
-        "(default: the tier's models)",
+        "model": "model to judge: a name or family (natadv models), a glob, a hub id, a checkpoint "
+        "folder, or module:factory (default: the tier's models)",
         "task": "only this task",
         "scenario": "only this scenario",
         "dataset": "only this dataset; one that the tier does not hold is added",
@@ -60,9 +60,9 @@ def _add_how(group: pytest.OptionGroup) -> None:
     add(
         "--dtype",
         dest="natadv_dtype",
-        default="float32",
-        choices=("float32", "bfloat16", "float16"),
-        help="arithmetic of the models (float32)",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="arithmetic of the models (auto: float32 on the CPU, on a GPU what the zoo says)",
     )
     add(
         "--batch-size",

@@ -67,7 +67,7 @@ class GateSession:
 
         units = unique_units(self.units(case) for case in self.selected)
         self.run.prepare()
-        bench = Workbench(self.store, self.grid.datasets, self.grid.specs, numerics=self.numerics)
+        bench = Workbench(self.store, self.grid.datasets, self.grid.specs, run=self.run)
         fill = Fill(
             self.store,
             self.run,

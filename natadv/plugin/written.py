@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from natadv import __version__
+from natadv.engine.units import Numerics
 from natadv.evidence import MANIFEST, Evidence, Manifest, clean_case, write_evidence
 from natadv.gate.plan import CaseEvidence
 from natadv.plugin.session import GateSession
@@ -65,12 +66,12 @@ def _manifest(session: GateSession, found: CaseEvidence) -> Manifest:
         protocol=found.protocol,
         twin_of=_twin_of(session, found.case),
         problems=found.problems,
-        facts=numerics_json(session),
+        facts=numerics_json(session.numerics.of(session.grid.specs[found.case.model])),
     )
 
 
-def numerics_json(session: GateSession) -> dict[str, Any]:
-    return {"natadv": __version__, **asdict(session.numerics)}
+def numerics_json(numerics: Numerics) -> dict[str, Any]:
+    return {"natadv": __version__, **asdict(numerics)}
 
 
 def gate_json(
@@ -91,7 +92,7 @@ def gate_json(
         "whole_tier": session.whole_tier,
         "reasons": list(reasons),
         "cases": [_case_json(session, case, rows) for case in sorted(session.selected)],
-        "numerics": numerics_json(session),
+        "numerics": numerics_json(session.numerics),
         "commit": commit,
         "run": run,
     }

@@ -49,6 +49,9 @@ class Eyes:
     batches: list[int] = field(default_factory=list)
     texts: list[list[str]] = field(default_factory=list)
 
+    def prepare(self, images: Sequence[Image.Image]) -> Sequence[Image.Image]:
+        return images
+
     def embed_images(self, images: Sequence[Image.Image]) -> FloatArray:
         self.batches.append(len(images))
         rows = np.array([np.asarray(image, np.float32).mean(axis=(0, 1)) for image in images])

@@ -5,16 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from natadv.engine import workbench
 from natadv.engine.fill import Fill
-from natadv.engine.units import Numerics
 from natadv.engine.workbench import Workbench, drain_with_slot
-from natadv.errors import StoreError
+from natadv.errors import ModelError, StoreError
 from natadv.models import loading
 from natadv.types import ModelSpec
 
-NUMERICS = Numerics("cpu", "float32", batch_size=4, threads=1, packages={"torch": "2"})
 RESULT = {"images": 1, "encoded": 1, "wall_s": 0.1}
 
 
@@ -36,10 +35,10 @@ def loads(eyes, monkeypatch):
 
 
 @pytest.fixture
-def bench(store, plain, typo, loads):
+def bench(store, run, plain, typo, loads):
     datasets = {d.name: d for d in (plain, typo)}
     specs = {name: spec(name) for name in ("mini-clip", "mini-siglip")}
-    return Workbench(store, datasets, specs, numerics=NUMERICS)
+    return Workbench(store, datasets, specs, run=run)
 
 
 def test_a_model_is_loaded_once_for_all_its_units(bench, loads, make_unit):
@@ -83,6 +82,67 @@ def test_controls_find_the_clean_twins_by_the_card(bench, make_unit):
 
     assert result["errors"] == {}
     assert len(result["outcomes"]["id"]) == 10
+
+
+@pytest.fixture
+def short_of_memory(eyes, monkeypatch):
+    """The eyes, which can see so many pictures at a time; as torch tells it."""
+
+    def limit(pictures, error=torch.OutOfMemoryError):
+        embed = eyes.embed_images
+
+        def embed_few(images):
+            if len(images) > pictures:
+                raise error(f"DefaultCPUAllocator: not enough memory for {len(images)}")
+            return embed(images)
+
+        monkeypatch.setattr(eyes, "embed_images", embed_few)
+
+    return limit
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, RuntimeError])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    bench, make_unit, run, short_of_memory, error
+):
+    roomy = bench.compute(make_unit(start=0, stop=10, weights="5" * 64))
+    short_of_memory(1, error)
+    result = bench.compute(make_unit())
+
+    assert result["batch_size"] == 1
+    assert result["outcomes"] == roomy["outcomes"]
+    assert (roomy["batch_size"], result["encoded"]) == (4, 10)
+    assert [e["batch_size"] for e in run.events() if e["kind"] == "halved"] == [2, 1]
+
+
+def test_a_batch_that_fitted_is_remembered(
+    bench, make_unit, store, run, plain, short_of_memory, eyes
+):
+    short_of_memory(2)
+    bench.compute(make_unit(stop=4))
+    eyes.batches.clear()
+    later = Workbench(store, {"plain": plain}, {"mini-clip": spec("mini-clip")}, run=run)
+    later.compute(make_unit(start=4))
+
+    assert eyes.batches == [2, 2, 2]
+    assert len([e for e in run.events() if e["kind"] == "halved"]) == 1
+
+
+def test_a_model_that_cannot_hold_one_picture_is_an_error(bench, make_unit, short_of_memory):
+    short_of_memory(0)
+
+    with pytest.raises(ModelError, match="mini-clip: out of memory with a single picture"):
+        bench.compute(make_unit())
+
+
+def test_any_other_error_is_not_taken_for_a_lack_of_memory(bench, make_unit, eyes, monkeypatch):
+    def broken(images):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(eyes, "embed_images", broken)
+
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        bench.compute(make_unit())
 
 
 def free_slots(store) -> str:

@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -226,6 +227,22 @@ def test_a_bound_holds_only_if_it_is_met(kit):
 )
 def test_a_glob_covers_part_by_part(kit, pattern, covers):
     assert kit.rule(pattern).covers(kit.CLEAN, "mini-clip") is covers
+
+
+@pytest.mark.parametrize(
+    ("pattern", "model", "covers"),
+    [
+        ("classification/*/*/siglip2-*", "siglip2-b16-224@paper", False),
+        ("classification/*/*/*", "siglip2-b16-224@paper", False),
+        ("classification/*/*/*@paper", "siglip2-b16-224@paper", True),
+        ("classification/*/*/siglip2-b16-224@paper", "siglip2-b16-224@paper", True),
+        ("classification/*/*/*@paper", "siglip2-b16-224", False),
+    ],
+)
+def test_floors_of_the_two_ways_of_feeding_never_meet(kit, pattern, model, covers):
+    case = replace(kit.CLEAN, model=model)
+
+    assert kit.rule(pattern).covers(case, model) is covers
 
 
 def test_a_star_does_not_reach_into_the_next_part(kit):
