@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from io import BytesIO
+from dataclasses import replace
 from typing import Any
-
-from PIL import Image
 
 from natadv.data.card import CardDraft
 from natadv.data.writer import write_dataset
@@ -19,11 +17,9 @@ from natadv.mini.sampling import STYLES, draw_scene
 from natadv.mini.scene import Scene, to_json
 from natadv.mini.sprites import Split
 from natadv.mini.vocabulary import EVALUATED
-from natadv.mini.words import attack
+from natadv.mini.words import recipe_of
 from natadv.rng import rng_for
-from natadv.scenarios.typographic.overlay import render as write
-from natadv.scenarios.typographic.overlay import to_json as overlay_json
-from natadv.scenarios.typographic.recipes import choose_decoy
+from natadv.scenarios.typographic.twins import lossless, typographic_twin
 from natadv.types import Sample
 
 NAMES: tuple[str, ...] = tuple(EVALUATED)
@@ -39,14 +35,19 @@ COMMON: dict[str, Any] = {
 def clean_samples() -> Iterator[Sample]:
     """`mini`: balanced over classes; a third shows only what training never saw."""
     for number, scene in enumerate(clean_scenes()):
-        yield Sample(
-            id=f"mini-{number:06d}",
-            group=f"mini-{number:06d}",
-            image=encode(render(scene)),
-            label=number % len(NAMES),
-            part=part_of(number),
-            facts=facts(scene),
-        )
+        yield _sample("mini", number, scene, part_of(number))
+
+
+def _sample(dataset: str, number: int, scene: Scene, part: Split) -> Sample:
+    name = f"{dataset}-{number:06d}"
+    return Sample(
+        id=name,
+        group=name,
+        image=lossless(render(scene)),
+        label=NAMES.index(str(scene.main)),
+        part=part,
+        facts=facts(scene),
+    )
 
 
 def clean_scenes() -> Iterator[Scene]:
@@ -66,22 +67,18 @@ def part_of(number: int) -> Split:
 def typographic_samples() -> Iterator[Sample]:
     """`mini-typo`: the twin of each sample of `mini`, with a wrong word of the ten on it."""
     settings = params("mini-typo")
-    for number, scene in enumerate(clean_scenes()):
+    for number, (sample, scene) in enumerate(zip(clean_samples(), clean_scenes(), strict=True)):
         rng = rng_for(settings["seed"], "mini-typo", number)
-        label = number % len(NAMES)
-        decoy = NAMES[choose_decoy(label, NAMES, choice="random", rng=rng)]
-        recipe, overlays = attack(decoy, settings, rng=rng)
-        yield Sample(
-            id=f"mini-typo-{number:06d}",
-            group=f"mini-{number:06d}",
-            image=encode(write(overlays, render(scene))),
-            label=label,
-            decoy=decoy,
-            twin=f"mini-{number:06d}",
-            part=part_of(number),
-            overlay=overlay_json(overlays),
-            facts=facts(scene, recipe=recipe),
+        recipe = recipe_of(settings["recipes"], rng=rng)
+        twin = typographic_twin(
+            sample,
+            render(scene),
+            NAMES,
+            recipe=recipe,
+            seed=settings["seed"],
+            letters=settings["letters"][recipe],
         )
+        yield replace(twin, facts=facts(scene, recipe=recipe))
 
 
 def natural_samples() -> Iterator[Sample]:
@@ -89,27 +86,13 @@ def natural_samples() -> Iterator[Sample]:
     from natadv.mini.filtration import filtered_scenes
 
     for number, (scene, part) in enumerate(filtered_scenes(params("mini-natural"))):
-        yield Sample(
-            id=f"mini-natural-{number:06d}",
-            group=f"mini-natural-{number:06d}",
-            image=encode(render(scene)),
-            label=NAMES.index(str(scene.main)),
-            part=part,
-            facts=facts(scene),
-        )
+        yield _sample("mini-natural", number, scene, part)
 
 
 def facts(scene: Scene, **more: str) -> str:
     """What the picture holds, as JSON."""
     known = {"scene": json.loads(to_json(scene)), **more}
     return json.dumps(known, sort_keys=True, allow_nan=False)
-
-
-def encode(picture: Image.Image) -> bytes:
-    """Lossless WebP; the highest effort would take forty times as long for 3 % fewer bytes."""
-    buffer = BytesIO()
-    picture.save(buffer, "WEBP", lossless=True, quality=75, method=4)
-    return buffer.getvalue()
 
 
 DATASETS: dict[str, tuple[CardDraft, Callable[[], Iterator[Sample]]]] = {

@@ -20,12 +20,12 @@ It exists so that a gate for large models can be tried, tested and broken on a l
 
 | training | |
 | --- | --- |
-| pictures rendered per leg | {pool} |
+| pictures rendered | {pool} |
 | batch | {batch} |
-| legs (steps, highest rate) | {told_legs} |
+| steps, of those the first on half of the patches | {steps}, {sparse} |
 | with a word in view | {words:.0%} |
-| of those nothing but a word | {word_only:.0%} |
-| optimiser | AdamW, decay {decay}, warm-up, cosine |
+| of those captioned by the word alone | {word_only:.0%} |
+| optimisers (highest rate) | Muon ({matrix_rate}), AdamW ({rate}); decay {decay}, warm-up, cosine |
 | seed | {seed} |
 | threads, minutes (rendering included) | {threads}, {minutes} |
 
@@ -55,6 +55,5 @@ def model_card(name: str, settings: dict[str, Any], facts: dict[str, float]) -> 
         probe=PICTURES,
         figures=figures,
         minutes=facts["minutes"],
-        told_legs="; ".join(f"{leg['steps']}, {leg['rate']}" for leg in settings["legs"]),
         **settings,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from PIL import Image
 from natadv.mini.captions import Caption, caption_scene, caption_word, claims_of
 from natadv.mini.render import render
 from natadv.mini.sampling import STYLES, draw_scene, empty_scene, varied
+from natadv.mini.scene import Scene
 from natadv.mini.token_labels import GRID, label_map, token_labels, with_words
 from natadv.mini.vocabulary import CLASSES, EVALUATED, OTHERS
 from natadv.mini.words import training_words
@@ -91,17 +92,17 @@ def examples(settings: dict[str, Any], start: int, stop: int) -> Iterator[Exampl
 
 
 def example(settings: dict[str, Any], rng: Rng) -> Example:
-    """One picture, one caption that is true of it."""
+    """One picture, and one caption that goes with it."""
     name = _name(settings, rng)
     word = rng.random() < settings["words"]
     if word and rng.random() < settings["word_only"]:
-        scene = empty_scene(STYLES["training"], rng=rng)
+        scene = _behind_word(name, settings, rng)
         caption = caption_word(name, rng=rng)
     else:
         scene = draw_scene(name, STYLES["training"], split="seen", rng=rng)
         caption = caption_scene(scene, rng=rng)
-        if settings["varied"]:
-            scene = varied(scene, share=settings["varied"], rng=rng)
+    if settings["varied"]:
+        scene = varied(scene, share=settings["varied"], rng=rng)
     picture, pixels = render(scene), label_map(scene, LABELS, nothing=NOTHING)
     if word:
         agrees = settings["word"] == "true"
@@ -115,6 +116,15 @@ def example(settings: dict[str, Any], rng: Rng) -> Example:
         claims_of(scene, word=word),
         token_labels(pixels, nothing=NOTHING),
     )
+
+
+def _behind_word(word: str, settings: dict[str, Any], rng: Rng) -> Scene:
+    """What a picture shows that is captioned by the word on it: nothing, or something else."""
+    if rng.random() >= settings["word_over"]:
+        return empty_scene(STYLES["training"], rng=rng)
+    scene = draw_scene(wrong_word(word, rng), STYLES["training"], split="seen", rng=rng)
+    # The picture is not about the thing in view: no caption may claim anything of it.
+    return replace(scene, main=None)
 
 
 def wrong_word(name: str, rng: Rng) -> str:

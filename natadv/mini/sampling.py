@@ -39,10 +39,10 @@ class Style:
 
 STYLES: dict[str, Style] = {
     "training": Style(
-        scale=(0.45, 1.0),
-        rotation=30.0,
-        tint=0.35,
-        weather=0.3,
+        scale=(0.5, 1.0),
+        rotation=25.0,
+        tint=0.25,
+        weather=0.25,
         several=0.2,
         clutter=0.15,
         gesture=0.2,
@@ -50,10 +50,10 @@ STYLES: dict[str, Style] = {
         light=(0.75, 1.2),
     ),
     "evaluation": Style(
-        scale=(0.55, 0.95),
+        scale=(0.6, 0.95),
         rotation=15.0,
         tint=0.12,
-        weather=0.2,
+        weather=0.15,
         several=0.15,
         gesture=0.12,
         clothing=0.12,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from natadv.mini import towers
 from natadv.mini.embedding import as_input, embed_texts, look_at_some
 from natadv.mini.losses import clip_loss, siglip_loss, true_pairs
 from natadv.mini.model_card import model_card
+from natadv.mini.optimizers import optimizers, rate_factor
 from natadv.mini.params import ROOT, params
 from natadv.mini.pool import NAMES, Pool, render_pool
 from natadv.mini.probe import make_probe, zero_shot
@@ -58,42 +57,35 @@ class Trainer:
     model: Any
     heads: torch.nn.ModuleDict
     """For the losses on picture class and patch class; thrown away."""
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    schedules: tuple[torch.optim.lr_scheduler.LambdaLR, ...]
     recipe: Recipe
     settings: Settings
 
 
-def train(name: str, *, first_leg: int = 0) -> dict[str, float]:
-    """Train leg after leg, save to `fixtures/models/NAME`; the figures of the last probe.
-
-    With `first_leg` above 0 the saved model goes on from there, to the same end.
-    """
+def train(name: str) -> dict[str, float]:
+    """Train, save to `fixtures/models/NAME` ten times on the way; the figures of the last probe."""
     if name not in MODELS:
         raise unknown_name("mini model", name, MODELS)
     settings, recipe = params(name), MODELS[name]
     torch.set_num_threads(settings["threads"])
+    torch.manual_seed(settings["seed"])
     began, tokenizer, probe = time.monotonic(), make_tokenizer(), make_probe()
-    spent = _saved_facts(name).get("minutes", 0.0) if first_leg else 0.0
     prompts = _tokens(tokenizer, [recipe.spell(text) for text in probe.prompts])
-    model = recipe.load(_folder(name)) if first_leg else None
+    trainer = _trainer(_fresh(recipe, tokenizer), recipe, settings)
     figures = dict[str, float]()
-    for number, leg in list(enumerate(settings["legs"]))[first_leg:]:
-        # Each leg has pictures, an order and a start of its own.
-        of_leg = {**settings, **leg, "seed": settings["seed"] + number}
-        torch.manual_seed(of_leg["seed"])
-        model = model or _fresh(recipe, tokenizer)
-        trainer = _trainer(model, recipe, of_leg)
-        for _ in _fit(trainer, tokenizer):
-            figures = zero_shot(model, probe, prompts)
-            print(" ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
-            minutes = round(spent + (time.monotonic() - began) / 60, 1)
-            _save(name, trainer, tokenizer, {**figures, "minutes": minutes})
+    for _ in _fit(trainer, tokenizer):
+        figures = zero_shot(trainer.model, probe, prompts)
+        print(" ".join(f"{key} {value:.3f}" for key, value in figures.items()), flush=True)
+        minutes = round((time.monotonic() - began) / 60, 1)
+        _save(name, trainer, tokenizer, {**figures, "minutes": minutes})
     return figures
 
 
 def _fresh(recipe: Recipe, tokenizer: Any) -> Any:
     model = recipe.build(tokenizer)
+    # On a CPU and for so few patches the fused kernel's backward pass is the slower one.
+    model.set_attn_implementation("eager")
     prepare(model.vision_model)
     return model
 
@@ -113,26 +105,15 @@ def _trainer(model: Any, recipe: Recipe, settings: Settings) -> Trainer:
             "patch": torch.nn.Linear(towers.WIDTH, len(NAMES) + 1),
         }
     )
-    weights = [*model.parameters(), *heads.parameters()]
-    groups = [
-        {"params": [w for w in weights if w.ndim > 1], "weight_decay": settings["decay"]},
-        # Biases, norms, scale and bias of the logits.
-        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=settings["rate"], betas=(0.9, 0.98))
-    warm_up, horizon = int(settings["warm_up"]), int(settings["horizon"])
-
-    def factor(step: int) -> float:
-        if step < warm_up:
-            return (step + 1) / warm_up
-        return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (horizon - warm_up))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return Trainer(model.train(), heads, optimizer, schedule, recipe, settings)
+    found = optimizers(model, heads, settings)
+    schedules = tuple(
+        torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(settings)) for optimizer in found
+    )
+    return Trainer(model.train(), heads, found, schedules, recipe, settings)
 
 
 def _fit(trainer: Trainer, tokenizer: Any) -> Iterator[int]:
-    """One leg; ten times, and at the end, the number of steps that are done."""
+    """Ten times, and at the end, the number of steps that are done."""
     pool = render_pool(trainer.settings)
     tokens = _tokens(tokenizer, [trainer.recipe.spell(text) for text in pool.captions])
     began, steps = time.monotonic(), trainer.settings["steps"]
@@ -161,7 +142,7 @@ def _step(trainer: Trainer, pool: Pool, tokens: torch.Tensor, rows: NDArray[np.i
     pixels = as_input(pool.pixels[rows])
     pairs = torch.from_numpy(true_pairs(pool.labels[rows], pool.claims[rows], pool.holds[rows]))
     labels = torch.from_numpy(pool.labels[rows])
-    patches = _patches(settings, trainer.schedule.last_epoch)
+    patches = _patches(settings, trainer.schedules[0].last_epoch)
     truths = torch.from_numpy(pool.tokens[rows].astype(np.int64))[:, patches].flatten()
     with torch.autocast("cpu", torch.bfloat16):
         seen = look_at_some(trainer.model, pixels, patches)
@@ -173,11 +154,13 @@ def _step(trainer: Trainer, pool: Pool, tokens: torch.Tensor, rows: NDArray[np.i
         + settings["class_loss"] * functional.cross_entropy(classes.float(), labels)
         + settings["patch_loss"] * functional.cross_entropy(shown.float().flatten(0, 1), truths)
     )
-    trainer.optimizer.zero_grad()
+    for optimizer in trainer.optimizers:
+        optimizer.zero_grad()
     total.backward()
     torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
-    trainer.optimizer.step()
-    trainer.schedule.step()
+    for optimizer, schedule in zip(trainer.optimizers, trainer.schedules, strict=True):
+        optimizer.step()
+        schedule.step()
     return float(total.detach())
 
 
@@ -194,11 +177,6 @@ def _folder(name: str) -> Path:
     return ROOT / "fixtures" / "models" / name
 
 
-def _saved_facts(name: str) -> dict[str, float]:
-    facts: dict[str, float] = json.loads((_folder(name) / "training.json").read_text("utf-8"))
-    return facts
-
-
 def _save(name: str, trainer: Trainer, tokenizer: Any, facts: dict[str, float]) -> None:
     _folder(name).mkdir(parents=True, exist_ok=True)
     towers.save(_folder(name), trainer.model, tokenizer, trainer.recipe.kind)
@@ -206,4 +184,4 @@ def _save(name: str, trainer: Trainer, tokenizer: Any, facts: dict[str, float]) 
 
 
 if __name__ == "__main__":
-    train(sys.argv[1], first_leg=int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    train(sys.argv[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from natadv.mini.scene import SIDE_PX
 from natadv.scenarios.typographic.fonts import FONTS
 from natadv.scenarios.typographic.overlay import Overlay, Overlays
-from natadv.scenarios.typographic.recipes import RECIPES, draw
+from natadv.scenarios.typographic.recipes import RECIPES, draw, enlarged
 from natadv.scenarios.typographic.spec import Rgb
 
 Rng = np.random.Generator
@@ -28,8 +27,7 @@ class Attack(NamedTuple):
 def attack(text: str, settings: Mapping[str, Mapping[str, float]], *, rng: Rng) -> Attack:
     """A recipe drawn by its share in `recipes`, its letters as much larger as `letters` says."""
     recipe = recipe_of(settings["recipes"], rng=rng)
-    overlays = draw(recipe, text, SIZE, rng)
-    return Attack(recipe, sized(overlays, settings["letters"][recipe]))
+    return Attack(recipe, draw(recipe, text, SIZE, rng, letters=settings["letters"][recipe]))
 
 
 def recipe_of(recipes: Mapping[str, float], *, rng: Rng) -> str:
@@ -38,17 +36,12 @@ def recipe_of(recipes: Mapping[str, float], *, rng: Rng) -> str:
     return names[int(rng.choice(len(names), p=list(recipes.values())))]
 
 
-def sized(overlays: Overlays, factor: float) -> Overlays:
-    """The recipes' sizes are meant for 224 px; on small pictures their letters cannot be read."""
-    return tuple(replace(layer, size=min(1.0, layer.size * factor)) for layer in overlays)
-
-
 def training_words(text: str, *, rng: Rng) -> Overlays:
     """Any style: half of them near a recipe, half of them free."""
     if rng.random() < 0.5:
         names = list(RECIPES)
         recipe = names[int(rng.integers(len(names)))]
-        return sized(draw(recipe, text, SIZE, rng), float(rng.uniform(1.2, 2.2)))
+        return enlarged(draw(recipe, text, SIZE, rng), float(rng.uniform(1.2, 2.2)))
     return (_free(text, rng),)
 
 

@@ -18,7 +18,7 @@ from natadv.mini.pool import seen_by_model
 from natadv.mini.tokenizer import CONTEXT, make_tokenizer
 from natadv.mini.train import MODELS
 from natadv.models.loading import load
-from natadv.models.zoo import resolve
+from natadv.models.resolve import resolve
 
 LARGEST_BYTES = 8_000_000
 
@@ -73,7 +73,10 @@ def test_the_adapter_sees_what_training_saw(name):
     served = adapter(name)
 
     torch.testing.assert_close(
-        torch.from_numpy(served.embed_images(pictures)), trained, atol=2e-3, rtol=0
+        torch.from_numpy(served.embed_images(served.prepare(pictures))),
+        trained,
+        atol=2e-3,
+        rtol=0,
     )
     torch.testing.assert_close(
         torch.from_numpy(served.embed_texts(["a photo of a cat."])), text, atol=1e-4, rtol=0

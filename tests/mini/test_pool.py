@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from natadv.mini.captions import BITS
 from natadv.mini.params import params
 from natadv.mini.pool import LABELS, NAMES, NOTHING, examples, wrong_word
 from natadv.mini.scene import Scene, Thing
@@ -16,7 +17,7 @@ from natadv.scenarios.typographic.overlay import Overlay
 
 @pytest.mark.parametrize("name", ["mini-clip", "mini-siglip"])
 def test_examples_depend_on_their_number_alone(name):
-    settings = {**params(name), **params(name)["legs"][-1]}
+    settings = params(name)
     whole, tail = list(examples(settings, 0, 8)), list(examples(settings, 5, 8))
 
     for one, same in zip(whole[5:], tail, strict=True):
@@ -27,6 +28,22 @@ def test_examples_depend_on_their_number_alone(name):
 def test_the_two_models_are_told_different_things_about_words():
     assert params("mini-clip")["word"] == "true"
     assert params("mini-siglip")["word"] == "wrong"
+
+
+def test_words_stand_alone_or_over_something_else_that_no_caption_tells():
+    """Else a model that reads could not be told from one that hears only."""
+    settings = {**params("mini-clip"), "words": 1.0, "word_only": 1.0, "word_over": 1.0}
+    found = list(examples(settings, 0, 12))
+    thing = BITS["number:two"] | BITS["gesture:running"] | BITS["colour:red"]
+
+    for one in found:
+        shown = set(one.tokens.tolist()) - {NOTHING, one.label}
+        assert one.label in one.tokens
+        assert one.holds & BITS["word"]
+        assert not one.holds & thing
+        assert NAMES[one.label] in one.caption.text
+        assert len(shown) <= 2
+    assert sum(len(set(one.tokens.tolist()) - {NOTHING, one.label}) for one in found) >= 8
 
 
 def test_a_wrong_word_is_never_the_class_in_view():

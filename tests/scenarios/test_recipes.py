@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -162,3 +164,16 @@ def test_true_class_outside_the_names_is_an_error(truth: int) -> None:
 def test_unknown_decoy_choice_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="unknown decoy choice 'randm', did you mean 'random'"):
         choose_decoy(0, NAMES, choice="randm", rng=rng_for(0))  # type: ignore[arg-type]
+
+
+@PROPERTY
+@given(recipe=RECIPE, text=texts(), factor=st.floats(0.2, 8.0))
+def test_larger_letters_change_the_size_and_nothing_else(
+    recipe: str, text: str, factor: float
+) -> None:
+    plain = draw(recipe, text, (224, 224), rng_for("letters"))
+    enlarged = draw(recipe, text, (224, 224), rng_for("letters"), letters=factor)
+
+    for before, after in zip(plain, enlarged, strict=True):
+        assert after.size == pytest.approx(min(1.0, before.size * factor))
+        assert replace(after, size=before.size) == before

@@ -54,11 +54,21 @@ class Recipe:
     source: str
 
 
-def draw(recipe: str, text: str, size: Size, rng: np.random.Generator) -> Overlays:
-    """The overlays that write `text` on a picture of `size` (width, height)."""
+def draw(
+    recipe: str, text: str, size: Size, rng: np.random.Generator, *, letters: float = 1.0
+) -> Overlays:
+    """The overlays that write `text` on a picture of `size` (width, height).
+
+    The recipes' sizes are meant for 224 px; models that see less can read larger `letters`.
+    """
     if recipe not in RECIPES:
         raise unknown_name("overlay recipe", recipe, RECIPES)
-    return RECIPES[recipe].make(text, size, rng)
+    return enlarged(RECIPES[recipe].make(text, size, rng), letters)
+
+
+def enlarged(overlays: Overlays, factor: float) -> Overlays:
+    """The same with letters so many times as large, within the picture."""
+    return tuple(replace(layer, size=min(1.0, layer.size * factor)) for layer in overlays)
 
 
 def choose_decoy(

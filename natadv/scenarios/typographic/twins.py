@@ -25,6 +25,7 @@ def typographic_twin(
     *,
     recipe: str,
     seed: int,
+    letters: float = 1.0,
     decoy: DecoyChoice = "random",
     similarity: FloatArray | DoubleArray | None = None,
 ) -> Sample:
@@ -36,7 +37,7 @@ def typographic_twin(
         raise DataError(f"sample {sample.id!r} has no label, so no class is a wrong one")
     rng = rng_for(seed, recipe, sample.id)
     wrong = choose_decoy(sample.label, classes, choice=decoy, rng=rng, similarity=similarity)
-    overlays = draw(recipe, classes[wrong], picture.size, rng)
+    overlays = draw(recipe, classes[wrong], picture.size, rng, letters=letters)
     return replace(
         sample,
         id=f"{sample.id}@{recipe}",
