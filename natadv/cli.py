@@ -12,7 +12,7 @@ from natadv import __version__
 from natadv.data.commands import add_data_parser
 from natadv.errors import NatadvError
 from natadv.models.commands import add_models_parser
-from natadv.models.doctor_command import add_doctor_parser
+from natadv.models.doctor.command import add_doctor_parser
 from natadv.report.html import write_report
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from natadv.errors import ConfigError, ModelError, unknown_name
-from natadv.models import hub
+from natadv.models.hub import local as hub
+from natadv.models.hub.progress import amount
 from natadv.models.listing import as_json, table
-from natadv.models.progress import amount
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.types import PAPER_SUFFIX
 
 if TYPE_CHECKING:
-    from natadv.models.fetch import Fetched, Place, Target
+    from natadv.models.hub.fetch import Fetched, Place, Target
 
 _MARK_OF_ROOT = "thresholds.yaml"
 
@@ -71,7 +71,7 @@ def list_models(args: argparse.Namespace) -> int:
 def fetch_models(args: argparse.Namespace) -> int:
     """Exit code 1 if one of them could not be fetched; the others are, all the same."""
     # Here, for `natadv --help` needs no network library.
-    from natadv.models.fetch import Place
+    from natadv.models.hub.fetch import Place
 
     root = args.root or repository_root(Path.cwd())
     rows, others = named(args.names)
@@ -89,7 +89,7 @@ def fetch_all(
     targets: Sequence[Target], *, place: Place, update: bool = False, revision: str | None = None
 ) -> int:
     """Fetch one after the other, tell each, and sum up."""
-    from natadv.models.fetch import fetch
+    from natadv.models.hub.fetch import fetch
 
     done: list[Fetched] = []
     failed: list[str] = []
@@ -161,13 +161,13 @@ def _matching(name: str) -> tuple[ZooRow, ...]:
 
 
 def _targets(rows: Iterable[ZooRow]) -> tuple[Target, ...]:
-    from natadv.models.fetch import Target
+    from natadv.models.hub.fetch import Target
 
     return tuple(Target(row.name, row.hub, row.loader) for row in rows if row.hub)
 
 
 def _others(hub_ids: Iterable[str]) -> tuple[Target, ...]:
-    from natadv.models.fetch import Target
+    from natadv.models.hub.fetch import Target
 
     return tuple(Target(hub_id, hub_id) for hub_id in hub_ids)
 

@@ -9,8 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from natadv.models import hub
-from natadv.models.hub import Locked
+from natadv.models.hub import local as hub
+from natadv.models.hub.local import Locked
 from natadv.models.published import published_for
 from natadv.models.zoo import PAPER, ZOO, ZooRow
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from natadv.errors import ConfigError, ModelError, unknown_name
 from natadv.models import plugged
-from natadv.models.layouts import layout_of
+from natadv.models.files.layouts import layout_of
 from natadv.types import CAPABILITY, Model, ModelSpec
 
 if TYPE_CHECKING:
-    from natadv.models.encoder import Placement
+    from natadv.models.adapters.encoder import Placement
 
 _Stamp = tuple[str, int, int]
 _hashes: dict[_Stamp, str] = {}
@@ -32,49 +32,49 @@ class Loader:
 
 
 def _clip(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models import transformers_clip
+    from natadv.models.adapters import transformers_clip
 
     return transformers_clip.build(spec, placement)
 
 
 def _open_clip(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models import open_clip_model
+    from natadv.models.adapters import open_clip as open_clip_model
 
     return open_clip_model.build(spec, placement)
 
 
 def _open_clip_visual(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models import open_clip_visual
+    from natadv.models.adapters import open_clip_tower as open_clip_visual
 
     return open_clip_visual.build(spec, placement)
 
 
 def _siglip(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models import transformers_siglip
+    from natadv.models.adapters import transformers_siglip
 
     return transformers_siglip.build(spec, placement)
 
 
 def _siglip2(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models import transformers_siglip2
+    from natadv.models.adapters import transformers_siglip2
 
     return transformers_siglip2.build(spec, placement)
 
 
 def _clipseg(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models import clipseg
+    from natadv.models.adapters import clipseg
 
     return clipseg.build(spec, placement)
 
 
 def _paligemma(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models import paligemma
+    from natadv.models.adapters import paligemma
 
     return paligemma.build(spec, placement)
 
 
 def _blip2(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models import blip2
+    from natadv.models.adapters import blip2
 
     return blip2.build(spec, placement)
 
@@ -155,7 +155,7 @@ def _loader(spec: ModelSpec) -> Loader:
 def _placement(device: str, dtype: str) -> Placement:
     import torch
 
-    from natadv.models.encoder import Placement
+    from natadv.models.adapters.encoder import Placement
 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in dtypes:

@@ -12,9 +12,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from natadv.errors import ConfigError, ModelError, unknown_name
-from natadv.models import hub, plugged, tower_file
-from natadv.models.checkpoint import CONFIG
-from natadv.models.layouts import layout_of
+from natadv.models import plugged
+from natadv.models.files import tower_file
+from natadv.models.files.checkpoint import CONFIG
+from natadv.models.files.layouts import layout_of
+from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.types import PAPER_SUFFIX, ModelSpec
 

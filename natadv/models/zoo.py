@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from natadv.models.formats import signature_of
+from natadv.models.files.formats import signature_of
 from natadv.types import Task
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -171,7 +171,15 @@ def _naflex(size: str, patch: int, parameters_m: float) -> ZooRow:
     )
 
 
+_GEMMA2 = {3: (2304, 26), 10: (3584, 42)}
+
+
 def _paligemma2(billions: int, px: int, *, kind: str = "pt") -> ZooRow:
+    width, layers = _GEMMA2[billions]
+    sections = {
+        "vision_config": _vision("So400m", 14, px),
+        "text_config": {"hidden_size": width, "num_hidden_layers": layers},
+    }
     return ZooRow(
         name=f"paligemma2-{billions}b-{kind}-{px}",
         family="paligemma2",
@@ -185,11 +193,16 @@ def _paligemma2(billions: int, px: int, *, kind: str = "pt") -> ZooRow:
         hub=f"google/paligemma2-{billions}b-{kind}-{px}",
         gated=True,
         gpu_dtype="bfloat16",
+        signature=signature_of("paligemma", sections),
         in_paper=kind == "pt",
     )
 
 
-def _blip2(name: str, language: str, parameters_m: float) -> ZooRow:
+def _opt(width: int, layers: int) -> Section:
+    return {"hidden_size": width, "num_hidden_layers": layers}
+
+
+def _blip2(name: str, language: str, parameters_m: float, *, text: Section) -> ZooRow:
     return ZooRow(
         name=name,
         family="blip2",
@@ -202,6 +215,7 @@ def _blip2(name: str, language: str, parameters_m: float) -> ZooRow:
         hub=f"Salesforce/{name}",
         # Flan-T5 overflows in float16.
         gpu_dtype="bfloat16" if "flan" in name else "float16",
+        signature=signature_of("blip-2", {"text_config": text}),
     )
 
 
@@ -266,10 +280,10 @@ _ROWS: tuple[ZooRow, ...] = (
     _paligemma2(10, 448),
     _paligemma2(3, 224, kind="mix"),
     _paligemma2(3, 448, kind="mix"),
-    _blip2("blip2-opt-2.7b", "OPT-2.7B", 3800),
-    _blip2("blip2-opt-6.7b", "OPT-6.7B", 7800),
-    _blip2("blip2-flan-t5-xl", "Flan-T5-XL", 4100),
-    _blip2("blip2-flan-t5-xxl", "Flan-T5-XXL", 12100),
+    _blip2("blip2-opt-2.7b", "OPT-2.7B", 3800, text=_opt(2560, 32)),
+    _blip2("blip2-opt-6.7b", "OPT-6.7B", 7800, text=_opt(4096, 32)),
+    _blip2("blip2-flan-t5-xl", "Flan-T5-XL", 4100, text={"d_model": 2048, "num_layers": 24}),
+    _blip2("blip2-flan-t5-xxl", "Flan-T5-XXL", 12100, text={"d_model": 4096, "num_layers": 24}),
     ZooRow(
         name="clipseg-rd64-refined",
         family="clipseg",

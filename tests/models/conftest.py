@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
-    from natadv.models.encoder import DualEncoder
+    from natadv.models.adapters.encoder import DualEncoder
 
 SIDE = 32
 CONTEXT = 24

@@ -9,7 +9,7 @@ import pytest
 
 from natadv.errors import ConfigError, ModelError
 from natadv.models import loading
-from natadv.models.checkpoint import content_files
+from natadv.models.files.checkpoint import content_files
 from natadv.models.resolve import resolve
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from natadv.models.formats import FORMATS
+from natadv.models.files.formats import FORMATS
 from natadv.models.loading import LOADERS
 from natadv.models.resolve import slug
 from natadv.models.zoo import ZOO, families, rows_named
@@ -63,3 +63,15 @@ def test_what_openai_trained_computes_quick_gelu():
 @pytest.mark.parametrize("name", ["", "mini-", "Paper"])
 def test_other_names_mean_nothing(name):
     assert rows_named(name) == ()
+
+
+def test_no_two_published_architectures_are_taken_for_one():
+    """But for tunings of one base, such as `pt` and `mix`."""
+    known = [row for row in ZOO.values() if row.signature]
+    shared = {row.name for row in known for other in known if clash(row, other)}
+
+    assert shared == {f"paligemma2-3b-{kind}-{px}" for kind in ("pt", "mix") for px in (224, 448)}
+
+
+def clash(row, other):
+    return row is not other and row.signature == other.signature

@@ -1,0 +1,1 @@
+"""One module per kind of checkpoint: fed as it was trained, or refused."""

@@ -1,0 +1,1 @@
+"""Checks that a model is whole, safe, and fed as it was trained."""

@@ -1,0 +1,183 @@
+"""What a checkpoint folder holds, found out without torch: so that a bad one is refused early."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from natadv.errors import ModelError
+from natadv.models.files.formats import FORMATS, signature_of
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+
+PREPROCESSING = ("processor_config.json", "preprocessor_config.json")
+"""As transformers prefers them; the first one only if it nests an image processor."""
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TOKENIZER_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+TOKENIZER_EXTRAS = ("merges.txt", "special_tokens_map.json", "added_tokens.json")
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+def check(folder: Path) -> None:
+    """Raise ModelError unless `folder` holds a whole checkpoint that can be loaded safely."""
+    model_type(folder)
+    for path in weight_files(folder):
+        if path.suffix == ".safetensors":
+            _check_whole(path)
+    image_processing(folder)
+    _check_tokenizer(folder)
+    for name in (CONFIG, *PREPROCESSING, TOKENIZER_CONFIG):
+        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
+            raise ModelError(
+                f"{folder / name}: 'auto_map' asks to run code that comes with the weights, which "
+                "is never done; remove the key if transformers knows the model without it"
+            )
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder}: adapter_config.json would change the weights on loading; "
+            "merge the adapter into the model and save that"
+        )
+
+
+def model_type(folder: Path) -> str:
+    """One of the keys of FORMATS."""
+    if not (folder / CONFIG).is_file():
+        raise ModelError(
+            f"no {CONFIG} in {folder}: expected a folder written by transformers' save_pretrained "
+            f"({CONFIG}, {WEIGHTS}, {PREPROCESSING[1]}, tokenizer files)"
+        )
+    found = read_json(folder / CONFIG).get("model_type")
+    if not isinstance(found, str) or found not in FORMATS:
+        raise ModelError(
+            f"{folder / CONFIG}: expected 'model_type' to be one of "
+            f"{', '.join(map(repr, FORMATS))}, got {found!r}; "
+            "save the whole model, not one tower or a classifier, or plug it in by module:factory"
+        )
+    return found
+
+
+def signature(folder: Path) -> str:
+    """Equal for checkpoints of one architecture, whatever their weights and vocabulary."""
+    config, kind = read_json(folder / CONFIG), model_type(folder)
+    sections = {name: _section(config, name, folder) for name in FORMATS[kind].architecture}
+    return signature_of(kind, sections)
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files that hold the weights, the index of a sharded checkpoint included."""
+    if (folder / WEIGHTS).is_file():
+        return (folder / WEIGHTS,)
+    index = folder / WEIGHTS_INDEX
+    if index.is_file():
+        return (index, *_shards(index))
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise ModelError(
+            f"{folder} has weights only as {', '.join(pickles)}: a pickle can run code when it is "
+            f"opened, so it is refused; where you trust it, load it and save it as {WEIGHTS} "
+            "(save_pretrained does)"
+        )
+    raise ModelError(f"{folder} has {CONFIG} but no {WEIGHTS}; copy or download the weights too")
+
+
+def image_processing(folder: Path) -> dict[str, Any]:
+    """The preprocessing that travels with the weights, checked to leave nothing to defaults."""
+    wanted = FORMATS[model_type(folder)].preprocessing
+    for name in PREPROCESSING:
+        if not (folder / name).is_file():
+            continue
+        found = read_json(folder / name)
+        if name == PREPROCESSING[0]:
+            found = found.get("image_processor", {})
+            if not found:
+                continue
+        missing = [key for key in wanted if found.get(key) is None]
+        if missing:
+            raise ModelError(
+                f"{folder / name}: {', '.join(missing)} missing, and a default would feed the "
+                "model other pictures than it was trained on; copy the original file"
+            )
+        return dict(found)
+    raise ModelError(
+        f"no {PREPROCESSING[1]} in {folder}: without it the model would be fed pictures that it "
+        "was not trained on; copy it from the checkpoint that this one was made from"
+    )
+
+
+def content_files(folder: Path) -> tuple[Path, ...]:
+    """Every file that decides an embedding, sorted by name."""
+    names = (
+        CONFIG,
+        *PREPROCESSING,
+        TOKENIZER_CONFIG,
+        *TOKENIZER_VOCABULARIES,
+        *TOKENIZER_EXTRAS,
+    )
+    others = (folder / name for name in names)
+    return tuple(sorted({*weight_files(folder), *(p for p in others if p.is_file())}))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: expected JSON, got {error}; copy the file again") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: expected a JSON object, got {type(found).__name__}")
+    return found
+
+
+def _section(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    # Old CLIP files say it twice, and transformers lets the second name win.
+    for key in (name, f"{name}_dict"):
+        part = config.get(key) or {}
+        if not isinstance(part, dict):
+            raise ModelError(f"{folder / CONFIG}: expected {key!r} to be an object, got {part!r}")
+        found |= part
+    return found
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index}: expected a 'weight_map' that names the shards; copy it again")
+    names = sorted({str(name) for name in weight_map.values()})
+    if outside := [n for n in names if Path(n).name != n or not n.endswith(".safetensors")]:
+        raise ModelError(f"{index}: expected safetensors files beside it, got {outside[0]!r}")
+    if missing := [name for name in names if not (index.parent / name).is_file()]:
+        raise ModelError(
+            f"{index.parent}: {len(missing)} of {len(names)} weight files missing "
+            f"({missing[0]} is the first); finish the download"
+        )
+    return tuple(index.parent / name for name in names)
+
+
+def _check_whole(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{path}: expected a whole safetensors file, got {path.stat().st_size} bytes that do "
+            f"not open ({error}); download or copy it again"
+        ) from error
+
+
+def _check_tokenizer(folder: Path) -> None:
+    vocabulary = any((folder / name).is_file() for name in TOKENIZER_VOCABULARIES)
+    missing = [] if vocabulary else [TOKENIZER_VOCABULARIES[0]]
+    if not (folder / TOKENIZER_CONFIG).is_file():
+        missing.append(TOKENIZER_CONFIG)
+    if missing:
+        raise ModelError(
+            f"no {' and no '.join(missing)} in {folder}: the text would be split in other words "
+            "than in training; copy the tokenizer files of the original checkpoint"
+        )

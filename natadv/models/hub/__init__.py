@@ -1,0 +1,1 @@
+"""Checkpoints of the Hugging Face hub: the lock file, and how they are fetched."""

@@ -1,0 +1,195 @@
+"""Against hooks on the layers of transformers, and with pictures whose places are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from natadv.errors import ModelError
+from natadv.models.adapters.dense import DenseTower, read_features
+from natadv.models.adapters.encoder import DualEncoder, LogitScoring, Parts, Placement
+from natadv.types import DenseFeatures
+
+TOWERS = ("tiny_clip", "tiny_siglip", "tiny_siglip2")
+PATCH = 8
+
+
+@pytest.fixture(params=TOWERS)
+def folder(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def model(folder, load_folder):
+    return load_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def squares():
+    """Pictures that every tower cuts into 4 x 4 patches."""
+    generator = np.random.default_rng(3)
+    return [
+        Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8))
+        for side in (32, 64, 17)
+    ]
+
+
+@pytest.fixture
+def blinded(copied, load_folder):
+    """A copy whose patches do not look at each other: what is at a place stays there."""
+
+    def blind(folder):
+        path = copied(folder, name="blind") / "model.safetensors"
+        stored = load_file(path)
+        for key in stored:
+            if key.startswith("vision_model.encoder.") and ".out_proj." in key:
+                stored[key].zero_()
+        save_file(stored, path, metadata={"format": "pt"})
+        return load_folder(path.parent)
+
+    return blind
+
+
+def transformers_states(folder, images):
+    """What leaves each layer, by a hook, with the tokens in their order."""
+    from transformers import AutoImageProcessor, AutoModel
+
+    model = AutoModel.from_pretrained(folder).eval()
+    seen = []
+    for layer in model.vision_model.encoder.layers:
+        layer.register_forward_hook(lambda module, args, output: seen.append(output))
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(
+        images=images, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        told = model.vision_model(**pixels, output_hidden_states=True).hidden_states
+    assert all(map(torch.equal, seen, told[1:]))
+    return [state.numpy() for state in seen]
+
+
+def test_features_are_those_of_transformers(folder, model, squares):
+    first, second = model.features(model.prepare(squares), [1, 2])
+    class_tokens = 1 if folder.name == "tiny-clip" else 0
+    expected = transformers_states(folder, squares)
+
+    for found, state in zip((first, second), expected, strict=True):
+        assert (found.shape, found.dtype) == ((3, 4, 4, 32), np.float32)
+        for row in range(4):
+            for column in range(4):
+                token = state[:, class_tokens + 4 * row + column]
+                assert found[:, row, column] == pytest.approx(token, abs=1e-5)
+
+
+def test_tower_offers_all_its_layers(model):
+    assert isinstance(model, DenseFeatures)
+    assert model.depth == 2
+
+
+def test_layers_come_as_asked(model, squares):
+    prepared = model.prepare(squares)
+    first, second = model.features(prepared, [1, 2])
+    found = model.features(prepared, [2, 1, 2])
+
+    assert [places.tobytes() for places in found] == [
+        places.tobytes() for places in (second, first, second)
+    ]
+    assert model.features(prepared, []) == ()
+
+
+@pytest.mark.parametrize("layer", [0, 3, -1])
+def test_layer_that_is_not_there_is_refused(model, squares, layer):
+    with pytest.raises(ModelError, match=rf"no layer {layer}; it has layers 1 \(.*\) to 2"):
+        model.features(model.prepare(squares), [1, layer])
+
+
+def test_no_pictures_give_empty_features(folder, model):
+    found = model.features(model.prepare([]), [1, 2])
+
+    # Of the grid that the probing picture has, where grids differ.
+    grid = (5, 3) if folder.name == "tiny-siglip2" else (4, 4)
+    assert [places.shape for places in found] == [(0, *grid, 32)] * 2
+
+
+def test_features_do_not_depend_on_the_batch(model, squares):
+    together = model.features(model.prepare(squares), [2])[0]
+    alone = [model.features(model.prepare([image]), [2])[0] for image in squares]
+
+    assert together == pytest.approx(np.concatenate(alone), abs=1e-5)
+
+
+def test_embeddings_stay_as_they_are(folder, model, squares, load_folder, embedded):
+    before = embedded(load_folder(folder), squares)
+    model.features(model.prepare(squares), [1])
+
+    assert embedded(model, squares).tobytes() == before.tobytes()
+
+
+def changed_places(model, *, size, row, column):
+    """Where one bright patch on a dark picture makes a difference, as a mask of shape (h, w)."""
+    dark = Image.new("RGB", size, (20, 20, 20))
+    bright = dark.copy()
+    bright.paste(Image.new("RGB", (PATCH, PATCH), (255, 240, 90)), (column * PATCH, row * PATCH))
+    before, after = (model.features(model.prepare([p]), [2])[0][0] for p in (dark, bright))
+    return np.abs(after - before).max(axis=-1) > 1e-3
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (3, 0), (1, 2)])
+def test_bright_patch_is_found_where_it_is(folder, blinded, row, column):
+    found = changed_places(blinded(folder), size=(32, 32), row=row, column=column)
+
+    assert np.argwhere(found).tolist() == [[row, column]]
+
+
+@pytest.mark.parametrize(
+    ("size", "row", "column"), [((64, 16), 1, 6), ((16, 64), 6, 1), ((40, 24), 2, 4)]
+)
+def test_bright_patch_is_found_in_a_picture_of_any_shape(tiny_siglip2, blinded, size, row, column):
+    found = changed_places(blinded(tiny_siglip2), size=size, row=row, column=column)
+
+    width, height = size
+    assert found.shape == (height // PATCH, width // PATCH)
+    assert np.argwhere(found).tolist() == [[row, column]]
+
+
+def test_pictures_of_several_grids_have_no_features_in_one_call(tiny_siglip2, load_folder):
+    model = load_folder(tiny_siglip2)
+    prepared = model.prepare([Image.new("RGB", size) for size in ((32, 32), (64, 16))])
+
+    with pytest.raises(ModelError, match="cut into 2 x 8 and 4 x 4 patches; ask for pictures of"):
+        model.features(prepared, [1])
+
+
+def test_pictures_of_one_shape_share_a_grid_at_any_size(tiny_siglip2, load_folder):
+    model = load_folder(tiny_siglip2)
+    prepared = model.prepare([Image.new("RGB", size) for size in ((40, 24), (80, 48))])
+
+    assert model.features(prepared, [1])[0].shape == (2, 3, 5, 32)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_refused(value):
+    states = (torch.zeros(1, 2, 2, 3), torch.full((1, 2, 2, 3), value))
+    tower = DenseTower(2, lambda pixels: states)
+
+    assert read_features("candidate", tower, pixels={}, layers=[1])[0].shape == (1, 2, 2, 3)
+    with pytest.raises(ModelError, match="candidate: features of layer 2 are not finite"):
+        read_features("candidate", tower, pixels={}, layers=[1, 2])
+
+
+def test_adapter_without_features_says_so():
+    parts = Parts(
+        prepare=lambda images: {"pixel_values": torch.zeros(len(images), 3, 2, 2)},
+        look=lambda pixels: torch.ones(1, 2),
+        tokenise=lambda texts: {"input_ids": torch.zeros(len(texts), 1)},
+        read=lambda tokens: torch.ones(1, 2),
+        scoring=LogitScoring(1.0, 0.0, "softmax"),
+    )
+    placement = Placement(torch.device("cpu"), torch.float32)
+    model = DualEncoder("candidate", parts, placement=placement)
+
+    assert model.depth == 0
+    with pytest.raises(ModelError, match="candidate: its adapter gives no features"):
+        model.features(model.prepare([Image.new("RGB", (2, 2))]), [1])
