@@ -56,8 +56,16 @@ def adjusted_difference(lost: float, gained: float, n: float) -> Shift:
     """
     if not (n > 0 and lost >= 0 and gained >= 0 and lost + gained <= n * (1 + 1e-9)):
         raise MetricError(f"expected lost + gained <= n and n > 0, got {lost}, {gained} of {n}")
-    a, b = (lost + 1) / (n + 2), (gained + 1) / (n + 2)
-    return Shift(a - b, math.sqrt((a + b - (a - b) ** 2) / (n + 2)))
+    return adjusted_mean(lost - gained, lost + gained, n)
+
+
+def adjusted_mean(total: float, squares: float, n: float) -> Shift:
+    """Mean change in [-1, 1] with one pseudo-pair added that loses all, and one that gains all.
+
+    The two that Bonett & Price add, for changes of any size; `squares` is the sum of their squares.
+    """
+    centre, second = total / (n + 2), (squares + 2) / (n + 2)
+    return Shift(centre, math.sqrt((second - centre**2) / (n + 2)))
 
 
 def paired_difference(lost: float, gained: float, n: float, *, confidence: float) -> Interval:
@@ -128,10 +136,15 @@ def discordance(terms: Terms, values: DoubleArray | None) -> Discordance:
     if values is None:
         return Discordance(lost, gained, float(terms.n))
     plain = ((lost + gained) / terms.n - ((lost - gained) / terms.n) ** 2) / terms.n
+    scale = _effective_share(terms, values, plain=plain)
+    return Discordance(lost * scale, gained * scale, terms.n * scale)
+
+
+def _effective_share(terms: Terms, values: DoubleArray, *, plain: float) -> float:
+    """How many independent pairs each row is worth; `plain` is the variance if all were so."""
     spread = float(np.var(values))
     size = terms.n * plain / spread if spread > 1e-12 else float(terms.groups)
-    scale = min(1.0, size / terms.n)
-    return Discordance(lost * scale, gained * scale, terms.n * scale)
+    return min(1.0, size / terms.n)
 
 
 def changed(value: float, terms: Terms, values: DoubleArray, *, confidence: float) -> Interval:
@@ -139,3 +152,33 @@ def changed(value: float, terms: Terms, values: DoubleArray, *, confidence: floa
     low, high = percentiles(values, confidence=confidence)
     score = paired_difference(*discordance(terms, values), confidence=confidence)
     return Interval(min(value, low, score.low), max(value, high, score.high))
+
+
+def graded(terms: Terms) -> bool:
+    """Whether some side of a pair is right in part, so that changes cannot be counted."""
+    sides = terms.rows[:, :2]
+    return bool(((sides != 0) & (sides != 1)).any())
+
+
+def graded_shift(terms: Terms, values: DoubleArray) -> Shift:
+    """Mean change of pairs that may be right in part, at the effective size where groups repeat.
+
+    Where all pairs are right or wrong it is that of Bonett & Price.
+    """
+    change = terms.rows[:, 0] - terms.rows[:, 1]
+    total, squares = float(change.sum()), float((change**2).sum())
+    scale = 1.0
+    if terms.repeats:
+        plain = (squares / terms.n - (total / terms.n) ** 2) / terms.n
+        scale = _effective_share(terms, values, plain=plain)
+    return adjusted_mean(scale * total, scale * squares, scale * terms.n)
+
+
+def graded_change(
+    value: float, terms: Terms, values: DoubleArray, *, confidence: float
+) -> Interval:
+    """Interval of a paired difference of values between 0 and 1."""
+    low, high = percentiles(values, confidence=confidence)
+    shift, z = graded_shift(terms, values), quantile(confidence)
+    least, most = shift.centre - z * shift.error, shift.centre + z * shift.error
+    return Interval(min(value, low, max(-1.0, least)), max(value, high, min(1.0, most)))

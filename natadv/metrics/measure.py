@@ -16,6 +16,7 @@ from natadv.metrics.significance import (
     p_proportion,
     p_resampled,
     p_score,
+    p_shift,
 )
 from natadv.metrics.terms import Terms, Total, check
 from natadv.types import DoubleArray, Measurement, Task
@@ -34,8 +35,9 @@ class Metric:
     total: Total
     kind: Kind
     """How its interval is made. `proportion`: rows of 0 and 1, by Wilson; `difference`: pairs, by
-    Bonett and Price; `bounded`: any statistic in [0, 1], by the bootstrap. Where a source picture
-    stands behind several rows, all are resampled by picture."""
+    Bonett and Price, and by the bootstrap where a side may be right in part; `bounded`: any
+    statistic in [0, 1], by the bootstrap. Where a source picture stands behind several rows, all
+    are resampled by picture."""
     higher_is_better: bool
     tasks: tuple[Task, ...]
     needs: tuple[Need, ...] = ()
@@ -65,7 +67,8 @@ class Estimate:
             plain = intervals.discordance(terms, None)
             return intervals.paired_difference(*plain, confidence=confidence)
         if self.metric.kind == "difference":
-            return intervals.changed(self.value, terms, values, confidence=confidence)
+            change = intervals.graded_change if intervals.graded(terms) else intervals.changed
+            return change(self.value, terms, values, confidence=confidence)
         return intervals.bounded(self.value, values, groups=terms.groups, confidence=confidence)
 
     def p_value(self, *, bound: float, side: Side) -> float:
@@ -73,16 +76,21 @@ class Estimate:
         terms, values = self.terms, self.resamples
         if values is None and self.metric.kind == "proportion":
             return p_proportion(self._hits, terms.n, bound=bound, side=side)
-        if self.metric.kind == "difference":
-            by_score = p_difference(*intervals.discordance(terms, values), bound=bound, side=side)
-        else:
-            assert values is not None
-            size = intervals.equivalent_size(self.value, values, groups=terms.groups)
-            by_score = p_score(self.value, size, bound=bound, side=side)
         if values is None:
-            return by_score
+            plain = intervals.discordance(terms, None)
+            return p_difference(*plain, bound=bound, side=side)
         # The share of resamples cannot tell 0 from 1 in 2000, and the score knows nothing of skew.
+        by_score = self._p_by_score(values, bound=bound, side=side)
         return max(by_score, p_resampled(values, bound=bound, side=side))
+
+    def _p_by_score(self, values: DoubleArray, *, bound: float, side: Side) -> float:
+        terms = self.terms
+        if self.metric.kind != "difference":
+            size = intervals.equivalent_size(self.value, values, groups=terms.groups)
+            return p_score(self.value, size, bound=bound, side=side)
+        if intervals.graded(terms):
+            return p_shift(*intervals.graded_shift(terms, values), bound=bound, side=side)
+        return p_difference(*intervals.discordance(terms, values), bound=bound, side=side)
 
     @property
     def _hits(self) -> int:
@@ -92,7 +100,10 @@ class Estimate:
 def estimated(name: str, metric: Metric, evidence: Evidence) -> Estimate:
     terms = _collected(metric, evidence)
     value = float(metric.total(terms.rows.sum(axis=0)))
-    closed = metric.kind != "bounded" and not terms.repeats
+    counted = metric.kind == "proportion" or (
+        metric.kind == "difference" and not intervals.graded(terms)
+    )
+    closed = counted and not terms.repeats
     values = None if closed else intervals.resampled(terms, metric.total, key=name)
     return Estimate(name, metric, terms, value, values)
 

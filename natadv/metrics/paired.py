@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,16 @@ from natadv.metrics.classification import correct
 from natadv.metrics.terms import Terms, check, shares
 from natadv.types import DoubleArray, Outcomes
 
+Score = Callable[[Outcomes], DoubleArray]
+"""How right each row is, 0 to 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
     """Samples that have an outcome on both sides."""
 
     before: DoubleArray
-    """1 where the answer was right."""
+    """1 where the answer was right; between 0 and 1 where it may be right in part."""
     after: DoubleArray
     group: tuple[str, ...]
     excluded: int
@@ -31,12 +34,12 @@ class Pairs:
 
 def accuracy_drop(evidence: Evidence) -> Terms:
     """Clean accuracy minus attacked accuracy, over the same pictures."""
-    return _with_clean(evidence, evidence.attack).drop()
+    return with_clean(evidence, evidence.attack).drop()
 
 
 def attack_success_rate(evidence: Evidence) -> Terms:
     """Of the pictures named right when clean, the share that is named wrong when attacked."""
-    pairs = _with_clean(evidence, evidence.attack)
+    pairs = with_clean(evidence, evidence.attack)
     held = pairs.before == 1
     group = [g for g, kept in zip(pairs.group, held, strict=True) if kept]
     return shares(1 - pairs.after[held], group, excluded=pairs.excluded)
@@ -44,12 +47,12 @@ def attack_success_rate(evidence: Evidence) -> Terms:
 
 def occlusion_drop(evidence: Evidence) -> Terms:
     """What the box costs without its letters: hiding, not reading."""
-    return _with_clean(evidence, _control(evidence, "occlusion")).drop()
+    return with_clean(evidence, _control(evidence, "occlusion")).drop()
 
 
 def matched_drop(evidence: Evidence) -> Terms:
     """What the true word costs; below zero where reading it helps."""
-    return _with_clean(evidence, _control(evidence, "matched")).drop()
+    return with_clean(evidence, _control(evidence, "matched")).drop()
 
 
 def reading_drop(evidence: Evidence) -> Terms:
@@ -71,23 +74,31 @@ def _control(evidence: Evidence, variant: str) -> Outcomes:
     return select(control, [name in own for name in control.id])
 
 
-def _with_clean(evidence: Evidence, after: Outcomes) -> Pairs:
+def with_clean(evidence: Evidence, after: Outcomes, *, score: Score = correct) -> Pairs:
+    """Match each row of `after` with that of its clean twin."""
     if evidence.clean is None:
         raise MetricError("needs the clean twins' outcomes, which were not measured")
     check(evidence.clean, what="clean")
     if lone := [name for name, twin in zip(after.id, after.twin, strict=True) if twin is None][:3]:
         raise MetricError(f"samples {lone} name no clean twin; the dataset cannot be paired")
     names = {name: str(twin) for name, twin in zip(after.id, after.twin, strict=True)}
-    return pair(evidence.clean, after, names=names, of=_considered(evidence))
+    return pair(evidence.clean, after, names=names, of=_considered(evidence), score=score)
 
 
 def _considered(evidence: Evidence) -> int:
     return evidence.attack.n + len(evidence.attack.errors)
 
 
-def pair(before: Outcomes, after: Outcomes, *, names: Mapping[str, str], of: int) -> Pairs:
+def pair(
+    before: Outcomes,
+    after: Outcomes,
+    *,
+    names: Mapping[str, str],
+    of: int,
+    score: Score = correct,
+) -> Pairs:
     """Match each row of `after` with the row of `before` that `names` gives; `of` were planned."""
-    right, hits = correct(before), correct(after)
+    right, hits = score(before), score(after)
     at = {name: i for i, name in enumerate(before.id)}
     found: list[tuple[int, int]] = []
     for i, name in enumerate(after.id):

@@ -64,6 +64,11 @@ def p_difference(lost: float, gained: float, n: float, *, bound: float, side: Si
     return _upper(excess / error)
 
 
+def p_shift(centre: float, error: float, *, bound: float, side: Side) -> float:
+    """p-value of an estimate that is normal enough."""
+    return _upper((bound - centre if side == "floor" else centre - bound) / error)
+
+
 def restricted_gain(lost: float, gained: float, n: float, difference: float) -> float:
     """Most likely probability of a gain if that of a loss is larger by `difference`.
 

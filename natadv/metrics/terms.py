@@ -95,6 +95,14 @@ def flags(outcomes: Outcomes, name: str) -> DoubleArray:
     return values
 
 
+def fractions(outcomes: Outcomes, name: str) -> DoubleArray:
+    """A column that must lie between 0 and 1."""
+    values = column(outcomes, name)
+    if wrong := [v for v in values.tolist() if not 0 <= v <= 1][:3]:
+        raise MetricError(f"expected {name!r} to be between 0 and 1, got {wrong}")
+    return values
+
+
 def shares(hits: DoubleArray | NDArray[np.bool_], group: Sequence[str], *, excluded: int) -> Terms:
     """Terms of a mean: one row per sample, for `ratio`."""
     x = np.asarray(hits, dtype=np.float64)

@@ -45,9 +45,24 @@ def make_outcomes(
             "correct": right,
             "said_decoy": np.array(said, dtype=np.float64),
             "rank": np.array(ranks if ranks is not None else 1 - right, dtype=np.float64),
+            **segmented(right),
+            **answered(right),
         },
         errors=dict(errors or {}),
     )
+
+
+def segmented(right: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks of 100 pixels: three quarters found where right, a fifth where wrong."""
+    counts = {"tp": (10, 30), "fp": (20, 5), "fn": (20, 5), "tn": (50, 60), "iou": (0.2, 0.75)}
+    return {name: np.where(right == 1, best, worst) * 1.0 for name, (worst, best) in counts.items()}
+
+
+def answered(right: np.ndarray) -> dict[str, np.ndarray]:
+    """Three people agree where right, nobody where wrong; the types take turns."""
+    turn = np.arange(len(right)) % 3
+    types = {name: (turn == i) * 1.0 for i, name in enumerate(("yes_no", "number", "other"))}
+    return {"accuracy": 0.9 * right, "simple": right, "exact": right, **types}
 
 
 @pytest.fixture(scope="session")
