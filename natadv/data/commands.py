@@ -45,7 +45,8 @@ def _add_imagefolder(importers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--classes",
         choices=sorted(CLASS_TABLES),
-        help="what the folder names are (imagenet: WordNet ids, all 1000 classes count); "
+        help="what the folder names are (imagenet: WordNet ids, all 1000 classes count; "
+        "imagenet-a: the 200 of ImageNet-A); "
         "default: the folder names are the class names",
     )
     parser.add_argument("--templates", choices=sorted(TEMPLATES), default="single")

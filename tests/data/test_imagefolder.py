@@ -210,6 +210,27 @@ def test_imagenet_table_has_1000_different_names_in_wnid_order() -> None:
     assert (names[0], names[207], names[999]) == ("tench", "Golden Retriever", "toilet paper")
 
 
+def test_imagenet_a_is_a_question_of_200_of_the_1000() -> None:
+    few, all_of_them = class_table("imagenet-a"), class_table("imagenet")
+    positions = [list(all_of_them).index(wnid) for wnid in few]
+
+    assert len(few) == 200
+    assert positions == sorted(positions)
+    assert (positions[:3], positions[-1]) == ([6, 11, 13], 988)
+    assert all(all_of_them[wnid] == name for wnid, name in few.items())
+
+
+def test_imagenet_a_is_never_asked_among_1000(tmp_path: Path, root: Path, encode: Encode) -> None:
+    path, picture = tmp_path / "imagenet-a", encode(1)
+    for wnid in class_table("imagenet-a"):
+        (path / wnid).mkdir(parents=True)
+        (path / wnid / "0.png").write_bytes(picture)
+
+    with pytest.raises(DataError, match="use --classes imagenet-a"):
+        import_imagefolder(path, name="a", root=root, classes="imagenet")
+    assert import_imagefolder(path, name="a", root=root, classes="imagenet-a").rows == 200
+
+
 def test_the_two_names_that_were_there_twice_are_told_apart() -> None:
     names = list(class_table("imagenet").values())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from natadv.errors import unknown_name
 
-CLASS_TABLES: dict[str, str] = {"imagenet": "imagenet.tsv"}
+CLASS_TABLES: dict[str, str] = {"imagenet": "imagenet.tsv", "imagenet-a": "imagenet-a.tsv"}
 
 
 @cache

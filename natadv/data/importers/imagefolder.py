@@ -86,6 +86,7 @@ def _labels(path: Path, files: list[Path], classes: str | None) -> dict[str, str
     if classes is None:
         return {folder: folder for folder in folders}
     table = class_table(classes)
+    _refuse_too_many_ways(path, folders, classes)
     for folder in folders:
         if folder not in table:
             raise DataError(
@@ -93,6 +94,15 @@ def _labels(path: Path, files: list[Path], classes: str | None) -> dict[str, str
                 f"classes of {classes!r}, such as {next(iter(table))!r}"
             )
     return table
+
+
+def _refuse_too_many_ways(path: Path, folders: list[str], classes: str) -> None:
+    """ImageNet-A is a question of 200 answers; asked among all 1000 it looks far harder."""
+    if classes == "imagenet" and set(folders) == set(class_table("imagenet-a")):
+        raise DataError(
+            f"{path} holds the 200 classes of ImageNet-A, which are answered among those 200, not "
+            "among 1000: use --classes imagenet-a"
+        )
 
 
 def _samples(path: Path, files: list[Path], index: dict[str, int]) -> Iterator[Sample]:

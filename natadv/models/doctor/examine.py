@@ -32,7 +32,7 @@ class Line:
 
     def __str__(self) -> str:
         word = "ok  " if self.finding.ok else "FAIL"
-        return f"{word}  {self.check:<14} {self.finding.text}"
+        return f"{word}  {self.check:<15} {self.finding.text}"
 
 
 def examine(
