@@ -26,7 +26,7 @@ from natadv.mini.probe import make_probe, zero_shot
 from natadv.mini.start import prepare
 from natadv.mini.token_labels import GRID
 from natadv.mini.tokenizer import CONTEXT, make_tokenizer
-from natadv.models.text import canonical
+from natadv.models.adapters.text import canonical
 from natadv.rng import rng_for
 
 Settings = dict[str, Any]
