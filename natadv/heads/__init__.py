@@ -1,0 +1,1 @@
+"""What is trained on a frozen tower: a decoder that finds, and a network that answers."""
