@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,19 +159,28 @@ class ZeroShotClassifier(Protocol):
         ...
 
 
+class Look(NamedTuple):
+    """What one pass through a picture tower gives."""
+
+    embeddings: FloatArray
+    """As `embed_images` gives them."""
+    features: tuple[FloatArray, ...]
+    """For each layer that was asked for, of shape (b, h, w, d): no class token, rows from the
+    top."""
+
+
 @runtime_checkable
 class DenseFeatures(Protocol):
     """Gives what its picture tower knows of each place, for heads that are trained on it."""
 
     @property
     def depth(self) -> int:
-        """Layers (of a residual network: stages) that can be asked for."""
+        """Layers (of a residual network: stages) that can be asked for; 0 for none."""
         ...
 
     def prepare(self, images: Sequence[Image]) -> Prepared: ...
-    def features(self, prepared: Prepared, layers: Sequence[int]) -> tuple[FloatArray, ...]:
-        """For each layer, counted from 1 at the input, an array of shape (b, h, w, d): no class
-        token, rows from the top."""
+    def look(self, prepared: Prepared, layers: Sequence[int]) -> Look:
+        """One pass, with these layers, counted from 1 at the input."""
         ...
 
 

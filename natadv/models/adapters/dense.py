@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
 from natadv.types import FloatArray
@@ -17,35 +18,55 @@ States = tuple[torch.Tensor, ...]
 nothing that is not of a place."""
 
 
+class Seen(NamedTuple):
+    """What one pass through a picture tower gives."""
+
+    embeddings: torch.Tensor
+    """Of shape (b, d), not of unit length."""
+    states: States
+
+
 @dataclass(frozen=True, slots=True)
 class DenseTower:
     """The layers of a picture tower that features can be read from."""
 
     depth: int
     """Layers (of a residual network: stages)."""
-    states: Callable[[Mapping[str, torch.Tensor]], States]
-    """Of preprocessed pictures on the device."""
+    look: Callable[[Mapping[str, torch.Tensor]], Seen]
+    """One pass of preprocessed pictures on the device."""
 
 
-def square_tower(vision: Any, *, leading: int) -> DenseTower:
-    """The layers of a transformers tower for square pictures of one size.
+def square_tower(model: Any, *, leading: int) -> DenseTower:
+    """The layers of the tower of a transformers model for square pictures of one size.
 
     `leading` tokens stand before those of the patches: 1 with a class token, else 0.
     """
-    side = vision.config.image_size // vision.config.patch_size
+    config = model.config.vision_config
+    side = config.image_size // config.patch_size
 
-    def states(pixels: Mapping[str, torch.Tensor]) -> States:
-        found = hidden_states(vision, pixels)
-        return tuple(on_grid(state[:, leading:], height=side, width=side) for state in found)
+    def look(pixels: Mapping[str, torch.Tensor]) -> Seen:
+        embeddings, states = one_pass(model, pixels)
+        on_grids = (on_grid(state[:, leading:], height=side, width=side) for state in states)
+        return Seen(embeddings, tuple(on_grids))
 
-    return DenseTower(vision.config.num_hidden_layers, states)
+    return DenseTower(config.num_hidden_layers, look)
 
 
-def hidden_states(vision: Any, pixels: Mapping[str, torch.Tensor]) -> States:
-    """What leaves each layer of a transformers tower, of shape (b, tokens, d)."""
-    found: States = vision(**pixels, output_hidden_states=True).hidden_states
+def one_pass(model: Any, pixels: Mapping[str, torch.Tensor]) -> Seen:
+    """Of a model of transformers; the states are those of tokens, of shape (b, tokens, d)."""
+    found = model.get_image_features(**pixels, output_hidden_states=True)
     # The first is what enters the first layer.
-    return found[1:]
+    return Seen(pooled(found), found.hidden_states[1:])
+
+
+def pooled(found: object) -> torch.Tensor:
+    """The projected embeddings in what a tower returned: transformers 5 wraps them."""
+    if not isinstance(found, BaseModelOutputWithPooling) or found.pooler_output is None:
+        raise TypeError(
+            "expected BaseModelOutputWithPooling with a pooler_output (transformers 5), "
+            f"got {type(found).__name__}"
+        )
+    return found.pooler_output
 
 
 def on_grid(patches: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
@@ -54,14 +75,21 @@ def on_grid(patches: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
     return patches.reshape(pictures, height, width, dim)
 
 
-def read_features(
+class Read(NamedTuple):
+    """The same on the host, for some layers."""
+
+    embeddings: torch.Tensor
+    features: tuple[FloatArray, ...]
+
+
+def read_layers(
     name: str,
     tower: DenseTower | None,
     *,
     pixels: Mapping[str, torch.Tensor],
     layers: Sequence[int],
-) -> tuple[FloatArray, ...]:
-    """The asked layers, counted from 1 at the input, as float32 on the host; `name` is for errors.
+) -> Read:
+    """The asked layers, counted from 1 at the input, as float32; `name` is for errors.
 
     Raises:
         ModelError: There is no such layer, or what it gives is not finite.
@@ -73,12 +101,12 @@ def read_features(
             f"{name}: no layer {wrong[0]!r}; it has layers 1 (next to the input) to {tower.depth}"
         )
     with torch.inference_mode():
-        states = tower.states(pixels)
-        found = tuple(states[layer - 1].float().cpu().numpy() for layer in layers)
+        seen = tower.look(pixels)
+        found = tuple(seen.states[layer - 1].float().cpu().numpy() for layer in layers)
     for layer, places in zip(layers, found, strict=True):
         if not np.isfinite(places).all():
             raise ModelError(
                 f"{name}: features of layer {layer} are not finite; its weights are damaged, or "
                 "need --dtype float32"
             )
-    return found
+    return Read(seen.embeddings, found)

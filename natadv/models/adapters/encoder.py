@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
 from natadv.models.adapters.attention import Attention
-from natadv.models.adapters.dense import DenseTower, read_features
-from natadv.types import FloatArray
+from natadv.models.adapters.dense import DenseTower, read_layers
+from natadv.types import FloatArray, Look
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -98,16 +97,19 @@ class DualEncoder:
     def depth(self) -> int:
         return self._parts.dense.depth if self._parts.dense else 0
 
-    def features(self, prepared: Pixels | None, layers: Sequence[int]) -> tuple[FloatArray, ...]:
+    def look(self, prepared: Pixels | None, layers: Sequence[int]) -> Look:
         # No picture has no grid, so one is made up for its shape.
         pixels = self._parts.prepare([any_picture()]) if prepared is None else prepared
-        found = read_features(
+        found = read_layers(
             self.name,
             self._parts.dense,
             pixels=self._placement.of_pixels(pixels),
             layers=layers,
         )
-        return tuple(places[:0] for places in found) if prepared is None else found
+        embeddings = self._rows(found.embeddings)
+        if prepared is None:
+            return Look(embeddings[:0], tuple(places[:0] for places in found.features))
+        return Look(embeddings, found.features)
 
     def attention(self, prepared: Pixels | None) -> tuple[FloatArray, ...]:
         if self._parts.attention is None:
@@ -150,16 +152,6 @@ def any_picture() -> Image:
     from PIL import Image
 
     return Image.new("RGB", (40, 56), (90, 140, 200))
-
-
-def pooled(found: object) -> torch.Tensor:
-    """The projected embeddings in what a tower returned: transformers 5 wraps them."""
-    if not isinstance(found, BaseModelOutputWithPooling) or found.pooler_output is None:
-        raise TypeError(
-            "expected BaseModelOutputWithPooling with a pooler_output (transformers 5), "
-            f"got {type(found).__name__}"
-        )
-    return found.pooler_output
 
 
 def square_pixels(

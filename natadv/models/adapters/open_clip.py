@@ -13,7 +13,7 @@ from open_clip import modified_resnet, tokenizer, transform, transformer
 
 from natadv.errors import ModelError
 from natadv.models.adapters import activation
-from natadv.models.adapters.dense import DenseTower, States
+from natadv.models.adapters.dense import DenseTower, Seen
 from natadv.models.adapters.encoder import (
     DualEncoder,
     LogitScoring,
@@ -151,10 +151,10 @@ def _tokenise(folder: Path, *, vocabulary: int) -> Callable[[Sequence[str]], Tok
 def _dense(visual: Any) -> DenseTower:
     resnet = isinstance(visual, modified_resnet.ModifiedResNet)
 
-    def states(pixels: Mapping[str, torch.Tensor]) -> States:
-        found = visual.forward_intermediates(pixels["image"], intermediates_only=True)
+    def look(pixels: Mapping[str, torch.Tensor]) -> Seen:
+        found = visual.forward_intermediates(pixels["image"])
         # Of a ResNet the first is the stem, before any stage.
         layers = found["image_intermediates"][1 if resnet else 0 :]
-        return tuple(layer.permute(0, 2, 3, 1) for layer in layers)
+        return Seen(found["image_features"], tuple(layer.permute(0, 2, 3, 1) for layer in layers))
 
-    return DenseTower(RESNET_STAGES if resnet else len(visual.transformer.resblocks), states)
+    return DenseTower(RESNET_STAGES if resnet else len(visual.transformer.resblocks), look)

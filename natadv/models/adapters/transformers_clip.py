@@ -16,7 +16,6 @@ from natadv.models.adapters.encoder import (
     Parts,
     Placement,
     Tokens,
-    pooled,
     square_pixels,
 )
 from natadv.models.files import checkpoint
@@ -45,11 +44,11 @@ def encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncoder
             pretrained.image_processor(spec.folder),
             side=model.config.vision_config.image_size,
         ),
-        look=lambda pixels: pooled(model.get_image_features(**pixels)),
+        look=lambda pixels: dense.pooled(model.get_image_features(**pixels)),
         tokenise=tokeniser(spec, model.config.text_config),
-        read=lambda tokens: pooled(model.get_text_features(**tokens)),
+        read=lambda tokens: dense.pooled(model.get_text_features(**tokens)),
         scoring=scoring,
-        dense=dense.square_tower(model.vision_model, leading=1),
+        dense=dense.square_tower(model, leading=1),
         attention=attention.of_tower(spec.name, model),
     )
     return DualEncoder(spec.name, parts, placement=placement)

@@ -14,7 +14,6 @@ from natadv.models.adapters.encoder import (
     Parts,
     Placement,
     Tokens,
-    pooled,
     square_pixels,
 )
 from natadv.models.adapters.text import canonical
@@ -53,11 +52,11 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
             pretrained.image_processor(spec.folder),
             side=model.config.vision_config.image_size,
         ),
-        look=lambda pixels: pooled(model.get_image_features(**pixels)),
+        look=lambda pixels: dense.pooled(model.get_image_features(**pixels)),
         tokenise=tokenise,
-        read=lambda tokens: pooled(model.get_text_features(**tokens)),
+        read=lambda tokens: dense.pooled(model.get_text_features(**tokens)),
         scoring=scoring,
-        dense=dense.square_tower(model.vision_model, leading=0),
+        dense=dense.square_tower(model, leading=0),
         attention=attention.of_tower(spec.name, model),
     )
     return DualEncoder(spec.name, parts, placement=placement)

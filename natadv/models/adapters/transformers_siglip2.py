@@ -10,7 +10,7 @@ from transformers import Siglip2Model
 
 from natadv.errors import ModelError
 from natadv.models.adapters import pretrained
-from natadv.models.adapters.dense import DenseTower, States, hidden_states, on_grid
+from natadv.models.adapters.dense import DenseTower, Seen, on_grid, one_pass, pooled
 from natadv.models.adapters.encoder import (
     DualEncoder,
     LogitScoring,
@@ -18,7 +18,6 @@ from natadv.models.adapters.encoder import (
     Pixels,
     Placement,
     Tokens,
-    pooled,
 )
 from natadv.models.adapters.text import canonical
 from natadv.types import ModelSpec
@@ -69,7 +68,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         tokenise=tokenise,
         read=lambda tokens: pooled(model.get_text_features(**tokens)),
         scoring=scoring,
-        dense=_flexible_tower(spec.name, model.vision_model),
+        dense=_flexible_tower(spec.name, model),
     )
     return DualEncoder(spec.name, parts, placement=placement)
 
@@ -91,10 +90,10 @@ def _patches(name: str, processor: Any, *, patch: int) -> Callable[[Sequence[Ima
     return prepare
 
 
-def _flexible_tower(name: str, vision: Any) -> DenseTower:
+def _flexible_tower(name: str, model: Any) -> DenseTower:
     """The layers of the tower, for pictures that are cut into one and the same grid."""
 
-    def states(pixels: Pixels) -> States:
+    def look(pixels: Pixels) -> Seen:
         grids = sorted({(rows, columns) for rows, columns in pixels[SHAPES].tolist()})
         if len(grids) > 1:
             listed = " and ".join(f"{rows} x {columns}" for rows, columns in grids[:2])
@@ -103,13 +102,14 @@ def _flexible_tower(name: str, vision: Any) -> DenseTower:
                 f"{listed} patches; ask for pictures of one shape at a time"
             )
         ((height, width),) = grids
+        embeddings, states = one_pass(model, pixels)
         # What fills up the rest is of no place.
-        return tuple(
-            on_grid(state[:, : height * width], height=height, width=width)
-            for state in hidden_states(vision, pixels)
+        places = (state[:, : height * width] for state in states)
+        return Seen(
+            embeddings, tuple(on_grid(place, height=height, width=width) for place in places)
         )
 
-    return DenseTower(vision.config.num_hidden_layers, states)
+    return DenseTower(model.config.vision_config.num_hidden_layers, look)
 
 
 def _check_end_of_text(name: str, tokenizer: Any) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from natadv.errors import ModelError
-from natadv.models.adapters.dense import DenseTower, read_features
+from natadv.models.adapters.dense import DenseTower, Seen, read_layers
 from natadv.models.adapters.encoder import DualEncoder, LogitScoring, Parts, Placement
 from natadv.types import DenseFeatures
 
@@ -71,7 +71,7 @@ def transformers_states(folder, images):
 
 
 def test_features_are_those_of_transformers(folder, model, squares):
-    first, second = model.features(model.prepare(squares), [1, 2])
+    first, second = model.look(model.prepare(squares), [1, 2]).features
     class_tokens = 1 if folder.name == "tiny-clip" else 0
     expected = transformers_states(folder, squares)
 
@@ -90,23 +90,23 @@ def test_tower_offers_all_its_layers(model):
 
 def test_layers_come_as_asked(model, squares):
     prepared = model.prepare(squares)
-    first, second = model.features(prepared, [1, 2])
-    found = model.features(prepared, [2, 1, 2])
+    first, second = model.look(prepared, [1, 2]).features
+    found = model.look(prepared, [2, 1, 2]).features
 
     assert [places.tobytes() for places in found] == [
         places.tobytes() for places in (second, first, second)
     ]
-    assert model.features(prepared, []) == ()
+    assert model.look(prepared, []).features == ()
 
 
 @pytest.mark.parametrize("layer", [0, 3, -1])
 def test_layer_that_is_not_there_is_refused(model, squares, layer):
     with pytest.raises(ModelError, match=rf"no layer {layer}; it has layers 1 \(.*\) to 2"):
-        model.features(model.prepare(squares), [1, layer])
+        model.look(model.prepare(squares), [1, layer])
 
 
 def test_no_pictures_give_empty_features(folder, model):
-    found = model.features(model.prepare([]), [1, 2])
+    found = model.look(model.prepare([]), [1, 2]).features
 
     # Of the grid that the probing picture has, where grids differ.
     grid = (5, 3) if folder.name == "tiny-siglip2" else (4, 4)
@@ -114,15 +114,15 @@ def test_no_pictures_give_empty_features(folder, model):
 
 
 def test_features_do_not_depend_on_the_batch(model, squares):
-    together = model.features(model.prepare(squares), [2])[0]
-    alone = [model.features(model.prepare([image]), [2])[0] for image in squares]
+    together = model.look(model.prepare(squares), [2]).features[0]
+    alone = [model.look(model.prepare([image]), [2]).features[0] for image in squares]
 
     assert together == pytest.approx(np.concatenate(alone), abs=1e-5)
 
 
 def test_embeddings_stay_as_they_are(folder, model, squares, load_folder, embedded):
     before = embedded(load_folder(folder), squares)
-    model.features(model.prepare(squares), [1])
+    model.look(model.prepare(squares), [1])
 
     assert embedded(model, squares).tobytes() == before.tobytes()
 
@@ -132,7 +132,7 @@ def changed_places(model, *, size, row, column):
     dark = Image.new("RGB", size, (20, 20, 20))
     bright = dark.copy()
     bright.paste(Image.new("RGB", (PATCH, PATCH), (255, 240, 90)), (column * PATCH, row * PATCH))
-    before, after = (model.features(model.prepare([p]), [2])[0][0] for p in (dark, bright))
+    before, after = (model.look(model.prepare([p]), [2]).features[0][0] for p in (dark, bright))
     return np.abs(after - before).max(axis=-1) > 1e-3
 
 
@@ -159,24 +159,24 @@ def test_pictures_of_several_grids_have_no_features_in_one_call(tiny_siglip2, lo
     prepared = model.prepare([Image.new("RGB", size) for size in ((32, 32), (64, 16))])
 
     with pytest.raises(ModelError, match="cut into 2 x 8 and 4 x 4 patches; ask for pictures of"):
-        model.features(prepared, [1])
+        model.look(prepared, [1])
 
 
 def test_pictures_of_one_shape_share_a_grid_at_any_size(tiny_siglip2, load_folder):
     model = load_folder(tiny_siglip2)
     prepared = model.prepare([Image.new("RGB", size) for size in ((40, 24), (80, 48))])
 
-    assert model.features(prepared, [1])[0].shape == (2, 3, 5, 32)
+    assert model.look(prepared, [1]).features[0].shape == (2, 3, 5, 32)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_features_that_are_not_finite_are_refused(value):
     states = (torch.zeros(1, 2, 2, 3), torch.full((1, 2, 2, 3), value))
-    tower = DenseTower(2, lambda pixels: states)
+    tower = DenseTower(2, lambda pixels: Seen(torch.ones(1, 4), states))
 
-    assert read_features("candidate", tower, pixels={}, layers=[1])[0].shape == (1, 2, 2, 3)
+    assert read_layers("candidate", tower, pixels={}, layers=[1]).features[0].shape == (1, 2, 2, 3)
     with pytest.raises(ModelError, match="candidate: features of layer 2 are not finite"):
-        read_features("candidate", tower, pixels={}, layers=[1, 2])
+        read_layers("candidate", tower, pixels={}, layers=[1, 2])
 
 
 def test_adapter_without_features_says_so():
@@ -192,4 +192,11 @@ def test_adapter_without_features_says_so():
 
     assert model.depth == 0
     with pytest.raises(ModelError, match="candidate: its adapter gives no features"):
-        model.features(model.prepare([Image.new("RGB", (2, 2))]), [1])
+        model.look(model.prepare([Image.new("RGB", (2, 2))]), [1])
+
+
+def test_the_embedding_of_a_closer_look_has_the_same_bytes(model, squares):
+    """Else a picture's embedding would depend on whether a head wants its features."""
+    prepared = model.prepare(squares)
+
+    assert model.look(prepared, [1]).embeddings.tobytes() == model.embed_images(prepared).tobytes()

@@ -7,13 +7,13 @@ from PIL import Image
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
+from natadv.models.adapters.dense import pooled
 from natadv.models.adapters.encoder import (
     TEXT_BATCH,
     DualEncoder,
     LogitScoring,
     Parts,
     Placement,
-    pooled,
     square_pixels,
     unit_rows,
 )
