@@ -197,7 +197,10 @@ class Explainable(Protocol):
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Finds what a phrase refers to."""
+    """Finds what a phrase refers to.
+
+    May have a `threshold`: the probability above which a pixel counts as found; 0.5 without one.
+    """
 
     def segment(self, images: Sequence[Image], phrases: Sequence[str]) -> FloatArray:
         """Of shape (b, h, w) at the model's own resolution: the probability, 0 to 1, that a pixel
@@ -258,3 +261,5 @@ class ModelSpec:
     """Where that module and its files may lie."""
     tower_of: Path | None = None
     """The folder whose picture tower this file replaces."""
+    heads: Mapping[Task, Path] = field(default_factory=dict)
+    """Folders of the heads that answer, on top of its picture tower, what it cannot by itself."""

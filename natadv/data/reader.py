@@ -7,39 +7,46 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from natadv.data.card import Card, Shard
 from natadv.data.images import decode_image
-from natadv.data.schema import COLUMNS, sample_of
+from natadv.data.schema import columns_of, sample_of
 from natadv.errors import DataError
-from natadv.types import Sample
+from natadv.types import Sample, Task
 
 _REMEDY = "run dvc pull, or import the dataset again"
 
 __all__ = ["decode_image", "iter_samples", "read_by_id", "read_samples", "verify"]
 
 
+class _File(NamedTuple):
+    """A shard where it lies, and the tasks that decide its columns."""
+
+    path: Path
+    shard: Shard
+    tasks: tuple[Task, ...]
+
+
 def read_samples(folder: Path, card: Card, *, start: int, stop: int) -> list[Sample]:
     """Rows start to stop (exclusive), in the order they were written in."""
     if not 0 <= start <= stop <= card.rows:
         raise DataError(f"{folder}: rows {start} to {stop} asked for, the card has {card.rows}")
-    _refuse_strays(folder, card)
     samples: list[Sample] = []
-    for shard, first in _with_first_row(card):
-        low, high = max(start - first, 0), min(stop - first, shard.rows)
+    for shard, first in _with_first_row(_files(folder, card)):
+        low, high = max(start - first, 0), min(stop - first, shard.shard.rows)
         if low < high:
-            samples += _rows(folder, shard, range(low, high))
+            samples += _rows(shard, range(low, high))
     return samples
 
 
 def iter_samples(folder: Path, card: Card) -> Iterator[Sample]:
     """All samples in order, a row group at a time."""
-    _refuse_strays(folder, card)
-    for shard in card.shards:
-        with _opened(folder, shard) as file:
+    for shard in _files(folder, card):
+        with _opened(shard) as file:
             for group in range(file.num_row_groups):
                 yield from _samples(file.read_row_group(group, use_threads=False))
 
@@ -47,11 +54,10 @@ def iter_samples(folder: Path, card: Card) -> Iterator[Sample]:
 def read_by_id(folder: Path, card: Card, ids: Collection[str]) -> list[Sample]:
     """The samples of these ids, in the dataset's order; an id that is not there is an error."""
     wanted = set(ids)
-    _refuse_strays(folder, card)
     samples: list[Sample] = []
-    for shard in card.shards:
-        rows = [row for row, name in enumerate(_ids(folder, shard)) if name in wanted]
-        samples += _rows(folder, shard, rows) if rows else ()
+    for shard in _files(folder, card):
+        rows = [row for row, name in enumerate(_ids(shard)) if name in wanted]
+        samples += _rows(shard, rows) if rows else ()
     missing = sorted(wanted - {sample.id for sample in samples})
     if missing:
         raise DataError(
@@ -62,27 +68,27 @@ def read_by_id(folder: Path, card: Card, ids: Collection[str]) -> list[Sample]:
 
 def verify(folder: Path, card: Card) -> None:
     """Check every shard against the card now, rather than at its first read."""
-    _refuse_strays(folder, card)
-    for shard in card.shards:
-        _opened(folder, shard).close()
+    for shard in _files(folder, card):
+        _opened(shard).close()
 
 
-def _refuse_strays(folder: Path, card: Card) -> None:
+def _files(folder: Path, card: Card) -> list[_File]:
     """A shard that the card does not list is not measured, though other readers would see it."""
     listed = {shard.file for shard in card.shards}
     strays = sorted(path.name for path in folder.glob("*.parquet") if path.name not in listed)
     if strays:
         raise DataError(f"{folder / strays[0]}: not a shard of the card; remove it, or {_REMEDY}")
+    return [_File(folder / shard.file, shard, card.tasks) for shard in card.shards]
 
 
-def _with_first_row(card: Card) -> Iterator[tuple[Shard, int]]:
-    starts = accumulate((shard.rows for shard in card.shards), initial=0)
-    return zip(card.shards, starts, strict=False)
+def _with_first_row(files: Sequence[_File]) -> Iterator[tuple[_File, int]]:
+    starts = accumulate((file.shard.rows for file in files), initial=0)
+    return zip(files, starts, strict=False)
 
 
-def _rows(folder: Path, shard: Shard, rows: Sequence[int]) -> Iterator[Sample]:
+def _rows(shard: _File, rows: Sequence[int]) -> Iterator[Sample]:
     """These rows of a shard, rising; of its row groups only those that hold one of them."""
-    with _opened(folder, shard) as file:
+    with _opened(shard) as file:
         first = 0
         for group in range(file.num_row_groups):
             last = first + file.metadata.row_group(group).num_rows
@@ -97,13 +103,13 @@ def _samples(table: pa.Table) -> Iterator[Sample]:
 
 
 @lru_cache(maxsize=64)
-def _ids(folder: Path, shard: Shard) -> tuple[str, ...]:
-    with _opened(folder, shard) as file:
+def _ids(shard: _File) -> tuple[str, ...]:
+    with _opened(shard) as file:
         return tuple(file.read(columns=["id"]).column("id").to_pylist())
 
 
-def _opened(folder: Path, shard: Shard) -> pq.ParquetFile:
-    path = folder / shard.file
+def _opened(file: _File) -> pq.ParquetFile:
+    path, shard, _ = file
     try:
         stat = path.stat()
         if stat.st_size != shard.bytes:
@@ -113,7 +119,7 @@ def _opened(folder: Path, shard: Shard) -> pq.ParquetFile:
         raise DataError(
             f"{path}: a shard of {shard.rows} rows cannot be read: {error.strerror}; {_REMEDY}"
         ) from error
-    return _checked_parquet(path, shard)
+    return _checked_parquet(file)
 
 
 @lru_cache(maxsize=65536)
@@ -125,17 +131,20 @@ def _check_hash(path: Path, expected: str, changed_ns: int) -> None:
         raise DataError(f"{path}: sha256 is {came[:12]}, the card says {expected[:12]}; {_REMEDY}")
 
 
-def _checked_parquet(path: Path, shard: Shard) -> pq.ParquetFile:
+def _checked_parquet(packed: _File) -> pq.ParquetFile:
+    path, shard, tasks = packed
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a Parquet file: {error}; {_REMEDY}") from error
+    expected = columns_of(tasks)
     columns = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-    if columns != COLUMNS:
-        odd = sorted(
-            name for name in columns.keys() | COLUMNS if columns.get(name) != COLUMNS.get(name)
+    if columns != expected:
+        odd = sorted(n for n in columns.keys() | expected if columns.get(n) != expected.get(n))
+        raise DataError(
+            f"{path}: columns {odd} are not as in a packed dataset of {', '.join(tasks)}; "
+            "import it again"
         )
-        raise DataError(f"{path}: columns {odd} are not as in a packed dataset; import it again")
     if file.metadata.num_rows != shard.rows:
         raise DataError(f"{path}: {file.metadata.num_rows} rows, the card says {shard.rows}")
     return file

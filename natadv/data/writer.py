@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
@@ -17,12 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from natadv.data.card import CARD_FILE, Card, CardDraft, Shard, dump_card, revision
-from natadv.data.schema import row_of, schema_of
+from natadv.data.checks import check_sample
+from natadv.data.schema import COLUMNS, row_of, schema_of
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
 # What a reader must take in at once, however few rows it wants.
 _ROWS_PER_GROUP = 64
+_PICTURES = ("image.bytes", "mask")
+# Beyond it Arrow may store a picture with every row again; by itself it stops at 1 MiB.
+_DICTIONARY_BYTES = 2**30
 
 
 def write_dataset(
@@ -111,27 +114,34 @@ def _upto(first: Sample, rest: Iterator[Sample], count: int) -> Iterator[Sample]
 
 def _write_shard(path: Path, schema: pa.Schema, samples: Iterator[Sample]) -> int:
     written = 0
-    # Pictures are compressed already.
-    others = {name: "zstd" for name in _leaves(schema) if name != "image.bytes"}
-    with pq.ParquetWriter(
-        path,
-        schema,
-        compression={**others, "image.bytes": "none"},
-        use_dictionary=[name for name in others if name != "id"],
-        write_statistics=list(others),
-    ) as writer:
+    with pq.ParquetWriter(path, schema, **_encoding(schema)) as writer:
         while group := list(islice(samples, _ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist(list(map(row_of, group)), schema=schema))
             written += len(group)
     return written
 
 
-def _leaves(schema: pa.Schema) -> list[str]:
-    return [
-        f"{column.name}.{leaf.name}" if pa.types.is_struct(column.type) else column.name
-        for column in schema
-        for leaf in (column.type if pa.types.is_struct(column.type) else [column])
-    ]
+def _encoding(schema: pa.Schema) -> dict[str, Any]:
+    """How each leaf is stored: pictures are compressed already."""
+    leaves = [leaf for column in schema for leaf in _leaves(column)]
+    texts = [leaf for leaf in leaves if leaf not in _PICTURES]
+    encoding = {
+        "compression": {leaf: "none" if leaf in _PICTURES else "zstd" for leaf in leaves},
+        "use_dictionary": [leaf for leaf in texts if leaf != "id"],
+        "write_statistics": texts,
+    }
+    if schema.names == list(COLUMNS):
+        return encoding
+    # One picture stands behind many phrases or questions: it is stored once in a row group.
+    encoding["use_dictionary"] = [leaf for leaf in leaves if leaf != "id"]
+    return {**encoding, "dictionary_pagesize_limit": _DICTIONARY_BYTES}
+
+
+def _leaves(column: pa.Field) -> list[str]:
+    """The names by which Parquet knows what a column is made of."""
+    if pa.types.is_struct(column.type):
+        return [f"{column.name}.{leaf.name}" for leaf in column.type]
+    return [f"{column.name}.list.element" if pa.types.is_list(column.type) else column.name]
 
 
 def _checked(samples: Iterable[Sample], draft: CardDraft, tally: _Tally) -> Iterator[Sample]:
@@ -141,29 +151,11 @@ def _checked(samples: Iterable[Sample], draft: CardDraft, tally: _Tally) -> Iter
             raise DataError(f"{where}: an id must be printable text")
         if sample.id in tally.ids:
             raise DataError(f"{where}: a second one of this id; ids are unique in a dataset")
-        _check_fields(sample, draft, where)
+        check_sample(sample, draft, where=where)
         tally.ids.add(sample.id)
         tally.parts[sample.part] += 1
         tally.overlays += sample.overlay is not None
         yield sample
-
-
-def _check_fields(sample: Sample, draft: CardDraft, where: str) -> None:
-    if not sample.group or not sample.image:
-        raise DataError(f"{where}: has no group or no picture")
-    if "classification" in draft.tasks and sample.label is None:
-        raise DataError(f"{where}: has no label, which classification needs")
-    if sample.label is not None and not 0 <= sample.label < len(draft.classes):
-        raise DataError(
-            f"{where}: label must be from 0 to {len(draft.classes) - 1}, came {sample.label!r}"
-        )
-    if draft.twin_of is not None and sample.twin is None:
-        raise DataError(f"{where}: has no twin, but the card says twin_of {draft.twin_of!r}")
-    for name, text in {"facts": sample.facts, "overlay": sample.overlay or "[]"}.items():
-        try:
-            json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: {name} is not JSON: {error}") from error
 
 
 def _put_in_place(fresh: Path, folder: Path, *, force: bool) -> None:

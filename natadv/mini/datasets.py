@@ -1,8 +1,7 @@
-"""The packed mini datasets: `python -m natadv.mini.datasets mini|mini-typo|mini-natural`."""
+"""The packed mini datasets: `python -m natadv.mini.datasets NAME`."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,11 +10,13 @@ from typing import Any
 from natadv.data.card import CardDraft
 from natadv.data.writer import write_dataset
 from natadv.errors import unknown_name
+from natadv.mini.asked import asked
 from natadv.mini.params import ROOT, params
 from natadv.mini.render import render
 from natadv.mini.sampling import STYLES, draw_scene
-from natadv.mini.scene import Scene, to_json
+from natadv.mini.scene import Scene, facts
 from natadv.mini.sprites import Split
+from natadv.mini.training_set import training_samples
 from natadv.mini.vocabulary import EVALUATED
 from natadv.mini.words import recipe_of
 from natadv.rng import rng_for
@@ -24,11 +25,16 @@ from natadv.types import Sample
 
 NAMES: tuple[str, ...] = tuple(EVALUATED)
 
+ORIGIN: dict[str, Any] = {
+    "licence": "Apache-2.0 AND MIT AND CC-BY-4.0, by vendor: fixtures/mini/LICENSES.md",
+    "source": "rendered by natadv.mini.datasets from emoji artwork (fixtures/mini)",
+}
+
 COMMON: dict[str, Any] = {
-    "tasks": ("classification",),
+    **ORIGIN,
+    "tasks": ("classification", "segmentation", "vqa"),
     "classes": NAMES,
     "templates": ("a photo of a {}.",),
-    "licence": "Apache-2.0 AND MIT AND CC-BY-4.0, by vendor: fixtures/mini/LICENSES.md",
 }
 
 
@@ -40,7 +46,7 @@ def clean_samples() -> Iterator[Sample]:
 
 def _sample(dataset: str, number: int, scene: Scene, part: Split) -> Sample:
     name = f"{dataset}-{number:06d}"
-    return Sample(
+    sample = Sample(
         id=name,
         group=name,
         image=lossless(render(scene)),
@@ -48,6 +54,7 @@ def _sample(dataset: str, number: int, scene: Scene, part: Split) -> Sample:
         part=part,
         facts=facts(scene),
     )
+    return asked(sample, scene)
 
 
 def clean_scenes() -> Iterator[Scene]:
@@ -89,18 +96,11 @@ def natural_samples() -> Iterator[Sample]:
         yield _sample("mini-natural", number, scene, part)
 
 
-def facts(scene: Scene, **more: str) -> str:
-    """What the picture holds, as JSON."""
-    known = {"scene": json.loads(to_json(scene)), **more}
-    return json.dumps(known, sort_keys=True, allow_nan=False)
-
-
 DATASETS: dict[str, tuple[CardDraft, Callable[[], Iterator[Sample]]]] = {
     "mini": (
         CardDraft(
             name="mini",
             scenario="clean",
-            source="rendered by natadv.mini.datasets from emoji artwork (fixtures/mini)",
             description=(
                 "Emoji animals on painted backgrounds, 96 px. Part `held-out` shows drawings, "
                 "backgrounds and a weather that no training has shown."
@@ -113,7 +113,6 @@ DATASETS: dict[str, tuple[CardDraft, Callable[[], Iterator[Sample]]]] = {
         CardDraft(
             name="mini-typo",
             scenario="typographic",
-            source="rendered by natadv.mini.datasets from emoji artwork (fixtures/mini)",
             description=(
                 "The pictures of `mini` with the name of another of the ten classes written on "
                 "them, by a mixture of the typographic recipes with letters enlarged for 64 px."
@@ -127,7 +126,6 @@ DATASETS: dict[str, tuple[CardDraft, Callable[[], Iterator[Sample]]]] = {
         CardDraft(
             name="mini-natural",
             scenario="natural",
-            source="rendered by natadv.mini.datasets from emoji artwork (fixtures/mini)",
             description=(
                 "Hard scenes (small, turned, tinted, occluded, in bad weather, among other things) "
                 "that every member of an ensemble of convolutional classifiers gets wrong with "
@@ -136,6 +134,21 @@ DATASETS: dict[str, tuple[CardDraft, Callable[[], Iterator[Sample]]]] = {
             **COMMON,
         ),
         natural_samples,
+    ),
+    "mini-train": (
+        CardDraft(
+            name="mini-train",
+            scenario="clean",
+            description=(
+                "Pictures of the seen part, each with several phrases and questions, on which "
+                "heads for segmentation and questions are trained."
+            ),
+            tasks=("segmentation", "vqa"),
+            classes=(),
+            templates=(),
+            **ORIGIN,
+        ),
+        training_samples,
     ),
 }
 

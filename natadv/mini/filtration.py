@@ -14,6 +14,7 @@ from natadv.mini.render import masks, render
 from natadv.mini.sampling import STYLES, draw_scene
 from natadv.mini.scene import Scene, main_thing
 from natadv.mini.sprites import Split
+from natadv.mini.view import view_of
 from natadv.mini.vocabulary import EVALUATED
 from natadv.rng import rng_for
 from natadv.scenarios.natural import fools_all
@@ -67,9 +68,12 @@ def _scene(name: str, part: Split, number: int, settings: Settings) -> Scene:
 
 
 def recognisable(scene: Scene, settings: Settings) -> bool:
-    """Enough of the animal is in view, and it stands out from what is behind it."""
+    """Enough of the animal is in view, nobody would call it by another name, and it stands out
+    from what is behind it."""
     main = main_thing(scene)
     assert main is not None
+    if main.name not in view_of(scene).kinds:
+        return False
     place = scene.things.index(main)
     in_view = masks(scene)[place]
     # Alone and in the middle it could show this much.

@@ -64,6 +64,12 @@ def to_json(scene: Scene) -> str:
     return json.dumps(asdict(scene), sort_keys=True, allow_nan=False)
 
 
+def facts(scene: Scene, **more: str) -> str:
+    """What a picture of the scene holds, as JSON, for its sample."""
+    known = {"scene": asdict(scene), **more}
+    return json.dumps(known, sort_keys=True, allow_nan=False)
+
+
 def from_json(text: str) -> Scene:
     """The scene that `to_json` wrote."""
     raw = json.loads(text)

@@ -7,17 +7,11 @@ other (`align_corners`), in float64 and elementwise, so that a row is the same o
 
 from __future__ import annotations
 
-import io
-import struct
-import threading
-import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from natadv.errors import DataError, ModelError
 from natadv.types import DoubleArray, FloatArray, Outcomes, Sample
@@ -32,15 +26,6 @@ THRESHOLD = 0.5
 few pixels inside, are judged at 0.3 (Lueddecke & Ecker 2022)."""
 
 MaskArray = NDArray[np.bool_]
-
-_ORIENTATION = 0x0112
-_ON_ITS_SIDE = (5, 6, 7, 8)
-# All that Pillow's decoders are known to raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
-_DAMAGE_BELOW = (struct.error, zlib.error, MemoryError, OverflowError)
-_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-
-_FILTERS = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +72,7 @@ def outcomes(
         part=tuple(s.part for s in samples),
         twin=tuple(s.twin for s in samples),
         decoy=tuple(s.decoy for s in samples),
-        truth=tuple(_phrase(s) for s in samples),
+        truth=tuple(phrase_of(s) for s in samples),
         prediction=tuple(_told(c.found) for c in counts),
         values={
             "tp": np.array([c.tp for c in counts], dtype=np.float64),
@@ -122,22 +107,13 @@ def resized(values: DoubleArray, *, height: int, width: int) -> DoubleArray:
     return _stretched(_stretched(values, height).T, width).T
 
 
-def truth_mask(sample: Sample) -> MaskArray:
-    """Of shape (h, w), as the upright picture. All false where the phrase refers to nothing."""
-    pixels = _mask_pixels(sample)
-    width, height = _upright_size(sample)
-    if pixels.shape != (height, width):
+def phrase_of(sample: Sample) -> str:
+    if sample.phrase is None or not sample.phrase.strip():
         raise DataError(
-            f"sample {sample.id!r}: expected a mask of the picture's {width} x {height} pixels, "
-            f"got {pixels.shape[1]} x {pixels.shape[0]}; draw it on the upright picture"
+            f"sample {sample.id!r}: expected a phrase to look for, got {sample.phrase!r}; "
+            "pack the dataset again"
         )
-    inside: MaskArray = pixels == 255
-    if odd := np.unique(pixels[~inside & (pixels != 0)])[:3].tolist():
-        raise DataError(
-            f"sample {sample.id!r}: expected a mask of 255 inside and 0 outside, got {odd}; "
-            "save it without smoothing, and as 255 where it says 1"
-        )
-    return inside
+    return sample.phrase
 
 
 def _counted(sample: Sample, mask: FloatArray, threshold: float) -> Counts:
@@ -150,6 +126,9 @@ def _counted(sample: Sample, mask: FloatArray, threshold: float) -> Counts:
             f"sample {sample.id!r}: expected probabilities from 0 to 1, got {mask.min():.3g} to "
             f"{mask.max():.3g}; the model's masks lack their sigmoid, or its weights are damaged"
         )
+    # Only here: collecting and judging decode no pictures.
+    from natadv.tasks.masks import truth_mask
+
     truth = truth_mask(sample)
     height, width = truth.shape
     return compared(marked(mask, height=height, width=width, threshold=threshold), truth)
@@ -163,66 +142,6 @@ def _stretched(values: DoubleArray, length: int) -> DoubleArray:
     low, high = values[before], values[np.minimum(before + 1, last)]
     # Not (1 - w) * low + w * high, which moves a constant by an ulp and so across the threshold.
     return np.asarray(low + (high - low) * (at - before)[:, None], dtype=np.float64)
-
-
-def _mask_pixels(sample: Sample) -> NDArray[np.uint8]:
-    if sample.mask is None:
-        raise DataError(f"sample {sample.id!r}: expected a mask, got none; pack the dataset again")
-    try:
-        with Image.open(io.BytesIO(sample.mask), formats=("PNG",)) as image:
-            mode, pixels = image.mode, np.asarray(image.convert("L"))
-    except (*_DAMAGE, *_DAMAGE_BELOW, *_TOO_LARGE) as error:
-        raise DataError(
-            f"sample {sample.id!r}: its mask is not a whole PNG: {error}; pack the dataset again"
-        ) from error
-    if mode not in ("L", "1"):
-        raise DataError(
-            f"sample {sample.id!r}: expected a mask in grey (mode L), got mode {mode!r}; convert it"
-        )
-    return pixels
-
-
-def _upright_size(sample: Sample) -> tuple[int, int]:
-    """Width and height, by the header alone."""
-    try:
-        return _size_in_header(sample.image)
-    except (*_DAMAGE, *_DAMAGE_BELOW, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"sample {sample.id!r}: its picture cannot be read: {error}; remove or replace it"
-        ) from error
-
-
-def _size_in_header(picture: bytes) -> tuple[int, int]:
-    try:
-        return _turned_size(picture)
-    except Warning:
-        # Somebody made warnings errors. Odd metadata must not decide what is measured.
-        with _FILTERS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _turned_size(picture)
-
-
-def _turned_size(picture: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(picture)) as image:
-        width, height = image.size
-        return (height, width) if _on_its_side(image) else (width, height)
-
-
-def _on_its_side(image: Image.Image) -> bool:
-    try:
-        return image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-    except (*_DAMAGE, *_DAMAGE_BELOW):
-        # Damaged metadata says nothing, and the pixels are whole.
-        return False
-
-
-def _phrase(sample: Sample) -> str:
-    if sample.phrase is None or not sample.phrase.strip():
-        raise DataError(
-            f"sample {sample.id!r}: expected a phrase to look for, got {sample.phrase!r}; "
-            "pack the dataset again"
-        )
-    return sample.phrase
 
 
 def _told(share: float) -> str:

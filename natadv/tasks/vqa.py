@@ -55,6 +55,15 @@ def outcomes(
     )
 
 
+def question_of(sample: Sample) -> str:
+    if sample.question is None or not sample.question.strip():
+        raise DataError(
+            f"sample {sample.id!r}: expected a question, got {sample.question!r}; "
+            "pack the dataset again"
+        )
+    return sample.question
+
+
 def accuracy(answer: str, given: Sequence[str]) -> float:
     """Share of `given` who see three others agree with `answer`, with thirds for one and two."""
     said, others = _comparable(answer, given)

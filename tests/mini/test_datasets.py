@@ -14,14 +14,19 @@ from natadv.data.card import Card, load_card
 from natadv.data.images import decode_image
 from natadv.data.reader import read_samples
 from natadv.errors import UnknownNameError
-from natadv.mini.datasets import DATASETS, NAMES, clean_samples, make, typographic_samples
+from natadv.mini.datasets import NAMES, clean_samples, make, typographic_samples
 from natadv.mini.params import ROOT, params
 from natadv.mini.sampling import backgrounds, weathers
 from natadv.mini.scene import Scene, from_json, main_thing
 from natadv.mini.sprites import sprites
+from natadv.mini.training_set import rows_of
 from natadv.scenarios.typographic.overlay import from_json as overlays_from_json
 from natadv.scenarios.typographic.overlay import render as write
+from natadv.tasks import segmentation, vqa
+from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
+
+COMMITTED = ("mini", "mini-typo", "mini-natural")
 
 
 @cache
@@ -39,7 +44,7 @@ def scene_of(sample: Sample) -> Scene:
     return from_json(json.dumps(json.loads(sample.facts)["scene"]))
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", COMMITTED)
 def test_at_least_six_hundred_balanced_pictures(name):
     counts = Counter(sample.label for sample in samples_of(name))
 
@@ -48,7 +53,7 @@ def test_at_least_six_hundred_balanced_pictures(name):
     assert len(set(counts.values())) == 1
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", COMMITTED)
 def test_a_third_is_held_out(name):
     parts = card_of(name).parts
 
@@ -56,7 +61,7 @@ def test_a_third_is_held_out(name):
     assert 0.3 <= parts["held-out"] / card_of(name).rows <= 0.4
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", COMMITTED)
 def test_parts_tell_the_truth_about_drawings_backgrounds_and_weather(name):
     for sample in samples_of(name):
         scene = scene_of(sample)
@@ -66,6 +71,45 @@ def test_parts_tell_the_truth_about_drawings_backgrounds_and_weather(name):
         assert sprites()[main.drawing].split == sample.part
         assert scene.background in backgrounds(sample.part)
         assert scene.weather in (None, *weathers(sample.part))
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_sample_has_a_phrase_in_view_and_a_question_with_ten_answers(name):
+    types = Counter(sample.answer_type for sample in samples_of(name))
+
+    assert card_of(name).tasks == ("classification", "segmentation", "vqa")
+    for kind, share in params("mini-asked")["answer_types"].items():
+        assert types[kind] / card_of(name).rows == pytest.approx(share, abs=0.07)
+    for sample in samples_of(name):
+        assert segmentation.phrase_of(sample).startswith("the ")
+        assert truth_mask(sample).sum() >= 100
+        assert vqa.question_of(sample).endswith("?")
+        assert len(sample.answers) == 10
+
+
+def test_a_twin_is_asked_the_same_about_the_same_thing():
+    clean = {sample.id: sample for sample in samples_of("mini")}
+
+    for sample in samples_of("mini-typo"):
+        twin = clean[str(sample.twin)]
+        assert (sample.phrase, sample.question) == (twin.phrase, twin.question)
+        assert (sample.answers, sample.answer_type) == (twin.answers, twin.answer_type)
+        assert truth_mask(sample).sum() == truth_mask(twin).sum()
+
+
+def test_the_training_set_is_committed_nowhere_and_asks_several_times_about_a_picture():
+    settings = params("mini-train") | {"rows_per_picture": 3}
+    rows = rows_of(5, settings)
+
+    assert rows == rows_of(5, settings)
+    assert len({row.id for row in rows}) == 3
+    assert len({row.image for row in rows}) == len({row.group for row in rows}) == 1
+    assert len({(row.phrase, row.question) for row in rows}) > 1
+    for row in rows:
+        for thing in scene_of(row).things:
+            assert sprites()[thing.drawing].split == "seen"
+        assert scene_of(row).background in backgrounds("seen")
+        assert truth_mask(row).any()
 
 
 def test_every_typographic_sample_is_the_twin_of_a_clean_one():
@@ -105,7 +149,7 @@ def test_the_committed_pictures_are_what_the_code_renders(name, made):
 
 
 def test_no_two_pictures_of_a_dataset_are_the_same():
-    for name in DATASETS:
+    for name in COMMITTED:
         assert len({sample.image for sample in samples_of(name)}) == card_of(name).rows
 
 

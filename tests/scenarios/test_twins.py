@@ -36,6 +36,29 @@ def test_twin_is_the_clean_picture_with_the_overlay_that_it_tells(recipe: str) -
     assert twin.id != CLEAN.id
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_mask_follows_the_thing(recipe: str) -> None:
+    white = Image.new("RGB", (96, 64), "white")
+    inside = Image.new("L", white.size, 0)
+    inside.paste(255, (10, 20, 40, 60))
+    buffer = io.BytesIO()
+    inside.save(buffer, "PNG")
+    # The same rectangle in the picture: whatever stays of it must lie under the mask.
+    drawn = white.copy()
+    drawn.paste((201, 3, 77), (10, 20, 40, 60))
+    clean = Sample(id="s", group="s", image=lossless(drawn), label=0, mask=buffer.getvalue())
+    twin = typographic_twin(clean, drawn, CLASSES, recipe=recipe, seed=3)
+
+    picture = np.asarray(Image.open(io.BytesIO(twin.image)).convert("RGB")).astype(int)
+    mask = np.asarray(Image.open(io.BytesIO(twin.mask or b"")))
+    assert mask.shape == picture.shape[:2]
+    assert (mask > 0).sum() == 30 * 40
+    assert set(np.unique(mask)) == {0, 255}
+    still_there = (picture == [201, 3, 77]).all(axis=2)
+    assert still_there.sum() > 100
+    assert (mask[still_there] == 255).all()
+
+
 def test_twin_depends_on_its_key_alone() -> None:
     def twin(*, seed: int = 1, sample: Sample = CLEAN) -> Sample:
         return typographic_twin(sample, PICTURE, CLASSES, recipe="post-it", seed=seed)

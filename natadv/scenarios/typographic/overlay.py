@@ -28,6 +28,7 @@ __all__ = [
     "fits",
     "from_json",
     "matched",
+    "moved",
     "occlusion",
     "render",
     "to_json",
@@ -40,6 +41,21 @@ def render(overlay: Overlay | Overlays, image: Image.Image) -> Image.Image:
     for layer in as_layers(overlay):
         drawn = _with_layer(layer, drawn)
     return drawn
+
+
+def moved(overlay: Overlay | Overlays, mask: Image.Image) -> Image.Image:
+    """A mask of the picture before, for the picture that `render` returns.
+
+    Letters in front of a thing leave it where it is; bands hold nothing of it.
+    """
+    mask = mask.copy()
+    for layer in as_layers(overlay):
+        layout = lay_out(layer, mask.size)
+        if layer.band is not None:
+            grown = Image.new(mask.mode, layout.canvas, 0)
+            grown.paste(mask, layout.origin)
+            mask = grown
+    return mask
 
 
 def box(overlay: Overlay | Overlays, size: Size) -> Box:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from natadv.errors import DataError
 from natadv.rng import rng_for
-from natadv.scenarios.typographic.overlay import render, to_json
+from natadv.scenarios.typographic.overlay import Overlays, moved, render, to_json
 from natadv.scenarios.typographic.recipes import DecoyChoice, choose_decoy, draw
 from natadv.types import DoubleArray, FloatArray, Sample
 
@@ -42,10 +42,21 @@ def typographic_twin(
         sample,
         id=f"{sample.id}@{recipe}",
         image=lossless(render(overlays, picture)),
+        mask=_mask_after(sample.mask, overlays),
         decoy=classes[wrong],
         twin=sample.id,
         overlay=to_json(overlays),
     )
+
+
+def _mask_after(mask: bytes | None, overlays: Overlays) -> bytes | None:
+    if mask is None:
+        return None
+    with Image.open(io.BytesIO(mask)) as image:
+        after = moved(overlays, image)
+    buffer = io.BytesIO()
+    after.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def lossless(image: Image.Image) -> bytes:

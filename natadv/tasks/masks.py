@@ -1,0 +1,96 @@
+"""What a phrase refers to, pixel by pixel, of the size of the upright picture."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from natadv.errors import DataError
+from natadv.types import Sample
+
+MaskArray = NDArray[np.bool_]
+
+_ORIENTATION = 0x0112
+_ON_ITS_SIDE = (5, 6, 7, 8)
+# All that Pillow's decoders are known to raise on damaged files.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
+_DAMAGE_BELOW = (struct.error, zlib.error, MemoryError, OverflowError)
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+_FILTERS = threading.Lock()
+
+
+def truth_mask(sample: Sample) -> MaskArray:
+    """Of shape (h, w), as the upright picture. All false where the phrase refers to nothing."""
+    pixels = _mask_pixels(sample)
+    width, height = _upright_size(sample)
+    if pixels.shape != (height, width):
+        raise DataError(
+            f"sample {sample.id!r}: expected a mask of the picture's {width} x {height} pixels, "
+            f"got {pixels.shape[1]} x {pixels.shape[0]}; draw it on the upright picture"
+        )
+    inside: MaskArray = pixels == 255
+    if odd := np.unique(pixels[~inside & (pixels != 0)])[:3].tolist():
+        raise DataError(
+            f"sample {sample.id!r}: expected a mask of 255 inside and 0 outside, got {odd}; "
+            "save it without smoothing, and as 255 where it says 1"
+        )
+    return inside
+
+
+def _mask_pixels(sample: Sample) -> NDArray[np.uint8]:
+    if sample.mask is None:
+        raise DataError(f"sample {sample.id!r}: expected a mask, got none; pack the dataset again")
+    try:
+        with Image.open(io.BytesIO(sample.mask), formats=("PNG",)) as image:
+            mode, pixels = image.mode, np.asarray(image.convert("L"))
+    except (*_DAMAGE, *_DAMAGE_BELOW, *_TOO_LARGE) as error:
+        raise DataError(
+            f"sample {sample.id!r}: its mask is not a whole PNG: {error}; pack the dataset again"
+        ) from error
+    if mode not in ("L", "1"):
+        raise DataError(
+            f"sample {sample.id!r}: expected a mask in grey (mode L), got mode {mode!r}; convert it"
+        )
+    return pixels
+
+
+def _upright_size(sample: Sample) -> tuple[int, int]:
+    """Width and height, by the header alone."""
+    try:
+        return _size_in_header(sample.image)
+    except (*_DAMAGE, *_DAMAGE_BELOW, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"sample {sample.id!r}: its picture cannot be read: {error}; remove or replace it"
+        ) from error
+
+
+def _size_in_header(picture: bytes) -> tuple[int, int]:
+    try:
+        return _turned_size(picture)
+    except Warning:
+        # Somebody made warnings errors. Odd metadata must not decide what is measured.
+        with _FILTERS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _turned_size(picture)
+
+
+def _turned_size(picture: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(picture)) as image:
+        width, height = image.size
+        return (height, width) if _on_its_side(image) else (width, height)
+
+
+def _on_its_side(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    except (*_DAMAGE, *_DAMAGE_BELOW):
+        # Damaged metadata says nothing, and the pixels are whole.
+        return False
