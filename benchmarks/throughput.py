@@ -33,9 +33,10 @@ from safetensors.torch import save_file
 from natadv.data.card import CardDraft
 from natadv.data.reader import decode_image, read_samples
 from natadv.data.writer import write_dataset
+from natadv.engine.bench import Bench
 from natadv.engine.datasets import Dataset
 from natadv.engine.embeddings import EmbeddingCache
-from natadv.engine.evaluate import Bench, compute
+from natadv.engine.evaluate import compute
 from natadv.engine.plan import dataset_units
 from natadv.engine.units import Numerics, Unit, installed_packages
 from natadv.models.loading import fingerprint, load
@@ -175,7 +176,7 @@ def cold(units: Sequence[Unit], dataset: Dataset, model: ZeroShotClassifier) -> 
 
 def run_units(units: Sequence[Unit], dataset: Dataset, bench: Bench) -> None:
     for unit in units:
-        compute(unit, dataset, clean=None, bench=bench)
+        compute([unit], dataset, clean=None, bench=bench)
 
 
 class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):

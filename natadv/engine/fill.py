@@ -20,7 +20,12 @@ from natadv.errors import NatadvError, StoreError
 
 POLL_S = 0.02
 
-Compute = Callable[[Unit], dict[str, Any]]
+Compute = Callable[[Unit, Sequence[Unit]], dict[str, Any]]
+"""The result of a unit; the others ask the same rows of the same model, and are asked for next."""
+
+Pass = tuple[Unit, ...]
+"""Units of the same rows and model: whoever has one of them in hand computes them all, so that a
+picture is decoded and encoded once for all tasks."""
 
 
 @dataclass(slots=True)
@@ -43,9 +48,10 @@ class Fill:
     def drain(self, units: Sequence[Unit]) -> None:
         """Return when every unit has a result or an error, whoever made it; or, with a problem,
         when the store cannot be written."""
-        todo = [u for u in units if not self.settled(u)]
+        open_units = [u for u in units if not self.settled(u)]
+        todo = _passes(open_units)
         try:
-            self.run.tell("plan", units=len(units), cached=len(units) - len(todo))
+            self.run.tell("plan", units=len(units), cached=len(units) - len(open_units))
             while todo and not self._abandoned():
                 waiting = self._sweep(todo)
                 if len(waiting) == len(todo):
@@ -60,59 +66,65 @@ class Fill:
     def settled(self, unit: Unit) -> bool:
         return self.store.has(unit.key) or self.run.error(unit.key) is not None
 
-    def _sweep(self, todo: Sequence[Unit]) -> list[Unit]:
-        """Try every unit once; the ones that other processes hold are left."""
+    def _sweep(self, todo: Sequence[Pass]) -> list[Pass]:
+        """Try every pass once; the ones that other processes hold are left."""
         left = []
         remaining = self._in_order(todo)
         while remaining and not self._abandoned():
-            unit = remaining.pop(0)
+            units = remaining.pop(0)
             try:
-                computed = self._ensure(unit)
+                computed = self._ensure(units)
             except BusyError:
-                left.append(unit)
+                left.append(units)
                 continue
-            if computed and unit.weights != self.current:
-                self.current = unit.weights
+            if computed and units[0].weights != self.current:
+                self.current = units[0].weights
                 remaining = self._in_order(remaining)
         return left
 
-    def _in_order(self, units: Sequence[Unit]) -> list[Unit]:
-        models = list(dict.fromkeys(sorted(u.weights for u in units)))
+    def _in_order(self, todo: Sequence[Pass]) -> list[Pass]:
+        models = list(dict.fromkeys(sorted(units[0].weights for units in todo)))
         turn = {weights: (i - self.rotation) % len(models) for i, weights in enumerate(models)}
         # Stable: the loaded model first, since a switch costs more than a unit.
-        return sorted(units, key=lambda u: (u.weights != self.current, turn[u.weights]))
+        return sorted(todo, key=lambda p: (p[0].weights != self.current, turn[p[0].weights]))
 
-    def _ensure(self, unit: Unit) -> bool:
-        """Compute `unit` if nobody has; True if this process did.
+    def _ensure(self, units: Pass) -> bool:
+        """Compute those that nobody has; True if this process computed one.
 
         Raises:
-            BusyError: Another live process is at it.
-            StoreError: The result cannot be kept.
+            BusyError: Another live process is at them.
+            StoreError: A result cannot be kept.
         """
-        if self.settled(unit):
+        if all(map(self.settled, units)):
             return False
-        with self.store.claim(unit.key):
-            if self.settled(unit):
-                return False
-            tries = self.run.attempts(unit.key)
-            if tries >= MAX_ATTEMPTS:
-                self.run.mark_deadly(unit.key, weights=unit.weights)
-                self._give_up(unit, f"a worker died {tries} times computing {unit.title}")
-                return False
-            if self.run.is_deadly(unit.weights):
-                self._give_up(unit, f"not tried: {unit.model} took down too many workers")
-                return False
-            self._attempt(unit)
-        return True
+        computed = False
+        with self.store.claim(units[0].rows_key):
+            todo = [u for u in units if not self.settled(u) and not self._hopeless(u)]
+            while todo and not self._abandoned():
+                self._attempt(todo.pop(0), beside=todo)
+                computed = True
+        return computed
 
-    def _attempt(self, unit: Unit) -> None:
+    def _hopeless(self, unit: Unit) -> bool:
+        """Give up a unit that has cost enough workers."""
+        tries = self.run.attempts(unit.key)
+        if tries >= MAX_ATTEMPTS:
+            self.run.mark_deadly(unit.key, weights=unit.weights)
+            self._give_up(unit, f"a worker died {tries} times computing {unit.title}")
+        elif self.run.is_deadly(unit.weights):
+            self._give_up(unit, f"not tried: {unit.model} took down too many workers")
+        return self.settled(unit)
+
+    def _attempt(self, unit: Unit, *, beside: Sequence[Unit]) -> None:
+        # After a death alone, so that it is known which of them is deadly.
+        beside = () if self.run.attempts(unit.key) else tuple(beside)
         self.run.begin(unit.key)
         self.run.tell("start", unit=unit.title)
         if self.unit_timeout_s:
             # A hung kernel cannot be interrupted: die, and be replaced.
             faulthandler.dump_traceback_later(self.unit_timeout_s, exit=True)
         try:
-            result = self.compute(unit)
+            result = self.compute(unit, beside)
             # Inside: a NaN, which no result may hold, is this unit's error as well.
             self.store.put(unit.key, result)
         except StoreError:
@@ -133,6 +145,14 @@ class Fill:
     def _give_up(self, unit: Unit, reason: str) -> None:
         self.run.fail(unit.key, reason)
         self.run.tell("error", unit=unit.title, reason=reason)
+
+
+def _passes(units: Sequence[Unit]) -> list[Pass]:
+    """In the order in which their first units come."""
+    found: dict[str, Pass] = {}
+    for unit in units:
+        found[unit.rows_key] = (*found.get(unit.rows_key, ()), unit)
+    return list(found.values())
 
 
 def _costs(result: dict[str, Any]) -> dict[str, Any]:

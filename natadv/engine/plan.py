@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from natadv.engine.datasets import Dataset
@@ -12,12 +13,13 @@ from natadv.engine.run import Run
 from natadv.engine.store import Store
 from natadv.engine.tables import outcomes_of
 from natadv.engine.units import Numerics, Unit, prompts_digest, shards
-from natadv.errors import NatadvError, StoreError
+from natadv.errors import ModelError, NatadvError, StoreError
 from natadv.evidence import Evidence
 from natadv.gate.plan import CaseEvidence, CasePlan
+from natadv.heads import head_file
 from natadv.models.loading import fingerprint
 from natadv.tasks import TASKS
-from natadv.types import Case, Outcomes, Variant
+from natadv.types import Case, ModelSpec, Outcomes, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,17 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     spec = grid.specs[case.model]
     try:
         weights = fingerprint(spec)
+        head = head_of(case, spec, weights=weights)
     except NatadvError as error:
         return CaseUnits(problem=str(error))
     numerics = numerics.of(spec)
 
     def of(found: Dataset, variant: Variant) -> tuple[Unit, ...]:
         rows = grid.rows(found.name)
-        return dataset_units(
+        units = dataset_units(
             case, found, variant=variant, weights=weights, rows=rows, numerics=numerics
         )
+        return tuple(replace(unit, head=head) for unit in units)
 
     twin_of = dataset.card.twin_of
     if twin_of is None:
@@ -70,7 +74,7 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     clean = grid.datasets.get(twin_of)
     if clean is None:
         return CaseUnits(problem=_missing(twin_of))
-    drawn = dataset.card.overlays
+    drawn = dataset.card.overlays and TASKS[case.task].controls
     return CaseUnits(
         attack=of(dataset, "attack"),
         clean=of(clean, "attack"),
@@ -79,11 +83,35 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     )
 
 
+def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
+    """Fingerprint of the head that answers `case`; empty if the model answers by itself.
+
+    Raises:
+        ModelError: The model cannot do the task and has no head for it, or one of another tower.
+    """
+    if case.task in spec.tasks:
+        return ""
+    train = f"natadv train {case.task} --model {spec.name} --data NAME --out DIR"
+    if case.task not in spec.heads:
+        able = ", ".join(sorted({*spec.tasks, *spec.heads})) or "nothing"
+        raise ModelError(
+            f"{spec.name} cannot do {case.task}: it can do {able} and has no head for it; train "
+            f"one ({train}), or leave it out with --task"
+        )
+    folder = spec.heads[case.task]
+    described = head_file.read_head_file(folder)
+    if described.task != case.task or described.tower != weights:
+        raise ModelError(
+            f"{folder}: this head is for {described.task} on the model with hash "
+            f"{described.tower[:12]}, {spec.name} has {weights[:12]}; train one for it ({train}), "
+            "or leave it out with --task"
+        )
+    return head_file.fingerprint(folder)
+
+
 def _misnamed(case: Case, dataset: Dataset) -> str:
     """Why the measured case would not be what its address says; empty if it is."""
     card = dataset.card
-    if case.task not in TASKS:
-        return f"task {case.task!r} cannot be measured; those that can: {', '.join(TASKS)}"
     if case.task not in card.tasks or case.scenario != card.scenario:
         return (
             f"the tier asks for {case.task}/{case.scenario}, the card of {dataset.name!r} says "
@@ -142,7 +170,7 @@ def case_plan(case: Case, units: CaseUnits, *, grid: Grid, rows: int) -> CasePla
         lineage=grid.specs[case.model].lineage,
         planned_n=rows,
         data_revision=dataset.card.revision if dataset else "",
-        weights=first.weights if first else "",
+        weights=first.answers_with if first else "",
         protocol=first.protocol if first else "",
     )
 
@@ -170,6 +198,20 @@ def case_evidence(
         protocol=_agreed(measured, "protocol"),
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def kept_masks(units: CaseUnits, *, store: Store) -> dict[str, bytes]:
+    """Sample id -> PNG of what the model marked, of the picture's size, 255 inside.
+
+    Only of the samples that were found worst in each unit, and none where a result is missing.
+    """
+    results = (store.get(unit.key) for unit in units.attack)
+    return {
+        name: base64.b64decode(png)
+        for result in results
+        if result is not None
+        for name, png in result.get("masks", {}).items()
+    }
 
 
 def _agreed(results: Iterable[Mapping[str, Any]], name: str) -> str:

@@ -59,8 +59,11 @@ class Unit:
     stop: int
     model: str
     weights: str
+    """Fingerprint of the model that is loaded."""
     protocol: str
     numerics: Numerics
+    head: str = ""
+    """Fingerprint of the head that answers on top of it; empty if the model answers by itself."""
 
     @property
     def key(self) -> str:
@@ -73,14 +76,39 @@ class Unit:
             "variant": self.variant,
             "rows": [self.start, self.stop],
             "weights": self.weights,
+            "head": self.head,
             "protocol": self.protocol,
+            **self._numbers(),
+        }
+        return digest(content)
+
+    @property
+    def rows_key(self) -> str:
+        """The same for all tasks that show the same rows to the same model."""
+        return digest(
+            {
+                "version": UNIT_VERSION,
+                "revision": self.revision,
+                "variant": self.variant,
+                "rows": [self.start, self.stop],
+                "weights": self.weights,
+                **self._numbers(),
+            }
+        )
+
+    @property
+    def answers_with(self) -> str:
+        """All the weights that decide an answer, as one hash."""
+        return digest([self.weights, self.head]) if self.head else self.weights
+
+    def _numbers(self) -> dict[str, object]:
+        return {
             "device": self.numerics.device,
             "dtype": self.numerics.dtype,
             "batch_size": self.numerics.batch_size,
             "threads": self.numerics.threads,
             "packages": dict(self.numerics.packages),
         }
-        return digest(content)
 
     @property
     def title(self) -> str:

@@ -6,19 +6,23 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from natadv.engine.bench import Bench
 from natadv.engine.datasets import Dataset
 from natadv.engine.devices import CUDA, lease_slot, visible_gpus
 from natadv.engine.embeddings import EmbeddingCache, space
-from natadv.engine.evaluate import Bench, compute
+from natadv.engine.evaluate import compute
 from natadv.engine.fill import POLL_S, Fill
 from natadv.engine.memory import fitted_batch, free_memory, is_out_of_memory, record_batch
 from natadv.engine.run import Run
 from natadv.engine.store import Store
 from natadv.engine.units import Unit
 from natadv.errors import ModelError, StoreError
-from natadv.types import ModelSpec, ZeroShotClassifier
+from natadv.types import CAPABILITY, Model, ModelSpec
+
+if TYPE_CHECKING:
+    from natadv.heads.folder import Head
 
 
 class Workbench:
@@ -38,16 +42,36 @@ class Workbench:
         self.run = run
         self._loaded = ""
         self._bench: Bench | None = None
+        self._beside: dict[str, dict[str, Any]] = {}
+        """Results of units that were computed together with another one, by key."""
 
-    def compute(self, unit: Unit) -> dict[str, Any]:
-        """The unit's result; where memory is short, in smaller batches, and never less of it."""
+    def compute(self, unit: Unit, beside: Sequence[Unit] = ()) -> dict[str, Any]:
+        """The unit's result. `beside` ask the same rows of the same model: they are computed in
+        the same pass, and their results wait here until they are asked for."""
+        if unit.key not in self._beside:
+            try:
+                self._beside = self._together((unit, *beside))
+            except StoreError:
+                raise
+            except Exception:
+                if not beside:
+                    raise
+                # Whichever of them fails is to fail alone.
+                self._beside = self._together((unit,))
+        return self._beside.pop(unit.key)
+
+    def _together(self, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
+        """Results by key; where memory is short, in smaller batches, and never less of them."""
+        unit = units[0]
         dataset = self.datasets[unit.dataset]
         twin_of = dataset.card.twin_of
         clean = self.datasets.get(twin_of) if twin_of else None
         while True:
             bench = self._bench_for(unit)
             try:
-                return compute(unit, dataset, clean=clean, bench=bench)
+                for each in units:
+                    self._equip(each, bench)
+                return compute(units, dataset, clean=clean, bench=bench)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -63,6 +87,7 @@ class Workbench:
         record_batch(self.store.root, unit, smaller)
         self.run.tell("halved", model=unit.model, batch_size=smaller, reason=reason)
         self._bench = self._of_size(bench.model, unit, smaller)
+        self._bench.heads = bench.heads
 
     def _bench_for(self, unit: Unit) -> Bench:
         if self._bench is None or self._loaded != unit.weights:
@@ -76,13 +101,26 @@ class Workbench:
                 dtype=numerics.dtype,
                 threads=numerics.threads,
             )
-            if not isinstance(model, ZeroShotClassifier):
-                raise ModelError(f"{unit.model} cannot do {unit.task}")
             self._bench = self._of_size(model, unit, fitted_batch(self.store.root, unit))
             self._loaded = unit.weights
         return self._bench
 
-    def _of_size(self, model: ZeroShotClassifier, unit: Unit, batch_size: int) -> Bench:
+    def _equip(self, unit: Unit, bench: Bench) -> None:
+        """Make sure that the bench can do the unit's task."""
+        if unit.head:
+            if unit.head not in bench.heads:
+                bench.heads[unit.head] = self._head(unit)
+        elif not isinstance(bench.model, CAPABILITY[unit.task]):
+            raise ModelError(f"{unit.model} cannot do {unit.task}")
+
+    def _head(self, unit: Unit) -> Head:
+        from natadv.heads.folder import load_head, placed
+
+        folder = self.specs[unit.model].heads[unit.task]
+        head = load_head(folder, tower=unit.weights, model=unit.model)
+        return placed(head, device=unit.numerics.device)
+
+    def _of_size(self, model: Model, unit: Unit, batch_size: int) -> Bench:
         # Another batch size is another arithmetic: its vectors are kept apart.
         numerics = replace(unit.numerics, batch_size=batch_size)
         folder = self.store.root / "embeddings"

@@ -125,6 +125,12 @@ def load_head(folder: Path, *, tower: str, model: str = "NAME") -> Head:
         raise ModelError(f"{folder}: {error}") from error
 
 
+def placed(head: Head, *, device: str) -> Head:
+    """The head on that device."""
+    _module(head).to(device)
+    return head
+
+
 def load_decoder(folder: Path, *, tower: str, model: str = "NAME") -> Decoder:
     """As `load_head`, of a head for segmentation; any other is refused."""
     found = load_head(folder, tower=tower, model=model)

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from natadv.models.head_folders import heads_of_row
 from natadv.models.hub import local as hub
 from natadv.models.hub.local import Locked
 from natadv.models.published import published_for
@@ -23,7 +24,7 @@ def table(rows: Sequence[ZooRow], *, root: Path) -> str:
     """At most 100 columns; models that share family, tasks and licence stand together."""
     locks = hub.read_lock(root)
     lines = [_line(*_HEAD)]
-    for head, group in groupby(rows, key=_group):
+    for head, group in groupby(rows, key=lambda row: _group(row, root)):
         lines += ["", head, *(_model(row, locks, root) for row in group)]
     return "\n".join([*lines, "", *_legend(rows, locks, root)])
 
@@ -41,9 +42,10 @@ def is_here(row: ZooRow, locks: Mapping[str, Locked], *, root: Path) -> bool:
     return hub.presence(row.hub, locks.get(row.hub)) == "whole"
 
 
-def _group(row: ZooRow) -> str:
+def _group(row: ZooRow, root: Path) -> str:
+    by_head = "".join(f", {task} by a head" for task in heads_of_row(row.name, root=root))
     gated = ", gated: accept it on the model's page" if row.gated else ""
-    return f"{row.family}: {' and '.join(row.tasks)}; licence {row.licence}{gated}"
+    return f"{row.family}: {' and '.join(row.tasks)}{by_head}; licence {row.licence}{gated}"
 
 
 def _model(row: ZooRow, locks: Mapping[str, Locked], root: Path) -> str:

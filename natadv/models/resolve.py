@@ -16,9 +16,10 @@ from natadv.models import plugged
 from natadv.models.files import tower_file
 from natadv.models.files.checkpoint import CONFIG
 from natadv.models.files.layouts import layout_of
+from natadv.models.head_folders import heads_in, heads_of_row
 from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
-from natadv.types import PAPER_SUFFIX, ModelSpec
+from natadv.types import PAPER_SUFFIX, ModelSpec, Task
 
 
 def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSpec, ...]:
@@ -113,6 +114,7 @@ def _of_row(row: ZooRow, root: Path) -> ModelSpec:
         activation=row.activation,
         gpu_dtype=row.gpu_dtype,
         locked=hub.locked_files(row.hub, root=root) if row.hub else {},
+        heads=heads_of_row(row.name, root=root),
     )
 
 
@@ -137,7 +139,12 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
         activation=base.activation if base else None,
         gpu_dtype=ancestor.gpu_dtype if ancestor else "float32",
         tower_of=base.folder if base else None,
+        heads=(heads_of_row(ancestor.name, root=root) if ancestor else {}) | _own_heads(path),
     )
+
+
+def _own_heads(path: Path) -> dict[Task, Path]:
+    return heads_in(path / "heads") if path.is_dir() else {}
 
 
 def _tower_base(path: Path, root: Path) -> ModelSpec:

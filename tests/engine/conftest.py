@@ -15,9 +15,9 @@ from PIL import Image
 
 from natadv.data.card import CardDraft
 from natadv.data.writer import write_dataset
+from natadv.engine.bench import Bench
 from natadv.engine.datasets import Dataset
 from natadv.engine.embeddings import EmbeddingCache
-from natadv.engine.evaluate import Bench
 from natadv.engine.run import Run
 from natadv.engine.store import Store
 from natadv.engine.units import Numerics, Unit, prompts_digest

@@ -5,12 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from natadv.engine.bench import TEXT_BATCH, Bench, embed_texts
 from natadv.engine.embeddings import EmbeddingCache
-from natadv.engine.evaluate import TEXT_BATCH, Bench, compute, embed_texts
+from natadv.engine.evaluate import compute as compute_together
 from natadv.engine.tables import outcomes_of
-from natadv.errors import DataError
+from natadv.errors import DataError, ModelError
 
 CLASSES = ("cat", "dog", "cow")
+
+
+def compute(unit, dataset, **rest):
+    """One unit on its own."""
+    return compute_together([unit], dataset, **rest)[unit.key]
 
 
 @pytest.fixture
@@ -176,5 +182,5 @@ def test_a_model_that_loses_rows_is_an_error(unit, plain, bench, eyes, monkeypat
     embed = eyes.embed_images
     monkeypatch.setattr(eyes, "embed_images", lambda images: embed(images)[:-1])
 
-    with pytest.raises(ValueError, match=r"zip\(\)"):
+    with pytest.raises(ModelError, match="for each of 4 pictures, got 3"):
         compute(unit, plain, clean=None, bench=bench)

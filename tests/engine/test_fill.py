@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -36,7 +36,7 @@ run = Run(store, "run-1")
 unit = Unit("classification", "plain", "r", "p", "attack", 0, 1, "m", "w", "z",
             Numerics("cpu", "float32", 4, 1))
 
-def compute(unit):
+def compute(unit, beside):
     with log.open("a") as file:
         file.write(unit.key + "\\n")
     time.sleep(0.005)
@@ -53,10 +53,12 @@ class Recorder:
 
     def __init__(self, faults: dict[str, BaseException] | None = None) -> None:
         self.units: list[Unit] = []
+        self.beside: list[list[Unit]] = []
         self.faults = faults or {}
 
-    def __call__(self, unit: Unit) -> dict[str, Any]:
+    def __call__(self, unit: Unit, beside: Sequence[Unit]) -> dict[str, Any]:
         self.units.append(unit)
+        self.beside.append(list(beside))
         if unit.key in self.faults:
             raise self.faults[unit.key]
         return dict(RESULT)
@@ -64,7 +66,7 @@ class Recorder:
 
 @pytest.fixture
 def make_fill(store: Store, run: Run) -> Callable[..., Fill]:
-    def make(compute: Callable[[Unit], dict[str, Any]], **other: Any) -> Fill:
+    def make(compute: Any, **other: Any) -> Fill:
         return Fill(store, run, compute, **other)
 
     return make
@@ -111,7 +113,7 @@ def test_units_that_others_hold_are_waited_for(store, make_unit, make_fill, monk
     claim = store.claim
 
     def claim_unless_held(key: str) -> Any:
-        if key == theirs.key and held.is_set():
+        if key == theirs.rows_key and held.is_set():
             raise BusyError(key)
         return claim(key)
 
@@ -135,13 +137,15 @@ def test_a_unit_that_another_ends_just_before_the_claim_is_not_done_again(
 ):
     claim = store.claim
 
+    unit = make_unit()
+
     def claim_late(key: str) -> Any:
-        store.put(key, RESULT)
+        store.put(unit.key, RESULT)
         return claim(key)
 
     monkeypatch.setattr(store, "claim", claim_late)
     compute = Recorder()
-    make_fill(compute).drain([make_unit()])
+    make_fill(compute).drain([unit])
 
     assert compute.units == []
 
@@ -190,7 +194,7 @@ def test_an_error_is_recorded_and_stops_nothing_else(
 def test_a_result_that_cannot_be_kept_is_its_units_error(store, run, make_unit, make_fill, value):
     bad, good = make_unit(start=0), make_unit(start=1)
 
-    def compute(unit: Unit) -> dict[str, Any]:
+    def compute(unit: Unit, beside: Sequence[Unit]) -> dict[str, Any]:
         return {**RESULT, "wall_s": value if unit == bad else 0.5}
 
     make_fill(compute).drain([bad, good])
@@ -352,3 +356,72 @@ def test_nothing_to_do_is_told_and_done(run, make_fill):
     make_fill(Recorder()).drain([])
 
     assert [(e["kind"], e["units"], e["cached"]) for e in run.events()] == [("plan", 0, 0)]
+
+
+TASKS = ("classification", "segmentation", "vqa")
+
+
+def test_tasks_of_the_same_rows_are_computed_together(run, make_unit, make_fill):
+    units = [make_unit(task=task, start=i) for task in TASKS for i in range(2)]
+    compute = Recorder()
+    make_fill(compute).drain(units)
+
+    assert [(u.task, u.start) for u in compute.units] == [(t, i) for i in range(2) for t in TASKS]
+    assert [[u.task for u in beside] for beside in compute.beside] == [
+        ["segmentation", "vqa"],
+        ["vqa"],
+        [],
+    ] * 2
+    assert kinds(run) == ["plan"] + ["start", "done"] * 6
+
+
+def test_another_variant_or_model_is_another_pass(make_unit, make_fill):
+    units = [
+        make_unit(),
+        make_unit(task="vqa", variant="occlusion"),
+        make_unit(task="vqa", weights=A),
+        make_unit(task="vqa", revision="0" * 64),
+    ]
+    compute = Recorder()
+    make_fill(compute).drain(units)
+
+    assert compute.beside == [[]] * 4
+
+
+def test_the_rows_of_a_pass_are_held_by_one_worker(store, make_unit, make_fill):
+    units = [make_unit(task=task) for task in TASKS]
+    seen = []
+
+    def compute(unit: Unit, beside: Sequence[Unit]) -> dict[str, Any]:
+        other = [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path; from natadv.engine.store import Store\n"
+            "with Store(Path(sys.argv[1])).claim(sys.argv[2]): pass",
+        ]
+        done = subprocess.run(
+            [*other, str(store.root), unit.rows_key], capture_output=True, text=True, check=False
+        )
+        seen.append("BusyError" in done.stderr)
+        return dict(RESULT)
+
+    make_fill(compute).drain(units)
+
+    assert seen == [True] * 3
+
+
+def test_after_a_death_a_unit_is_tried_alone(run, make_unit, make_fill):
+    units = [make_unit(task=task) for task in TASKS]
+    run.begin(units[0].key)
+    compute = Recorder()
+    make_fill(compute).drain(units)
+
+    assert [[u.task for u in beside] for beside in compute.beside] == [[], ["vqa"], []]
+
+
+def test_one_task_that_fails_fails_alone(store, run, make_unit, make_fill):
+    units = [make_unit(task=task) for task in TASKS]
+    make_fill(Recorder({units[1].key: DataError("no mask")})).drain(units)
+
+    assert [store.has(u.key) for u in units] == [True, False, True]
+    assert run.error(units[1].key) == "no mask"

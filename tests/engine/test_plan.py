@@ -60,9 +60,8 @@ def fill(store, grid, bench):
         for unit in units:
             twin_of = grid.datasets[unit.dataset].card.twin_of
             clean = grid.datasets.get(twin_of or "")
-            store.put(
-                unit.key, compute(unit, grid.datasets[unit.dataset], clean=clean, bench=bench)
-            )
+            found = compute([unit], grid.datasets[unit.dataset], clean=clean, bench=bench)
+            store.put(unit.key, found[unit.key])
 
     return filled
 
@@ -142,7 +141,10 @@ def test_two_cases_share_the_units_that_are_the_same(grid):
             "the tier asks for classification/typographic, the card of 'plain' says "
             "classification/clean; change the tier",
         ),
-        (replace(CLEAN, task="vqa"), "task 'vqa' cannot be measured; those that can: classif"),
+        (
+            replace(CLEAN, task="vqa"),
+            "the tier asks for vqa/clean, the card of 'plain' says classification/clean",
+        ),
     ],
 )
 def test_what_cannot_be_measured_fails_its_own_case_and_says_why(grid, store, run, case, problem):

@@ -28,6 +28,7 @@ OTHER = {
     "start": 1,
     "stop": 5,
     "weights": "d" * 64,
+    "head": "h" * 64,
     "protocol": "zero-shot-2",
     "numerics": Numerics("cuda", "float32", batch_size=4, threads=1, packages={"torch": "2"}),
 }

@@ -162,7 +162,7 @@ def gpu(monkeypatch):
 
 def test_the_cpu_needs_no_slot(store, run, make_unit, monkeypatch):
     monkeypatch.setattr(workbench, "lease_slot", lambda *_, **__: pytest.fail("leased"))
-    drain_with_slot(Fill(store, run, lambda _: dict(RESULT)), [make_unit()], device="cpu", slots=1)
+    drain_with_slot(Fill(store, run, lambda *_: dict(RESULT)), [make_unit()], device="cpu", slots=1)
 
     assert store.has(make_unit().key)
 
@@ -170,7 +170,7 @@ def test_the_cpu_needs_no_slot(store, run, make_unit, monkeypatch):
 def test_a_gpu_is_used_under_a_slot_that_is_kept(store, run, make_unit, gpu):
     seen = []
 
-    def compute(unit):
+    def compute(unit, beside):
         seen.append(free_slots(store))
         return dict(RESULT)
 
@@ -181,7 +181,7 @@ def test_a_gpu_is_used_under_a_slot_that_is_kept(store, run, make_unit, gpu):
 
 
 def test_a_worker_that_cannot_go_on_gives_its_slot_to_those_who_wait(store, run, make_unit, gpu):
-    def compute(unit):
+    def compute(unit, beside):
         raise StoreError("cannot write: disk full")
 
     fill = Fill(store, run, compute)
@@ -212,7 +212,7 @@ def test_without_a_slot_a_worker_waits_until_the_others_are_done(
 
 def test_a_slot_that_cannot_be_made_is_a_problem(store, run, make_unit, gpu):
     (store.root / "locks" / "gpu-7-0.slot").mkdir()
-    fill = Fill(store, run, lambda _: dict(RESULT))
+    fill = Fill(store, run, lambda *_: dict(RESULT))
     drain_with_slot(fill, [make_unit()], device="cuda", slots=1)
 
     assert "give another --store DIR" in fill.problems[0]

@@ -218,3 +218,33 @@ def test_resolving_and_hashing_import_no_torch(root):
     )
 
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def add_head(folder):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+
+
+def test_heads_lie_by_name_or_in_the_checkpoint_itself(tiny_clip, tiny_siglip, copied, tmp_path):
+    shutil.copytree(tiny_siglip, tmp_path / ZOO["mini-siglip"].location)
+    for task in ("segmentation", "vqa", "naming"):
+        add_head(tmp_path / "fixtures/heads/mini-siglip" / task)
+    candidate = copied(tiny_siglip, name="candidate")
+    add_head(candidate / "heads/vqa")
+    (named,) = resolve("mini-siglip", root=tmp_path)
+    (own,) = resolve(str(candidate), root=tmp_path)
+
+    by_name = tmp_path / "fixtures/heads/mini-siglip"
+    assert named.heads == {task: by_name / task for task in ("segmentation", "vqa")}
+    assert own.heads == {
+        "segmentation": by_name / "segmentation",
+        "vqa": candidate / "heads/vqa",
+    }
+    assert fingerprint(own) == fingerprint(named)
+
+
+def test_a_folder_without_a_config_is_no_head(root, tiny_clip, copied):
+    candidate = copied(tiny_clip, name="candidate")
+    (candidate / "heads/vqa").mkdir(parents=True)
+
+    assert resolve(str(candidate), root=root)[0].heads == {}

@@ -1,0 +1,65 @@
+"""Samples in batches of one size, for whatever answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from natadv.engine.ahead import ahead
+from natadv.engine.bench import Bench, Seen, filled_up
+from natadv.engine.shard import Shard
+from natadv.errors import DataError
+from natadv.types import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Rows(NamedTuple):
+    """A full batch of samples, the last of them repeated."""
+
+    samples: Sequence[Sample]
+    counted: int
+    """Those that count; what comes after them fills up."""
+    at: NDArray[np.int64]
+    """Where the picture of each lies in what was seen."""
+
+
+def rows_in(seen: Seen, shard: Shard, *, size: int) -> Iterator[Rows]:
+    """The samples whose pictures were seen: several may ask about one picture."""
+    place = {key: at for at, key in enumerate(seen.keys)}
+    found = [s for s in shard.answerable() if shard.shown[s.id].key in place]
+    for start in range(0, len(found), size):
+        part = found[start : start + size]
+        samples = filled_up(part, size)
+        at = np.array([place[shard.shown[s.id].key] for s in samples], dtype=np.int64)
+        yield Rows(samples, len(part), at)
+
+
+def asked_in_batches(shard: Shard, bench: Bench) -> Iterator[tuple[Rows, list[Image]]]:
+    """All samples with their decoded pictures; one that cannot be decoded is excluded."""
+    for opened in ahead(_opened(shard, bench.batch_size)):
+        samples = [sample for sample, _ in opened]
+        images = [image for _, image in opened]
+        bench.encoded += len(samples)
+        full = filled_up(samples, bench.batch_size)
+        rows = Rows(full, len(samples), np.arange(len(full)))
+        yield rows, filled_up(images, bench.batch_size)
+
+
+def _opened(shard: Shard, size: int) -> Iterator[list[tuple[Sample, Image]]]:
+    opened: list[tuple[Sample, Image]] = []
+    for sample in shard.answerable():
+        try:
+            opened.append((sample, shard.shown[sample.id].open()))
+        except DataError as error:
+            shard.errors[sample.id] = str(error)
+            continue
+        if len(opened) == size:
+            yield opened
+            opened = []
+    if opened:
+        yield opened

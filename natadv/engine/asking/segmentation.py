@@ -1,0 +1,109 @@
+"""Referring segmentation: by a model that finds by itself, or by a head on what a tower sees."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from natadv.engine.asking.rows import asked_in_batches, rows_in
+from natadv.engine.bench import Bench, Seen, embed_texts
+from natadv.engine.shard import Shard
+from natadv.engine.units import Unit
+from natadv.errors import ModelError
+from natadv.heads.folder import Head
+from natadv.tasks import segmentation
+from natadv.tasks.masks import truth_mask
+from natadv.types import FloatArray, Outcomes, Sample, Segmenter
+
+KEPT_MASKS = 12
+"""Of each shard: enough for a sheet of the worst, whichever shards they lie in."""
+
+
+def finding(unit: Unit, shard: Shard, bench: Bench) -> FindingByHead | FindingByModel:
+    if unit.head:
+        return FindingByHead(shard, bench, bench.heads[unit.head])
+    if isinstance(bench.model, Segmenter):
+        return FindingByModel(shard, bench, bench.model)
+    raise ModelError(f"{type(bench.model).__name__} finds nothing by a phrase, and has no head")
+
+
+class FindingByHead:
+    """A decoder on the layers of the picture tower, told by the embedding of the phrase."""
+
+    def __init__(self, shard: Shard, bench: Bench, head: Head) -> None:
+        from natadv.heads.decoder import Decoder
+
+        if not isinstance(head, Decoder):
+            raise ModelError(f"expected a head for segmentation, got a {type(head).__name__}")
+        self._shard, self._bench, self._decoder = shard, bench, head
+        self._masks: dict[str, FloatArray] = {}
+        self.layers = head.config.layers
+
+    def missing(self) -> Collection[str]:
+        return self._shard.pictures().keys()
+
+    def see(self, seen: Seen) -> None:
+        for part in rows_in(seen, self._shard, size=self._bench.batch_size):
+            phrases = [segmentation.phrase_of(sample) for sample in part.samples]
+            features = [seen.features[layer][part.at] for layer in self.layers]
+            masks = self._found(features, embed_texts(phrases, self._bench))
+            for sample, mask in zip(part.samples[: part.counted], masks, strict=False):
+                self._masks[sample.id] = mask
+
+    def _found(self, features: Sequence[FloatArray], conditions: FloatArray) -> FloatArray:
+        import torch
+
+        device = next(self._decoder.parameters()).device
+        layers = [torch.from_numpy(layer).to(device) for layer in features]
+        with torch.inference_mode():
+            logits = self._decoder(layers, torch.from_numpy(conditions).to(device))
+            found: FloatArray = logits.sigmoid().float().cpu().numpy()
+        return found
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        samples = self._shard.answerable()
+        masks = [self._masks[sample.id] for sample in samples]
+        return _judged(samples, masks, self._decoder.config.threshold, self._shard)
+
+
+class FindingByModel:
+    """A model that takes pictures and phrases together."""
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, shard: Shard, bench: Bench, model: Segmenter) -> None:
+        self._shard, self._bench, self._model = shard, bench, model
+
+    def missing(self) -> Collection[str]:
+        return ()
+
+    def see(self, seen: Seen) -> None:
+        """Nothing: it looks for itself."""
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        masks: list[FloatArray] = []
+        for part, images in asked_in_batches(self._shard, self._bench):
+            phrases = [segmentation.phrase_of(sample) for sample in part.samples]
+            masks += list(self._model.segment(images, phrases)[: part.counted])
+        threshold = getattr(self._model, "threshold", segmentation.THRESHOLD)
+        return _judged(self._shard.answerable(), masks, threshold, self._shard)
+
+
+def _judged(
+    samples: Sequence[Sample], masks: Sequence[FloatArray], threshold: float, shard: Shard
+) -> tuple[Outcomes, Mapping[str, bytes]]:
+    rows = segmentation.outcomes(samples, masks, threshold=threshold, errors=shard.errors)
+    worst = np.argsort(rows.values["iou"], kind="stable")[:KEPT_MASKS]
+    return rows, {samples[i].id: _png(samples[i], masks[i], threshold) for i in worst}
+
+
+def _png(sample: Sample, mask: FloatArray, threshold: float) -> bytes:
+    height, width = truth_mask(sample).shape
+    found = segmentation.marked(mask, height=height, width=width, threshold=threshold)
+    buffer = io.BytesIO()
+    Image.fromarray(found).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue())

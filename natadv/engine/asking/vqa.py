@@ -1,0 +1,84 @@
+"""Visual question answering: by a model that answers, or by a head on what a tower sees."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from natadv.engine.asking.rows import asked_in_batches, rows_in
+from natadv.engine.bench import Bench, Seen
+from natadv.engine.shard import Shard
+from natadv.engine.units import Unit
+from natadv.errors import ModelError
+from natadv.heads.folder import Head
+from natadv.tasks import vqa
+from natadv.types import Answerer, FloatArray, Outcomes
+
+
+def answering(unit: Unit, shard: Shard, bench: Bench) -> AnsweringByHead | AnsweringByModel:
+    if unit.head:
+        return AnsweringByHead(shard, bench, bench.heads[unit.head])
+    if isinstance(bench.model, Answerer):
+        return AnsweringByModel(shard, bench, bench.model)
+    raise ModelError(f"{type(bench.model).__name__} answers no questions, and has no head")
+
+
+class AnsweringByHead:
+    """MCAN on a layer of the picture tower."""
+
+    def __init__(self, shard: Shard, bench: Bench, head: Head) -> None:
+        from natadv.heads.folder import AnsweringHead
+
+        if not isinstance(head, AnsweringHead):
+            raise ModelError(f"expected a head for questions, got a {type(head).__name__}")
+        self._shard, self._bench, self._head = shard, bench, head
+        self._answers: dict[str, str] = {}
+        self.layers = (head.mcan.config.layer,)
+
+    def missing(self) -> Collection[str]:
+        return self._shard.pictures().keys()
+
+    def see(self, seen: Seen) -> None:
+        (layer,) = self.layers
+        for part in rows_in(seen, self._shard, size=self._bench.batch_size):
+            questions = [vqa.question_of(sample) for sample in part.samples]
+            answers = self._said(seen.features[layer][part.at], questions)
+            for sample, answer in zip(part.samples[: part.counted], answers, strict=False):
+                self._answers[sample.id] = answer
+
+    def _said(self, features: FloatArray, questions: Sequence[str]) -> list[str]:
+        import torch
+
+        from natadv.heads.words import encode
+
+        device = next(self._head.mcan.parameters()).device
+        words = torch.from_numpy(encode(questions, self._head.words)).to(device)
+        with torch.inference_mode():
+            logits = self._head.mcan(torch.from_numpy(features).to(device), words)
+        return [self._head.answers[i] for i in logits.argmax(dim=1).tolist()]
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        samples = self._shard.answerable()
+        answers = [self._answers[sample.id] for sample in samples]
+        return vqa.outcomes(samples, answers, errors=self._shard.errors), {}
+
+
+class AnsweringByModel:
+    """A model that takes pictures and questions together."""
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, shard: Shard, bench: Bench, model: Answerer) -> None:
+        self._shard, self._bench, self._model = shard, bench, model
+
+    def missing(self) -> Collection[str]:
+        return ()
+
+    def see(self, seen: Seen) -> None:
+        """Nothing: it looks for itself."""
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        answers: list[str] = []
+        for part, images in asked_in_batches(self._shard, self._bench):
+            questions = [vqa.question_of(sample) for sample in part.samples]
+            answers += self._model.answer(images, questions)[: part.counted]
+        return vqa.outcomes(self._shard.answerable(), answers, errors=self._shard.errors), {}

@@ -1,0 +1,146 @@
+"""What units are computed with: a loaded model, its heads, and what was embedded already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+
+from natadv.engine.ahead import ahead
+from natadv.engine.embeddings import EmbeddingCache, key_of
+from natadv.engine.pictures import Picture
+from natadv.errors import DataError, ModelError
+from natadv.types import DenseFeatures, FloatArray, Model, Prepared, ZeroShotClassifier
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from natadv.heads.folder import Head
+
+T = TypeVar("T")
+
+TEXT_BATCH = 16
+"""Texts go to the model in batches of one size, for the same reason as pictures do. Small, as the
+last batch is filled up: ten class names should not cost sixty-four."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """What a process keeps from unit to unit."""
+
+    model: Model
+    cache: EmbeddingCache
+    batch_size: int
+    heads: dict[str, Head] = field(default_factory=dict)
+    """By fingerprint, on the device of the model."""
+    encoded: int = 0
+    """Pictures that went through the model."""
+    text: dict[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def encoder(self) -> ZeroShotClassifier:
+        if not isinstance(self.model, ZeroShotClassifier):
+            raise ModelError(f"{type(self.model).__name__} embeds no pictures and texts")
+        return self.model
+
+    @property
+    def tower(self) -> DenseFeatures:
+        if not isinstance(self.model, DenseFeatures):
+            raise ModelError(f"{type(self.model).__name__} shows no layers of its picture tower")
+        return self.model
+
+
+class Seen(NamedTuple):
+    """A batch of pictures that went through the picture tower."""
+
+    keys: tuple[str, ...]
+    embeddings: FloatArray
+    """Of shape (b, d)."""
+    features: Mapping[int, FloatArray]
+    """Layer -> of shape (b, h, w, d)."""
+
+
+class _Batch(NamedTuple):
+    keys: tuple[str, ...]
+    prepared: Prepared
+
+
+def look_at(
+    pictures: Mapping[str, Picture], broken: dict[str, str], *, layers: Sequence[int], bench: Bench
+) -> Iterator[Seen]:
+    """Each picture by key, once through the tower; one that cannot be decoded goes into `broken`.
+
+    The embeddings are put into the cache.
+    """
+    # Decoding and preprocessing overlap with the forward pass of the batch before.
+    for batch in ahead(_batches(pictures, broken, bench)):
+        n = len(batch.keys)
+        if layers:
+            embeddings, features = bench.tower.look(batch.prepared, layers)
+        else:
+            embeddings, features = bench.encoder.embed_images(batch.prepared), ()
+        if len(embeddings) != bench.batch_size:
+            raise ModelError(
+                f"expected an embedding for each of {bench.batch_size} pictures, got "
+                f"{len(embeddings)}; the model's embed_images loses rows"
+            )
+        bench.encoded += n
+        bench.cache.put(dict(zip(batch.keys, embeddings[:n], strict=True)))
+        yield Seen(
+            batch.keys,
+            embeddings[:n],
+            {layer: f[:n] for layer, f in zip(layers, features, strict=True)},
+        )
+
+
+def _batches(
+    pictures: Mapping[str, Picture], broken: dict[str, str], bench: Bench
+) -> Iterator[_Batch]:
+    """Preprocessed batches."""
+    images: dict[str, Image] = {}
+    for key, picture in pictures.items():
+        try:
+            images[key] = picture.open()
+        except DataError as error:
+            broken[key] = str(error)
+            continue
+        if len(images) == bench.batch_size:
+            yield _batch(images, bench)
+            images = {}
+    if images:
+        yield _batch(images, bench)
+
+
+def _batch(images: dict[str, Image], bench: Bench) -> _Batch:
+    # Always a full batch: another number of rows may choose another kernel, hence other last bits.
+    found = filled_up(list(images.values()), bench.batch_size)
+    return _Batch(tuple(images), bench.encoder.prepare(found))
+
+
+def filled_up(rows: Sequence[T], size: int) -> list[T]:
+    """With the last row repeated up to `size`."""
+    return [*rows, *[rows[-1]] * (size - len(rows))]
+
+
+def embed_texts(texts: Sequence[str], bench: Bench) -> FloatArray:
+    """Vectors of shape (n, d), from the cache where they stand already."""
+    keys = {text: key_of(b"text:" + text.encode()) for text in texts}
+    if unknown := [text for text in keys if text not in bench.text]:
+        stored = bench.cache.get(keys[text] for text in unknown)
+        bench.text |= {text: stored[keys[text]] for text in unknown if keys[text] in stored}
+        if missing := [text for text in unknown if text not in bench.text]:
+            fresh = _encode_texts(missing, bench.encoder)
+            bench.cache.put({keys[text]: vector for text, vector in fresh.items()})
+            bench.text |= fresh
+    return np.stack([bench.text[text] for text in texts])
+
+
+def _encode_texts(texts: Sequence[str], model: ZeroShotClassifier) -> dict[str, FloatArray]:
+    fresh: dict[str, FloatArray] = {}
+    for a in range(0, len(texts), TEXT_BATCH):
+        part = list(texts[a : a + TEXT_BATCH])
+        rows = model.embed_texts(filled_up(part, TEXT_BATCH))
+        fresh |= dict(zip(part, rows, strict=False))
+    return fresh
