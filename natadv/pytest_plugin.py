@@ -93,6 +93,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("case", cases, ids=[case.address for case in cases])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A suite whose task the grid does not hold is left out; it would be shown as skipped."""
+    items[:] = [item for item in items if not _is_of_no_case(item)]
+
+
+def _is_of_no_case(item: pytest.Item) -> bool:
+    spec = getattr(item, "callspec", None)
+    if item.get_closest_marker("gate") is None or spec is None or "case" not in spec.params:
+        return False
+    return not isinstance(spec.params["case"], Case)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fill before a worker tells what it collected: no test can be blamed for a dead worker yet."""

@@ -148,7 +148,7 @@ def test_pillow_that_fills_up_truncated_pictures_is_refused(
         decode_image(encode(), where="x")
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     at=st.floats(0, 1, exclude_max=True),
     value=st.binary(min_size=1, max_size=6),

@@ -25,9 +25,7 @@ def card(folder: Path, draft: CardDraft, samples: list[Sample]) -> Card:
 
 
 @settings(
-    derandomize=True,
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(bounds=st.tuples(st.integers(0, 150), st.integers(0, 150)).map(sorted))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from PIL import Image
 
 from natadv.data.card import CardDraft
@@ -23,10 +22,6 @@ from natadv.engine.store import Store
 from natadv.engine.units import Numerics, Unit, prompts_digest
 from natadv.scenarios.typographic.twins import typographic_twin
 from natadv.types import FloatArray, Sample
-
-# A loaded machine must not fail a test, and the same examples come every time.
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
 
 CLASSES = ("cat", "dog", "cow")
 TEMPLATES = ("a photo of a {}.", "a drawing of a {}.")

@@ -42,7 +42,7 @@ def test_questions_are_split_as_published(question, words):
     assert tokenise(question) == words
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet=string.ascii_letters + string.punctuation + " \n0123456789é"))
 def test_split_is_that_of_the_rule_as_an_expression(question):
     kept = re.sub(r"""[.,'!?"()*#:;]""", "", question.lower())
@@ -95,7 +95,7 @@ def test_vocabulary_whose_ids_are_not_clear_is_refused(words, told):
 
 
 @given(st.lists(st.lists(st.text(st.characters(codec="utf-8")), min_size=1), min_size=1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_every_word_of_its_questions_is_known(questions):
     texts = [" ".join(["a", *words]) for words in questions]
 

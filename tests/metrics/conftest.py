@@ -6,13 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from natadv.types import Outcomes
-
-# A loaded machine must not fail a test, and the same examples come every time.
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
 
 Maker = Callable[..., Outcomes]
 

@@ -129,7 +129,7 @@ def crowds(draw: st.DrawFn) -> Scene:
     return Scene(1, background, tuple(things), main=things[0].name)
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scene=crowds())
 def test_every_reference_to_a_crowd_means_what_a_reader_takes_it_for(scene):
     view = view_of(scene)
@@ -142,7 +142,7 @@ def test_every_reference_to_a_crowd_means_what_a_reader_takes_it_for(scene):
             assert weight > 0
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(scene=crowds())
 def test_no_phrase_where_somebody_could_think_of_another_thing(scene):
     kinds = view_of(scene).kinds

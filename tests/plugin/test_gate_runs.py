@@ -63,6 +63,16 @@ def test_a_second_run_computes_nothing(measured):
     assert f"units {UNITS}/{UNITS} ({UNITS} cached)" in done.stdout
 
 
+def test_a_suite_whose_task_is_not_asked_for_is_no_skipped_test(world):
+    suite = (world.root / "suites" / "test_classification.py").read_text()
+    (world.root / "suites" / "test_vqa.py").write_text(suite.replace("classification", "vqa"))
+    done = world.pytest("-n", "2")
+
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
 def test_a_selection_computes_only_what_it_needs(world):
     done = world.pytest("-n", "0", "-k", "clean and mini-clip")
 

@@ -11,7 +11,7 @@ from natadv.scenarios.typographic.layout import Size, fits, lay_out, rotated, wr
 from natadv.scenarios.typographic.spec import Overlay
 from natadv.scenarios.typographic.strategies import overlays, picture_sizes
 
-PROPERTY = settings(derandomize=True, max_examples=80, deadline=None)
+PROPERTY = settings(max_examples=80)
 
 
 @PROPERTY

@@ -13,7 +13,7 @@ from natadv.scenarios.typographic.fonts import FONTS
 from natadv.scenarios.typographic.overlay import Overlay, Size, box, matched, occlusion, render
 from natadv.scenarios.typographic.strategies import overlays, picture_sizes
 
-PROPERTY = settings(derandomize=True, max_examples=60, deadline=None)
+PROPERTY = settings(max_examples=60)
 
 
 def picture(size: Size = (96, 80), *, seed: int = 0) -> Image.Image:

@@ -17,7 +17,7 @@ from natadv.scenarios.typographic.spec import (
 )
 from natadv.scenarios.typographic.strategies import overlays
 
-PROPERTY = settings(derandomize=True, max_examples=60, deadline=None)
+PROPERTY = settings(max_examples=60)
 
 
 @PROPERTY

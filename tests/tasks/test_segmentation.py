@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -15,9 +15,6 @@ from natadv.errors import DataError, ModelError
 from natadv.rng import rng_for
 from natadv.tasks import segmentation
 from natadv.types import Sample
-
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
 
 SIDES = st.integers(1, 7)
 MAPS = arrays.arrays(

@@ -4,15 +4,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import DataError
 from natadv.tasks import vqa
 from natadv.types import Sample
-
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
 
 # Words that no rule touches: the text rules have tests of their own.
 PLAIN = st.sampled_from(["cat", "dog", "red"])

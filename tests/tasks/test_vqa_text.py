@@ -4,14 +4,11 @@ import string
 from itertools import pairwise, product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.tasks import vqa_text
 from natadv.tasks.vqa_contractions import CONTRACTIONS
-
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
 
 MARKS = [";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<", "@", "`"]
 MARKS += [",", "?", "!"]
