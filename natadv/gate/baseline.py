@@ -10,10 +10,19 @@ from natadv.gate.judge import WORST_FIRST, Overall
 from natadv.gate.plan import CaseEvidence
 from natadv.metrics.mcnemar import Comparison, compare
 from natadv.metrics.significance import holm
-from natadv.types import Case, Verdict
+from natadv.types import Case, Task, Verdict
 
 ALPHA = 0.05
 """One-sided, over the whole family of cases."""
+
+TOLD: Mapping[Task, str] = {
+    "classification": "{difference} against the baseline, {lost} new errors and {fixed} fixed",
+    "segmentation": "mean IoU {difference} against the baseline, {lost} samples lost more than "
+    "half and {fixed} gained as much",
+    "vqa": "VQA accuracy {difference} against the baseline, {lost} answers lost more than half "
+    "and {fixed} gained as much",
+}
+"""How a comparison reads in a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,12 @@ def _compared(
                 f"{what} is {ours[:12]!r}, the baseline's is {theirs[:12]!r}; measure both on one"
             )
     try:
-        result = compare(candidate.evidence.attack, baseline.evidence.attack, confidence=confidence)
+        result = compare(
+            candidate.evidence.attack,
+            baseline.evidence.attack,
+            task=case.task,
+            confidence=confidence,
+        )
     except MetricError as error:
         return str(error)
     asked = result.n + result.excluded
@@ -101,9 +115,10 @@ def _judgement(case: Case, found: Comparison | str, p: float | None) -> Baseline
         return BaselineJudgement(case, "INCOMPLETE", None, None, f"{case}: {found}")
     # Written as what must hold; an improvement has p near 1.
     verdict: Verdict = "PASS" if p > ALPHA else "FAIL"
-    reason = (
-        f"{case}: {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] against the "
-        f"baseline, {len(found.new_flips)} new errors and {len(found.fixed)} fixed "
-        f"(n {found.n}, adjusted p {p:.2g})"
+    told = TOLD[case.task].format(
+        difference=f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+        lost=len(found.new_flips),
+        fixed=len(found.fixed),
     )
+    reason = f"{case}: {told} (n {found.n}, adjusted p {p:.2g})"
     return BaselineJudgement(case, verdict, found, p, reason)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -16,15 +17,32 @@ from natadv.gate.plan import CaseEvidence
 from natadv.gate.rules import Rule
 from natadv.gate.stored import case_evidence, stored_cases
 from natadv.metrics import estimate, metric_named
-from natadv.types import Measurement, Scenario
+from natadv.types import Measurement, Scenario, Task
 
-PROPOSED: dict[Scenario, tuple[str, ...]] = {
-    "clean": ("top1",),
-    "typographic": ("top1", "accuracy_drop"),
-    "natural": ("top1",),
-    "langadv": ("top1",),
+
+class Worth(NamedTuple):
+    """What is worth a rule in a scenario."""
+
+    whole: tuple[str, ...]
+    """Metrics of all samples."""
+    of_part: tuple[str, ...] = ()
+    """Metrics of the part that --part names."""
+
+
+PROPOSED: Mapping[tuple[Task, Scenario], Worth] = {
+    ("classification", "clean"): Worth(("top1",), of_part=("top1",)),
+    ("classification", "typographic"): Worth(("top1", "accuracy_drop")),
+    ("classification", "natural"): Worth(("top1",)),
+    ("classification", "langadv"): Worth(("top1",)),
+    ("segmentation", "clean"): Worth(("iou_fg",), of_part=("iou_fg",)),
+    ("segmentation", "typographic"): Worth(("iou_fg", "iou_drop")),
+    ("segmentation", "natural"): Worth(("iou_fg",)),
+    ("segmentation", "langadv"): Worth(("iou_fg",)),
+    ("vqa", "clean"): Worth(("vqa_accuracy",), of_part=("vqa_accuracy",)),
+    ("vqa", "typographic"): Worth(("vqa_accuracy", "vqa_drop")),
+    ("vqa", "natural"): Worth(("vqa_accuracy",)),
+    ("vqa", "langadv"): Worth(("vqa_accuracy",)),
 }
-"""What is worth a rule in each scenario."""
 
 CONFIDENCE = 0.999
 SLACK = 0.005
@@ -94,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m natadv.gate.calibrate", description=__doc__)
     parser.add_argument("--evidence", type=Path, required=True, help="folder of measured cases")
     parser.add_argument("--date", required=True, help="written into the source of each rule")
-    parser.add_argument("--part", help="also propose rules for this part of each dataset")
+    parser.add_argument("--part", help="also propose rules for this part of the clean datasets")
     options = parser.parse_args(arguments)
     try:
         rules = _proposals(options.evidence, options.date, options.part)
@@ -114,10 +132,10 @@ def _proposals(root: Path, date: str, part: str | None) -> list[Rule]:
         found = case_evidence(case, stored)
         if found.problems or found.evidence.attack.errors:
             raise MetricError(f"{case}: calibrate on flawless evidence only; measure it again")
-        for name in PROPOSED[case.scenario]:
-            rules.append(propose(found, name, date=date))
-            if part is not None and part in found.evidence.attack.part:
-                rules.append(propose(found, name, date=date, part=part))
+        worth = PROPOSED[case.task, case.scenario]
+        rules += [propose(found, name, date=date) for name in worth.whole]
+        if part is not None and part in found.evidence.attack.part:
+            rules += [propose(found, name, date=date, part=part) for name in worth.of_part]
     return rules
 
 

@@ -6,27 +6,8 @@ from natadv.errors import MetricError
 from natadv.gate.judge import Judgement
 from natadv.metrics import measure
 from natadv.plugin.session import GateSession, told
-from natadv.report.rows import Row
-from natadv.types import Case, Scenario
-
-SHOWN: dict[Scenario, tuple[str, ...]] = {
-    "clean": ("top1", "top5"),
-    "typographic": (
-        "top1",
-        "accuracy_drop",
-        "attack_success_rate",
-        "decoy_rate",
-        "occlusion_drop",
-        "matched_drop",
-        "reading_drop",
-    ),
-    "natural": ("top1", "top5"),
-    "langadv": ("top1", "top5"),
-}
-"""Measured and shown whether or not a rule asks for it."""
-
-BY_PART = "top1"
-"""Shown for each marked part of a dataset, too."""
+from natadv.report.rows import BY_PART, SHOWN, Row
+from natadv.types import Case
 
 
 def rows_of(session: GateSession) -> list[Row]:
@@ -75,7 +56,8 @@ def _unruled(session: GateSession, case: Case) -> list[Row]:
 def _besides(session: GateSession, case: Case, *, taken: set[str]) -> list[Row]:
     evidence = session.evidence[case].evidence
     parts = sorted({part for part in evidence.attack.part if part})
-    wanted = [(name, None) for name in SHOWN[case.scenario]] + [(BY_PART, p) for p in parts]
+    shown, by_part = SHOWN[case.task, case.scenario], BY_PART[case.task]
+    wanted = [*((name, None) for name in shown), *((by_part, part) for part in parts)]
     rows = []
     for name, part in wanted:
         subject = name if part is None else f"{name} ({part})"

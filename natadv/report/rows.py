@@ -1,10 +1,11 @@
-"""The lines of a report, as plain values: one per rule of a case."""
+"""The lines of a report, as plain values: one per rule of a case, and what else is shown of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from natadv.types import Case, Measurement, Verdict
+from natadv.types import Case, Measurement, Scenario, Task, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +25,80 @@ class Row:
     """Why it is not green."""
 
 
-SHORT = {
-    "top1": "top1",
-    "top1 (seen)": "seen",
-    "top1 (held-out)": "held-out",
-    "accuracy_drop": "drop",
-    "attack_success_rate": "attack",
-    "decoy_rate": "decoy",
-    "occlusion_drop": "occluded",
-    "matched_drop": "matched",
-    "reading_drop": "reading",
+_COVERED = ("iou_fg", "miou", "precision", "pixel_accuracy")
+_AGREED = (
+    "vqa_accuracy",
+    "vqa_accuracy_yes_no",
+    "vqa_accuracy_number",
+    "vqa_accuracy_other",
+    "exact_match",
+)
+
+
+SHOWN: Mapping[tuple[Task, Scenario], tuple[str, ...]] = {
+    ("classification", "clean"): ("top1", "top5"),
+    ("classification", "typographic"): (
+        "top1",
+        "accuracy_drop",
+        "attack_success_rate",
+        "decoy_rate",
+        "occlusion_drop",
+        "matched_drop",
+        "reading_drop",
+    ),
+    ("classification", "natural"): ("top1", "top5"),
+    ("classification", "langadv"): ("top1", "top5"),
+    ("segmentation", "clean"): _COVERED,
+    ("segmentation", "typographic"): (*_COVERED, "iou_drop"),
+    ("segmentation", "natural"): _COVERED,
+    ("segmentation", "langadv"): _COVERED,
+    ("vqa", "clean"): _AGREED,
+    ("vqa", "typographic"): (*_AGREED, "vqa_drop", "decoy_rate"),
+    ("vqa", "natural"): _AGREED,
+    ("vqa", "langadv"): _AGREED,
 }
-"""What an overview shows, and how it calls it where room is scarce."""
+"""Measured and shown whether or not a rule asks for it."""
+
+BY_PART: Mapping[Task, str] = {
+    "classification": "top1",
+    "segmentation": "iou_fg",
+    "vqa": "vqa_accuracy",
+}
+"""Shown for each marked part of a dataset, too."""
+
+COLUMNS: Mapping[Task, Mapping[str, str]] = {
+    "classification": {
+        "top1": "top1",
+        "top1 (seen)": "seen",
+        "top1 (held-out)": "held-out",
+        "accuracy_drop": "drop",
+        "attack_success_rate": "attack",
+        "decoy_rate": "decoy",
+        "occlusion_drop": "occluded",
+        "matched_drop": "matched",
+        "reading_drop": "reading",
+    },
+    "segmentation": {
+        "iou_fg": "iou_fg",
+        "iou_fg (seen)": "seen",
+        "iou_fg (held-out)": "held-out",
+        "iou_drop": "drop",
+        "miou": "miou",
+        "precision": "precision",
+        "pixel_accuracy": "pixels",
+    },
+    "vqa": {
+        "vqa_accuracy": "acc",
+        "vqa_accuracy (seen)": "seen",
+        "vqa_accuracy (held-out)": "held-out",
+        "vqa_drop": "drop",
+        "decoy_rate": "decoy",
+        "vqa_accuracy_yes_no": "yes/no",
+        "vqa_accuracy_number": "number",
+        "vqa_accuracy_other": "other",
+    },
+}
+"""What an overview shows of a task, and how it calls it where room is scarce."""
+
+SHORT = {name: short for columns in COLUMNS.values() for name, short in columns.items()}
+"""The same for any task."""

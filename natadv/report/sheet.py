@@ -1,14 +1,15 @@
-"""Failing pictures as one contact sheet: clean beside attacked, what was true, what was said."""
+"""Failing pictures as one contact sheet: clean beside attacked, and what is said of each."""
 
 from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 PICTURE = 144
 GAP = 8
@@ -16,61 +17,139 @@ COLUMNS = 3
 LINE = 15
 MOST_TILES = 12
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Colour = tuple[int, int, int]
 
 BACKGROUND, INK, WRONG, QUIET = (250, 250, 250), (25, 25, 25), (180, 30, 30), (120, 120, 120)
+
+
+class Outline(NamedTuple):
+    """The border of a region, drawn inside it."""
+
+    mask: Image.Image
+    """Grey, of the picture's proportions: more than half white is inside."""
+    colour: Colour
+    width_px: int = 2
+    """On the sheet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of any size with what is drawn over it, the last on top."""
+
+    image: Image.Image
+    outlines: tuple[Outline, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Something to say of a picture."""
+
+    text: str
+    colour: Colour = INK
+    swatch: Colour | None = None
+    """Of a small square before the text, where it tells what a colour means."""
+    most: int = 1
+    """Lines that it may be wrapped to; what is longer is cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """One failing sample."""
 
-    id: str
-    clean: Image.Image | None
-    attacked: Image.Image
-    truth: str
-    prediction: str
-    score: float
-    decoy: str | None = None
+    pictures: tuple[Picture, ...]
+    """One, or two side by side."""
+    lines: tuple[Line, ...]
+
+
+class _Text(NamedTuple):
+    """One line of the sheet."""
+
+    text: str
+    colour: Colour
+    swatch: Colour | None
+    indent: int
+
+
+class _Laid(NamedTuple):
+    """A tile whose lines are those of the sheet."""
+
+    pictures: tuple[Picture, ...]
+    lines: tuple[_Text, ...]
+
+    @property
+    def height(self) -> int:
+        return PICTURE + len(self.lines) * LINE + 2 * GAP
 
 
 def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
     """A PNG of up to twelve tiles."""
     shown = tiles[:MOST_TILES]
-    pairs = any(tile.clean is not None for tile in shown)
+    pairs = any(len(tile.pictures) > 1 for tile in shown)
     width = (2 if pairs else 1) * (PICTURE + GAP) + (0 if pairs else PICTURE // 2) + GAP
-    height = PICTURE + 4 * LINE + 2 * GAP
-    rows = -(-len(shown) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * width + GAP, rows * height + LINE * 2), BACKGROUND)
+    rows = list(_rows(shown, room=width - GAP))
+    heights = [max(tile.height for tile in row) for row in rows]
+    sheet = Image.new("RGB", (COLUMNS * width + GAP, sum(heights) + LINE * 2), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(14)
     draw.text((GAP, GAP // 2), _cut(title, font, sheet.width - 2 * GAP), INK, font=font)
-    for i, tile in enumerate(shown):
-        corner = (GAP + (i % COLUMNS) * width, LINE * 2 + (i // COLUMNS) * height)
-        _draw_tile(sheet, draw, tile, corner=corner, room=width - GAP)
+    top = LINE * 2
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            _draw_tile(sheet, draw, tile, corner=(GAP + column * width, top))
+        top += height
     out = io.BytesIO()
     sheet.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
+def _rows(tiles: Sequence[Tile], *, room: int) -> Iterator[list[_Laid]]:
+    font = _small()
+    for first in range(0, len(tiles), COLUMNS):
+        row = tiles[first : first + COLUMNS]
+        yield [_Laid(t.pictures, tuple(_laid(t.lines, font, room))) for t in row]
+
+
+def _laid(lines: Sequence[Line], font: Font, room: int) -> Iterator[_Text]:
+    for line in lines:
+        indent = LINE if line.swatch else 0
+        for i, text in enumerate(_wrapped(line.text, font, room - indent, most=line.most)):
+            yield _Text(text, line.colour, line.swatch if i == 0 else None, indent)
+
+
 def _draw_tile(
-    sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    tile: Tile,
-    *,
-    corner: tuple[int, int],
-    room: int,
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: _Laid, *, corner: tuple[int, int]
 ) -> None:
     x, y = corner
-    pictures = [picture for picture in (tile.clean, tile.attacked) if picture is not None]
-    for i, picture in enumerate(pictures):
+    for i, picture in enumerate(tile.pictures):
         sheet.paste(_fitted(picture), (x + i * (PICTURE + GAP), y))
-    font = ImageFont.load_default(12)
-    lines = [(f"truth: {tile.truth}", INK), (f"said: {tile.prediction} ({tile.score:.2f})", WRONG)]
-    if tile.decoy is not None:
-        lines.append((f"word: {tile.decoy}", INK))
-    lines.append((tile.id, QUIET))
-    for i, (text, colour) in enumerate(lines):
-        draw.text((x, y + PICTURE + 2 + i * LINE), _cut(text, font, room), colour, font=font)
+    for i, line in enumerate(tile.lines):
+        left, top = x, y + PICTURE + 2 + i * LINE
+        if line.swatch is not None:
+            draw.rectangle((left, top + 3, left + 9, top + 12), fill=line.swatch)
+        draw.text((left + line.indent, top), line.text, line.colour, font=_small())
+
+
+def _small() -> Font:
+    return ImageFont.load_default(12)
+
+
+def _wrapped(text: str, font: Font, room: int, *, most: int) -> list[str]:
+    """At most so many lines of at most `room` pixels, broken between words."""
+    lines: list[str] = []
+    words = text.split()
+    while len(lines) < most - 1 and font.getlength(" ".join(words)) > room:
+        fits = _fitting(words, font, room)
+        if not fits:
+            break
+        lines.append(" ".join(words[:fits]))
+        words = words[fits:]
+    return [*lines, _cut(" ".join(words), font, room)]
+
+
+def _fitting(words: Sequence[str], font: Font, room: int) -> int:
+    """How many of these words fit on one line."""
+    counts = range(1, len(words) + 1)
+    return bisect_right(counts, room, key=lambda n: ceil(font.getlength(" ".join(words[:n]))))
 
 
 def _cut(text: str, font: Font, room: int) -> str:
@@ -82,11 +161,37 @@ def _cut(text: str, font: Font, room: int) -> str:
     return line[: max(0, fits - 1)] + "…"
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
+def _fitted(picture: Picture) -> Image.Image:
     """The whole picture inside a square, its proportions kept."""
-    scale = PICTURE / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    inside = picture.resize(size, Image.Resampling.BICUBIC)
+    image = picture.image
+    scale = PICTURE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    inside = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    regions = [(o, _region(o.mask, size)) for o in picture.outlines]
+    # Dark casings first, as the picture may have any colour.
+    for outline, region in regions:
+        inside.paste(INK, mask=_border(region, outline.width_px + 1))
+    for outline, region in regions:
+        inside.paste(outline.colour, mask=_border(region, outline.width_px))
     square = Image.new("RGB", (PICTURE, PICTURE), BACKGROUND)
     square.paste(inside, ((PICTURE - size[0]) // 2, (PICTURE - size[1]) // 2))
     return square
+
+
+def _region(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """White inside, black outside."""
+    scaled = mask.convert("L").resize(size, Image.Resampling.BILINEAR)
+    region = scaled.point(_MOSTLY)
+    # What is too small for the sheet is shown larger than it is, rather than not at all.
+    return region if region.getbbox() else scaled.point(_AT_ALL)
+
+
+def _border(region: Image.Image, width_px: int) -> Image.Image:
+    """White where the line runs. The picture's own edge closes a region that reaches it."""
+    padded = ImageOps.expand(region, border=width_px)
+    eroded = padded.filter(ImageFilter.MinFilter(2 * width_px + 1))
+    return ImageOps.crop(ImageChops.subtract(padded, eroded), border=width_px)
+
+
+_MOSTLY = [0] * 128 + [255] * 128
+_AT_ALL = [0] + [255] * 255

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 
-from natadv.report.rows import SHORT, Row
+from natadv.report.rows import COLUMNS, Row
+from natadv.types import Task
 
 ORDER = {"FAIL": 0, "INCOMPLETE": 1, "INCONCLUSIVE": 2, "PASS": 3, None: 4}
+NOTHING, GAP = "-", "  "
+WIDTH = 100
+"""Of an overview, in characters."""
+
+Cells = tuple[str, ...]
+
 HEAD = ("verdict", "case", "metric", "value", "interval", "rule", "margin", "n")
 
 
@@ -18,20 +25,60 @@ def table(rows: Sequence[Row], *, confidence: float) -> list[str]:
 
 
 def overview(rows: Sequence[Row]) -> list[str]:
-    """A line per case and a column per metric; the first line is the head."""
-    values = {(r.case, r.metric): f"{r.measurement.value:.3f}" for r in rows if r.measurement}
-    cases = list(dict.fromkeys(case for case, _ in values))
-    metrics = [name for name in SHORT if any(name == metric for _, metric in values)]
-    most = {c: max(r.measurement.n for r in rows if r.case == c and r.measurement) for c in cases}
-    lines = [("measured", "n", *(SHORT[name] for name in metrics))]
-    lines += [(c.address, str(most[c]), *(values.get((c, m), "-") for m in metrics)) for c in cases]
-    return _aligned(lines, right=range(1, len(metrics) + 2)) if cases else []
+    """For each task a line per case and a column per metric, below the task's name."""
+    measured = [row for row in rows if row.measurement is not None]
+    tasks = dict.fromkeys(row.case.task for row in measured)
+    blocks = [
+        _aligned(block, right=range(1, len(block[0])))
+        for task in tasks
+        for block in _folded(_cells_of_task(measured, task))
+    ]
+    return [line for block in blocks for line in ("", *block)][1:]
 
 
-def _aligned(lines: Sequence[tuple[str, ...]], *, right: Container[int]) -> list[str]:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+def _cells_of_task(rows: Sequence[Row], task: Task) -> list[Cells]:
+    found = {(r.case, r.metric): r.measurement for r in rows if r.case.task == task}
+    cases = list(dict.fromkeys(case for case, _ in found))
+    columns = COLUMNS[task]
+    metrics = [name for name in columns if any(name == metric for _, metric in found)]
+    lines = [(task, "n", *(columns[name] for name in metrics))]
+    for case in cases:
+        own = {metric: m for (of, metric), m in found.items() if of == case and m is not None}
+        values = [f"{own[name].value:.3f}" if name in own else NOTHING for name in metrics]
+        most = max(m.n for m in own.values())
+        lines.append((case.address.removeprefix(f"{task}/"), str(most), *values))
+    return lines
+
+
+def _folded(lines: Sequence[Cells]) -> Iterator[list[Cells]]:
+    """Blocks that fit into the width. All but the first have only the lines that say something."""
+    for number, columns in enumerate(_fitting(_widths(lines))):
+        block = [(*line[:2], *(line[i] for i in columns)) for line in lines]
+        yield block if not number else [line for line in block if set(line[2:]) != {NOTHING}]
+
+
+def _fitting(widths: Sequence[int]) -> Iterator[list[int]]:
+    """The places of the metrics' columns, block by block, beside case and n."""
+    beside = widths[0] + len(GAP) + widths[1]
+    columns: list[int] = []
+    used = beside
+    for place, width in enumerate(widths[2:], start=2):
+        if columns and used + len(GAP) + width > WIDTH:
+            yield columns
+            columns, used = [], beside
+        columns.append(place)
+        used += len(GAP) + width
+    yield columns
+
+
+def _widths(lines: Sequence[Cells]) -> list[int]:
+    return [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+
+
+def _aligned(lines: Sequence[Cells], *, right: Container[int]) -> list[str]:
+    widths = _widths(lines)
     return [
-        "  ".join(
+        GAP.join(
             text.rjust(width) if i in right else text.ljust(width)
             for i, (text, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
@@ -44,7 +91,7 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (ORDER[row.verdict], row.case.address))
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row) -> Cells:
     verdict = row.verdict or "-"
     found = row.measurement
     if found is None:

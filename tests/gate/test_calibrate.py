@@ -3,16 +3,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import MetricError
-from natadv.evidence import folder_of, read_evidence, write_evidence
-from natadv.gate.calibrate import main, propose, to_yaml
+from natadv.evidence import Manifest, folder_of, read_evidence, write_evidence
+from natadv.gate.calibrate import PROPOSED, main, propose, to_yaml
 from natadv.gate.judge import judge_all
 from natadv.gate.thresholds import load_thresholds
+from natadv.metrics import METRICS
+from natadv.types import SCENARIOS, TASKS, Case
 
 
 def measured(kit, right, n, **columns):
@@ -125,3 +128,88 @@ def test_missing_twins_or_evidence_are_an_error(evidence_root, kit, capsys):
     assert main(["--evidence", str(evidence_root), "--date", "today"]) == 1
     assert main(["--evidence", str(evidence_root / "absent"), "--date", "today"]) == 1
     assert "no such folder of evidence" in capsys.readouterr().err
+
+
+def test_every_task_and_scenario_has_rules_worth_making():
+    assert list(PROPOSED) == [(task, scenario) for task in TASKS for scenario in SCENARIOS]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_only_metrics_of_the_task_are_proposed_and_a_drop_under_attack(task):
+    for (of, scenario), worth in PROPOSED.items():
+        metrics = [METRICS[name] for name in (*worth.whole, *worth.of_part)] if of == task else []
+        assert all(task in metric.tasks for metric in metrics)
+        drops = [metric for metric in metrics if metric.kind == "difference"]
+        assert len(drops) == (scenario == "typographic") * (of == task)
+
+
+PARTS = ["held-out"] * 100 + ["seen"] * 100
+
+
+def graded_rows(kit, scores, **columns):
+    """Rows of both graded tasks with these scores; masks are of a million pixels."""
+    rows = kit.rows_of([False] * len(scores), parts=PARTS, **columns)
+    tp = np.round(np.asarray(scores, dtype=np.float64) * 1e6)
+    empty = np.zeros_like(tp)
+    masks = {"tp": tp, "fp": empty, "fn": 1e6 - tp, "tn": empty, "iou": tp / 1e6}
+    return replace(rows, values={**masks, "accuracy": tp / 1e6})
+
+
+def store_graded(kit, root, task):
+    facts = ("revision-1", "c" * 64, "protocol-1")
+    rng = np.random.default_rng(4)
+    clean = rng.beta(9, 2, 200)
+    worse = clean * rng.uniform(0.5, 1, 200)
+    typo = graded_rows(kit, worse, prefix="t", twin_prefix="c")
+    for case, rows, twin_of in (
+        (Case(task, "clean", "mini", "mini-clip"), graded_rows(kit, clean, prefix="c"), None),
+        (Case(task, "natural", "mini-natural", "mini-clip"), graded_rows(kit, worse), None),
+        (Case(task, "typographic", "mini-typo", "mini-clip"), typo, "mini"),
+    ):
+        manifest = Manifest(case, "mini-clip", 200, *facts, twin_of=twin_of)
+        write_evidence(root, manifest, {"attack": rows})
+
+
+@pytest.mark.parametrize(
+    ("task", "score", "drop"),
+    [("segmentation", "iou_fg", "iou_drop"), ("vqa", "vqa_accuracy", "vqa_drop")],
+)
+def test_graded_tasks_get_floors_and_a_ceiling_and_a_part_where_clean(
+    kit, tmp_path, capsys, task, score, drop
+):
+    store_graded(kit, tmp_path, task)
+
+    arguments = ["--evidence", str(tmp_path), "--date", "2026-11-25", "--part", "held-out"]
+    assert main(arguments) == 0
+
+    rows = yaml.safe_load(capsys.readouterr().out)["rules"]
+    assert [(r["case"], r["metric"], r.get("part")) for r in rows] == [
+        (f"{task}/clean/mini/mini-clip", score, None),
+        (f"{task}/clean/mini/mini-clip", score, "held-out"),
+        (f"{task}/natural/mini-natural/mini-clip", score, None),
+        (f"{task}/typographic/mini-typo/mini-clip", score, None),
+        (f"{task}/typographic/mini-typo/mini-clip", drop, None),
+    ]
+    assert [r.get("floor", r.get("ceiling")) for r in rows[:2]] == [
+        pytest.approx(0.78, abs=0.03),
+        pytest.approx(0.76, abs=0.04),
+    ]
+    assert ["floor" in r for r in rows] == [True, True, True, True, False]
+    assert [r["min_n"] for r in rows] == [160, 80, 160, 160, 160]
+
+
+@pytest.mark.parametrize("task", ["segmentation", "vqa"])
+def test_the_rules_of_a_graded_model_hold_for_it_and_break_for_a_worse_one(kit, task):
+    case = Case(task, "clean", "mini", "mini-clip")
+    scores = np.random.default_rng(4).beta(9, 2, 200)
+    score = PROPOSED[task, "clean"].whole[0]
+    good = kit.World().with_case(case, graded_rows(kit, scores))
+    bad = kit.World().with_case(case, graded_rows(kit, scores * 0.8))
+    rules = [propose(good.evidence[case], score, date="today")]
+    thresholds = kit.thresholds_of(rules, [case])
+
+    def overall(world):
+        return judge_all(list(world.plans.values()), world.evidence, thresholds=thresholds).overall
+
+    assert overall(good) == "pass"
+    assert overall(bad) == "fail"

@@ -6,14 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from natadv.report.rows import Row
 from natadv.types import Case, Measurement
-
-# A loaded machine must not fail a test, and the same examples come every time.
-settings.register_profile("steady", deadline=None, derandomize=True, database=None)
-settings.load_profile("steady")
 
 CASE = Case("classification", "clean", "mini", "mini-clip")
 

@@ -6,21 +6,28 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from natadv.report.sheet import BACKGROUND, COLUMNS, GAP, MOST_TILES, PICTURE, Tile, contact_sheet
+from natadv.report.sheet import (
+    BACKGROUND,
+    COLUMNS,
+    GAP,
+    LINE,
+    MOST_TILES,
+    PICTURE,
+    Line,
+    Outline,
+    Picture,
+    Tile,
+    contact_sheet,
+)
 
-RED, GREEN = (200, 20, 20), (20, 160, 20)
+RED, GREEN, BLUE = (200, 20, 20), (20, 160, 20), (20, 20, 220)
+TEXTS = ("truth: cat", "said: dog (0.71)", "sample-1")
 
 
-def tile(size=(64, 64), *, clean=None, **other) -> Tile:
-    settled = {
-        "id": "sample-1",
-        "truth": "cat",
-        "prediction": "dog",
-        "score": 0.71,
-        "attacked": Image.new("RGB", size, RED),
-        "clean": None if clean is None else Image.new("RGB", clean, GREEN),
-    }
-    return Tile(**(settled | other))
+def tile(size=(64, 64), *, clean=None, shown=None, texts=TEXTS, most=1) -> Tile:
+    shown = shown or Picture(Image.new("RGB", size, RED))
+    before = () if clean is None else (Picture(Image.new("RGB", clean, GREEN)),)
+    return Tile((*before, shown), tuple(Line(text, most=most) for text in texts))
 
 
 def opened(tiles, *, title="classification/clean/mini/mini-clip") -> Image.Image:
@@ -57,7 +64,7 @@ def test_a_sheet_grows_by_rows_up_to_twelve_tiles(count, rows):
 def test_the_first_tiles_are_shown():
     shown = [tile()] * MOST_TILES
 
-    assert contact_sheet([*shown, tile(truth="other")], title="t") == contact_sheet(
+    assert contact_sheet([*shown, tile(texts=["other"])], title="t") == contact_sheet(
         shown, title="t"
     )
 
@@ -87,50 +94,175 @@ def test_clean_and_attacked_stand_side_by_side():
     ],
 )
 def test_pictures_of_any_shape_are_whole_and_keep_their_proportions(size, shown):
-    colour = (20, 20, 220)
-    found = opened([tile(attacked=Image.new("RGB", size, colour))])
+    found = opened([tile(shown=Picture(Image.new("RGB", size, BLUE)))])
 
-    assert extent(found, colour) == shown
+    assert extent(found, BLUE) == shown
 
 
 def test_a_picture_in_another_mode_is_shown():
-    assert extent(opened([tile(attacked=Image.new("L", (8, 8), 111))]), (111,) * 3) >= (144, 144)
+    grey = tile(shown=Picture(Image.new("L", (8, 8), 111)))
+
+    assert extent(opened([grey]), (111,) * 3) >= (144, 144)
 
 
+LONG = ["an-id-of-a-great-length/" * 40, "many short words, one after another, " * 40, "x" * 2000]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("swatch", [None, BLUE])
 @pytest.mark.parametrize("clean", [None, (64, 64)])
-def test_long_names_do_not_run_into_the_next_tile(clean):
-    long = "an-id-of-a-great-length/" * 40
-    named = tile(clean=clean, id=long, truth=long, prediction=long, decoy=long)
-    sheet = opened([named])
+def test_long_texts_do_not_run_into_the_next_tile(clean, swatch, most):
+    plain = tile(clean=clean)
+    lines = tuple(Line(text, swatch=swatch, most=most) for text in LONG)
+    sheet = opened([Tile(plain.pictures, lines)])
     pixels = np.asarray(sheet)
     # Alone on its sheet: right of it, and below the title, nothing is drawn.
     width = (sheet.width - GAP) // COLUMNS
 
     assert (pixels[30:, width:] == BACKGROUND).all()
     assert (pixels[30:, :width] != BACKGROUND).any()
+    assert (pixels[-GAP:] == BACKGROUND).all()
 
 
-def test_short_names_are_whole(monkeypatch):
-    drawn = []
-    font = ImageFont.load_default(12)
+@pytest.fixture
+def drawn(monkeypatch):
+    """The texts that a sheet writes, in order."""
+    texts = []
     monkeypatch.setattr(
         "natadv.report.sheet.ImageDraw.ImageDraw.text",
-        lambda self, at, text, *_, **__: drawn.append(text),
+        lambda self, at, text, *_, **__: texts.append(text),
     )
-    contact_sheet([tile(decoy="dog")], title="title")
-
-    assert drawn == ["title", "truth: cat", "said: dog (0.71)", "word: dog", "sample-1"]
-    assert all(font.getlength(text) > 0 for text in drawn)
+    return texts
 
 
-def test_a_name_of_several_lines_stays_on_its_own():
-    assert contact_sheet([tile(truth="a\nb")], title="a\nb") == contact_sheet(
-        [tile(truth="a b")], title="a b"
+def test_short_texts_are_whole(drawn):
+    contact_sheet([tile()], title="title")
+
+    assert drawn == ["title", *TEXTS]
+
+
+QUESTION = (
+    "What is the colour of the thing that the small animal on the left is wearing on its head?"
+)
+
+
+def test_a_long_text_is_wrapped_between_words_and_keeps_every_one(drawn):
+    contact_sheet([tile(texts=[QUESTION], most=9)], title="")
+
+    lines = drawn[1:]
+    font = ImageFont.load_default(12)
+    assert 2 <= len(lines) <= 4
+    assert " ".join(lines) == QUESTION
+    assert all(0 < font.getlength(line) <= PICTURE * 1.5 + GAP for line in lines)
+
+
+def test_what_does_not_fit_into_its_lines_is_cut_at_the_last(drawn):
+    contact_sheet([tile(texts=[QUESTION], most=2)], title="")
+
+    first, last = drawn[1:]
+    assert QUESTION.startswith(f"{first} {last.removesuffix('…')}")
+    assert last.endswith("…")
+
+
+def test_a_word_longer_than_a_line_is_cut_and_not_lost(drawn):
+    contact_sheet([tile(texts=["short " + "x" * 900 + " after"], most=3)], title="")
+
+    first, second = drawn[1:]
+    assert first == "short"
+    assert second.startswith("xxxx")
+    assert second.endswith("…")
+
+
+def test_a_row_is_as_tall_as_its_longest_tile_needs():
+    short, tall = tile(texts=["one", "two"]), tile(texts=["word"] * 7)
+    none = tile(texts=[])
+
+    assert opened([tall]).height - opened([none]).height == 7 * LINE
+    mixed = opened([tall, short, short, short])
+    assert (
+        mixed.height == opened([tall]).height + opened([short] * 4).height - opened([short]).height
     )
+
+
+def test_a_swatch_stands_before_its_text():
+    lines = (Line("meant", swatch=BLUE),)
+    sheet = opened([Tile(tile().pictures, lines)])
+
+    assert extent(sheet, BLUE) == (10, 10)
+    assert sheet.getpixel((GAP + 5, 2 * LINE + PICTURE + 2 + 7)) == BLUE
+
+
+def test_a_text_of_several_lines_stays_on_its_own():
+    assert contact_sheet([tile(texts=["a\nb"])], title="a\nb") == contact_sheet(
+        [tile(texts=["a b"])], title="a b"
+    )
+
+
+def mask(box, size=(96, 96)) -> Image.Image:
+    found = Image.new("L", size)
+    found.paste(255, box)
+    return found
+
+
+def outlined(*outlines, size=(96, 96)) -> Image.Image:
+    """The picture's square of a sheet."""
+    sheet = opened([tile(shown=Picture(Image.new("RGB", size, (240, 240, 240)), outlines))])
+    return sheet.crop((GAP, 2 * LINE, GAP + PICTURE, 2 * LINE + PICTURE))
+
+
+def is_blue(image: Image.Image) -> np.ndarray:
+    return (np.asarray(image) == BLUE).all(axis=2)
+
+
+def test_an_outline_runs_along_the_border_of_its_region_and_inside_it():
+    # A third from each side of the picture, as of its square on the sheet.
+    blue = is_blue(outlined(Outline(mask((32, 32, 64, 64)), BLUE)))
+
+    expected = np.zeros((PICTURE, PICTURE), dtype=bool)
+    expected[48:96, 48:96] = True
+    expected[50:94, 50:94] = False
+    assert (blue == expected).all()
+
+
+@pytest.mark.parametrize("size", [(96, 96), (960, 960), (480, 960), (24, 12)])
+def test_a_region_that_reaches_the_edge_is_closed_there(size):
+    whole = Outline(mask((0, 0, *size), size), BLUE)
+    blue = is_blue(outlined(whole, size=size))
+    rows, columns = np.nonzero(blue)
+
+    width, height = (round(side * PICTURE / max(size)) for side in size)
+    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == (width, height)
+    assert blue.sum() == 2 * 2 * (width + height) - 16
+
+
+def test_a_region_with_nothing_in_it_has_no_outline():
+    assert not is_blue(outlined(Outline(mask((0, 0, 0, 0)), BLUE))).any()
+
+
+def test_a_region_of_a_few_pixels_of_a_large_picture_is_seen():
+    size = (4000, 3000)
+
+    assert is_blue(outlined(Outline(mask((2000, 1500, 2003, 1502), size), BLUE), size=size)).any()
+
+
+def test_two_outlines_of_one_region_are_both_seen():
+    region = mask((20, 20, 80, 80))
+    image = outlined(Outline(region, RED, width_px=3), Outline(region, BLUE, width_px=2))
+
+    assert is_blue(image).any()
+    assert (np.asarray(image) == RED).all(axis=2).any()
+
+
+def test_an_outline_leaves_the_pictures_given_to_it_alone():
+    image, region = Image.new("RGB", (96, 96), GREEN), mask((20, 20, 80, 80))
+    before = image.tobytes(), region.tobytes()
+    contact_sheet([tile(shown=Picture(image, (Outline(region, BLUE),)))], title="t")
+
+    assert (image.tobytes(), region.tobytes()) == before
 
 
 def test_the_same_tiles_give_the_same_bytes():
-    tiles = [tile(clean=(32, 64)), tile((64, 32), decoy="dog")]
+    tiles = [tile(clean=(32, 64)), tile((64, 32), texts=["word: dog"])]
 
     assert contact_sheet(tiles, title="t") == contact_sheet(tiles, title="t")
 

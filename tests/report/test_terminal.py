@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natadv.report.rows import SHORT, Row
-from natadv.report.terminal import overview, reasons, table
-from natadv.types import Case, Measurement
+from natadv.report.rows import BY_PART, COLUMNS, SHORT, SHOWN, Row
+from natadv.report.terminal import WIDTH, overview, reasons, table
+from natadv.types import SCENARIOS, TASKS, Case, Measurement
 
 CASE = Case("classification", "clean", "mini", "mini-clip")
 VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE", "INCOMPLETE")
@@ -129,9 +129,9 @@ def test_the_overview_has_a_line_per_case_and_a_column_per_metric(row):
     ]
     lines = overview(rows)
 
-    assert lines[0].split() == ["measured", "n", "top1", "seen", "decoy"]
-    assert lines[1].split() == [CASE.address, "660", "0.900", "0.950", "-"]
-    assert lines[2].split() == [other.address, "660", "0.400", "-", "0.250"]
+    assert lines[0].split() == ["classification", "n", "top1", "seen", "decoy"]
+    assert lines[1].split() == ["clean/mini/mini-clip", "660", "0.900", "0.950", "-"]
+    assert lines[2].split() == ["typographic/mini-typo/mini-clip", "660", "0.400", "-", "0.250"]
     assert len({len(line) for line in lines}) == 1
 
 
@@ -144,10 +144,82 @@ def test_nothing_measured_is_no_overview():
     assert overview([Row(CASE, "INCOMPLETE", reason="why")]) == []
 
 
-def test_metrics_keep_the_order_of_their_table(row):
-    rows = [row(None, metric=name) for name in reversed(SHORT)]
+@pytest.mark.parametrize("task", TASKS)
+def test_metrics_keep_the_order_of_their_table(row, task):
+    case = replace(CASE, task=task)
+    rows = [row(None, case=case, metric=name) for name in reversed(SHORT)]
+    heads = [line.split() for line in overview(rows) if line.startswith(task)]
 
-    assert overview(rows)[0].split()[2:] == list(SHORT.values())
+    assert [name for head in heads for name in head[2:]] == list(COLUMNS[task].values())
+
+
+def grid_rows(row, models=("mini-clip", "mini-siglip")):
+    """Everything that is shown of three tasks in all scenarios."""
+    cases = [
+        Case(task, scenario, f"mini-{scenario[:4]}", model)
+        for task in TASKS
+        for scenario in SCENARIOS
+        for model in models
+    ]
+    return [
+        row(None, case=case, metric=metric, value=-0.25 if "drop" in metric else 0.5)
+        for case in cases
+        for metric in (
+            *SHOWN[case.task, case.scenario],
+            *(f"{BY_PART[case.task]} ({part})" for part in ("seen", "held-out")),
+        )
+    ]
+
+
+def blocks_of(lines):
+    return [block.splitlines() for block in "\n".join(lines).split("\n\n")]
+
+
+def test_three_tasks_of_all_scenarios_fit_into_a_hundred_columns(row):
+    lines = overview(grid_rows(row))
+
+    assert WIDTH == 100
+    assert max(map(len, lines)) <= 100
+    blocks = blocks_of(lines)
+    assert [block[0].split()[0] for block in blocks] == [TASKS[0], *TASKS]
+    assert [len(block) - 1 for block in blocks] == [8, 2, 8, 8]
+    assert all(len({len(line) for line in block}) == 1 for block in blocks)
+
+
+def test_no_number_is_lost_where_a_table_is_folded(row):
+    rows = grid_rows(row, models=("m", "a-model-of-a-name-of-forty-characters"))
+    shown = {(r.case, r.metric) for r in rows if r.metric in COLUMNS[r.case.task]}
+    blocks = blocks_of(overview(rows))
+    cells = [cell for block in blocks for line in block[1:] for cell in line.split()[2:]]
+
+    assert max(len(line) for block in blocks for line in block) <= 100
+    assert len([cell for cell in cells if cell != "-"]) == len(shown)
+    assert sum(len(block) > 1 for block in blocks) == len(blocks)
+
+
+def test_a_name_wider_than_the_table_still_has_its_numbers(row):
+    wide = replace(CASE, dataset="d" * 120)
+    lines = overview([row(None, case=wide), row(None, case=wide, metric="top1 (seen)")])
+
+    assert [line.split()[2:] for line in lines if line] == [
+        ["top1"],
+        ["0.900"],
+        ["seen"],
+        ["0.900"],
+    ]
+
+
+def test_each_task_has_its_own_columns_though_names_are_shared(row):
+    vqa = replace(CASE, task="vqa")
+    lines = overview([row(None, metric="decoy_rate"), row(None, case=vqa, metric="decoy_rate")])
+
+    assert [line.split() for line in lines] == [
+        ["classification", "n", "decoy"],
+        ["clean/mini/mini-clip", "660", "0.900"],
+        [],
+        ["vqa", "n", "decoy"],
+        ["clean/mini/mini-clip", "660", "0.900"],
+    ]
 
 
 def test_the_overview_tells_the_largest_n_of_a_case(row, measured):

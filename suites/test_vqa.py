@@ -1,0 +1,9 @@
+"""Questions about pictures are answered as people answer them, clean and attacked."""
+
+import pytest
+
+pytestmark = pytest.mark.gate(task="vqa")
+
+
+def test_vqa(case, gate):
+    gate.check(case)

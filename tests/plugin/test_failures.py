@@ -1,0 +1,295 @@
+"""Which samples of each task go onto a contact sheet, and what it shows of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from natadv.data.card import CardDraft, load_card
+from natadv.data.writer import write_dataset
+from natadv.engine.datasets import Dataset
+from natadv.errors import DataError
+from natadv.evidence import Evidence
+from natadv.gate.plan import CaseEvidence
+from natadv.plugin import failures
+from natadv.plugin.failures import MARKED, MEANT, SHOWINGS, failing_tiles
+from natadv.report.sheet import QUIET, WRONG, contact_sheet
+from natadv.types import TASKS, Case, Outcomes, Sample
+
+N, SIDE = 20, 32
+ANSWERS = ("red",) * 6 + ("blue",) * 2 + ("dark red", "pink")
+BOX = (4, 4, 20, 12)
+
+
+def png(colour, *, mode="RGB", box=None) -> bytes:
+    image = Image.new(mode, (SIDE, SIDE), colour)
+    if box:
+        image.paste(255, box)
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def sample(i, **other) -> Sample:
+    settled = {
+        "id": f"c{i:02d}",
+        "group": f"c{i:02d}",
+        "image": png((10, 200, i)),
+        "label": 0,
+        "facts": json.dumps({}),
+        "phrase": f"the cat number {i}",
+        "mask": png(0, mode="L", box=BOX),
+        "question": f"What colour is cat {i}?",
+        "answers": ANSWERS,
+        "answer_type": "other",
+    }
+    return Sample(**(settled | other))
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    shared = {
+        "tasks": TASKS,
+        "classes": ("cat", "dog"),
+        "templates": ("a {}",),
+        "licence": "CC0-1.0",
+        "source": "made by the tests",
+        "description": "plain colours",
+    }
+    twins = [
+        sample(i, id=f"t{i:02d}", twin=f"c{i:02d}", decoy="dog", image=png((200, 10, i)))
+        for i in range(N)
+    ]
+    clean = CardDraft(name="clean", scenario="clean", **shared)
+    typo = CardDraft(name="typo", scenario="typographic", twin_of="clean", **shared)
+    write_dataset(root / "clean", clean, [sample(i) for i in range(N)])
+    write_dataset(root / "typo", typo, twins)
+    return {n: Dataset(n, root / n, load_card(root / n)) for n in ("clean", "typo")}
+
+
+def rows(prefix="c", *, prediction="dog", **values) -> Outcomes:
+    ids = tuple(f"{prefix}{i:02d}" for i in range(N))
+    return Outcomes(
+        id=ids,
+        group=ids,
+        part=("",) * N,
+        twin=tuple(f"c{i:02d}" if prefix == "t" else None for i in range(N)),
+        decoy=("dog",) * N if prefix == "t" else (None,) * N,
+        truth=tuple(f"the truth of {i}" for i in range(N)),
+        prediction=(prediction,) * N,
+        values={name: np.asarray(column, float) for name, column in values.items()},
+    )
+
+
+def session_of(case, found: Outcomes, datasets):
+    evidence = CaseEvidence(case, Evidence(found), "", "", "")
+    return SimpleNamespace(
+        evidence={case: evidence},
+        grid=SimpleNamespace(datasets=datasets),
+        units=lambda case: f"units of {case}",
+        store="the store",
+    )
+
+
+@pytest.fixture
+def tiles_of(datasets, monkeypatch):
+    """The tiles of a case on either dataset; `masks` are those that were kept."""
+
+    def make(task, found, *, masks=None):
+        typo = found.id[:1] == ("t00",)
+        scenario, dataset = ("typographic", "typo") if typo else ("clean", "clean")
+        case = Case(task, scenario, dataset, "mini-clip")
+
+        def kept_masks(units, *, store):
+            assert (units, store) == (f"units of {case}", "the store")
+            return masks or {}
+
+        monkeypatch.setattr(failures, "kept_masks", kept_masks)
+        return failing_tiles(session_of(case, found, datasets), case)
+
+    return make
+
+
+def texts(tile):
+    return [line.text for line in tile.lines]
+
+
+def ids(tiles):
+    return [texts(tile)[-1] for tile in tiles]
+
+
+def scores(**at):
+    """1 for every sample but these."""
+    column = np.ones(N)
+    for name, value in at.items():
+        column[int(name.removeprefix("s"))] = value
+    return column
+
+
+def test_every_task_can_show_its_failures():
+    assert tuple(SHOWINGS) == TASKS
+
+
+def test_classification_shows_wrong_answers_by_their_margin(tiles_of):
+    margin = np.linspace(1, -1, N)
+    margin[3] = -5
+    right = scores(s3=0, s7=0, s19=0)
+
+    tiles = tiles_of("classification", rows(correct=right, margin=margin, score=[0.71] * N))
+
+    assert ids(tiles) == ["c03", "c19", "c07"]
+    assert texts(tiles[0]) == ["truth: the truth of 3", "said: dog (0.71)", "c03"]
+    assert [len(tile.pictures) for tile in tiles] == [1, 1, 1]
+    assert tiles[0].pictures[0].outlines == ()
+
+
+def test_segmentation_shows_what_was_not_half_found_and_the_least_first(tiles_of):
+    iou = scores(s2=0.5, s5=0.49, s6=0.1, s4=0, s3=0, s9=0.51)
+
+    tiles = tiles_of("segmentation", rows(iou=iou, prediction="12 % of the picture"))
+
+    assert ids(tiles) == ["c03", "c04", "c06", "c05"]
+
+
+def test_vqa_shows_answers_that_nobody_gave_before_those_that_some_gave(tiles_of):
+    accuracy = scores(s1=0.9, s2=0.3, s8=0, s4=0, s5=0.6)
+
+    tiles = tiles_of("vqa", rows(accuracy=accuracy))
+
+    assert ids(tiles) == ["c04", "c08", "c02", "c05", "c01"]
+
+
+@pytest.mark.parametrize(
+    ("task", "worst_first"),
+    [
+        ("classification", {"correct": [0] * N, "margin": -np.arange(N), "score": [0.5] * N}),
+        ("segmentation", {"iou": np.linspace(0.4, 0, N)}),
+        ("vqa", {"accuracy": np.linspace(0.4, 0, N)}),
+    ],
+)
+def test_the_twelve_worst_are_shown_and_no_more(tiles_of, task, worst_first):
+    tiles = tiles_of(task, rows(**worst_first))
+
+    assert ids(tiles) == [f"c{i:02d}" for i in range(19, 7, -1)]
+
+
+@pytest.mark.parametrize(
+    ("task", "perfect"),
+    [
+        ("classification", {"correct": [1] * N, "margin": [1] * N, "score": [1] * N}),
+        ("segmentation", {"iou": [0.5] * N}),
+        ("vqa", {"accuracy": [1] * N}),
+    ],
+)
+def test_where_nothing_failed_there_is_nothing_to_show(tiles_of, task, perfect):
+    assert tiles_of(task, rows(**perfect)) == []
+
+
+def test_a_segmentation_tile_shows_both_outlines_in_their_colours(tiles_of):
+    found = rows(iou=scores(s3=0.25), prediction="12 % of the picture")
+    (tile,) = tiles_of("segmentation", found, masks={"c03": png(0, mode="L", box=(0, 0, 5, 5))})
+
+    meant, marked = tile.pictures[0].outlines
+    assert (meant.colour, meant.mask.getbbox()) == (MEANT, BOX)
+    assert (marked.colour, marked.mask.getbbox()) == (MARKED, (0, 0, 5, 5))
+    assert texts(tile) == [
+        "the truth of 3",
+        "meant",
+        "marked: 12 % of the picture",
+        "IoU 0.25",
+        "c03",
+    ]
+    assert [line.swatch for line in tile.lines] == [None, MEANT, MARKED, None, None]
+    assert [line.colour for line in tile.lines[-2:]] == [WRONG, QUIET]
+
+
+def test_every_tile_has_its_own_mask(tiles_of):
+    boxes = {"c03": (0, 0, 5, 5), "c04": (9, 9, 30, 30)}
+    masks = {name: png(0, mode="L", box=box) for name, box in boxes.items()}
+    tiles = tiles_of("segmentation", rows(iou=scores(s3=0, s4=0.2, s7=0.3)), masks=masks)
+
+    found = [tile.pictures[0].outlines[1:] for tile in tiles]
+    assert [[o.mask.getbbox() for o in outlines] for outlines in found] == [
+        [boxes["c03"]],
+        [boxes["c04"]],
+        [],
+    ]
+
+
+def test_a_mask_that_was_not_kept_is_said_to_be_missing(tiles_of):
+    (tile,) = tiles_of("segmentation", rows(iou=scores(s3=0.25), prediction="7 % of the picture"))
+
+    assert [outline.colour for outline in tile.pictures[0].outlines] == [MEANT]
+    assert "marked: 7 % of the picture (not drawn)" in texts(tile)
+    assert [line.swatch for line in tile.lines].count(MARKED) == 0
+
+
+def test_a_damaged_mask_is_our_error(tiles_of):
+    with pytest.raises(DataError, match="c03: what was marked"):
+        tiles_of("segmentation", rows(iou=scores(s3=0)), masks={"c03": b"\x89PNG no more"})
+
+
+def test_a_vqa_tile_shows_the_question_and_what_people_said(tiles_of):
+    (tile,) = tiles_of("vqa", rows(accuracy=scores(s3=0.3)))
+
+    assert texts(tile) == [
+        "What colour is cat 3?",
+        "people: red (6), blue (2), dark red (1), pink (1)",
+        "said: dog",
+        "accuracy 0.30",
+        "c03",
+    ]
+    assert tile.lines[0].most > 1
+
+
+def test_an_empty_answer_is_said_to_be_one(tiles_of):
+    (tile,) = tiles_of("vqa", rows(accuracy=scores(s3=0), prediction=""))
+
+    assert "said: (nothing)" in texts(tile)
+
+
+ALL_WRONG = {
+    "classification": {"correct": [0] * N, "margin": [-1] * N, "score": [0.5] * N},
+    "segmentation": {"iou": [0.1] * N},
+    "vqa": {"accuracy": [0.1] * N},
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_clean_twin_stands_beside_the_attacked_picture(tiles_of, task):
+    tiles = tiles_of(task, rows("t", **ALL_WRONG[task]))
+
+    for i, tile in enumerate(tiles):
+        before, after = (picture.image.getpixel((0, 0)) for picture in tile.pictures)
+        assert (before, after) == ((10, 200, i), (200, 10, i))
+        assert tile.pictures[0].outlines == ()
+        assert texts(tile)[-2:] == ["word: dog", f"t{i:02d}"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_sheet_can_be_drawn_of_every_task(tiles_of, task):
+    masks = {f"t{i:02d}": png(0, mode="L", box=(8, 8, 30, 30)) for i in range(N)}
+    tiles = tiles_of(task, rows("t", **ALL_WRONG[task]), masks=masks)
+    sheet = Image.open(io.BytesIO(contact_sheet(tiles, title=task)))
+
+    seen = {tuple(c) for c in np.unique(np.asarray(sheet).reshape(-1, 3), axis=0).tolist()}
+    assert {MEANT, MARKED} & seen == ({MEANT, MARKED} if task == "segmentation" else set())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_nothing_measured_or_no_dataset_shows_nothing(datasets, task):
+    case = Case(task, "clean", "clean", "mini-clip")
+    nothing = Outcomes((), (), (), (), (), (), (), {})
+    wrong = rows(**ALL_WRONG[task])
+
+    assert failing_tiles(session_of(case, nothing, datasets), case) == []
+    assert failing_tiles(session_of(case, wrong, {}), case) == []
+    other = replace(case, model="another")
+    assert failing_tiles(session_of(case, wrong, datasets), other) == []
