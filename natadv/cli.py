@@ -14,6 +14,7 @@ from natadv.errors import NatadvError
 from natadv.models.commands import add_models_parser
 from natadv.models.doctor.command import add_doctor_parser
 from natadv.report.html import write_report
+from natadv.training.command import add_train_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data_parser(commands)
     add_models_parser(commands)
     add_doctor_parser(commands)
+    add_train_parser(commands)
     _add_report_parser(commands)
     return parser
 

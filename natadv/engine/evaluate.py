@@ -10,6 +10,7 @@ from natadv.engine.asking import ASKERS, Asker
 from natadv.engine.bench import Bench, look_at
 from natadv.engine.datasets import Dataset
 from natadv.engine.shard import Shard, shard_of
+from natadv.engine.squares import AS_SQUARE
 from natadv.engine.tables import columns
 from natadv.engine.units import Unit
 
@@ -37,14 +38,14 @@ def compute(
 
 def _look(shard: Shard, askers: Sequence[Asker], bench: Bench) -> None:
     """Show the askers every picture that one of them misses."""
-    missing = set[str]().union(*(asker.missing() for asker in askers))
     layers = sorted({layer for asker in askers for layer in asker.layers})
-    pictures = {key: p for key, p in shard.pictures().items() if key in missing}
+    pictures = {key: p for asker in askers for key, p in asker.missing().items()}
     broken: dict[str, str] = {}
     for seen in look_at(pictures, broken, layers=layers, bench=bench):
         for asker in askers:
             asker.see(seen)
-    shard.exclude(broken)
+    # What is shown to one task in another way is broken for all.
+    shard.exclude({key.removesuffix(AS_SQUARE): why for key, why in broken.items()})
 
 
 def _rows(asker: Asker, shard: Shard) -> dict[str, Any]:

@@ -183,9 +183,10 @@ def make_session(config: pytest.Config) -> GateSession:
     Raises:
         ConfigError: An option, a name or the thresholds file is wrong.
     """
-    thresholds = load_thresholds(options.path_option(config, "thresholds", "thresholds.yaml"))
-    store = Store(options.path_option(config, "store", ".natadv/store"))
     option = config.getoption
+    contract = options.path_option(config, "thresholds", "thresholds.yaml")
+    thresholds = load_thresholds(contract, asserting=not option("natadv_no_assert"))
+    store = Store(options.path_option(config, "store", ".natadv/store"))
     worker = getattr(config, "workerinput", {})
     number = str(worker.get("workerid", "gw0")).removeprefix("gw")
     return GateSession(

@@ -30,7 +30,7 @@ _FILTERS = threading.Lock()
 def truth_mask(sample: Sample) -> MaskArray:
     """Of shape (h, w), as the upright picture. All false where the phrase refers to nothing."""
     pixels = _mask_pixels(sample)
-    width, height = _upright_size(sample)
+    width, height = upright_size(sample)
     if pixels.shape != (height, width):
         raise DataError(
             f"sample {sample.id!r}: expected a mask of the picture's {width} x {height} pixels, "
@@ -62,7 +62,7 @@ def _mask_pixels(sample: Sample) -> NDArray[np.uint8]:
     return pixels
 
 
-def _upright_size(sample: Sample) -> tuple[int, int]:
+def upright_size(sample: Sample) -> tuple[int, int]:
     """Width and height, by the header alone."""
     try:
         return _size_in_header(sample.image)

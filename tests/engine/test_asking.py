@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from natadv.engine.asking import ASKERS
 from natadv.engine.bench import Bench
@@ -293,3 +293,41 @@ def test_batches_of_another_size_find_the_same(units, dataset, equipped, store):
 
     for one, other in pairwise(results):
         np.testing.assert_allclose(one, other, atol=1)
+
+
+def cut_to_the_middle(images):
+    return [ImageOps.fit(image, (16, 16)) for image in images]
+
+
+@pytest.mark.parametrize(("prepare", "encoded"), [(None, 10), (cut_to_the_middle, 12)])
+def test_a_tower_that_cuts_is_shown_squares_to_find_things(
+    units, pack, samples, equipped, tower, monkeypatch, prepare, encoded
+):
+    # Of ten pictures two are no squares.
+    wide = io.BytesIO()
+    Image.effect_noise((64, 32), 90).convert("RGB").save(wide, "PNG")
+    high = io.BytesIO()
+    Image.effect_noise((32, 64), 90).convert("RGB").save(high, "PNG")
+    other = {"s3": (wide, (32, 64)), "s7": (high, (64, 32))}
+    rows = []
+    for sample in samples:
+        file, shape = other.get(sample.id[:2], (None, None))
+        if file is not None:
+            mask = np.ones(shape, bool)
+            sample = replace(sample, image=file.getvalue(), mask=png(mask))
+        rows.append(sample)
+    shown = []
+    plain = tower.prepare
+
+    def noting(images):
+        shown.extend(image.size for image in images)
+        return (prepare or plain)(images)
+
+    if prepare is None:
+        monkeypatch.setattr("natadv.engine.asking.segmentation.sees_whole", lambda _: True)
+    tower.prepare = noting
+    results = compute(units, pack("wide", rows, tasks=TASK_NAMES), clean=None, bench=equipped)
+
+    assert equipped.encoded == encoded
+    assert ((64, 64) in shown) == (encoded > 10)
+    assert all(not results[u.key]["errors"] for u in units)

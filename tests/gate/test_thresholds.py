@@ -159,6 +159,9 @@ def test_a_case_that_no_rule_covers_is_refused(thresholds_file):
     with pytest.raises(ConfigError, match="mini-siglip: no rule covers this case of tier 'mini'"):
         load_thresholds(thresholds_file)
 
+    # Before the first measurement there is nothing that a rule could be made of.
+    assert len(load_thresholds(thresholds_file, asserting=False).tier().grid) == 6
+
 
 def test_a_yaml_alias_is_refused(thresholds_file):
     edited(thresholds_file, "floor: 0.9", "floor: &f 0.9")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from natadv.engine.asking.classification import Naming
 from natadv.engine.asking.segmentation import finding
 from natadv.engine.asking.vqa import answering
 from natadv.engine.bench import Bench, Seen
+from natadv.engine.pictures import Picture
 from natadv.engine.shard import Shard
 from natadv.engine.units import Unit
 from natadv.types import Outcomes, Task
@@ -22,8 +23,8 @@ class Asker(Protocol):
         """Layers of the picture tower that it looks at."""
         ...
 
-    def missing(self) -> Collection[str]:
-        """Keys of the pictures that it has to see going through the tower."""
+    def missing(self) -> Mapping[str, Picture]:
+        """The pictures, by key, that it has to see going through the tower."""
         ...
 
     def see(self, seen: Seen) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from natadv.engine.bench import Bench, Seen, embed_texts
+from natadv.engine.pictures import Picture
 from natadv.engine.shard import Shard
 from natadv.engine.units import Unit
 from natadv.tasks import classification
@@ -22,8 +23,9 @@ class Naming:
         self._shard, self._bench = shard, bench
         self._vectors = bench.cache.get(shard.pictures())
 
-    def missing(self) -> Collection[str]:
-        return self._shard.pictures().keys() - self._vectors.keys()
+    def missing(self) -> Mapping[str, Picture]:
+        shown = self._shard.pictures()
+        return {key: picture for key, picture in shown.items() if key not in self._vectors}
 
     def see(self, seen: Seen) -> None:
         # Vectors of the cache stay as they are.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from natadv.engine.ahead import ahead
 from natadv.engine.bench import Bench, Seen, filled_up
+from natadv.engine.pictures import Picture
 from natadv.engine.shard import Shard
 from natadv.errors import DataError
 from natadv.types import Sample
@@ -28,15 +29,18 @@ class Rows(NamedTuple):
     """Where the picture of each lies in what was seen."""
 
 
-def rows_in(seen: Seen, shard: Shard, *, size: int) -> Iterator[Rows]:
-    """The samples whose pictures were seen: several may ask about one picture."""
+def rows_in(
+    seen: Seen, samples: Sequence[Sample], shown: Mapping[str, Picture], *, size: int
+) -> Iterator[Rows]:
+    """Of the samples, by what they are shown, those whose pictures were seen: several may ask about
+    one picture."""
     place = {key: at for at, key in enumerate(seen.keys)}
-    found = [s for s in shard.answerable() if shard.shown[s.id].key in place]
+    found = [s for s in samples if shown[s.id].key in place]
     for start in range(0, len(found), size):
         part = found[start : start + size]
-        samples = filled_up(part, size)
-        at = np.array([place[shard.shown[s.id].key] for s in samples], dtype=np.int64)
-        yield Rows(samples, len(part), at)
+        full = filled_up(part, size)
+        at = np.array([place[shown[s.id].key] for s in full], dtype=np.int64)
+        yield Rows(full, len(part), at)
 
 
 def asked_in_batches(shard: Shard, bench: Bench) -> Iterator[tuple[Rows, list[Image]]]:

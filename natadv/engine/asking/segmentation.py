@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
 from natadv.engine.asking.rows import asked_in_batches, rows_in
 from natadv.engine.bench import Bench, Seen, embed_texts
+from natadv.engine.pictures import Picture
 from natadv.engine.shard import Shard
+from natadv.engine.squares import as_square, sees_whole
 from natadv.engine.units import Unit
-from natadv.errors import ModelError
+from natadv.errors import DataError, ModelError
 from natadv.heads.folder import Head
 from natadv.tasks import segmentation
-from natadv.tasks.masks import truth_mask
+from natadv.tasks.masks import truth_mask, upright_size
 from natadv.types import FloatArray, Outcomes, Sample, Segmenter
 
 KEPT_MASKS = 12
@@ -41,13 +43,16 @@ class FindingByHead:
             raise ModelError(f"expected a head for segmentation, got a {type(head).__name__}")
         self._shard, self._bench, self._decoder = shard, bench, head
         self._masks: dict[str, FloatArray] = {}
+        self._shown = _shown_whole(shard, bench)
         self.layers = head.config.layers
 
-    def missing(self) -> Collection[str]:
-        return self._shard.pictures().keys()
+    def missing(self) -> Mapping[str, Picture]:
+        return {picture.key: picture for picture in self._shown.values()}
 
     def see(self, seen: Seen) -> None:
-        for part in rows_in(seen, self._shard, size=self._bench.batch_size):
+        for part in rows_in(
+            seen, self._shard.answerable(), self._shown, size=self._bench.batch_size
+        ):
             phrases = [segmentation.phrase_of(sample) for sample in part.samples]
             features = [seen.features[layer][part.at] for layer in self.layers]
             masks = self._found(features, embed_texts(phrases, self._bench))
@@ -70,6 +75,22 @@ class FindingByHead:
         return _judged(samples, masks, self._decoder.config.threshold, self._shard)
 
 
+def _shown_whole(shard: Shard, bench: Bench) -> dict[str, Picture]:
+    """Sample id -> its picture, as a square where the tower would see only the middle of it."""
+    if sees_whole(bench.tower):
+        return dict(shard.shown)
+    shown = {sample: shard.shown[sample.id] for sample in shard.answerable()}
+    return {s.id: p if _is_square(s) else as_square(p) for s, p in shown.items()}
+
+
+def _is_square(sample: Sample) -> bool:
+    try:
+        width, height = upright_size(sample)
+    except DataError:
+        return True  # it cannot be opened either, and is excluded then
+    return width == height
+
+
 class FindingByModel:
     """A model that takes pictures and phrases together."""
 
@@ -78,8 +99,8 @@ class FindingByModel:
     def __init__(self, shard: Shard, bench: Bench, model: Segmenter) -> None:
         self._shard, self._bench, self._model = shard, bench, model
 
-    def missing(self) -> Collection[str]:
-        return ()
+    def missing(self) -> Mapping[str, Picture]:
+        return {}
 
     def see(self, seen: Seen) -> None:
         """Nothing: it looks for itself."""

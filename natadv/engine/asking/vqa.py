@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from natadv.engine.asking.rows import asked_in_batches, rows_in
 from natadv.engine.bench import Bench, Seen
+from natadv.engine.pictures import Picture
 from natadv.engine.shard import Shard
 from natadv.engine.units import Unit
 from natadv.errors import ModelError
@@ -34,12 +35,14 @@ class AnsweringByHead:
         self._answers: dict[str, str] = {}
         self.layers = (head.mcan.config.layer,)
 
-    def missing(self) -> Collection[str]:
-        return self._shard.pictures().keys()
+    def missing(self) -> Mapping[str, Picture]:
+        return self._shard.pictures()
 
     def see(self, seen: Seen) -> None:
         (layer,) = self.layers
-        for part in rows_in(seen, self._shard, size=self._bench.batch_size):
+        for part in rows_in(
+            seen, self._shard.answerable(), self._shard.shown, size=self._bench.batch_size
+        ):
             questions = [vqa.question_of(sample) for sample in part.samples]
             answers = self._said(seen.features[layer][part.at], questions)
             for sample, answer in zip(part.samples[: part.counted], answers, strict=False):
@@ -70,8 +73,8 @@ class AnsweringByModel:
     def __init__(self, shard: Shard, bench: Bench, model: Answerer) -> None:
         self._shard, self._bench, self._model = shard, bench, model
 
-    def missing(self) -> Collection[str]:
-        return ()
+    def missing(self) -> Mapping[str, Picture]:
+        return {}
 
     def see(self, seen: Seen) -> None:
         """Nothing: it looks for itself."""

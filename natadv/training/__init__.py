@@ -1,0 +1,1 @@
+"""How the heads come about: on a frozen tower, from packed data, the same bytes each time."""

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from natadv.training.chart import HEIGHT, WIDTH, chart, ticks
+from natadv.training.curve import Curve, Point, as_json, curve_of
+from natadv.training.progress import Progress, duration
+
+
+@pytest.fixture
+def curve():
+    points = [Point(step, 1 / step, 0.5 if step % 4 == 0 else None) for step in range(1, 13)]
+    return Curve(points, 0.7, 2)
+
+
+def test_a_point_is_the_mean_since_the_one_before():
+    curve = Curve([])
+    for loss in (3.0, 5.0):
+        curve.add(loss)
+    curve.mark(2, None)
+    curve.add(1.0)
+
+    assert curve.mark(3, 0.25) == Point(3, 1.0, 0.25)
+    assert curve.points == [Point(2, 4.0), Point(3, 1.0, 0.25)]
+    assert curve.last_validation == 0.25
+
+
+def test_a_stored_curve_comes_back(curve):
+    assert curve_of(json.loads(json.dumps(curve.stored()))) == curve
+
+
+def test_the_file_names_the_metric(curve):
+    found = as_json(curve, metric="iou_fg")
+
+    assert found["metric"] == "iou_fg"
+    assert found["points"][3] == {"step": 4, "loss": 0.25, "iou_fg": 0.5}
+    assert found["points"][4]["iou_fg"] is None
+
+
+def test_the_chart_shows_both(curve):
+    pictures = {}
+    for name, points in {
+        "both": curve.points,
+        "loss": [Point(p.step, p.loss) for p in curve.points],
+    }.items():
+        with Image.open(io.BytesIO(chart(Curve(points), title="x", metric="m"))) as picture:
+            assert picture.size == (WIDTH, HEIGHT)
+            found = picture.convert("RGB")
+        below = found.crop((0, HEIGHT // 2 + 50, WIDTH, HEIGHT))
+        pictures[name] = {colour for _, colour in below.getcolors(2**24)}
+
+    assert (214, 96, 20) in pictures["both"]
+    assert (214, 96, 20) not in pictures["loss"]
+
+
+@pytest.mark.parametrize(
+    "points", [[], [Point(1, 0.5)], [Point(1, 0.5, 1.0), Point(2, 0.5, 1.0)], [Point(1, 1e9, 0.0)]]
+)
+def test_any_curve_can_be_drawn(points):
+    assert chart(Curve(points), title="", metric="m").startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, (0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+        (0.13, 0.87, (0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+        (0, 3000, (0, 1000, 2000, 3000)),
+    ],
+)
+def test_ticks_are_round_and_enclose(low, high, expected):
+    assert ticks(low, high).ticks == pytest.approx(expected)
+
+
+def test_equal_ends_still_make_an_axis():
+    axis = ticks(2.0, 2.0)
+
+    assert axis.ticks[0] <= 2.0 <= axis.ticks[-1]
+    assert len(axis.ticks) > 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+)
+def test_durations_are_for_people(seconds, expected):
+    assert duration(seconds) == expected
+
+
+def test_in_a_pipe_every_line_is_one_and_the_last_is_always_told():
+    stream = io.StringIO()
+    progress = Progress("training", 3, unit="steps", stream=stream)
+    for done in (1, 2, 3):
+        progress.reach(done, note="loss 0.5")
+
+    assert "\r" not in stream.getvalue()
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith("training: 3 of 3 steps, loss 0.5, ")
+    assert line.endswith("steps/s, ETA 0 s")
+
+
+def test_what_was_done_before_does_not_count_for_the_speed():
+    progress = Progress("training", 100, unit="steps", stream=io.StringIO(), start=90)
+
+    assert progress.per_s == 0
+    progress.reach(91)
+    assert progress.per_s > 0
+    assert "91 of 100" in progress.line()

@@ -1,0 +1,200 @@
+"""A training that was killed ends as if nothing had happened, or says why it cannot."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from natadv.errors import ConfigError, ModelError, StoreError
+from natadv.training import checkpoint, loop
+from natadv.training.checkpoint import FILE, FOLDER
+from natadv.training.run import train
+
+# A point of the curve is the mean of two steps here, so a checkpoint lies between two points.
+LONG = ("steps=400", "checkpoint_every=9", "validate_every=50")
+
+COMMAND = """
+import sys
+from natadv.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """Let the step of that number (counted from 1) be the last one that is begun."""
+
+    def stop(at):
+        step = loop._step
+
+        def dies(training, state, seed, *, half):
+            if state.step + 1 == at:
+                raise KeyboardInterrupt
+            return step(training, state, seed, half=half)
+
+        monkeypatch.setattr(loop, "_step", dies)
+        return lambda: monkeypatch.setattr(loop, "_step", step)
+
+    return stop
+
+
+def interrupted(plan, stopping, at=18):
+    """The plan, after it was stopped in that step."""
+    go_on = stopping(at)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan)
+    go_on()
+    return plan
+
+
+def test_a_killed_training_ends_with_the_same_bytes(plan_for, root, tmp_path):
+    """Killed with SIGKILL in a process of its own, and gone on with there."""
+    train(plan_for("segmentation", *LONG, out=tmp_path / "undisturbed"))
+    killed = tmp_path / "killed"
+    settings = plan_for("segmentation", *LONG, out=killed).settings
+    (root / "params.yaml").write_text(f"killed: {settings.model_dump_json()}\n")
+    command = [sys.executable, "-c", COMMAND, "train", "segmentation", "--model", "mini-clip"]
+    command += ["--data", "animals", "--settings", "killed", "--out", str(killed)]
+    command += ["--threads", "1", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=root, env=environment, stderr=file, stdout=file)
+        _wait_for(killed / FOLDER / FILE, process, log)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (killed / "config.json").exists(), "it had ended before it was killed"
+
+    ended = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=100, check=True
+    )
+
+    assert "going on after step" in ended.stderr
+    assert f"{killed}: 400 steps in " in ended.stdout
+    for name in ("model.safetensors", "config.json", "curve.json", "curve.png"):
+        assert (killed / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    assert not (killed / FOLDER).exists()
+
+
+def _wait_for(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(2000):
+        if path.exists():
+            return
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.02)
+    raise AssertionError(log.read_text())
+
+
+@pytest.mark.parametrize(("task", "at"), [("segmentation", 18), ("vqa", 8), ("vqa", 30)])
+def test_any_step_can_be_the_last_one_before_going_on(
+    make_plan, stopping, finished, tmp_path, task, at
+):
+    train(interrupted(make_plan(task), stopping, at))
+
+    ours, undisturbed = tmp_path / "head", finished[task]
+    for name in ("model.safetensors", "curve.json"):
+        assert (ours / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_so_it_is_with_two_optimisers(make_plan, stopping, tmp_path):
+    both = ("matrix_rate=0.003", "epochs=2")
+    train(make_plan("vqa", *both, out=tmp_path / "undisturbed"))
+    train(interrupted(make_plan("vqa", *both), stopping, at=15))
+
+    name = "model.safetensors"
+    assert (tmp_path / "head" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_what_is_saved_in_between_decides_nothing(make_plan, finished, tmp_path):
+    train(make_plan("segmentation", "checkpoint_every=1"))
+
+    name = "model.safetensors"
+    assert (tmp_path / "head" / name).read_bytes() == (finished["segmentation"] / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fields", "told"),
+    [
+        (["batch=4"], {}, "batch 8 and not 4"),
+        (["rate=0.02"], {}, "rate 0.01 and not 0.02"),
+        ([], {"limit": 60}, "limit None and not 60"),
+        ([], {"model": "mini-siglip"}, "tower "),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(make_plan, stopping, overrides, fields, told):
+    interrupted(make_plan("segmentation"), stopping)
+
+    with pytest.raises(ConfigError, match=r"is of a training with .*--fresh") as caught:
+        train(make_plan("segmentation", *overrides, **fields))
+    assert told in str(caught.value)
+
+
+def test_of_another_task_too(make_plan, stopping):
+    interrupted(make_plan("segmentation"), stopping)
+
+    with pytest.raises(ConfigError, match="--fresh"):
+        train(make_plan("vqa"))
+
+
+def test_fresh_begins_again(make_plan, stopping, tmp_path):
+    interrupted(make_plan("segmentation"), stopping)
+    plan = make_plan("segmentation", "batch=4", fresh=True)
+
+    train(plan)
+
+    assert "going on" not in plan.stream.getvalue()
+    assert (tmp_path / "head" / "config.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_told(make_plan, stopping, tmp_path, content):
+    interrupted(make_plan("segmentation"), stopping)
+    (tmp_path / "head" / FOLDER / FILE).write_bytes(content)
+
+    with pytest.raises(StoreError, match=r"cannot be read .*--fresh"):
+        train(make_plan("segmentation"))
+
+
+def test_a_checkpoint_runs_no_code(make_plan, stopping, tmp_path):
+    interrupted(make_plan("segmentation"), stopping)
+    torch.save({"format": 1, "identity": Path("x")}, tmp_path / "head" / FOLDER / FILE)
+
+    with pytest.raises(StoreError, match="cannot be read"):
+        train(make_plan("segmentation"))
+
+
+def test_a_full_disk_is_told_and_the_checkpoint_before_is_kept(make_plan, tmp_path, monkeypatch):
+    saved = []
+    fsync = os.fsync
+
+    def full(descriptor):
+        saved.append(descriptor)
+        if len(saved) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    train(make_plan("segmentation", out=tmp_path / "first"))  # so that all features are there
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+
+    with pytest.raises(StoreError, match=r"checkpoint\.pt: No space left .*goes on from its last"):
+        train(make_plan("segmentation"))
+    monkeypatch.undo()
+    plan = make_plan("segmentation")
+    train(plan)
+    assert "going on after step 8 of 24" in plan.stream.getvalue()
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_a_lower_rate(make_plan, tmp_path):
+    plan = make_plan("segmentation", "rate=1e30", "last_rate=1e30")
+
+    with pytest.raises(ModelError, match=r"step \d+ of 24: the loss is .*--set rate=1e\+29"):
+        train(plan)
+    assert not (tmp_path / "head" / "config.json").exists()
