@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 Task = Literal["classification", "segmentation", "vqa"]
 Scenario = Literal["clean", "typographic", "natural", "langadv"]

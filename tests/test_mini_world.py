@@ -8,12 +8,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
+
+CONTROLS = 660
+"""Pictures of each of the two controls, which only classification asks about."""
 
 
 def gate(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,26 +47,62 @@ def checkpoint(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ROOT / "fixtures/models/mini-siglip", tmp_path / "my-siglip"))
 
 
-def test_a_copy_inherits_the_floors_and_holds_them(checkpoint, tmp_path):
-    done = gate(tmp_path, "--model", str(checkpoint), "--scenario", "typographic")
-
-    assert done.returncode == 0, done.stdout
-    (case,) = json.loads((tmp_path / "gate.json").read_text())["cases"]
-    assert case["lineage"] == "mini-siglip"
-    assert case["verdict"] == "PASS"
-
-
-def test_noise_in_the_weights_is_caught_and_the_cases_are_named(checkpoint, tmp_path):
+@pytest.fixture
+def noisy(checkpoint: Path) -> Path:
+    """The copy, with noise in its weights."""
     weights = load_file(checkpoint / "model.safetensors")
     generator = np.random.default_rng(5)
-    noisy = {
+    disturbed = {
         name: (w + generator.normal(0, w.std(), w.shape)).astype(w.dtype) if w.ndim > 1 else w
         for name, w in weights.items()
     }
-    save_file(noisy, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    done = gate(tmp_path, "--model", str(checkpoint), "--scenario", "clean,natural", "-n", "2")
+    save_file(disturbed, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    return checkpoint
+
+
+def verdicts(place: Path) -> dict[str, str]:
+    told = json.loads((place / "gate.json").read_text())
+    return {case["case"]: case["verdict"] for case in told["cases"]}
+
+
+def units_done(store: Path) -> list[dict[str, Any]]:
+    """What the unit log says of each unit that was computed."""
+    lines = [line for log in store.glob("runs/*/events.jsonl") for line in log.open()]
+    return [event for event in map(json.loads, lines) if event["kind"] == "done"]
+
+
+def test_a_copy_inherits_floors_and_heads_and_holds_them(checkpoint, tmp_path):
+    done = gate(tmp_path, "--model", str(checkpoint), "--scenario", "typographic")
+
+    assert done.returncode == 0, done.stdout
+    assert verdicts(tmp_path) == {
+        f"{task}/typographic/mini-typo/my-siglip": "PASS"
+        for task in ("classification", "segmentation", "vqa")
+    }
+    cases = json.loads((tmp_path / "gate.json").read_text())["cases"]
+    assert {case["lineage"] for case in cases} == {"mini-siglip"}
+    done_units = units_done(tmp_path / "store")
+    of_heads = [unit for unit in done_units if not unit["unit"].startswith("classification/")]
+    # Clean and attacked for each of both heads; their pictures were encoded for classification.
+    assert sum(unit["images"] for unit in of_heads) == 4 * 660
+    assert sum(unit["encoded"] for unit in of_heads) == 0
+    assert sum(unit["encoded"] for unit in done_units) == 2 * 660 + 2 * CONTROLS
+
+
+def test_noise_in_the_weights_is_caught_and_the_cases_are_named(noisy, tmp_path):
+    done = gate(tmp_path, "--model", str(noisy), "--scenario", "clean,natural", "-n", "2")
 
     assert done.returncode == 1, done.stdout
     assert "classification/clean/mini/my-siglip: top1 0." in done.stdout
     assert "< floor" in done.stdout
-    assert json.loads((tmp_path / "gate.json").read_text())["verdict"] == "fail"
+    assert json.loads((tmp_path / "gate.json").read_text())["verdict"] != "pass"
+    # No head was trained on these weights, and that of others would tell nothing.
+    assert verdicts(tmp_path) == {
+        "classification/clean/mini/my-siglip": "FAIL",
+        "classification/natural/mini-natural/my-siglip": "FAIL",
+        "segmentation/clean/mini/my-siglip": "INCOMPLETE",
+        "segmentation/natural/mini-natural/my-siglip": "INCOMPLETE",
+        "vqa/clean/mini/my-siglip": "INCOMPLETE",
+        "vqa/natural/mini-natural/my-siglip": "INCOMPLETE",
+    }
+    assert f"natadv train segmentation --model {noisy}" in done.stdout

@@ -11,11 +11,13 @@ import numpy as np
 from natadv.errors import MetricError
 from natadv.metrics.terms import Terms, Total
 from natadv.rng import rng_for
-from natadv.types import DoubleArray
+from natadv.types import DoubleArray, IntArray
 
 RESAMPLES = 2000
 _CELLS = 4_000_000
-"""Counts held at once while resampling."""
+"""Draws held at once while resampling."""
+_FEW = 8
+"""Groups per kind, above which drawing the kinds at once is faster."""
 
 
 class Interval(NamedTuple):
@@ -78,19 +80,30 @@ def paired_difference(lost: float, gained: float, n: float, *, confidence: float
 
 def resampled(terms: Terms, total: Total, *, key: str) -> DoubleArray:
     """The statistic on resamples of whole groups, shape (RESAMPLES,), whatever the row order."""
-    # Groups with equal sums are interchangeable: drawing how often each kind occurs is the
-    # bootstrap itself, at the cost of the number of kinds.
+    # Groups with equal sums are interchangeable: how often each kind occurs is all that matters.
     kinds, count = np.unique(terms.by_group(), axis=0, return_counts=True)
-    rng, groups = rng_for("bootstrap", key), int(count.sum())
-    step = max(1, _CELLS // len(kinds))
+    rng = rng_for("bootstrap", key)
+    step = max(1, _CELLS // int(count.sum()))
     parts = [
-        total(rng.multinomial(groups, count / groups, size=min(step, RESAMPLES - done)) @ kinds)
+        total(_drawn(rng, count, times=min(step, RESAMPLES - done)) @ kinds)
         for done in range(0, RESAMPLES, step)
     ]
     values = np.concatenate(parts)
     if not np.isfinite(values).all():
         raise MetricError("the metric is undefined on some resamples; more samples are needed")
     return values
+
+
+def _drawn(rng: np.random.Generator, count: IntArray, *, times: int) -> IntArray:
+    """How often each kind occurs in each of so many resamples, shape (times, kinds)."""
+    kinds, groups = len(count), int(count.sum())
+    if _FEW * kinds < groups:
+        return rng.multinomial(groups, count / groups, size=times)
+    # The same, at the cost of the number of groups rather than many times that of the kinds.
+    kind_of = np.repeat(np.arange(kinds), count)
+    drawn = kind_of[rng.integers(groups, size=(times, groups))]
+    cells = drawn + kinds * np.arange(times)[:, np.newaxis]
+    return np.bincount(cells.ravel(), minlength=times * kinds).reshape(times, kinds)
 
 
 def percentiles(values: DoubleArray, *, confidence: float) -> Interval:

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
@@ -70,13 +71,20 @@ def ticks(low: float, high: float, *, about: int = 5) -> Axis:
     return Axis(tuple(number * size for number in range(first, last + 1)))
 
 
+def without_fall(points: Line) -> Line:
+    """Without the first points, where they are so high that nothing could be read off the rest."""
+    rest = [value for _, value in points[len(points) // 20 :]]
+    readable = 2 * max(rest, default=0.0)
+    return list(dropwhile(lambda point: point[1] > readable, points))
+
+
 def _panels(curve: Curve, metric: str) -> list[Panel]:
     measured = [(p.step, p.validation) for p in curve.points if p.validation is not None]
     middle = (_TOP + HEIGHT - _BOTTOM) // 2
     losses = [(float(p.step), p.loss) for p in curve.points]
     found = [(float(step), value) for step, value in measured]
     return [
-        Panel("loss", losses, _LOSS, _TOP, middle - _GAP // 2, dots=False),
+        Panel("loss", without_fall(losses), _LOSS, _TOP, middle - _GAP // 2, dots=False),
         Panel(
             f"{metric}, held-back rows",
             found,

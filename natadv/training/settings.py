@@ -84,7 +84,8 @@ class SegmentationSettings(_Common):
     reduce_width: Count = 64
     heads: Count = 4
     feed_forward: Count = 2048
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """The probability above which a pixel counts as found, wherever the head is measured."""
 
     @field_validator("templates")
     @classmethod

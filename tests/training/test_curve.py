@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from natadv.training.chart import HEIGHT, WIDTH, chart, ticks
+from natadv.training.chart import HEIGHT, WIDTH, chart, ticks, without_fall
 from natadv.training.curve import Curve, Point, as_json, curve_of
 from natadv.training.progress import Progress, duration
 
@@ -110,3 +110,18 @@ def test_what_was_done_before_does_not_count_for_the_speed():
     progress.reach(91)
     assert progress.per_s > 0
     assert "91 of 100" in progress.line()
+
+
+def test_a_steep_beginning_does_not_flatten_the_rest():
+    fall = [(1, 70.0), (2, 9.0), *((step, 1.0 + 1 / step) for step in range(3, 41))]
+
+    assert without_fall(fall) == fall[2:]
+    assert without_fall(fall[2:]) == fall[2:]
+    assert without_fall([(1, 5.0)]) == [(1, 5.0)]
+    assert without_fall([]) == []
+
+
+def test_a_loss_that_rises_later_is_all_shown():
+    rises = [(step, float(step)) for step in range(40)]
+
+    assert without_fall(rises) == rises

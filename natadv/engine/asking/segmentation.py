@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -16,10 +17,12 @@ from natadv.engine.shard import Shard
 from natadv.engine.squares import as_square, sees_whole
 from natadv.engine.units import Unit
 from natadv.errors import DataError, ModelError
-from natadv.heads.folder import Head
 from natadv.tasks import segmentation
 from natadv.tasks.masks import truth_mask, upright_size
 from natadv.types import FloatArray, Outcomes, Sample, Segmenter
+
+if TYPE_CHECKING:
+    from natadv.heads.folder import Head
 
 KEPT_MASKS = 12
 """Of each shard: enough for a sheet of the worst, whichever shards they lie in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from natadv.engine.asking.rows import asked_in_batches, rows_in
 from natadv.engine.bench import Bench, Seen
@@ -10,9 +11,11 @@ from natadv.engine.pictures import Picture
 from natadv.engine.shard import Shard
 from natadv.engine.units import Unit
 from natadv.errors import ModelError
-from natadv.heads.folder import Head
 from natadv.tasks import vqa
 from natadv.types import Answerer, FloatArray, Outcomes
+
+if TYPE_CHECKING:
+    from natadv.heads.folder import Head
 
 
 def answering(unit: Unit, shard: Shard, bench: Bench) -> AnsweringByHead | AnsweringByModel:

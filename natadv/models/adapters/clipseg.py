@@ -50,6 +50,9 @@ class Parts:
 class PhraseSegmenter:
     """Finds what a phrase refers to with the one checkpoint it was built from."""
 
+    threshold = 0.3
+    """At which its authors report IoU on PhraseCut (Lueddecke & Ecker 2022)."""
+
     def __init__(self, name: str, parts: Parts, *, placement: Placement) -> None:
         self.name = name
         self._parts = parts

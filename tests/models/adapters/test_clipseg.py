@@ -77,6 +77,7 @@ def test_resolved_folder_is_a_segmenter(tiny_clipseg, model):
 
     assert (spec.loader, spec.family, spec.tasks) == ("clipseg", "clipseg", ("segmentation",))
     assert isinstance(model, Segmenter)
+    assert model.threshold == 0.3
 
 
 def test_mask_does_not_depend_on_its_batch(model, photographs):
