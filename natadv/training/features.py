@@ -18,9 +18,9 @@ from natadv.engine.ahead import ahead
 from natadv.engine.datasets import Dataset
 from natadv.engine.units import digest
 from natadv.errors import ModelError
+from natadv.progress import Progress
 from natadv.tasks.masks import truth_mask
 from natadv.training.filled import Array, Block, File, filled
-from natadv.training.progress import Progress
 from natadv.training.rows import Rows, in_parts, samples_of
 from natadv.training.tower import Tower
 from natadv.types import Prepared, Sample

@@ -9,10 +9,10 @@ from typing import TextIO
 import torch
 
 from natadv.errors import ModelError
+from natadv.progress import Progress, duration
 from natadv.training.checkpoint import Checkpoint, State
 from natadv.training.curve import Curve
 from natadv.training.kinds import Training, set_dropout
-from natadv.training.progress import Progress, duration
 from natadv.training.settings import Settings
 
 POINTS = 200

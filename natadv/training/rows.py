@@ -15,8 +15,8 @@ from natadv.data.reader import iter_samples
 from natadv.engine.datasets import Dataset
 from natadv.errors import DataError
 from natadv.heads.words import tokenise
+from natadv.progress import Progress
 from natadv.tasks.vqa import LEAST_ANSWERS
-from natadv.training.progress import Progress
 from natadv.training.settings import TrainedTask
 from natadv.types import Sample
 

@@ -15,6 +15,7 @@ from natadv.engine.units import installed_packages
 from natadv.errors import ConfigError, DataError
 from natadv.heads.folder import save_head
 from natadv.heads.head_file import CONFIG
+from natadv.progress import Progress, duration
 from natadv.training.answering import mcan_training
 from natadv.training.chart import chart
 from natadv.training.checkpoint import Checkpoint, State, write_bytes
@@ -23,7 +24,6 @@ from natadv.training.decoding import decoder_training
 from natadv.training.features import Source
 from natadv.training.kinds import Training, parameters
 from natadv.training.loop import fit
-from natadv.training.progress import Progress, duration
 from natadv.training.rows import Rows, count, read_rows
 from natadv.training.schedules import Split, split
 from natadv.training.settings import (

@@ -16,11 +16,11 @@ from PIL import Image
 from natadv.engine.squares import squared
 from natadv.errors import StoreError
 from natadv.models.adapters.encoder import DualEncoder
+from natadv.progress import Progress
 from natadv.tasks.masks import truth_mask
 from natadv.training import features, filled
 from natadv.training.features import Source, mask_targets, picture_features, whole
 from natadv.training.filled import STATE, File
-from natadv.training.progress import Progress
 from natadv.training.rows import read_rows
 from natadv.training.run import find_data, train
 from natadv.training.tower import find_tower, load_tower

@@ -1,4 +1,4 @@
-"""How far a training is: a line that renews itself, or in a pipe one every few seconds."""
+"""How far long work is: a line that renews itself, or in a pipe one every few seconds."""
 
 from __future__ import annotations
 

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from natadv.plots import COLOURS, blank, heading, png
+
+
+def drawn(**size):
+    figure, axes = blank("a title", **size)
+    for number, axis in enumerate(axes):
+        heading(axis, f"plot {number}")
+        axis.plot([0, 1, 2], [number, 1, 4], color=COLOURS[number])
+    return png(figure)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, (900, 620)), (3, (600, 900))])
+def test_a_figure_has_the_size_and_the_plots_that_were_asked_for(rows, size):
+    with Image.open(io.BytesIO(drawn(rows=rows, width_px=size[0], height_px=size[1]))) as picture:
+        assert (picture.format, picture.size) == ("PNG", size)
+        seen = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+
+    wanted = [tuple(bytes.fromhex(colour[1:])) for colour in COLOURS]
+    assert [colour in seen for colour in wanted[: rows + 1]] == [*[True] * rows, False]
+
+
+def test_the_same_numbers_give_the_same_bytes():
+    first = drawn()
+
+    assert drawn() == first
+    assert b"Software" not in first
+    assert b"Creation" not in first
