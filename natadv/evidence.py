@@ -56,6 +56,8 @@ class Manifest:
     problems: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Versions, device, commit: JSON values for people, never judged."""
+    tower: str = ""
+    """The model without its head: the same for all of its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ def _manifest_text(
         "planned_n": manifest.planned_n,
         "data_revision": manifest.data_revision,
         "weights": manifest.weights,
+        "tower": manifest.tower,
         "protocol": manifest.protocol,
         "twin_of": manifest.twin_of,
         "problems": list(manifest.problems),
@@ -216,7 +219,7 @@ def read_all(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
 def _manifest_of(content: Mapping[str, Any]) -> Manifest:
     if content["format"] != FORMAT:
         raise ValueError(f"expected format {FORMAT}, got {content['format']!r}")
-    texts = ("lineage", "data_revision", "weights", "protocol")
+    texts = ("lineage", "data_revision", "weights", "tower", "protocol")
     if wrong := [key for key in texts if not isinstance(content[key], str)]:
         raise TypeError(f"expected text for {wrong}")
     if type(content["planned_n"]) is not int:

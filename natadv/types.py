@@ -27,6 +27,10 @@ TASKS: tuple[Task, ...] = ("classification", "segmentation", "vqa")
 SCENARIOS: tuple[Scenario, ...] = ("clean", "typographic", "natural", "langadv")
 
 
+LEAST_ANSWERS = 4
+"""Of people to a question: with fewer no answer could be fully right by the official accuracy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One picture with its truth."""

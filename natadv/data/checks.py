@@ -15,7 +15,7 @@ from natadv.data.card import CardDraft
 from natadv.data.images import FORMATS, decode_image
 from natadv.data.schema import TASK_COLUMNS, row_of
 from natadv.errors import DataError
-from natadv.types import Sample, Task
+from natadv.types import LEAST_ANSWERS, Sample, Task
 
 ANSWER_TYPES = ("yes/no", "number", "other")
 
@@ -49,7 +49,7 @@ def _check_texts(sample: Sample, where: str) -> None:
         except json.JSONDecodeError as error:
             raise DataError(f"{where}: {name} is not JSON: {error}") from error
     for name, asked in {"phrase": sample.phrase, "question": sample.question}.items():
-        if asked is not None and not asked.strip():
+        if asked is not None and not any(map(str.isalnum, asked)):
             raise DataError(f"{where}: {name} must say something, came {asked!r}")
 
 
@@ -124,8 +124,13 @@ def _orientation(image: Image.Image) -> int | None:
 def _check_vqa(sample: Sample, where: str) -> None:
     if sample.question is None:
         raise DataError(f"{where}: has no question, which vqa needs")
-    if not sample.answers:
-        raise DataError(f"{where}: has no answers, vqa needs at least one")
+    if len(sample.answers) < LEAST_ANSWERS:
+        raise DataError(
+            f"{where}: has {len(sample.answers)} answers, vqa needs at least {LEAST_ANSWERS}; "
+            "repeat the answer of a single person ten times"
+        )
+    if not all(isinstance(answer, str) and answer.strip() for answer in sample.answers):
+        raise DataError(f"{where}: each answer must say something, came {sample.answers!r}")
     if sample.answer_type not in (*ANSWER_TYPES, ""):
         raise DataError(
             f"{where}: answer_type must be one of {', '.join(ANSWER_TYPES)} or empty, "

@@ -59,6 +59,7 @@ def _rests_on(unit: Unit, dataset: Dataset, bench: Bench, shard: Shard) -> Mappi
         "unit": unit.title,
         "revision": dataset.card.revision,
         "weights": unit.answers_with,
+        "tower": unit.weights,
         "protocol": unit.protocol,
         "images": len(shard.samples),
         "batch_size": bench.batch_size,

@@ -195,6 +195,7 @@ def case_evidence(
         evidence=Evidence(attack=attack or outcomes_of([]), **tables),
         data_revision=_agreed(measured, "revision"),
         weights=_agreed(measured, "weights"),
+        tower=_agreed(measured, "tower"),
         protocol=_agreed(measured, "protocol"),
         problems=tuple(dict.fromkeys(problems)),
     )

@@ -115,9 +115,15 @@ class Workbench:
 
     def _head(self, unit: Unit) -> Head:
         from natadv.heads.folder import load_head, placed
+        from natadv.heads.head_file import fingerprint
 
         folder = self.specs[unit.model].heads[unit.task]
         head = load_head(folder, tower=unit.weights, model=unit.model)
+        # Loaded before it is looked at again: whatever came in between is seen.
+        if fingerprint(folder) != unit.head:
+            raise ModelError(
+                f"{folder}: this head is another one than when the run began; run again"
+            )
         return placed(head, device=unit.numerics.device)
 
     def _of_size(self, model: Model, unit: Unit, batch_size: int) -> Bench:

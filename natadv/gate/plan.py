@@ -32,6 +32,8 @@ class CaseEvidence:
     protocol: str
     problems: tuple[str, ...] = ()
     """What went wrong on the way; any makes the case INCOMPLETE."""
+    tower: str = ""
+    """The model without its head: the same for all of its tasks."""
 
 
 def mismatches(plan: CasePlan, found: CaseEvidence) -> tuple[str, ...]:

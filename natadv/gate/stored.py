@@ -39,6 +39,7 @@ def case_evidence(
         manifest.weights,
         manifest.protocol,
         tuple(problems),
+        manifest.tower,
     )
 
 
@@ -90,9 +91,17 @@ def _plan(
         own.lineage if own else case.model,
         rows if tier.limit is None else min(rows, tier.limit),
         revision,
-        _agreed({m.weights for m in manifests}),
+        _weights_of(case, manifests),
         _agreed({m.protocol for m in manifests if m.case.task == case.task}),
     )
+
+
+def _weights_of(case: Case, manifests: Sequence[Manifest]) -> str:
+    """Each task may have a head of its own, but all stand on one tower."""
+    towers = {m.tower for m in manifests}
+    if len(towers) > 1:
+        return _agreed(towers)
+    return _agreed({m.weights for m in manifests if m.case.task == case.task})
 
 
 def _agreed(values: set[str]) -> str:

@@ -27,7 +27,6 @@ from natadv.heads.head_file import (
     WORDS,
     DecoderFile,
     HeadFile,
-    HeadTask,
     parse_words,
     read_head_file,
     read_verified,
@@ -131,22 +130,6 @@ def placed(head: Head, *, device: str) -> Head:
     return head
 
 
-def load_decoder(folder: Path, *, tower: str, model: str = "NAME") -> Decoder:
-    """As `load_head`, of a head for segmentation; any other is refused."""
-    found = load_head(folder, tower=tower, model=model)
-    if not isinstance(found, Decoder):
-        raise ModelError(_other_task(folder, model, wanted="segmentation", found="vqa"))
-    return found
-
-
-def load_answering(folder: Path, *, tower: str, model: str = "NAME") -> AnsweringHead:
-    """As `load_head`, of a head for questions; any other is refused."""
-    found = load_head(folder, tower=tower, model=model)
-    if not isinstance(found, AnsweringHead):
-        raise ModelError(_other_task(folder, model, wanted="vqa", found="segmentation"))
-    return found
-
-
 def _contents(head: Head) -> dict[str, bytes]:
     """The files beside the config."""
     weights = {WEIGHTS: _weights(_module(head))}
@@ -233,10 +216,3 @@ def _write(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _other_task(folder: Path, model: str, *, wanted: HeadTask, found: HeadTask) -> str:
-    return (
-        f"{folder}: expected a head for {wanted}, got one for {found}; name another folder, or "
-        f"train one: natadv train {wanted} --model {model} --data NAME --out DIR"
-    )

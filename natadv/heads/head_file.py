@@ -85,11 +85,6 @@ def read_head_file(folder: Path) -> HeadFile:
     return found
 
 
-def content_files(folder: Path) -> tuple[Path, ...]:
-    """Every file that decides an answer; what else lies there tells how it was trained."""
-    return tuple(folder / name for name in (CONFIG, *FILES[read_head_file(folder).task]))
-
-
 def fingerprint(folder: Path) -> str:
     """sha256 over every file that decides an answer. Raises ModelError if one is not as it was."""
     described = read_head_file(folder)

@@ -63,6 +63,7 @@ def _manifest(session: GateSession, found: CaseEvidence) -> Manifest:
         planned_n=plan.planned_n,
         data_revision=found.data_revision,
         weights=found.weights,
+        tower=found.tower,
         protocol=found.protocol,
         twin_of=_twin_of(session, found.case),
         problems=found.problems,

@@ -25,12 +25,21 @@ class Row:
     """Why it is not green."""
 
 
-_COVERED = ("iou_fg", "miou", "precision", "pixel_accuracy")
+_COVERED = (
+    "iou_fg",
+    "miou",
+    "precision",
+    "pixel_accuracy",
+    "precision_at_50",
+    "precision_at_70",
+    "precision_at_90",
+)
 _AGREED = (
     "vqa_accuracy",
     "vqa_accuracy_yes_no",
     "vqa_accuracy_number",
     "vqa_accuracy_other",
+    "vqa_accuracy_simple",
     "exact_match",
 )
 

@@ -108,7 +108,8 @@ def resized(values: DoubleArray, *, height: int, width: int) -> DoubleArray:
 
 
 def phrase_of(sample: Sample) -> str:
-    if sample.phrase is None or not sample.phrase.strip():
+    # Of marks alone no text tower reads anything.
+    if sample.phrase is None or not any(map(str.isalnum, sample.phrase)):
         raise DataError(
             f"sample {sample.id!r}: expected a phrase to look for, got {sample.phrase!r}; "
             "pack the dataset again"

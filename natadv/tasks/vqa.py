@@ -14,7 +14,7 @@ import numpy as np
 
 from natadv.errors import DataError
 from natadv.tasks import vqa_text
-from natadv.types import DoubleArray, Outcomes, Sample
+from natadv.types import LEAST_ANSWERS, DoubleArray, Outcomes, Sample
 
 PROTOCOL = "vqa-1"
 """Raised by hand when the same answers give other outcomes."""
@@ -23,9 +23,6 @@ VALUES = ("accuracy", "simple", "exact", "said_decoy", "yes_no", "number", "othe
 
 TYPES = {"yes/no": "yes_no", "number": "number", "other": "other"}
 """Column of each type of answer; a sample without a type is 0 in all of them."""
-
-LEAST_ANSWERS = 4
-"""With fewer no answer could be fully right. From there on the same rule holds for any number."""
 
 
 def outcomes(
@@ -56,12 +53,14 @@ def outcomes(
 
 
 def question_of(sample: Sample) -> str:
-    if sample.question is None or not sample.question.strip():
+    """Raises DataError if it asks nothing, or if no answer to it could be scored."""
+    _check(sample)
+    if not any(map(str.isalnum, sample.question or "")):
         raise DataError(
             f"sample {sample.id!r}: expected a question, got {sample.question!r}; "
             "pack the dataset again"
         )
-    return sample.question
+    return str(sample.question)
 
 
 def accuracy(answer: str, given: Sequence[str]) -> float:
@@ -113,6 +112,11 @@ def _check(sample: Sample) -> None:
         raise DataError(
             f"sample {sample.id!r}: expected what people answered, got nothing; "
             "pack the dataset again with its answers"
+        )
+    if not all(isinstance(answer, str) and answer.strip() for answer in sample.answers):
+        raise DataError(
+            f"sample {sample.id!r}: expected what people answered, got {sample.answers!r}; leave "
+            "out the blank ones, and pack the dataset again"
         )
     if len(sample.answers) < LEAST_ANSWERS:
         raise DataError(

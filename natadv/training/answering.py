@@ -25,6 +25,7 @@ from natadv.heads.words import (
     vocabulary_of,
 )
 from natadv.tasks.vqa import accuracy
+from natadv.tasks.vqa_text import official, on_one_line
 from natadv.training.features import Source, picture_features, whole
 from natadv.training.kinds import features_of
 from natadv.training.rows import Rows, in_parts
@@ -104,7 +105,7 @@ class McanTraining:
     def loss(self, step: int) -> torch.Tensor:
         settings, data = self._settings, self._data
         rows = batch_of(step, self._rows, batch=settings.batch, seed=settings.seed)
-        given = [data.rows.answers[row] for row in rows]
+        given = [_normal(data.rows.answers[row]) for row in rows]
         targets = torch.from_numpy(soft_targets(given, self._words.answers)).to(self._device)
         logits = self._logits(rows).float()
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
@@ -143,17 +144,18 @@ def mcan_training(
     """Compute what is missing, and set up a new MCAN."""
     words = words_of(source.rows, parts.trained, more_than=settings.more_than)
     config = mcan_config(tower, words, settings)
-    data = Answering(
-        layers=picture_features(source, tower, whole),
-        rows=source.rows,
-        questions=encode(source.rows.texts, words.read),
-        validation=some(parts.held_back, most=settings.validation_rows, seed=settings.seed),
-    )
     torch.manual_seed(settings.seed)
     mcan = Mcan(config)
     if settings.word_vectors == "tower":
         set_words(mcan, words.read, tower)
     mcan.to(tower.device)
+    # Pictures last: they take the longest, and all else may turn out to be wrong.
+    data = Answering(
+        rows=source.rows,
+        questions=encode(source.rows.texts, words.read),
+        validation=some(parts.held_back, most=settings.validation_rows, seed=settings.seed),
+        layers=picture_features(source, tower, whole),
+    )
     return McanTraining(mcan, words, data, parts.trained, settings=settings, device=tower.device)
 
 
@@ -183,7 +185,7 @@ def words_of(rows: Rows, trained: RowNumbers, *, more_than: int) -> Words:
         DataError: Fewer than two answers are common enough.
     """
     questions = [rows.texts[row] for row in trained]
-    mostly = [_most_given(rows.answers[row]) for row in trained]
+    mostly = [_most_given(_normal(rows.answers[row])) for row in trained]
     answers = common_answers(mostly, more_than=more_than)
     if len(answers) < 2:
         raise DataError(
@@ -209,6 +211,11 @@ def mcan_config(tower: Tower, words: Words, settings: VqaSettings) -> McanConfig
         fused=settings.fused,
         dropout=settings.dropout,
     )
+
+
+def _normal(answers: Sequence[str]) -> tuple[str, ...]:
+    """As the official evaluation spells them, so that `two` and `2` are one answer."""
+    return tuple(official(on_one_line(answer)) for answer in answers)
 
 
 def _most_given(answers: Sequence[str]) -> str:

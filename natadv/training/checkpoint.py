@@ -107,6 +107,10 @@ class Checkpoint:
         return found
 
 
+def has_checkpoint(out: Path) -> bool:
+    return (out / FOLDER / FILE).exists()
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Whole or not at all. Raises StoreError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -127,7 +127,7 @@ def decoder_training(
     config = decoder_config(tower, settings)
     height, width = output_size(tower, config)
     view = whole if sees_whole(tower.dense) else squared
-    layers = picture_features(source, tower, view)
+    # Pictures last: they take the longest, and masks and phrases may turn out to be wrong.
     masks = mask_targets(source, height=height, width=width)
     phrases = sorted(set(source.rows.texts))
     numbers = {phrase: number for number, phrase in enumerate(phrases)}
@@ -135,7 +135,7 @@ def decoder_training(
     texts = [template.format(phrase) for phrase in phrases for template in templates]
     embedded = phrase_embeddings(source, tower, texts)
     data = Decoding(
-        layers=layers,
+        layers=picture_features(source, tower, view),
         pictures=source.rows.pictures,
         phrases=np.array([numbers[text] for text in source.rows.texts]),
         conditions=embedded.reshape(len(phrases), len(templates), -1),

@@ -16,7 +16,7 @@ from PIL import Image
 from natadv.data.reader import decode_image
 from natadv.engine.ahead import ahead
 from natadv.engine.datasets import Dataset
-from natadv.engine.units import digest
+from natadv.engine.units import digest, installed_packages
 from natadv.errors import ModelError
 from natadv.progress import Progress
 from natadv.tasks.masks import truth_mask
@@ -54,6 +54,7 @@ class Source:
             "version": VERSION,
             "revision": self.dataset.card.revision,
             "rows": self.rows.n,
+            "packages": dict(installed_packages()),
         }
 
 

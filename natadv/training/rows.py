@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from natadv.data.reader import iter_samples
 from natadv.engine.datasets import Dataset
 from natadv.errors import DataError
-from natadv.heads.words import tokenise
 from natadv.progress import Progress
-from natadv.tasks.vqa import LEAST_ANSWERS
+from natadv.tasks.vqa import question_of
 from natadv.training.settings import TrainedTask
 from natadv.types import Sample
 
@@ -92,13 +91,4 @@ def _check(sample: Sample, task: TrainedTask) -> None:
                 f"{'a mask' if sample.mask else 'none'}; pack the dataset again"
             )
         return
-    if not tokenise(sample.question or ""):
-        raise DataError(
-            f"sample {sample.id!r}: its question is {sample.question!r}, which holds no word; "
-            "correct it or leave it out, and pack the dataset again"
-        )
-    if len(sample.answers) < LEAST_ANSWERS:
-        raise DataError(
-            f"sample {sample.id!r}: expected at least {LEAST_ANSWERS} answers, got "
-            f"{len(sample.answers)}; repeat the answer of a single person ten times"
-        )
+    question_of(sample)

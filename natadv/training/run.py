@@ -18,7 +18,7 @@ from natadv.heads.head_file import CONFIG
 from natadv.progress import Progress, duration
 from natadv.training.answering import mcan_training
 from natadv.training.chart import chart
-from natadv.training.checkpoint import Checkpoint, State, write_bytes
+from natadv.training.checkpoint import Checkpoint, State, has_checkpoint, write_bytes
 from natadv.training.curve import as_json
 from natadv.training.decoding import decoder_training
 from natadv.training.features import Source
@@ -110,8 +110,11 @@ def reads_texts(settings: Settings) -> bool:
 
 
 def refuse_finished(out: Path, *, fresh: bool) -> None:
-    """Raises ConfigError if a head would be replaced that nobody gave up."""
-    if (out / CONFIG).exists() and not fresh:
+    """Raises ConfigError if a head would be replaced that nobody gave up.
+
+    One that is being replaced lies there until the end; then the checkpoint lies beside it.
+    """
+    if (out / CONFIG).exists() and not fresh and not has_checkpoint(out):
         raise ConfigError(
             f"{out} holds a finished head; name another --out, or replace it with --fresh"
         )
@@ -165,6 +168,8 @@ def _identity(plan: Plan, tower: Tower, dataset: Dataset) -> dict[str, Any]:
         "limit": plan.limit,
         "tower": tower.fingerprint,
         "device": plan.device.partition(":")[0],
+        "threads": plan.threads,
+        "packages": dict(installed_packages()),
     }
 
 
@@ -186,7 +191,6 @@ def _facts(trained: Trained) -> dict[str, Any]:
         "parameters": trained.parameters,
         "train_loss": trained.loss,
         f"validation_{trained.metric}": trained.validation,
-        "packages": installed_packages(),
     }
 
 

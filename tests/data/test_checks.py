@@ -81,7 +81,7 @@ def test_a_sample_of_one_task_comes_back_whole(pack, sample, kept):
     fields = {
         "classification": {**NOTHING},
         "segmentation": {**NOTHING, "label": None, "phrase": "der Hund", "mask": sample.mask},
-        "vqa": {**NOTHING, "label": None, "question": "有几只猫", "answers": ("2",)},
+        "vqa": {**NOTHING, "label": None, "question": "有几只猫", "answers": ("2",) * 4},
     }
     only = replace(sample, **fields[kept])
 
@@ -144,7 +144,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no question": ({"question": None}, "has no question, which vqa needs"),
     "empty question": ({"question": ""}, "question must say something, came ''"),
     "blank question": ({"question": "\n "}, "question must say something"),
-    "no answers": ({"answers": ()}, "has no answers, vqa needs at least one"),
+    "no answers": ({"answers": ()}, "has 0 answers, vqa needs at least 4"),
+    "few answers": ({"answers": ("yes",) * 3}, "has 3 answers, vqa needs at least 4"),
+    "a blank answer": ({"answers": ("yes",) * 9 + (" ",)}, "each answer must say something"),
+    "an answer that is no text": ({"answers": (None,) * 10}, "each answer must say something"),
+    "question of marks": ({"question": "?!"}, "question must say something"),
+    "phrase of marks": ({"phrase": "..."}, "phrase must say something"),
     "unknown answer type": (
         {"answer_type": "yesno"},
         "answer_type must be one of yes/no, number, other or empty, came 'yesno'",

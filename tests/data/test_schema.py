@@ -45,7 +45,7 @@ def questions(pictures: int, *, each: int, side: int = 128) -> Iterator[Sample]:
                 group=str(picture),
                 image=image,
                 question=f"Is this number {number}?",
-                answers=("yes", "no"),
+                answers=("yes", "no", "yes", "yes"),
                 answer_type="yes/no",
             )
 
@@ -269,8 +269,8 @@ def test_shards_of_another_task_than_the_card_says_are_refused(
     "change",
     [
         {"question": "Is it?"},
-        {"answers": ("yes", "yes")},
-        {"answers": ("no", "yes")},
+        {"answers": ("yes",) * 4},
+        {"answers": ("no", "yes", "yes", "yes")},
         {"answer_type": "other"},
     ],
 )

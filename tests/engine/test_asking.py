@@ -254,6 +254,53 @@ def test_a_model_that_finds_and_answers_by_itself(units, dataset, samples, bench
     assert said.prediction == ("yes", "red") * 10
 
 
+@pytest.mark.parametrize(("method", "at"), [("segment", 0), ("answer", 1)])
+def test_a_model_that_loses_a_row_is_refused(units, dataset, bench, monkeypatch, method, at):
+    """The rows that fill a batch up would hide it, and each answer go to the question before."""
+    whole = getattr(Alone, method)
+    monkeypatch.setattr(Alone, method, lambda self, *asked: whole(self, *asked)[1:])
+    own = Bench(Alone(), bench.cache, batch_size=8)
+
+    with pytest.raises(ModelError, match="per picture, got 7 for 8"):
+        compute([replace(units[1:][at], head="")], dataset, clean=None, bench=own)
+
+
+def test_answers_that_are_not_finite_are_none(units, dataset, equipped, heads):
+    with torch.no_grad():
+        heads[HEADS["vqa"]].mcan.image.weight.fill_(3e38)
+
+    with pytest.raises(ModelError, match="answers are not finite"):
+        compute(units[2:], dataset, clean=None, bench=equipped)
+
+
+def test_a_question_without_enough_answers_is_told_before_a_model_is_asked(
+    units, pack, samples, bench, monkeypatch
+):
+    monkeypatch.setattr("natadv.data.writer.check_sample", lambda *_, **__: None)
+    monkeypatch.setattr(Alone, "answer", lambda *_: pytest.fail("was asked"))
+    few = replace(samples[-1], answers=("red",))
+    dataset = pack("few", [*samples[:-1], few], tasks=TASK_NAMES)
+    own = Bench(Alone(), bench.cache, batch_size=8)
+
+    with pytest.raises(DataError, match=r"'s9-1': expected at least 4 answers"):
+        compute([replace(units[2], head="")], dataset, clean=None, bench=own)
+
+
+def test_of_masks_that_are_equally_bad_those_are_kept_that_a_sheet_shows(
+    units, pack, samples, bench, monkeypatch
+):
+    monkeypatch.setattr(Alone, "segment", lambda _, images, phrases: np.zeros((len(images), 4, 4)))
+    order = [f"t{i}" for i in range(20)]
+    rows = [replace(s, id=name) for s, name in zip(samples, order, strict=True)]
+    dataset = pack("ties", rows, tasks=TASK_NAMES)
+    own = Bench(Alone(), bench.cache, batch_size=8)
+    unit = replace(units[1], head="")
+
+    kept = compute([unit], dataset, clean=None, bench=own)[unit.key]["masks"]
+
+    assert sorted(kept) == sorted(order)[:12]
+
+
 @pytest.mark.parametrize(("task", "says"), [("segmentation", "finds"), ("vqa", "answers")])
 def test_a_model_that_cannot_is_refused(units, dataset, bench, task, says):
     (unit,) = [replace(u, head="") for u in units if u.task == task]

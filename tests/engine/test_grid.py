@@ -113,7 +113,7 @@ def test_names_narrow_the_tier(request_of, thresholds, asked, cells):
 def test_a_dataset_outside_the_tier_is_added_as_its_card_says(
     request_of, thresholds, pack, clean_samples
 ):
-    asking = [replace(s, question="what is it?", answers=("cat",)) for s in clean_samples]
+    asking = [replace(s, question="what is it?", answers=("cat",) * 4) for s in clean_samples]
     pack("photos", asking, scenario="natural", tasks=("classification", "vqa"))
     asked = request_of(models=("mini-clip",), datasets=("photos", "plain"))
     grid = make_grid(asked, thresholds)

@@ -203,3 +203,13 @@ def test_a_head_that_was_exchanged_after_planning_is_refused(grid, bench, folder
 def test_missing_masks_are_data_errors(pack, clean_samples):
     with pytest.raises(DataError, match="has no phrase"):
         pack("bare", clean_samples, tasks=("segmentation",))
+
+
+def test_a_head_that_was_replaced_during_the_run_answers_for_nothing(grid, folder, bench):
+    (unit,) = units_of(CASE, grid, numerics=NUMERICS).attack
+    torch.manual_seed(2)
+    config = DecoderConfig((1,), (3,), 3, 8, reduce_width=8, heads=2, feed_forward=16)
+    save_head(folder, Decoder(config), tower=TOWER, facts={})
+
+    with pytest.raises(ModelError, match="another one than when the run began"):
+        bench.compute(unit)

@@ -278,3 +278,43 @@ def test_a_manifest_edited_by_hand_is_not_trusted_blindly(gate, evidence_root, k
 
     assert code == 1
     assert "expected at least one planned sample" in text
+
+
+@pytest.fixture
+def with_heads(evidence_root, thresholds_file, kit):
+    """Each model answers questions too, by a head on its tower."""
+    for model in ("mini-clip", "mini-siglip"):
+        own = replace(kit.CLEAN, model=model)
+        stored = read_evidence(folder_of(evidence_root, own))
+        tower = stored.manifest.weights
+        for case in (own, replace(kit.TYPO, model=model), replace(kit.NATURAL, model=model)):
+            rewritten(evidence_root, case, tower=tower)
+        rows = stored.outcomes["attack"]
+        right = rows.values["correct"]
+        asked = replace(rows, values={"accuracy": right, "exact": right, "said_decoy": 1 - right})
+        manifest = replace(
+            stored.manifest, case=replace(own, task="vqa"), weights="4" * 64, tower=tower
+        )
+        write_evidence(evidence_root, manifest, {"attack": asked})
+    text = thresholds_file.read_text()
+    text = text.replace("    cases:\n", "    cases:\n      - vqa/clean/mini\n")
+    rule = "  - {case: vqa/clean/mini/*, metric: vqa_accuracy, floor: 0.5, source: by hand}\n"
+    thresholds_file.write_text(text + rule)
+    return evidence_root
+
+
+def test_a_head_of_a_task_is_not_taken_for_another_model(gate, with_heads):
+    code, text = gate()
+
+    assert code == 0, text
+    assert "PASS: 8 cases of tier 'mini'" in text
+
+
+def test_tasks_that_stand_on_several_towers_are_never_green(gate, with_heads, kit):
+    rewritten(with_heads, replace(kit.CLEAN, task="vqa"), tower="7" * 64)
+
+    code, text = gate()
+
+    assert code == 1
+    for case in ("vqa/clean/mini/mini-clip", "classification/clean/mini/mini-clip"):
+        assert f"{case}: expected weights \"one of ['77777777'" in text

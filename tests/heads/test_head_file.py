@@ -9,7 +9,7 @@ import pytest
 
 from natadv.errors import ModelError
 from natadv.heads.folder import save_head
-from natadv.heads.head_file import content_files, fingerprint, read_head_file
+from natadv.heads.head_file import fingerprint, read_head_file
 
 TOWER = "ab" * 32
 
@@ -30,14 +30,6 @@ def change(folder, **changes):
     path = folder / "config.json"
     found = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
-
-
-def test_what_decides_an_answer_is_told(folder, segmenting):
-    names = [path.name for path in content_files(folder)]
-
-    assert names == ["config.json", "model.safetensors", "words.json", "answers.json"]
-    assert [p.name for p in content_files(segmenting)] == ["config.json", "model.safetensors"]
-    assert all(path.is_file() for path in content_files(folder))
 
 
 def test_fingerprint_is_that_of_the_content(folder, tmp_path, answering):

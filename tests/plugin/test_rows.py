@@ -80,7 +80,15 @@ def metrics(rows):
         ("classification", ["top1", "top5"], ["top1 (held-out)", "top1 (seen)"]),
         (
             "segmentation",
-            ["iou_fg", "miou", "precision", "pixel_accuracy"],
+            [
+                "iou_fg",
+                "miou",
+                "precision",
+                "pixel_accuracy",
+                "precision_at_50",
+                "precision_at_70",
+                "precision_at_90",
+            ],
             ["iou_fg (held-out)", "iou_fg (seen)"],
         ),
         (
@@ -90,6 +98,7 @@ def metrics(rows):
                 "vqa_accuracy_yes_no",
                 "vqa_accuracy_number",
                 "vqa_accuracy_other",
+                "vqa_accuracy_simple",
                 "exact_match",
             ],
             ["vqa_accuracy (held-out)", "vqa_accuracy (seen)"],

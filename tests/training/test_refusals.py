@@ -116,21 +116,6 @@ def test_sizes_that_do_not_fit_each_other(make_plan):
         train(make_plan("segmentation", "reduce_width=10", "heads=4"))
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"question": "?!"}, r"'animals-000-1'.*'\?!', which holds no word"),
-        ({"answers": ("cat",)}, r"'animals-000-1'.*at least 4 answers, got 1"),
-    ],
-)
-def test_a_row_that_mcan_cannot_learn_from(make_plan, repacked, samples, change, told):
-    rows = [samples[0], replace(samples[1], **change), *samples[2:8]]
-    repacked("odd", rows, "classification", "segmentation", "vqa")
-
-    with pytest.raises(DataError, match=told):
-        train(make_plan("vqa", data="odd"))
-
-
 def test_answers_that_nobody_gives_twice(make_plan):
     with pytest.raises(DataError, match=r"more than 50 questions.*--set more_than=12"):
         train(make_plan("vqa", "more_than=50"))

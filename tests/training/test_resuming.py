@@ -127,6 +127,7 @@ def test_what_is_saved_in_between_decides_nothing(make_plan, finished, tmp_path)
         (["rate=0.02"], {}, "rate 0.01 and not 0.02"),
         ([], {"limit": 60}, "limit None and not 60"),
         ([], {"model": "mini-siglip"}, "tower "),
+        ([], {"threads": 2}, "threads 1 and not 2"),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(make_plan, stopping, overrides, fields, told):
@@ -198,3 +199,22 @@ def test_a_loss_that_is_not_finite_names_its_step_and_a_lower_rate(make_plan, tm
     with pytest.raises(ModelError, match=r"step \d+ of 24: the loss is .*--set rate=1e\+29"):
         train(plan)
     assert not (tmp_path / "head" / "config.json").exists()
+
+
+def test_a_training_that_is_to_replace_a_head_goes_on_too(
+    make_plan, stopping, finished, plan_for, tmp_path
+):
+    """The old head stays until the new one is there."""
+    train(make_plan("segmentation", "steps=2"))
+    old = (tmp_path / "head" / "model.safetensors").read_bytes()
+    interrupted(make_plan("segmentation", fresh=True), stopping)
+    assert (tmp_path / "head" / "model.safetensors").read_bytes() == old
+    plan = make_plan("segmentation")
+
+    train(plan)
+
+    assert "going on after step 16 of 24" in plan.stream.getvalue()
+    name = "model.safetensors"
+    assert (tmp_path / "head" / name).read_bytes() == (finished["segmentation"] / name).read_bytes()
+    with pytest.raises(ConfigError, match="holds a finished head"):
+        train(make_plan("segmentation"))

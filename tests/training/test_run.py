@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from natadv.errors import ConfigError, ModelError
-from natadv.heads.folder import load_answering, load_decoder
+from natadv.heads.folder import load_head
 from natadv.heads.mcan import Mcan
 from natadv.heads.words import RESERVED
 from natadv.models.loading import fingerprint
 from natadv.models.resolve import resolve
+from natadv.training import answering
 from natadv.training.checkpoint import FOLDER
 from natadv.training.run import train
 from natadv.training.tower import find_tower, load_tower
@@ -37,7 +39,7 @@ def points(folder):
 
 
 def test_a_decoder_comes_out_that_loads_with_its_tower(finished, root):
-    decoder = load_decoder(finished["segmentation"], tower=tower_of(root))
+    decoder = load_head(finished["segmentation"], tower=tower_of(root))
 
     # As CLIPSeg: what leaves the blocks at a quarter, a half and three quarters of 6.
     assert decoder.config.layers == (2, 4, 5)
@@ -45,11 +47,11 @@ def test_a_decoder_comes_out_that_loads_with_its_tower(finished, root):
     assert decoder.config.patch == 8
     assert decoder.config.reduce_width == 16
     with pytest.raises(ModelError, match="trained on a tower with hash"):
-        load_decoder(finished["segmentation"], tower=tower_of(root, "mini-siglip"))
+        load_head(finished["segmentation"], tower=tower_of(root, "mini-siglip"))
 
 
 def test_an_mcan_comes_out_that_loads_with_its_words(finished, root, samples):
-    head = load_answering(finished["vqa"], tower=tower_of(root))
+    head = load_head(finished["vqa"], tower=tower_of(root))
 
     assert head.mcan.config.layer == 6
     assert {"what", "animal"} & set(head.words.words)
@@ -125,7 +127,7 @@ def test_dropout_is_decided_by_the_step(make_plan, tmp_path):
 def test_a_head_learns_from_its_tower(make_plan, finished, root, tmp_path):
     train(make_plan("segmentation", model="mini-siglip"))
 
-    load_decoder(tmp_path / "head", tower=tower_of(root, "mini-siglip"))
+    load_head(tmp_path / "head", tower=tower_of(root, "mini-siglip"))
     ours = load_file(tmp_path / "head" / "model.safetensors")
     others = load_file(finished["segmentation"] / "model.safetensors")
     assert ours.keys() == others.keys()
@@ -146,7 +148,7 @@ def test_muon_moves_each_matrix_by_its_own_rate(make_plan, root, tmp_path):
         train(make_plan("vqa", "epochs=1", f"matrix_rate={rate}", out=tmp_path / rate))
         heads[rate] = load_file(tmp_path / rate / "model.safetensors")
     torch.manual_seed(1)
-    begun = Mcan(load_answering(tmp_path / "1e-9", tower=tower_of(root)).mcan.config).state_dict()
+    begun = Mcan(load_head(tmp_path / "1e-9", tower=tower_of(root)).mcan.config).state_dict()
 
     # At almost no rate matrices stay, whereas what Adam moves does not.
     still, moved = heads["1e-9"], heads["0.003"]
@@ -160,7 +162,7 @@ def test_words_can_begin_as_the_towers_own_texts(make_plan, root, tmp_path):
     plan = make_plan("vqa", *chosen)
     train(plan)
 
-    head = load_answering(tmp_path / "head", tower=tower_of(root))
+    head = load_head(tmp_path / "head", tower=tower_of(root))
     begun = head.mcan.embedding.weight[RESERVED:].detach()
     tower = load_tower(
         find_tower("mini-clip", root=plan.root), plan.settings, device="cpu", threads=1
@@ -171,17 +173,36 @@ def test_words_can_begin_as_the_towers_own_texts(make_plan, root, tmp_path):
     assert torch.allclose(begun, by_hand, atol=1e-5)
 
 
-def test_words_of_another_width_are_refused(make_plan):
+def test_words_of_another_width_are_refused_before_any_picture_is_seen(make_plan, monkeypatch):
+    monkeypatch.setattr(answering, "picture_features", lambda *_: pytest.fail("looked"))
     told = "mini-clip embeds words in 128 dimensions, and embedding is 8; set embedding to 128"
 
     with pytest.raises(ConfigError, match=f"word_vectors: {told}"):
         train(make_plan("vqa", "word_vectors=tower"))
 
 
+def test_answers_are_learned_as_the_official_evaluation_spells_them(
+    make_plan, repacked, samples, root, tmp_path
+):
+    spelled = {"blue": "Blue.", "cat": "a cat"}
+    rows = [
+        replace(s, answers=tuple(spelled.get(answer, answer) for answer in s.answers))
+        for s in samples
+    ]
+    said = {answer for sample in samples for answer in sample.answers}
+    assert said & spelled.keys()
+    repacked("spelled", rows, "classification", "segmentation", "vqa")
+    for data in ("animals", "spelled"):
+        train(make_plan("vqa", "more_than=0", "epochs=1", data=data, out=tmp_path / data))
+
+    heads = [load_head(tmp_path / data, tower=tower_of(root)) for data in ("animals", "spelled")]
+    assert heads[0].answers == heads[1].answers
+
+
 def test_layers_and_sizes_can_be_set(make_plan, root, tmp_path):
     chosen = ["layers=[3]", "upsample=bilinear", "patch=4", "steps=2", "threshold=0.4"]
     train(make_plan("segmentation", *chosen))
-    config = load_decoder(tmp_path / "head", tower=tower_of(root)).config
+    config = load_head(tmp_path / "head", tower=tower_of(root)).config
 
     assert (config.layers, config.upsample, config.patch) == ((3,), "bilinear", 4)
     assert config.threshold == 0.4

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,13 @@ from natadv.engine.ahead import ahead
 from natadv.engine.bench import Bench, Seen, filled_up
 from natadv.engine.pictures import Picture
 from natadv.engine.shard import Shard
-from natadv.errors import DataError
+from natadv.errors import DataError, ModelError
 from natadv.types import Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+T = TypeVar("T")
 
 
 class Rows(NamedTuple):
@@ -27,6 +29,16 @@ class Rows(NamedTuple):
     """Those that count; what comes after them fills up."""
     at: NDArray[np.int64]
     """Where the picture of each lies in what was seen."""
+
+    def counted_of(self, found: Iterable[T], *, what: str) -> list[T]:
+        """What a model gave for the samples that count. Raises ModelError if some are missing:
+        the others would pass for answers to something else."""
+        each = list(found)
+        if len(each) != len(self.samples):
+            raise ModelError(
+                f"expected one {what} per picture, got {len(each)} for {len(self.samples)}"
+            )
+        return each[: self.counted]
 
 
 def rows_in(

@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
 from natadv.engine.asking.rows import asked_in_batches, rows_in
@@ -112,7 +111,7 @@ class FindingByModel:
         masks: list[FloatArray] = []
         for part, images in asked_in_batches(self._shard, self._bench):
             phrases = [segmentation.phrase_of(sample) for sample in part.samples]
-            masks += list(self._model.segment(images, phrases)[: part.counted])
+            masks += part.counted_of(self._model.segment(images, phrases), what="mask")
         threshold = getattr(self._model, "threshold", segmentation.THRESHOLD)
         return _judged(self._shard.answerable(), masks, threshold, self._shard)
 
@@ -121,7 +120,9 @@ def _judged(
     samples: Sequence[Sample], masks: Sequence[FloatArray], threshold: float, shard: Shard
 ) -> tuple[Outcomes, Mapping[str, bytes]]:
     rows = segmentation.outcomes(samples, masks, threshold=threshold, errors=shard.errors)
-    worst = np.argsort(rows.values["iou"], kind="stable")[:KEPT_MASKS]
+    iou = rows.values["iou"]
+    # As a sheet sorts them.
+    worst = sorted(range(rows.n), key=lambda i: (iou[i], rows.id[i]))[:KEPT_MASKS]
     return rows, {samples[i].id: _png(samples[i], masks[i], threshold) for i in worst}
 
 

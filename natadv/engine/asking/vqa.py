@@ -36,6 +36,7 @@ class AnsweringByHead:
             raise ModelError(f"expected a head for questions, got a {type(head).__name__}")
         self._shard, self._bench, self._head = shard, bench, head
         self._answers: dict[str, str] = {}
+        self._questions = _questions(shard)
         self.layers = (head.mcan.config.layer,)
 
     def missing(self) -> Mapping[str, Picture]:
@@ -46,7 +47,7 @@ class AnsweringByHead:
         for part in rows_in(
             seen, self._shard.answerable(), self._shard.shown, size=self._bench.batch_size
         ):
-            questions = [vqa.question_of(sample) for sample in part.samples]
+            questions = [self._questions[sample.id] for sample in part.samples]
             answers = self._said(seen.features[layer][part.at], questions)
             for sample, answer in zip(part.samples[: part.counted], answers, strict=False):
                 self._answers[sample.id] = answer
@@ -60,6 +61,11 @@ class AnsweringByHead:
         words = torch.from_numpy(encode(questions, self._head.words)).to(device)
         with torch.inference_mode():
             logits = self._head.mcan(torch.from_numpy(features).to(device), words)
+        if not logits.isfinite().all():
+            raise ModelError(
+                "the head's answers are not finite; its weights are damaged: copy its folder "
+                "again, or train it again"
+            )
         return [self._head.answers[i] for i in logits.argmax(dim=1).tolist()]
 
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
@@ -75,6 +81,7 @@ class AnsweringByModel:
 
     def __init__(self, shard: Shard, bench: Bench, model: Answerer) -> None:
         self._shard, self._bench, self._model = shard, bench, model
+        self._questions = _questions(shard)
 
     def missing(self) -> Mapping[str, Picture]:
         return {}
@@ -85,6 +92,11 @@ class AnsweringByModel:
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
         answers: list[str] = []
         for part, images in asked_in_batches(self._shard, self._bench):
-            questions = [vqa.question_of(sample) for sample in part.samples]
-            answers += self._model.answer(images, questions)[: part.counted]
+            questions = [self._questions[sample.id] for sample in part.samples]
+            answers += part.counted_of(self._model.answer(images, questions), what="answer")
         return vqa.outcomes(self._shard.answerable(), answers, errors=self._shard.errors), {}
+
+
+def _questions(shard: Shard) -> dict[str, str]:
+    """By sample id. Raises DataError before anything is computed."""
+    return {sample.id: vqa.question_of(sample) for sample in shard.answerable()}
