@@ -17,9 +17,11 @@ from natadv.errors import ModelError, NatadvError, StoreError
 from natadv.evidence import Evidence
 from natadv.gate.plan import CaseEvidence, CasePlan
 from natadv.heads import head_file
+from natadv.models.head_folders import HEADS, heads_beside
 from natadv.models.loading import fingerprint
+from natadv.models.zoo import ZOO
 from natadv.tasks import TASKS
-from natadv.types import Case, ModelSpec, Outcomes, Variant
+from natadv.types import Case, ModelSpec, Outcomes, Task, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
     """
     if case.task in spec.tasks:
         return ""
-    train = f"natadv train {case.task} --model {spec.name} --data NAME --out DIR"
+    train = _training(case.task, spec)
     if case.task not in spec.heads:
         able = ", ".join(sorted({*spec.tasks, *spec.heads})) or "nothing"
         raise ModelError(
@@ -107,6 +109,16 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
             "or leave it out with --task"
         )
     return head_file.fingerprint(folder)
+
+
+def _training(task: Task, spec: ModelSpec) -> str:
+    """The command that trains a head which the next run finds."""
+    model, out = str(spec.folder), str(heads_beside(spec.folder) / task)
+    if spec.name in ZOO:
+        model, out = spec.name, str(HEADS / spec.name / task)
+    elif spec.factory:
+        model, out = spec.factory, "DIR"
+    return f"natadv train {task} --model {model} --data NAME --out {out}"
 
 
 def _misnamed(case: Case, dataset: Dataset) -> str:

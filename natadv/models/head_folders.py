@@ -18,6 +18,11 @@ def heads_of_row(name: str, *, root: Path) -> dict[Task, Path]:
     return heads_in(root / HEADS / name)
 
 
+def heads_beside(checkpoint: Path) -> Path:
+    """Where the heads of somebody's own model lie."""
+    return checkpoint / "heads"
+
+
 def heads_in(folder: Path) -> dict[Task, Path]:
     """Those that lie there; whether one fits the model shows when it is asked."""
     return {task: folder / task for task in HEAD_TASKS if (folder / task / CONFIG).is_file()}

@@ -16,7 +16,7 @@ from natadv.models import plugged
 from natadv.models.files import tower_file
 from natadv.models.files.checkpoint import CONFIG
 from natadv.models.files.layouts import layout_of
-from natadv.models.head_folders import heads_in, heads_of_row
+from natadv.models.head_folders import heads_beside, heads_in, heads_of_row
 from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.types import PAPER_SUFFIX, ModelSpec, Task
@@ -144,7 +144,7 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
 
 
 def _own_heads(path: Path) -> dict[Task, Path]:
-    return heads_in(path / "heads") if path.is_dir() else {}
+    return heads_in(heads_beside(path)) if path.is_dir() else {}
 
 
 def _tower_base(path: Path, root: Path) -> ModelSpec:

@@ -112,9 +112,24 @@ def test_without_a_head_the_case_says_how_to_get_one(grid, spec):
     assert units.all() == ()
     assert units.problem == (
         "mini-clip cannot do segmentation: it can do classification and has no head for it; train "
-        "one (natadv train segmentation --model mini-clip --data NAME --out DIR), or leave it out "
-        "with --task"
+        "one (natadv train segmentation --model mini-clip --data NAME --out "
+        "fixtures/heads/mini-clip/segmentation), or leave it out with --task"
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (
+            {"name": "mine", "folder": Path("my/own")},
+            "--model my/own --data NAME --out my/own/heads",
+        ),
+        ({"name": "mine", "factory": "mine:make"}, "--model mine:make --data NAME --out DIR"),
+    ],
+)
+def test_the_command_names_a_model_as_its_user_does(grid, spec, named, told):
+    with pytest.raises(ModelError, match=told):
+        head_of(CASE, replace(spec, heads={}, **named), weights=TOWER)
 
 
 def test_a_head_of_another_tower_is_refused_before_any_work(spec):
