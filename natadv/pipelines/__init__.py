@@ -1,0 +1,1 @@
+"""Where data, scenarios and models meet to make datasets."""
