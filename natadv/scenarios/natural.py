@@ -5,25 +5,45 @@ As ImageNet-A was made (Hendrycks et al. 2021), with the threshold on the true c
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from natadv.errors import ConfigError, DataError
+from natadv.types import DoubleArray
+
+
+class Judged(NamedTuple):
+    """What members make of pictures; both of shape (members, n)."""
+
+    p_true: DoubleArray
+    """Probability that a member gives the true class."""
+    wrong: NDArray[np.bool_]
+    """Whether another class is likelier to it; a tie with the truth is not wrong."""
 
 
 def fools_all(probabilities: ArrayLike, truth: ArrayLike, *, threshold: float) -> NDArray[np.bool_]:
     """Of shape (n,): every member is wrong, and none gives the truth as much as `threshold`.
 
-    `probabilities` has shape (members, n, classes), `truth` shape (n,). A tie with the truth is
-    not wrong.
+    `probabilities` has shape (members, n, classes), `truth` shape (n,).
     """
+    return kept(judged(probabilities, truth), threshold=threshold)
+
+
+def judged(probabilities: ArrayLike, truth: ArrayLike) -> Judged:
+    """Shapes as `fools_all` takes them."""
     p, labels = _checked(np.asarray(probabilities, np.float64), np.asarray(truth))
+    p_true = np.take_along_axis(p, labels[None, :, None], axis=2)[..., 0]
+    return Judged(p_true, p_true < p.max(axis=2))
+
+
+def kept(found: Judged, *, threshold: float) -> NDArray[np.bool_]:
+    """Of shape (n,): both conditions, for every member."""
     if not 0 < threshold <= 1:
         raise ConfigError(f"threshold must be above 0 and at most 1, came {threshold!r}")
-    p_true = np.take_along_axis(p, labels[None, :, None], axis=2)[..., 0]
-    wrong = p_true < p.max(axis=2)
-    kept: NDArray[np.bool_] = (p_true.max(axis=0) < threshold) & wrong.all(axis=0)
-    return kept
+    passing: NDArray[np.bool_] = (found.p_true.max(axis=0) < threshold) & found.wrong.all(axis=0)
+    return passing
 
 
 def _checked(

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from PIL import Image
 
 from natadv.errors import DataError
@@ -37,13 +38,26 @@ def typographic_twin(
         raise DataError(f"sample {sample.id!r} has no label, so no class is a wrong one")
     rng = rng_for(seed, recipe, sample.id)
     wrong = choose_decoy(sample.label, classes, choice=decoy, rng=rng, similarity=similarity)
-    overlays = draw(recipe, classes[wrong], picture.size, rng, letters=letters)
+    return twin_saying(classes[wrong], sample, picture, recipe=recipe, rng=rng, letters=letters)
+
+
+def twin_saying(
+    word: str,
+    sample: Sample,
+    picture: Image.Image,
+    *,
+    recipe: str,
+    rng: np.random.Generator,
+    letters: float = 1.0,
+) -> Sample:
+    """The same with a word that somebody else chose."""
+    overlays = draw(recipe, word, picture.size, rng, letters=letters)
     return replace(
         sample,
         id=f"{sample.id}@{recipe}",
         image=lossless(render(overlays, picture)),
         mask=_mask_after(sample.mask, overlays),
-        decoy=classes[wrong],
+        decoy=word,
         twin=sample.id,
         overlay=to_json(overlays),
     )

@@ -1,0 +1,135 @@
+"""Models that help to make data: loaded as the gate loads them, embedding through its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from natadv.engine.bench import Bench, embed_texts, look_at
+from natadv.engine.embeddings import EmbeddingCache, space
+from natadv.engine.memory import is_out_of_memory
+from natadv.engine.units import AUTO, Numerics, installed_packages
+from natadv.errors import ConfigError, ModelError
+from natadv.models.loading import fingerprint, load
+from natadv.models.resolve import resolve, resolve_all
+from natadv.tasks import classification
+from natadv.types import DoubleArray, FloatArray, ModelSpec
+
+if TYPE_CHECKING:
+    from natadv.engine.pictures import Picture
+    from natadv.pipelines.words import Vectors
+
+STORE = Path(".natadv") / "store"
+"""The gate's own: what one has embedded, the other need not."""
+PROMPT = "a photo of a {}."
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How a model computes; with the gate's defaults its embeddings are the gate's."""
+
+    device: str = "cpu"
+    batch_size: int = 64
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A loaded model that embeds pictures and texts into one space."""
+
+    name: str
+    weights: str
+    """Its fingerprint."""
+    bench: Bench
+
+    def class_weights(self, names: Sequence[str], templates: Sequence[str]) -> DoubleArray:
+        """Unit rows of shape (names, d)."""
+        return classification.class_weights(
+            embed_texts(classification.prompts(names, templates), self.bench),
+            classes=len(names),
+            templates=len(templates),
+        )
+
+    def embedded(
+        self, pictures: Mapping[str, Picture], broken: dict[str, str]
+    ) -> dict[str, FloatArray]:
+        """Vectors by key; a picture that cannot be decoded goes into `broken`."""
+        found = self.bench.cache.get(pictures)
+        missing = {key: picture for key, picture in pictures.items() if key not in found}
+        with _memory_told(self.name):
+            for seen in look_at(missing, broken, layers=(), bench=self.bench):
+                found |= dict(zip(seen.keys, seen.embeddings, strict=True))
+        return found
+
+    def likelihoods(self, images: FloatArray, *, weights: DoubleArray) -> DoubleArray:
+        """Of shape (n, c): p(class | picture), shared out among the classes.
+
+        Also where a model scores each class on its own (sigmoid): such scores are small for every
+        class, and would pass any threshold.
+        """
+        scoring = self.bench.encoder.scoring
+        found = classification.logits(images, weights=weights, scoring=scoring)
+        return classification.probabilities(found, scoring=_Shared(scoring.scale, scoring.bias))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    scale: float
+    bias: float
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+
+
+def find_ensemble(names: Sequence[str], *, root: Path) -> tuple[ModelSpec, ...]:
+    """Every model that the names mean, checked to be able to classify."""
+    if not names:
+        raise ConfigError("an ensemble has at least one model, came none")
+    specs = resolve_all(tuple(names), root=root)
+    unable = [spec.name for spec in specs if "classification" not in spec.tasks]
+    if unable:
+        raise ModelError(
+            f"{', '.join(unable)}: classifies nothing, so it is no member of an ensemble; "
+            "leave it out"
+        )
+    return specs
+
+
+def load_member(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Member:
+    numerics = Numerics(
+        device=arithmetic.device,
+        dtype=AUTO,
+        batch_size=arithmetic.batch_size,
+        threads=arithmetic.threads,
+        packages=installed_packages(),
+    ).of(spec)
+    weights = fingerprint(spec)
+    model = load(spec, device=numerics.device, dtype=numerics.dtype, threads=numerics.threads)
+    cache = EmbeddingCache(root / STORE / "embeddings", space(weights, numerics))
+    return Member(spec.name, weights, Bench(model, cache, arithmetic.batch_size))
+
+
+def load_reader(name: str, arithmetic: Arithmetic, *, root: Path) -> Member:
+    """The one model that `name` means, to read words with."""
+    specs = resolve(name, root=root)
+    if len(specs) != 1:
+        told = ", ".join(spec.name for spec in specs)
+        raise ConfigError(f"{name!r} means {len(specs)} models ({told}); name one to read with")
+    return load_member(specs[0], arithmetic, root=root)
+
+
+def vectors_of(member: Member, templates: Sequence[str]) -> Vectors:
+    """How the member reads words, in these templates or in a plain one."""
+    return partial(member.class_weights, templates=tuple(templates) or (PROMPT,))
+
+
+@contextmanager
+def _memory_told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"{name}: out of memory; run again with a smaller --batch-size") from error

@@ -1,0 +1,117 @@
+"""Rows that are made already, kept beside the dataset that they will be until it is whole."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from natadv.data.schema import columns_of, row_of, sample_of
+from natadv.engine.store import write_atomically
+from natadv.errors import ConfigError, DataError
+from natadv.types import TASKS, Sample
+
+_IDENTITY, _LOCK = "identity.json", "lock"
+_LEFT_OUT = b"left_out"
+_SCHEMA = pa.schema(list(columns_of(TASKS).items()))
+
+
+class Part(NamedTuple):
+    """What came of a range of rows."""
+
+    samples: Sequence[Sample]
+    left_out: Mapping[str, str]
+    """Id of a row that nothing could be made of -> why."""
+
+
+class Parts:
+    """A folder of parts; each is there whole, or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, number: int) -> bool:
+        return self._path(number).is_file()
+
+    def put(self, number: int, part: Part) -> None:
+        metadata = {_LEFT_OUT: json.dumps(dict(part.left_out)).encode()}
+        table = pa.Table.from_pylist(list(map(row_of, part.samples)), schema=_SCHEMA)
+        path = self._path(number)
+        fresh = path.with_suffix(".new")
+        with _writing(path):
+            pq.write_table(table.replace_schema_metadata(metadata), fresh, compression="none")
+            fresh.replace(path)
+
+    def get(self, number: int) -> Part:
+        table = pq.read_table(self._path(number), use_threads=False)
+        return Part(list(map(sample_of, table.to_pylist())), self.left_out(number))
+
+    def left_out(self, number: int) -> Mapping[str, str]:
+        """Of a part; its pictures are not read."""
+        metadata = pq.read_schema(self._path(number)).metadata
+        found: dict[str, str] = json.loads(metadata[_LEFT_OUT])
+        return found
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:05d}.parquet"
+
+
+@contextmanager
+def parts_beside(dataset: Path, identity: Mapping[str, Any]) -> Iterator[Parts]:
+    """Parts of an earlier run that was killed, if `identity` is the same; else none.
+
+    They are removed when the block ends well, and kept when it does not.
+
+    Raises:
+        ConfigError: Another process is making the same dataset.
+        DataError: The disk is full or read-only.
+    """
+    folder = dataset.with_name(f".{dataset.name}.parts")
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(descriptor, dataset)
+        _settle(folder, json.dumps(dict(identity), sort_keys=True, allow_nan=False))
+        yield Parts(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written: {error.strerror or error}; free space, and run again: "
+            "what is made already is kept"
+        ) from error
+
+
+def _lock(descriptor: int, dataset: Path) -> None:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ConfigError(
+            f"{dataset}: another process is making this dataset; wait for it, or end it"
+        ) from error
+
+
+def _settle(folder: Path, identity: str) -> None:
+    """Parts of another identity are of another dataset."""
+    path = folder / _IDENTITY
+    if path.is_file() and path.read_text(encoding="utf-8") == identity:
+        return
+    for stale in folder.glob("part-*"):
+        stale.unlink()
+    write_atomically(path, identity)
