@@ -77,9 +77,7 @@ def add_filter_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
         metavar="M1[,M2...]",
         help="as pytest --model takes them; not the models that the dataset is to judge",
     )
-    parser.add_argument(
-        "--threshold", type=float, default=0.15, metavar="T", help="(%(default)s)"
-    )
+    parser.add_argument("--threshold", type=float, default=0.15, metavar="T", help="(%(default)s)")
     _add_common(parser)
     parser.set_defaults(handler=_filter)
 
@@ -139,9 +137,7 @@ def _filter(options: argparse.Namespace) -> int:
             threshold=options.threshold,
             limit=options.limit,
             root=options.root,
-            arithmetic=Arithmetic(
-                device_kind(options.device), options.batch_size, options.threads
-            ),
+            arithmetic=Arithmetic(device_kind(options.device), options.batch_size, options.threads),
             force=options.force,
         )
     )

@@ -40,10 +40,15 @@ def judged(probabilities: ArrayLike, truth: ArrayLike) -> Judged:
 
 def kept(found: Judged, *, threshold: float) -> NDArray[np.bool_]:
     """Of shape (n,): both conditions, for every member."""
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"threshold must be above 0 and at most 1, came {threshold!r}")
+    check_threshold(threshold)
     passing: NDArray[np.bool_] = (found.p_true.max(axis=0) < threshold) & found.wrong.all(axis=0)
     return passing
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises ConfigError."""
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold must be above 0 and at most 1, came {threshold!r}")
 
 
 def _checked(
