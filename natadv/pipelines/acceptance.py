@@ -95,7 +95,7 @@ def chart(acceptance: Acceptance) -> bytes:
     axis.set_ylabel("accepted share of the pool")
     axis.set_xlim(0, 1)
     axis.set_ylim(bottom=0)
-    axis.legend(loc="upper left", frameon=False, fontsize=9)
+    axis.legend(loc="best", frameon=False, fontsize=9)
     return png(figure)
 
 

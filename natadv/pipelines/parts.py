@@ -51,14 +51,27 @@ class Parts:
             fresh.replace(path)
 
     def get(self, number: int) -> Part:
-        table = pq.read_table(self._path(number), use_threads=False)
+        with self._reading(number) as path:
+            table = pq.read_table(path, use_threads=False)
         return Part(list(map(sample_of, table.to_pylist())), self.left_out(number))
 
     def left_out(self, number: int) -> Mapping[str, str]:
         """Of a part; its pictures are not read."""
-        metadata = pq.read_schema(self._path(number)).metadata
+        with self._reading(number) as path:
+            metadata = pq.read_schema(path).metadata
         found: dict[str, str] = json.loads(metadata[_LEFT_OUT])
         return found
+
+    @contextmanager
+    def _reading(self, number: int) -> Iterator[Path]:
+        path = self._path(number)
+        try:
+            yield path
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{path}: a part that is made already cannot be read: {error}; remove it, and run "
+                "again: it is made anew"
+            ) from error
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.parquet"

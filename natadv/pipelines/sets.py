@@ -23,6 +23,7 @@ from natadv.pipelines.parts import Part, Parts, parts_beside
 from natadv.pipelines.words import Words, words_of
 from natadv.progress import Progress
 from natadv.rng import rng_for
+from natadv.scenarios.typographic.overlay import from_json, letters_px
 from natadv.scenarios.typographic.recipes import RECIPES, DecoyChoice
 from natadv.scenarios.typographic.severity import PUBLISHED, letters_at
 from natadv.scenarios.typographic.twins import twin_saying
@@ -31,6 +32,9 @@ from natadv.types import Sample, Task
 VERSION = 1
 """Raised by hand when the same plan makes other rows."""
 ROWS_PER_PART = 64
+LEAST_PX = 5
+"""Letters of fewer pixels say nothing: their picture would count as attacked, and be none."""
+TOO_SMALL = "too small a picture for its word"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +239,11 @@ def _twin(sample: Sample, work: _Work) -> Sample | str:
     if word is None:
         return "no wrong word of its kind"
     try:
-        return twin_saying(word, sample, picture, recipe=recipe, rng=rng, letters=work.letters)
+        twin = twin_saying(word, sample, picture, recipe=recipe, rng=rng, letters=work.letters)
     except DataError:
-        return "too small a picture for its word"
+        return TOO_SMALL
+    readable = letters_px(from_json(str(twin.overlay)), picture.size) >= LEAST_PX
+    return twin if readable else TOO_SMALL
 
 
 def _recipe(plan: TypoPlan, name: str) -> str:

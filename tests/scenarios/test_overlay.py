@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from natadv.scenarios.typographic.fonts import FONTS
-from natadv.scenarios.typographic.overlay import Overlay, Size, box, matched, occlusion, render
+from natadv.scenarios.typographic.overlay import (
+    Overlay,
+    Size,
+    box,
+    letters_px,
+    matched,
+    occlusion,
+    render,
+)
 from natadv.scenarios.typographic.strategies import overlays, picture_sizes
 
 PROPERTY = settings(max_examples=60)
@@ -189,3 +197,12 @@ def test_pixels_are_the_same_on_every_machine(font: str) -> None:
     drawn = render(overlay, Image.new("RGB", (160, 120), (40, 120, 200)))
 
     assert hashlib.sha256(drawn.tobytes()).hexdigest()[:16] == PINNED[font]
+
+
+def test_letters_are_told_as_large_as_they_are_drawn() -> None:
+    small = Overlay(text="cat", size=0.25)
+
+    assert letters_px(small, (200, 80)) == 20
+    assert letters_px((small, Overlay(text="cat", size=0.1)), (200, 80)) == 8
+    # Shrunk until it fits.
+    assert letters_px(Overlay(text="a very long word", size=1.0), (80, 80)) < 20

@@ -27,6 +27,7 @@ __all__ = [
     "box",
     "fits",
     "from_json",
+    "letters_px",
     "matched",
     "moved",
     "occlusion",
@@ -71,6 +72,16 @@ def box(overlay: Overlay | Overlays, size: Size) -> Box:
         size = layout.canvas
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+def letters_px(overlay: Overlay | Overlays, size: Size) -> int:
+    """Font size of the smallest letters, after they were shrunk until they fit."""
+    found: list[int] = []
+    for layer in as_layers(overlay):
+        layout = lay_out(layer, size)
+        found.append(layout.block.px)
+        size = layout.canvas
+    return min(found)
 
 
 def _with_layer(overlay: Overlay, image: Image.Image) -> Image.Image:

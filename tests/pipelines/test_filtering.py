@@ -1,0 +1,245 @@
+"""What every member gets wrong is kept, and nothing else; with the real mini models on `mini`."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from natadv.data.card import load_card
+from natadv.data.reader import decode_image
+from natadv.errors import ConfigError, DataError, ModelError, UnknownNameError
+from natadv.models.loading import load
+from natadv.models.resolve import resolve
+from natadv.pipelines import members
+from natadv.pipelines.acceptance import THRESHOLDS
+from natadv.pipelines.filtering import Filtered, FilterPlan, filter_pool
+
+from .conftest import read
+
+BOTH = ("mini-clip", "mini-siglip")
+LIMIT = 256
+Filter = Callable[..., Filtered]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("embedded")
+
+
+@pytest.fixture
+def filtered(root: Path, store: Path) -> Filter:
+    """Filters `mini`; what one test has embedded, the next one need not."""
+    (root / ".natadv").symlink_to(store)
+
+    def run(**fields: Any) -> Filtered:
+        told: dict[str, Any] = {"pool": "mini", "name": "hard", "ensemble": BOTH, "limit": LIMIT}
+        return filter_pool(FilterPlan(**{**told, "root": root, "stream": io.StringIO(), **fields}))
+
+    return run
+
+
+def told(made: Filtered) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(made.curve.with_suffix(".json").read_text())
+    return found
+
+
+def ids(root: Path, name: str = "hard") -> set[str]:
+    return {sample.id for sample in read(root, name)}
+
+
+def likelihoods(name: str, root: Path) -> np.ndarray:
+    """As written out by hand: softmax over scaled cosines."""
+    (spec,) = resolve(name, root=root)
+    model: Any = load(spec, device="cpu", dtype="float32", threads=1)
+    images = [decode_image(s.image, where=s.id) for s in read(root, "mini")[:LIMIT]]
+    seen = np.concatenate(
+        [
+            model.embed_images(model.prepare(images[start : start + 64]))
+            for start in range(0, LIMIT, 64)
+        ]
+    )
+    classes = load_card(root / "fixtures/datasets/mini").classes
+    texts = model.embed_texts([f"a photo of a {c}." for c in classes])
+    z = model.scoring.scale * (seen @ texts.T).astype(np.float64)
+    powers = np.exp(z - z.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_kept_is_exactly_what_both_conditions_say_of_every_member(filtered, root):
+    made = filtered()
+
+    expected = set()
+    each = [likelihoods(name, root) for name in BOTH]
+    for row, sample in enumerate(read(root, "mini")[:LIMIT]):
+        p_true = [p[row, sample.label] for p in each]
+        wrong = [p[row].argmax() != sample.label for p in each]
+        if max(p_true) < 0.15 and all(wrong):
+            expected.add(sample.id)
+    assert expected
+    assert ids(root) == expected
+    assert made.card.rows == told(made)["kept"] == len(expected)
+
+
+def test_what_is_kept_is_the_pools_own_rows(filtered, root):
+    made = filtered()
+
+    pool = {sample.id: sample for sample in read(root, "mini")}
+    assert all(sample == pool[sample.id] for sample in read(root, "hard"))
+    assert (made.card.scenario, made.card.classes) == ("natural", load_card(pool_of(root)).classes)
+    assert made.card.tasks == load_card(pool_of(root)).tasks
+
+
+def pool_of(root: Path) -> Path:
+    return root / "fixtures/datasets/mini"
+
+
+def test_a_higher_threshold_keeps_all_that_a_lower_one_kept(filtered, root):
+    kept = []
+    for threshold in (0.1, 0.15, 0.4, 1.0):
+        filtered(threshold=threshold, force=True)
+        kept.append(ids(root))
+
+    assert kept == sorted(kept, key=len)
+    assert all(low <= high for low, high in pairwise(kept))
+
+
+def test_a_member_more_only_shrinks_what_is_kept(filtered, root):
+    filtered(ensemble=("mini-clip",), name="one")
+    filtered(ensemble=("mini-siglip",), name="other")
+    filtered()
+
+    assert ids(root) == ids(root, "one") & ids(root, "other")
+
+
+def test_the_order_of_members_changes_no_byte_of_the_data(filtered):
+    one = filtered().card.shards
+
+    assert filtered(ensemble=BOTH[::-1], force=True).card.shards == one
+
+
+def test_the_curve_is_what_each_threshold_would_keep(filtered):
+    made = filtered()
+
+    found = told(made)
+    curve = dict(zip(found["curve"]["thresholds"], found["curve"]["kept"], strict=True))
+    assert tuple(curve) == THRESHOLDS
+    assert curve[0.15] == found["kept"] == made.card.rows
+    assert found["curve"]["kept"] == sorted(found["curve"]["kept"])
+    assert curve[0.4] == filtered(threshold=0.4, name="other").card.rows
+    for member in found["members"].values():
+        assert all(a >= b for a, b in zip(member["kept"], curve.values(), strict=True))
+    assert found["pictures"] == LIMIT
+    with Image.open(made.curve) as picture:
+        assert picture.format == "PNG"
+
+
+def test_scores_of_a_model_that_scores_each_class_alone_are_shared_out(filtered):
+    """Its own scores are all small: as they are, every wrong picture would pass any threshold."""
+    kept = told(filtered(ensemble=("mini-siglip",)))["members"]["mini-siglip"]["kept"]
+
+    assert kept[0] < kept[-1]
+
+
+def test_what_was_embedded_is_not_embedded_again(filtered, root, monkeypatch):
+    filtered()
+    loaded = []
+    original = members.look_at
+
+    def watched(pictures, *arguments, **named):
+        loaded.extend(pictures)
+        return original(pictures, *arguments, **named)
+
+    monkeypatch.setattr(members, "look_at", watched)
+    again = filtered(name="again", threshold=0.3)
+
+    assert loaded == []
+    assert again.card.rows >= 1
+
+
+def test_a_run_that_fails_half_way_goes_on_where_it_stopped(filtered, root, tmp_path, monkeypatch):
+    whole = filtered().card.shards
+    (root / ".natadv").unlink()
+    original, looked = members.look_at, []
+
+    def until_full(pictures, *arguments, **named):
+        for seen in original(pictures, *arguments, **named):
+            looked.extend(seen.keys)
+            if len(looked) == 192:
+                raise OSError("no space left on device")
+            yield seen
+
+    monkeypatch.setattr(members, "look_at", until_full)
+    with pytest.raises(OSError, match="no space"):
+        filtered(name="again")
+    assert not (root / "fixtures/datasets/again").exists()
+
+    assert filtered(name="again").card.shards == whole
+    assert len(looked) == len(set(looked)) + LIMIT  # each member sees each picture once
+
+
+def test_pictures_that_cannot_be_decoded_are_set_aside_by_name(filtered, root, bare, packed):
+    rows = bare(20)
+    rows[3] = replace(rows[3], image=rows[3].image[:40])
+    packed("torn", rows, "classification")
+
+    made = filtered(pool="torn", name="torn-hard", threshold=1.0, limit=None)
+
+    assert list(told(made)["set_aside"]) == ["s003"]
+    assert "damaged" in told(made)["set_aside"]["s003"]
+    assert told(made)["pictures"] == 19
+    assert "s003" not in ids(root, "torn-hard")
+
+
+def test_where_nothing_passes_there_is_a_curve_and_no_dataset(filtered, root):
+    with pytest.raises(DataError, match=r"none of 8 pictures of mini passes at threshold 0.15"):
+        filtered(limit=8)
+
+    assert not (root / "fixtures/datasets/hard").exists()
+    assert (root / "fixtures/datasets/hard.acceptance.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"pool": "minni"}, UnknownNameError, "unknown dataset 'minni', did you mean 'mini'"),
+        ({"ensemble": ("mini-clop",)}, UnknownNameError, "unknown model 'mini-clop'"),
+        ({"ensemble": ()}, ConfigError, "at least one model, came none"),
+        ({"threshold": 0.0}, ConfigError, "threshold must be above 0 and at most 1"),
+        ({"threshold": float("nan")}, ConfigError, "threshold must be above 0 and at most 1"),
+        ({"name": "mini"}, ConfigError, "dataset 'mini' exists; replace it with --force"),
+        ({"name": "A b"}, ConfigError, "no dataset can be made of this"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_embedded(filtered, change, error, message):
+    with pytest.raises(error, match=message):
+        filtered(**change)
+
+
+def test_a_pool_without_classes_or_with_words_on_it_is_refused(filtered, samples, packed, bare):
+    nameless = [replace(s, label=None, question=None, answers=(), answer_type="") for s in samples]
+    packed("found", nameless[:4], "segmentation")
+    written = [replace(s, decoy="cat", twin=s.id) for s in bare(4)]
+    packed("written", written, "classification", scenario="typographic", twin_of="all")
+
+    with pytest.raises(DataError, match="found has no classes to be wrong about"):
+        filtered(pool="found")
+    with pytest.raises(DataError, match="written is typographic"):
+        filtered(pool="written")
+
+
+def test_a_member_that_classifies_nothing_is_refused(monkeypatch, root):
+    (spec,) = resolve("mini-clip", root=root)
+    segmenter = replace(spec, tasks=("segmentation",))
+    monkeypatch.setattr(members, "resolve_all", lambda names, root: (segmenter,))
+
+    with pytest.raises(ModelError, match="mini-clip: classifies nothing"):
+        members.find_ensemble(("mini-clip",), root=root)
