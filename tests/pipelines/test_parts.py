@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_a_part_may_hold_nothing(tmp_path):
 
 
 def interrupted(tmp_path: Path, samples, identity) -> None:
-    with pytest.raises(ZeroDivisionError), parts_beside(tmp_path / "x", identity) as parts:
+    with contextlib.suppress(ZeroDivisionError), parts_beside(tmp_path / "x", identity) as parts:
         parts.put(0, Part(list(samples[:1]), {}))
         _ = 1 / 0
 

@@ -1,0 +1,54 @@
+"""The stages that make typographic sets ask for what the command takes; this needs no DVC."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from natadv import cli
+from natadv.pipelines import commands
+from natadv.scenarios.typographic.recipes import RECIPES
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "params.yaml").read_text())["typo"]
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "fixtures/sources/dvc.yaml").read_text())["stages"]
+
+
+def filled(text: str, name: str) -> str:
+    """As DVC fills a template."""
+    values = {"key": name, **{f"item.{key}": value for key, value in SETS[name].items()}}
+    return re.sub(r"\$\{([\w.]+)\}", lambda found: str(values[found[1]]), text)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_stage_makes_the_set_that_its_parameters_describe(name, monkeypatch):
+    asked: list[Any] = []
+    monkeypatch.setattr(commands, "_typo", lambda options: asked.append(options) or 0)
+    stage = STAGES["typo"]["do"]
+
+    assert cli.main(shlex.split(filled(stage["cmd"], name))[1:]) == 0
+
+    (options,) = asked
+    row = SETS[name]
+    assert (options.source, options.name, options.task) == (row["source"], name, row["task"])
+    assert (options.severity, options.seed, options.decoy) == (
+        row["severity"],
+        row["seed"],
+        row["decoy"],
+    )
+    assert set(options.recipe) <= set(RECIPES)
+    assert options.limit == row["rows"]
+    assert filled(stage["outs"][0], name) == f"fixtures/datasets/{name}"
+    assert f"fixtures/datasets/{row['source']}" in [filled(d, name) for d in stage["deps"]]
+
+
+def test_every_file_that_a_stage_depends_on_is_there():
+    named = [dep for dep in STAGES["typo"]["do"]["deps"] if "$" not in dep]
+
+    assert named
+    assert [dep for dep in named if not (ROOT / dep).exists()] == []
