@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from natadv.data import reader
 from natadv.data.card import Card, CardDraft
-from natadv.data.reader import iter_samples, read_by_id, read_samples, verify
+from natadv.data.reader import iter_columns, iter_samples, read_by_id, read_samples, verify
 from natadv.data.writer import write_dataset
 from natadv.errors import DataError
 from natadv.types import Sample
@@ -47,6 +47,14 @@ def test_range_outside_the_dataset_is_an_error(
 
 def test_iteration_gives_all_in_order(folder: Path, card: Card, samples: list[Sample]) -> None:
     assert list(iter_samples(folder, card)) == samples
+
+
+def test_columns_are_read_in_order_and_without_pictures(
+    folder: Path, card: Card, samples: list[Sample]
+) -> None:
+    found = list(iter_columns(folder, card, ("id", "label")))
+
+    assert found == [{"id": sample.id, "label": sample.label} for sample in samples]
 
 
 def test_samples_are_found_by_id(folder: Path, card: Card, samples: list[Sample]) -> None:

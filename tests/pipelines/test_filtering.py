@@ -26,7 +26,7 @@ from natadv.pipelines.filtering import Filtered, FilterPlan, filter_pool
 from .conftest import read
 
 BOTH = ("mini-clip", "mini-siglip")
-LIMIT = 256
+LIMIT = 192
 Filter = Callable[..., Filtered]
 
 
@@ -173,7 +173,7 @@ def test_a_run_that_fails_half_way_goes_on_where_it_stopped(filtered, root, tmp_
     def until_full(pictures, *arguments, **named):
         for seen in original(pictures, *arguments, **named):
             looked.extend(seen.keys)
-            if len(looked) == 192:
+            if len(looked) == 128:
                 raise OSError("no space left on device")
             yield seen
 
@@ -243,3 +243,16 @@ def test_a_member_that_classifies_nothing_is_refused(monkeypatch, root):
 
     with pytest.raises(ModelError, match="mini-clip: classifies nothing"):
         members.find_ensemble(("mini-clip",), root=root)
+
+
+def test_too_little_memory_is_told_with_what_to_do(filtered, monkeypatch, root):
+    (root / ".natadv").unlink()
+
+    def short(*arguments, **named):
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
+        yield
+
+    monkeypatch.setattr(members, "look_at", short)
+
+    with pytest.raises(ModelError, match="mini-clip: out of memory; run again with a smaller --ba"):
+        filtered()
