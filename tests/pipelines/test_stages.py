@@ -47,6 +47,10 @@ def test_a_stage_makes_the_set_that_its_parameters_describe(name, monkeypatch):
     assert f"fixtures/datasets/{row['source']}" in [filled(d, name) for d in stage["deps"]]
 
 
+def test_every_set_that_has_parameters_is_a_stage():
+    assert STAGES["typo"]["foreach"] == {name: f"${{typo.{name}}}" for name in SETS}
+
+
 def test_every_file_that_a_stage_depends_on_is_there():
     named = [dep for dep in STAGES["typo"]["do"]["deps"] if "$" not in dep]
 
