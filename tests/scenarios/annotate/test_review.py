@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natadv.errors import ConfigError, DataError
+from natadv.scenarios.annotate.review import MaskLine, QuestionsLine, Review
+
+ABOUT = {"dataset": "pets", "revision": "abc", "settings": {"seed": 1, "sizes": (1, 2)}}
+
+
+@pytest.fixture
+def review(tmp_path):
+    return Review(tmp_path / "pets" / "review.jsonl", QuestionsLine, about=ABOUT)
+
+
+def line(name, answer="yes"):
+    return QuestionsLine(id=name, questions=(("Is it so?", answer),))
+
+
+def test_lines_come_back_in_order(review):
+    review.append([line("b")])
+    review.append([line("a"), QuestionsLine(id="c", keep=False, note="refused")])
+
+    assert list(review.lines()) == ["b", "a", "c"]
+    assert review.lines()["c"].note == "refused"
+
+
+def test_there_is_nothing_before_the_first_line(review):
+    assert review.lines() == {}
+
+
+def test_what_a_person_wrote_wins(review):
+    review.append([line("a"), line("b")])
+    review.path.write_text(review.path.read_text().replace('"yes"', '"no"', 1))
+
+    review.append([line("c")])
+
+    assert review.lines()["a"].asked()[0].answer == "no"
+    assert review.lines()["b"].asked()[0].answer == "yes"
+
+
+@given(st.data())
+def test_a_kill_at_any_byte_costs_the_torn_line_only(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("review") / "review.jsonl"
+    review = Review(path, QuestionsLine, about=ABOUT)
+    names = ["a", "b", "ü"]
+    review.append([line(name) for name in names])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+
+    kept = list(review.lines())
+    review.append([line(name) for name in names if name not in kept])
+
+    assert kept == names[: len(kept)]
+    assert path.read_bytes() == whole
+
+
+def test_an_editor_that_leaves_out_the_last_line_break_loses_nothing(review):
+    review.append([line("a"), line("b")])
+    review.path.write_text(review.path.read_text().rstrip("\n"))
+
+    review.append([line("c")])
+
+    assert list(review.lines()) == ["a", "b", "c"]
+
+
+def test_empty_lines_are_passed_over(review):
+    review.append([line("a")])
+    review.path.write_text(review.path.read_text() + "\n\n")
+
+    assert list(review.lines()) == ["a"]
+
+
+def test_a_file_about_something_else_is_refused(review):
+    review.append([line("a")])
+    other = Review(review.path, QuestionsLine, about={**ABOUT, "revision": "xyz"})
+
+    with pytest.raises(ConfigError, match=r"begun with revision 'abc' and not 'xyz'.*--name"):
+        other.lines()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "3: .*Invalid JSON"),
+        ('{"id": "a"}', "3: .*keep is true, but there are no questions"),
+        ('{"id": "a", "keep": "no"}', "3: keep: Input should be a valid boolean"),
+        ('{"id": "a", "kep": false}', "3: kep: Extra inputs"),
+        ('{"id": "a", "questions": [["Why", "so"]]}', "3: .*expected a question"),
+        ('{"id": "a", "questions": [["Is it so?", ""]]}', "3: .*expected an answer"),
+        ('{"id": "first", "keep": false}', "3: a second line about 'first'"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_by_its_line(review, text, told):
+    review.append([line("first")])
+    with review.path.open("a") as file:
+        file.write(text + "\n")
+
+    with pytest.raises(DataError, match=f"review.jsonl:{told}"):
+        review.lines()
+
+
+def test_a_file_without_its_first_line_is_refused(review):
+    review.append([line("a")])
+    review.path.write_text("\n".join(review.path.read_text().splitlines()[1:]) + "\n")
+
+    with pytest.raises(DataError, match=":1: expected the line that tells what the file is about"):
+        review.lines()
+
+
+def test_a_file_that_is_not_utf8_is_refused(review):
+    review.append([line("a")])
+    review.path.write_bytes(review.path.read_bytes() + b'"\xff"\n')
+
+    with pytest.raises(DataError, match="must be UTF-8"):
+        review.lines()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "no box and no mask"),
+        ({"boxes": [[5, 0, 5, 9]]}, "must be left, top, right, bottom"),
+        ({"boxes": [[1, 2, 3]]}, "boxes"),
+        ({"boxes": [[1, 2, "3", 4]]}, "boxes"),
+    ],
+)
+def test_a_mask_that_cannot_be_drawn_is_refused(tmp_path, fields, told):
+    review = Review(tmp_path / "review.jsonl", MaskLine, about=ABOUT)
+    review.append([MaskLine(id="a", phrase="dog", boxes=((0.0, 0.0, 2.0, 2.0),))])
+    with review.path.open("a") as file:
+        file.write(json.dumps({"id": "b", "phrase": "dog", **fields}) + "\n")
+
+    with pytest.raises(DataError, match=told):
+        review.lines()
