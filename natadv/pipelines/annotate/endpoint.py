@@ -1,0 +1,218 @@
+"""Questions from a model behind any endpoint that speaks OpenAI's chat completions.
+
+Whatever goes wrong is one of three: it passes (too many requests, a fault of the server, a reply
+of another form), and is tried again; it is about this picture (a refusal), and the picture is set
+aside; or it is about the whole run (a key, a model), which ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from natadv.data.images import decode_image
+from natadv.errors import ConfigError, DataError, ModelError
+from natadv.pipelines.annotate.pace import Clock, Pace, WallClock
+from natadv.pipelines.annotate.proposing import Proposal, noun_of
+from natadv.pipelines.annotate.spending import Ledger, Tokens
+from natadv.scenarios.annotate.proposals import SYSTEM, reply_of, request, schema
+from natadv.types import Sample
+
+if TYPE_CHECKING:
+    import openai
+    from openai.types.chat import ChatCompletion
+
+BASE_URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
+WAITS_S = (1.0, 4.0, 15.0, 60.0)
+"""Before each further try, unless the endpoint says how long."""
+LONGEST_WAIT_S = 300.0
+_JPEG_QUALITY = 90
+_REFUSED = ("content_filter", "content_policy_violation")
+_SPENT = "insufficient_quota"
+_PASSING = (408, 409, 429)
+
+UNUSABLE = "no usable reply: "
+"""Begins the note of a picture that was set aside because no reply had the right form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where it is, and what opens it."""
+
+    base_url: str | None
+    """None is OpenAI's own."""
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How it is asked."""
+
+    model: str
+    per_picture: int
+    side_px: int = 1024
+    """Larger pictures are scaled down to it."""
+    timeout_s: float = 60.0
+    per_minute: float | None = None
+    """Requests."""
+    waits_s: Sequence[float] = WAITS_S
+
+
+class _Passing(NamedTuple):
+    """Something that another try may not meet."""
+
+    reason: str
+    wait_s: float | None = None
+    """As the endpoint asks for."""
+    about_reply: bool = False
+    """Whether there was a reply, which was of no use."""
+
+
+def endpoint_of(environment: Mapping[str, str]) -> Endpoint:
+    """What the environment says. Raises ConfigError if that is not enough."""
+    base_url, key = environment.get(BASE_URL) or None, environment.get(KEY)
+    if base_url and not base_url.startswith(("http://", "https://")):
+        raise ConfigError(f"{BASE_URL} must begin with http:// or https://, came {base_url!r}")
+    if not key and not base_url:
+        raise ConfigError(
+            f"no endpoint: set {KEY} (and {BASE_URL}, unless it is OpenAI's own); an endpoint "
+            "that takes no key needs the address alone"
+        )
+    # Servers of one's own ask for none, but the client insists on one.
+    return Endpoint(base_url, key or "none")
+
+
+@final
+class EndpointProposer:
+    """Lets a model look at each picture and write its questions."""
+
+    def __init__(
+        self, endpoint: Endpoint, manner: Manner, ledger: Ledger, *, clock: Clock | None = None
+    ) -> None:
+        self._client = _client(endpoint, manner)
+        self._where = endpoint.base_url or "OpenAI"
+        self._manner = manner
+        self._ledger = ledger
+        self._pace = Pace(manner.per_minute, clock=clock or WallClock())
+
+    def propose(self, sample: Sample, classes: Sequence[str]) -> Proposal:
+        """The questions, or why there are none.
+
+        Raises:
+            ConfigError: The budget is spent.
+            ModelError: The endpoint does not answer, or not to us.
+        """
+        messages = self._messages(sample, classes)
+        passing = _Passing("not asked")
+        for wait_s in (None, *self._manner.waits_s):
+            if wait_s is not None:
+                asked_for = passing.wait_s if passing.wait_s is not None else wait_s
+                self._pace.hold(min(asked_for, LONGEST_WAIT_S))
+            found = self._once(messages)
+            if isinstance(found, Proposal):
+                return found
+            passing = found
+        if passing.about_reply:
+            return Proposal((), f"{UNUSABLE}{passing.reason}")
+        tries = len(self._manner.waits_s) + 1
+        raise ModelError(
+            f"{self._where} failed {tries} times in a row ({passing.reason}); what was answered "
+            "is kept: run again when it works, or with a lower --per-minute"
+        )
+
+    def _once(self, messages: Any) -> Proposal | _Passing:
+        import openai
+
+        self._ledger.check_budget()
+        self._pace.wait()
+        try:
+            completion = self._client.chat.completions.create(
+                model=self._manner.model,
+                messages=messages,
+                response_format={
+                    "type": "json_schema",
+                    "json_schema": {"name": "questions", "strict": True, "schema": schema()},
+                },
+            )
+        except openai.APITimeoutError:
+            return _Passing(f"no answer within {self._manner.timeout_s:g} s")
+        except openai.APIStatusError as error:
+            return self._of_status(error)
+        except openai.APIConnectionError as error:
+            return _Passing(f"no connection: {error.__cause__ or error}")
+        # A body that is not JSON, or JSON of something else.
+        except (openai.APIError, ValueError, TypeError, AttributeError) as error:
+            return _Passing(f"a reply that is not of the protocol: {str(error)[:80]}")
+        return self._of_completion(completion)
+
+    def _of_status(self, error: openai.APIStatusError) -> Proposal | _Passing:
+        told = f"status {error.status_code}: {error.message[:200]}"
+        if error.code in _REFUSED:
+            return Proposal((), f"refused: {told}")
+        passes = error.status_code in _PASSING or error.status_code >= 500
+        if passes and error.code != _SPENT:
+            return _Passing(told, _seconds(error.response.headers.get("retry-after")))
+        raise ModelError(
+            f"{self._where} refused the request ({told}); check {KEY}, {BASE_URL} and --model "
+            f"{self._manner.model!r}; what was answered is kept"
+        )
+
+    def _of_completion(self, completion: ChatCompletion) -> Proposal | _Passing:
+        try:
+            choice, usage = completion.choices[0], completion.usage
+            refusal, text = choice.message.refusal, choice.message.content
+            reason = choice.finish_reason
+        except (AttributeError, IndexError, TypeError):
+            return _Passing(f"a reply that is not of the protocol: {str(completion)[:80]!r}")
+        if usage is not None:
+            self._ledger.add(Tokens(usage.prompt_tokens, usage.completion_tokens))
+        if refusal or reason == "content_filter":
+            return Proposal((), f"refused: {refusal or 'by a content filter'}")
+        if reason == "length":
+            return _Passing("the reply was cut off at its longest", about_reply=True)
+        try:
+            return Proposal(reply_of(text or "", count=self._manner.per_picture))
+        except DataError as error:
+            return _Passing(str(error), about_reply=True)
+
+    def _messages(self, sample: Sample, classes: Sequence[str]) -> Any:
+        text = request(count=self._manner.per_picture, shows=noun_of(sample, classes))
+        picture = {"url": _data_url(sample, side_px=self._manner.side_px)}
+        content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": picture}]
+        return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
+
+
+def _client(endpoint: Endpoint, manner: Manner) -> openai.OpenAI:
+    try:
+        import openai
+    except ImportError as error:
+        raise ConfigError(
+            "questions from an endpoint need the package openai; pip install 'natadv[annotate]'"
+        ) from error
+    # Its own retries would be neither counted nor spaced.
+    return openai.OpenAI(
+        base_url=endpoint.base_url,
+        api_key=endpoint.key,
+        max_retries=0,
+        timeout=manner.timeout_s,
+    )
+
+
+def _data_url(sample: Sample, *, side_px: int) -> str:
+    image = decode_image(sample.image, where=f"sample {sample.id!r}")
+    image.thumbnail((side_px, side_px))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Of the header; None if it is missing or a date."""
+    try:
+        seconds = float(retry_after or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None

@@ -1,0 +1,97 @@
+"""What an endpoint was paid for, over all runs: every reply counts, also one of no use."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, final
+
+from natadv.errors import ConfigError, DataError
+
+_MILLION = 1_000_000
+
+
+class Tokens(NamedTuple):
+    """Of a reply, or of many."""
+
+    prompt: int
+    completion: int
+
+
+_NONE = Tokens(0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """In any currency, per million tokens."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+    budget: float | None = None
+    """What all may cost together."""
+
+    def cost(self, tokens: Tokens) -> float:
+        return (tokens.prompt * self.prompt + tokens.completion * self.completion) / _MILLION
+
+
+@final
+@dataclass(slots=True)
+class Ledger:
+    """A file of one line per reply, so that a killed run forgets none."""
+
+    path: Path
+    prices: Prices
+    replies: int = 0
+    tokens: Tokens = field(default=_NONE)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            # A kill has torn the last line.
+            os.truncate(self.path, len(whole))
+        for number, text in enumerate(whole.decode("utf-8", "replace").splitlines(), start=1):
+            self._count(self._parsed(text, number))
+
+    def add(self, tokens: Tokens) -> None:
+        with self._lock:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(tokens._asdict()) + "\n")
+            self._count(tokens)
+
+    def check_budget(self) -> None:
+        """Raises ConfigError once it is spent."""
+        budget = self.prices.budget
+        if budget is not None and self.prices.cost(self.tokens) >= budget:
+            raise ConfigError(
+                f"the budget of {budget:g} is spent ({self.told()}); what was answered is kept: "
+                "raise --budget to go on"
+            )
+
+    def told(self) -> str:
+        """One line for people."""
+        prompt, completion = self.tokens
+        text = f"{self.replies} replies, {prompt} tokens in, {completion} tokens out"
+        priced = self.prices.prompt > 0 or self.prices.completion > 0
+        return f"{text}, cost {self.prices.cost(self.tokens):.4f}" if priced else text
+
+    def _count(self, tokens: Tokens) -> None:
+        self.replies += 1
+        self.tokens = Tokens(*(a + b for a, b in zip(self.tokens, tokens, strict=True)))
+
+    def _parsed(self, text: str, number: int) -> Tokens:
+        try:
+            row = json.loads(text)
+            return Tokens(int(row["prompt"]), int(row["completion"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path}:{number}: expected the tokens of a reply, came {text[:40]!r}; delete "
+                "that line"
+            ) from error

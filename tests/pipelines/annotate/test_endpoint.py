@@ -1,0 +1,259 @@
+"""Against a server on this machine that speaks the protocol, and fails in every known way."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from natadv.errors import ConfigError, DataError, ModelError
+from natadv.pipelines.annotate.endpoint import Endpoint, EndpointProposer, Manner, endpoint_of
+from natadv.pipelines.annotate.spending import Ledger, Prices, Tokens
+from natadv.scenarios.annotate.asked import Asked
+
+from .conftest import CLASSES, QUESTIONS, Fault, completion, error, pets, picture
+
+SAMPLE = pets(1)[0]
+
+
+class FakeClock:
+    """Time passes only in sleep."""
+
+    def __init__(self):
+        self.slept = []
+        self._now = 0.0
+
+    def now(self):
+        return self._now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self._now += seconds
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "spent.jsonl", Prices(prompt=2.0, completion=10.0))
+
+
+@pytest.fixture
+def make(fake_endpoint, ledger, clock):
+    def made(**manner):
+        settings = {"model": "seer", "per_picture": 2, "waits_s": (1.0, 4.0), **manner}
+        endpoint = Endpoint(fake_endpoint.url, "secret")
+        return EndpointProposer(endpoint, Manner(**settings), ledger, clock=clock)
+
+    return made
+
+
+def test_questions_come_back(make, fake_endpoint, clock):
+    found = make().propose(SAMPLE, CLASSES)
+
+    assert found.asked == tuple(Asked(*pair) for pair in QUESTIONS)
+    assert clock.slept == []
+    assert fake_endpoint.keys == ["Bearer secret"]
+
+
+def test_the_request_holds_the_picture_the_label_and_a_strict_schema(make, fake_endpoint):
+    make().propose(SAMPLE, CLASSES)
+
+    (asked,) = fake_endpoint.asked
+    text, image = asked["messages"][1]["content"]
+    form = asked["response_format"]
+    assert asked["model"] == "seer"
+    assert "exactly 2 questions" in text["text"]
+    assert "dog" in text["text"]
+    assert form["type"] == "json_schema"
+    assert form["json_schema"]["strict"] is True
+    kind, _, encoded = image["image_url"]["url"].partition(";base64,")
+    assert kind == "data:image/jpeg"
+    assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (32, 24)
+
+
+def test_a_large_picture_is_scaled_down(make, fake_endpoint):
+    from dataclasses import replace
+
+    make(side_px=16).propose(replace(SAMPLE, image=picture(1, side=24)), CLASSES)
+
+    url = fake_endpoint.asked[0]["messages"][1]["content"][1]["image_url"]["url"]
+    assert Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).size == (16, 12)
+
+
+PASSING = {
+    "429": Fault(429, error("slow down")),
+    "500": Fault(500, error("oh")),
+    "503 without a body": Fault(503),
+    "timeout": Fault(late=True),
+    "hang-up": Fault(hangs_up=True),
+    "body cut off": Fault(body=completion()[:40]),
+    "a web page": Fault(body=b"<html>", kind="text/html"),
+    "JSON of something else": Fault(body=b'{"hello": 1}'),
+    "content that is not JSON": Fault(body=completion("Sure! Here you are")),
+    "content cut off": Fault(body=completion('{"questions": [', finish_reason="length")),
+    "content of another schema": Fault(body=completion('{"qa": []}')),
+    "no content": Fault(body=completion("")),
+    "one question too few": Fault(body=completion(pairs=QUESTIONS[:1])),
+    "no choices": Fault(body=json.dumps({**json.loads(completion()), "choices": []}).encode()),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_a_fault_that_passes_is_asked_again(name, make, fake_endpoint, clock):
+    fake_endpoint.faults = [PASSING[name], PASSING[name]]
+
+    found = make(timeout_s=0.2).propose(SAMPLE, CLASSES)
+
+    assert len(found.asked) == 2
+    assert len(fake_endpoint.asked) == 3
+    assert clock.slept == [1.0, 4.0]
+
+
+ENDPOINT_FAILS = [
+    *("429", "500", "503 without a body", "timeout", "hang-up", "body cut off"),
+    *("a web page", "JSON of something else", "no choices"),
+]
+
+
+@pytest.mark.parametrize("name", ENDPOINT_FAILS)
+def test_an_endpoint_that_keeps_failing_ends_the_run(name, make, fake_endpoint):
+    fake_endpoint.faults = [PASSING[name]] * 3
+
+    with pytest.raises(ModelError, match=r"failed 3 times in a row .* is kept"):
+        make(timeout_s=0.2).propose(SAMPLE, CLASSES)
+    assert len(fake_endpoint.asked) == 3
+
+
+@pytest.mark.parametrize("name", [name for name in PASSING if name not in ENDPOINT_FAILS])
+def test_a_reply_that_keeps_being_of_no_use_sets_the_picture_aside(name, make, fake_endpoint):
+    fake_endpoint.faults = [PASSING[name]] * 3
+
+    found = make().propose(SAMPLE, CLASSES)
+
+    assert found.asked == ()
+    assert found.note.startswith("no usable reply: ")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(body=completion(refusal="I cannot help with that")),
+        Fault(body=completion("", finish_reason="content_filter")),
+        Fault(400, error("not allowed", code="content_policy_violation")),
+    ],
+    ids=["refusal", "content filter", "content policy"],
+)
+def test_a_refusal_is_not_asked_again(fault, make, fake_endpoint, clock):
+    fake_endpoint.faults = [fault]
+
+    found = make().propose(SAMPLE, CLASSES)
+
+    assert found.asked == ()
+    assert found.note.startswith("refused: ")
+    assert len(fake_endpoint.asked) == 1
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(400, error("no such parameter")),
+        Fault(401, error("wrong key")),
+        Fault(404, error("no such model")),
+        Fault(429, error("you have paid for nothing", code="insufficient_quota")),
+    ],
+    ids=lambda fault: str(fault.status),
+)
+def test_what_no_other_try_can_mend_ends_the_run_at_once(fault, make, fake_endpoint):
+    fake_endpoint.faults = [fault]
+
+    with pytest.raises(ModelError, match=r"refused the request \(status 4.*--model 'seer'") as told:
+        make().propose(SAMPLE, CLASSES)
+    assert "secret" not in str(told.value)
+    assert len(fake_endpoint.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "waited"), [("7", 7.0), ("0", 0.0), ("99999", 300.0), ("Wed, 01 Jan", 1.0)]
+)
+def test_the_endpoint_says_how_long_to_wait(said, waited, make, fake_endpoint, clock):
+    fake_endpoint.faults = [Fault(429, error("slow down"), headers={"Retry-After": said})]
+
+    make().propose(SAMPLE, CLASSES)
+
+    assert sum(clock.slept) == waited
+
+
+def test_requests_are_spaced(make, clock):
+    proposer = make(per_minute=30.0)
+    for _ in range(3):
+        proposer.propose(SAMPLE, CLASSES)
+
+    assert clock.slept == [2.0, 2.0]
+
+
+def test_every_reply_is_counted_also_those_of_no_use(make, fake_endpoint, ledger):
+    fake_endpoint.faults = [Fault(body=completion("no")), Fault(500, error("oh"))]
+
+    make().propose(SAMPLE, CLASSES)
+
+    assert ledger.tokens == Tokens(200, 40)
+    assert ledger.told() == "2 replies, 200 tokens in, 40 tokens out, cost 0.0008"
+
+
+def test_the_count_goes_on_in_the_next_run(make, ledger):
+    make().propose(SAMPLE, CLASSES)
+
+    assert Ledger(ledger.path, ledger.prices).tokens == Tokens(100, 20)
+
+
+def test_nothing_is_asked_once_the_budget_is_spent(fake_endpoint, tmp_path, clock):
+    ledger = Ledger(tmp_path / "spent.jsonl", Prices(prompt=2.0, completion=10.0, budget=0.0005))
+    manner = Manner(model="seer", per_picture=2)
+    proposer = EndpointProposer(Endpoint(fake_endpoint.url, "k"), manner, ledger, clock=clock)
+    proposer.propose(SAMPLE, CLASSES)
+    proposer.propose(SAMPLE, CLASSES)
+
+    with pytest.raises(ConfigError, match=r"budget of 0\.0005 is spent \(2 replies.*--budget"):
+        proposer.propose(SAMPLE, CLASSES)
+    assert len(fake_endpoint.asked) == 2
+
+
+def test_the_environment_says_where_the_endpoint_is():
+    assert endpoint_of({"OPENAI_API_KEY": "k"}) == Endpoint(None, "k")
+    assert endpoint_of({"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}).key == "none"
+    assert "hush" not in repr(endpoint_of({"OPENAI_API_KEY": "hush"}))
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [({}, "set OPENAI_API_KEY"), ({"OPENAI_BASE_URL": "localhost:8000"}, "http://")],
+)
+def test_without_an_endpoint_it_is_told_what_to_set(environment, told):
+    with pytest.raises(ConfigError, match=told):
+        endpoint_of(environment)
+
+
+def test_a_spoilt_line_of_the_ledger_is_named(tmp_path):
+    (tmp_path / "spent.jsonl").write_text('{"prompt": 1, "completion": 2}\nwhat\n')
+
+    with pytest.raises(DataError, match=r"spent\.jsonl:2: expected the tokens"):
+        Ledger(tmp_path / "spent.jsonl", Prices())
+
+
+def test_a_line_of_the_ledger_that_a_kill_has_torn_is_cut_off(ledger):
+    ledger.add(Tokens(5, 7))
+    with ledger.path.open("a") as file:
+        file.write('{"prompt": 1')
+
+    again = Ledger(ledger.path, ledger.prices)
+    again.add(Tokens(1, 1))
+
+    assert Ledger(ledger.path, ledger.prices).tokens == Tokens(6, 8)
