@@ -134,7 +134,7 @@ def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
     loader = _loader(spec)
     if spec.loader != plugged.LOADER:
         layout_of(spec.folder).check(spec.folder)
-    placement = _placement(device, dtype)
+    placement = placement_of(device, dtype)
     _settle(device, threads)
     model = loader.build(spec, placement)
     for task in spec.tasks:
@@ -152,7 +152,8 @@ def _loader(spec: ModelSpec) -> Loader:
     return LOADERS[spec.loader]
 
 
-def _placement(device: str, dtype: str) -> Placement:
+def placement_of(device: str, dtype: str) -> Placement:
+    """Raises ConfigError for a device or a dtype that cannot be had."""
     import torch
 
     from natadv.models.adapters.encoder import Placement

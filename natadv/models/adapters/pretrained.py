@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,12 @@ def weights(
     return model.eval().requires_grad_(False).to(placement.device)
 
 
-def image_processor(folder: Path) -> Any:
-    """The preprocessing of `folder` on the PIL backend, whose pixels no GPU or version changes."""
-    checkpoint.image_processing(folder)
+def image_processor(folder: Path, *, wanted: Sequence[str] | None = None) -> Any:
+    """The preprocessing of `folder` on the PIL backend, whose pixels no GPU or version changes.
+
+    `wanted` are the keys that its config must give, by default those of its `model_type`.
+    """
+    checkpoint.image_processing(folder, wanted=wanted)
     with _told_in_one_line(folder, "preprocessing config"):
         found = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, backend="pil", local_files_only=True, trust_remote_code=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,17 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 def check(folder: Path) -> None:
     """Raise ModelError unless `folder` holds a whole checkpoint that can be loaded safely."""
-    model_type(folder)
+    check_files(folder, preprocessing=FORMATS[model_type(folder)].preprocessing)
+
+
+def check_files(folder: Path, *, preprocessing: Sequence[str], reads_text: bool = True) -> None:
+    """The same for a checkpoint of any `model_type`; `preprocessing` are the keys it must give."""
     for path in weight_files(folder):
         if path.suffix == ".safetensors":
             _check_whole(path)
-    image_processing(folder)
-    _check_tokenizer(folder)
+    image_processing(folder, wanted=preprocessing)
+    if reads_text:
+        _check_tokenizer(folder)
     for name in (CONFIG, *PREPROCESSING, TOKENIZER_CONFIG):
         if (folder / name).is_file() and "auto_map" in read_json(folder / name):
             raise ModelError(
@@ -85,9 +91,12 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     raise ModelError(f"{folder} has {CONFIG} but no {WEIGHTS}; copy or download the weights too")
 
 
-def image_processing(folder: Path) -> dict[str, Any]:
-    """The preprocessing that travels with the weights, checked to leave nothing to defaults."""
-    wanted = FORMATS[model_type(folder)].preprocessing
+def image_processing(folder: Path, *, wanted: Sequence[str] | None = None) -> dict[str, Any]:
+    """The preprocessing that travels with the weights, checked to leave nothing to defaults.
+
+    `wanted` are the keys that must be there; by default those of its `model_type`.
+    """
+    wanted = FORMATS[model_type(folder)].preprocessing if wanted is None else wanted
     for name in PREPROCESSING:
         if not (folder / name).is_file():
             continue

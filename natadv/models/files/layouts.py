@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from natadv.models.files import checkpoint, open_clip_folder, tower_file
+from natadv.errors import ModelError
+from natadv.models.files import checkpoint, grounding_folder, open_clip_folder, tower_file
 from natadv.models.files.formats import FORMATS
 from natadv.types import Task
 
@@ -51,6 +52,13 @@ def _kind_of_tower(path: Path) -> Kind:
     return Kind(tower_file.LOADER, ("classification",), "robust-clip", signature)
 
 
+def _no_kind(folder: Path) -> Kind:
+    raise ModelError(
+        f"{folder} finds boxes or draws masks for natadv annotate masks; it does no task by "
+        "itself, so it cannot be judged: name another model"
+    )
+
+
 LAYOUTS: dict[str, Layout] = {
     "open-clip": Layout(
         fits=open_clip_folder.fits,
@@ -63,6 +71,12 @@ LAYOUTS: dict[str, Layout] = {
         check=tower_file.check,
         kind=_kind_of_tower,
         content_files=tower_file.content_files,
+    ),
+    "grounding": Layout(
+        fits=grounding_folder.fits,
+        check=grounding_folder.check,
+        kind=_no_kind,
+        content_files=checkpoint.content_files,
     ),
     "transformers": Layout(
         fits=lambda path: True,
