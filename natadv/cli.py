@@ -13,6 +13,7 @@ from natadv.data.commands import add_data_parser
 from natadv.errors import NatadvError
 from natadv.models.commands import add_models_parser
 from natadv.models.doctor.command import add_doctor_parser
+from natadv.pipelines.annotate.commands import add_annotate_parser
 from natadv.pipelines.commands import add_filter_parser, add_typo_parser
 from natadv.report.html import write_report
 from natadv.training.command import add_train_parser
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train_parser(commands)
     add_typo_parser(commands)
     add_filter_parser(commands)
+    add_annotate_parser(commands)
     _add_report_parser(commands)
     return parser
 

@@ -46,7 +46,7 @@ def save_dino(folder: Path) -> Path:
         max_text_len=32,
     )
     model = _randomised(GroundingDinoForObjectDetection(config), scale=0.1)
-    processor = GroundingDinoImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 96})
+    processor = GroundingDinoImageProcessorPil(size={"shortest_edge": 96, "longest_edge": 128})
     return _save(folder, model, tokenizer, processor)
 
 

@@ -12,13 +12,11 @@ from natadv.errors import ModelError
 from natadv.models.adapters import pretrained
 from natadv.models.adapters.encoder import Placement
 from natadv.models.files import grounding_folder
+from natadv.models.grounding.loading import BOX_THRESHOLD, TEXT_THRESHOLD
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-BOX_THRESHOLD = 0.3
-TEXT_THRESHOLD = 0.25
-"""Both as in grounded_sam_demo.py of Grounded-Segment-Anything."""
 _LEAST_PX = 1.0
 # The text tower must be `sdpa`: transformers 5 gives it a mask of truth values, which `eager` adds
 # to the scores as 1 and 0, so that nothing is masked, silently. The rest knows `eager` only.

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from natadv.models.grounding.boxes import BoxFinder
     from natadv.models.grounding.masks import MaskDrawer
 
+# As in grounded_sam_demo.py of Grounded-Segment-Anything.
 BOXES = "IDEA-Research/grounding-dino-tiny"
 MASKS = "facebook/sam-vit-huge"
+BOX_THRESHOLD = 0.3
+TEXT_THRESHOLD = 0.25
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from natadv.errors import DataError
 from natadv.rng import rng_for
 from natadv.scenarios.annotate.asked import Asked
-from natadv.scenarios.annotate.templates import Mask, Subject, questions_of
+from natadv.scenarios.annotate.templates import Mask, Subject, questions_of, without_article
 from natadv.types import Sample
 
 
@@ -43,10 +43,11 @@ class Templates:
         noun = noun_of(sample, classes)
         if noun is None:
             return Proposal((), "has no label and no phrase, and templates ask about nothing else")
-        others = tuple(name for name in classes if name != noun) if sample.label is not None else ()
+        name = None if sample.label is None else classes[sample.label]
+        others = () if name is None else tuple(other for other in classes if other != name)
         try:
             asked = questions_of(
-                Subject(noun, others, _mask_of(sample)),
+                Subject(without_article(noun), name, others, _mask_of(sample)),
                 most=self.per_picture,
                 rng=rng_for(self.seed, "questions", sample.id),
             )

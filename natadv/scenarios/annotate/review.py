@@ -108,9 +108,12 @@ class Review(Generic[Line]):
 
     def append(self, lines: Iterable[Line]) -> None:
         """Behind what is there, and on the disk when this returns."""
+        texts = [line.model_dump_json() for line in lines]
+        if not texts:
+            return
         whole = _whole_bytes(self.path)
-        texts = [] if whole.size else [json.dumps({"about": self._about}, ensure_ascii=False)]
-        texts += [line.model_dump_json() for line in lines]
+        if not whole.size:
+            texts.insert(0, json.dumps({"about": self._about}, ensure_ascii=False))
         added = (whole.end + "".join(f"{text}\n" for text in texts)).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

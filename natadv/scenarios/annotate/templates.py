@@ -27,12 +27,17 @@ class Subject:
     """What is known of a picture."""
 
     noun: str
-    """The class, or the noun of the phrase."""
+    """What the mask is of: the phrase, or else the class."""
+    name: str | None = None
+    """The class; None if there is only a phrase."""
     others: tuple[str, ...] = ()
     """Classes that are not in it, as far as its label tells."""
     mask: Mask | None = None
     """Where the noun is, of shape (h, w)."""
 
+
+_ARTICLES = ("a", "an", "the")
+_PLACES = frozenset({"left", "right", "top", "bottom"})
 
 Template = Callable[[Subject, Rng], Asked | None]
 """None where nothing decides the answer."""
@@ -56,22 +61,31 @@ def questions_of(subject: Subject, *, most: int, rng: Rng) -> tuple[Asked, ...]:
     return tuple(found)
 
 
+def without_article(phrase: str) -> str:
+    """`the black cat` to `black cat`."""
+    words = phrase.split()
+    return " ".join(words[1:] if words[:1] and words[0].lower() in _ARTICLES else words)
+
+
+def _name(subject: Subject) -> str:
+    return subject.noun if subject.name is None else subject.name
+
+
 def article(noun: str) -> str:
     """The noun with `a` or `an`, by its first letter."""
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def _identity(subject: Subject, _: Rng) -> Asked | None:
+    name = _name(subject)
     # A longer name is not what a person would answer.
-    if len(subject.noun.split()) > 3:
-        return None
-    return Asked("What is in the picture?", subject.noun)
+    return None if len(name.split()) > 3 else Asked("What is in the picture?", name)
 
 
 def _presence(subject: Subject, rng: Rng) -> Asked | None:
     """Yes and no come equally often, where there is another class to ask about."""
     if not subject.others or rng.random() < 0.5:
-        return Asked(f"Is there {article(subject.noun)} in the picture?", "yes")
+        return Asked(f"Is there {article(_name(subject))} in the picture?", "yes")
     other = subject.others[int(rng.integers(len(subject.others)))]
     return Asked(f"Is there {article(other)} in the picture?", "no")
 
@@ -85,7 +99,8 @@ def _height(subject: Subject, _: Rng) -> Asked | None:
 
 
 def _half(subject: Subject, *, axis: int, words: tuple[str, str]) -> Asked | None:
-    if subject.mask is None:
+    # A phrase that tells the place would answer itself.
+    if subject.mask is None or _PLACES & set(subject.noun.lower().split()):
         return None
     middle = (np.nonzero(subject.mask)[axis].mean() + 0.5) / subject.mask.shape[axis]
     if _LOW <= middle <= _HIGH:

@@ -8,7 +8,13 @@ from hypothesis.extra.numpy import arrays
 
 from natadv.errors import DataError
 from natadv.rng import rng_for
-from natadv.scenarios.annotate.templates import TEMPLATES, Subject, article, questions_of
+from natadv.scenarios.annotate.templates import (
+    TEMPLATES,
+    Subject,
+    article,
+    questions_of,
+    without_article,
+)
 
 MASKS = arrays(np.bool_, st.tuples(st.integers(4, 12), st.integers(4, 12))).filter(np.any)
 
@@ -74,11 +80,13 @@ def test_without_a_mask_only_the_label_is_asked_about():
 
 @given(MASKS, st.integers(0, 5), st.integers(0, 99))
 def test_each_question_once_and_no_more_than_wanted(mask, most, seed):
-    asked = questions_of(Subject("cat", ("dog",), mask), most=most, rng=rng_for(seed))
+    asked = questions_of(Subject("cat", "cat", ("dog",), mask), most=most, rng=rng_for(seed))
 
     assert len(asked) <= min(most, len(TEMPLATES))
     assert len({q.question for q in asked}) == len(asked)
-    assert asked == questions_of(Subject("cat", ("dog",), mask), most=most, rng=rng_for(seed))
+    assert asked == questions_of(
+        Subject("cat", "cat", ("dog",), mask), most=most, rng=rng_for(seed)
+    )
 
 
 @given(MASKS)
@@ -104,5 +112,24 @@ def test_a_subject_of_which_nothing_is_known_is_refused(subject, told):
         questions_of(subject, most=3, rng=rng_for(1))
 
 
+def test_a_phrase_is_asked_where_and_its_class_whether_it_is_there():
+    mask = square(slice(0, 8), slice(12, 20))
+
+    asked = asked_of(Subject("black cat", "cat", mask=mask))
+
+    assert asked["Is the black cat at the left or at the right of the picture?"] == "right"
+    assert asked["Is there a cat in the picture?"] == "yes"
+    assert asked["What is in the picture?"] == "cat"
+
+
+def test_a_phrase_that_tells_the_place_is_not_asked_for_it():
+    mask = square(slice(0, 8), slice(12, 20))
+
+    assert not any(" or at the " in q for q in asked_of(Subject("cat on the right", mask=mask)))
+
+
 def test_articles():
+    assert [without_article(p) for p in ("the black cat", "An owl", "cat", "a")] == [
+        *("black cat", "owl", "cat", ""),
+    ]
     assert (article("owl"), article("dog")) == ("an owl", "a dog")

@@ -1,0 +1,118 @@
+"""Where annotations lie: beside the datasets, in a folder that a person can open and edit."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from natadv.data.card import DATASETS_FOLDER, CardDraft, dataset_folder, draft_card, load_card
+from natadv.data.reader import iter_samples
+from natadv.data.writer import refuse_existing
+from natadv.engine.datasets import Dataset
+from natadv.errors import ConfigError, DataError
+from natadv.types import Sample, Task
+
+ANNOTATIONS_FOLDER = Path("fixtures/annotations")
+REVIEW_FILE = "review.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Which dataset is annotated, and what is made of it."""
+
+    dataset: str
+    name: str
+    """Of the dataset that is made, and of the folder of its annotations."""
+    root: Path
+    limit: int | None = None
+    """Take the first so many pictures only."""
+    force: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Holds the review file and all that belongs to it."""
+        return self.root / ANNOTATIONS_FOLDER / self.name
+
+    @property
+    def review(self) -> Path:
+        return self.folder / REVIEW_FILE
+
+    @property
+    def made(self) -> Path:
+        return self.root / DATASETS_FOLDER / self.name
+
+    def source(self) -> Dataset:
+        """The dataset that is annotated.
+
+        Raises:
+            ConfigError: There is none of that name, or what is made of it exists.
+        """
+        if self.name == self.dataset:
+            raise ConfigError(f"--name {self.name!r} is the dataset itself; give another name")
+        folder = dataset_folder(self.dataset, self.root)
+        refuse_existing(self.made, force=self.force)
+        return Dataset(self.dataset, folder, load_card(folder))
+
+    def samples(self, source: Dataset) -> Iterator[Sample]:
+        return islice(iter_samples(source.folder, source.card), self.limit)
+
+    def count(self, source: Dataset) -> int:
+        return min(source.card.rows, self.limit or source.card.rows)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Raises ConfigError if another process annotates the same."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(
+                    f"{self.folder}: another process is annotating {self.name!r}; wait for it"
+                ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def refuse_strangers(self, said: Collection[str], seen: Collection[str]) -> None:
+        """Raises DataError if the review file is about pictures that the dataset has not."""
+        if self.limit is None and (odd := sorted(set(said) - set(seen))):
+            raise DataError(
+                f"{self.review}: {len(odd)} lines are about pictures that {self.dataset!r} has "
+                f"not, first {odd[0]!r}; correct the id, or delete the line"
+            )
+
+
+def draft(job: Job, source: Dataset, *, task: Task, how: str, pictures: int) -> CardDraft:
+    """The card of what is made; twins are not named, for their own dataset has not this task."""
+    card = source.card
+    return draft_card(
+        name=job.name,
+        tasks=(task,),
+        scenario=card.scenario,
+        classes=card.classes,
+        templates=card.templates,
+        licence=card.licence,
+        source=f"{card.source}; {how}",
+        description=f"{pictures} of the {job.count(source)} pictures of {source.name}, {how}",
+    )
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Whole or not at all. Raises DataError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error

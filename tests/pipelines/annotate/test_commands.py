@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from natadv.cli import main
+from natadv.data.card import DATASETS_FOLDER, load_card
+
+from ...tiny_grounding import save_dino, save_sam
+
+
+@pytest.fixture
+def run(pack, capsys):
+    root = pack()
+
+    def ran(*arguments):
+        code = main(["annotate", *arguments, "--root", str(root)])
+        return code, capsys.readouterr()
+
+    return ran
+
+
+def test_masks_by_the_real_architectures(run, tmp_path):
+    dino, sam = save_dino(tmp_path / "tiny-dino"), save_sam(tmp_path / "tiny-sam")
+    command = ("masks", "pets", "--name", "pets-masks", "--boxes", str(dino), "--masks", str(sam))
+    settings = ("--device", "cpu", "--threads", "1", "--box-threshold", "0.001")
+
+    code, said = run(*command, *settings)
+
+    card = load_card(tmp_path / DATASETS_FOLDER / "pets-masks")
+    assert code == 0, said.err
+    assert card.tasks == ("segmentation",)
+    assert f"{card.rows} samples" in said.out
+    assert "review.jsonl" in said.out
+    review = (tmp_path / "fixtures/annotations/pets-masks/review.jsonl").read_text()
+    assert set(json.loads(review.splitlines()[0])["about"]["models"]) == {"tiny-dino", "tiny-sam"}
+    again, _ = run(*command, *settings, "--force")
+    assert again == 0
+    assert load_card(tmp_path / DATASETS_FOLDER / "pets-masks").revision == card.revision
+
+
+def test_masks_say_how_to_get_the_models(run):
+    code, said = run("masks", "pets", "--name", "pets-masks")
+
+    assert code == 1
+    assert "natadv models fetch IDEA-Research/grounding-dino-tiny" in said.err
+
+
+def test_questions_by_templates_need_nothing(run, tmp_path, monkeypatch):
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    code, said = run("questions", "pets", "--name", "pets-asked", "--per-picture", "2")
+
+    assert code == 0, said.err
+    assert "10 samples, 0 pictures left out" in said.out
+    assert load_card(tmp_path / DATASETS_FOLDER / "pets-asked").tasks == ("vqa",)
+
+
+def test_questions_by_an_endpoint(run, fake_endpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_BASE_URL", fake_endpoint.url)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    prices = ("--price-in", "2", "--price-out", "10")
+
+    code, said = run(
+        *("questions", "pets", "--name", "pets-asked", "--model", "seer", "--per-picture", "2"),
+        *prices,
+    )
+
+    assert code == 0, said.err
+    assert "spent so far: 5 replies, 500 tokens in, 100 tokens out, cost 0.0020" in said.err
+    assert len(fake_endpoint.asked) == 5
+
+
+def test_a_budget_stops_the_run_and_more_of_it_goes_on(run, fake_endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", fake_endpoint.url)
+    command = (
+        *("questions", "pets", "--name", "pets-asked", "--model", "seer", "--per-picture", "2"),
+        *("--price-in", "2", "--price-out", "10", "--at-once", "1", "--budget"),
+    )
+
+    stopped, said = run(*command, "0.0007")
+    assert (stopped, len(fake_endpoint.asked)) == (1, 2)
+    assert "raise --budget" in said.err
+
+    assert run(*command, "1")[0] == 0
+    assert len(fake_endpoint.asked) == 5
+
+
+def test_without_an_endpoint_it_is_told_what_to_set(run, monkeypatch):
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    code, said = run("questions", "pets", "--name", "pets-asked", "--model", "seer")
+
+    assert code == 1
+    assert "OPENAI_API_KEY" in said.err
+
+
+def test_a_budget_without_prices_is_refused(run):
+    code, said = run(
+        *("questions", "pets", "--name", "pets-asked", "--model", "seer", "--budget", "1")
+    )
+
+    assert code == 1
+    assert "--price-in" in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("masks", "pets"),
+        ("questions", "pets", "--name", "x", "--per-picture", "0"),
+        ("masks", "pets", "--name", "x", "--box-threshold", "1.5"),
+        ("questions", "pets", "--name", "x", "--model", "m", "--per-minute", "0"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(run, arguments):
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+
+    assert caught.value.code == 2
+
+
+def test_an_unknown_dataset_is_told_with_the_nearest(run):
+    code, said = run("questions", "pet", "--name", "x")
+
+    assert code == 1
+    assert "did you mean 'pets'" in said.err
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom natadv.cli import main\n"
+        "try: main(['annotate', 'masks', '--help'])\n"
+        "except SystemExit: pass\n"
+        "found = {'torch', 'transformers', 'openai', 'pyarrow'} & set(sys.modules)\n"
+        "sys.exit(str(found) if found else 0)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr

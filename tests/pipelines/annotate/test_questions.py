@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from natadv.data.card import DATASETS_FOLDER, load_card
+from natadv.data.reader import iter_samples
+from natadv.errors import ConfigError, DataError, ModelError
+from natadv.pipelines.annotate.endpoint import Endpoint, EndpointProposer, Manner
+from natadv.pipelines.annotate.proposing import Proposal, Templates
+from natadv.pipelines.annotate.questions import Settings, annotate_questions
+from natadv.pipelines.annotate.spending import Ledger, Prices
+from natadv.pipelines.annotate.workplace import Job
+from natadv.scenarios.annotate import vqa_v2
+from natadv.scenarios.annotate.asked import Asked
+from natadv.tasks.vqa import LEAST_ANSWERS
+
+from .conftest import CLASSES, Fault, completion, error, pets, picture
+
+TEMPLATES = Settings(by="templates", about={"by": "templates"}, per_write=2)
+
+
+class Recorded:
+    """Asks one question about every picture, and fails where it is told to."""
+
+    def __init__(self, *, fails=()):
+        self.asked, self.fails = [], list(fails)
+
+    def propose(self, sample, classes):
+        if sample.id in self.fails:
+            raise ModelError(f"no answer about {sample.id}")
+        self.asked.append(sample.id)
+        return Proposal((Asked("Is it so?", "yes"), Asked("How many are there?", "2")))
+
+
+@pytest.fixture
+def annotate(pack):
+    root = pack()
+
+    def annotated(proposer, *, settings=TEMPLATES, **job):
+        described = {"dataset": "pets", "name": "pets-asked", "root": root, **job}
+        return annotate_questions(
+            Job(**described), settings, proposer=lambda: proposer, progress_to=io.StringIO()
+        )
+
+    return annotated
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "fixtures/annotations/pets-asked"
+
+
+@pytest.fixture
+def packed(tmp_path):
+    def read():
+        folder = tmp_path / DATASETS_FOLDER / "pets-asked"
+        return list(iter_samples(folder, load_card(folder)))
+
+    return read
+
+
+def test_every_question_becomes_a_sample_of_its_picture(annotate, packed):
+    made = annotate(Recorded())
+
+    first, second = packed()[:2]
+    assert (made.card.tasks, made.card.rows, made.pages) == (("vqa",), 10, 1)
+    assert (first.id, second.id, first.group) == ("pet/0#0", "pet/0#1", "g0")
+    assert (first.question, first.answer_type) == ("Is it so?", "yes/no")
+    assert first.answers == ("yes",) * 10
+    assert len(first.answers) >= LEAST_ANSWERS
+    assert first.image == pets(1)[0].image
+
+
+def test_it_is_stored_as_vqa_v2_does(annotate, place):
+    annotate(Recorded())
+
+    names = ("questions.json", "annotations.json")
+    stored = vqa_v2.read(*((place / name).read_text() for name in names))
+    images = json.loads((place / "images.json").read_text())
+    assert [row.question_id for row in stored.questions.questions[:3]] == [1000, 1001, 2000]
+    assert images["2"] == "pet/1"
+    for row in stored.annotations.annotations:
+        assert len({answer.answer_id for answer in row.answers}) == 10
+
+
+def test_templates_ask_the_same_whatever_else_is_there(annotate, pack, packed):
+    annotate(Templates(per_picture=2, seed=1), limit=2)
+    some = packed()
+    annotate(Templates(per_picture=2, seed=1), force=True)
+
+    assert packed()[:4] == some
+    assert len(packed()) == 10
+
+
+def test_templates_ask_where_a_mask_is(pack):
+    from PIL import Image
+
+    mask = Image.new("L", (32, 24))
+    mask.paste(255, (0, 0, 8, 20))
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    sample = replace(pets(1)[0], phrase="the black dog", mask=buffer.getvalue())
+
+    asked = Templates(per_picture=9, seed=1).propose(sample, CLASSES).asked
+
+    assert Asked("Is the black dog at the left or at the right of the picture?", "left") in asked
+    assert Asked("What is in the picture?", "dog") in asked
+
+
+def test_nothing_can_be_asked_of_a_picture_without_label_and_phrase():
+    from natadv.types import Sample
+
+    found = Templates(per_picture=2, seed=1).propose(
+        Sample(id="a", group="a", image=picture(0)), CLASSES
+    )
+
+    assert found.asked == ()
+    assert "no label" in found.note
+
+
+def test_what_a_person_wrote_wins(annotate, place, packed):
+    annotate(Recorded())
+    text = (place / "review.jsonl").read_text().replace('"yes"', '"No."', 1)
+    (place / "review.jsonl").write_text(
+        text.replace('"id":"pet/1","keep":true', '"id":"pet/1","keep":false')
+    )
+    asker = Recorded()
+
+    made = annotate(asker, force=True)
+
+    assert asker.asked == []
+    assert packed()[0].answers[0] == "no"
+    assert "pet/1" not in {sample.id.split("#")[0] for sample in packed()}
+    assert made.left_out == 1
+    stored = json.loads((place / "questions.json").read_text())["questions"]
+    assert [row["image_id"] for row in stored[:4]] == [1, 1, 3, 3]
+
+
+def test_what_was_answered_before_a_failure_is_kept(annotate, place):
+    with pytest.raises(ModelError, match="no answer about pet/2"):
+        annotate(Recorded(fails=["pet/2"]), settings=replace(TEMPLATES, at_once=4, per_write=1))
+    asker = Recorded()
+
+    annotate(asker)
+
+    assert asker.asked == ["pet/2", "pet/4"]
+
+
+def test_an_interrupted_run_ends_with_the_same_revision(annotate):
+    with pytest.raises(ModelError):
+        annotate(Recorded(fails=["pet/3"]))
+    resumed = annotate(Recorded())
+    straight = annotate(Recorded(), name="pets-again")
+
+    assert [s.sha256 for s in resumed.card.shards] == [s.sha256 for s in straight.card.shards]
+
+
+def test_an_existing_dataset_is_not_replaced_unasked(annotate):
+    annotate(Recorded())
+
+    with pytest.raises(ConfigError, match="--force"):
+        annotate(Recorded())
+
+
+def test_questions_about_a_picture_that_is_not_there_are_refused(annotate, place):
+    annotate(Recorded())
+    with (place / "review.jsonl").open("a") as file:
+        file.write('{"id": "pet/99", "questions": [["Is it so?", "yes"]]}\n')
+
+    with pytest.raises(DataError, match="first 'pet/99'"):
+        annotate(Recorded(), force=True)
+
+
+@pytest.fixture
+def proposer(fake_endpoint, place):
+    manner = Manner(model="seer", per_picture=2, waits_s=())
+    ledger = Ledger(place / "spent.jsonl", Prices())
+    return EndpointProposer(Endpoint(fake_endpoint.url, "k"), manner, ledger)
+
+
+BY_SEER = Settings(by="seer", about={"by": "seer"}, at_once=2)
+
+
+def test_an_endpoint_is_asked_about_every_picture_once(annotate, proposer, fake_endpoint, packed):
+    fake_endpoint.faults = [None, Fault(body=completion(refusal="no"))]
+
+    made = annotate(proposer, settings=BY_SEER)
+
+    assert len(fake_endpoint.asked) == 5
+    assert (made.card.rows, made.left_out) == (8, 1)
+    annotate(proposer, settings=BY_SEER, force=True)
+    assert len(fake_endpoint.asked) == 5
+
+
+def test_an_endpoint_that_breaks_down_loses_nothing(annotate, proposer, fake_endpoint, place):
+    fake_endpoint.faults = [None, None, Fault(500, error("oh")), None]
+    with pytest.raises(ModelError, match="failed 1 times"):
+        annotate(proposer, settings=BY_SEER)
+    assert len((place / "review.jsonl").read_text().splitlines()) == 4
+
+    annotate(proposer, settings=BY_SEER)
+
+    assert len(fake_endpoint.asked) == 6
+    assert len((place / "spent.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_model_that_never_answers_usefully_is_given_up(annotate, proposer, fake_endpoint):
+    fake_endpoint.faults = [Fault(body=completion("Sure!"))] * 9
+
+    with pytest.raises(ModelError, match="5 pictures in a row got no reply of use"):
+        annotate(proposer, settings=BY_SEER)
