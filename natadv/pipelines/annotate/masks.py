@@ -99,7 +99,12 @@ def annotate_masks(
             work.samples(kept),
             force=job.force,
         )
-        pages = write_sheets(job.folder, work.tiles(lines), title=f"{job.name}: {how}")
+        pages = write_sheets(
+            job.folder,
+            work.tiles(lines),
+            title=f"{job.name}: {how}",
+            progress=Progress("sheets", len(lines), unit="pictures", stream=progress_to),
+        )
     return Made(card, len(lines) - len(kept), pages)
 
 
@@ -167,7 +172,7 @@ class _Work:
             phrase=phrase,
             boxes=tuple(row.box for row in found),
             scores=tuple(row.score for row in found),
-            note=", ".join(dict.fromkeys(row.words for row in found if row.words != phrase)),
+            note=", ".join(dict.fromkeys(row.words for row in found if row.words)),
         )
         mask = self._grounding.drawer.draw(_picture(sample), line.boxes)
         if not mask.any():

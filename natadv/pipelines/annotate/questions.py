@@ -72,8 +72,12 @@ def annotate_questions(
             _samples(job, source, kept),
             force=job.force,
         )
-        tiles = _tiles(job, source, lines)
-        pages = write_sheets(job.folder, tiles, title=f"{job.name}: {how}")
+        pages = write_sheets(
+            job.folder,
+            _tiles(job, source, lines),
+            title=f"{job.name}: {how}",
+            progress=Progress("sheets", len(lines), unit="pictures", stream=progress_to),
+        )
     return Made(card, len(lines) - len(kept), pages)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from natadv.data.images import decode_image
 from natadv.pipelines.annotate.workplace import write_bytes
+from natadv.progress import Progress
 from natadv.report.sheet import MOST_TILES, WRONG, Line, Outline, Picture, Tile, contact_sheet
 from natadv.scenarios.annotate.review import MaskLine, QuestionsLine
 from natadv.types import Sample
@@ -20,13 +21,15 @@ _MASK = (20, 190, 90)
 _MOST_LINES = 3
 
 
-def write_sheets(folder: Path, tiles: Iterable[Tile], *, title: str) -> int:
+def write_sheets(folder: Path, tiles: Iterable[Tile], *, title: str, progress: Progress) -> int:
     """Pages under `folder`/sheets, in the order of the dataset; how many there are."""
     place = folder / FOLDER
-    rest, page = iter(tiles), 0
+    rest, page, shown = iter(tiles), 0, 0
     while part := list(islice(rest, MOST_TILES)):
         page += 1
+        shown += len(part)
         write_bytes(place / f"{page:04d}.png", contact_sheet(part, title=f"{title}, page {page}"))
+        progress.reach(shown)
     for old in _pages(place):
         if int(old.stem) > page:
             old.unlink()

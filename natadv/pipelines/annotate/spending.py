@@ -61,9 +61,14 @@ class Ledger:
 
     def add(self, tokens: Tokens) -> None:
         with self._lock:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(tokens._asdict()) + "\n")
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(tokens._asdict()) + "\n")
+            except OSError as error:
+                raise DataError(
+                    f"{self.path}: cannot be written: {error.strerror}; free space, and run again"
+                ) from error
             self._count(tokens)
 
     def check_budget(self) -> None:

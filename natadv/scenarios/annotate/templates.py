@@ -15,7 +15,7 @@ Rng = np.random.Generator
 Mask = NDArray[np.bool_]
 
 # Between them it can be disputed on which side the middle of a thing is.
-_LOW, _HIGH = 0.42, 0.58
+_LOW, _HIGH = 0.36, 0.64
 # Share of the picture: what is in between can be disputed.
 _SMALL, _LARGE = 0.4, 0.6
 # Share of a thing that is in a quarter: in between, some would say that it is there.
