@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from natadv.pipelines.annotate.proposing import noun_of
 from natadv.pipelines.annotate.sheets import mask_tile, write_sheets
 from natadv.pipelines.annotate.workplace import Job, draft, write_bytes
 from natadv.progress import Progress
+from natadv.report.sheet import Tile
 from natadv.scenarios.annotate.review import Box, MaskLine, Review
 from natadv.types import Sample
 
@@ -108,6 +109,7 @@ def annotate_masks(
     return Made(card, len(lines) - len(kept), pages)
 
 
+@final
 class _Work:
     """One run over the pictures of a dataset."""
 
@@ -142,7 +144,7 @@ class _Work:
             if line := kept.get(sample.id):
                 yield replace(_bare(sample), phrase=line.phrase, mask=self._mask(line, sample.id))
 
-    def tiles(self, lines: Mapping[str, MaskLine]) -> Iterator[Any]:
+    def tiles(self, lines: Mapping[str, MaskLine]) -> Iterator[Tile]:
         for sample in self._job.samples(self._source):
             line = lines[sample.id]
             yield mask_tile(sample, line, self._mask(line, sample.id) if line.keep else None)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TextIO
+from typing import Any, TextIO, final
 
 from natadv.data.card import Card
 from natadv.data.writer import write_dataset
@@ -114,6 +114,7 @@ def _ask_all(
     return found
 
 
+@final
 class _Asking:
     """Asks about several pictures at once, and gives up a model that never answers usefully."""
 

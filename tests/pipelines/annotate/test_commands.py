@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from natadv.cli import main
 from natadv.data.card import DATASETS_FOLDER, load_card
 
 from ...tiny_grounding import save_dino, save_sam
+from .conftest import Fault
 
 
 @pytest.fixture
@@ -144,3 +146,28 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_that_was_killed_outright_goes_on(run, fake_endpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("OPENAI_BASE_URL", fake_endpoint.url)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    command = [
+        *("questions", "pets", "--name", "pets-asked", "--model", "seer", "--per-picture", "2"),
+        *("--at-once", "1"),
+    ]
+    fake_endpoint.faults = [None, None, Fault(late=True)]
+    code = "import sys; from natadv.cli import main; sys.exit(main())"
+    arguments = [sys.executable, "-c", code, "annotate", *command, "--root", str(tmp_path)]
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as victim:
+        deadline = time.monotonic() + 60
+        while len(fake_endpoint.asked) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        victim.kill()
+    assert not (tmp_path / DATASETS_FOLDER / "pets-asked").exists()
+
+    exit_code, said = run(*command)
+
+    assert exit_code == 0, said.err
+    assert "10 samples" in said.out
+    assert len(fake_endpoint.asked) == 3 + 3
