@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
 
 BASE_URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
+OPENAI = "https://api.openai.com/v1"
 WAITS_S = (1.0, 4.0, 15.0, 60.0)
 """Before each further try, unless the endpoint says how long."""
 LONGEST_WAIT_S = 300.0
@@ -42,8 +43,7 @@ UNUSABLE = "no usable reply: "
 class Endpoint:
     """Where it is, and what opens it."""
 
-    base_url: str | None
-    """None is OpenAI's own."""
+    base_url: str
     key: str = field(repr=False)
 
 
@@ -82,7 +82,7 @@ def endpoint_of(environment: Mapping[str, str]) -> Endpoint:
             "that takes no key needs the address alone"
         )
     # Servers of one's own ask for none, but the client insists on one.
-    return Endpoint(base_url, key or "none")
+    return Endpoint(base_url or OPENAI, key or "none")
 
 
 @final
@@ -93,7 +93,7 @@ class EndpointProposer:
         self, endpoint: Endpoint, manner: Manner, ledger: Ledger, *, clock: Clock | None = None
     ) -> None:
         self._client = _client(endpoint, manner)
-        self._where = endpoint.base_url or "OpenAI"
+        self._where = endpoint.base_url
         self._manner = manner
         self._ledger = ledger
         self._pace = Pace(manner.per_minute, clock=clock or WallClock())

@@ -228,7 +228,9 @@ def test_nothing_is_asked_once_the_budget_is_spent(fake_endpoint, tmp_path, cloc
 
 
 def test_the_environment_says_where_the_endpoint_is():
-    assert endpoint_of({"OPENAI_API_KEY": "k"}) == Endpoint(None, "k")
+    own = Endpoint("https://api.openai.com/v1", "k")
+    assert endpoint_of({"OPENAI_API_KEY": "k"}) == own
+    assert endpoint_of({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": ""}) == own
     assert endpoint_of({"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}).key == "none"
     assert "hush" not in repr(endpoint_of({"OPENAI_API_KEY": "hush"}))
 

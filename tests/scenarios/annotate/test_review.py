@@ -59,6 +59,18 @@ def test_a_kill_at_any_byte_costs_the_torn_line_only(tmp_path_factory, data):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("torn", [0, 1, 150_000])
+def test_a_long_line_is_kept_whole_or_cut_whole(review, torn):
+    review.append([line("a")])
+    review.append([QuestionsLine(id="b", keep=False, note="x" * 200_000)])
+    whole = review.path.read_bytes()
+    review.path.write_bytes(whole[: len(whole) - 1 - torn])
+
+    review.append([line("c")])
+
+    assert list(review.lines()) == (["a", "c"] if torn else ["a", "b", "c"])
+
+
 def test_an_editor_that_leaves_out_the_last_line_break_loses_nothing(review):
     review.append([line("a"), line("b")])
     review.path.write_text(review.path.read_text().rstrip("\n"))
