@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any
 
 from natadv.data.card import UNSTATED, Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES
+from natadv.data.importers import FORMATS
+from natadv.data.importers.format import Format, Option, Request, import_dataset
 from natadv.data.templates import TEMPLATES
 from natadv.errors import DataError
 
-if TYPE_CHECKING:
-    from natadv.data.importers.progress import Progress
-
-_TERMINAL_EVERY_S = 0.2
-_PIPE_EVERY_S = 10.0
+_OPTIONS: dict[Option, dict[str, Any]] = {
+    "classes": {
+        "choices": sorted(CLASS_TABLES),
+        "help": "what the folder names are (imagenet: WordNet ids, all 1000 classes count; "
+        "imagenet-a: the 200 of ImageNet-A); default: the folder names are the class names",
+    },
+    "templates": {"choices": sorted(TEMPLATES), "help": "prompts for the classes (single)"},
+    "labels": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "the truth of a flat archive: ILSVRC2012_devkit_t12.tar.gz, Kaggle's "
+        "LOC_val_solution.csv, or a text file with one WordNet id a line",
+    },
+    "images": {"type": Path, "metavar": "PATH", "help": "folder, zip or tar of the pictures"},
+    "annotations": {"type": Path, "metavar": "FILE", "help": "zip or JSON of the annotations"},
+    "image_column": {"metavar": "COLUMN", "help": "column of the pictures (image)"},
+    "label_column": {"metavar": "COLUMN", "help": "column of the class labels (label)"},
+    "id_column": {"metavar": "COLUMN", "help": "column of the ids (the path of each picture)"},
+}
 
 
 def add_data_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -26,10 +40,12 @@ def add_data_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     data = subparsers.add_parser("data", help="import and list datasets")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_list(actions)
+    _add_status(actions)
     importers = actions.add_parser("import", help="pack pictures into a dataset").add_subparsers(
         dest="format", required=True, metavar="FORMAT"
     )
-    _add_imagefolder(importers)
+    for name, row in FORMATS.items():
+        _add_importer(importers, name, row)
 
 
 def _add_list(actions: argparse._SubParsersAction[Any]) -> None:
@@ -38,22 +54,41 @@ def _add_list(actions: argparse._SubParsersAction[Any]) -> None:
     parser.set_defaults(handler=list_datasets)
 
 
-def _add_imagefolder(importers: argparse._SubParsersAction[Any]) -> None:
-    parser = importers.add_parser("imagefolder", help="one folder of pictures per class")
-    parser.add_argument("path", type=Path, metavar="PATH", help="holds <class>/<picture>")
-    parser.add_argument("--name", required=True, help="name of the dataset to make")
-    parser.add_argument(
-        "--classes",
-        choices=sorted(CLASS_TABLES),
-        help="what the folder names are (imagenet: WordNet ids, all 1000 classes count; "
-        "imagenet-a: the 200 of ImageNet-A); "
-        "default: the folder names are the class names",
+def _add_status(actions: argparse._SubParsersAction[Any]) -> None:
+    parser = actions.add_parser(
+        "status", help="what is there, what the locks say, and how to get the rest"
     )
-    parser.add_argument("--templates", choices=sorted(TEMPLATES), default="single")
-    parser.add_argument("--licence", default=UNSTATED, help="terms of the pictures, for the card")
+    parser.add_argument(
+        "--verify", action="store_true", help="hash every file instead of comparing sizes"
+    )
+    _add_root(parser)
+    parser.set_defaults(handler=show_status)
+
+
+def _add_importer(importers: argparse._SubParsersAction[Any], name: str, row: Format) -> None:
+    about = f"{row.help}. To get it: {row.access}" if row.access else row.help
+    parser = importers.add_parser(name, help=row.help, description=about.replace("%", "%%"))
+    parser.add_argument("path", type=Path, metavar="PATH", help="the file or folder to import")
+    parser.add_argument(
+        "--name",
+        default=row.name or None,
+        required=not row.name,
+        help=f"name of the dataset to make{f' ({row.name})' if row.name else ''}",
+    )
+    for option in row.takes:
+        flag = f"--{option.replace('_', '-')}"
+        parser.add_argument(
+            flag, default=argparse.SUPPRESS, required=option in row.needs, **_OPTIONS[option]
+        )
+    parser.add_argument(
+        "--licence",
+        default=row.licence if row.licence != UNSTATED else "",
+        help="terms of the pictures, for the card",
+    )
+    parser.add_argument("--sha256", default="", metavar="HEX", help="what PATH must have")
     parser.add_argument("--force", action="store_true", help="replace a dataset of that name")
     _add_root(parser)
-    parser.set_defaults(handler=import_folder)
+    parser.set_defaults(handler=import_files)
 
 
 def _add_root(parser: argparse.ArgumentParser) -> None:
@@ -62,22 +97,27 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def import_folder(args: argparse.Namespace) -> int:
-    # Here, for `natadv --help` needs no Parquet.
-    from natadv.data.importers.imagefolder import import_imagefolder
-
-    card = import_imagefolder(
-        args.path,
+def import_files(args: argparse.Namespace) -> int:
+    row = FORMATS[args.format]
+    chosen = {option: getattr(args, option) for option in row.takes if option in args}
+    request = Request(
+        format=row,
+        path=args.path,
         name=args.name,
-        root=args.root,
-        classes=args.classes,
-        templates=args.templates,
         licence=args.licence,
-        progress=progress_printer(sys.stderr),
-        force=args.force,
+        sha256=args.sha256,
+        stream=sys.stderr,
+        **chosen,
     )
-    folder = find_datasets(args.root)[card.name]
-    print(f"{folder}: {_summary(card)}")
+    packed = import_dataset(request, root=args.root, force=args.force)
+    folder = find_datasets(args.root)[packed.card.name]
+    print(f"{folder}: {_summary(packed.card)}")
+    if packed.set_aside:
+        first = packed.set_aside[0]
+        print(
+            f"{len(packed.set_aside)} set aside, first {first.id}: {first.why}; all are listed in "
+            f"{folder / 'set-aside.jsonl'}"
+        )
     return 0
 
 
@@ -96,23 +136,14 @@ def list_datasets(args: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def progress_printer(stream: TextIO) -> Callable[[Progress], None]:
-    """One line that is rewritten on a terminal, a line now and then in a pipe; always the last."""
-    terminal = stream.isatty()
-    every_s = _TERMINAL_EVERY_S if terminal else _PIPE_EVERY_S
-    last = time.monotonic()
+def show_status(args: argparse.Namespace) -> int:
+    """Exit code 1 if something that is there is not what its lock or card says."""
+    from natadv.data.status import status_lines, statuses
 
-    def show(progress: Progress) -> None:
-        nonlocal last
-        final = progress.done == progress.total
-        if not final and time.monotonic() - last < every_s:
-            return
-        last = time.monotonic()
-        start = "\r\x1b[K" if terminal else ""
-        print(f"{start}{progress}", end="" if terminal and not final else "\n", file=stream)
-        stream.flush()
-
-    return show
+    found = statuses(args.root, verify=args.verify)
+    for line in status_lines(found):
+        print(line)
+    return 1 if any(status.wrong for status in found) else 0
 
 
 def _summary(card: Card) -> str:

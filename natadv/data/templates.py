@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from natadv.errors import unknown_name
+
 # The sets of 7 and 80 are those that OpenAI published with CLIP (MIT licence), in the order of
 # open_clip.zero_shot_metadata.
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -98,3 +100,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "a tattoo of the {}.",
     ),
 }
+
+
+def template_set(name: str) -> tuple[str, ...]:
+    if name not in TEMPLATES:
+        raise unknown_name("template set", name, TEMPLATES)
+    return TEMPLATES[name]

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from natadv.data.commands import add_data_parser, progress_printer
-from natadv.data.importers.progress import Progress
+from natadv.data.commands import add_data_parser
 from natadv.errors import ConfigError
 
 
@@ -82,37 +80,50 @@ def test_half_a_command_is_a_usage_error(arguments: list[str]) -> None:
     assert caught.value.code == 2
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+def test_status_shows_what_is_there_and_how_to_get_the_rest(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("data", "import", "imagefolder", photos, "--name", "fish", "--root", tmp_path)
+    capsys.readouterr()
+
+    code = run("data", "status", "--root", tmp_path)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert lines[0].split() == ["dataset", "there", "revision", "lock", "rows", "MB", "licence"]
+    assert any(line.startswith("fish ") and " yes " in line for line in lines)
+    assert any(line.startswith("rta-100: dvc import-url https://github.com") for line in lines)
 
 
-def test_in_a_pipe_the_last_state_is_a_line() -> None:
-    stream = io.StringIO()
-    show = progress_printer(stream)
+def test_status_of_a_broken_dataset_is_an_error(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("data", "import", "imagefolder", photos, "--name", "fish", "--root", tmp_path)
+    (tmp_path / "fixtures/datasets/fish/shard-00000.parquet").unlink()
 
-    for done in range(1, 101):
-        show(Progress(done, 100, wall_s=done / 50))
-
-    assert stream.getvalue() == "100/100 pictures, 50/s, ETA 0 s\n"
-
-
-def test_on_a_terminal_the_line_is_rewritten_and_ended_once() -> None:
-    stream = Terminal()
-    show = progress_printer(stream)
-
-    show(Progress(2, 2, wall_s=1))
-
-    assert stream.getvalue() == "\r\x1b[K2/2 pictures, 2/s, ETA 0 s\n"
+    assert run("data", "status", "--root", tmp_path) == 1
+    assert "shard-00000.parquet: 0 bytes, the card says" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("progress", "text"),
-    [
-        (Progress(0, 10, 0.0), "0/10 pictures, 0/s, ETA ?"),
-        (Progress(5, 10, 2.5), "5/10 pictures, 2/s, ETA 2 s"),
-        (Progress(10, 10, 1.0), "10/10 pictures, 10/s, ETA 0 s"),
-    ],
-)
-def test_progress_tells_rate_and_time_left(progress: Progress, text: str) -> None:
-    assert str(progress) == text
+def test_what_was_set_aside_is_told(
+    tmp_path: Path, encode: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("label=cat_text=dog.png", "other.png"):
+        (tmp_path / "rta").mkdir(exist_ok=True)
+        (tmp_path / "rta" / name).write_bytes(encode())
+
+    code = run("data", "import", "rta-100", tmp_path / "rta", "--root", tmp_path)
+
+    captured = capsys.readouterr()
+    assert code == 0
+    assert "1 set aside, first other.png: not named label=..._text=...; all are" in captured.out
+    assert "rta-100: 2 of 2 pictures" in captured.err
+
+
+@pytest.mark.parametrize("format", ["imagenet", "vqa-v2", "scam", "parquet"])
+def test_each_format_has_help(format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("data", "import", format, "--help")
+
+    assert caught.value.code == 0
+    assert "--name" in capsys.readouterr().out

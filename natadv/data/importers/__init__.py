@@ -1,1 +1,134 @@
-"""Published formats to packed datasets, one file each."""
+"""What can be imported: a row per format; the importers themselves are loaded when they are used.
+
+To add a format, write a function from a Request to a Plan, and give it a row.
+"""
+
+from __future__ import annotations
+
+from natadv.data.archives.checksums import Checksum
+from natadv.data.importers.format import Format
+
+_IMAGENET_TERMS = "non-commercial research and education, under the terms of image-net.org"
+_IMAGENET_ACCESS = (
+    "register at https://image-net.org/download-images and accept its terms (it is gated), or "
+    "accept those of https://huggingface.co/datasets/ILSVRC/imagenet-1k and hf download "
+    "ILSVRC/imagenet-1k --repo-type dataset --include 'data/validation-*'"
+)
+_RTA_URL = "https://github.com/azuma164/Defense-Prefix/raw/main/rta100.zip"
+_IMAGENET_A_URL = "https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar"
+_VQA_URL = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
+_SCAM_ACCESS = "hf download BLISS-e-V/SCAM --repo-type dataset; accept its terms if asked to"
+_SCAM_URL = "https://huggingface.co/datasets/BLISS-e-V/SCAM"
+
+FORMATS: dict[str, Format] = {
+    "imagefolder": Format(
+        help="one folder of pictures per class",
+        planner="natadv.data.importers.imagefolder:plan",
+        takes=("classes", "templates"),
+    ),
+    "imagenet": Format(
+        help="ImageNet-1k validation: its tar, a folder, or the Parquet files of the hub",
+        planner="natadv.data.importers.imagenet:plan",
+        takes=("labels", "templates"),
+        name="imagenet",
+        rows=50_000,
+        licence=_IMAGENET_TERMS,
+        source="https://image-net.org/challenges/LSVRC/2012",
+        access=_IMAGENET_ACCESS,
+        published={
+            "ILSVRC2012_img_val.tar": Checksum("md5", "29b22e2961454d5413ddabcf34fc5622"),
+            "ILSVRC2012_devkit_t12.tar.gz": Checksum("md5", "fa75699e90414af021442c21a62c3abf"),
+        },
+    ),
+    "imagenet-a": Format(
+        help="ImageNet-A: its tar, or the folder in it",
+        planner="natadv.data.importers.imagenet_a:plan",
+        takes=("templates",),
+        name="imagenet-a",
+        rows=7_500,
+        licence="MIT for the collection; the pictures keep the licences of where they were found",
+        source=_IMAGENET_A_URL,
+        access=f"dvc import-url {_IMAGENET_A_URL} fixtures/sources/imagenet-a.tar",
+        published={
+            "imagenet-a.tar": Checksum(
+                "sha256", "3bb3632277e6ba6392ea64c02ddbf4dd2266c9caffd6bc09c9656d28f012589e"
+            )
+        },
+    ),
+    "rta-100": Format(
+        help="RTA-100: its zip, or a folder of label=..._text=... pictures",
+        planner="natadv.data.importers.rta_100:plan",
+        takes=("templates",),
+        name="rta-100",
+        rows=1_000,
+        licence="MIT for the repository; no terms are stated for the pictures",
+        source="https://github.com/azuma164/Defense-Prefix",
+        access=f"dvc import-url {_RTA_URL} fixtures/sources/rta100.zip",
+        published={"rta100.zip": Checksum("git-blob", "8f690a36cb308e4ae6def6d0ece41cfc8000697c")},
+    ),
+    "phrasecut": Format(
+        help="PhraseCut: refer_<split>.json, and its pictures",
+        planner="natadv.data.importers.phrasecut:plan",
+        takes=("images", "templates"),
+        needs=("images",),
+        name="phrasecut",
+        rows=14_354,
+        licence="no terms are stated for the phrases; pictures of Visual Genome, CC BY 4.0",
+        source="https://github.com/ChenyunWu/PhraseCutDataset",
+        access=(
+            "python download_dataset.py -s test in a clone of "
+            "https://github.com/ChenyunWu/PhraseCutDataset; it puts the files into "
+            "data/VGPhraseCut_v0"
+        ),
+    ),
+    "vqa-v2": Format(
+        help="VQA v2: the zip of questions, the zip of annotations, and the pictures of COCO",
+        planner="natadv.data.importers.vqa_v2:plan",
+        takes=("annotations", "images"),
+        needs=("annotations", "images"),
+        name="vqa-v2",
+        rows=214_354,
+        licence="annotations CC BY 4.0; pictures by the terms of COCO (Flickr)",
+        source="https://visualqa.org/download.html",
+        access=(
+            f"dvc import-url {_VQA_URL}/v2_Questions_Val_mscoco.zip fixtures/sources/, the same "
+            "for v2_Annotations_Val_mscoco.zip, and "
+            "http://images.cocodataset.org/zips/val2014.zip"
+        ),
+    ),
+    "scam": Format(
+        help="SCAM: photographs with a handwritten wrong word (Parquet files of the hub)",
+        planner="natadv.data.importers.scam:plan_attacked",
+        takes=("templates",),
+        name="scam",
+        rows=1_162,
+        licence="CC-BY-NC-4.0",
+        source=_SCAM_URL,
+        access=_SCAM_ACCESS,
+    ),
+    "scam-clean": Format(
+        help="SCAM: the clean twins of `scam`, whose word was removed",
+        planner="natadv.data.importers.scam:plan_clean",
+        takes=("templates",),
+        name="scam-clean",
+        rows=1_162,
+        licence="CC-BY-NC-4.0",
+        source=_SCAM_URL,
+        access=_SCAM_ACCESS,
+    ),
+    "scam-synth": Format(
+        help="SCAM: the twins whose word was typed anew",
+        planner="natadv.data.importers.scam:plan_synthetic",
+        takes=("templates",),
+        name="scam-synth",
+        rows=1_162,
+        licence="CC-BY-NC-4.0",
+        source=_SCAM_URL,
+        access=_SCAM_ACCESS,
+    ),
+    "parquet": Format(
+        help="Parquet files of the `datasets` library with a picture and a class label",
+        planner="natadv.data.importers.parquet:plan",
+        takes=("image_column", "label_column", "id_column", "templates"),
+    ),
+}

@@ -1,52 +1,45 @@
-"""A folder of photographs, one folder per class, to a packed dataset."""
+"""A folder of photographs, one folder per class."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from natadv.data.card import DATASETS_FOLDER, UNSTATED, Card, draft_card
+from natadv.data.card import draft_card
 from natadv.data.classes import class_table
 from natadv.data.images import decode_image
-from natadv.data.importers.progress import Report, reporting
-from natadv.data.templates import TEMPLATES
-from natadv.data.writer import refuse_existing, write_dataset
-from natadv.errors import DataError, unknown_name
+from natadv.data.importers.format import Request
+from natadv.data.importers.sources import known
+from natadv.data.plan import Plan
+from natadv.data.templates import template_set
+from natadv.errors import DataError
 from natadv.types import Sample
 
 
-def import_imagefolder(
-    path: Path,
-    *,
-    name: str,
-    root: Path,
-    classes: str | None = None,
-    templates: str = "single",
-    licence: str = UNSTATED,
-    progress: Report | None = None,
-    force: bool = False,
-) -> Card:
-    """Pack `path/<class>/<file>`; pictures keep their bytes, and each is decoded once to see that
+def plan(request: Request) -> Plan:
+    """Of `path/<class>/<file>`; pictures keep their bytes, and each is decoded once to see that
     it can be. Without a class table the classes are the folder names, sorted."""
-    if templates not in TEMPLATES:
-        raise unknown_name("template set", templates, TEMPLATES)
-    folder = root / DATASETS_FOLDER / name
-    refuse_existing(folder, force=force)
+    path, templates = request.path, template_set(request.templates)
     files = _files(path)
-    labels = _labels(path, files, classes)
+    labels = _labels(path, files, request.classes)
     draft = draft_card(
-        name=name,
+        name=request.name,
         tasks=("classification",),
         scenario="clean",
         classes=tuple(labels.values()),
-        templates=TEMPLATES[templates],
-        licence=licence,
+        templates=templates,
+        licence=request.terms,
         source=f"image folder {path.resolve().name!r}",
         description=f"{len(files)} pictures, imported as they are",
     )
     index = {key: label for label, key in enumerate(labels)}
-    samples = reporting(_samples(path, files, index), len(files), report=progress)
-    return write_dataset(folder, draft, samples, force=force)
+    return Plan(
+        draft=draft,
+        items=lambda start: _samples(path, files[start:], index),
+        total=len(files),
+        unit="pictures",
+        fingerprint=known(request, path, sha256=request.sha256).fingerprint,
+    )
 
 
 def _files(path: Path) -> list[Path]:

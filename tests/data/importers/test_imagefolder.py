@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import zlib
 from collections.abc import Callable
@@ -9,15 +10,22 @@ from typing import Any
 
 import pytest
 
-from natadv.data.card import find_datasets, load_card
+from natadv.data.card import Card, find_datasets, load_card
 from natadv.data.classes import class_table
-from natadv.data.importers.imagefolder import import_imagefolder
-from natadv.data.importers.progress import Progress
+from natadv.data.importers import FORMATS
+from natadv.data.importers.format import Request, import_dataset
 from natadv.data.reader import read_samples
 from natadv.data.templates import TEMPLATES
 from natadv.errors import ConfigError, DataError
 
 Encode = Callable[..., bytes]
+
+
+def import_imagefolder(
+    path: Path, *, name: str, root: Path, force: bool = False, **options: Any
+) -> Card:
+    request = Request(FORMATS["imagefolder"], path, name, **options)
+    return import_dataset(request, root=root, force=force).card
 
 
 @pytest.fixture
@@ -83,12 +91,11 @@ def test_a_template_set_can_be_chosen(photos: Path, root: Path) -> None:
 
 
 def test_progress_counts_pictures_up_to_the_last(photos: Path, root: Path) -> None:
-    seen: list[Progress] = []
+    stream = io.StringIO()
 
-    import_imagefolder(photos, name="fish", root=root, progress=seen.append)
+    import_imagefolder(photos, name="fish", root=root, stream=stream)
 
-    assert [(p.done, p.total) for p in seen] == [(1, 3), (2, 3), (3, 3)]
-    assert seen[-1].eta_s == 0
+    assert stream.getvalue().startswith("fish: 3 of 3 pictures, ")
 
 
 def write(name: str, data: bytes) -> Callable[[Path], None]:
@@ -165,6 +172,11 @@ def test_bad_input_is_named_and_nothing_is_written(photos: Path, root: Path, hos
 def test_path_that_is_no_folder_is_named(tmp_path: Path, root: Path) -> None:
     with pytest.raises(DataError, match="nowhere: expected a folder with one folder per class"):
         import_imagefolder(tmp_path / "nowhere", name="fish", root=root)
+
+
+def test_a_folder_has_no_hash(photos: Path, root: Path) -> None:
+    with pytest.raises(ConfigError, match="a folder has no sha256"):
+        import_imagefolder(photos, name="fish", root=root, sha256="0" * 64)
 
 
 def test_existing_dataset_is_kept_without_force(photos: Path, root: Path) -> None:

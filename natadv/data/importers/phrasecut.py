@@ -1,0 +1,154 @@
+"""PhraseCut: phrases that refer to parts of photographs, with polygons around these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+
+from natadv.data.archives import Files, open_files
+from natadv.data.card import draft_card
+from natadv.data.images import decode_image
+from natadv.data.importers.format import Request
+from natadv.data.importers.json_stream import iter_list
+from natadv.data.importers.pictures import is_picture, refuse_twins
+from natadv.data.importers.polygons import Polygon, mask_of
+from natadv.data.importers.sources import described, known, together
+from natadv.data.plan import Item, Plan, SetAside
+from natadv.data.templates import template_set
+from natadv.errors import DataError
+from natadv.types import Sample
+
+T = TypeVar("T")
+
+# The pictures that CLIPSeg's loader leaves out, of all splits; figures with and without them are
+# not of the same pictures.
+LEFT_OUT = frozenset(
+    (
+        *(61530, 61564, 150333, 150344, 150417, 150516, 285665, 285743, 285761, 285814, 286065),
+        *(286093, 498010, 498042, 498187, 498246, 498269),
+    )
+)
+
+
+def plan(request: Request) -> Plan:
+    """A sample per phrase; an id is the task's, a group is the picture's. Set aside are phrases
+    on the 17 pictures that CLIPSeg leaves out, and those whose mask would be empty."""
+    images = _given(request)
+    phrases = known(request, request.path, sha256=request.sha256)
+    source = together(request, phrases, known(request, images))
+    total = _survey(request.path, images)
+    draft = draft_card(
+        name=request.name,
+        tasks=("segmentation",),
+        scenario="clean",
+        classes=(),
+        templates=template_set(request.templates),
+        licence=request.terms,
+        source=source.told,
+        description=described(request, "Phrases that refer to parts of photographs", total),
+    )
+    return Plan(
+        draft=draft,
+        items=lambda start: _items(request.path, images, start),
+        total=total,
+        unit="phrases",
+        fingerprint=source.fingerprint,
+    )
+
+
+def _given(request: Request) -> Path:
+    if request.images is None:
+        raise DataError("PhraseCut needs --images, the folder, zip or tar of its pictures")
+    return request.images
+
+
+def _survey(path: Path, images: Path) -> int:
+    """How many phrases there are; a picture that is missing or an id that comes twice is told
+    before any work."""
+    ids, wanted = [], set()
+    for number, task in enumerate(iter_list(path)):
+        ids.append(_field(task, "task_id", str, path, number))
+        wanted.add(_field(task, "image_id", int, path, number))
+    if not ids:
+        raise DataError(f"{path}: no phrases in it")
+    refuse_twins(ids, path)
+    files = open_files(images)
+    missing = sorted(wanted - LEFT_OUT - _pictures(files).keys())
+    files.close()
+    if missing:
+        raise DataError(
+            f"{images}: {len(missing)} of {len(wanted)} pictures are missing, first "
+            f"{missing[0]}.jpg; get them again, no picture is replaced by another"
+        )
+    return len(ids)
+
+
+def _pictures(files: Files) -> dict[int, str]:
+    """Image id -> path."""
+    paths = (path for path in files.paths if is_picture(path))
+    return {int(stem): path for path in paths if (stem := PurePosixPath(path).stem).isdecimal()}
+
+
+def _items(path: Path, images: Path, start: int) -> Iterator[Item]:
+    files = open_files(images)
+    try:
+        pictures, last = _pictures(files), _Picture(-1, b"", (0, 0))
+        for number, task in enumerate(islice(iter_list(path), start, None), start=start):
+            image_id = task["image_id"]
+            if image_id in LEFT_OUT:
+                yield SetAside(task["task_id"], "CLIPSeg leaves out its picture")
+                continue
+            if image_id != last.id:
+                # Phrases of one picture follow each other: it is decoded once.
+                last = _read(image_id, files, pictures[image_id], images)
+            yield _item(task, last, f"{path}: phrase {task['task_id']!r}", path, number)
+    finally:
+        files.close()
+
+
+class _Picture(NamedTuple):
+    """The picture that the current phrases are about."""
+
+    id: int
+    data: bytes
+    size: tuple[int, int]
+
+
+def _read(identity: int, files: Files, path: str, images: Path) -> _Picture:
+    data = files.read(path)
+    return _Picture(identity, data, decode_image(data, where=f"{images}: {path}").size)
+
+
+def _item(task: Mapping[str, Any], picture: _Picture, where: str, path: Path, number: int) -> Item:
+    phrase = _field(task, "phrase", str, path, number)
+    polygons = _polygons(task.get("Polygons"), where)
+    drawn = mask_of(polygons, picture.size)
+    if isinstance(drawn, str):
+        return SetAside(task["task_id"], drawn)
+    name = str(picture.id)
+    return Sample(id=task["task_id"], group=name, image=picture.data, phrase=phrase, mask=drawn)
+
+
+def _polygons(raw: Any, where: str) -> list[Polygon]:
+    """All polygons of all instances; the file has a list of polygons for each instance."""
+    try:
+        found: list[Polygon] = [
+            [(float(x), float(y)) for x, y in polygon] for instance in raw for polygon in instance
+        ]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: Polygons must be lists of [x, y]: {error}") from error
+    if not all(math.isfinite(value) for polygon in found for point in polygon for value in point):
+        raise DataError(f"{where}: a polygon has a corner that is no number")
+    return found
+
+
+def _field(task: Mapping[str, Any], name: str, kind: type[T], path: Path, number: int) -> T:
+    value = task.get(name)
+    if not isinstance(value, kind):
+        raise DataError(
+            f"{path}: phrase number {number}: {name} must be {kind.__name__}, came {value!r:.60}"
+        )
+    return value

@@ -1,0 +1,131 @@
+"""Plans to packed datasets; a killed one goes on where it stopped, to the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from natadv.data.card import CARD_FILE, Card, Shard, dump_card
+from natadv.data.plan import Item, Plan, SetAside
+from natadv.data.schema import schema_of
+from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, shard_name, write_shard
+from natadv.data.work import Step, Work, opened_work
+from natadv.data.writer import put_in_place, refuse_target
+from natadv.errors import DataError
+from natadv.progress import Progress
+from natadv.types import Sample
+
+SET_ASIDE_FILE = "set-aside.jsonl"
+"""Lies beside the card, one line for each thing of the source that is not in the dataset."""
+
+
+class Packed(NamedTuple):
+    card: Card
+    set_aside: tuple[SetAside, ...]
+
+
+def pack(
+    folder: Path,
+    plan: Plan,
+    *,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    force: bool = False,
+    stream: TextIO | None = None,
+) -> Packed:
+    """Write all that is planned or nothing; an older dataset of that name stays whole until then.
+
+    Finished shards wait in a hidden folder beside the target, so that the same call goes on after
+    a kill. Bad input ends the import, and leaves nothing of it behind.
+    """
+    refuse_target(folder, plan.draft, rows_per_shard=rows_per_shard, force=force)
+    try:
+        with opened_work(folder, plan, rows_per_shard) as work:
+            packed = _pack(work, plan, rows_per_shard, stream)
+            put_in_place(work.dataset, folder, force=force)
+            work.remove()
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written: {error}; finished shards are kept, start it again"
+        ) from error
+    return packed
+
+
+@dataclass(slots=True)
+class _Intake:
+    """Takes items in, and remembers how many there were and which of them do not fit."""
+
+    used: int
+    progress: Progress | None
+    set_aside: list[SetAside] = field(default_factory=list)
+
+    def samples(self, items: Iterator[Item]) -> Iterator[Sample]:
+        for item in items:
+            self.used += 1
+            if isinstance(item, SetAside):
+                self.set_aside.append(item)
+            else:
+                yield item
+            if self.progress is not None:
+                self.progress.reach(self.used)
+
+    def handed_over(self) -> tuple[SetAside, ...]:
+        found = tuple(self.set_aside)
+        self.set_aside.clear()
+        return found
+
+
+def _pack(work: Work, plan: Plan, rows_per_shard: int, stream: TextIO | None) -> Packed:
+    tally = Tally()
+    steps = work.finished(tally)
+    intake = _Intake(steps[-1].items if steps else 0, _progress(plan, steps, stream))
+    samples = checked(intake.samples(plan.items(intake.used)), plan.draft, tally)
+    for step in _steps(work.dataset, plan, samples, intake, rows_per_shard, first=len(steps)):
+        work.record(step)
+        steps.append(step)
+    aside = (*(item for step in steps for item in step.set_aside), *intake.handed_over())
+    card = card_of(plan.draft, tally, tuple(step.shard for step in steps))
+    work.list_set_aside(SET_ASIDE_FILE, aside)
+    (work.dataset / CARD_FILE).write_text(dump_card(card), encoding="utf-8")
+    return Packed(card, aside)
+
+
+def _steps(
+    dataset: Path,
+    plan: Plan,
+    samples: Iterator[Sample],
+    intake: _Intake,
+    rows_per_shard: int,
+    *,
+    first: int,
+) -> Iterator[Step]:
+    schema, number = schema_of(plan.draft), first
+    while rows := _peeked(islice(samples, rows_per_shard)):
+        shard: Shard = write_shard(dataset / shard_name(number), schema, rows)
+        number += 1
+        yield Step(shard, intake.used, intake.handed_over())
+
+
+def _peeked(samples: Iterator[Sample]) -> Iterator[Sample] | None:
+    """None if there are none: a shard has at least one row."""
+    for first in samples:
+        return _again(first, samples)
+    return None
+
+
+def _again(first: Sample, rest: Iterator[Sample]) -> Iterator[Sample]:
+    yield first
+    yield from rest
+
+
+def _progress(plan: Plan, steps: list[Step], stream: TextIO | None) -> Progress | None:
+    if stream is None:
+        return None
+    start = steps[-1].items if steps else 0
+    name = plan.draft.name
+    progress = Progress(name, plan.total, unit=plan.unit, stream=stream, start=start)
+    if start:
+        progress.say(f"{name}: goes on after {start} of {plan.total} {plan.unit}")
+    return progress

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from natadv.data.importers.phrasecut import LEFT_OUT
+from natadv.errors import ConfigError, DataError
+
+Layouts = dict[str, Callable[..., Any]]
+SQUARE = [[2, 3], [8.6, 3], [8, 9], [2, 9]]
+TRIANGLE = [[10, 2], [14, 2], [14, 5]]
+
+
+def task(image_id: int, number: int, phrase: str, polygons: Any) -> dict[str, Any]:
+    """As refer_test.json has it: polygons by instance."""
+    return {
+        "task_id": f"{image_id}__{number}",
+        "image_id": image_id,
+        "ann_ids": [number],
+        "instance_boxes": [[2, 3, 7, 7]],
+        "Polygons": polygons,
+        "phrase": phrase,
+        "phrase_structure": {
+            "name": phrase.split()[-1],
+            "attributes": phrase.split()[:-1],
+            "relation_ids": [],
+            "relation_descriptions": [],
+            "type": "name",
+        },
+    }
+
+
+TASKS = [
+    task(2345, 1, "brown dog", [[SQUARE]]),
+    task(2345, 2, "two wheels", [[SQUARE], [TRIANGLE, [[12, 8], [13, 9], [15, 8]]]]),
+    task(61564, 3, "left out", [[SQUARE]]),
+    task(777, 4, "line", [[[[1, 1], [3, 3], [2, 2]]]]),
+    task(777, 5, "elsewhere", [[[[99, 1], [120, 3], [110, 12]]]]),
+    task(777, 6, "tree", [[SQUARE]]),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, encode: Any, layouts: Layouts) -> Path:
+    """data/VGPhraseCut_v0 as its download script leaves it."""
+    path: Path = layouts["folder"](
+        tmp_path / "VGPhraseCut_v0",
+        {
+            "refer_test.json": json.dumps(TASKS).encode(),
+            "image_data_split3000.json": b"[]",
+            "images/2345.jpg": encode(1, format="JPEG"),
+            "images/777.jpg": encode(2, format="JPEG"),
+            "images/1.jpg": encode(3, format="JPEG"),
+        },
+    )
+    return path
+
+
+def write(folder: Path, tasks: list[dict[str, Any]]) -> Path:
+    path = folder / "refer_test.json"
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def test_a_sample_is_a_phrase_with_the_union_of_its_polygons(importing: Any, folder: Path) -> None:
+    packed = importing("phrasecut", folder / "refer_test.json", images=folder / "images")
+
+    samples = importing.samples(packed.card)
+    assert [(s.id, s.group, s.phrase) for s in samples] == [
+        ("2345__1", "2345", "brown dog"),
+        ("2345__2", "2345", "two wheels"),
+        ("777__6", "777", "tree"),
+    ]
+    assert packed.card.tasks == ("segmentation",)
+    assert samples[0].image == (folder / "images/2345.jpg").read_bytes()
+
+
+def test_what_has_no_mask_and_what_clipseg_leaves_out_is_set_aside(
+    importing: Any, folder: Path
+) -> None:
+    packed = importing("phrasecut", folder / "refer_test.json", images=folder / "images")
+
+    assert [(item.id, item.why) for item in packed.set_aside] == [
+        ("61564__3", "CLIPSeg leaves out its picture"),
+        ("777__4", "the mask has no area"),
+        ("777__5", "a polygon lies out of the picture"),
+    ]
+    listed = importing.root / "fixtures/datasets/phrasecut/set-aside.jsonl"
+    assert len(listed.read_text().splitlines()) == 3
+
+
+def test_the_17_pictures_are_those_of_clipseg() -> None:
+    listed = """150417 285665 498246 61564 285743 498269 498010 150516 150344 286093 61530 150333
+        286065 285814 498187 285761 498042"""
+
+    assert {*map(int, listed.split())} == LEFT_OUT
+    assert len(LEFT_OUT) == 17
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_pictures_may_lie_in_an_archive(
+    importing: Any, folder: Path, layouts: Layouts, tmp_path: Path, kind: str
+) -> None:
+    plain = importing("phrasecut", folder / "refer_test.json", images=folder).card
+    files = {f"VGPhraseCut_v0/images/{p.name}": p.read_bytes() for p in folder.glob("images/*")}
+    archive = layouts[kind](tmp_path / f"images.{kind}", files)
+
+    packed = importing("phrasecut", folder / "refer_test.json", images=archive, force=True)
+
+    assert packed.card.revision == plain.revision
+
+
+def broken(**fields: Any) -> list[dict[str, Any]]:
+    return [*TASKS, {**task(777, 9, "sky", [[SQUARE]]), **fields}]
+
+
+HOSTILE = {
+    "twice": (broken(task_id="777__6"), "1 ids come more than once, first '777__6'"),
+    "no picture": (broken(image_id=31), r"1 of 4 pictures are missing, first 31\.jpg"),
+    "no id": (broken(task_id=None), "phrase number 6: task_id must be str, came None"),
+    "odd id": (broken(image_id="777"), "image_id must be int, came '777'"),
+    "no phrase": (broken(phrase=None), "phrase must be str"),
+    "empty phrase": (broken(phrase=" "), "phrase must say something"),
+    "no polygons": (broken(Polygons=None), "phrase '777__9': Polygons must be lists"),
+    "odd polygons": (broken(Polygons=[[[[1, 2, 3]]]]), "Polygons must be lists"),
+    "endless corner": (broken(Polygons=[[[[1, 2], [3, 1e999], [0, 0]]]]), "no number"),
+    "nothing": ([], "no phrases in it"),
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_bad_input_is_named_and_nothing_is_written(
+    importing: Any, folder: Path, hostile: str
+) -> None:
+    tasks, complaint = HOSTILE[hostile]
+    path = write(folder, tasks)
+
+    with pytest.raises(DataError, match=complaint):
+        importing("phrasecut", path, images=folder / "images")
+
+    assert importing.leftovers() == []
+
+
+def test_without_pictures_it_is_told_what_else_is_needed(importing: Any, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="also needs --images"):
+        importing("phrasecut", folder / "refer_test.json")
+
+
+def test_it_can_start_anywhere(importing: Any, folder: Path) -> None:
+    importing.check_starts("phrasecut", folder / "refer_test.json", images=folder / "images")
