@@ -29,7 +29,7 @@ def add_typo_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         metavar="R[,R...]",
         help=f"{', '.join(RECIPES)}; of several, one is drawn for each picture",
     )
-    parser.add_argument("--seed", required=True, type=int, metavar="N")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="(%(default)s)")
     parser.add_argument(
         "--severity",
         type=int,
