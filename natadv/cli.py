@@ -15,6 +15,7 @@ from natadv.models.commands import add_models_parser
 from natadv.models.doctor.command import add_doctor_parser
 from natadv.pipelines.annotate.commands import add_annotate_parser
 from natadv.pipelines.commands import add_filter_parser, add_typo_parser
+from natadv.pipelines.langadv.commands import add_langadv_parser
 from natadv.report.html import write_report
 from natadv.training.command import add_train_parser
 
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add_typo_parser(commands)
     add_filter_parser(commands)
     add_annotate_parser(commands)
+    add_langadv_parser(commands)
     _add_report_parser(commands)
     return parser
 

@@ -1,0 +1,201 @@
+"""`natadv langadv search|pack ...`"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from natadv.data.card import DATASETS_FOLDER, UNSTATED
+from natadv.engine.devices import device_kind
+from natadv.errors import ConfigError, unknown_name
+from natadv.pipelines.langadv.settings import PARAMS, SearchSettings, settings_for
+from natadv.scenarios.langadv.words import SPACES
+
+if TYPE_CHECKING:
+    from natadv.pipelines.langadv.judging import Target
+    from natadv.pipelines.langadv.run import Plan
+    from natadv.scenarios.langadv.generator import Generator
+    from natadv.scenarios.langadv.words import WordSpace
+
+MINI = "mini"
+ANIMALS = "butterfly,cat,chicken,cow,dog,elephant,horse,sheep,spider,squirrel"
+MINI_LICENCE = "Apache-2.0 AND MIT AND CC-BY-4.0, by vendor: fixtures/mini/LICENSES.md"
+
+
+def add_langadv_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `langadv`; the parsed namespace carries `handler`, which returns the exit code."""
+    text = "search for prompts whose pictures fool classifiers, and pack what was found"
+    parser = commands.add_parser("langadv", help=text, description=text)
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    _add_search(actions)
+    _add_pack(actions)
+
+
+def _add_search(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = actions.add_parser(
+        "search",
+        help="run the genetic algorithm",
+        description="Breed prompts whose pictures every target gets wrong. A search that was "
+        "killed goes on when it is started again in the same way, and ends with the same bytes. "
+        "Several GPUs: --device cuda:0,cuda:1 gives each a process, which takes class after class.",
+        epilog=f"Settings: {', '.join(sorted(SearchSettings.model_fields))}.",
+    )
+    parser.add_argument(
+        "--generator",
+        required=True,
+        metavar="NAME",
+        help=f"{MINI}, or a text-to-image pipeline of diffusers: a folder, or an id on the hub "
+        "such as Tongyi-MAI/Z-Image-Turbo",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="keeps everything")
+    parser.add_argument(
+        "--target",
+        metavar="M1,M2",
+        help="models to fool, as pytest --model takes them (the ensemble of the mini world)",
+    )
+    parser.add_argument(
+        "--consistency", metavar="MODEL", help="tells whether pictures still show their class"
+    )
+    parser.add_argument("--classes", default=ANIMALS, metavar="A,B", help="(%(default)s)")
+    parser.add_argument("--words", metavar="SPACE", help=f"{MINI} or {', '.join(SPACES)}")
+    parser.add_argument(
+        "--settings", metavar="SECTION", help=f"of {PARAMS} in the working directory (langadv)"
+    )
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or several as cuda:0,cuda:1")
+    parser.add_argument("--dtype", default="bfloat16", help="of the generator (%(default)s)")
+    parser.add_argument("--batch-size", type=_count, default=4, metavar="N", help="(%(default)s)")
+    parser.add_argument("--steps", type=_count, metavar="N", help="of the generator")
+    parser.add_argument("--guidance", type=float, metavar="G", help="of the generator")
+    parser.add_argument("--size", type=_count, metavar="PX", help="side of a picture")
+    parser.add_argument("--revision", metavar="REV", help="of the generator on the hub")
+    parser.add_argument("--processes", type=_count, metavar="N", help="(one per device)")
+    parser.set_defaults(handler=_search)
+
+
+def _add_pack(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "pack the pictures of the accepted prompts"
+    parser = actions.add_parser("pack", help=text, description=text)
+    parser.add_argument("out", type=Path, metavar="DIR", help="of a search that has ended")
+    parser.add_argument("--name", required=True, help="of the dataset")
+    parser.add_argument("--per-class", type=_count, default=100, metavar="N", help="(%(default)s)")
+    parser.add_argument("--licence", help="of the pictures")
+    parser.add_argument("--root", type=Path, default=Path(), help=argparse.SUPPRESS)
+    parser.add_argument("--force", action="store_true", help="replace a dataset of that name")
+    parser.set_defaults(handler=_pack)
+
+
+def _search(options: argparse.Namespace) -> int:
+    # Here, for `natadv --help` needs no torch.
+    from natadv.pipelines.langadv.processes import run_on_all
+
+    devices = [device_kind(device) for device in options.device.split(",")]
+    count = options.processes or len(devices)
+    history = run_on_all(options, [devices[i % len(devices)] for i in range(count)])
+    print((options.out / "table.md").read_text(encoding="utf-8"), end="")
+    accepted = sum(len(one["accepted"]) for one in history["histories"])
+    print(f"{accepted} prompts accepted; {options.out / 'history.png'}")
+    return 0
+
+
+def plan_of(options: argparse.Namespace, device: str) -> Plan:
+    """What the options ask for, with everything loaded."""
+    from natadv.mini.scene import plural
+    from natadv.pipelines.langadv.run import Plan
+
+    settings = settings_for(Path.cwd(), section=options.settings, overrides=options.set)
+    classes = [name.strip() for name in options.classes.split(",") if name.strip()]
+    if len(set(classes)) != len(classes) or len(classes) < 2:
+        raise ConfigError(f"expected two classes at least, each once, came {options.classes!r}")
+    return Plan(
+        out=options.out,
+        classes={name: plural(name) for name in classes},
+        space=_space(options),
+        settings=settings,
+        generator=_generator(options, device),
+        target=_target(options, classes, device),
+    )
+
+
+def _space(options: argparse.Namespace) -> WordSpace:
+    from natadv.mini.generator import MINI_WORDS
+
+    spaces = {MINI: MINI_WORDS, **SPACES}
+    name = options.words or (MINI if options.generator == MINI else "animals")
+    if name not in spaces:
+        raise unknown_name("word space", name, spaces)
+    return spaces[name]
+
+
+def _generator(options: argparse.Namespace, device: str) -> Generator:
+    from natadv.mini.generator import MiniGenerator
+    from natadv.pipelines.langadv.diffusion import PUBLISHED, Drawing, diffusion_generator
+
+    if options.generator == MINI:
+        return MiniGenerator()
+    usual = PUBLISHED.get(options.generator, Drawing())
+    drawing = Drawing(
+        steps=options.steps or usual.steps,
+        guidance=usual.guidance if options.guidance is None else options.guidance,
+        side_px=options.size or usual.side_px,
+        batch=options.batch_size,
+        dtype=options.dtype,
+        revision=options.revision,
+    )
+    return diffusion_generator(options.generator, drawing, device=device)
+
+
+def _target(options: argparse.Namespace, classes: list[str], device: str) -> Target:
+    if options.target is None:
+        return _mini_target(options, classes)
+    if options.consistency is None:
+        raise ConfigError("--target needs --consistency MODEL, which is not among the targets")
+    from natadv.pipelines.langadv.zero_shot import zero_shot_target
+
+    return zero_shot_target(
+        options.target.split(","),
+        options.consistency,
+        classes,
+        root=Path.cwd(),
+        device=device,
+        dtype=None,
+        threads=1,
+    )
+
+
+def _mini_target(options: argparse.Namespace, classes: list[str]) -> Target:
+    from natadv.mini.vocabulary import EVALUATED
+    from natadv.pipelines.langadv.mini import mini_target
+
+    if options.generator != MINI:
+        raise ConfigError(f"--generator {options.generator} needs --target and --consistency")
+    if classes != list(EVALUATED):
+        raise ConfigError(
+            f"the ensemble of the mini world knows just these classes, in this order: {ANIMALS}; "
+            "leave --classes out, or name other models with --target"
+        )
+    return mini_target(options.out)
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from natadv.pipelines.langadv.packing import pack
+    from natadv.pipelines.langadv.run import read_history
+
+    mini = read_history(options.out)["generator"] == MINI
+    card = pack(
+        options.out,
+        options.root / DATASETS_FOLDER / options.name,
+        per_class=options.per_class,
+        licence=options.licence or (MINI_LICENCE if mini else UNSTATED),
+        force=options.force,
+    )
+    print(f"{options.root / DATASETS_FOLDER / card.name}: {card.rows} samples, {card.revision}")
+    return 0
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value

@@ -1,0 +1,176 @@
+"""A whole search: class after class, by as many processes as are started, and what came of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from natadv.engine.store import write_atomically, writing
+from natadv.errors import ConfigError, DataError
+from natadv.pipelines.langadv.evolution import Search, evolve
+from natadv.pipelines.langadv.judging import Target
+from natadv.pipelines.langadv.pictures import Pictures
+from natadv.pipelines.langadv.settings import SearchSettings
+from natadv.pipelines.langadv.summary import history_png, table
+from natadv.progress import Progress
+from natadv.scenarios.langadv.generator import Generator
+from natadv.scenarios.langadv.words import WordSpace
+
+IDENTITY, HISTORY, CHART, TABLE = "search.json", "history.json", "history.png", "table.md"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what a search finds, and where it is kept."""
+
+    out: Path
+    classes: Mapping[str, str]
+    """Singular to plural, in label order."""
+    space: WordSpace
+    settings: SearchSettings
+    generator: Generator
+    target: Target
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "classes": list(self.classes),
+            "generator": self.generator.name,
+            "target": self.target.name,
+            "words": {gene: list(words) for gene, words in self.space.words.items()},
+            "template": self.space.template,
+            "settings": self.settings.model_dump(mode="json"),
+        }
+
+    def pictures(self, kind: str, noun: str) -> Pictures:
+        return Pictures(self.out / kind / folder_name(noun))
+
+    def class_file(self, noun: str) -> Path:
+        return self.out / "classes" / f"{folder_name(noun)}.json"
+
+
+def run(plan: Plan, *, stream: TextIO) -> dict[str, Any]:
+    """Search every class that no other process has or had; then wait for those, and sum up.
+
+    Raises ConfigError if `out` holds another search.
+    """
+    begin(plan)
+    for patient in (False, True):
+        for noun in plan.classes:
+            _search_class(plan, noun, patient=patient, stream=stream)
+    histories = [_read(plan.class_file(noun)) for noun in plan.classes]
+    history = {**plan.identity(), "histories": histories}
+    write_atomically(plan.out / HISTORY, _json(history))
+    write_atomically(plan.out / TABLE, table(histories))
+    _write_bytes(plan.out / CHART, history_png(histories, accept=plan.settings.accept))
+    return history
+
+
+def _search_class(plan: Plan, noun: str, *, patient: bool, stream: TextIO) -> None:
+    path = plan.class_file(noun)
+    if path.exists():
+        return
+    with _claimed(path.with_suffix(".lock"), patient=patient) as mine:
+        if not mine or path.exists():
+            return
+        total = plan.settings.generations + 1
+        progress = Progress(noun, total, unit="generations", stream=stream)
+        history = evolve(_search(plan, noun), lambda done, line: progress.reach(done, note=line))
+        write_atomically(path, _json(history))
+
+
+def _search(plan: Plan, noun: str) -> Search:
+    return Search(
+        noun=noun,
+        plural=plan.classes[noun],
+        label=list(plan.classes).index(noun),
+        space=plan.space,
+        settings=plan.settings,
+        generator=plan.generator,
+        target=plan.target,
+        searched=plan.pictures("searched", noun),
+        fresh=plan.pictures("fresh", noun),
+    )
+
+
+@contextmanager
+def _claimed(path: Path, *, patient: bool) -> Iterator[bool]:
+    """Whether the lock is ours; it falls when its owner dies, and a patient caller waits."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def begin(plan: Plan) -> None:
+    path, identity = plan.out / IDENTITY, plan.identity()
+    if not path.exists():
+        write_atomically(path, _json(identity))
+        return
+    found = _read(path)
+    different = sorted(key for key in identity if found.get(key) != identity[key])
+    if different:
+        key = different[0]
+        raise ConfigError(
+            f"{path}: is of a search with other {', '.join(different)} "
+            f"({_short(found.get(key))}, not {_short(identity[key])}); go on with what it was "
+            "begun with, or name another --out"
+        )
+
+
+def read_history(out: Path) -> dict[str, Any]:
+    """Raises DataError if the search has not ended."""
+    if not (out / HISTORY).exists():
+        raise DataError(f"{out / HISTORY}: no such file; run natadv langadv search to its end")
+    return _read(out / HISTORY)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); delete it, and run again") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: expected a mapping; delete it, and run again")
+    return found
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        temporary.write_bytes(content)
+        temporary.replace(path)
+
+
+def folder_name(noun: str) -> str:
+    """Of a class, wherever its files lie."""
+    return noun.replace("/", "-").replace(" ", "-")
+
+
+def accepted_of(history: Mapping[str, Any]) -> Sequence[tuple[str, Sequence[str]]]:
+    """Class and its accepted prompts, the fittest first."""
+    return [
+        (one["class"], [row["prompt"] for row in one["accepted"]]) for one in history["histories"]
+    ]

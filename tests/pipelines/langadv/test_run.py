@@ -1,0 +1,173 @@
+"""A search finds what fools, keeps everything, goes on after a kill, and is the same each time."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from natadv.errors import ConfigError, DataError, ModelError
+from natadv.pipelines.langadv.run import CHART, TABLE, read_history, run
+
+from .conftest import SETTINGS, Gullible, Painter, all_bytes, plan_in
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from conftest import Painter, plan_in
+from natadv.pipelines.langadv.run import run
+
+class Dying(Painter):
+    def generate(self, prompt, seeds):
+        if len(self.prompts) == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().generate(prompt, seeds)
+
+plan = plan_in(Path({out!r}))
+object.__setattr__(plan, "generator", Dying())
+run(plan, stream=sys.stderr)
+"""
+
+
+def test_accepted_prompts_fool_more_than_random_ones_on_new_pictures(plan):
+    (history,) = run(plan, stream=io.StringIO())["histories"]
+
+    asr = {kind: [row["asr"] for row in rows] for kind, rows in history["fresh"].items()}
+    assert all("fog" in row["prompt"] for row in history["accepted"])
+    assert all(row["asr"] > SETTINGS.accept for row in history["accepted"])
+    assert min(asr["accepted"]) > sum(asr["random"]) / len(asr["random"])
+
+
+def test_the_best_never_gets_worse_and_words_only_go(plan):
+    (history,) = run(plan, stream=io.StringIO())["histories"]
+
+    generations = history["generations"]
+    best = [generation["best"] for generation in generations]
+    assert len(generations) == SETTINGS.generations + 1
+    assert best == sorted(best)
+    for before, after in pairwise(generations):
+        for gene, words in after["words"].items():
+            assert set(words) <= set(before["words"][gene])
+
+
+def test_every_picture_is_kept_with_prompt_seed_and_scores(plan):
+    run(plan, stream=io.StringIO())
+
+    files = sorted(plan.out.rglob("searched/cat/*.parquet"))
+    rows = [row for path in files for row in pq.read_table(path).to_pylist()]
+    assert len(rows) == SETTINGS.pictures * len(set(row["prompt"] for row in rows))
+    for row in rows:
+        made = Painter().generate(row["prompt"], [row["seed"]])[0]
+        stored = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
+        assert stored.tobytes() == made.image.tobytes()
+        (wrong,) = Gullible().probabilities([made])[0][:, 1]
+        assert row["fooled"] == (wrong > 0.5)
+
+
+def test_two_searches_end_with_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        run(plan_in(tmp_path / name), stream=io.StringIO())
+
+    assert all_bytes(tmp_path / "one") == all_bytes(tmp_path / "two")
+    assert {CHART, TABLE} <= set(all_bytes(tmp_path / "one"))
+
+
+def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(tmp_path):
+    out = tmp_path / "killed"
+    script = KILLED.format(tests=str(Path(__file__).parent), out=str(out))
+    ended = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    found = len(list(out.rglob("*.parquet")))
+    again, whole = plan_in(out), plan_in(tmp_path / "whole")
+
+    run(again, stream=io.StringIO())
+    run(whole, stream=io.StringIO())
+
+    assert found == 7
+    assert len(again.generator.prompts) == len(whole.generator.prompts) - 7
+    assert all_bytes(out) == all_bytes(whole.out)
+
+
+def test_a_search_that_has_ended_draws_nothing(plan):
+    run(plan, stream=io.StringIO())
+    again = plan_in(plan.out)
+
+    run(again, stream=io.StringIO())
+
+    assert again.generator.prompts == []
+
+
+def test_two_processes_share_the_work(tmp_path):
+    plan = replace(plan_in(tmp_path / "shared"), classes={"cat": "cats", "dog": "dogs"})
+    child = os.fork()
+    if child == 0:
+        run(plan, stream=io.StringIO())
+        os._exit(0)
+    run(plan, stream=io.StringIO())
+    _, status = os.waitpid(child, 0)
+
+    alone = replace(plan_in(tmp_path / "alone"), classes={"cat": "cats", "dog": "dogs"})
+    run(alone, stream=io.StringIO())
+    assert status == 0
+    assert all_bytes(plan.out) == all_bytes(alone.out)
+
+
+def test_another_search_in_the_folder_is_refused(plan):
+    run(plan, stream=io.StringIO())
+    other = plan_in(plan.out, settings=SETTINGS.model_copy(update={"seed": 2}))
+
+    with pytest.raises(ConfigError, match="of a search with other settings"):
+        run(other, stream=io.StringIO())
+
+
+def test_a_spoilt_file_of_pictures_is_named(plan):
+    run(plan, stream=io.StringIO())
+    spoilt = next(plan.out.rglob("*.parquet"))
+    spoilt.write_bytes(b"no parquet")
+    (plan.out / "classes" / "cat.json").unlink()
+
+    with pytest.raises(DataError, match=rf"{spoilt.name}: cannot be read"):
+        run(plan, stream=io.StringIO())
+
+
+def test_pictures_of_other_seeds_are_not_taken_for_these(plan):
+    run(plan, stream=io.StringIO())
+    one, other, *_ = sorted(plan.out.rglob("searched/cat/*.parquet"))
+    one.write_bytes(other.read_bytes())
+    (plan.out / "classes" / "cat.json").unlink()
+
+    with pytest.raises(DataError, match="came others"):
+        run(plan, stream=io.StringIO())
+
+
+def test_a_target_that_says_nan_is_refused(plan):
+    class Broken(Gullible):
+        def consistency(self, pictures, label):
+            return super().consistency(pictures, label) * float("nan")
+
+    with pytest.raises(ModelError, match="not from 0 to 1"):
+        run(replace(plan, target=Broken()), stream=io.StringIO())
+
+
+def test_a_generator_that_draws_too_few_is_refused(plan):
+    class Lazy(Painter):
+        def generate(self, prompt, seeds):
+            return super().generate(prompt, seeds)[1:]
+
+    with pytest.raises(ModelError, match=r"4 pictures of .* were asked for, 3 came"):
+        run(replace(plan, generator=Lazy()), stream=io.StringIO())
+
+
+def test_a_search_that_has_not_ended_has_no_history(tmp_path):
+    with pytest.raises(DataError, match="run natadv langadv search"):
+        read_history(tmp_path)

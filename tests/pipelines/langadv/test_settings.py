@@ -1,0 +1,41 @@
+"""Settings of a search: defaults, the section, what goes before it, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from natadv.errors import ConfigError, UnknownNameError
+from natadv.pipelines.langadv.settings import SearchSettings, settings_for
+
+
+def test_the_defaults_are_the_published_ones(tmp_path):
+    found = settings_for(tmp_path, section=None)
+
+    assert found == SearchSettings()
+    assert (found.population, found.generations, found.pictures) == (20, 8, 8)
+    assert (found.mutation, found.accept, found.elite) == (0.01, 0.84, 0.1)
+
+
+def test_a_pair_goes_before_the_section(tmp_path):
+    (tmp_path / "params.yaml").write_text("langadv: {seed: 4, population: 6}\n")
+
+    found = settings_for(tmp_path, section=None, overrides=["seed=9"])
+
+    assert (found.seed, found.population) == (9, 6)
+
+
+@pytest.mark.parametrize(
+    ("section", "pairs", "error", "message"),
+    [
+        ("nothing", [], UnknownNameError, "'nothing'"),
+        (None, ["mutations=0.1"], UnknownNameError, "did you mean 'mutation'"),
+        (None, ["mutation=2"], ConfigError, "mutation: .* came 2"),
+        (None, ["population"], ConfigError, "expected NAME=VALUE"),
+        ("listed", [], ConfigError, "must be a mapping"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, section, pairs, error, message):
+    (tmp_path / "params.yaml").write_text("langadv: {}\nlisted: [1]\n")
+
+    with pytest.raises(error, match=message):
+        settings_for(tmp_path, section=section, overrides=pairs)

@@ -1,0 +1,84 @@
+"""What searches attack: the mini ensemble, and any zero-shot classifiers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from natadv.errors import ConfigError, DataError
+from natadv.mini import ensemble
+from natadv.mini.generator import MiniGenerator
+from natadv.mini.params import ROOT
+from natadv.mini.vocabulary import EVALUATED
+from natadv.pipelines.langadv import mini
+from natadv.pipelines.langadv.mini import mini_target
+from natadv.pipelines.langadv.zero_shot import zero_shot_target
+from natadv.scenarios.langadv.generator import Generated
+
+NAMES = list(EVALUATED)
+
+
+def zero_shot(target: str, witness: str):
+    return zero_shot_target(
+        [target], witness, NAMES, root=ROOT, device="cpu", dtype=None, threads=1
+    )
+
+
+@pytest.fixture
+def target(tmp_path, monkeypatch):
+    """Untrained members: what is tested is what is made of their answers."""
+    members = {name: build().eval() for name, build in ensemble.MEMBERS.items()}
+    monkeypatch.setattr(mini, "train_ensemble", lambda settings: members)
+    return mini_target(tmp_path)
+
+
+def test_the_ensemble_is_trained_once_and_kept(target, tmp_path, monkeypatch):
+    monkeypatch.setattr(mini, "train_ensemble", None)
+    pictures = MiniGenerator().generate("a red cat in the forest", [1, 2])
+
+    again = mini_target(tmp_path)
+
+    assert again.name == target.name
+    np.testing.assert_array_equal(again.probabilities(pictures), target.probabilities(pictures))
+
+
+def test_the_ensemble_gives_each_members_shares(target):
+    pictures = MiniGenerator().generate("a red cat in the forest", [1, 2])
+
+    p = target.probabilities(pictures)
+
+    assert p.shape == (len(ensemble.MEMBERS), 2, len(NAMES))
+    np.testing.assert_allclose(p.sum(axis=2), 1.0)
+
+
+def test_a_spoilt_ensemble_is_named(target, tmp_path):
+    (tmp_path / "ensemble.safetensors").write_bytes(b"nothing")
+
+    with pytest.raises(DataError, match="delete it, and run again"):
+        mini_target(tmp_path)
+
+
+def test_the_facts_tell_whether_the_animal_is_recognisable(target):
+    (plain,) = MiniGenerator().generate("one black cat standing in the sky with clouds", [1])
+
+    assert target.consistency([plain], 1).tolist() == [1.0]
+    with pytest.raises(DataError, match="hold no scene"):
+        target.consistency([Generated(plain.image, "{}")], 1)
+
+
+def test_a_zero_shot_model_knows_the_pictures_of_the_mini_world():
+    target = zero_shot("mini-siglip", "mini-clip")
+    pictures = MiniGenerator().generate("a dog", range(12))
+
+    p = target.probabilities(pictures)
+    right = target.consistency(pictures, NAMES.index("dog"))
+    wrong = target.consistency(pictures, NAMES.index("spider"))
+
+    assert p.shape == (1, 12, 10)
+    assert (p[0].argmax(axis=1) == NAMES.index("dog")).mean() > 0.7
+    assert right.mean() > wrong.mean()
+
+
+def test_no_model_vouches_for_what_fools_itself():
+    with pytest.raises(ConfigError, match="cannot tell semantic consistency too"):
+        zero_shot("mini-clip", "mini-clip")
