@@ -276,7 +276,7 @@ def test_answers_that_are_not_finite_are_none(units, dataset, equipped, heads):
 def test_a_question_without_enough_answers_is_told_before_a_model_is_asked(
     units, pack, samples, bench, monkeypatch
 ):
-    monkeypatch.setattr("natadv.data.writer.check_sample", lambda *_, **__: None)
+    monkeypatch.setattr("natadv.data.shards.check_sample", lambda *_, **__: None)
     monkeypatch.setattr(Alone, "answer", lambda *_: pytest.fail("was asked"))
     few = replace(samples[-1], answers=("red",))
     dataset = pack("few", [*samples[:-1], few], tasks=TASK_NAMES)
@@ -318,7 +318,7 @@ def test_a_head_of_the_other_task_is_refused(units, dataset, equipped):
 
 
 def test_a_phrase_that_is_blank_is_named(units, pack, samples, equipped, monkeypatch):
-    monkeypatch.setattr("natadv.data.writer.check_sample", lambda *_, **__: None)
+    monkeypatch.setattr("natadv.data.shards.check_sample", lambda *_, **__: None)
     dataset = pack("blank", [replace(samples[0], phrase="  "), *samples[1:]], tasks=TASK_NAMES)
 
     with pytest.raises(DataError, match=r"'s0-0': expected a phrase"):

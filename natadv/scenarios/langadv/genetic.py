@@ -14,8 +14,6 @@ import numpy as np
 from natadv.errors import ConfigError, DataError
 from natadv.scenarios.langadv.words import Genes, WordSpace
 
-Rng = np.random.Generator
-
 
 @dataclass(frozen=True, slots=True)
 class Breeding:
@@ -41,7 +39,7 @@ def fitness(asr: float, consistency: float, *, weight: float) -> float:
     return asr + weight * consistency
 
 
-def founders(space: WordSpace, count: int, rng: Rng) -> tuple[Genes, ...]:
+def founders(space: WordSpace, count: int, rng: np.random.Generator) -> tuple[Genes, ...]:
     """Different prompts, drawn by lot."""
     if count > space.size:
         raise ConfigError(f"{count} different prompts were asked of a word space of {space.size}")
@@ -56,7 +54,7 @@ def next_generation(
     population: Sequence[Genes],
     scores: Sequence[float],
     breeding: Breeding,
-    rng: Rng,
+    rng: np.random.Generator,
 ) -> tuple[Genes, ...]:
     """The elite first, best first, then children."""
     count = max(1, round(breeding.elite * breeding.size))
@@ -74,7 +72,7 @@ def ranked(scores: Sequence[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda place: -scores[place])
 
 
-def roulette(scores: Sequence[float], rng: Rng) -> int:
+def roulette(scores: Sequence[float], rng: np.random.Generator) -> int:
     """A place, as likely as its share of all scores; any place if all scores are 0."""
     wheel = np.asarray(scores, np.float64)
     if not (np.isfinite(wheel).all() and (wheel >= 0).all() and wheel.size):
@@ -84,13 +82,13 @@ def roulette(scores: Sequence[float], rng: Rng) -> int:
     return int(rng.choice(len(wheel), p=shares))
 
 
-def crossed(one: Genes, other: Genes, rng: Rng, *, share: float) -> Genes:
+def crossed(one: Genes, other: Genes, rng: np.random.Generator, *, share: float) -> Genes:
     """Each gene is one parent's or the other's."""
     second = rng.random(len(one)) < share
     return tuple(b if take else a for a, b, take in zip(one, other, second, strict=True))
 
 
-def mutated(genes: Genes, space: WordSpace, rng: Rng, *, rate: float) -> Genes:
+def mutated(genes: Genes, space: WordSpace, rng: np.random.Generator, *, rate: float) -> Genes:
     """Now and then a gene is drawn anew from the words that are left."""
     changes = rng.random(len(genes)) < rate
     return tuple(
@@ -99,7 +97,7 @@ def mutated(genes: Genes, space: WordSpace, rng: Rng, *, rate: float) -> Genes:
     )
 
 
-def pruned(space: WordSpace, worst: Genes, rng: Rng, *, count: int) -> WordSpace:
+def pruned(space: WordSpace, worst: Genes, rng: np.random.Generator, *, count: int) -> WordSpace:
     """The space without the worst prompt's words for some of the genes that may lose any."""
     words = dict(zip(space.words, worst, strict=True))
     names = list(space.prunable)

@@ -10,8 +10,6 @@ import numpy as np
 
 from natadv.errors import ConfigError, unknown_name
 
-Rng = np.random.Generator
-
 Genes = tuple[str, ...]
 """One word per gene, in the order of `WordSpace.words`; a word may be several, or none."""
 
@@ -51,11 +49,11 @@ class WordSpace:
             total *= len(words)
         return total
 
-    def draw(self, rng: Rng) -> Genes:
+    def draw(self, rng: np.random.Generator) -> Genes:
         """Every word as likely as any other of its gene."""
         return tuple(_any(words, rng) for words in self.words.values())
 
-    def word(self, gene: str, rng: Rng) -> str:
+    def word(self, gene: str, rng: np.random.Generator) -> str:
         return _any(self.words[gene], rng)
 
     def without(self, gene: str, word: str) -> WordSpace:
@@ -73,7 +71,7 @@ class WordSpace:
         return " ".join(text.split()).replace(" ,", ",")
 
 
-def _any(words: tuple[str, ...], rng: Rng) -> str:
+def _any(words: tuple[str, ...], rng: np.random.Generator) -> str:
     return words[int(rng.integers(len(words)))]
 
 
