@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from natadv.mini.ensemble import Member, probabilities, train_ensemble
+from natadv.mini.ensemble import Member, probabilities
+from natadv.mini.ensemble_file import load_ensemble
 from natadv.mini.pool import seen_by_model
 from natadv.mini.render import masks, render
 from natadv.mini.sampling import STYLES, draw_scene
@@ -26,7 +27,7 @@ _ROUND = 500
 
 def filtered_scenes(settings: Settings) -> Iterator[tuple[Scene, Split]]:
     """The same number per class and part, class after class in turn."""
-    members = train_ensemble(settings)
+    members = load_ensemble()
     kept: dict[tuple[str, Split], list[Scene]] = {}
     parts: tuple[tuple[Split, int], ...] = (
         ("seen", settings["per_class_seen"]),

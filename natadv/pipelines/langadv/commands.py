@@ -175,7 +175,7 @@ def _mini_target(options: argparse.Namespace, classes: list[str]) -> Target:
             f"the ensemble of the mini world knows just these classes, in this order: {ANIMALS}; "
             "leave --classes out, or name other models with --target"
         )
-    return mini_target(options.out)
+    return mini_target()
 
 
 def _pack(options: argparse.Namespace) -> int:

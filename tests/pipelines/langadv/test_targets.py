@@ -10,7 +10,6 @@ from natadv.mini import ensemble
 from natadv.mini.generator import MiniGenerator
 from natadv.mini.params import ROOT
 from natadv.mini.vocabulary import EVALUATED
-from natadv.pipelines.langadv import mini
 from natadv.pipelines.langadv.mini import mini_target
 from natadv.pipelines.langadv.zero_shot import zero_shot_target
 from natadv.scenarios.langadv.generator import Generated
@@ -24,22 +23,9 @@ def zero_shot(target: str, witness: str):
     )
 
 
-@pytest.fixture
-def target(tmp_path, monkeypatch):
-    """Untrained members: what is tested is what is made of their answers."""
-    members = {name: build().eval() for name, build in ensemble.MEMBERS.items()}
-    monkeypatch.setattr(mini, "train_ensemble", lambda settings: members)
-    return mini_target(tmp_path)
-
-
-def test_the_ensemble_is_trained_once_and_kept(target, tmp_path, monkeypatch):
-    monkeypatch.setattr(mini, "train_ensemble", None)
-    pictures = MiniGenerator().generate("a red cat in the forest", [1, 2])
-
-    again = mini_target(tmp_path)
-
-    assert again.name == target.name
-    np.testing.assert_array_equal(again.probabilities(pictures), target.probabilities(pictures))
+@pytest.fixture(scope="module")
+def target():
+    return mini_target()
 
 
 def test_the_ensemble_gives_each_members_shares(target):
@@ -49,13 +35,6 @@ def test_the_ensemble_gives_each_members_shares(target):
 
     assert p.shape == (len(ensemble.MEMBERS), 2, len(NAMES))
     np.testing.assert_allclose(p.sum(axis=2), 1.0)
-
-
-def test_a_spoilt_ensemble_is_named(target, tmp_path):
-    (tmp_path / "ensemble.safetensors").write_bytes(b"nothing")
-
-    with pytest.raises(DataError, match="delete it, and run again"):
-        mini_target(tmp_path)
 
 
 def test_the_facts_tell_whether_the_animal_is_recognisable(target):
