@@ -108,3 +108,15 @@ def test_noise_in_the_weights_is_caught_and_the_cases_are_named(noisy, tmp_path)
     }
     training = f"natadv train vqa --model {noisy} --data NAME --out {noisy}/heads/vqa"
     assert training in done.stdout
+
+
+def test_an_activation_that_the_weights_were_not_trained_with_is_told(tmp_path):
+    copy = Path(shutil.copytree(ROOT / "fixtures/models/mini-clip", tmp_path / "my-clip"))
+    config = copy / "config.json"
+    config.write_text(config.read_text().replace('"gelu"', '"quick_gelu"'))
+    done = gate(tmp_path, "--model", str(copy), "--scenario", "natural")
+
+    assert done.returncode == 1, done.stdout
+    assert "computes 'quick_gelu'" in done.stdout
+    assert "the weights were trained with 'gelu'" in done.stdout
+    assert set(verdicts(tmp_path).values()) == {"INCOMPLETE"}

@@ -136,11 +136,19 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
         folder=path,
         loader=kind.loader,
         tasks=ancestor.tasks if ancestor else kind.tasks,
-        activation=base.activation if base else None,
+        activation=_activation(ancestor, base),
         gpu_dtype=ancestor.gpu_dtype if ancestor else "float32",
         tower_of=base.folder if base else None,
         heads=(heads_of_row(ancestor.name, root=root) if ancestor else {}) | _own_heads(path),
     )
+
+
+def _activation(ancestor: ZooRow | None, base: ModelSpec | None) -> str | None:
+    """What the weights were trained with, where that is known of a file on somebody's disk."""
+    if base is not None:
+        return base.activation
+    # Of published architectures there are weights for either, under the same shapes.
+    return ancestor.activation if ancestor is not None and ancestor.location else None
 
 
 def _own_heads(path: Path) -> dict[Task, Path]:

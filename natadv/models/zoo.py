@@ -49,7 +49,7 @@ class ZooRow:
     show."""
 
 
-def _mini(name: str, kind: str) -> ZooRow:
+def _mini(name: str, kind: str, *, activation: str | None = None) -> ZooRow:
     return ZooRow(
         name=name,
         family="mini",
@@ -63,6 +63,7 @@ def _mini(name: str, kind: str) -> ZooRow:
         gpu_dtype="float32",
         in_paper=False,
         known="fixtures/mini/known",
+        activation=activation,
     )
 
 
@@ -220,7 +221,7 @@ def _blip2(name: str, language: str, parameters_m: float, *, text: Section) -> Z
 
 
 _ROWS: tuple[ZooRow, ...] = (
-    _mini("mini-clip", "clip"),
+    _mini("mini-clip", "clip", activation="gelu"),
     _mini("mini-siglip", "siglip"),
     _clip("clip-vit-b32", "openai/clip-vit-base-patch32", "B", 32, 151.3),
     _clip("clip-vit-b16", "openai/clip-vit-base-patch16", "B", 16, 149.6),

@@ -48,6 +48,14 @@ def test_pictures_that_were_not_scaled_are_found(tiny_siglip, copied, edited):
     assert "set do_rescale" in found["image range"]
 
 
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+def test_pictures_around_another_mean_are_found(tiny_siglip, copied, edited, mean):
+    folder = copied(tiny_siglip)
+    edited(folder / "preprocessor_config.json", {"image_mean": [mean] * 3})
+
+    assert "image_mean" in failures(lines_of(folder))["image range"]
+
+
 def test_scale_that_is_no_logarithm_is_found(tiny_siglip, copied):
     from safetensors.torch import load_file, save_file
 
