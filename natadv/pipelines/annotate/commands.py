@@ -138,7 +138,8 @@ def _by_templates(options: argparse.Namespace) -> int:
 
 
 def _by_endpoint(options: argparse.Namespace) -> int:
-    from natadv.pipelines.annotate.endpoint import EndpointProposer, endpoint_of
+    from natadv.pipelines.annotate.access import endpoint_of
+    from natadv.pipelines.annotate.endpoint import EndpointProposer
     from natadv.pipelines.annotate.questions import Settings, annotate_questions
     from natadv.pipelines.annotate.spending import Ledger, Prices
 

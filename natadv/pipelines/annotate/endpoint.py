@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from natadv.data.images import decode_image
 from natadv.errors import ConfigError, DataError, ModelError
+from natadv.pipelines.annotate.access import BASE_URL, KEY, Endpoint
 from natadv.pipelines.annotate.pace import Clock, Pace, WallClock
 from natadv.pipelines.annotate.proposing import Proposal, noun_of
 from natadv.pipelines.annotate.spending import Ledger, Tokens
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     import openai
     from openai.types.chat import ChatCompletion
 
-BASE_URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
-OPENAI = "https://api.openai.com/v1"
 WAITS_S = (1.0, 4.0, 15.0, 60.0)
 """Before each further try, unless the endpoint says how long."""
 LONGEST_WAIT_S = 300.0
@@ -37,14 +36,6 @@ _PASSING = (408, 409, 429)
 
 UNUSABLE = "no usable reply: "
 """Begins the note of a picture that was set aside because no reply had the right form."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where it is, and what opens it."""
-
-    base_url: str
-    key: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +62,6 @@ class _Passing(NamedTuple):
     """Whether there was a reply, which was of no use."""
 
 
-def endpoint_of(environment: Mapping[str, str]) -> Endpoint:
-    """What the environment says. Raises ConfigError if that is not enough."""
-    base_url, key = environment.get(BASE_URL) or None, environment.get(KEY)
-    if base_url and not base_url.startswith(("http://", "https://")):
-        raise ConfigError(f"{BASE_URL} must begin with http:// or https://, came {base_url!r}")
-    if not key and not base_url:
-        raise ConfigError(
-            f"no endpoint: set {KEY} (and {BASE_URL}, unless it is OpenAI's own); an endpoint "
-            "that takes no key needs the address alone"
-        )
-    # Servers of one's own ask for none, but the client insists on one.
-    return Endpoint(base_url or OPENAI, key or "none")
-
-
 @final
 class EndpointProposer:
     """Lets a model look at each picture and write its questions."""
@@ -93,7 +70,7 @@ class EndpointProposer:
         self, endpoint: Endpoint, manner: Manner, ledger: Ledger, *, clock: Clock | None = None
     ) -> None:
         self._client = _client(endpoint, manner)
-        self._where = endpoint.base_url
+        self._endpoint = endpoint
         self._manner = manner
         self._ledger = ledger
         self._pace = Pace(manner.per_minute, clock=clock or WallClock())
@@ -119,8 +96,8 @@ class EndpointProposer:
             return Proposal((), f"{UNUSABLE}{passing.reason}")
         tries = len(self._manner.waits_s) + 1
         raise ModelError(
-            f"{self._where} failed {tries} times in a row ({passing.reason}); what was answered "
-            "is kept: run again when it works, or with a lower --per-minute"
+            f"{self._endpoint.where} failed {tries} times in a row ({passing.reason}); what was "
+            "answered is kept: run again when it works, or with a lower --per-minute"
         )
 
     def _once(self, messages: Any) -> Proposal | _Passing:
@@ -142,23 +119,24 @@ class EndpointProposer:
         except openai.APIStatusError as error:
             return self._of_status(error)
         except openai.APIConnectionError as error:
-            return _Passing(f"no connection: {error.__cause__ or error}")
+            return _Passing(f"no connection: {self._endpoint.told(error.__cause__ or error)}")
         # A body that is not JSON, or JSON of something else.
         except (openai.APIError, ValueError, TypeError, AttributeError) as error:
-            return _Passing(f"a reply that is not of the protocol: {str(error)[:80]}")
+            return _Passing(f"a reply that is not of the protocol: {self._endpoint.told(error)}")
         return self._of_completion(completion)
 
     def _of_status(self, error: openai.APIStatusError) -> Proposal | _Passing:
-        told = f"status {error.status_code}: {error.message[:200]}"
+        told = f"status {error.status_code}: {self._endpoint.told(error.message)}"
         if error.code in _REFUSED:
             return Proposal((), f"refused: {told}")
         passes = error.status_code in _PASSING or error.status_code >= 500
         if passes and error.code != _SPENT:
             return _Passing(told, _seconds(error.response.headers.get("retry-after")))
+        # What it comes from holds the request, with the key.
         raise ModelError(
-            f"{self._where} refused the request ({told}); check {KEY}, {BASE_URL} and --model "
-            f"{self._manner.model!r}; what was answered is kept"
-        )
+            f"{self._endpoint.where} refused the request ({told}); check {KEY}, {BASE_URL} and "
+            f"--model {self._manner.model!r}; what was answered is kept"
+        ) from None
 
     def _of_completion(self, completion: ChatCompletion) -> Proposal | _Passing:
         try:
@@ -166,17 +144,25 @@ class EndpointProposer:
             refusal, text = choice.message.refusal, choice.message.content
             reason = choice.finish_reason
         except (AttributeError, IndexError, TypeError):
-            return _Passing(f"a reply that is not of the protocol: {str(completion)[:80]!r}")
+            return _Passing(
+                f"a reply that is not of the protocol: {self._endpoint.told(completion)!r}"
+            )
         if usage is not None:
             self._ledger.add(Tokens(usage.prompt_tokens, usage.completion_tokens))
         if refusal or reason == "content_filter":
-            return Proposal((), f"refused: {refusal or 'by a content filter'}")
+            told = self._endpoint.told(refusal or "by a content filter")
+            return Proposal((), f"refused: {told}")
         if reason == "length":
             return _Passing("the reply was cut off at its longest", about_reply=True)
+        return self._of_text(text if isinstance(text, str) else "")
+
+    def _of_text(self, text: str) -> Proposal | _Passing:
+        if self._endpoint.gives_away(text):
+            return _Passing(f"the reply repeats what {KEY} or {BASE_URL} holds", about_reply=True)
         try:
-            return Proposal(reply_of(text or "", count=self._manner.per_picture))
+            return Proposal(reply_of(text, count=self._manner.per_picture))
         except DataError as error:
-            return _Passing(str(error), about_reply=True)
+            return _Passing(self._endpoint.told(error), about_reply=True)
 
     def _messages(self, sample: Sample, classes: Sequence[str]) -> Any:
         text = request(count=self._manner.per_picture, shows=noun_of(sample, classes))

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from natadv.errors import ConfigError, DataError, ModelError
-from natadv.pipelines.annotate.endpoint import Endpoint, EndpointProposer, Manner, endpoint_of
+from natadv.pipelines.annotate.access import Endpoint
+from natadv.pipelines.annotate.endpoint import EndpointProposer, Manner
 from natadv.pipelines.annotate.spending import Ledger, Prices, Tokens
 from natadv.scenarios.annotate.asked import Asked
 
@@ -225,23 +226,6 @@ def test_nothing_is_asked_once_the_budget_is_spent(fake_endpoint, tmp_path, cloc
     with pytest.raises(ConfigError, match=r"budget of 0\.0005 is spent \(2 replies.*--budget"):
         proposer.propose(SAMPLE, CLASSES)
     assert len(fake_endpoint.asked) == 2
-
-
-def test_the_environment_says_where_the_endpoint_is():
-    own = Endpoint("https://api.openai.com/v1", "k")
-    assert endpoint_of({"OPENAI_API_KEY": "k"}) == own
-    assert endpoint_of({"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": ""}) == own
-    assert endpoint_of({"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}).key == "none"
-    assert "hush" not in repr(endpoint_of({"OPENAI_API_KEY": "hush"}))
-
-
-@pytest.mark.parametrize(
-    ("environment", "told"),
-    [({}, "set OPENAI_API_KEY"), ({"OPENAI_BASE_URL": "localhost:8000"}, "http://")],
-)
-def test_without_an_endpoint_it_is_told_what_to_set(environment, told):
-    with pytest.raises(ConfigError, match=told):
-        endpoint_of(environment)
 
 
 def test_a_spoilt_line_of_the_ledger_is_named(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from natadv.data.card import DATASETS_FOLDER, load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError, ModelError
-from natadv.pipelines.annotate.endpoint import Endpoint, EndpointProposer, Manner
+from natadv.pipelines.annotate.access import Endpoint
+from natadv.pipelines.annotate.endpoint import EndpointProposer, Manner
 from natadv.pipelines.annotate.proposing import Proposal, Templates
 from natadv.pipelines.annotate.questions import Settings, annotate_questions
 from natadv.pipelines.annotate.spending import Ledger, Prices
