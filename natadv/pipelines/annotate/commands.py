@@ -161,7 +161,7 @@ def _by_endpoint(options: argparse.Namespace) -> int:
     try:
         made = annotate_questions(job, settings, proposer=proposer, progress_to=sys.stderr)
     finally:
-        if ledger.replies:
+        if ledger.replies or ledger.untold:
             print(f"spent so far: {ledger.told()}", file=sys.stderr)
     print(_told(made, job))
     return 0

@@ -18,7 +18,7 @@ from natadv.errors import ConfigError, DataError, ModelError
 from natadv.pipelines.annotate.access import BASE_URL, KEY, Endpoint
 from natadv.pipelines.annotate.pace import Clock, Pace, WallClock
 from natadv.pipelines.annotate.proposing import Proposal, noun_of
-from natadv.pipelines.annotate.spending import Ledger, Tokens
+from natadv.pipelines.annotate.spending import Ledger, Tokens, tokens_of
 from natadv.scenarios.annotate.proposals import SYSTEM, reply_of, request, schema
 from natadv.types import Sample
 
@@ -79,7 +79,7 @@ class EndpointProposer:
         """The questions, or why there are none.
 
         Raises:
-            ConfigError: The budget is spent.
+            ConfigError: The budget is spent, or cannot be kept.
             ModelError: The endpoint does not answer, or not to us.
         """
         messages = self._messages(sample, classes)
@@ -139,22 +139,31 @@ class EndpointProposer:
         ) from None
 
     def _of_completion(self, completion: ChatCompletion) -> Proposal | _Passing:
+        self._count(completion)
         try:
-            choice, usage = completion.choices[0], completion.usage
+            choice = completion.choices[0]
             refusal, text = choice.message.refusal, choice.message.content
             reason = choice.finish_reason
         except (AttributeError, IndexError, TypeError):
             return _Passing(
                 f"a reply that is not of the protocol: {self._endpoint.told(completion)!r}"
             )
-        if usage is not None:
-            self._ledger.add(Tokens(usage.prompt_tokens, usage.completion_tokens))
         if refusal or reason == "content_filter":
             told = self._endpoint.told(refusal or "by a content filter")
             return Proposal((), f"refused: {told}")
         if reason == "length":
             return _Passing("the reply was cut off at its longest", about_reply=True)
         return self._of_text(text if isinstance(text, str) else "")
+
+    def _count(self, completion: ChatCompletion) -> None:
+        """First of all: whatever else a reply is, it was paid for."""
+        # The client checks no form, so anything may be anywhere.
+        usage = getattr(completion, "usage", None)
+        told = (getattr(usage, f"{kind}_tokens", None) for kind in Tokens._fields)
+        if tokens := tokens_of(*told):
+            self._ledger.add(tokens)
+        elif isinstance(getattr(completion, "choices", None), list):
+            self._ledger.add_untold()
 
     def _of_text(self, text: str) -> Proposal | _Passing:
         if self._endpoint.gives_away(text):

@@ -7,7 +7,7 @@ import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeGuard, final
 
 from natadv.errors import ConfigError, DataError
 
@@ -22,6 +22,18 @@ class Tokens(NamedTuple):
 
 
 _NONE = Tokens(0, 0)
+
+
+def tokens_of(prompt: object, completion: object) -> Tokens | None:
+    """What an endpoint says that a reply took; None if it is not two whole numbers from 0."""
+    if _is_count(prompt) and _is_count(completion):
+        return Tokens(prompt, completion)
+    return None
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    # A bool is an int, but no count.
+    return type(value) is int and value >= 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +57,8 @@ class Ledger:
     path: Path
     prices: Prices
     replies: int = 0
+    untold: int = 0
+    """Replies of this run, beside those, whose tokens the endpoint did not tell."""
     tokens: Tokens = field(default=_NONE)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -61,6 +75,7 @@ class Ledger:
 
     def add(self, tokens: Tokens) -> None:
         with self._lock:
+            self._count(tokens)
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a", encoding="utf-8") as file:
@@ -69,7 +84,17 @@ class Ledger:
                 raise DataError(
                     f"{self.path}: cannot be written: {error.strerror}; free space, and run again"
                 ) from error
-            self._count(tokens)
+
+    def add_untold(self) -> None:
+        """A reply that cannot be counted. Raises ConfigError if there is a budget to keep."""
+        with self._lock:
+            self.untold += 1
+        if self.prices.budget is not None:
+            raise ConfigError(
+                "the endpoint does not tell how many tokens a reply took (usage.prompt_tokens and "
+                "usage.completion_tokens), so --budget cannot be kept; what was answered before is "
+                "kept: go on without --budget, if the endpoint has a limit of its own"
+            )
 
     def check_budget(self) -> None:
         """Raises ConfigError once it is spent."""
@@ -84,6 +109,8 @@ class Ledger:
         """One line for people."""
         prompt, completion = self.tokens
         text = f"{self.replies} replies, {prompt} tokens in, {completion} tokens out"
+        if self.untold:
+            text += f", not counted {self.untold} replies whose tokens were not told"
         priced = self.prices.prompt > 0 or self.prices.completion > 0
         return f"{text}, cost {self.prices.cost(self.tokens):.4f}" if priced else text
 
@@ -94,9 +121,12 @@ class Ledger:
     def _parsed(self, text: str, number: int) -> Tokens:
         try:
             row = json.loads(text)
-            return Tokens(int(row["prompt"]), int(row["completion"]))
-        except (ValueError, KeyError, TypeError) as error:
+            tokens = tokens_of(row["prompt"], row["completion"])
+        except (ValueError, KeyError, TypeError):
+            tokens = None
+        if tokens is None:
             raise DataError(
                 f"{self.path}:{number}: expected the tokens of a reply, came {text[:40]!r}; delete "
                 "that line"
-            ) from error
+            )
+        return tokens

@@ -85,8 +85,9 @@ def completion(
     pairs: list[tuple[str, str]] = QUESTIONS,
     finish_reason: str = "stop",
     refusal: str | None = None,
+    **changed: Any,
 ) -> bytes:
-    """A reply of the protocol."""
+    """A reply of the protocol, but for what is `changed`."""
     questions = [{"question": question, "answer": answer} for question, answer in pairs]
     text = json.dumps({"questions": questions}) if content is None else content
     message = {"role": "assistant", "content": None if refusal else text, "refusal": refusal}
@@ -99,6 +100,7 @@ def completion(
             "model": "seer",
             "choices": [choice],
             "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+            **changed,
         }
     ).encode()
 

@@ -228,8 +228,57 @@ def test_nothing_is_asked_once_the_budget_is_spent(fake_endpoint, tmp_path, cloc
     assert len(fake_endpoint.asked) == 2
 
 
-def test_a_spoilt_line_of_the_ledger_is_named(tmp_path):
-    (tmp_path / "spent.jsonl").write_text('{"prompt": 1, "completion": 2}\nwhat\n')
+UNTOLD = {
+    "none": None,
+    "empty": {},
+    "null": {"prompt_tokens": None, "completion_tokens": None},
+    "half": {"prompt_tokens": 100},
+    "negative": {"prompt_tokens": -1, "completion_tokens": 20},
+    "a share": {"prompt_tokens": 1.5, "completion_tokens": 20},
+    "words": {"prompt_tokens": "100", "completion_tokens": "20"},
+    "yes": {"prompt_tokens": True, "completion_tokens": 1},
+    "a list": [100, 20],
+}
+
+
+@pytest.mark.parametrize("name", UNTOLD)
+def test_a_reply_whose_tokens_are_not_told_is_taken_and_told(name, make, fake_endpoint, ledger):
+    fake_endpoint.faults = [Fault(body=completion(usage=UNTOLD[name]))]
+
+    assert len(make().propose(SAMPLE, CLASSES).asked) == 2
+    assert "not counted 1 replies" in ledger.told()
+    assert Ledger(ledger.path, ledger.prices).replies == 0
+
+
+@pytest.mark.parametrize("name", UNTOLD)
+def test_a_budget_that_cannot_be_kept_ends_the_run(name, fake_endpoint, tmp_path, clock):
+    ledger = Ledger(tmp_path / "spent.jsonl", Prices(prompt=2.0, budget=9.0))
+    proposer = EndpointProposer(
+        Endpoint(fake_endpoint.url, "k"), Manner(model="seer", per_picture=2), ledger, clock=clock
+    )
+    fake_endpoint.faults = [None, Fault(body=completion(usage=UNTOLD[name]))]
+    proposer.propose(SAMPLE, CLASSES)
+
+    with pytest.raises(ConfigError, match=r"so --budget cannot be kept.*without --budget"):
+        proposer.propose(SAMPLE, CLASSES)
+    assert len(fake_endpoint.asked) == 2
+    assert Ledger(ledger.path, ledger.prices).tokens == Tokens(100, 20)
+
+
+@pytest.mark.parametrize("choices", [[], None, [{}], ["?"]], ids=str)
+def test_a_reply_of_no_choice_is_paid_for_all_the_same(choices, make, fake_endpoint, ledger):
+    fake_endpoint.faults = [Fault(body=completion(choices=choices))]
+
+    make().propose(SAMPLE, CLASSES)
+
+    assert ledger.tokens == Tokens(200, 40)
+
+
+@pytest.mark.parametrize(
+    "spoilt", ["what", '{"prompt": null, "completion": 1}', '{"prompt": -1, "completion": 1}', "7"]
+)
+def test_a_spoilt_line_of_the_ledger_is_named(spoilt, tmp_path):
+    (tmp_path / "spent.jsonl").write_text(f'{{"prompt": 1, "completion": 2}}\n{spoilt}\n')
 
     with pytest.raises(DataError, match=r"spent\.jsonl:2: expected the tokens"):
         Ledger(tmp_path / "spent.jsonl", Prices())
@@ -258,5 +307,8 @@ def test_without_the_package_it_is_told_what_to_install(make, monkeypatch):
 def test_a_ledger_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
 
+    ledger = Ledger(tmp_path / "file" / "spent.jsonl", Prices())
+
     with pytest.raises(DataError, match="cannot be written"):
-        Ledger(tmp_path / "file" / "spent.jsonl", Prices()).add(Tokens(1, 1))
+        ledger.add(Tokens(1, 1))
+    assert ledger.tokens == Tokens(1, 1)
