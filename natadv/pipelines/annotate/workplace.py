@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from natadv.data.card import DATASETS_FOLDER, CardDraft, dataset_folder, draft_card, load_card
+from pydantic import TypeAdapter, ValidationError
+
+from natadv.data.card import (
+    DATASETS_FOLDER,
+    CardDraft,
+    Name,
+    dataset_folder,
+    draft_card,
+    load_card,
+)
 from natadv.data.reader import iter_samples
 from natadv.data.writer import refuse_existing
 from natadv.engine.datasets import Dataset
@@ -23,7 +32,10 @@ REVIEW_FILE = "review.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Which dataset is annotated, and what is made of it."""
+    """Which dataset is annotated, and what is made of it.
+
+    Raises ConfigError if that cannot be the name of a dataset: it becomes part of paths.
+    """
 
     dataset: str
     name: str
@@ -32,6 +44,15 @@ class Job:
     limit: int | None = None
     """Take the first so many pictures only."""
     force: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            TypeAdapter(Name).validate_python(self.name)
+        except ValidationError:
+            raise ConfigError(
+                f"--name {self.name!r} cannot be the name of a dataset: give 1 to 64 of a-z, 0-9, "
+                "'.', '_' and '-', a letter or a digit first"
+            ) from None
 
     @property
     def folder(self) -> Path:

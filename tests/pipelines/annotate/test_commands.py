@@ -92,6 +92,24 @@ def test_a_budget_stops_the_run_and_more_of_it_goes_on(run, fake_endpoint, monke
     assert len(fake_endpoint.asked) == 5
 
 
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "..", "Pets", "a b", "", "a\n"])
+@pytest.mark.parametrize("kind", [("questions", "--model", "seer"), ("questions",), ("masks",)])
+def test_a_name_that_no_dataset_can_have_is_refused_first(
+    name, kind, run, fake_endpoint, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("OPENAI_BASE_URL", fake_endpoint.url)
+    spent = tmp_path / "fixtures/annotations" / name / "spent.jsonl"
+    before = sorted(tmp_path.rglob("*"))
+
+    code, said = run(kind[0], "pets", "--name", name, *kind[1:])
+
+    assert code == 1
+    assert f"--name {name!r} cannot be the name of a dataset" in said.err
+    assert fake_endpoint.asked == []
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not spent.exists()
+
+
 def test_without_an_endpoint_it_is_told_what_to_set(run, monkeypatch):
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
