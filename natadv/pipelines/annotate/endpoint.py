@@ -17,7 +17,7 @@ from natadv.data.images import decode_image
 from natadv.errors import ConfigError, DataError, ModelError
 from natadv.pipelines.annotate.access import BASE_URL, KEY, Endpoint
 from natadv.pipelines.annotate.pace import Clock, Pace, WallClock
-from natadv.pipelines.annotate.proposing import Proposal, noun_of
+from natadv.pipelines.annotate.proposing import UNUSABLE, Proposal, Rejected, noun_of
 from natadv.pipelines.annotate.spending import Ledger, Tokens, tokens_of
 from natadv.scenarios.annotate.proposals import SYSTEM, reply_of, request, schema
 from natadv.types import Sample
@@ -33,9 +33,8 @@ _JPEG_QUALITY = 90
 _REFUSED = ("content_filter", "content_policy_violation")
 _SPENT = "insufficient_quota"
 _PASSING = (408, 409, 429)
-
-UNUSABLE = "no usable reply: "
-"""Begins the note of a picture that was set aside because no reply had the right form."""
+_REJECTING = (400, 413, 422)
+"""A picture may be too large, or of a form that the model does not take; or all may be wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +79,7 @@ class EndpointProposer:
 
         Raises:
             ConfigError: The budget is spent, or cannot be kept.
+            Rejected: The endpoint does not take the request, which may be the picture's fault.
             ModelError: The endpoint does not answer, or not to us.
         """
         messages = self._messages(sample, classes)
@@ -88,7 +88,7 @@ class EndpointProposer:
             if wait_s is not None:
                 asked_for = passing.wait_s if passing.wait_s is not None else wait_s
                 self._pace.hold(min(asked_for, LONGEST_WAIT_S))
-            found = self._once(messages)
+            found = self._once(messages, sample.id)
             if isinstance(found, Proposal):
                 return found
             passing = found
@@ -100,7 +100,7 @@ class EndpointProposer:
             "answered is kept: run again when it works, or with a lower --per-minute"
         )
 
-    def _once(self, messages: Any) -> Proposal | _Passing:
+    def _once(self, messages: Any, sample: str) -> Proposal | _Passing:
         import openai
 
         self._ledger.check_budget()
@@ -117,7 +117,7 @@ class EndpointProposer:
         except openai.APITimeoutError:
             return _Passing(f"no answer within {self._manner.timeout_s:g} s")
         except openai.APIStatusError as error:
-            return self._of_status(error)
+            return self._of_status(error, sample)
         except openai.APIConnectionError as error:
             return _Passing(f"no connection: {self._endpoint.told(error.__cause__ or error)}")
         # A body that is not JSON, or JSON of something else.
@@ -125,18 +125,21 @@ class EndpointProposer:
             return _Passing(f"a reply that is not of the protocol: {self._endpoint.told(error)}")
         return self._of_completion(completion)
 
-    def _of_status(self, error: openai.APIStatusError) -> Proposal | _Passing:
+    def _of_status(self, error: openai.APIStatusError, sample: str) -> Proposal | _Passing:
         told = f"status {error.status_code}: {self._endpoint.told(error.message)}"
         if error.code in _REFUSED:
             return Proposal((), f"refused: {told}")
         passes = error.status_code in _PASSING or error.status_code >= 500
         if passes and error.code != _SPENT:
             return _Passing(told, _seconds(error.response.headers.get("retry-after")))
+        message = (
+            f"{self._endpoint.where} refused the request about {sample!r} ({told}); check {KEY}, "
+            f"{BASE_URL} and --model {self._manner.model!r}; what was answered is kept"
+        )
         # What it comes from holds the request, with the key.
-        raise ModelError(
-            f"{self._endpoint.where} refused the request ({told}); check {KEY}, {BASE_URL} and "
-            f"--model {self._manner.model!r}; what was answered is kept"
-        ) from None
+        if error.status_code in _REJECTING:
+            raise Rejected(message, sample=sample, reason=told) from None
+        raise ModelError(message) from None
 
     def _of_completion(self, completion: ChatCompletion) -> Proposal | _Passing:
         self._count(completion)

@@ -10,11 +10,14 @@ from typing import NamedTuple, Protocol, final
 import numpy as np
 from PIL import Image
 
-from natadv.errors import DataError
+from natadv.errors import DataError, ModelError
 from natadv.rng import rng_for
 from natadv.scenarios.annotate.asked import Asked
 from natadv.scenarios.annotate.templates import Mask, Subject, questions_of, without_article
 from natadv.types import Sample
+
+UNUSABLE = "no usable reply: "
+"""Begins the note of a picture that was set aside because no reply was of use."""
 
 
 class Proposal(NamedTuple):
@@ -23,6 +26,17 @@ class Proposal(NamedTuple):
     asked: tuple[Asked, ...]
     note: str = ""
     """Why nothing is."""
+
+
+@final
+class Rejected(ModelError):
+    """The endpoint does not take what it is sent about a picture; about others it may."""
+
+    def __init__(self, message: str, *, sample: str, reason: str) -> None:
+        super().__init__(message)
+        self.sample = sample
+        """Its id."""
+        self.reason = reason
 
 
 class Proposer(Protocol):

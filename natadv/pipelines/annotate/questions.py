@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TextIO, final
+from typing import Any, TextIO
 
 from natadv.data.card import Card
 from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset
 from natadv.errors import DataError, ModelError
-from natadv.pipelines.annotate.endpoint import UNUSABLE
+from natadv.pipelines.annotate.asking import Asking
 from natadv.pipelines.annotate.masks import Made
-from natadv.pipelines.annotate.proposing import Proposal, Proposer
+from natadv.pipelines.annotate.proposing import Proposer, Rejected
 from natadv.pipelines.annotate.sheets import questions_tile, write_sheets
 from natadv.pipelines.annotate.workplace import Job, draft, write_bytes
 from natadv.progress import Progress
@@ -23,9 +22,6 @@ from natadv.report.sheet import Tile
 from natadv.scenarios.annotate import vqa_v2
 from natadv.scenarios.annotate.review import QuestionsLine, Review
 from natadv.types import Sample
-
-MOST_UNUSABLE = 5
-"""Pictures in a row without a reply of use, after which a model is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +96,12 @@ def _ask_all(
     found: dict[str, QuestionsLine] = {}
     progress = Progress("questions", job.count(source), unit="pictures", stream=progress_to)
     left_out = 0
-    ask = _Asking(source.card.classes, settings.at_once, proposer)
+    ask = Asking(source.card.classes, settings.at_once, proposer)
     for part in _in_parts(job.samples(source), settings.at_once * settings.per_write):
         new, error = ask([sample for sample in part if sample.id not in said])
         review.append(new)
+        if isinstance(error, Rejected):
+            raise _for_a_person(error, review) from error
         if error is not None:
             raise error
         fresh = {line.id: line for line in new}
@@ -114,55 +112,13 @@ def _ask_all(
     return found
 
 
-@final
-class _Asking:
-    """Asks about several pictures at once, and gives up a model that never answers usefully."""
-
-    def __init__(
-        self, classes: Sequence[str], at_once: int, proposer: Callable[[], Proposer]
-    ) -> None:
-        self._classes = classes
-        self._at_once = at_once
-        self._make = proposer
-        self._proposer: Proposer | None = None
-        self._unusable = 0
-
-    def __call__(
-        self, samples: Sequence[Sample]
-    ) -> tuple[list[QuestionsLine], BaseException | None]:
-        """The lines of those that were answered, and what went wrong with another one."""
-        if not samples:
-            return [], None
-        self._proposer = self._proposer or self._make()
-        with ThreadPoolExecutor(self._at_once, thread_name_prefix="ask") as pool:
-            asked = [pool.submit(self._proposer.propose, s, self._classes) for s in samples]
-            wait(asked)
-        lines = [_line(s.id, f.result()) for s, f in zip(samples, asked, strict=True) if _ok(f)]
-        error = next((future.exception() for future in asked if not _ok(future)), None)
-        return lines, error or self._given_up(lines)
-
-    def _given_up(self, lines: Iterable[QuestionsLine]) -> ModelError | None:
-        for line in lines:
-            self._unusable = self._unusable + 1 if line.note.startswith(UNUSABLE) else 0
-            if self._unusable >= MOST_UNUSABLE:
-                return ModelError(
-                    f"{MOST_UNUSABLE} pictures in a row got no reply of use (the last: "
-                    f"{line.note}); try another --model; to ask about them again, delete their "
-                    "lines from the review file"
-                )
-        return None
-
-
-def _ok(future: Future[Proposal]) -> bool:
-    return future.exception() is None
-
-
-def _line(name: str, proposal: Proposal) -> QuestionsLine:
-    return QuestionsLine(
-        id=name,
-        keep=bool(proposal.asked),
-        questions=tuple((one.question, one.answer) for one in proposal.asked),
-        note=proposal.note,
+def _for_a_person(error: Rejected, review: Review[QuestionsLine]) -> ModelError:
+    """Who alone can tell whether it is the picture or the whole run."""
+    line = QuestionsLine(id=error.sample, keep=False).model_dump_json(exclude_defaults=True)
+    first = "" if review.begun() else f"begin it with {review.head}, then "
+    return ModelError(
+        f"{error}; if it is that picture alone, leave it out by hand in {review.path}: "
+        f"{first}add the line {line}"
     )
 
 

@@ -91,6 +91,15 @@ class Review(Generic[Line]):
         # As JSON gives it back.
         self._about: dict[str, Any] = json.loads(json.dumps(about))
 
+    @property
+    def head(self) -> str:
+        """The first line, which tells what the file is about."""
+        return json.dumps({"about": self._about}, ensure_ascii=False)
+
+    def begun(self) -> bool:
+        """Whether there is anything in the file."""
+        return _whole_bytes(self.path).size > 0
+
     def lines(self) -> dict[str, Line]:
         """By id, in the order of the file; empty where there is none yet.
 
@@ -113,7 +122,7 @@ class Review(Generic[Line]):
             return
         whole = _whole_bytes(self.path)
         if not whole.size:
-            texts.insert(0, json.dumps({"about": self._about}, ensure_ascii=False))
+            texts.insert(0, self.head)
         added = (whole.end + "".join(f"{text}\n" for text in texts)).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -176,7 +176,9 @@ def test_a_refusal_is_not_asked_again(fault, make, fake_endpoint, clock):
 def test_what_no_other_try_can_mend_ends_the_run_at_once(fault, make, fake_endpoint):
     fake_endpoint.faults = [fault]
 
-    with pytest.raises(ModelError, match=r"refused the request \(status 4.*--model 'seer'") as told:
+    with pytest.raises(
+        ModelError, match=r"refused the request about 'pet/0' \(status 4.*--model 'seer'"
+    ) as told:
         make().propose(SAMPLE, CLASSES)
     assert "secret" not in str(told.value)
     assert len(fake_endpoint.asked) == 1

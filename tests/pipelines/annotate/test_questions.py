@@ -209,6 +209,62 @@ def test_an_endpoint_that_breaks_down_loses_nothing(annotate, proposer, fake_end
     assert len((place / "spent.jsonl").read_text().splitlines()) == 5
 
 
+REJECTED = [Fault(status, error("bad picture")) for status in (400, 413, 422)]
+
+
+@pytest.mark.parametrize("fault", REJECTED, ids=lambda fault: str(fault.status))
+def test_a_picture_that_an_endpoint_does_not_take_is_set_aside_by_its_id(
+    fault, annotate, proposer, fake_endpoint, place
+):
+    fake_endpoint.faults = [fault]
+
+    made = annotate(proposer, settings=replace(BY_SEER, at_once=1, per_write=2))
+
+    lines = map(json.loads, (place / "review.jsonl").read_text().splitlines()[1:])
+    notes = {line["id"]: line["note"] for line in lines if not line["keep"]}
+    assert notes.keys() == {"pet/0"}
+    assert notes["pet/0"].startswith(f"no usable reply: status {fault.status}: ")
+    assert (made.card.rows, made.left_out, len(fake_endpoint.asked)) == (8, 1, 5)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("fault", REJECTED, ids=lambda fault: str(fault.status))
+def test_a_person_is_told_how_to_leave_out_a_picture_that_no_other_clears(
+    fault, before, annotate, proposer, fake_endpoint, place
+):
+    one_by_one = replace(BY_SEER, at_once=1)
+    refusals = [Fault(body=completion(refusal="no"))] * before
+    fake_endpoint.faults = [*refusals, fault, fault]
+    with pytest.raises(ModelError, match=f"about 'pet/{before}' .status {fault.status}") as told:
+        annotate(proposer, settings=one_by_one)
+
+    said = str(told.value)
+    line = {"id": f"pet/{before}", "keep": False}
+    assert json.loads(said[said.rindex("{") :]) == line
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "review.jsonl").open("a") as file:
+        if not before:
+            head = said.partition("begin it with ")[2].partition(", then add the line ")[0]
+            file.write(f"{head}\n")
+        file.write(json.dumps(line) + "\n")
+    fake_endpoint.faults = []
+
+    made = annotate(proposer, settings=one_by_one)
+
+    assert made.left_out == before + 1
+
+
+def test_an_endpoint_that_takes_nothing_any_more_is_given_up(
+    annotate, pack, proposer, fake_endpoint
+):
+    pack("more", samples=pets(8))
+    fake_endpoint.faults = [None, *REJECTED, *REJECTED]
+
+    with pytest.raises(ModelError, match="in a row got no reply of use"):
+        annotate(proposer, settings=BY_SEER, dataset="more")
+    assert len(fake_endpoint.asked) in (6, 7)
+
+
 def test_a_model_that_never_answers_usefully_is_given_up(annotate, proposer, fake_endpoint):
     fake_endpoint.faults = [Fault(body=completion("Sure!"))] * 9
 
