@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from natadv.engine.devices import device_kind
-from natadv.training.settings import PARAMS, SETTINGS, settings_for
+from natadv.settings import PARAMS
+from natadv.training.settings import SETTINGS, settings_for
 
 
 def add_train_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from natadv.config import Strict
 from natadv.errors import ConfigError, unknown_name
 from natadv.heads.config import Upsampling
-
-PARAMS = "params.yaml"
+from natadv.settings import PARAMS, parse_override, section_of
 
 TrainedTask = Literal["segmentation", "vqa"]
 
@@ -165,51 +162,12 @@ def settings_for(
         ConfigError: There is no such section or setting, or a value cannot be.
     """
     name = section or f"train-{task}"
-    given = _section(root / PARAMS, name, required=section is not None)
-    said = dict(map(_parsed, overrides))
+    given = section_of(root / PARAMS, name, required=section is not None)
+    said = dict(map(parse_override, overrides))
     try:
         return SETTINGS[task].model_validate({**given, **said})
     except ValidationError as error:
         raise _explained(error, task, said, f"{PARAMS}, section {name!r}") from error
-
-
-def _section(path: Path, name: str, *, required: bool) -> dict[str, Any]:
-    sections = _sections(path) if required or path.exists() else {}
-    if name not in sections:
-        if required:
-            raise unknown_name(f"section of {path}", name, map(str, sections))
-        return {}
-    found = sections[name]
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: section {name!r} must hold settings, got {found!r}")
-    return {str(key): value for key, value in found.items()}
-
-
-def _sections(path: Path) -> Mapping[str, Any]:
-    try:
-        # Not `parse_yaml`: sections of this file share settings by alias.
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: expected sections, got {type(found).__name__}")
-    return found
-
-
-def _parsed(override: str) -> tuple[str, Any]:
-    name, equals, text = override.partition("=")
-    if not equals or not name.strip():
-        raise ConfigError(f"--set takes name=value, got {override!r}")
-    try:
-        return name.strip(), json.loads(text)
-    except ValueError:
-        pass
-    try:
-        return name.strip(), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {name}: {text!r} is no value: {error}") from error
 
 
 def _explained(

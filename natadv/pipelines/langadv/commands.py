@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from natadv.data.card import DATASETS_FOLDER, UNSTATED
 from natadv.engine.devices import device_kind
 from natadv.errors import ConfigError, unknown_name
-from natadv.pipelines.langadv.settings import PARAMS, SearchSettings, settings_for
+from natadv.pipelines.langadv.settings import SearchSettings, settings_for
 from natadv.scenarios.langadv.words import SPACES
+from natadv.settings import PARAMS
 
 if TYPE_CHECKING:
     from natadv.pipelines.langadv.judging import Target

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError
 
 from natadv.config import Strict
 from natadv.errors import ConfigError, unknown_name
 from natadv.scenarios.langadv.genetic import Breeding
+from natadv.settings import PARAMS, parse_override, section_of
 
-PARAMS = "params.yaml"
+SECTION = "langadv"
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -50,11 +50,12 @@ class SearchSettings(Strict):
 def settings_for(
     root: Path, *, section: str | None, overrides: Sequence[str] = ()
 ) -> SearchSettings:
-    """Of a section of `params.yaml` (`langadv`, if it is there), under NAME=VALUE pairs.
+    """Of a section of `params.yaml` (`langadv`, if it is there), under `name=value` pairs.
 
     Raises ConfigError.
     """
-    values = {**_section(root, section), **dict(map(_pair, overrides))}
+    given = section_of(root / PARAMS, section or SECTION, required=section is not None)
+    values = {**given, **dict(map(parse_override, overrides))}
     for name in values:
         if name not in SearchSettings.model_fields:
             raise unknown_name("setting of a search", name, SearchSettings.model_fields)
@@ -66,22 +67,3 @@ def settings_for(
             for found in error.errors(include_url=False)
         )
         raise ConfigError(f"no search can be made with these settings: {mistakes}") from error
-
-
-def _section(root: Path, section: str | None) -> dict[str, Any]:
-    path = root / PARAMS
-    document = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    name = section or "langadv"
-    if section and section not in document:
-        raise unknown_name(f"section of {path}", section, document)
-    found = document.get(name, {})
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: section {name!r} must be a mapping, came {found!r}")
-    return found
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"expected NAME=VALUE, came {text!r}")
-    return name, yaml.safe_load(value)

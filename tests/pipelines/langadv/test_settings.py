@@ -30,8 +30,8 @@ def test_a_pair_goes_before_the_section(tmp_path):
         ("nothing", [], UnknownNameError, "'nothing'"),
         (None, ["mutations=0.1"], UnknownNameError, "did you mean 'mutation'"),
         (None, ["mutation=2"], ConfigError, "mutation: .* came 2"),
-        (None, ["population"], ConfigError, "expected NAME=VALUE"),
-        ("listed", [], ConfigError, "must be a mapping"),
+        (None, ["population"], ConfigError, "takes name=value, got 'population'"),
+        ("listed", [], ConfigError, "must hold settings, got"),
     ],
 )
 def test_mistakes_are_told(tmp_path, section, pairs, error, message):
@@ -39,3 +39,28 @@ def test_mistakes_are_told(tmp_path, section, pairs, error, message):
 
     with pytest.raises(error, match=message):
         settings_for(tmp_path, section=section, overrides=pairs)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", r"params\.yaml: expected sections, got NoneType"),
+        ("langadv: [", r"params\.yaml: not valid YAML"),
+        ("langadv: {seed: 2024-99-99}", r"params\.yaml: not valid YAML"),
+        ("- langadv\n", r"params\.yaml: expected sections, got list"),
+        ("langadv:\n", r"section 'langadv' must hold settings, got None"),
+        ("langadv: {7: 1}\n", r"unknown setting of a search '7'"),
+        ("langadv: \udcff\n", r"params\.yaml: cannot be read as UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("section", [None, "langadv"])
+def test_a_file_that_holds_no_settings_is_told(tmp_path, content, told, section):
+    (tmp_path / "params.yaml").write_bytes(content.encode(errors="surrogateescape"))
+
+    with pytest.raises(ConfigError, match=told):
+        settings_for(tmp_path, section=section)
+
+
+def test_a_section_that_is_asked_for_needs_the_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"params\.yaml: cannot be read"):
+        settings_for(tmp_path, section="langadv")
