@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import pyarrow.parquet as pq
 from natadv.data.schema import columns_of, row_of, sample_of
 from natadv.engine.store import write_atomically
 from natadv.errors import ConfigError, DataError
+from natadv.locks import LockFile
 from natadv.types import TASKS, Sample
 
 _IDENTITY, _LOCK = "identity.json", "lock"
@@ -89,15 +88,15 @@ def parts_beside(dataset: Path, identity: Mapping[str, Any]) -> Iterator[Parts]:
     """
     folder = dataset.with_name(f".{dataset.name}.parts")
     with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _lock(descriptor, dataset)
+        lock = LockFile(folder / _LOCK)
+    with lock:
+        if not lock.take():
+            raise ConfigError(
+                f"{dataset}: another process is making this dataset; wait for it, or end it"
+            )
         _settle(folder, json.dumps(dict(identity), sort_keys=True, allow_nan=False))
         yield Parts(folder)
         shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -108,15 +107,6 @@ def _writing(path: Path) -> Iterator[None]:
         raise DataError(
             f"{path}: cannot be written: {error.strerror or error}; free space, and run again: "
             "what is made already is kept"
-        ) from error
-
-
-def _lock(descriptor: int, dataset: Path) -> None:
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ConfigError(
-            f"{dataset}: another process is making this dataset; wait for it, or end it"
         ) from error
 
 

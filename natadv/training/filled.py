@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from natadv.engine.store import write_atomically
 from natadv.errors import StoreError
+from natadv.locks import LockFile
 
 STATE = "state.json"
 
@@ -144,17 +144,12 @@ def _done(folder: Path) -> int:
 @contextmanager
 def _one_at_a_time(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        lock = LockFile(folder / "lock")
+    with lock:
+        if not lock.take():
             say(f"another training is filling {folder}: waiting until it has")
-            fcntl.lockf(descriptor, fcntl.LOCK_EX)
+            lock.take(wait=True)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

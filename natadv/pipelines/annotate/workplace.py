@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from natadv.data.reader import iter_samples
 from natadv.data.writer import refuse_existing
 from natadv.engine.datasets import Dataset
 from natadv.errors import ConfigError, DataError
+from natadv.locks import LockFile
 from natadv.types import Sample, Task
 
 ANNOTATIONS_FOLDER = Path("fixtures/annotations")
@@ -89,20 +89,15 @@ class Job:
     def alone(self) -> Iterator[None]:
         """Raises ConfigError if another process annotates the same."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            lock = LockFile(self.folder / ".lock")
         except OSError as error:
             raise DataError(f"{self.folder}: cannot be written: {error.strerror}") from error
-        try:
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+        with lock:
+            if not lock.take():
                 raise ConfigError(
                     f"{self.folder}: another process is annotating {self.name!r}; wait for it"
-                ) from error
+                )
             yield
-        finally:
-            os.close(descriptor)
 
     def refuse_strangers(self, said: Collection[str], seen: Collection[str]) -> None:
         """Raises DataError if the review file is about pictures that the dataset has not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, TextIO
 
 from natadv.engine.store import write_atomically, writing
 from natadv.errors import ConfigError, DataError
+from natadv.locks import LockFile
 from natadv.pipelines.langadv.evolution import Search, evolve
 from natadv.pipelines.langadv.judging import Target
 from natadv.pipelines.langadv.pictures import Pictures
@@ -102,17 +102,9 @@ def _search(plan: Plan, noun: str) -> Search:
 def _claimed(path: Path, *, patient: bool) -> Iterator[bool]:
     """Whether the lock is ours; it falls when its owner dies, and a patient caller waits."""
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+        lock = LockFile(path)
+    with lock:
+        yield lock.take(wait=patient)
 
 
 def begin(plan: Plan) -> None:
