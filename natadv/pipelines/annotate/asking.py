@@ -13,18 +13,24 @@ from natadv.types import Sample
 
 MOST_UNUSABLE = 5
 """Pictures in a row without a reply of use, after which a model is given up."""
+_TELL_EVERY_S = 0.5
 
 
 @final
 class Asking:
-    """Makes its proposer once there is something to ask."""
+    """Makes its proposer once there is something to ask, and tells what that waits for."""
 
     def __init__(
-        self, classes: Sequence[str], at_once: int, proposer: Callable[[], Proposer]
+        self,
+        classes: Sequence[str],
+        at_once: int,
+        proposer: Callable[[], Proposer],
+        tell: Callable[[str], None],
     ) -> None:
         self._classes = classes
         self._at_once = at_once
         self._make = proposer
+        self._tell = tell
         self._proposer: Proposer | None = None
         self._answered = False
         self._unusable = 0
@@ -46,7 +52,9 @@ class Asking:
         self._proposer = self._proposer or self._make()
         with ThreadPoolExecutor(self._at_once, thread_name_prefix="ask") as pool:
             asked = [pool.submit(self._proposer.propose, s, self._classes) for s in samples]
-            wait(asked)
+            while wait(asked, timeout=_TELL_EVERY_S).not_done:
+                if waits := self._proposer.waits():
+                    self._tell(waits)
         return asked
 
     def _settled(self, name: str, found: Proposal | BaseException) -> QuestionsLine | BaseException:

@@ -19,6 +19,7 @@ from natadv.pipelines.annotate.access import BASE_URL, KEY, Endpoint
 from natadv.pipelines.annotate.pace import Clock, Pace, WallClock
 from natadv.pipelines.annotate.proposing import UNUSABLE, Proposal, Rejected, noun_of
 from natadv.pipelines.annotate.spending import Ledger, Tokens, tokens_of
+from natadv.progress import duration
 from natadv.scenarios.annotate.proposals import SYSTEM, reply_of, request, schema
 from natadv.types import Sample
 
@@ -73,6 +74,7 @@ class EndpointProposer:
         self._manner = manner
         self._ledger = ledger
         self._pace = Pace(manner.per_minute, clock=clock or WallClock())
+        self._held_by = ""
 
     def propose(self, sample: Sample, classes: Sequence[str]) -> Proposal:
         """The questions, or why there are none.
@@ -87,6 +89,8 @@ class EndpointProposer:
         for wait_s in (None, *self._manner.waits_s):
             if wait_s is not None:
                 asked_for = passing.wait_s if passing.wait_s is not None else wait_s
+                # No more than fits on a line of progress.
+                self._held_by = passing.reason[:40]
                 self._pace.hold(min(asked_for, LONGEST_WAIT_S))
             found = self._once(messages, sample.id)
             if isinstance(found, Proposal):
@@ -99,6 +103,10 @@ class EndpointProposer:
             f"{self._endpoint.where} failed {tries} times in a row ({passing.reason}); what was "
             "answered is kept: run again when it works, or with a lower --per-minute"
         )
+
+    def waits(self) -> str:
+        left_s = self._pace.held_s()
+        return f"waiting {duration(left_s)} to ask again ({self._held_by})" if left_s else ""
 
     def _once(self, messages: Any, sample: str) -> Proposal | _Passing:
         import openai

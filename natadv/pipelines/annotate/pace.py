@@ -34,7 +34,7 @@ class Pace:
         self._every_s = 60 / per_minute if per_minute else 0.0
         self._clock = clock
         self._lock = threading.Lock()
-        self._next = clock.now()
+        self._next = self._held_until = clock.now()
 
     def wait(self) -> None:
         """Until the next request may be made."""
@@ -48,4 +48,9 @@ class Pace:
     def hold(self, seconds: float) -> None:
         """Nobody asks for so long: the endpoint has said that it is too much."""
         with self._lock:
-            self._next = max(self._next, self._clock.now() + seconds)
+            self._held_until = max(self._held_until, self._clock.now() + seconds)
+            self._next = max(self._next, self._held_until)
+
+    def held_s(self) -> float:
+        """For how much longer."""
+        return max(0.0, self._held_until - self._clock.now())

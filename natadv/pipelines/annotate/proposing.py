@@ -44,6 +44,10 @@ class Proposer(Protocol):
 
     def propose(self, sample: Sample, classes: Sequence[str]) -> Proposal: ...
 
+    def waits(self) -> str:
+        """For people: what for, if it may be long; asked while `propose` is at work."""
+        ...
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,9 @@ class Templates:
         except DataError as error:
             return Proposal((), str(error))
         return Proposal(asked)
+
+    def waits(self) -> str:
+        return ""
 
 
 def noun_of(sample: Sample, classes: Sequence[str]) -> str | None:

@@ -96,7 +96,11 @@ def _ask_all(
     found: dict[str, QuestionsLine] = {}
     progress = Progress("questions", job.count(source), unit="pictures", stream=progress_to)
     left_out = 0
-    ask = Asking(source.card.classes, settings.at_once, proposer)
+
+    def tell(note: str) -> None:
+        progress.reach(len(found), note=note)
+
+    ask = Asking(source.card.classes, settings.at_once, proposer, tell)
     for part in _in_parts(job.samples(source), settings.at_once * settings.per_write):
         new, error = ask([sample for sample in part if sample.id not in said])
         review.append(new)

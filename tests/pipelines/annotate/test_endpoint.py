@@ -195,6 +195,25 @@ def test_the_endpoint_says_how_long_to_wait(said, waited, make, fake_endpoint, c
     assert sum(clock.slept) == waited
 
 
+def test_what_is_waited_for_is_told_while_it_is(make, fake_endpoint, clock):
+    fake_endpoint.faults = [Fault(429, error("slow down" * 9), headers={"Retry-After": "250"})]
+    proposer = make()
+    told = []
+
+    def sleep(seconds):
+        told.append(proposer.waits())
+        FakeClock.sleep(clock, seconds)
+
+    clock.sleep = sleep
+    assert proposer.waits() == ""
+    proposer.propose(SAMPLE, CLASSES)
+
+    (said,) = told
+    assert said.startswith("waiting 4 min 10 s to ask again (status 429: ")
+    assert len(said) < 80
+    assert proposer.waits() == ""
+
+
 def test_requests_are_spaced(make, clock):
     proposer = make(per_minute=30.0)
     for _ in range(3):

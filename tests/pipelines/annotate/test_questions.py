@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -35,6 +36,9 @@ class Recorded:
             raise ModelError(f"no answer about {sample.id}")
         self.asked.append(sample.id)
         return Proposal((Asked("Is it so?", "yes"), Asked("How many are there?", "2")))
+
+    def waits(self):
+        return ""
 
 
 @pytest.fixture
@@ -263,6 +267,37 @@ def test_an_endpoint_that_takes_nothing_any_more_is_given_up(
     with pytest.raises(ModelError, match="in a row got no reply of use"):
         annotate(proposer, settings=BY_SEER, dataset="more")
     assert len(fake_endpoint.asked) in (6, 7)
+
+
+class Shown(io.StringIO):
+    """Tells when there is something to see of a wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.waited = threading.Event()
+
+    def write(self, text):
+        if "waiting 5 min" in text:
+            self.waited.set()
+        return super().write(text)
+
+
+def test_what_an_endpoint_is_waited_for_is_on_the_line_of_progress(pack):
+    shown = Shown()
+
+    class Held(Recorded):
+        def propose(self, sample, classes):
+            assert shown.waited.wait(timeout=30)
+            return super().propose(sample, classes)
+
+        def waits(self):
+            return "waiting 5 min 0 s to ask again (status 429)"
+
+    job = Job(dataset="pets", name="pets-asked", root=pack())
+    annotate_questions(job, TEMPLATES, proposer=Held, progress_to=shown)
+
+    first = shown.getvalue().splitlines()[0]
+    assert first.startswith("questions: 0 of 5 pictures, waiting 5 min 0 s to ask again")
 
 
 def test_a_model_that_never_answers_usefully_is_given_up(annotate, proposer, fake_endpoint):
