@@ -95,11 +95,26 @@ def _members(tar: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
         except DAMAGE as error:
             raise damaged(archive, "", error) from error
         if member is None:
+            _check_end(tar, archive)
             return
         # The library would keep every header for good.
         tar.members.clear()  # type: ignore[attr-defined]
         if not member.isdir():
             yield member
+
+
+def _check_end(tar: tarfile.TarFile, archive: Path) -> None:
+    """The library takes a header that is damaged or cut for the end, which is blocks of zeros."""
+    assert tar.fileobj is not None
+    try:
+        tar.fileobj.seek(tar.offset)
+        # To the end of the last record, where a compressed file has its checksum.
+        end = tar.fileobj.read(tarfile.RECORDSIZE + 1)
+    except DAMAGE as error:
+        raise damaged(archive, "", error) from error
+    if len(end) < tarfile.BLOCKSIZE or any(end[: 2 * tarfile.BLOCKSIZE]):
+        what = f"neither a file nor the end of the archive begins at byte {tar.offset}"
+        raise damaged(archive, "", what)
 
 
 def _read(tar: tarfile.TarFile, archive: Path, member: tarfile.TarInfo, path: str) -> bytes:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import io
+import lzma
 import os
 import stat
 import tarfile
@@ -167,6 +169,34 @@ def cut_tar(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:9000])
 
 
+def sixth_header(change: Callable[[bytearray, int], bytes]) -> Callable[[Path], None]:
+    """A tar of ten files, whose sixth header is changed; compressed afterwards if it is to be."""
+
+    def sabotage(path: Path) -> None:
+        tarred(path, {f"a/{i}.jpg": b"x" * 700 for i in range(10)})
+        path.write_bytes(change(bytearray(path.read_bytes()), 5 * 3 * 512))
+
+    return sabotage
+
+
+def flipped_at(data: bytearray, start: int) -> bytes:
+    data[start + 3] ^= 1
+    return bytes(data)
+
+
+def zeroed_at(data: bytearray, start: int) -> bytes:
+    data[start : start + 512] = bytes(512)
+    return bytes(data)
+
+
+HEADERS = {
+    "flipped": sixth_header(flipped_at),
+    "zeroed": sixth_header(zeroed_at),
+    "cut before": sixth_header(lambda data, start: data[:start]),
+    "cut inside": sixth_header(lambda data, start: data[: start + 200]),
+}
+
+
 def cut_gzip(path: Path) -> None:
     tarred(path, {"a": os.urandom(40000)}, "w:gz")
     path.write_bytes(path.read_bytes()[:-9000])
@@ -253,6 +283,28 @@ def test_no_archive_is_trusted(tmp_path: Path, hostile: str) -> None:
     tracemalloc.stop()
     assert peak < 128 * 2**20
     assert [path.name for path in tmp_path.rglob("*")] == ["source"]
+
+
+@pytest.mark.parametrize("packed", [None, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_tar_never_ends_at_a_damaged_header(
+    tmp_path: Path, header: str, packed: Callable[[bytes], bytes] | None
+) -> None:
+    source = tmp_path / "source"
+    HEADERS[header](source)
+    if packed is not None:
+        source.write_bytes(packed(source.read_bytes()))
+
+    with pytest.raises(DataError, match="damaged archive: neither a file nor the end .* 7680"):
+        read_all(source)
+    if packed is None:
+        with pytest.raises(DataError, match="neither a file nor the end"):
+            open_files(source)
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz"])
+def test_a_tar_without_files_has_none(tmp_path: Path, kind: str) -> None:
+    assert list(iter_entries(MAKERS[kind](tmp_path / "source", {}))) == []
 
 
 @pytest.mark.parametrize("hostile", [name for name in HOSTILE if "zip" in name])
