@@ -32,6 +32,7 @@ _OPTIONS: dict[Option, dict[str, Any]] = {
     "image_column": {"metavar": "COLUMN", "help": "column of the pictures (image)"},
     "label_column": {"metavar": "COLUMN", "help": "column of the class labels (label)"},
     "id_column": {"metavar": "COLUMN", "help": "column of the ids (the path of each picture)"},
+    "split": {"help": "which one, if a folder has files of several (train, validation, test)"},
 }
 
 

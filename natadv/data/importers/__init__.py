@@ -129,6 +129,6 @@ FORMATS: dict[str, Format] = {
     "parquet": Format(
         help="Parquet files of the `datasets` library with a picture and a class label",
         planner="natadv.data.importers.parquet:plan",
-        takes=("image_column", "label_column", "id_column", "templates"),
+        takes=("image_column", "label_column", "id_column", "split", "templates"),
     ),
 }

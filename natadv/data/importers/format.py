@@ -25,6 +25,7 @@ Option = Literal[
     "image_column",
     "label_column",
     "id_column",
+    "split",
 ]
 
 
@@ -73,6 +74,7 @@ class Request:
     image_column: str = "image"
     label_column: str = "label"
     id_column: str | None = None
+    split: str = ""
     stream: TextIO | None = None
     """Where progress and notes are shown."""
 

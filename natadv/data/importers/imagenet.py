@@ -10,9 +10,10 @@ from natadv.data.card import CardDraft, draft_card
 from natadv.data.classes import class_table
 from natadv.data.importers.format import Request
 from natadv.data.importers.imagenet_labels import WNID, Truth, read_truth
-from natadv.data.importers.parquet import Columns, parquet_files, plan_rows
+from natadv.data.importers.parquet import Columns, plan_rows, row_ids
 from natadv.data.importers.pictures import picture_paths, read_items, refuse_twins
 from natadv.data.importers.sources import Source, described, known, together
+from natadv.data.importers.tables import class_names, column_values, parquet_files
 from natadv.data.plan import Plan
 from natadv.data.templates import template_set
 from natadv.errors import ConfigError, DataError
@@ -26,8 +27,9 @@ def plan(request: Request) -> Plan:
     """The truth of a picture is its folder's name, or in its own name (as the hub has it), or in
     `--labels`, or in the label column of the hub's Parquet files. An id is the original name,
     `ILSVRC2012_val_00000001.JPEG`."""
-    if parquet_files(request.path):
-        return _plan_parquet(request)
+    files = parquet_files(request.path, "validation")
+    if files:
+        return _plan_parquet(request, files)
     source, truth = _source(request)
     paths = picture_paths(request.path)
     describe = _describer(request.path, truth)
@@ -50,18 +52,44 @@ def original_name(name: str) -> str:
     return f"{found['stem']}{found['suffix']}" if found else name
 
 
-def _plan_parquet(request: Request) -> Plan:
+def _plan_parquet(request: Request, files: list[Path]) -> Plan:
     if request.labels is not None:
         raise ConfigError("the Parquet files of the hub hold the labels; leave --labels out")
     source = together(request, known(request, request.path, sha256=request.sha256))
     columns = Columns(image="image", label="label")
+    paths = row_ids(files, columns)
+    _check_truth(files, columns.label, paths)
     return plan_rows(
-        request.path,
+        files,
         columns,
-        draft=lambda rows: _draft(request, source, rows),
-        identify=lambda path: original_name(PurePosixPath(path).name),
+        [original_name(PurePosixPath(path).name) for path in paths],
+        draft=_draft(request, source, len(paths)),
         fingerprint=source.fingerprint,
     )
+
+
+def _check_truth(files: list[Path], column: str, paths: list[str]) -> None:
+    """The number of a class means the class of that number here, as every name confirms."""
+    index = {wnid: label for label, wnid in enumerate(class_table("imagenet"))}
+    names = class_names(files, column)
+    if len(names) != len(index):
+        raise DataError(
+            f"{files[0]}: names {len(names)} classes, those of ImageNet-1k are {len(index)}; is "
+            "this another set? Then natadv data import parquet"
+        )
+    rows = (label for _, labels in column_values(files, column) for label in labels)
+    for path, label in zip(paths, rows, strict=True):
+        found = _OF_THE_HUB.fullmatch(PurePosixPath(path).name)
+        if found is None:
+            raise DataError(
+                f"{files[0].parent}: {path!r} does not tell its class as the hub's names do "
+                "(ILSVRC2012_val_00000001_n01751748.JPEG), so its label cannot be checked"
+            )
+        if label is None or label != index.get(found["wnid"]):
+            raise DataError(
+                f"{files[0].parent}: {path!r} has label {label}, but {found['wnid']} is number "
+                f"{index.get(found['wnid'])}; these are not the labels of ImageNet-1k"
+            )
 
 
 def _source(request: Request) -> tuple[Source, Truth | None]:

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 from natadv.data.card import draft_card
 from natadv.data.images import decode_image
 from natadv.data.importers.format import Request
-from natadv.data.importers.parquet import check_columns, iter_rows, parquet_files
 from natadv.data.importers.pictures import refuse_collisions, refuse_twins
 from natadv.data.importers.sources import described, known, together
+from natadv.data.importers.tables import check_columns, iter_rows, parquet_files
 from natadv.data.plan import Item, Plan
 from natadv.data.templates import template_set
 from natadv.errors import DataError

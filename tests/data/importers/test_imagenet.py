@@ -13,6 +13,8 @@ from natadv.errors import ConfigError, DataError
 Layouts = dict[str, Callable[..., Any]]
 Sources = dict[str, tuple[Path, dict[str, Any]]]
 
+CLASSES = list(class_table("imagenet").values())
+
 
 def name(number: int) -> str:
     return f"ILSVRC2012_val_{number:08d}.JPEG"
@@ -33,8 +35,9 @@ def sources(tmp_path: Path, encode: Any, layouts: Layouts, val: dict[int, str]) 
         for (path, data), number in zip(of_hub.items(), val, strict=True)
     ]
     hub = tmp_path / "hub/data"
-    layouts["parquet"](hub / "validation-00000-of-00002.parquet", rows[:2], ["tench, Tinca tinca"])
-    layouts["parquet"](hub / "validation-00001-of-00002.parquet", rows[2:], ["tench, Tinca tinca"])
+    layouts["parquet"](hub / "validation-00000-of-00002.parquet", rows[:2], CLASSES)
+    layouts["parquet"](hub / "validation-00001-of-00002.parquet", rows[2:], CLASSES)
+    layouts["parquet"](hub / "train-00000-of-00294.parquet", rows[:1], CLASSES)
     tar = layouts["tar"](tmp_path / "val.tar", flat)
     listed = tmp_path / "labels.txt"
     listed.write_text("".join(f"{wnid}\n" for wnid in val.values()))
@@ -148,6 +151,45 @@ def test_a_damaged_matlab_file_is_refused(layouts: Layouts, cut: int) -> None:
 
     with pytest.raises(DataError, match=r"where: (damaged|not a) MATLAB file"):
         read_structs(whole[:cut], "synsets", where="where")
+
+
+HUB: dict[str, tuple[str, int, list[str], str]] = {
+    "other classes": ("ILSVRC2012_val_00000001_n01440764.JPEG", 0, ["tench"], "names 1 classes"),
+    "other numbers": (
+        "ILSVRC2012_val_00000001_n01440764.JPEG", 1, CLASSES,
+        "has label 1, but n01440764 is number 0"
+    ),
+    "other class": (
+        "ILSVRC2012_val_00000001_n00000001.JPEG", 1, CLASSES, "n00000001 is number None"
+    ),
+    "held back": ("ILSVRC2012_val_00000001_n01440764.JPEG", -1, CLASSES, "has label -1"),
+    "no class in the name": ("1.JPEG", 0, CLASSES, "'1.JPEG' does not tell its class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hostile", HUB)
+def test_the_label_of_a_row_is_that_of_its_name(
+    importing: Any, encode: Any, tmp_path: Path, layouts: Layouts, hostile: str
+) -> None:
+    path, label, classes, complaint = HUB[hostile]
+    rows = [{"image": {"bytes": encode(), "path": path}, "label": label}]
+    file = layouts["parquet"](tmp_path / "validation-00000-of-00001.parquet", rows, classes)
+
+    with pytest.raises(DataError, match=complaint):
+        importing("imagenet", file)
+
+    assert importing.leftovers() == []
+
+
+def test_another_split_of_the_hub_is_refused(
+    importing: Any, sources: Sources, tmp_path: Path
+) -> None:
+    for path in tmp_path.glob("hub/data/validation-*"):
+        path.unlink()
+
+    for path in (tmp_path / "hub", next(tmp_path.glob("hub/data/*"))):
+        with pytest.raises(DataError, match="no split 'validation' in it, it has train"):
+            importing("imagenet", path)
 
 
 def test_labels_beside_parquet_are_a_mistake(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from natadv.data.importers.parquet import iter_rows, parquet_files
+from natadv.data.importers.tables import iter_rows, parquet_files
 from natadv.errors import DataError
 
 Layouts = dict[str, Callable[..., Any]]
@@ -59,6 +59,63 @@ def test_rows_can_be_read_from_anywhere(
     found = iter_rows(parquet_files(folder), ["image", "label"], start)
 
     assert [row["image"]["path"] for row in found] == [r["image"]["path"] for r in rows[start:]]
+
+
+@pytest.fixture
+def splits(tmp_path: Path, rows: list[dict[str, Any]], layouts: Layouts) -> Path:
+    """Of one hub folder."""
+    for split, part in {"train": rows[:5], "test": rows[5:8], "validation": rows[8:]}.items():
+        layouts["parquet"](tmp_path / f"hub/data/{split}-00000-of-00001.parquet", part, NAMES)
+    return tmp_path / "hub"
+
+
+def test_splits_are_never_mixed(importing: Any, splits: Path) -> None:
+    complaint = r"test-00000-of-00001.parquet and train-00000-of-00001.parquet are of different"
+    with pytest.raises(DataError, match=complaint):
+        importing("parquet", splits, name="pets")
+    with pytest.raises(DataError, match="no split 'dev' in it, it has test, train, validation"):
+        importing("parquet", splits, name="pets", split="dev")
+    assert importing.leftovers() == []
+
+    card = importing("parquet", splits, name="pets", split="test").card
+
+    assert [s.id for s in importing.samples(card)] == ["5.png", "6.png", "7.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "mixed"),
+    [
+        (("train.parquet", "test.parquet"), True),
+        (("a-00000-of-00001-1ab.parquet", "b-00000-of-00001-2cd.parquet"), True),
+        (("test-1.parquet", "all.parquet"), True),
+        (("a-00000-of-00002.parquet", "a-00001-of-00002.parquet"), False),
+        (("train-00000-of-00002-1ab.parquet", "train-00001-of-00002-2cd.parquet"), False),
+        (("train_1.parquet", "train_2.parquet"), False),
+        (("cats.parquet", "dogs.parquet"), False),
+        (("trains.parquet", "tests.parquet"), False),
+    ],
+)
+def test_a_split_is_what_a_name_says(tmp_path: Path, names: tuple[str, str], mixed: bool) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+
+    if mixed:
+        with pytest.raises(DataError, match="are of different splits"):
+            parquet_files(tmp_path)
+    else:
+        assert {path.name for path in parquet_files(tmp_path)} == {*names}
+
+
+def test_files_that_number_their_classes_differently_are_refused(
+    importing: Any, folder: Path, rows: list[dict[str, Any]], layouts: Layouts
+) -> None:
+    second = folder / "data/train-00001-of-00002.parquet"
+    layouts["parquet"](second, rows[7:], NAMES[::-1])
+
+    with pytest.raises(DataError, match=r"train-00000-of-.* and .*train-00001-of-.* name the cl"):
+        importing("parquet", folder, name="pets")
+
+    assert importing.leftovers() == []
 
 
 def changed(**fields: Any) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
