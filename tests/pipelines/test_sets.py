@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 from natadv.data.card import load_card
+from natadv.data.importers import FORMATS
+from natadv.data.importers.format import Request, import_dataset
 from natadv.errors import ConfigError, DataError, UnknownNameError
 from natadv.pipelines import sets
 from natadv.pipelines.sets import make_typographic, told
@@ -92,6 +95,33 @@ def test_a_noun_that_the_importer_knows_goes_before_what_the_phrase_reads_like(
     make_typographic(make_plan(source="known", name="known-typo", task="segmentation"))
 
     assert all(twin.decoy.startswith("thing") for twin in read(root, "known-typo"))
+
+
+def test_twins_of_phrasecut_say_a_noun_that_its_annotators_named(make_plan, root, tmp_path):
+    nouns, polygon = ("boat", "kite", "lamp", "tram"), [[[1, 1], [30, 1], [30, 30]]]
+    (tmp_path / "pictures").mkdir()
+    for number in range(4):
+        picture = lossless(Image.new("RGB", (48, 40), (60 * number, 90, 200)))
+        (tmp_path / f"pictures/{number}.png").write_bytes(picture)
+    tasks = [
+        {
+            "task_id": f"{number}__1",
+            "image_id": number,
+            "phrase": "red one on the left",
+            "phrase_structure": {"name": noun},
+            "Polygons": [polygon],
+        }
+        for number, noun in enumerate(nouns)
+    ]
+    (tmp_path / "refer.json").write_text(json.dumps(tasks))
+    asked = {"name": "phrasecut", "images": tmp_path / "pictures"}
+    import_dataset(Request(FORMATS["phrasecut"], tmp_path / "refer.json", **asked), root=root)
+
+    make_typographic(make_plan(source="phrasecut", name="said", task="segmentation"))
+
+    twins = read(root, "said")
+    assert len(twins) == 4
+    assert all(twin.decoy in set(nouns) - {nouns[int(twin.group)]} for twin in twins)
 
 
 def test_the_word_of_the_first_task_is_written_unless_another_is_named(make_plan, root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -128,8 +129,21 @@ def _item(task: Mapping[str, Any], picture: _Picture, where: str, path: Path, nu
     drawn = mask_of(polygons, picture.size)
     if isinstance(drawn, str):
         return SetAside(task["task_id"], drawn)
-    name = str(picture.id)
-    return Sample(id=task["task_id"], group=name, image=picture.data, phrase=phrase, mask=drawn)
+    return Sample(
+        id=task["task_id"],
+        group=str(picture.id),
+        image=picture.data,
+        phrase=phrase,
+        mask=drawn,
+        facts=_facts(task.get("phrase_structure")),
+    )
+
+
+def _facts(structure: Any) -> str:
+    """What the phrase names, as its annotators said: nobody need guess it from the words."""
+    name = structure.get("name") if isinstance(structure, dict) else None
+    noun = name.strip() if isinstance(name, str) else ""
+    return json.dumps({"noun": noun}) if noun else "{}"
 
 
 def _polygons(raw: Any, where: str) -> list[Polygon]:

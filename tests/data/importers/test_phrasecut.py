@@ -79,6 +79,26 @@ def test_a_sample_is_a_phrase_with_the_union_of_its_polygons(importing: Any, fol
     assert samples[0].image == (folder / "images/2345.jpg").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("structure", "facts"),
+    [
+        ({"name": "dog house", "type": "name"}, {"noun": "dog house"}),
+        ({"name": " "}, {}),
+        ({"name": 3}, {}),
+        (None, {}),
+        ([], {}),
+    ],
+)
+def test_the_noun_is_the_one_that_the_annotators_named(
+    importing: Any, folder: Path, structure: Any, facts: dict[str, str]
+) -> None:
+    path = write(folder, [{**TASKS[0], "phrase_structure": structure}])
+
+    card = importing("phrasecut", path, images=folder / "images").card
+
+    assert json.loads(importing.samples(card)[0].facts) == facts
+
+
 def test_what_has_no_mask_and_what_clipseg_leaves_out_is_set_aside(
     importing: Any, folder: Path
 ) -> None:
