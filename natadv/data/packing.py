@@ -81,7 +81,7 @@ def _pack(work: Work, plan: Plan, rows_per_shard: int, stream: TextIO | None) ->
     tally = Tally()
     steps = work.finished(tally)
     intake = _Intake(steps[-1].items if steps else 0, _progress(plan, steps, stream))
-    samples = checked(intake.samples(plan.items(intake.used)), plan.draft, tally)
+    samples = checked(intake.samples(_read(plan, intake.used)), plan.draft, tally)
     for step in _steps(work.dataset, plan, samples, intake, rows_per_shard, first=len(steps)):
         work.record(step)
         steps.append(step)
@@ -90,6 +90,17 @@ def _pack(work: Work, plan: Plan, rows_per_shard: int, stream: TextIO | None) ->
     work.list_set_aside(SET_ASIDE_FILE, aside)
     (work.dataset / CARD_FILE).write_text(dump_card(card), encoding="utf-8")
     return Packed(card, aside)
+
+
+def _read(plan: Plan, start: int) -> Iterator[Item]:
+    """What fails here fails on the source: the target is not to blame."""
+    try:
+        yield from plan.items(start)
+    except OSError as error:
+        raise DataError(
+            f"{plan.draft.name}: its source ({plan.draft.source}) cannot be read: {error}; get it "
+            "again"
+        ) from error
 
 
 def _steps(

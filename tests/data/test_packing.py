@@ -163,6 +163,20 @@ def test_bad_input_leaves_nothing_and_costs_nothing_that_was_there(
     assert hidden(folder) == []
 
 
+def test_a_source_that_fails_is_told_apart_from_the_target(
+    folder: Path, draft: CardDraft, samples: list[Sample]
+) -> None:
+    def failing(start: int) -> Iterator[Item]:
+        yield from samples[:50]
+        raise OSError("Input/output error")
+
+    plan = replace(planned(draft, list(samples)), items=failing)
+    with pytest.raises(DataError, match=r"^tiny: its source \(noise\) cannot be read: Input/output"):
+        pack(folder, plan, rows_per_shard=40)
+
+    assert hidden(folder) == []
+
+
 def test_a_second_one_of_an_id_is_found_across_a_kill(
     folder: Path, draft: CardDraft, samples: list[Sample]
 ) -> None:

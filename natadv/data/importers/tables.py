@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,18 @@ def column_values(files: Sequence[Path], column: str) -> Iterator[tuple[Path, li
         yield file, [(value or {}).get(part) for value in values] if part else values
 
 
-def opened(file: Path) -> pq.ParquetFile:
+@contextmanager
+def opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """Whatever cannot be read while it is open is the file's damage."""
     try:
-        return pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a whole Parquet file: {error}; get it again") from error
+        with pq.ParquetFile(
+            file, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        ) as parquet:
+            yield parquet
+    except (pa.ArrowException, OSError, ValueError) as error:
+        # Arrow tells some of it in several lines.
+        what = " ".join(str(error).split())
+        raise DataError(f"{file}: not a whole Parquet file: {what}; get it again") from error
 
 
 def class_names(files: Sequence[Path], label: str) -> tuple[str, ...]:

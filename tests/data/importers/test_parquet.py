@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from natadv.data.importers.tables import iter_rows, parquet_files
@@ -165,6 +166,36 @@ def test_a_cut_file_is_refused(importing: Any, folder: Path) -> None:
 
     with pytest.raises(DataError, match="not a whole Parquet file"):
         importing("parquet", folder, name="pets")
+
+
+@pytest.mark.parametrize("column", ["image.bytes", "image.path", "label"])
+def test_a_damaged_page_is_told_of_its_file(importing: Any, folder: Path, column: str) -> None:
+    path = folder / "data/train-00001-of-00002.parquet"
+    group = pq.read_metadata(path).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    found = next(one for one in columns if one.path_in_schema == column)
+    start = found.dictionary_page_offset or found.data_page_offset
+    data = bytearray(path.read_bytes())
+    data[start : start + 12] = b"\xff" * 12
+    path.write_bytes(data)
+
+    with pytest.raises(DataError, match=r"train-00001-of-00002.parquet: not a whole .* get it"):
+        importing("parquet", folder, name="pets")
+
+    assert importing.leftovers() == []
+
+
+def test_a_flipped_byte_is_found_by_the_checksum_of_its_page(
+    importing: Any, rows: list[dict[str, Any]], tmp_path: Path, layouts: Layouts
+) -> None:
+    path = layouts["parquet"](tmp_path / "one.parquet", rows, NAMES)
+    pq.write_table(pq.read_table(path), path, compression="none", write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"0.png")] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(DataError, match="not a whole Parquet file: .*checksum"):
+        importing("parquet", path, name="pets")
 
 
 def test_a_folder_without_any_is_refused(importing: Any, tmp_path: Path) -> None:
