@@ -54,10 +54,25 @@ def _of_devkit(path: Path) -> list[str]:
 
 def _of_kaggle(text: str, path: Path) -> dict[str, str]:
     """Rows of `ILSVRC2012_val_00048981,n03995372 85 1 499 272 ...`."""
-    rows = csv.DictReader(io.StringIO(text))
-    if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
-        raise DataError(f"{path}: expected columns ImageId and PredictionString as Kaggle has them")
-    return {row["ImageId"]: row["PredictionString"].split(" ")[0] for row in rows}
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
+            raise DataError(
+                f"{path}: expected columns ImageId and PredictionString as Kaggle has them"
+            )
+        return {row["ImageId"]: _predicted(row, f"{path}: line {rows.line_num}") for row in rows}
+    except csv.Error as error:
+        raise DataError(f"{path}: after line {rows.line_num}: no CSV: {error}; get it again") from error
+
+
+def _predicted(row: Mapping[str, str | None], where: str) -> str:
+    wnid = (row["PredictionString"] or "").split(" ")[0]
+    if not WNID.fullmatch(wnid):
+        raise DataError(
+            f"{where}: expected a WordNet id and boxes for {row['ImageId']!r}, came "
+            f"{row['PredictionString']!r:.60}; the file is cut or changed: get it again"
+        )
+    return wnid
 
 
 def _of_list(text: str, path: Path) -> list[str]:

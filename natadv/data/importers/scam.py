@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +13,7 @@ from natadv.data.images import decode_image
 from natadv.data.importers.format import Request
 from natadv.data.importers.pictures import refuse_collisions, refuse_twins
 from natadv.data.importers.sources import described, known, together
-from natadv.data.importers.tables import check_columns, iter_rows, parquet_files
+from natadv.data.importers.tables import check_columns, check_pictures, iter_rows, parquet_files
 from natadv.data.plan import Item, Plan
 from natadv.data.templates import template_set
 from natadv.errors import DataError
@@ -54,6 +55,7 @@ def _plan(request: Request, variant: Variant, what: str) -> Plan:
         raise DataError(f"{request.path}: expected the Parquet files of BLISS-e-V/SCAM")
     source = together(request, known(request, request.path, sha256=request.sha256))
     check_columns(files, _COLUMNS)
+    check_pictures(files, "image")
     rows = [_row(raw, f"{request.path}: row {i}") for i, raw in enumerate(_read(files, _TEXTS))]
     classes = tuple(sorted({name for row in rows for name in (row.label, row.word)}))
     refuse_collisions(classes, request.path)
@@ -140,8 +142,16 @@ def _sample(
         label=index[row.label],
         decoy=row.word if attacked else None,
         twin=f"NoSCAM_{row.key}" if attacked else None,
-        facts=json.dumps({"postit_area_pct": float(raw["postit_area_pct"] or 0)}, allow_nan=False),
+        facts=json.dumps({"postit_area_pct": _area(raw["postit_area_pct"], identity)}),
     )
+
+
+def _area(raw: Any, identity: str) -> float:
+    """Percent; 0 where there is no note."""
+    area = raw or 0
+    if not isinstance(area, int | float) or not math.isfinite(area):
+        raise DataError(f"SCAM: {identity!r}: postit_area_pct must be a number, came {raw!r:.60}")
+    return float(area)
 
 
 def _read(files: list[Path], columns: list[str], *, start: int = 0) -> Iterator[dict[str, Any]]:

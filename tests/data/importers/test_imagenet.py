@@ -116,6 +116,9 @@ def test_truths_that_disagree_are_refused(importing: Any, sources: Sources, tmp_
         importing("imagenet", sources["tar of the hub"][0], labels=tmp_path / "labels.txt")
 
 
+CUT_CSV = "ImageId,PredictionString\nILSVRC2012_val_00000001,n01751748 1 2 3 4\nILSVRC2012_val_00"
+
+
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
@@ -123,6 +126,9 @@ def test_truths_that_disagree_are_refused(importing: Any, sources: Sources, tmp_
         ("labels.txt", "", "expected one WordNet id a line"),
         ("labels.csv", "a,b\n1,2\n", "expected columns ImageId and PredictionString"),
         ("labels.csv", "ImageId,PredictionString\n", "has 0 labels, none for"),
+        ("labels.csv", CUT_CSV, r"labels.csv: line 3: expected a WordNet id .*, came None"),
+        ("labels.csv", f"{CUT_CSV},n0210", "line 3: expected a WordNet id .*, came 'n0210'"),
+        ("labels.csv", f'{CUT_CSV},"n02105855', "after line 2: no CSV: unexpected end of data"),
         ("nowhere.txt", None, "nowhere.txt: is not there"),
     ],
 )

@@ -73,6 +73,19 @@ def changed(position: int, **fields: Any) -> Callable[[list[Any]], list[dict[str
 HOSTILE: dict[str, tuple[Any, str]] = {
     "no twin": (without(4), "1 of 3 rows of SCAM have no NoSCAM twin of the same object"),
     "other twin": (changed(4, object_label="pen"), "first '0001'"),
+    "no area": (
+        changed(1, postit_area_pct=float("nan")),
+        "'SCAM_0001': postit_area_pct must be a number, came nan",
+    ),
+    "endless area": (changed(1, postit_area_pct=float("inf")), "must be a number, came inf"),
+    "area in words": (
+        lambda rows: [{**row, "postit_area_pct": "3.5"} for row in rows],
+        "postit_area_pct must be a number, came '3.5'",
+    ),
+    "bytes for pictures": (
+        lambda rows: [{**row, "image": row["image"]["bytes"]} for row in rows],
+        "column 'image' holds binary, not pictures",
+    ),
     "twice": (changed(1, id="SCAM_0000"), "1 ids come more than once, first 'SCAM_0000'"),
     "two clean": (changed(4, id="NoSCAM_0000"), "more than once, first 'NoSCAM_0000'"),
     "odd id": (changed(1, id="17"), "id '17' does not begin with one of SynthSCAM"),
