@@ -14,7 +14,7 @@ from natadv.data.card import draft_card
 from natadv.data.images import decode_image
 from natadv.data.importers.format import Request
 from natadv.data.importers.json_stream import iter_list
-from natadv.data.importers.pictures import is_picture, refuse_twins
+from natadv.data.importers.pictures import pictures_by_number, refuse_twins
 from natadv.data.importers.polygons import Polygon, mask_of
 from natadv.data.importers.sources import described, known, together
 from natadv.data.plan import Item, Plan, SetAside
@@ -77,8 +77,10 @@ def _survey(path: Path, images: Path) -> int:
         raise DataError(f"{path}: no phrases in it")
     refuse_twins(ids, path)
     files = open_files(images)
-    missing = sorted(wanted - LEFT_OUT - _pictures(files).keys())
-    files.close()
+    try:
+        missing = sorted(wanted - LEFT_OUT - _pictures(files, images).keys())
+    finally:
+        files.close()
     if missing:
         raise DataError(
             f"{images}: {len(missing)} of {len(wanted)} pictures are missing, first "
@@ -87,16 +89,20 @@ def _survey(path: Path, images: Path) -> int:
     return len(ids)
 
 
-def _pictures(files: Files) -> dict[int, str]:
+def _pictures(files: Files, images: Path) -> dict[int, str]:
     """Image id -> path."""
-    paths = (path for path in files.paths if is_picture(path))
-    return {int(stem): path for path in paths if (stem := PurePosixPath(path).stem).isdecimal()}
+    return pictures_by_number(files.paths, _image_id, images)
+
+
+def _image_id(path: str) -> int | None:
+    stem = PurePosixPath(path).stem
+    return int(stem) if stem.isdecimal() else None
 
 
 def _items(path: Path, images: Path, start: int) -> Iterator[Item]:
     files = open_files(images)
     try:
-        pictures, last = _pictures(files), _Picture(-1, b"", (0, 0))
+        pictures, last = _pictures(files, images), _Picture(-1, b"", (0, 0))
         for number, task in enumerate(islice(iter_list(path), start, None), start=start):
             image_id = task["image_id"]
             if image_id in LEFT_OUT:
@@ -161,7 +167,7 @@ def _polygons(raw: Any, where: str) -> list[Polygon]:
 
 def _field(task: Mapping[str, Any], name: str, kind: type[T], path: Path, number: int) -> T:
     value = task.get(name)
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or isinstance(value, bool):
         raise DataError(
             f"{path}: phrase number {number}: {name} must be {kind.__name__}, came {value!r:.60}"
         )

@@ -33,6 +33,24 @@ def is_picture(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in PICTURES
 
 
+def pictures_by_number(
+    paths: Iterable[str], number_of: Callable[[str], int | None], source: Path
+) -> dict[int, str]:
+    """Number -> path of its picture; refuses two pictures of one number, for none is the right one.
+    Those without a number are passed over."""
+    found: dict[int, str] = {}
+    for path in filter(is_picture, paths):
+        number = number_of(path)
+        if number is None:
+            continue
+        other = found.setdefault(number, path)
+        if other != path:
+            raise DataError(
+                f"{source}: {other!r} and {path!r} are both picture {number}; remove one of them"
+            )
+    return found
+
+
 def read_items(source: Path, describe: Describe, start: int) -> Iterator[Item]:
     """What `describe` says of each picture from the `start`-th on, with its bytes."""
     entries = (entry for entry in iter_entries(source) if is_picture(entry.path))

@@ -15,7 +15,7 @@ from natadv.data.checks import ANSWER_TYPES
 from natadv.data.images import decode_image
 from natadv.data.importers.format import Request
 from natadv.data.importers.json_stream import iter_list
-from natadv.data.importers.pictures import is_picture, refuse_twins
+from natadv.data.importers.pictures import pictures_by_number, refuse_twins
 from natadv.data.importers.sources import described, known, together
 from natadv.data.plan import Item, Plan
 from natadv.errors import ConfigError, DataError
@@ -126,8 +126,10 @@ def _refuse_unmatched(asked: set[int], answered: set[int], path: Path, annotatio
 
 def _refuse_missing(wanted: set[int], images: Path) -> None:
     files = open_files(images)
-    missing = sorted(wanted - _pictures(files).keys())
-    files.close()
+    try:
+        missing = sorted(wanted - _pictures(files, images).keys())
+    finally:
+        files.close()
     if missing:
         raise DataError(
             f"{images}: {len(missing)} of {len(wanted)} pictures are missing, first "
@@ -135,14 +137,14 @@ def _refuse_missing(wanted: set[int], images: Path) -> None:
         )
 
 
-def _pictures(files: Files) -> dict[int, str]:
+def _pictures(files: Files, images: Path) -> dict[int, str]:
     """Image id -> path."""
-    found: dict[int, str] = {}
-    for path in filter(is_picture, files.paths):
-        name = _COCO.fullmatch(PurePosixPath(path).stem)
-        if name is not None:
-            found[int(name["id"])] = path
-    return found
+    return pictures_by_number(files.paths, _image_id, images)
+
+
+def _image_id(path: str) -> int | None:
+    name = _COCO.fullmatch(PurePosixPath(path).stem)
+    return int(name["id"]) if name else None
 
 
 def _items(
@@ -150,7 +152,7 @@ def _items(
 ) -> Iterator[Item]:
     files = open_files(images)
     try:
-        pictures, last, data = _pictures(files), "", b""
+        pictures, last, data = _pictures(files, images), "", b""
         for raw in islice(iter_list(path, "questions"), start, None):
             picture = pictures[raw["image_id"]]
             if picture != last:

@@ -143,6 +143,7 @@ HOSTILE = {
     "no picture": (broken(image_id=31), r"1 of 4 pictures are missing, first 31\.jpg"),
     "no id": (broken(task_id=None), "phrase number 6: task_id must be str, came None"),
     "odd id": (broken(image_id="777"), "image_id must be int, came '777'"),
+    "truth for an id": (broken(image_id=True), "image_id must be int, came True"),
     "no phrase": (broken(phrase=None), "phrase must be str"),
     "empty phrase": (broken(phrase=" "), "phrase must say something"),
     "no polygons": (broken(Polygons=None), "phrase '777__9': Polygons must be lists"),
@@ -161,6 +162,21 @@ def test_bad_input_is_named_and_nothing_is_written(
 
     with pytest.raises(DataError, match=complaint):
         importing("phrasecut", path, images=folder / "images")
+
+    assert importing.leftovers() == []
+
+
+def test_two_pictures_of_one_id_are_refused(
+    importing: Any, folder: Path, layouts: Layouts, encode: Any
+) -> None:
+    files = {"VG_100K/777.jpg": encode(1), "VG_100K_2/0777.png": encode(2)}
+    layouts["folder"](folder / "images", files)
+
+    with pytest.raises(DataError, match="'777.jpg' and 'VG_100K/777.jpg' are both picture 777"):
+        importing("phrasecut", folder / "refer_test.json", images=folder / "images")
+    (folder / "images/777.jpg").unlink()
+    with pytest.raises(DataError, match="'VG_100K/777.jpg' and 'VG_100K_2/0777.png' are both"):
+        importing("phrasecut", folder / "refer_test.json", images=folder / "images")
 
     assert importing.leftovers() == []
 

@@ -145,6 +145,8 @@ HOSTILE = {
                  "answer_type must be one of yes/no, number, other, came 'essay'"),
     "odd id": (changed(questions(), "questions", 1, question_id="x"), None,
                "question_id must be a whole number, came 'x'"),
+    "truth for an id": (changed(questions(), "questions", 1, image_id=True), None,
+                        "image_id must be a whole number, came True"),
     "empty question": (changed(questions(), "questions", 1, question=" "), None,
                        "question must say something"),
     "none": ({**questions(), "questions": []}, None, "no questions in it"),
@@ -158,6 +160,18 @@ def test_bad_input_is_named_and_nothing_is_written(importing: Any, make: Any, ho
 
     with pytest.raises(DataError, match=complaint):
         importing("vqa-v2", **make(asked, answered))
+
+    assert importing.leftovers() == []
+
+
+def test_two_pictures_of_one_id_are_refused(
+    importing: Any, make: Any, layouts: Layouts, tmp_path: Path, encode: Any
+) -> None:
+    names = ("val2014/COCO_val2014_000000262148", "again/COCO_val2014_262148")
+    images = layouts["zip"](tmp_path / "twice.zip", {f"{name}.jpg": encode() for name in names})
+
+    with pytest.raises(DataError, match=f"{names[0]}.jpg' and '{names[1]}.jpg' are both picture"):
+        importing("vqa-v2", **{**make(), "images": images})
 
     assert importing.leftovers() == []
 
