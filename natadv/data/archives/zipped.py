@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from natadv.data.archives.entries import (
     Entry,
@@ -22,7 +23,7 @@ from natadv.data.archives.entries import (
 from natadv.errors import DataError
 
 # All that the library raises on changed archives; of a name that is no text, a ValueError.
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile,
     EOFError,
     OSError,
@@ -42,7 +43,7 @@ class ZipFiles:
         self._archive = archive
         try:
             self._zip = zipfile.ZipFile(archive)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise damaged(archive, "", error) from error
         try:
             self._members = dict(_members(self._zip, archive))
@@ -62,9 +63,13 @@ class ZipFiles:
         try:
             with self._zip.open(member) as file:
                 data = file.read(member.file_size + 1)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise damaged(self._archive, path, error) from error
         return whole(data, self._archive, path, member.file_size)
+
+    def opened(self, path: str) -> IO[bytes]:
+        """As a stream; its damage shows in one of DAMAGE, at the latest once its end is read."""
+        return self._zip.open(self._members[path])
 
     def close(self) -> None:
         self._zip.close()

@@ -150,7 +150,7 @@ HOSTILE = {
     "empty question": (changed(questions(), "questions", 1, question=" "), None,
                        "question must say something"),
     "none": ({**questions(), "questions": []}, None, "no questions in it"),
-    "wrong file": (annotations(), None, "no 'questions' in it"),
+    "wrong file": (annotations(), None, "no list at 'questions' in it"),
 }  # fmt: skip
 
 
