@@ -171,7 +171,9 @@ def test_a_source_that_fails_is_told_apart_from_the_target(
         raise OSError("Input/output error")
 
     plan = replace(planned(draft, list(samples)), items=failing)
-    with pytest.raises(DataError, match=r"^tiny: its source \(noise\) cannot be read: Input/output"):
+    with pytest.raises(
+        DataError, match=r"^tiny: its source \(noise\) cannot be read: Input/output"
+    ):
         pack(folder, plan, rows_per_shard=40)
 
     assert hidden(folder) == []

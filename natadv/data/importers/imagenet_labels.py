@@ -62,7 +62,9 @@ def _of_kaggle(text: str, path: Path) -> dict[str, str]:
             )
         return {row["ImageId"]: _predicted(row, f"{path}: line {rows.line_num}") for row in rows}
     except csv.Error as error:
-        raise DataError(f"{path}: after line {rows.line_num}: no CSV: {error}; get it again") from error
+        raise DataError(
+            f"{path}: after line {rows.line_num}: no CSV: {error}; get it again"
+        ) from error
 
 
 def _predicted(row: Mapping[str, str | None], where: str) -> str:

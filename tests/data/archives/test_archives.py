@@ -295,7 +295,7 @@ def test_a_tar_never_ends_at_a_damaged_header(
     if packed is not None:
         source.write_bytes(packed(source.read_bytes()))
 
-    with pytest.raises(DataError, match="damaged archive: neither a file nor the end .* 7680"):
+    with pytest.raises(DataError, match=r"damaged archive: neither a file nor the end .* 7680"):
         read_all(source)
     if packed is None:
         with pytest.raises(DataError, match="neither a file nor the end"):

@@ -194,7 +194,7 @@ def test_a_flipped_byte_is_found_by_the_checksum_of_its_page(
     data[data.index(b"0.png")] ^= 1
     path.write_bytes(data)
 
-    with pytest.raises(DataError, match="not a whole Parquet file: .*checksum"):
+    with pytest.raises(DataError, match=r"not a whole Parquet file: .*checksum"):
         importing("parquet", path, name="pets")
 
 
