@@ -67,8 +67,13 @@ def _add_status(actions: argparse._SubParsersAction[Any]) -> None:
 
 
 def _add_importer(importers: argparse._SubParsersAction[Any], name: str, row: Format) -> None:
-    about = f"{row.help}. To get it: {row.access}" if row.access else row.help
-    parser = importers.add_parser(name, help=row.help, description=about.replace("%", "%%"))
+    about = f"{row.help}. To get it:\n\n{row.access}" if row.access else row.help
+    parser = importers.add_parser(
+        name,
+        help=row.help,
+        description=about.replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("path", type=Path, metavar="PATH", help="the file or folder to import")
     parser.add_argument(
         "--name",

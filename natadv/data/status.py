@@ -44,7 +44,7 @@ class Status:
     """Bytes on disk."""
     licence: str
     command: str
-    """What gets it here."""
+    """What gets it here: lines for a shell, in order."""
 
     @property
     def wrong(self) -> bool:
@@ -93,7 +93,8 @@ def status_lines(found: Sequence[Status]) -> Iterator[str]:
         if status.broken:
             yield f"{status.name}: {status.broken}"
         if status.card is None or status.lock == "differs":
-            yield f"{status.name}: {status.command}"
+            yield f"{status.name}:"
+            yield from (f"  {line}" for line in status.command.splitlines())
 
 
 def folder_md5(folder: Path) -> str:
@@ -159,11 +160,11 @@ def _compared(
 
 def _command(name: str, locked: Locked | None, stage: str) -> str:
     if locked is not None:
-        return f"dvc pull {DATASETS_FOLDER / name}, or dvc repro {locked.stage}"
+        return f"dvc pull {DATASETS_FOLDER / name}\n# or dvc repro {locked.stage}"
+    files = FORMATS[name].access if name in FORMATS else ""
     if stage:
-        how = f"; first {FORMATS[name].access}" if name in FORMATS else ""
-        return f"dvc repro {stage}{how}"
-    return FORMATS[name].access if name in FORMATS else "import it again: natadv data import"
+        return f"{files}\ndvc repro {stage}".lstrip()
+    return files or "# import it again: natadv data import --help"
 
 
 def _cells(status: Status) -> tuple[str, ...]:

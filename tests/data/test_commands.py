@@ -92,7 +92,8 @@ def test_status_shows_what_is_there_and_how_to_get_the_rest(
     assert code == 0
     assert lines[0].split() == ["dataset", "there", "revision", "lock", "rows", "MB", "licence"]
     assert any(line.startswith("fish ") and " yes " in line for line in lines)
-    assert any(line.startswith("rta-100: dvc import-url https://github.com") for line in lines)
+    place = lines.index("rta-100:")
+    assert lines[place + 1].startswith("  dvc import-url https://github.com")
 
 
 def test_status_of_a_broken_dataset_is_an_error(

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from natadv.data.card import CardDraft
+from natadv.data.importers import FORMATS
 from natadv.data.status import Status, folder_md5, status_lines, statuses
 from natadv.data.writer import write_dataset
 from natadv.errors import DataError
@@ -99,8 +100,15 @@ def test_one_that_is_not_there_is_told_how_to_get(root: Path) -> None:
     status = tiny(root)
 
     assert (status.card, status.lock, status.wrong) == (None, "locked", False)
-    assert status.command == "dvc pull fixtures/datasets/tiny, or dvc repro make-tiny"
-    assert f"tiny: {status.command}" in list(status_lines([status]))
+    assert status.command.splitlines() == [
+        "dvc pull fixtures/datasets/tiny",
+        "# or dvc repro make-tiny",
+    ]
+    assert list(status_lines([status]))[-3:] == [
+        "tiny:",
+        "  dvc pull fixtures/datasets/tiny",
+        "  # or dvc repro make-tiny",
+    ]
 
 
 def test_one_that_nobody_has_imported_is_told_how_to_get(tmp_path: Path) -> None:
@@ -128,9 +136,37 @@ def test_stages_of_both_pipelines_are_named(tmp_path: Path) -> None:
     commands = {status.name: status.command for status in statuses(tmp_path)}
 
     assert commands["mini"] == "dvc repro mini"
-    assert commands["rta-100"].startswith("dvc repro fixtures/sources/dvc.yaml:import@rta-100; ")
-    assert commands["phrasecut"].startswith("dvc repro fixtures/sources/dvc.yaml:other; first")
+    assert commands["rta-100"].endswith("\ndvc repro fixtures/sources/dvc.yaml:import@rta-100")
+    assert commands["phrasecut"].endswith("\ndvc repro fixtures/sources/dvc.yaml:other")
     assert "x" not in commands
+
+
+@pytest.mark.parametrize(
+    "name", ["imagenet", "imagenet-a", "phrasecut", "rta-100", "scam", "scam-clean", "vqa-v2"]
+)
+def test_what_is_told_leads_to_all_that_the_stage_needs(name: str) -> None:
+    command = {status.name: status for status in statuses(ROOT)}[name].command
+    stages = yaml.safe_load((ROOT / "fixtures/sources/dvc.yaml").read_text())["stages"]
+    one, file = stages.get(name), stages["import"]["foreach"].get(name)
+    needed = one["deps"] if one else [f"fixtures/sources/{file}"]
+
+    *fetching, last = command.splitlines()
+    assert last.startswith("dvc repro fixtures/sources/dvc.yaml:")
+    for path in needed:
+        # It is the target of a command, or is told to be put there by hand.
+        by_hand = Path(path).name in command and "into fixtures/sources" in command
+        assert by_hand or any(line.endswith(f" {path}") for line in fetching), path
+    assert all(line.split()[0] in ("#", "dvc", "hf", "git", "(cd", "cp") for line in fetching)
+    # Bash reads it as it stands.
+    subprocess.run(["bash", "-n"], input=command, text=True, check=True, timeout=30)
+
+
+def test_the_documentation_fetches_what_the_status_does() -> None:
+    told = (ROOT / "docs/data.md").read_text()
+
+    for name in ("phrasecut", "scam", "vqa-v2", "imagenet-a", "rta-100"):
+        for line in FORMATS[name].access.splitlines():
+            assert line.startswith("#") or f"\n{line}\n" in told, line
 
 
 def test_a_lock_that_is_none_is_named(tmp_path: Path) -> None:

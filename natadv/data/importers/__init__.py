@@ -9,15 +9,30 @@ from natadv.data.archives.checksums import Checksum
 from natadv.data.importers.format import Format
 
 _IMAGENET_TERMS = "non-commercial research and education, under the terms of image-net.org"
-_IMAGENET_ACCESS = (
-    "register at https://image-net.org/download-images and accept its terms (it is gated), or "
-    "accept those of https://huggingface.co/datasets/ILSVRC/imagenet-1k and hf download "
-    "ILSVRC/imagenet-1k --repo-type dataset --include 'data/validation-*'"
-)
+_IMAGENET_ACCESS = """\
+# register at https://image-net.org/download-images and accept its terms (it is gated), then put
+# ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into fixtures/sources
+# or of the hub, without the stage: accept the terms of ILSVRC/imagenet-1k there, then
+# hf download ILSVRC/imagenet-1k --repo-type dataset --include 'data/validation-*' \
+--local-dir fixtures/sources/imagenet-hub
+# natadv data import imagenet fixtures/sources/imagenet-hub"""
 _RTA_URL = "https://github.com/azuma164/Defense-Prefix/raw/main/rta100.zip"
 _IMAGENET_A_URL = "https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar"
 _VQA_URL = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
-_SCAM_ACCESS = "hf download BLISS-e-V/SCAM --repo-type dataset; accept its terms if asked to"
+_VQA_ACCESS = f"""\
+dvc import-url {_VQA_URL}/v2_Questions_Val_mscoco.zip \
+fixtures/sources/v2_Questions_Val_mscoco.zip
+dvc import-url {_VQA_URL}/v2_Annotations_Val_mscoco.zip \
+fixtures/sources/v2_Annotations_Val_mscoco.zip
+dvc import-url http://images.cocodataset.org/zips/val2014.zip fixtures/sources/val2014.zip"""
+_PHRASECUT_ACCESS = """\
+git clone https://github.com/ChenyunWu/PhraseCutDataset ../PhraseCutDataset
+(cd ../PhraseCutDataset && python download_dataset.py -s test)
+cp ../PhraseCutDataset/data/VGPhraseCut_v0/refer_test.json fixtures/sources/refer_test.json
+cp -r ../PhraseCutDataset/data/VGPhraseCut_v0/images fixtures/sources/phrasecut-images"""
+_SCAM_ACCESS = """\
+# accept its terms at https://huggingface.co/datasets/BLISS-e-V/SCAM if asked to
+hf download BLISS-e-V/SCAM --repo-type dataset --local-dir fixtures/sources/scam"""
 _SCAM_URL = "https://huggingface.co/datasets/BLISS-e-V/SCAM"
 
 FORMATS: dict[str, Format] = {
@@ -75,11 +90,7 @@ FORMATS: dict[str, Format] = {
         rows=14_354,
         licence="no terms are stated for the phrases; pictures of Visual Genome, CC BY 4.0",
         source="https://github.com/ChenyunWu/PhraseCutDataset",
-        access=(
-            "python download_dataset.py -s test in a clone of "
-            "https://github.com/ChenyunWu/PhraseCutDataset; it puts the files into "
-            "data/VGPhraseCut_v0"
-        ),
+        access=_PHRASECUT_ACCESS,
     ),
     "vqa-v2": Format(
         help="VQA v2: the zip of questions, the zip of annotations, and the pictures of COCO",
@@ -90,11 +101,7 @@ FORMATS: dict[str, Format] = {
         rows=214_354,
         licence="annotations CC BY 4.0; pictures by the terms of COCO (Flickr)",
         source="https://visualqa.org/download.html",
-        access=(
-            f"dvc import-url {_VQA_URL}/v2_Questions_Val_mscoco.zip fixtures/sources/, the same "
-            "for v2_Annotations_Val_mscoco.zip, and "
-            "http://images.cocodataset.org/zips/val2014.zip"
-        ),
+        access=_VQA_ACCESS,
     ),
     "scam": Format(
         help="SCAM: photographs with a handwritten wrong word (Parquet files of the hub)",

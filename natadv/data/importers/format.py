@@ -45,7 +45,7 @@ class Format:
     licence: str = UNSTATED
     source: str = ""
     access: str = ""
-    """How to get the files."""
+    """How to get the files to where their stage looks for them: lines for a shell, in order."""
     published: Mapping[str, Checksum] = field(default_factory=dict)
     """Of the files, by name."""
 

@@ -53,7 +53,7 @@ def described(request: Request, what: str, count: int) -> str:
 
 
 def _how(request: Request) -> str:
-    return f"; to get it: {request.format.access}" if request.format.access else ""
+    return f"; to get it:\n{request.format.access}" if request.format.access else ""
 
 
 def _fingerprint(folder: Path) -> str:

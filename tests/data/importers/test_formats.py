@@ -41,7 +41,7 @@ def test_a_source_that_is_not_there_is_told_how_to_get(importing, name, tmp_path
     nowhere = tmp_path / "nowhere"
     options = dict.fromkeys(FORMATS[name].needs, nowhere)
 
-    with pytest.raises(DataError, match=r"nowhere: (is not there; to get it: |expected the Parq)"):
+    with pytest.raises(DataError, match=r"nowhere: (is not there; to get it:\n|expected the Parq)"):
         importing(name, nowhere, **options)
 
 
