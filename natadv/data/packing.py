@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from natadv.data.card import CARD_FILE, Card, Shard, dump_card
+from natadv.data.placing import put_in_place
 from natadv.data.plan import Item, Plan, SetAside
 from natadv.data.schema import schema_of
 from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, shard_name, write_shard
 from natadv.data.work import Step, Work, opened_work
-from natadv.data.writer import put_in_place, refuse_target
+from natadv.data.writer import refuse_target
 from natadv.errors import DataError
 from natadv.progress import Progress
 from natadv.types import Sample
@@ -42,15 +43,21 @@ def pack(
     """
     refuse_target(folder, plan.draft, rows_per_shard=rows_per_shard, force=force)
     try:
-        with opened_work(folder, plan, rows_per_shard) as work:
+        with opened_work(folder, plan, rows_per_shard, force=force) as work:
             packed = _pack(work, plan, rows_per_shard, stream)
-            put_in_place(work.dataset, folder, force=force)
+            put_in_place(work.dataset, folder)
             work.remove()
+    except _UnreadableError as error:
+        raise DataError(str(error)) from error
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written: {error}; finished shards are kept, start it again"
         ) from error
     return packed
+
+
+class _UnreadableError(OSError):
+    """Of the source. Perhaps it can be read again, so finished shards stay."""
 
 
 @dataclass(slots=True)
@@ -97,9 +104,9 @@ def _read(plan: Plan, start: int) -> Iterator[Item]:
     try:
         yield from plan.items(start)
     except OSError as error:
-        raise DataError(
-            f"{plan.draft.name}: its source ({plan.draft.source}) cannot be read: {error}; get it "
-            "again"
+        raise _UnreadableError(
+            f"{plan.draft.name}: its source ({plan.draft.source}) cannot be read: {error}; "
+            "finished shards are kept, start it again"
         ) from error
 
 

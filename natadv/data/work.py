@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -10,15 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from natadv.data.card import Shard
+from natadv.data.placing import reserved
 from natadv.data.plan import Plan, SetAside
 from natadv.data.shards import Tally, sha256_of
-from natadv.errors import ConfigError, NatadvError
+from natadv.errors import NatadvError
 
 _JOURNAL = "finished.jsonl"
 _KEY = "key.json"
@@ -95,28 +95,17 @@ class Work:
 
 
 @contextmanager
-def opened_work(folder: Path, plan: Plan, rows_per_shard: int) -> Iterator[Work]:
+def opened_work(folder: Path, plan: Plan, rows_per_shard: int, *, force: bool) -> Iterator[Work]:
     """The work on `folder`, empty unless it was on this very plan. Bad input ends it for good."""
-    work = Work(folder.with_name(f".{folder.name}.importing"))
-    work.folder.mkdir(parents=True, exist_ok=True)
-    with (work.folder.parent / f"{work.folder.name}.lock").open("w") as lock:
-        _lock(lock, folder)
+    with reserved(folder, force=force):
+        work = Work(folder.with_name(f".{folder.name}.importing"))
         try:
+            work.folder.mkdir(exist_ok=True)
             _begin(work, _key(plan, rows_per_shard))
             yield work
         except NatadvError:
             work.remove()
             raise
-        finally:
-            if not work.folder.exists():
-                Path(lock.name).unlink(missing_ok=True)
-
-
-def _lock(lock: TextIO, folder: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigError(f"{folder}: another import of {folder.name!r} is running") from error
 
 
 def _begin(work: Work, key: str) -> None:

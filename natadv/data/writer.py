@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from natadv.data.card import CARD_FILE, Card, CardDraft, Shard, dump_card
+from natadv.data.placing import fresh_folder, put_in_place, refuse_existing, reserved
 from natadv.data.schema import schema_of
 from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, shard_name, write_shard
 from natadv.errors import ConfigError, DataError
@@ -25,15 +25,16 @@ def write_dataset(
 ) -> Card:
     """Write all samples or nothing; an older dataset of that name stays whole until the end."""
     refuse_target(folder, draft, rows_per_shard=rows_per_shard, force=force)
-    fresh = folder.with_name(f".{folder.name}.new-{os.getpid()}")
     try:
-        fresh.mkdir(parents=True)
-        card = _write(fresh, draft, samples, rows_per_shard=rows_per_shard)
-        put_in_place(fresh, folder, force=force)
+        with reserved(folder, force=force):
+            fresh = fresh_folder(folder)
+            try:
+                card = _write(fresh, draft, samples, rows_per_shard=rows_per_shard)
+                put_in_place(fresh, folder)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return card
 
 
@@ -43,26 +44,6 @@ def refuse_target(folder: Path, draft: CardDraft, *, rows_per_shard: int, force:
     if rows_per_shard < 1:
         raise ConfigError(f"rows_per_shard must be at least 1, came {rows_per_shard!r}")
     refuse_existing(folder, force=force)
-
-
-def refuse_existing(folder: Path, *, force: bool) -> None:
-    if folder.exists() and not force:
-        raise ConfigError(f"{folder}: dataset {folder.name!r} exists; replace it with --force")
-
-
-def put_in_place(fresh: Path, folder: Path, *, force: bool) -> None:
-    """Rename `fresh` to `folder`; what was there goes once the new one stands."""
-    refuse_existing(folder, force=force)
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from natadv.data.card import DATASETS_FOLDER, Card, dataset_folder, draft_card, load_card
+from natadv.data.placing import refuse_existing
 from natadv.data.reader import iter_samples, read_samples
-from natadv.data.writer import refuse_existing, write_dataset
+from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset
 from natadv.engine.pictures import attacked
 from natadv.engine.units import shards

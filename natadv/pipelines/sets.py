@@ -14,8 +14,9 @@ from typing import Any, TextIO
 import PIL
 
 from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, dataset_folder, draft_card, load_card
+from natadv.data.placing import refuse_existing
 from natadv.data.reader import decode_image, read_samples
-from natadv.data.writer import refuse_existing, write_dataset
+from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.pipelines.members import Arithmetic, Member, load_reader, vectors_of

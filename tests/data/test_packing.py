@@ -176,7 +176,9 @@ def test_a_source_that_fails_is_told_apart_from_the_target(
     ):
         pack(folder, plan, rows_per_shard=40)
 
-    assert hidden(folder) == []
+    # Perhaps it can be read tomorrow.
+    assert hidden(folder) == [".tiny.importing"]
+    assert pack(folder, planned(draft, list(samples)), rows_per_shard=40).card.rows == 150
 
 
 def test_a_second_one_of_an_id_is_found_across_a_kill(

@@ -91,7 +91,7 @@ def import_dataset(request: Request, *, root: Path, force: bool = False) -> Pack
     """Plan, then pack under `root`; the first error leaves nothing behind."""
     # Here, for `natadv --help` needs no Parquet.
     from natadv.data.packing import pack
-    from natadv.data.writer import refuse_existing
+    from natadv.data.placing import refuse_existing
 
     missing = [name for name in request.format.needs if getattr(request, name) is None]
     if missing:

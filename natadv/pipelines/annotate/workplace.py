@@ -19,8 +19,8 @@ from natadv.data.card import (
     draft_card,
     load_card,
 )
+from natadv.data.placing import refuse_existing
 from natadv.data.reader import iter_samples
-from natadv.data.writer import refuse_existing
 from natadv.engine.datasets import Dataset
 from natadv.errors import ConfigError, DataError
 from natadv.locks import LockFile
