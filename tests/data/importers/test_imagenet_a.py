@@ -126,7 +126,7 @@ def test_bad_input_is_named_and_nothing_is_written(
 
 
 def test_a_file_that_is_not_there_is_told_how_to_get(importing: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is not there; to get it: dvc import-url https://people"):
+    with pytest.raises(DataError, match="is not there; to get it:\ndvc import-url https://people"):
         importing("imagenet-a", tmp_path / "imagenet-a.tar")
 
 
