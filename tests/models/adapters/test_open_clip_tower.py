@@ -51,7 +51,8 @@ def tower(tuned, tmp_path):
 
 def spec_of(path, root):
     (spec,) = resolve(str(path), root=root)
-    return spec
+    # What stands in for mini-clip was made with another activation.
+    return dataclasses.replace(spec, activation="quick_gelu")
 
 
 def loaded(spec):
