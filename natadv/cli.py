@@ -16,6 +16,7 @@ from natadv.models.doctor.command import add_doctor_parser
 from natadv.pipelines.annotate.commands import add_annotate_parser
 from natadv.pipelines.commands import add_filter_parser, add_typo_parser
 from natadv.pipelines.langadv.commands import add_langadv_parser
+from natadv.pipelines.population_commands import add_overlays_parser
 from natadv.report.html import write_report
 from natadv.training.command import add_train_parser
 
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add_filter_parser(commands)
     add_annotate_parser(commands)
     add_langadv_parser(commands)
+    add_overlays_parser(commands)
     _add_report_parser(commands)
     return parser
 

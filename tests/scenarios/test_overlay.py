@@ -19,7 +19,7 @@ from natadv.scenarios.typographic.overlay import (
     occlusion,
     render,
 )
-from natadv.scenarios.typographic.strategies import overlays, picture_sizes
+from natadv.scenarios.typographic.strategies import picture_sizes, renderable
 
 PROPERTY = settings(max_examples=60)
 
@@ -34,7 +34,7 @@ def pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 
 @PROPERTY
-@given(overlay=overlays(bands=True), size=picture_sizes())
+@given(overlay=renderable(bands=True), size=picture_sizes())
 def test_rendering_leaves_its_input_alone_and_repeats_itself(overlay: Overlay, size: Size) -> None:
     image = picture(size)
     before = image.tobytes()
@@ -47,7 +47,7 @@ def test_rendering_leaves_its_input_alone_and_repeats_itself(overlay: Overlay, s
 
 
 @PROPERTY
-@given(overlay=overlays(), size=picture_sizes())
+@given(overlay=renderable(), size=picture_sizes())
 def test_only_pixels_in_the_box_change(overlay: Overlay, size: Size) -> None:
     image = picture(size)
     left, top, right, bottom = box(overlay, size)
@@ -59,7 +59,7 @@ def test_only_pixels_in_the_box_change(overlay: Overlay, size: Size) -> None:
 
 
 @PROPERTY
-@given(overlay=overlays(), size=picture_sizes())
+@given(overlay=renderable(), size=picture_sizes())
 def test_opacity_nought_changes_nothing(overlay: Overlay, size: Size) -> None:
     image = picture(size)
 
@@ -67,13 +67,13 @@ def test_opacity_nought_changes_nothing(overlay: Overlay, size: Size) -> None:
 
 
 @PROPERTY
-@given(overlay=overlays(bands=True), size=picture_sizes())
+@given(overlay=renderable(bands=True), size=picture_sizes())
 def test_occlusion_has_the_same_box(overlay: Overlay, size: Size) -> None:
     assert box(occlusion(overlay), size) == box(overlay, size)
 
 
 @PROPERTY
-@given(overlay=overlays(), size=picture_sizes())
+@given(overlay=renderable(), size=picture_sizes())
 def test_occlusion_hides_all_that_the_letters_hide(overlay: Overlay, size: Size) -> None:
     """On two pictures that differ everywhere, an opaque pixel comes out the same."""
     opaque = replace(overlay, opacity=1, angle=0)

@@ -1,14 +1,99 @@
-"""Hypothesis strategies for overlays: every value that the renderer must draw."""
+"""Hypothesis strategies for overlays: those of a population, and all that the renderer must draw.
+
+Numbers are drawn as whole steps between their bounds, so that they shrink towards the weaker
+attack: small, faint, level, without panel or stroke.
+"""
 
 from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from natadv.scenarios.typographic.bounds import Bounds
+from natadv.scenarios.typographic.contrast import MIDDLE, WEIGHTS
 from natadv.scenarios.typographic.fonts import FONTS
+from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.scenarios.typographic.spec import FRAMES, SIDES, WRAPS, Overlay, Rgb
 
+STEPS = 1000
+_PICKS = 10_000
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-',.()éßø"
+
+
+@st.composite
+def overlays(draw: st.DrawFn, bounds: Bounds) -> DrawnOverlay:
+    """Anything within the bounds; which word it says is settled when a picture is known."""
+    panelled = draw(_share_of(bounds.panel))
+    stroked = not panelled and draw(_share_of(bounds.stroke))
+    fill, ground = draw(_fill_and_ground(bounds, bare=not (panelled or stroked)))
+    overlay = Overlay(
+        text=BLANK,
+        font=draw(st.sampled_from(bounds.fonts)),
+        size=draw(_between(*bounds.size)),
+        x=draw(_between(*bounds.x)),
+        y=draw(_between(*bounds.y)),
+        fill=fill,
+        stroke=ground if stroked else None,
+        stroke_width=draw(_between(*bounds.stroke_width)),
+        opacity=draw(_between(*bounds.opacity)),
+        angle=draw(_either_way(bounds.angle)),
+        panel=ground if panelled else None,
+        padding=draw(_between(*bounds.padding)),
+        wrap="words",
+    )
+    return DrawnOverlay(
+        id="new",
+        kind=draw(st.sampled_from(bounds.kinds)),
+        pick=draw(st.integers(0, _PICKS - 1)) / _PICKS,
+        off_object=draw(_share_of(bounds.off_object)),
+        overlay=overlay,
+    )
+
+
+def _between(low: float, high: float) -> SearchStrategy[float]:
+    return st.integers(0, STEPS).map(lambda step: _rounded(low + (high - low) * step / STEPS))
+
+
+def _either_way(most: float) -> SearchStrategy[float]:
+    return st.integers(-STEPS, STEPS).map(lambda step: _rounded(most * step / STEPS))
+
+
+def _rounded(value: float) -> float:
+    # Adding 0.0 makes -0.0 plain, which JSON would keep.
+    return round(value, 6) + 0.0
+
+
+def _share_of(share: float) -> SearchStrategy[bool]:
+    """True for this share; simplest is False, where it can be."""
+    return st.integers(0, STEPS - 1).map(lambda step: step >= STEPS * (1 - share))
+
+
+@st.composite
+def _fill_and_ground(draw: st.DrawFn, bounds: Bounds, *, bare: bool) -> tuple[Rgb, Rgb]:
+    """Letters and what sets them off; of bare letters the ground is any picture's middle grey."""
+    low, high = bounds.contrast
+    contrast = draw(_between(low, min(high, MIDDLE) if bare else high))
+    darker = MIDDLE - contrast if bare else draw(_between(0.0, 1.0 - contrast))
+    light = draw(st.booleans())
+    if bare:
+        return draw(_colour(MIDDLE + contrast if light else darker)), (128, 128, 128)
+    fill, ground = draw(_colour(darker + contrast)), draw(_colour(darker))
+    return (fill, ground) if light else (ground, fill)
+
+
+@st.composite
+def _colour(draw: st.DrawFn, luminance: float) -> Rgb:
+    """Any hue, as strong as this luminance lets it be or weaker; simplest is grey."""
+    hue = draw(st.tuples(*[st.integers(0, 255)] * 3))
+    own = sum(weight * part for weight, part in zip(WEIGHTS, hue, strict=True))
+    # What is left of a colour without its luminance changes none.
+    tint = [part - own for part in hue]
+    room = [(luminance if part < 0 else 1 - luminance) / abs(part) for part in tint if part]
+    strength = draw(_between(0.0, 1.0)) * min(room, default=0.0)
+    red, green, blue = (
+        min(255, max(0, round(255 * (luminance + strength * part)))) for part in tint
+    )
+    return red, green, blue
 
 
 def texts(*, max_words: int = 4) -> SearchStrategy[str]:
@@ -21,7 +106,7 @@ def colours() -> SearchStrategy[Rgb]:
 
 
 @st.composite
-def overlays(draw: st.DrawFn, *, bands: bool = False) -> Overlay:
+def renderable(draw: st.DrawFn, *, bands: bool = False) -> Overlay:
     """On the picture, or with `bands` also in a strip that is added to it."""
     band = draw(st.sampled_from((None, *SIDES))) if bands else None
     panel = draw(colours()) if band else draw(st.none() | colours())
