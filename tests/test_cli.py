@@ -12,7 +12,7 @@ from natadv.data.card import CardDraft
 from natadv.data.writer import write_dataset
 from natadv.types import Sample
 
-HEAVY = ("torch", "transformers", "open_clip", "diffusers", "pyarrow", "pytest")
+HEAVY = ("torch", "transformers", "open_clip", "diffusers", "hypothesis", "pyarrow", "pytest")
 
 # Runs a command in this very process, then tells which heavy modules it pulled in.
 LOADED = f"""
@@ -146,6 +146,7 @@ def test_an_interrupt_has_the_shells_exit_code(capsys, monkeypatch):
     [
         (("natadv", "--help"), 0),
         (("natadv", "data", "list"), 0),
+        (("natadv", "overlays", "draw", "--help"), 0),
         (("natadv", "report"), 1),
         (("natadv.gate", "--help"), 0),
     ],

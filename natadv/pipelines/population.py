@@ -150,9 +150,11 @@ def _tiles(population: Population, folder: Path, card: Card) -> Iterator[Tile]:
 
 def _lines(drawn: DrawnOverlay, *, text: str, decoy: str | None, truth: str) -> tuple[Line, ...]:
     overlay = drawn.overlay
+    # Not every letter of the overlays is one of the sheets.
+    said = f": {text}" if text.isascii() else ""
     meant = f" for {decoy}" if decoy is not None and decoy != text else ""
     return (
-        Line(f"{drawn.id} {drawn.kind}: {text}{meant}", most=2),
+        Line(f"{drawn.id} {drawn.kind}{said}{meant}", most=2),
         Line(f"on {truth}" + (", to keep off it" if drawn.off_object else "")),
         Line(f"size {overlay.size:.2f}, angle {overlay.angle:.0f}"),
         Line(f"opacity {overlay.opacity:.2f}, contrast {contrast(overlay):.2f}"),

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import FlakyBackendFailure
 from hypothesis.strategies import SearchStrategy
 
 from natadv.errors import ConfigError
@@ -153,8 +154,13 @@ def draw_iid(strategy: SearchStrategy[Value], *, count: int, seed: int) -> list[
         if _drawing.get():
             found.append(value)
 
-    if count > 0:
-        keep()
+    try:
+        if count > 0:
+            keep()
+    except FlakyBackendFailure as error:
+        # The backend's own refusal, which Hypothesis cannot repeat without it.
+        refusals = [one for one in error.exceptions if isinstance(one, ConfigError)]
+        raise (refusals[0] if refusals else error) from None
     if len(found) < count:
         raise _changed(f"made {len(found)} draws of {count}")
     return found[:count]
