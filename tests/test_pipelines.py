@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 # The others are frozen: they train, or follow what was trained.
-THAWED = ("mini", "mini-typo")
+THAWED = ("mini", "mini-typo", "population")
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,11 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone = Clone(top / "root")
     (top / "bin").mkdir()
     (top / "home").mkdir()
-    command = top / "bin" / "python"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    command.chmod(0o755)
+    natadv = '-c "import sys; from natadv.cli import main; sys.exit(main())"'
+    for name, module in (("python", ""), ("natadv", natadv)):
+        command = top / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        command.chmod(0o755)
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone.root)], check=True, timeout=60)
     # What is committed is taken as made: whether it was is another test's.
     clone.dvc("commit", "--force", "--quiet", *THAWED)
@@ -79,7 +81,11 @@ def test_nothing_is_made_again_that_did_not_change(clone: Clone) -> None:
 
 @pytest.mark.parametrize(
     ("section", "name", "runs"),
-    [("mini-typo", "seed", {"mini-typo"}), ("mini", "seed", {"mini", "mini-typo"})],
+    [
+        ("mini-typo", "seed", {"mini-typo"}),
+        ("mini", "seed", {"mini", "mini-typo"}),
+        ("mini-overlays", "angle", {"population"}),
+    ],
 )
 def test_a_param_makes_again_what_depends_on_it(
     clone: Clone, section: str, name: str, runs: set[str]
@@ -87,6 +93,15 @@ def test_a_param_makes_again_what_depends_on_it(
     clone.set_param(section, name, 12345)
 
     assert clone.would_run() == runs
+
+
+def test_a_clone_draws_the_committed_population(clone: Clone) -> None:
+    path = clone.root / "fixtures" / "populations" / "mini-overlays.json"
+    committed = path.read_bytes()
+
+    clone.dvc("repro", "--force", "--single-item", "population")
+
+    assert path.read_bytes() == committed
 
 
 def test_a_clone_makes_the_committed_revision(clone: Clone) -> None:
