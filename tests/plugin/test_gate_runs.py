@@ -214,7 +214,10 @@ def test_the_baseline_catches_a_loss_that_the_floors_allow(world):
 
 def test_collecting_is_light(world):
     script = (
-        "import sys, pytest; code = pytest.main(['suites', '--collect-only', '-q']); "
+        "import sys, pytest; "
+        # Whose own plugin would load it.
+        "off = ['-p', 'no:hypothesispytest']; "
+        "code = pytest.main(['suites', '--collect-only', '-q', *off]); "
         "heavy = {'torch', 'transformers', 'open_clip', 'pyarrow', 'dvc', 'hypothesis'}; "
         "print('HEAVY', sorted(heavy & set(sys.modules))); sys.exit(code)"
     )

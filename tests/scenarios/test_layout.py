@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from natadv.errors import DataError
 from natadv.scenarios.typographic.layout import Size, fits, lay_out, rotated, wrapped
 from natadv.scenarios.typographic.spec import Overlay
-from natadv.scenarios.typographic.strategies import overlays, picture_sizes
+from natadv.scenarios.typographic.strategies import picture_sizes, renderable
 
 PROPERTY = settings(max_examples=80)
 
 
 @PROPERTY
-@given(overlay=overlays(bands=True), size=picture_sizes())
+@given(overlay=renderable(bands=True), size=picture_sizes())
 def test_text_stands_inside_its_region_and_the_region_inside_the_picture(
     overlay: Overlay, size: Size
 ) -> None:
@@ -29,7 +29,7 @@ def test_text_stands_inside_its_region_and_the_region_inside_the_picture(
 
 
 @PROPERTY
-@given(overlay=overlays(), size=picture_sizes(high=120))
+@given(overlay=renderable(), size=picture_sizes(high=120))
 def test_shrunk_text_is_as_large_as_counting_down_from_the_wanted_size_finds(
     overlay: Overlay, size: Size
 ) -> None:

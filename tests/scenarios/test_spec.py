@@ -15,13 +15,13 @@ from natadv.scenarios.typographic.spec import (
     occlusion,
     to_json,
 )
-from natadv.scenarios.typographic.strategies import overlays
+from natadv.scenarios.typographic.strategies import renderable
 
 PROPERTY = settings(max_examples=60)
 
 
 @PROPERTY
-@given(first=overlays(bands=True), second=overlays(bands=True))
+@given(first=renderable(bands=True), second=renderable(bands=True))
 def test_json_round_trip_gives_the_same_value(first: Overlay, second: Overlay) -> None:
     assert from_json(to_json((first, second))) == (first, second)
 
