@@ -40,7 +40,8 @@ class Sample:
     group: str
     """The source picture: the unit of resampling."""
     image: bytes
-    """The encoded file (JPEG, PNG, WebP), never decoded pixels."""
+    """The encoded file (JPEG, PNG, WebP), never decoded pixels. Empty in a dataset whose pictures
+    are drawn when they are shown."""
     label: int | None = None
     """Index into the card's classes."""
     decoy: str | None = None
@@ -62,6 +63,9 @@ class Sample:
     """What people answered, one entry per person."""
     answer_type: str = ""
     """`yes/no`, `number` or `other`, as VQA v2 has it."""
+    drawn_size: tuple[int, int] | None = None
+    """Width and height of a picture that is drawn when it is shown; never packed, as only its clean
+    twin can tell."""
 
 
 @dataclass(frozen=True, slots=True, order=True, repr=False)

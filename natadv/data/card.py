@@ -22,6 +22,9 @@ DATASETS_FOLDER = Path("fixtures/datasets")
 UNSTATED = "not stated; ask whoever made the pictures"
 """The licence of pictures that were imported without one."""
 
+_DRAWN = ("drawn", "twin_revision")
+"""The fields that only datasets have whose pictures are drawn."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 """Part of addresses, paths and command lines, so plain ASCII without a slash."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,6 +57,12 @@ class _Described(Strict):
     description: Filled
     twin_of: Name | None = None
     """The clean dataset that holds the twin of each sample."""
+    drawn: bool = False
+    """Whether the rows hold no pictures: each is drawn when it is shown, its overlay on its clean
+    twin."""
+    twin_revision: Sha256 | None = None
+    """Of the clean dataset; only where pictures are drawn, which it decides then as much as the
+    overlays do."""
 
     @field_validator("classes", "tasks", "templates")
     @classmethod
@@ -79,6 +88,14 @@ class _Described(Strict):
             raise ValueError("twin_of names the dataset itself")
         return self
 
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        if self.drawn and (self.twin_of is None or self.twin_revision is None):
+            raise ValueError("drawn needs twin_of and twin_revision: pictures to draw on")
+        if not self.drawn and self.twin_revision is not None:
+            raise ValueError("twin_revision is told of datasets that are drawn only")
+        return self
+
 
 class CardDraft(_Described):
     """A card before its samples are written."""
@@ -101,6 +118,8 @@ class Card(_Described):
         in_shards = sum(shard.rows for shard in self.shards)
         if in_shards != self.rows:
             raise ValueError(f"rows is {self.rows}, the shards hold {in_shards}")
+        if self.drawn and not self.overlays:
+            raise ValueError("drawn needs an overlay of every sample, but overlays is false")
         if self.parts and sum(self.parts.values()) != self.rows:
             raise ValueError(f"rows is {self.rows}, the parts hold {sum(self.parts.values())}")
         counted = {"parts": self.parts, "overlays": self.overlays, "shards": self.shards}
@@ -137,8 +156,23 @@ def revision(described: CardDraft | Card, counted: Mapping[str, Any]) -> str:
         "parts": counted["parts"],
         "overlays": counted["overlays"],
         "shards": [(shard.rows, shard.sha256) for shard in counted["shards"]],
+        **_drawn(described),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _drawn(described: CardDraft | Card) -> dict[str, Any]:
+    """Nothing for stored pictures, so that their revisions stay."""
+    return {name: getattr(described, name) for name in _DRAWN} if described.drawn else {}
+
+
+def refuse_drawn(card: Card, *, remedy: str) -> None:
+    """Raises DataError where pictures that lie in the dataset itself are needed."""
+    if card.drawn:
+        raise DataError(
+            f"{card.name} holds no pictures: they are drawn on those of {card.twin_of} when they "
+            f"are shown; {remedy}"
+        )
 
 
 def load_card(folder: Path) -> Card:
@@ -155,7 +189,8 @@ def load_card(folder: Path) -> Card:
 
 
 def dump_card(card: Card) -> str:
-    raw = card.model_dump(mode="json")
+    # Cards of stored pictures stay as they were before there were others.
+    raw = card.model_dump(mode="json", exclude=set() if card.drawn else set(_DRAWN))
     return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

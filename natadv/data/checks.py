@@ -28,8 +28,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 def check_sample(sample: Sample, draft: CardDraft, *, where: str) -> None:
     """Refuse what the card's tasks cannot use, or what they would lose."""
-    if not sample.group or not sample.image:
-        raise DataError(f"{where}: has no group or no picture")
+    _check_picture(sample, draft, where)
     if sample.label is not None and not 0 <= sample.label < len(draft.classes):
         raise DataError(
             f"{where}: label must be from 0 to {len(draft.classes) - 1}, came {sample.label!r}"
@@ -40,6 +39,18 @@ def check_sample(sample: Sample, draft: CardDraft, *, where: str) -> None:
     _refuse_unasked(sample, draft, where)
     for task in draft.tasks:
         _CHECKS[task](sample, where)
+
+
+def _check_picture(sample: Sample, draft: CardDraft, where: str) -> None:
+    if not sample.group or not (sample.image or draft.drawn):
+        raise DataError(f"{where}: has no group or no picture")
+    if draft.drawn and sample.image:
+        raise DataError(
+            f"{where}: has a picture, but the card says drawn: it would never be shown; leave it "
+            "out, or pack without drawn"
+        )
+    if draft.drawn and sample.overlay is None:
+        raise DataError(f"{where}: has no overlay, so that nothing can be drawn on its twin")
 
 
 def _check_texts(sample: Sample, where: str) -> None:
@@ -76,6 +87,10 @@ def _check_segmentation(sample: Sample, where: str) -> None:
     if sample.mask is None:
         raise DataError(f"{where}: has no mask, which segmentation needs")
     size = _mask_size(sample.mask, where)
+    if not sample.image:
+        # How large a drawn picture is, only its clean twin can tell, and that lies in another
+        # dataset: the engine compares them when the picture is shown.
+        return
     expected = _upright_size(sample.image, where)
     if size != expected:
         raise DataError(

@@ -153,8 +153,9 @@ def show_status(args: argparse.Namespace) -> int:
 
 
 def _summary(card: Card) -> str:
+    drawn = f" drawn on {card.twin_of}" if card.drawn else ""
     megabytes = sum(shard.bytes for shard in card.shards) / 1e6
     return (
-        f"{card.rows} samples, {len(card.classes)} classes, {card.scenario}, "
+        f"{card.rows} samples{drawn}, {len(card.classes)} classes, {card.scenario}, "
         f"{'+'.join(card.tasks)}, {megabytes:.1f} MB, revision {card.revision[:12]}"
     )

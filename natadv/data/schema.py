@@ -1,4 +1,7 @@
-"""The columns of a packed dataset, in Arrow's terms and in those of the `datasets` library."""
+"""The columns of a packed dataset, in Arrow's terms and in those of the `datasets` library.
+
+A picture that is drawn when it is shown is null.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def row_of(sample: Sample) -> dict[str, Any]:
     return {
         "id": sample.id,
         "group": sample.group,
-        "image": {"bytes": sample.image, "path": _path(sample)},
+        "image": {"bytes": sample.image, "path": _path(sample)} if sample.image else None,
         "label": sample.label,
         "decoy": sample.decoy,
         "twin": sample.twin,
@@ -84,7 +87,8 @@ def row_of(sample: Sample) -> dict[str, Any]:
 def sample_of(row: dict[str, Any]) -> Sample:
     """The sample that `row_of` was given; columns that the dataset leaves out are as if unset."""
     said = {"answers": tuple(row.get("answers") or ()), "answer_type": row.get("answer_type") or ""}
-    return Sample(**{**row, **said, "image": row["image"]["bytes"]})
+    image = (row["image"] or {}).get("bytes") or b""
+    return Sample(**{**row, **said, "image": image})
 
 
 def _path(sample: Sample) -> str:

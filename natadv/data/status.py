@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,10 +45,13 @@ class Status:
     licence: str
     command: str
     """What gets it here: lines for a shell, in order."""
+    undrawable: str = ""
+    """Why its pictures cannot be drawn when they are shown; empty if they can, or are stored."""
 
     @property
     def wrong(self) -> bool:
-        return bool(self.broken) or (self.card is not None and self.lock == "differs")
+        differs = self.card is not None and self.lock == "differs"
+        return bool(self.broken or self.undrawable) or differs
 
 
 def statuses(root: Path, *, verify: bool = False) -> list[Status]:
@@ -58,10 +61,11 @@ def statuses(root: Path, *, verify: bool = False) -> list[Status]:
     stages = _stages(root)
     importable = {row.name for row in FORMATS.values() if row.name}
     names = sorted({*locks, *folders, *stages, *importable})
-    return [
-        _status(name, folders.get(name), locks.get(name), stages.get(name, ""), verify=verify)
+    found = {
+        name: _status(name, folders.get(name), locks.get(name), stages.get(name, ""), verify=verify)
         for name in names
-    ]
+    }
+    return [replace(one, undrawable=_undrawable(one.card, found)) for one in found.values()]
 
 
 def locked_datasets(root: Path) -> dict[str, Locked]:
@@ -81,6 +85,19 @@ def locked_datasets(root: Path) -> dict[str, Locked]:
     return found
 
 
+def _undrawable(card: Card | None, found: Mapping[str, Status]) -> str:
+    if card is None or not card.drawn:
+        return ""
+    below = found.get(str(card.twin_of))
+    there = below.card.revision[:12] if below is not None and below.card else "none"
+    if there == str(card.twin_revision)[:12]:
+        return ""
+    return (
+        f"its pictures are drawn on those of {card.twin_of} of revision "
+        f"{str(card.twin_revision)[:12]}, {there} is there; get that one, or pack it again"
+    )
+
+
 def status_lines(found: Sequence[Status]) -> Iterator[str]:
     """A table, and below it how to get what is not there."""
     header = ("dataset", "there", "revision", "lock", "rows", "MB", "licence")
@@ -92,6 +109,8 @@ def status_lines(found: Sequence[Status]) -> Iterator[str]:
     for status in found:
         if status.broken:
             yield f"{status.name}: {status.broken}"
+        if status.undrawable:
+            yield f"{status.name}: {status.undrawable}"
         if status.card is None or status.lock == "differs":
             yield f"{status.name}:"
             yield from (f"  {line}" for line in status.command.splitlines())

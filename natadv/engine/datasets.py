@@ -16,6 +16,26 @@ class Dataset:
     card: Card
 
 
+def undrawable(dataset: Dataset, clean: Dataset | None) -> str:
+    """Why the pictures of `dataset` cannot be drawn on those of `clean`; empty if they can, or if
+    they are stored."""
+    card = dataset.card
+    if not card.drawn:
+        return ""
+    needs = (
+        f"the pictures of {dataset.name!r} are drawn on those of {card.twin_of!r} of revision "
+        f"{str(card.twin_revision)[:12]}"
+    )
+    if clean is None:
+        return f"{needs}, which is not there; run dvc pull fixtures/datasets/{card.twin_of}"
+    if clean.card.revision != card.twin_revision:
+        return (
+            f"{needs}, but {clean.card.revision[:12]} is there; run dvc pull, or pack "
+            f"{dataset.name!r} again"
+        )
+    return ""
+
+
 def load_datasets(root: Path) -> Mapping[str, Dataset]:
     """Every dataset under `root`, by name."""
     return {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from natadv.engine.datasets import Dataset
+from natadv.engine.datasets import Dataset, undrawable
 from natadv.engine.grid import Grid
 from natadv.engine.run import Run
 from natadv.engine.store import Store
@@ -63,10 +63,14 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
         return CaseUnits(problem=str(error))
     numerics = numerics.of(spec)
 
-    def of(found: Dataset, variant: Variant) -> tuple[Unit, ...]:
-        rows = grid.rows(found.name)
+    def of(found: Dataset, variant: Variant, rows: int | None = None) -> tuple[Unit, ...]:
         units = dataset_units(
-            case, found, variant=variant, weights=weights, rows=rows, numerics=numerics
+            case,
+            found,
+            variant=variant,
+            weights=weights,
+            rows=grid.rows(found.name) if rows is None else rows,
+            numerics=numerics,
         )
         return tuple(replace(unit, head=head) for unit in units)
 
@@ -76,10 +80,13 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     clean = grid.datasets.get(twin_of)
     if clean is None:
         return CaseUnits(problem=_missing(twin_of))
+    if problem := undrawable(dataset, clean):
+        return CaseUnits(problem=problem)
     drawn = dataset.card.overlays and TASKS[case.task].controls
     return CaseUnits(
         attack=of(dataset, "attack"),
-        clean=of(clean, "attack"),
+        # The first rows of what is drawn stand on pictures from anywhere in the clean dataset.
+        clean=of(clean, "attack", clean.card.rows if dataset.card.drawn else None),
         occlusion=of(dataset, "occlusion") if drawn else (),
         matched=of(dataset, "matched") if drawn else (),
     )

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from natadv.data.reader import read_by_id, read_samples
-from natadv.engine.datasets import Dataset
-from natadv.engine.pictures import Picture, pictures
+from natadv.engine.datasets import Dataset, undrawable
+from natadv.engine.pictures import Picture, pictures, sized
 from natadv.engine.units import Unit
+from natadv.errors import DataError
 from natadv.types import Sample
 
 
@@ -39,9 +40,16 @@ class Shard:
 
 
 def shard_of(unit: Unit, dataset: Dataset, *, clean: Dataset | None) -> Shard:
-    samples = read_samples(dataset.folder, dataset.card, start=unit.start, stop=unit.stop)
-    twins = _clean_twins(samples, clean) if unit.variant != "attack" else {}
-    found, errors = pictures(samples, twins, variant=unit.variant, classes=dataset.card.classes)
+    if problem := undrawable(dataset, clean):
+        raise DataError(problem)
+    card = dataset.card
+    samples = read_samples(dataset.folder, card, start=unit.start, stop=unit.stop)
+    twins = _clean_twins(samples, clean) if card.drawn or unit.variant != "attack" else {}
+    if card.drawn:
+        samples = [sized(sample, twins) for sample in samples]
+    found, errors = pictures(
+        samples, twins, variant=unit.variant, classes=card.classes, drawn=card.drawn
+    )
     usable = [s for s in samples if s.id not in errors]
     shown = dict(zip([s.id for s in usable], found, strict=True))
     return Shard(dataset, tuple(samples), shown, errors)

@@ -11,7 +11,14 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from natadv.data.card import DATASETS_FOLDER, Card, dataset_folder, draft_card, load_card
+from natadv.data.card import (
+    DATASETS_FOLDER,
+    Card,
+    dataset_folder,
+    draft_card,
+    load_card,
+    refuse_drawn,
+)
 from natadv.data.placing import refuse_existing
 from natadv.data.reader import iter_samples, read_samples
 from natadv.data.writer import write_dataset
@@ -100,6 +107,7 @@ def passing(found: Judged, broken: Mapping[int, str], *, threshold: float) -> ND
 def _pool(plan: FilterPlan) -> Dataset:
     folder = dataset_folder(plan.pool, plan.root)
     card = load_card(folder)
+    refuse_drawn(card, remedy="filter natural pictures")
     if "classification" not in card.tasks:
         raise DataError(
             f"{plan.pool} has no classes to be wrong about: its tasks are {', '.join(card.tasks)}; "

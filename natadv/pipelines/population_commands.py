@@ -1,9 +1,11 @@
-"""`natadv overlays draw|show ...`"""
+"""`natadv overlays draw|show|pack ...`"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from natadv.pipelines.overlaid_commands import add_pack_parser
 
 OUT = Path(".natadv") / "overlays"
 
@@ -15,6 +17,7 @@ def add_overlays_parser(commands: argparse._SubParsersAction[argparse.ArgumentPa
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _add_draw(actions)
     _add_show(actions)
+    add_pack_parser(actions)
 
 
 def _add_draw(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -13,7 +13,15 @@ from typing import Any, TextIO
 
 import PIL
 
-from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, dataset_folder, draft_card, load_card
+from natadv.data.card import (
+    DATASETS_FOLDER,
+    Card,
+    CardDraft,
+    dataset_folder,
+    draft_card,
+    load_card,
+    refuse_drawn,
+)
 from natadv.data.placing import refuse_existing
 from natadv.data.reader import decode_image, read_samples
 from natadv.data.writer import write_dataset
@@ -124,6 +132,7 @@ def _found(name: str, root: Path) -> Dataset:
 
 def _prepared(plan: TypoPlan) -> _Work:
     source = _found(plan.source, plan.root)
+    refuse_drawn(source.card, remedy=f"start from {source.card.twin_of}")
     if source.card.scenario == "typographic":
         raise ConfigError(
             f"{plan.source} is typographic already: a second word would hide the first; "

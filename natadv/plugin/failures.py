@@ -11,6 +11,7 @@ from PIL import Image
 
 from natadv.data.reader import decode_image, read_by_id
 from natadv.engine.datasets import Dataset
+from natadv.engine.pictures import shown, sized
 from natadv.engine.plan import kept_masks
 from natadv.plugin.session import GateSession
 from natadv.report.sheet import MOST_TILES, QUIET, WRONG, Line, Outline, Picture, Tile
@@ -64,8 +65,11 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     worst = _worst(rows, showing)
     samples = _samples(dataset, {rows.id[i] for i in worst})
     clean = _clean_samples(session, dataset, samples)
+    if dataset.card.drawn:
+        samples = {name: sized(sample, clean) for name, sample in samples.items()}
     masks = showing.masks(session, case) if worst else {}
-    return [_tile(_failure(rows, i, samples[rows.id[i]], clean, masks), showing) for i in worst]
+    failed = [_failure(rows, i, samples[rows.id[i]], clean, masks) for i in worst]
+    return [_tile(failure, showing, drawn=dataset.card.drawn) for failure in failed]
 
 
 def _worst(rows: Outcomes, showing: Showing) -> list[int]:
@@ -102,13 +106,16 @@ def _failure(
     )
 
 
-def _tile(failure: Failure, showing: Showing) -> Tile:
-    shown = Picture(_decoded(failure.sample), showing.outlines(failure))
+def _tile(failure: Failure, showing: Showing, *, drawn: bool) -> Tile:
+    twins = {} if failure.twin is None else {failure.twin.id: failure.twin}
+    after = Picture(
+        shown(failure.sample, twins, drawn=drawn).open(), outlines=showing.outlines(failure)
+    )
     before = () if failure.twin is None else (Picture(_decoded(failure.twin)),)
     word = failure.sample.decoy
     written = () if word is None else (Line(f"word: {word}"),)
     lines = (*showing.lines(failure), *written, Line(failure.sample.id, QUIET))
-    return Tile((*before, shown), lines)
+    return Tile((*before, after), lines)
 
 
 def _decoded(sample: Sample) -> Image.Image:

@@ -64,6 +64,8 @@ def _mask_pixels(sample: Sample) -> NDArray[np.uint8]:
 
 def upright_size(sample: Sample) -> tuple[int, int]:
     """Width and height, by the header alone."""
+    if sample.drawn_size is not None:
+        return sample.drawn_size
     try:
         return _size_in_header(sample.image)
     except (*_DAMAGE, *_DAMAGE_BELOW, Image.DecompressionBombError) as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from natadv.data.card import dataset_folder, load_card
+from natadv.data.card import dataset_folder, load_card, refuse_drawn
 from natadv.engine.datasets import Dataset
 from natadv.engine.units import installed_packages
 from natadv.errors import ConfigError, DataError
@@ -131,6 +131,7 @@ def find_data(name: str, task: TrainedTask, *, root: Path) -> Dataset:
             f"dataset {name!r} has no {task}: its tasks are {', '.join(card.tasks)}; train on "
             "another one (natadv data list)"
         )
+    refuse_drawn(card, remedy="train on a dataset that holds its own (natadv data list)")
     return Dataset(name, folder, card)
 
 

@@ -14,12 +14,14 @@ from PIL import Image
 from natadv.data.card import CardDraft, load_card
 from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset
+from natadv.engine.plan import CaseUnits
 from natadv.errors import DataError
 from natadv.evidence import Evidence
 from natadv.gate.plan import CaseEvidence
 from natadv.plugin import failures
 from natadv.plugin.failures import MARKED, MEANT, SHOWINGS, failing_tiles
 from natadv.report.sheet import QUIET, WRONG, contact_sheet
+from natadv.scenarios.typographic.overlay import Overlay, render, to_json
 from natadv.types import TASKS, Case, Outcomes, Sample
 
 N, SIDE = 20, 32
@@ -293,3 +295,42 @@ def test_nothing_measured_or_no_dataset_shows_nothing(datasets, task):
     assert failing_tiles(session_of(case, wrong, {}), case) == []
     other = replace(case, model="another")
     assert failing_tiles(session_of(case, wrong, datasets), other) == []
+
+
+def test_pictures_that_are_drawn_when_shown_are_drawn_for_the_sheet_too(datasets, tmp_path):
+    clean = datasets["clean"]
+    overlay = Overlay(text="dog", size=0.5, band="bottom", panel=(255, 0, 0))
+    before, after = (Image.new("L", (SIDE, height), 0) for height in (SIDE, SIDE + SIDE // 4))
+    for mask in (before, after):
+        mask.paste(255, BOX)
+    out = io.BytesIO()
+    after.save(out, "PNG")
+    rows_ = [
+        sample(i, id=f"t{i:02d}", twin=f"c{i:02d}", image=b"", decoy="dog", mask=out.getvalue())
+        for i in range(N)
+    ]
+    card = CardDraft(
+        name="drawn",
+        scenario="typographic",
+        twin_of="clean",
+        drawn=True,
+        twin_revision=clean.card.revision,
+        **clean.card.model_dump(
+            include={"tasks", "classes", "templates", "licence", "source", "description"}
+        ),
+    )
+    folder = tmp_path / "drawn"
+    packed = write_dataset(folder, card, [replace(r, overlay=to_json(overlay)) for r in rows_])
+    drawn = Dataset("drawn", folder, packed)
+    case = Case("segmentation", "typographic", "drawn", "mini-clip")
+    found = rows("t", iou=scores(s3=0.2))
+    session = session_of(case, found, {"clean": clean, "drawn": drawn})
+    session.units, session.store = lambda case: CaseUnits(), None
+
+    (tile,) = failing_tiles(session, case)
+
+    twin, shown = tile.pictures
+    assert (twin.image.size, shown.image.size) == ((SIDE, SIDE), (SIDE, SIDE + SIDE // 4))
+    assert np.array_equal(shown.image, render(overlay, twin.image))
+    assert shown.outlines[0].mask.size == shown.image.size
+    assert "word: dog" in texts(tile)

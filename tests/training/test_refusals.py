@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from natadv.data.card import CardDraft, load_card
+from natadv.data.writer import write_dataset
 from natadv.errors import ConfigError, DataError, ModelError, NatadvError, UnknownNameError
 from natadv.models.adapters.encoder import DualEncoder
 from natadv.training import run
@@ -78,6 +80,25 @@ def test_names_that_mean_nothing_here(make_plan, unread, fields, error, told):
         train(make_plan("segmentation", **fields))
 
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "vqa"])
+def test_a_dataset_whose_pictures_are_drawn_when_shown(make_plan, unread, root, samples, task):
+    ground = load_card(root / "fixtures/datasets/animals")
+    drawn = CardDraft(
+        name="drawn",
+        tasks=ground.tasks,
+        scenario="typographic",
+        twin_of="animals",
+        drawn=True,
+        twin_revision=ground.revision,
+        **ground.model_dump(include={"classes", "templates", "licence", "source", "description"}),
+    )
+    rows = [replace(s, id=f"{s.id}@o", image=b"", twin=s.id, overlay="[]") for s in samples]
+    write_dataset(root / "fixtures/datasets/drawn", drawn, rows, force=True)
+
+    with pytest.raises(DataError, match=r"drawn holds no pictures.*train on a dataset that holds"):
+        train(make_plan(task, data="drawn"))
 
 
 @pytest.mark.parametrize(("task", "setting"), [("segmentation", "layers=[7]"), ("vqa", "layer=7")])

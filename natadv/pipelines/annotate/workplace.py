@@ -18,6 +18,7 @@ from natadv.data.card import (
     dataset_folder,
     draft_card,
     load_card,
+    refuse_drawn,
 )
 from natadv.data.placing import refuse_existing
 from natadv.data.reader import iter_samples
@@ -77,7 +78,9 @@ class Job:
             raise ConfigError(f"--name {self.name!r} is the dataset itself; give another name")
         folder = dataset_folder(self.dataset, self.root)
         refuse_existing(self.made, force=self.force)
-        return Dataset(self.dataset, folder, load_card(folder))
+        card = load_card(folder)
+        refuse_drawn(card, remedy=f"annotate {card.twin_of}")
+        return Dataset(self.dataset, folder, card)
 
     def samples(self, source: Dataset) -> Iterator[Sample]:
         return islice(iter_samples(source.folder, source.card), self.limit)

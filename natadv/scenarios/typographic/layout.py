@@ -60,10 +60,15 @@ def lay_out(overlay: Overlay, size: Size) -> Layout:
             f"overlay text {overlay.text!r} does not fit into {room[0]} x {room[1]} px "
             "even at 1 px; use a shorter text"
         )
-    width, height = rotated(block.size, overlay.angle)
-    left = region[0] + round(overlay.x * (room[0] - width))
-    top = region[1] + round(overlay.y * (room[1] - height))
-    return Layout(block, canvas, origin, region, (left, top, left + width, top + height))
+    box = standing(region, rotated(block.size, overlay.angle), overlay.x, overlay.y)
+    return Layout(block, canvas, origin, region, box)
+
+
+def standing(region: Box, size: Size, x: float, y: float) -> Box:
+    """A box of that size within the region: `x` and `y` share out what room it leaves."""
+    left = region[0] + round(x * (region[2] - region[0] - size[0]))
+    top = region[1] + round(y * (region[3] - region[1] - size[1]))
+    return left, top, left + size[0], top + size[1]
 
 
 def fits(overlay: Overlay, size: Size) -> bool:
@@ -71,6 +76,11 @@ def fits(overlay: Overlay, size: Size) -> bool:
     _, _, region = _room(overlay, size)
     room = (region[2] - region[0], region[3] - region[1])
     return _fitting(overlay, _wanted_px(overlay, size), room) is not None
+
+
+def grown(overlay: Overlay, size: Size) -> Size:
+    """The picture's size after the overlay; another one only where it adds a band."""
+    return _room(overlay, size)[0]
 
 
 def rotated(size: Size, angle: float) -> Size:

@@ -7,7 +7,15 @@ import math
 from PIL import Image, ImageDraw, ImageOps
 
 from natadv.scenarios.typographic.fonts import font_at
-from natadv.scenarios.typographic.layout import Box, Layout, Size, TextBlock, fits, lay_out
+from natadv.scenarios.typographic.layout import (
+    Box,
+    Layout,
+    Size,
+    TextBlock,
+    fits,
+    grown,
+    lay_out,
+)
 from natadv.scenarios.typographic.spec import (
     Overlay,
     Overlays,
@@ -32,6 +40,7 @@ __all__ = [
     "moved",
     "occlusion",
     "render",
+    "size_after",
     "to_json",
 ]
 
@@ -72,6 +81,13 @@ def box(overlay: Overlay | Overlays, size: Size) -> Box:
         size = layout.canvas
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+def size_after(overlay: Overlay | Overlays, size: Size) -> Size:
+    """Width and height of the picture that `render` returns."""
+    for layer in as_layers(overlay):
+        size = grown(layer, size)
+    return size
 
 
 def letters_px(overlay: Overlay | Overlays, size: Size) -> int:

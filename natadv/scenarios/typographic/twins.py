@@ -56,14 +56,15 @@ def twin_saying(
         sample,
         id=f"{sample.id}@{recipe}",
         image=lossless(render(overlays, picture)),
-        mask=_mask_after(sample.mask, overlays),
+        mask=mask_after(sample.mask, overlays),
         decoy=word,
         twin=sample.id,
         overlay=to_json(overlays),
     )
 
 
-def _mask_after(mask: bytes | None, overlays: Overlays) -> bytes | None:
+def mask_after(mask: bytes | None, overlays: Overlays) -> bytes | None:
+    """A mask of the clean picture, as a PNG, for the twin."""
     if mask is None:
         return None
     with Image.open(io.BytesIO(mask)) as image:

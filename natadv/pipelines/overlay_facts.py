@@ -1,0 +1,40 @@
+"""What is told of an overlay on a picture, so that a rate can be split by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from natadv.scenarios.typographic.contrast import WEIGHTS, contrast
+from natadv.scenarios.typographic.overlay import Box, Overlay, box, size_after
+from natadv.scenarios.typographic.places import covered, place_of
+
+_DIGITS = 6
+
+
+def facts_of(overlay: Overlay, picture: Image.Image, *, off_object: bool) -> dict[str, Any]:
+    """`size` and `opacity` as the overlay has them, the others as they come out on this picture.
+
+    `off_object` tells whether it was kept off what the picture shows. Raises DataError if the text
+    has no room.
+    """
+    around, size = box(overlay, picture.size), size_after(overlay, picture.size)
+    return {
+        "size": overlay.size,
+        "opacity": overlay.opacity,
+        "contrast": round(contrast(overlay, background=_behind(picture, around)), _DIGITS),
+        "place": place_of(around, size),
+        "covered": round(covered(around, size), _DIGITS),
+        "off_object": off_object,
+    }
+
+
+def _behind(picture: Image.Image, around: Box) -> float:
+    """Luminance of the picture inside the box, on average."""
+    inside = np.asarray(picture.crop(around), dtype=np.int64).reshape(-1, 3)
+    # Whole numbers are summed, so that every machine agrees to the bit.
+    return sum(w * int(s) for w, s in zip(WEIGHTS, inside.sum(axis=0), strict=True)) / (
+        255 * len(inside)
+    )
