@@ -98,17 +98,25 @@ def _write_sources(scratch: Path, count: int, side: int) -> Path:
             member = tarfile.TarInfo(f"imagenet-a/{wnids[i % len(wnids)]}/{i:06d}.jpg")
             member.size = len(pictures[i % DIFFERENT])
             tar.addfile(member, io.BytesIO(pictures[i % DIFFERENT]))
+    all_wnids, names = zip(*class_table("imagenet").items(), strict=True)
+    label = {"names": list(names), "_type": "ClassLabel"}
+    features = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
     for start in range(0, count, ROWS_PER_FILE):
         rows = [
             {
-                "image": {"bytes": pictures[i % DIFFERENT], "path": f"{i:08d}.JPEG"},
+                "image": {
+                    "bytes": pictures[i % DIFFERENT],
+                    "path": f"ILSVRC2012_val_{i + 1:08d}_{all_wnids[i % 1000]}.JPEG",
+                },
                 "label": i % 1000,
             }
             for i in range(start, min(start + ROWS_PER_FILE, count))
         ]
         (scratch / "hub").mkdir(exist_ok=True)
         path = scratch / "hub" / f"validation-{start:06d}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=100)
+        table = pa.Table.from_pylist(rows)
+        told = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+        pq.write_table(told, path, row_group_size=100)
     return scratch
 
 
