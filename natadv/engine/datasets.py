@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from natadv.data.card import Card, find_datasets, load_card
+from natadv.data.card import Card, dataset_folder, find_datasets, load_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,12 @@ def undrawable(dataset: Dataset, clean: Dataset | None) -> str:
             f"{dataset.name!r} again"
         )
     return ""
+
+
+def dataset_named(name: str, root: Path) -> Dataset:
+    """Raises UnknownNameError, or DataError if its card is broken."""
+    folder = dataset_folder(name, root)
+    return Dataset(name, folder, load_card(folder))
 
 
 def load_datasets(root: Path) -> Mapping[str, Dataset]:

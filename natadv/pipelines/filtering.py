@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from natadv.data.card import (
     DATASETS_FOLDER,
     Card,
-    dataset_folder,
     draft_card,
-    load_card,
     refuse_drawn,
 )
 from natadv.data.placing import refuse_existing
 from natadv.data.reader import iter_samples, read_samples
 from natadv.data.writer import write_dataset
-from natadv.engine.datasets import Dataset
+from natadv.engine.datasets import Dataset, dataset_named
 from natadv.engine.pictures import attacked
 from natadv.engine.units import shards
 from natadv.errors import DataError
@@ -105,8 +103,8 @@ def passing(found: Judged, broken: Mapping[int, str], *, threshold: float) -> ND
 
 
 def _pool(plan: FilterPlan) -> Dataset:
-    folder = dataset_folder(plan.pool, plan.root)
-    card = load_card(folder)
+    pool = dataset_named(plan.pool, plan.root)
+    card = pool.card
     refuse_drawn(card, remedy="filter natural pictures")
     if "classification" not in card.tasks:
         raise DataError(
@@ -118,7 +116,7 @@ def _pool(plan: FilterPlan) -> Dataset:
             f"{plan.pool} is typographic: its pictures fool by a word that was written on them; "
             "filter natural pictures"
         )
-    return Dataset(plan.pool, folder, card)
+    return pool
 
 
 def _described(plan: FilterPlan, pool: Card, specs: Sequence[ModelSpec]) -> dict[str, Any]:

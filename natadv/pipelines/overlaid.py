@@ -21,16 +21,14 @@ from natadv.data.card import (
     DATASETS_FOLDER,
     Card,
     CardDraft,
-    dataset_folder,
     draft_card,
-    load_card,
     refuse_drawn,
 )
 from natadv.data.packing import pack
 from natadv.data.placing import refuse_existing
 from natadv.data.plan import Item, Plan, SetAside
 from natadv.data.reader import decode_image, read_samples
-from natadv.engine.datasets import Dataset
+from natadv.engine.datasets import Dataset, dataset_named
 from natadv.errors import ConfigError, DataError
 from natadv.pipelines.chosen import chosen_rows
 from natadv.pipelines.overlay_facts import facts_of
@@ -142,8 +140,8 @@ def pack_overlaid(plan: OverlaidPlan) -> Overlaid:
 
 
 def _source(plan: OverlaidPlan) -> Dataset:
-    folder = dataset_folder(plan.data, plan.root)
-    card = load_card(folder)
+    source = dataset_named(plan.data, plan.root)
+    card = source.card
     clean = card.twin_of or "its clean dataset"
     refuse_drawn(card, remedy=f"start from {clean}")
     if card.scenario == "typographic":
@@ -156,7 +154,7 @@ def _source(plan: OverlaidPlan) -> Dataset:
             f"{plan.data} has no classes, so no word is a wrong one: its tasks are "
             f"{', '.join(card.tasks)}; take a dataset for classification"
         )
-    return Dataset(plan.data, folder, card)
+    return source
 
 
 def _described(plan: OverlaidPlan, source: Card) -> dict[str, Any]:

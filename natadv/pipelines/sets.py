@@ -17,15 +17,13 @@ from natadv.data.card import (
     DATASETS_FOLDER,
     Card,
     CardDraft,
-    dataset_folder,
     draft_card,
-    load_card,
     refuse_drawn,
 )
 from natadv.data.placing import refuse_existing
 from natadv.data.reader import decode_image, read_samples
 from natadv.data.writer import write_dataset
-from natadv.engine.datasets import Dataset
+from natadv.engine.datasets import Dataset, dataset_named
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.pipelines.members import Arithmetic, Member, load_reader, vectors_of
 from natadv.pipelines.parts import Part, Parts, parts_beside
@@ -104,7 +102,7 @@ def make_typographic(plan: TypoPlan) -> Made:
         NatadvError: Names mean nothing, the source does not fit, or nothing is left of it.
     """
     folder = plan.root / DATASETS_FOLDER / plan.name
-    draft_card(**_described(plan, _found(plan.source, plan.root).card, left_out={}))
+    draft_card(**_described(plan, dataset_named(plan.source, plan.root).card, left_out={}))
     refuse_existing(folder, force=plan.force)
     work = _prepared(plan)
     with parts_beside(folder, _identity(work)) as parts:
@@ -125,13 +123,8 @@ def told(left_out: Mapping[str, str]) -> str:
     return f"{len(left_out)} left out ({listed})" if left_out else "none left out"
 
 
-def _found(name: str, root: Path) -> Dataset:
-    folder = dataset_folder(name, root)
-    return Dataset(name, folder, load_card(folder))
-
-
 def _prepared(plan: TypoPlan) -> _Work:
-    source = _found(plan.source, plan.root)
+    source = dataset_named(plan.source, plan.root)
     refuse_drawn(source.card, remedy=f"start from {source.card.twin_of}")
     if source.card.scenario == "typographic":
         raise ConfigError(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from natadv.data.card import dataset_folder, load_card, refuse_drawn
-from natadv.engine.datasets import Dataset
+from natadv.data.card import refuse_drawn
+from natadv.engine.datasets import Dataset, dataset_named
 from natadv.engine.units import installed_packages
 from natadv.errors import ConfigError, DataError
 from natadv.heads.folder import save_head
@@ -124,15 +124,15 @@ def refuse_finished(out: Path, *, fresh: bool) -> None:
 
 def find_data(name: str, task: TrainedTask, *, root: Path) -> Dataset:
     """Raises UnknownNameError, or DataError if the dataset has not what the task needs."""
-    folder = dataset_folder(name, root)
-    card = load_card(folder)
+    dataset = dataset_named(name, root)
+    card = dataset.card
     if task not in card.tasks:
         raise DataError(
             f"dataset {name!r} has no {task}: its tasks are {', '.join(card.tasks)}; train on "
             "another one (natadv data list)"
         )
     refuse_drawn(card, remedy="train on a dataset that holds its own (natadv data list)")
-    return Dataset(name, folder, card)
+    return dataset
 
 
 def _read(plan: Plan, dataset: Dataset) -> Rows:
