@@ -38,14 +38,13 @@ from natadv.scenarios.typographic.twins import mask_after
 from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the same plan makes other rows."""
 _READ_ROWS = 64
 """As many as are stored together, so that they are read once."""
 
 NO_WORD = "no word of its kind"
 NO_ROOM = "no room for the text"
-NO_PLACE = "no free place off the object"
 
 
 class Drawn(Protocol):
@@ -123,9 +122,10 @@ class _Ground:
 def pack_overlaid(plan: OverlaidPlan) -> Overlaid:
     """Write the dataset; a run that was killed goes on, and ends with the same bytes.
 
-    A row is left out, and listed beside the card, where no word of its kind can be had, where the
-    text has no room, or where it is to be kept off the object and finds no place. The object is
-    what the row's mask shows; where there is no mask, the overlay stands where it was drawn.
+    A row is left out, and listed beside the card, where no word of its kind can be had, or where
+    the text has no room. What is kept off the object finds the place that hides least of it; the
+    object is what the row's mask shows, and where there is no mask, the overlay stands where it was
+    drawn.
 
     Raises:
         NatadvError: Names mean nothing, the source does not fit, or nothing is left of it.
@@ -224,12 +224,10 @@ def _row(plan: OverlaidPlan, card: Card, ground: _Ground, drawn: Drawn) -> Item:
         said = replace(drawn.overlay, text=text)
     except (ConfigError, DataError):
         return SetAside(identity, NO_WORD)
-    shown = ground.shown if drawn.off_object else None
+    shown = ground.shown
     try:
-        overlay = said if shown is None else kept_off(said, shown)
-        if overlay is None:
-            return SetAside(identity, NO_PLACE)
-        facts = facts_of(overlay, ground.picture, off_object=shown is not None)
+        overlay = kept_off(said, shown) if drawn.off_object and shown is not None else said
+        facts = facts_of(overlay, ground.picture, shown=shown)
     except DataError:
         return SetAside(identity, NO_ROOM)
     facts = {"overlay": drawn.id, "kind": drawn.kind, **facts}

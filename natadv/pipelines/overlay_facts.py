@@ -9,26 +9,33 @@ from PIL import Image
 
 from natadv.scenarios.typographic.contrast import WEIGHTS, contrast
 from natadv.scenarios.typographic.overlay import Box, Overlay, box, size_after
-from natadv.scenarios.typographic.places import covered, place_of
+from natadv.scenarios.typographic.places import MaskArray, covered, hidden, place_of
 
 _DIGITS = 6
 
 
-def facts_of(overlay: Overlay, picture: Image.Image, *, off_object: bool) -> dict[str, Any]:
+def facts_of(overlay: Overlay, picture: Image.Image, *, shown: MaskArray | None) -> dict[str, Any]:
     """`size` and `opacity` as the overlay has them, the others as they come out on this picture.
 
-    `off_object` tells whether it was kept off what the picture shows. Raises DataError if the text
-    has no room.
+    How much of the object is `hidden`, and whether the overlay stands `off_object`, is told where
+    it is known what is `shown`, of shape (h, w). Raises DataError if the text has no room.
     """
     around, size = box(overlay, picture.size), size_after(overlay, picture.size)
+    of_object = {} if shown is None else _of_object(overlay, around, shown)
     return {
         "size": overlay.size,
         "opacity": overlay.opacity,
         "contrast": round(contrast(overlay, background=_behind(picture, around)), _DIGITS),
         "place": place_of(around, size),
         "covered": round(covered(around, size), _DIGITS),
-        "off_object": off_object,
+        **of_object,
     }
+
+
+def _of_object(overlay: Overlay, around: Box, shown: MaskArray) -> dict[str, Any]:
+    # A band stands beside the picture.
+    share = 0.0 if overlay.band is not None else hidden(around, shown)
+    return {"hidden": round(share, _DIGITS), "off_object": share == 0}
 
 
 def _behind(picture: Image.Image, around: Box) -> float:

@@ -25,7 +25,7 @@ from natadv.errors import ConfigError, DataError, UnknownNameError
 from natadv.pipelines import overlaid
 from natadv.pipelines.chosen import chosen_rows
 from natadv.pipelines.filtering import FilterPlan, filter_pool
-from natadv.pipelines.overlaid import NO_PLACE, NO_ROOM, NO_WORD, OverlaidPlan
+from natadv.pipelines.overlaid import NO_ROOM, NO_WORD, OverlaidPlan
 from natadv.pipelines.overlaid_commands import add_pack_parser
 from natadv.scenarios.typographic.layout import lay_out
 from natadv.scenarios.typographic.overlay import Overlay, box, from_json, size_after
@@ -153,7 +153,11 @@ def test_facts_are_of_the_overlay_as_it_comes_out(make, root, samples):
         )
         assert (facts["overlay"], facts["kind"]) == (drawn.id, drawn.kind)
         assert (facts["size"], facts["opacity"]) == (0.2, drawn.overlay.opacity)
-        assert facts["off_object"] is drawn.off_object
+        shown = np.asarray(Image.open(io.BytesIO(clean[row.twin].mask))) == 255
+        inside = 0 if layer.band else shown[top:bottom, left:right].sum()
+        assert facts["hidden"] == pytest.approx(inside / shown.sum(), abs=1e-6)
+        assert facts["off_object"] is bool(inside == 0)
+        assert facts["off_object"] or not drawn.off_object
         pixels = np.asarray(decode_image(clean[row.twin].image, where=""), float)[top:bottom]
         luma = (pixels[:, left:right] @ [0.299, 0.587, 0.114]).mean() / 255 if pixels.size else 0
         behind = {"o001": 0.0, "o003": 1.0, "o004": 0.299}.get(drawn.id, luma)
@@ -204,9 +208,7 @@ def test_an_overlay_is_moved_off_the_object_only_where_it_stands_on_it(make, roo
             assert (layer.x, layer.y) == (1.0, 1.0)
 
 
-def test_what_finds_no_place_no_room_or_no_word_is_left_out_and_counted(
-    make, root, samples, packed
-):
+def test_what_finds_no_room_or_no_word_is_left_out_and_counted(make, root, samples, packed):
     full = Image.new("L", (48, 40), 255)
     buffer = io.BytesIO()
     full.save(buffer, "PNG")
@@ -220,8 +222,10 @@ def test_what_finds_no_place_no_room_or_no_word_is_left_out_and_counted(
     )
     made = make(population=Population(overlays), data="full", name="left", pictures=2)
 
-    assert Counter(made.left_out.values()) == {NO_PLACE: 2, NO_WORD: 2, NO_ROOM: 2}
-    assert [row.id[-4:] for row in read(root, "left")] == ["o002"] * 2
+    assert Counter(made.left_out.values()) == {NO_WORD: 2, NO_ROOM: 2}
+    left = read(root, "left")
+    assert [row.id[-4:] for row in left] == ["o000", "o002"] * 2
+    assert {json.loads(row.facts)["off_object"] for row in left} == {False}
     listed = (root / "fixtures/datasets/left/set-aside.jsonl").read_text().splitlines()
     assert {json.loads(line)["id"]: json.loads(line)["why"] for line in listed} == made.left_out
 
@@ -234,7 +238,7 @@ def test_without_a_mask_the_overlay_stands_where_it_was_drawn(make, root, bare, 
         drawn = next(o for o in OVERLAYS if row.id.endswith(o.id))
         (layer,) = from_json(row.overlay)
         assert (layer.x, layer.y) == (drawn.overlay.x, drawn.overlay.y)
-        assert json.loads(row.facts)["off_object"] is False
+        assert not {"off_object", "hidden"} & json.loads(row.facts).keys()
         assert row.mask is None
 
 

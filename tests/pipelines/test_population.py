@@ -140,7 +140,7 @@ def test_the_committed_population_is_large_enough_for_mini_models():
 
     assert len(found.overlays) == 40
     # Of a picture that is 64 px high.
-    assert min(one.overlay.size for one in found.overlays) * 64 > 9
+    assert min(one.overlay.size for one in found.overlays) * 64 > 6
     assert {one.kind for one in found.overlays} == set(found.bounds.kinds)
 
 

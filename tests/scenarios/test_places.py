@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natadv.scenarios.typographic.layout import lay_out
-from natadv.scenarios.typographic.places import STEPS, covered, kept_off, place_of
+from natadv.scenarios.typographic.places import STEPS, covered, hidden, kept_off, place_of
 from natadv.scenarios.typographic.spec import Overlay
 
 PROPERTY = settings(max_examples=60)
@@ -71,17 +71,35 @@ def test_what_is_kept_off_stands_free_and_nowhere_farther(overlay, mask):
 
     if not inside(box_of(overlay), mask):
         assert kept == overlay
-    elif kept is None:
-        assert free == []
+        return
+    assert kept == replace(overlay, x=kept.x, y=kept.y)
+    if not free:
+        least = min(hidden(one, mask) for one in map(box_of, grid))
+        assert hidden(box_of(kept), mask) == least > 0
     else:
-        assert kept == replace(overlay, x=kept.x, y=kept.y)
         assert not inside(box_of(kept), mask)
         best = max(distance(one, mask) for one in free)
         assert distance(box_of(kept), mask) == best > 0
 
 
-def test_no_place_is_found_where_everything_is_shown():
-    assert kept_off(Overlay(text="cat"), np.ones((48, 60), bool)) is None
+def test_where_no_place_is_free_as_little_is_hidden_as_can_be():
+    mask = np.zeros((48, 60), bool)
+    mask[:, 8:] = True
+
+    kept = kept_off(Overlay(text="butterfly", size=0.2, frame="picture"), mask)
+
+    assert kept.x == 0
+    assert 0 < hidden(box_of(kept), mask) < hidden(box_of(replace(kept, x=1.0)), mask)
+
+
+def test_what_is_hidden_is_a_share_of_what_is_shown():
+    mask = np.zeros((10, 10), bool)
+    mask[2:4, 2:6] = True
+
+    assert hidden((0, 0, 4, 10), mask) == 0.5
+    assert hidden((-5, -5, 20, 20), mask) == 1
+    assert hidden((6, 6, 9, 9), mask) == 0
+    assert hidden((0, 0, 10, 10), np.zeros((10, 10), bool)) == 0
 
 
 def test_a_band_is_no_place_of_the_picture():

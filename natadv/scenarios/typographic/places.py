@@ -36,9 +36,15 @@ def covered(box: Box, size: Size) -> float:
     return max(0, right - left) * max(0, bottom - top) / (size[0] * size[1])
 
 
-def kept_off(overlay: Overlay, shown: MaskArray) -> Overlay | None:
-    """The overlay where its box holds nothing of what is `shown`, of shape (h, w); None if it finds
-    no such place.
+def hidden(box: Box, shown: MaskArray) -> float:
+    """Share of what is `shown`, of shape (h, w), that lies inside the box; 0 if nothing is."""
+    left, top, right, bottom = _inside(box, (shown.shape[1], shown.shape[0]))
+    return float(shown[top:bottom, left:right].sum() / max(1, shown.sum()))
+
+
+def kept_off(overlay: Overlay, shown: MaskArray) -> Overlay:
+    """The overlay where its box holds nothing of what is `shown`, of shape (h, w), or where there
+    is no such place, as little of it as can be.
 
     Where it does stand on it, it is moved to the free place that is farthest from it, of a grid
     over the area in which the overlay may stand.
@@ -46,16 +52,16 @@ def kept_off(overlay: Overlay, shown: MaskArray) -> Overlay | None:
     if overlay.band is not None:
         return overlay  # on a strip of its own, beside the picture
     layout = lay_out(overlay, (shown.shape[1], shown.shape[0]))
-    within = _sums(shown)
-    if not _holds(within, np.array([layout.box]))[0]:
+    sums = _sums(shown)
+    if not _held(sums, np.array([layout.box]))[0]:
         return overlay
     size = (layout.box[2] - layout.box[0], layout.box[3] - layout.box[1])
     tried = [(x / STEPS, y / STEPS) for y in range(STEPS + 1) for x in range(STEPS + 1)]
     boxes = np.array([standing(layout.region, size, x, y) for x, y in tried])
-    free = np.flatnonzero(~_holds(within, boxes))
-    if free.size == 0:
-        return None
-    x, y = tried[int(free[_distances(boxes[free], shown).argmax()])]
+    held = _held(sums, boxes)
+    free = np.flatnonzero(held == 0)
+    best = free[_distances(boxes[free], shown).argmax()] if free.size else held.argmin()
+    x, y = tried[int(best)]
     return replace(overlay, x=x, y=y)
 
 
@@ -73,12 +79,13 @@ def _sums(shown: MaskArray) -> NDArray[np.int64]:
     return np.pad(shown.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
 
 
-def _holds(sums: NDArray[np.int64], boxes: NDArray[np.int64]) -> MaskArray:
-    """Of shape (n,): whether anything that is shown lies inside each box."""
+def _held(sums: NDArray[np.int64], boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of shape (n,): how many of the pixels that are shown lie inside each box."""
     left, top, right, bottom = boxes.T
-    count = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-    holds: MaskArray = count > 0
-    return holds
+    count: NDArray[np.int64] = (
+        sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    )
+    return count
 
 
 def _distances(boxes: NDArray[np.int64], shown: MaskArray) -> NDArray[np.int64]:

@@ -23,19 +23,23 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-',.()
 @st.composite
 def overlays(draw: st.DrawFn, bounds: Bounds) -> DrawnOverlay:
     """Anything within the bounds; which word it says is settled when a picture is known."""
+    # What is drawn first is made weak first, and every overlay asks for as much: one with fewer
+    # draws would pass for simpler, however large its letters are.
+    size = draw(_between(*bounds.size))
+    opacity = draw(_between(*bounds.opacity))
     panelled = draw(_share_of(bounds.panel))
-    stroked = not panelled and draw(_share_of(bounds.stroke))
+    stroked = draw(_share_of(bounds.stroke)) and not panelled
     fill, ground = draw(_fill_and_ground(bounds, bare=not (panelled or stroked)))
     overlay = Overlay(
         text=BLANK,
         font=draw(st.sampled_from(bounds.fonts)),
-        size=draw(_between(*bounds.size)),
+        size=size,
         x=draw(_between(*bounds.x)),
         y=draw(_between(*bounds.y)),
         fill=fill,
         stroke=ground if stroked else None,
         stroke_width=draw(_between(*bounds.stroke_width)),
-        opacity=draw(_between(*bounds.opacity)),
+        opacity=opacity,
         angle=draw(_either_way(bounds.angle)),
         panel=ground if panelled else None,
         padding=draw(_between(*bounds.padding)),
@@ -73,12 +77,12 @@ def _fill_and_ground(draw: st.DrawFn, bounds: Bounds, *, bare: bool) -> tuple[Rg
     """Letters and what sets them off; of bare letters the ground is any picture's middle grey."""
     low, high = bounds.contrast
     contrast = draw(_between(low, min(high, MIDDLE) if bare else high))
-    darker = MIDDLE - contrast if bare else draw(_between(0.0, 1.0 - contrast))
-    light = draw(st.booleans())
+    darker, light = draw(_between(0.0, 1.0)) * (1.0 - contrast), draw(st.booleans())
     if bare:
-        return draw(_colour(MIDDLE + contrast if light else darker)), (128, 128, 128)
-    fill, ground = draw(_colour(darker + contrast)), draw(_colour(darker))
-    return (fill, ground) if light else (ground, fill)
+        darker = MIDDLE if light else MIDDLE - contrast
+    lighter = draw(_colour(darker + contrast))
+    dark = draw(_colour(darker))
+    return (lighter, dark) if light else (dark, lighter)
 
 
 @st.composite
