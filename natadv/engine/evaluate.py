@@ -13,6 +13,7 @@ from natadv.engine.shard import Shard, shard_of
 from natadv.engine.squares import AS_SQUARE
 from natadv.engine.tables import columns
 from natadv.engine.units import Unit
+from natadv.types import Outcomes
 
 
 def compute(
@@ -32,8 +33,16 @@ def compute(
         rows = _rows(askers[unit.key], shard)
         cost = {"encoded": bench.encoded - encoded, "wall_s": time.perf_counter() - began}
         began, encoded = time.perf_counter(), bench.encoded
-        results[unit.key] = {**_rests_on(unit, dataset, bench, shard), **rows, **cost}
+        images = {"images": len(shard.samples)}
+        results[unit.key] = {**rests_on(unit, dataset, bench), **images, **rows, **cost}
     return results
+
+
+def answers(unit: Unit, shard: Shard, bench: Bench) -> Outcomes:
+    """What the model of `unit` says of a shard that was made for it."""
+    asker = ASKERS[unit.task](unit, shard, bench)
+    _look(shard, [asker], bench)
+    return asker.outcomes()[0]
 
 
 def _look(shard: Shard, askers: Sequence[Asker], bench: Bench) -> None:
@@ -54,13 +63,13 @@ def _rows(asker: Asker, shard: Shard) -> dict[str, Any]:
     return {"outcomes": columns(rows), "errors": dict(rows.errors), **kept}
 
 
-def _rests_on(unit: Unit, dataset: Dataset, bench: Bench, shard: Shard) -> Mapping[str, Any]:
+def rests_on(unit: Unit, dataset: Dataset, bench: Bench) -> Mapping[str, Any]:
+    """What a result says of how it was made."""
     return {
         "unit": unit.title,
         "revision": dataset.card.revision,
         "weights": unit.answers_with,
         "tower": unit.weights,
         "protocol": unit.protocol,
-        "images": len(shard.samples),
         "batch_size": bench.batch_size,
     }

@@ -40,6 +40,8 @@ class Grid:
     datasets: Mapping[str, Dataset]
     limit: int | None
     """First samples of each dataset that are measured; None for all."""
+    root: Path = Path()
+    """Holds `fixtures`."""
 
     def case(self, address: str) -> Case | None:
         return next((c for c in self.cases if c.address == address), None)
@@ -85,6 +87,7 @@ def make_grid(request: Request, thresholds: Thresholds) -> Grid:
         specs=specs,
         datasets=datasets,
         limit=limit,
+        root=request.root,
     )
 
 

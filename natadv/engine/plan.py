@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from natadv.engine.datasets import Dataset, undrawable
 from natadv.engine.grid import Grid
+from natadv.engine.hunts import hunt_units
 from natadv.engine.run import Run
 from natadv.engine.store import Store
 from natadv.engine.tables import outcomes_of
@@ -32,11 +33,13 @@ class CaseUnits:
     clean: tuple[Unit, ...] = ()
     occlusion: tuple[Unit, ...] = ()
     matched: tuple[Unit, ...] = ()
+    hunts: tuple[Unit, ...] = ()
+    """Searches for small attacks, which the case has to wait for and which decide none of it."""
     problem: str = ""
     """Why there is nothing to measure."""
 
     def all(self) -> tuple[Unit, ...]:
-        return self.clean + self.attack + self.occlusion + self.matched
+        return self.clean + self.attack + self.occlusion + self.matched + self.hunts
 
     def roles(self) -> dict[str, tuple[Unit, ...]]:
         return {
@@ -82,6 +85,10 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
         return CaseUnits(problem=_missing(twin_of))
     if problem := undrawable(dataset, clean):
         return CaseUnits(problem=problem)
+    try:
+        hunts = _hunts(case, clean, of(clean, "attack"), grid)
+    except NatadvError as error:
+        return CaseUnits(problem=str(error))
     drawn = dataset.card.overlays and TASKS[case.task].controls
     return CaseUnits(
         attack=of(dataset, "attack"),
@@ -89,7 +96,15 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
         clean=of(clean, "attack", clean.card.rows if dataset.card.drawn else None),
         occlusion=of(dataset, "occlusion") if drawn else (),
         matched=of(dataset, "matched") if drawn else (),
+        hunts=hunts,
     )
+
+
+def _hunts(case: Case, clean: Dataset, asking: Sequence[Unit], grid: Grid) -> tuple[Unit, ...]:
+    profile = grid.tier.searches.get(case.dataset)
+    if profile is None:
+        return ()
+    return hunt_units(asking[0], profile, clean, root=grid.root)
 
 
 def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
@@ -202,6 +217,7 @@ def case_evidence(
     problems: list[str] = [units.problem] if units.problem else []
     tables: dict[str, Outcomes | None] = {}
     measured: list[Mapping[str, Any]] = []
+    problems += _results(units.hunts, store=store, run=run)[1]
     for role, of_role in units.roles().items():
         results, missing = _results(of_role, store=store, run=run)
         problems += missing

@@ -64,6 +64,8 @@ class Unit:
     numerics: Numerics
     head: str = ""
     """Fingerprint of the head that answers on top of it; empty if the model answers by itself."""
+    hunt: str = ""
+    """The search for an attack that this unit is, as JSON; empty for rows that are answered."""
 
     @property
     def key(self) -> str:
@@ -78,6 +80,7 @@ class Unit:
             "weights": self.weights,
             "head": self.head,
             "protocol": self.protocol,
+            "hunt": self.hunt,
             **self._numbers(),
         }
         return digest(content)
@@ -85,6 +88,8 @@ class Unit:
     @property
     def rows_key(self) -> str:
         """The same for all tasks that show the same rows to the same model."""
+        if self.hunt:
+            return self.key  # what is shown depends on what was answered
         return digest(
             {
                 "version": UNIT_VERSION,
@@ -112,6 +117,9 @@ class Unit:
 
     @property
     def title(self) -> str:
+        if self.hunt:
+            subject = json.loads(self.hunt)["subject"]
+            return f"{self.task}/{self.dataset}/{self.model}/search for {subject}"
         return f"{self.task}/{self.dataset}/{self.model}/{self.variant}[{self.start}:{self.stop}]"
 
 

@@ -14,6 +14,7 @@ from natadv.engine.devices import CUDA, lease_slot, visible_gpus
 from natadv.engine.embeddings import EmbeddingCache, space
 from natadv.engine.evaluate import compute
 from natadv.engine.fill import POLL_S, Fill
+from natadv.engine.hunting import hunted
 from natadv.engine.memory import fitted_batch, free_memory, is_out_of_memory, record_batch
 from natadv.engine.run import Run
 from natadv.engine.store import Store
@@ -71,6 +72,8 @@ class Workbench:
             try:
                 for each in units:
                     self._equip(each, bench)
+                if unit.hunt:
+                    return {unit.key: hunted(unit, dataset, bench=bench)}
                 return compute(units, dataset, clean=clean, bench=bench)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -86,24 +89,35 @@ class Workbench:
         free_memory()
         record_batch(self.store.root, unit, smaller)
         self.run.tell("halved", model=unit.model, batch_size=smaller, reason=reason)
-        self._bench = self._of_size(bench.model, unit, smaller)
-        self._bench.heads = bench.heads
+        self._resize(bench, unit, smaller)
 
     def _bench_for(self, unit: Unit) -> Bench:
+        fitting = fitted_batch(self.store.root, unit)
         if self._bench is None or self._loaded != unit.weights:
-            from natadv.models.loading import load
-
             self._bench, self._loaded = None, ""  # free the old one first
-            numerics = unit.numerics
-            model = load(
-                self.specs[unit.model],
-                device=numerics.device,
-                dtype=numerics.dtype,
-                threads=numerics.threads,
+            self._bench = self._of_size(
+                self._model(unit), unit, fitted_batch(self.store.root, unit)
             )
-            self._bench = self._of_size(model, unit, fitted_batch(self.store.root, unit))
             self._loaded = unit.weights
+        # Searches show fewer pictures at a time.
+        elif (fitting := fitted_batch(self.store.root, unit)) != self._bench.batch_size:
+            self._resize(self._bench, unit, fitting)
         return self._bench
+
+    def _resize(self, bench: Bench, unit: Unit, batch_size: int) -> None:
+        self._bench = self._of_size(bench.model, unit, batch_size)
+        self._bench.heads = bench.heads
+
+    def _model(self, unit: Unit) -> Model:
+        from natadv.models.loading import load
+
+        numerics = unit.numerics
+        return load(
+            self.specs[unit.model],
+            device=numerics.device,
+            dtype=numerics.dtype,
+            threads=numerics.threads,
+        )
 
     def _equip(self, unit: Unit, bench: Bench) -> None:
         """Make sure that the bench can do the unit's task."""

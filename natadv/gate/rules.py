@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
 
@@ -70,6 +70,27 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchProfile:
+    """How the smallest attack that works is searched for, beside a population's own cases."""
+
+    population: str
+    """Of fixtures/populations: where the search begins, and within what bounds."""
+    subjects: tuple[str, ...]
+    """Globs of class names: on whose pictures."""
+    pictures: int
+    """Of each class, all of which the model is right about when they are clean."""
+    at_least: float
+    """Share of them that an attack has to flip."""
+    evaluations: int
+    """Overlays that are judged while the attack is made smaller."""
+    discover: int = 0
+    """Overlays that are judged in climbing towards stronger ones, in a search of its own; 0 for
+    none."""
+    seed: int = 1
+    """Of the discovery."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
     """A named list of cases that must run."""
 
@@ -81,6 +102,8 @@ class Tier:
     """Largest share of samples that may be excluded."""
     limit: int | None = None
     """Only the first so many samples are planned."""
+    searches: Mapping[str, SearchProfile] = field(default_factory=dict)
+    """By dataset, whose typographic cases are of a population."""
 
     @property
     def grid(self) -> tuple[Case, ...]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from natadv.config import Lines, Strict, line_of, load_config
 from natadv.errors import ConfigError, unknown_name
-from natadv.gate.rules import GLOB, Rule, Thresholds, Tier
+from natadv.gate.rules import GLOB, Rule, SearchProfile, Thresholds, Tier
 from natadv.metrics import METRICS
 from natadv.types import SCENARIOS, TASKS
 
@@ -68,6 +68,18 @@ def _known(kind: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(str(unknown_name(kind, name, names)))
 
 
+class SearchRow(Strict):
+    population: str | None = Field(default=None, min_length=1)
+    subjects: Annotated[
+        list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_once)
+    ]
+    pictures: int = Field(default=16, ge=1)
+    at_least: float = Field(default=0.5, gt=0, le=1)
+    evaluations: int = Field(default=60, ge=0)
+    discover: int = Field(default=0, ge=0)
+    seed: int = 1
+
+
 class TierRow(Strict):
     models: Annotated[
         list[Annotated[str, AfterValidator(_name)]], Field(min_length=1), AfterValidator(_once)
@@ -77,6 +89,14 @@ class TierRow(Strict):
     ]
     max_excluded: float = Field(default=0.0, ge=0, lt=1)
     limit: int | None = Field(default=None, ge=1)
+    searches: dict[str, SearchRow] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _searches_stand_beside_cases(self) -> TierRow:
+        attacked = {cell.split("/")[2] for cell in self.cases if "/typographic/" in cell}
+        for name in self.searches:
+            _known("typographic dataset of the tier's cases", name, attacked)
+        return self
 
 
 class RuleRow(Strict):
@@ -140,7 +160,20 @@ def load_thresholds(path: Path, *, asserting: bool = True) -> Thresholds:
 
 
 def _tier(name: str, row: TierRow) -> Tier:
-    return Tier(name, tuple(row.models), tuple(row.cases), row.max_excluded, row.limit)
+    searches = {dataset: _search(dataset, search) for dataset, search in row.searches.items()}
+    return Tier(name, tuple(row.models), tuple(row.cases), row.max_excluded, row.limit, searches)
+
+
+def _search(dataset: str, row: SearchRow) -> SearchProfile:
+    return SearchProfile(
+        population=row.population or dataset,
+        subjects=tuple(row.subjects),
+        pictures=row.pictures,
+        at_least=row.at_least,
+        evaluations=row.evaluations,
+        discover=row.discover,
+        seed=row.seed,
+    )
 
 
 def _rule(row: RuleRow, line: int) -> Rule:

@@ -19,10 +19,11 @@ from natadv.data.images import decode_image
 from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset
 from natadv.errors import DataError
+from natadv.files import write_whole
 from natadv.models.resolve import slug
 from natadv.pipelines.annotate.proposing import noun_of
 from natadv.pipelines.annotate.sheets import mask_tile, write_sheets
-from natadv.pipelines.annotate.workplace import Job, draft, write_bytes
+from natadv.pipelines.annotate.workplace import Job, draft
 from natadv.progress import Progress
 from natadv.report.sheet import Tile
 from natadv.scenarios.annotate.review import Box, MaskLine, Review
@@ -179,7 +180,7 @@ class _Work:
         mask = self._grounding.drawer.draw(_picture(sample), line.boxes)
         if not mask.any():
             return line.model_copy(update={"keep": False, "note": EMPTY})
-        write_bytes(self._path(line), _png(mask))
+        write_whole(self._path(line), _png(mask))
         return line
 
     def _draw(self, sample: Sample, line: MaskLine) -> None:
@@ -192,7 +193,7 @@ class _Work:
                 f"{self._job.review}: the boxes of {line.id!r} give an empty mask; change them, or "
                 "set keep to false"
             )
-        write_bytes(self._path(line), _png(mask))
+        write_whole(self._path(line), _png(mask))
 
     def _mask(self, line: MaskLine, where: str) -> bytes:
         path = self._path(line) if line.mask is None else self._own(line.mask, where)

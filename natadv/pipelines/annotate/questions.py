@@ -12,11 +12,12 @@ from natadv.data.card import Card
 from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset
 from natadv.errors import DataError, ModelError
+from natadv.files import write_whole
 from natadv.pipelines.annotate.asking import Asking
 from natadv.pipelines.annotate.masks import Made
 from natadv.pipelines.annotate.proposing import Proposer, Rejected
 from natadv.pipelines.annotate.sheets import questions_tile, write_sheets
-from natadv.pipelines.annotate.workplace import Job, draft, write_bytes
+from natadv.pipelines.annotate.workplace import Job, draft
 from natadv.progress import Progress
 from natadv.report.sheet import Tile
 from natadv.scenarios.annotate import vqa_v2
@@ -139,7 +140,7 @@ def _store(job: Job, settings: Settings, lines: Mapping[str, QuestionsLine]) -> 
     }
     for name, content in contents.items():
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-        write_bytes(job.folder / name, text.encode())
+        write_whole(job.folder / name, text.encode())
 
 
 def _samples(job: Job, source: Dataset, kept: Mapping[str, QuestionsLine]) -> Iterator[Sample]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from natadv.data.images import decode_image
-from natadv.pipelines.annotate.workplace import write_bytes
+from natadv.files import write_whole
 from natadv.progress import Progress
 from natadv.report.sheet import MOST_TILES, WRONG, Line, Outline, Picture, Tile, contact_sheet
 from natadv.scenarios.annotate.review import MaskLine, QuestionsLine
@@ -28,7 +28,7 @@ def write_sheets(folder: Path, tiles: Iterable[Tile], *, title: str, progress: P
     while part := list(islice(rest, MOST_TILES)):
         page += 1
         shown += len(part)
-        write_bytes(place / f"{page:04d}.png", contact_sheet(part, title=f"{title}, page {page}"))
+        write_whole(place / f"{page:04d}.png", contact_sheet(part, title=f"{title}, page {page}"))
         progress.reach(shown)
     for old in _pages(place):
         if int(old.stem) > page:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,17 +123,3 @@ def draft(job: Job, source: Dataset, *, task: Task, how: str, pictures: int) -> 
         source=f"{card.source}; {how}",
         description=f"{pictures} of the {job.count(source)} pictures of {source.name}, {how}",
     )
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Whole or not at all. Raises DataError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from natadv.config import Strict, dotted
 from natadv.errors import ConfigError, DataError
+from natadv.files import write_whole
 from natadv.scenarios.typographic.bounds import KINDS, Bounds, Kind
 from natadv.scenarios.typographic.spec import Overlay
 from natadv.scenarios.typographic.wording import word_for
@@ -101,16 +101,7 @@ def worded(
 
 def write_population(path: Path, population: Population) -> None:
     """Whole or not at all; equal populations have equal bytes. Raises DataError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(as_bytes(population))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+    write_whole(path, as_bytes(population))
 
 
 def as_bytes(population: Population) -> bytes:
@@ -123,7 +114,7 @@ def as_bytes(population: Population) -> bytes:
         "bounds": population.bounds.model_dump(),
     }
     lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
-    overlays = ",\n".join(f"  {json.dumps(_plain(drawn))}" for drawn in population.overlays)
+    overlays = ",\n".join(f"  {json.dumps(plain(drawn))}" for drawn in population.overlays)
     return ("{\n" + "\n".join(lines) + f'\n "overlays": [\n{overlays}\n ]\n}}\n').encode()
 
 
@@ -153,7 +144,9 @@ class _Text(Strict):
     pick: Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Drawn(Strict):
+class PlainOverlay(Strict):
+    """A drawn overlay in a file."""
+
     id: str
     text: _Text
     off_object: bool
@@ -166,16 +159,19 @@ class _File(Strict):
     seed: int
     count: Annotated[int, Field(ge=1)]
     bounds: Bounds
-    overlays: list[_Drawn]
+    overlays: list[PlainOverlay]
 
 
 def _population(found: _File) -> Population:
-    overlays = tuple(_drawn(number, raw) for number, raw in enumerate(found.overlays))
+    overlays = tuple(
+        drawn_from(raw, where=f"overlays[{number}].overlay")
+        for number, raw in enumerate(found.overlays)
+    )
     return Population(found.name, found.seed, found.bounds, overlays)
 
 
-def _drawn(number: int, raw: _Drawn) -> DrawnOverlay:
-    where = f"overlays[{number}].overlay"
+def drawn_from(raw: PlainOverlay, *, where: str) -> DrawnOverlay:
+    """Raises ConfigError that begins with `where`."""
     names = {field.name for field in fields(Overlay)} - {"text"}
     if raw.overlay.keys() != names:
         unknown, missing = sorted(raw.overlay.keys() - names), sorted(names - raw.overlay.keys())
@@ -191,7 +187,8 @@ def _drawn(number: int, raw: _Drawn) -> DrawnOverlay:
     return DrawnOverlay(raw.id, raw.text.kind, raw.text.pick, raw.off_object, overlay)
 
 
-def _plain(drawn: DrawnOverlay) -> dict[str, Any]:
+def plain(drawn: DrawnOverlay) -> dict[str, Any]:
+    """As JSON has it; `drawn_from` reads it."""
     overlay = asdict(drawn.overlay)
     del overlay["text"]
     return {

@@ -1,0 +1,195 @@
+"""The same few pictures under whatever overlay: whom it flips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from natadv.data.reader import decode_image, iter_columns, read_by_id
+from natadv.engine.bench import Bench
+from natadv.engine.datasets import Dataset
+from natadv.engine.evaluate import answers
+from natadv.engine.pictures import Picture, attacked, overlaid
+from natadv.engine.shard import Shard
+from natadv.engine.units import Unit
+from natadv.errors import DataError
+from natadv.metrics.rightness import right
+from natadv.rng import rng_for
+from natadv.scenarios.typographic.attack import Attack, usual
+from natadv.scenarios.typographic.layout import lay_out
+from natadv.scenarios.typographic.overlay import Overlay, box, size_after, to_json
+from natadv.scenarios.typographic.places import covered, kept_off, place_of
+from natadv.scenarios.typographic.population import DrawnOverlay, worded
+from natadv.tasks.masks import truth_mask
+from natadv.types import Outcomes, Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_LOOKED_AT = 4
+"""Times as many pictures as are asked for, to find those that the model is right about."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """Pictures of one class, all of which the model is right about when they are clean."""
+
+    unit: Unit
+    """Asks the dataset of the pictures; its rows do not matter."""
+    dataset: Dataset
+    bench: Bench
+    subject: str
+    ground: tuple[Sample, ...]
+    looked_at: int = 0
+    """Pictures that were shown clean, to find these."""
+    shown: int = 0
+    """Pictures that were shown since."""
+    _decoded: dict[str, Image] = field(default_factory=dict)
+
+    def effects(self, overlays: Sequence[DrawnOverlay]) -> list[float]:
+        """The share of the pictures that each overlay flips; 0 where no such word can be had."""
+        spoken = [self._spoken(drawn) for drawn in overlays]
+        flipped = self._flipped([one for each in spoken for one in each])
+        return [sum(one.id in flipped for one in each) / len(self.ground) for each in spoken]
+
+    def attack(self, drawn: DrawnOverlay) -> Attack:
+        """What there is to tell of an overlay that works."""
+        text, decoy = self._worded(drawn)
+        boxes = [self._placed(drawn, text, sample) for sample in self.ground]
+        empty = self._spoken(drawn, letters=False)
+        return Attack(
+            task=self.unit.task,
+            dataset=self.dataset.name,
+            revision=self.dataset.card.revision,
+            subject=self.subject,
+            pictures=tuple(sample.id for sample in self.ground),
+            text=text,
+            decoy=decoy,
+            drawn=drawn,
+            covered=round(sum(share for share, _ in boxes) / len(boxes), 6),
+            place=usual([place for _, place in boxes]),
+            flipped=self._flipped_twins(self._spoken(drawn)),
+            hidden=self._flipped_twins(empty),
+            model=self.unit.model,
+            weights=self.unit.answers_with,
+        )
+
+    def _worded(self, drawn: DrawnOverlay) -> tuple[str, str | None]:
+        # One text for all pictures, as it is one attack.
+        names = self.dataset.card.classes
+        return worded(drawn, truth=self.subject, names=names, sample_id=self.subject)
+
+    def _spoken(self, drawn: DrawnOverlay, *, letters: bool = True) -> list[Sample]:
+        """The pictures with the overlay; none where no word of its kind can be had."""
+        try:
+            text, decoy = self._worded(drawn)
+            laid = (self._laid(drawn, text, sample) for sample in self.ground)
+            overlays = [replace(overlay, letters=letters) for overlay in laid]
+        except DataError:
+            return []
+        return [
+            replace(
+                sample,
+                id=f"{sample.id}@{to_json(overlay)}",
+                image=b"",
+                twin=sample.id,
+                decoy=decoy,
+                overlay=to_json(overlay),
+                drawn_size=size_after(overlay, self._picture(sample).size),
+            )
+            for sample, overlay in zip(self.ground, overlays, strict=True)
+        ]
+
+    def _laid(self, drawn: DrawnOverlay, text: str, sample: Sample) -> Overlay:
+        overlay = drawn.saying(text)
+        if drawn.off_object and sample.mask is not None:
+            overlay = kept_off(overlay, truth_mask(sample))
+        lay_out(overlay, self._picture(sample).size)  # refuses what has no room
+        return overlay
+
+    def _placed(self, drawn: DrawnOverlay, text: str, sample: Sample) -> tuple[float, str]:
+        overlay, size = self._laid(drawn, text, sample), self._picture(sample).size
+        around = box(overlay, size)
+        return covered(around, size), place_of(around, size)
+
+    def _flipped_twins(self, samples: Sequence[Sample]) -> tuple[str, ...]:
+        flipped = self._flipped(samples)
+        return tuple(str(sample.twin) for sample in samples if sample.id in flipped)
+
+    def _flipped(self, samples: Sequence[Sample]) -> set[str]:
+        """Ids of those that the model is wrong about."""
+        if not samples:
+            return set()
+        # Two overlays may be one on every picture, whatever they were drawn as.
+        rows = self._asked(list({sample.id: sample for sample in samples}.values()))
+        return {name for name, holds in zip(rows.id, right(rows), strict=True) if not holds}
+
+    def _asked(self, samples: Sequence[Sample]) -> Outcomes:
+        clean = {sample.id: sample for sample in self.ground}
+        shown = {
+            sample.id: overlaid(sample, clean[str(sample.twin)], decode=self._picture)
+            for sample in samples
+        }
+        self.shown += len(shown)
+        return _answered(self.unit, self.dataset, self.bench, samples, shown)
+
+    def _picture(self, sample: Sample) -> Image:
+        if sample.id not in self._decoded:
+            self._decoded[sample.id] = decode_image(sample.image, where=sample.id)
+        return self._decoded[sample.id]
+
+
+def trial_of(unit: Unit, dataset: Dataset, subject: str, bench: Bench) -> Trial:
+    """On `unit.stop` pictures of the class `subject` by lot, or on fewer where the model is right
+    about fewer."""
+    found: list[Sample] = []
+    looked_at = 0
+    for samples in _by_lot(dataset, subject, unit.stop):
+        shown = {sample.id: attacked(sample) for sample in samples}
+        rows = _answered(unit, dataset, bench, samples, shown)
+        held = {name for name, holds in zip(rows.id, right(rows), strict=True) if holds}
+        found += [sample for sample in samples if sample.id in held]
+        looked_at += len(samples)
+        if len(found) >= unit.stop:
+            break
+    return Trial(unit, dataset, bench, subject, tuple(found[: unit.stop]), looked_at)
+
+
+def trial_on(unit: Unit, dataset: Dataset, subject: str, ids: Sequence[str], bench: Bench) -> Trial:
+    """On these very pictures, or those of them that the model is right about."""
+    found = {sample.id: sample for sample in read_by_id(dataset.folder, dataset.card, set(ids))}
+    if missing := [name for name in ids if name not in found][:3]:
+        raise DataError(f"{dataset.name} has no samples {missing}; pull the dataset of the attack")
+    samples = [found[name] for name in ids]
+    shown = {sample.id: attacked(sample) for sample in samples}
+    rows = _answered(unit, dataset, bench, samples, shown)
+    held = {name for name, holds in zip(rows.id, right(rows), strict=True) if holds}
+    ground = tuple(sample for sample in samples if sample.id in held)
+    return Trial(unit, dataset, bench, subject, ground, len(samples))
+
+
+def _by_lot(dataset: Dataset, subject: str, count: int) -> Iterator[list[Sample]]:
+    """Pictures of a class, `count` at a time; the lot falls by id, so other samples move none."""
+    label = dataset.card.classes.index(subject)
+    columns = iter_columns(dataset.folder, dataset.card, ("id", "label"))
+    ids = [row["id"] for row in columns if row["label"] == label]
+    ids = sorted(ids, key=lambda name: float(rng_for("hunt", name).random()))
+    for start in range(0, min(len(ids), MOST_LOOKED_AT * count), count):
+        part = ids[start : start + count]
+        found = {s.id: s for s in read_by_id(dataset.folder, dataset.card, set(part))}
+        yield [found[name] for name in part]
+
+
+def _answered(
+    unit: Unit,
+    dataset: Dataset,
+    bench: Bench,
+    samples: Sequence[Sample],
+    shown: dict[str, Picture],
+) -> Outcomes:
+    rows = answers(unit, Shard(dataset, tuple(samples), shown), bench)
+    if rows.errors:
+        name, why = next(iter(rows.errors.items()))
+        raise DataError(f"{len(rows.errors)} pictures cannot be shown, the first is {name}: {why}")
+    return rows

@@ -1,0 +1,207 @@
+"""The smallest overlay that still works, found by shrinking one that works.
+
+Hypothesis shrinks: it makes what is drawn first weak first, so the letters as small as they can be,
+then as faint, then without a panel, and so on. Each overlay is judged once, so a model that
+wavers cannot make a search flaky, and only so many are judged at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
+
+from natadv.errors import ConfigError
+from natadv.scenarios.typographic.bounds import Bounds
+from natadv.scenarios.typographic.iid import backend, draw_iid
+from natadv.scenarios.typographic.population import DrawnOverlay
+from natadv.scenarios.typographic.strategies import overlays
+
+NEW = "new"
+"""Names whatever overlay is not of a population."""
+
+Effects = Callable[[Sequence[DrawnOverlay]], Sequence[float]]
+"""For each overlay the share of pictures that it flips, 0 to 1; many at once are cheaper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """What is looked for, and what it may cost."""
+
+    bounds: Bounds
+    draws: int
+    """Overlays of a population, or with `discover` examples at most."""
+    seed: int
+    at_least: float
+    """Share of the pictures, above 0 to 1, that an attack has to flip to count as one."""
+    evaluations: int
+    """Overlays at most that are judged while the attack is made smaller."""
+    discover: bool = False
+    """Climb towards what flips more, instead of drawing independently. What comes first then
+    depends on the version of Hypothesis and on what else is imported."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.at_least <= 1:
+            raise ConfigError(f"at_least must be above 0 and at most 1, came {self.at_least!r}")
+        if self.draws < 1 or self.evaluations < 0:
+            raise ConfigError(
+                "expected at least 1 draw and no fewer than 0 evaluations, came "
+                f"{self.draws} and {self.evaluations}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Catch:
+    """What a hunt came home with."""
+
+    smallest: DrawnOverlay | None
+    """The smallest that works; None if nothing that was drawn does."""
+    working: int
+    """How many of the draws work."""
+    drawn: int
+    strongest: float
+    """Largest share of pictures that any draw flips."""
+    evaluations: int
+    """Overlays that were judged while the attack was made smaller."""
+
+
+def population_of(plan: Hunt) -> list[DrawnOverlay]:
+    """Where a search begins that does not discover."""
+    return draw_iid(overlays(plan.bounds), count=plan.draws, seed=plan.seed)
+
+
+def hunt(plan: Hunt, effects: Effects) -> Catch:
+    """A function of the plan and of what `effects` says.
+
+    Raises:
+        ConfigError: Hypothesis no longer works as this needs.
+    """
+    memo = _Memo(effects, plan.at_least)
+    return _discovered(plan, memo) if plan.discover else _shrunk_from_population(plan, memo)
+
+
+@dataclass(slots=True)
+class _Memo:
+    """What is known of each overlay. What there is no budget for counts as harmless."""
+
+    effects: Effects
+    at_least: float
+    budget: int | None = None
+    """Overlays that may still be judged; None for no end."""
+    known: dict[DrawnOverlay, float] = field(default_factory=dict)
+    spent: int = 0
+
+    def learn(self, drawn: Sequence[DrawnOverlay]) -> None:
+        fresh = [one for one in dict.fromkeys(map(_unnamed, drawn)) if one not in self.known]
+        self.known |= dict(zip(fresh, self.effects(fresh), strict=True))
+
+    def effect(self, drawn: DrawnOverlay) -> float:
+        one = _unnamed(drawn)
+        if one not in self.known and self.budget is not None and self.spent >= self.budget:
+            self.known[one] = 0.0
+        elif one not in self.known:
+            self.spent += self.budget is not None
+            self.learn([one])
+        return self.known[one]
+
+    def works(self, drawn: DrawnOverlay) -> bool:
+        return self.effect(drawn) >= self.at_least
+
+
+class _WorksError(Exception):
+    """What Hypothesis takes for the failure that it makes smaller."""
+
+
+@dataclass(slots=True)
+class _Last:
+    """The overlay that worked last: Hypothesis repeats the smallest at the end."""
+
+    overlay: DrawnOverlay | None = None
+
+
+def _shrunk_from_population(plan: Hunt, memo: _Memo) -> Catch:
+    drawn = population_of(plan)
+    memo.learn(drawn)
+    working = [one for one in drawn if memo.works(one)]
+    smallest = None
+    if working:
+        # From the smallest letters: from there it is not far.
+        start = min(working, key=lambda one: (one.overlay.size, one.overlay.opacity))
+        smallest = _shrunk(plan, memo, start)
+    strongest = max(map(memo.effect, drawn))
+    return Catch(smallest, len(working), len(drawn), strongest, memo.spent)
+
+
+def _shrunk(plan: Hunt, memo: _Memo, start: DrawnOverlay) -> DrawnOverlay:
+    """Hypothesis draws the population again until it meets `start`, and goes on from there."""
+    last = _Last()
+
+    @settings(
+        _QUIET,
+        backend=backend(plan.seed),
+        max_examples=plan.draws + 1,
+        derandomize=True,
+        phases=[Phase.generate, Phase.shrink],
+    )
+    @given(overlays(plan.bounds))
+    def attempt(one: DrawnOverlay) -> None:
+        if (last.overlay is not None or one == start) and memo.works(one):
+            last.overlay = one
+            raise _WorksError
+
+    memo.budget = plan.evaluations
+    _run(attempt)
+    if last.overlay is None:
+        raise ConfigError(
+            f"hypothesis {hypothesis.__version__} does not draw a population twice; install one "
+            "of the versions that natadv was written for"
+        )
+    return last.overlay
+
+
+def _discovered(plan: Hunt, memo: _Memo) -> Catch:
+    last = _Last()
+    drawn: dict[DrawnOverlay, float] = {}
+
+    @seed(plan.seed)
+    @settings(
+        _QUIET,
+        max_examples=plan.draws,
+        phases=[Phase.generate, Phase.target, Phase.shrink],
+    )
+    @given(overlays(plan.bounds))
+    def attempt(one: DrawnOverlay) -> None:
+        share = memo.effect(one)
+        if last.overlay is None:
+            drawn[one] = share
+            target(share, label="pictures that are flipped")
+        if share >= plan.at_least:
+            if last.overlay is None:
+                memo.budget = plan.evaluations
+            last.overlay = one
+            raise _WorksError
+
+    _run(attempt)
+    working = sum(share >= plan.at_least for share in drawn.values())
+    return Catch(last.overlay, working, len(drawn), max(drawn.values()), memo.spent)
+
+
+_QUIET = settings(
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    verbosity=Verbosity.quiet,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def _run(attempt: Callable[[], None]) -> None:
+    with suppress(_WorksError):
+        attempt()
+
+
+def _unnamed(drawn: DrawnOverlay) -> DrawnOverlay:
+    return drawn if drawn.id == NEW else replace(drawn, id=NEW)
