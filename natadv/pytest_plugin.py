@@ -26,7 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gate(task): judges one case per parameter `case`")
+    config.addinivalue_line(
+        "markers",
+        "gate(task=NAME, searched=BOOL): judges one case per parameter `case`: those of a task, or "
+        "those beside which the tier searches for small attacks",
+    )
     if not options.gates_are_asked_for(config) or _only_help(config):
         return
     try:
@@ -89,8 +93,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("gate")
     if session is None or mark is None:
         return
-    cases = [case for case in session.grid.cases if case.task == mark.kwargs["task"]]
+    cases = session.grid.searched if mark.kwargs.get("searched") else _of_task(session, mark)
     metafunc.parametrize("case", cases, ids=[case.address for case in cases])
+
+
+def _of_task(session: GateSession, mark: pytest.Mark) -> list[Case]:
+    own = [case for case in session.grid.cases if case.task == mark.kwargs["task"]]
+    return [case for case in own if case not in session.grid.searched]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

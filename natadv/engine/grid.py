@@ -46,6 +46,12 @@ class Grid:
     def case(self, address: str) -> Case | None:
         return next((c for c in self.cases if c.address == address), None)
 
+    @property
+    def searched(self) -> list[Case]:
+        """The cases beside which the tier searches for small attacks."""
+        typographic = (case for case in self.cases if case.scenario == "typographic")
+        return [case for case in typographic if case.dataset in self.tier.searches]
+
     def rows(self, dataset: str) -> int:
         """Samples that are measured."""
         return self._first(dataset, self.limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -83,3 +83,21 @@ def caught(units: Sequence[Unit], store: Store) -> list[dict[str, Any]]:
     """What the searches that have ended found, in order."""
     results = (store.get(unit.key) for unit in units)
     return [result["caught"] for result in results if result is not None]
+
+
+def told(caught: Mapping[str, Any]) -> str:
+    """What a search found, as a line for people."""
+    from natadv.scenarios.typographic.attack import attack_from
+
+    if caught["attack"] is not None:
+        return attack_from(caught["attack"]).in_words
+    subject, pictures = caught["subject"], caught["pictures"]
+    if not pictures:
+        return (
+            f"of {caught['looked_at']} clean pictures of {subject} none is answered right, so none "
+            "can be flipped"
+        )
+    return (
+        f"none of {caught['drawn']} overlays flips {100 * caught['at_least']:g} % of {pictures} "
+        f"pictures of {subject}; the strongest flips {100 * caught['strongest']:.0f} %"
+    )

@@ -101,10 +101,9 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
 
 
 def _hunts(case: Case, clean: Dataset, asking: Sequence[Unit], grid: Grid) -> tuple[Unit, ...]:
-    profile = grid.tier.searches.get(case.dataset)
-    if profile is None:
+    if case not in grid.searched:
         return ()
-    return hunt_units(asking[0], profile, clean, root=grid.root)
+    return hunt_units(asking[0], grid.tier.searches[case.dataset], clean, root=grid.root)
 
 
 def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:

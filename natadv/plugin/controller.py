@@ -15,6 +15,7 @@ from natadv import __version__
 from natadv.engine.store import write_atomically
 from natadv.errors import NatadvError
 from natadv.plugin import options
+from natadv.plugin.attacks import empty_attacks, write_attacks
 from natadv.plugin.rows import rows_of
 from natadv.plugin.session import GateSession
 from natadv.plugin.written import empty_evidence, gate_json, git_commit, write_all_evidence
@@ -44,6 +45,8 @@ class Controller:
         self.allure = options.settle_allure(config)
         self.evidence = options.path_option(config, "evidence", ".natadv/evidence")
         self.gate_json = options.path_option(config, "gate_json", "gate.json")
+        self.attacks = options.path_option(config, "attacks", ".natadv/attacks")
+        self.found: list[str] = []
 
     def prepare(self) -> None:
         """Make the store and remove what the last run left, so that nothing stale can be read.
@@ -54,6 +57,7 @@ class Controller:
         self.session.store.prepare()
         self.session.run.prepare()
         empty_evidence(self.evidence)
+        empty_attacks(self.attacks)
         self.gate_json.unlink(missing_ok=True)
         if self.allure is not None:
             results.empty_results(self.allure)
@@ -154,6 +158,7 @@ class Controller:
 
     def _write(self) -> None:
         write_all_evidence(self.session, self.evidence)
+        self.found = write_attacks(self.session, self.attacks, root=self.config.rootpath)
         commit = git_commit(self.config.rootpath)
         value = gate_json(
             self.session,
@@ -227,6 +232,8 @@ class Controller:
         for block in filter(None, (judged, overview(rows))):
             for line in (*block, ""):
                 terminal.write_line(line)
+        for line in (*self.found, "") if self.found else ():
+            terminal.write_line(line)
         for line in self.reasons():
             terminal.write_line(line, red=True)
         verdict = self.verdict()

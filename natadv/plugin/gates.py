@@ -6,6 +6,7 @@ import allure
 import pytest
 
 from natadv.errors import NatadvError
+from natadv.plugin import attacks
 from natadv.plugin.rows import rows_of_case
 from natadv.plugin.session import GateSession
 from natadv.report.results import labels
@@ -33,6 +34,10 @@ class Gate:
         if not self._session.is_green(case):
             self._attach_failures(case)
         self._session.raise_unless_green(case)
+
+    def show_attacks(self, case: Case) -> None:
+        """Attach what the searches beside `case` found; they decide nothing."""
+        attacks.attach(self._session, case)
 
     def _tell_allure(self, case: Case, rows: list[Row]) -> None:
         allure.dynamic.title(case.address)

@@ -127,6 +127,12 @@ def _add_where(group: pytest.OptionGroup) -> None:
         help="where each case's outcome rows are written (.natadv/evidence)",
     )
     add(
+        "--attacks",
+        dest="natadv_attacks",
+        metavar="DIR",
+        help="where the small attacks that were found are written (.natadv/attacks)",
+    )
+    add(
         "--gate-json",
         dest="natadv_gate_json",
         metavar="FILE",

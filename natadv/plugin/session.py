@@ -7,12 +7,14 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import pytest
 
 from natadv.engine.devices import device_kind
 from natadv.engine.fill import Fill
 from natadv.engine.grid import Grid, make_grid
+from natadv.engine.hunts import caught
 from natadv.engine.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
 from natadv.engine.run import Run
 from natadv.engine.store import Store
@@ -65,7 +67,9 @@ class GateSession:
         # Only here: judging and collecting need no Parquet and no pictures.
         from natadv.engine.workbench import Workbench, drain_with_slot
 
-        units = unique_units(self.units(case) for case in self.selected)
+        # As the tier lists them, whatever the order of the tests.
+        first = [case for case in self.grid.cases if case in self.selected]
+        units = unique_units(self.units(case) for case in first)
         self.run.prepare()
         bench = Workbench(self.store, self.grid.datasets, self.grid.specs, run=self.run)
         fill = Fill(
@@ -92,6 +96,10 @@ class GateSession:
         """What the store holds for any case, e.g. the clean twins of a selected one."""
         units = self.units(case)
         return case_evidence(case, units, store=self.store, run=self.run, notes=self.notes)
+
+    def caught(self, case: Case) -> list[dict[str, Any]]:
+        """What the searches beside `case` found; only of those that have ended."""
+        return caught(self.units(case).hunts, self.store)
 
     @property
     def whole_tier(self) -> bool:

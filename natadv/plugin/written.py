@@ -112,6 +112,7 @@ def _case_json(session: GateSession, case: Case, rows: Sequence[Row]) -> dict[st
         "weights": plan.weights,
         "protocol": plan.protocol,
         "measurements": [_row_json(row) for row in rows if row.case == case],
+        "searches": session.caught(case),
     }
 
 

@@ -30,6 +30,7 @@ OTHER = {
     "weights": "d" * 64,
     "head": "h" * 64,
     "protocol": "zero-shot-2",
+    "hunt": '{"subject": "cat"}',
     "numerics": Numerics("cuda", "float32", batch_size=4, threads=1, packages={"torch": "2"}),
 }
 

@@ -189,8 +189,8 @@ def drawn_from(raw: PlainOverlay, *, where: str) -> DrawnOverlay:
 
 def plain(drawn: DrawnOverlay) -> dict[str, Any]:
     """As JSON has it; `drawn_from` reads it."""
-    overlay = asdict(drawn.overlay)
-    del overlay["text"]
+    values = asdict(drawn.overlay).items()
+    overlay = {k: list(v) if isinstance(v, tuple) else v for k, v in values if k != "text"}
     return {
         "id": drawn.id,
         "text": {"kind": drawn.kind, "pick": drawn.pick},

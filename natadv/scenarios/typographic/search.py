@@ -130,7 +130,7 @@ def _shrunk_from_population(plan: Hunt, memo: _Memo) -> Catch:
     if working:
         # From the smallest letters: from there it is not far.
         start = min(working, key=lambda one: (one.overlay.size, one.overlay.opacity))
-        smallest = _shrunk(plan, memo, start)
+        smallest = _shrunk(plan, memo, start) if plan.evaluations else start
     strongest = max(map(memo.effect, drawn))
     return Catch(smallest, len(working), len(drawn), strongest, memo.spent)
 

@@ -1,0 +1,76 @@
+"""The small attacks that were searched for beside the cases, for Allure, people, and as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import allure
+
+from natadv.engine.hunts import told
+from natadv.plugin.session import GateSession
+from natadv.types import Case
+
+if TYPE_CHECKING:
+    from natadv.scenarios.typographic.attack import Attack
+
+
+class Search(NamedTuple):
+    """One search that has ended."""
+
+    case: Case
+    name: str
+    """Of the files that are about it."""
+    line: str
+    """What it found, in words."""
+    attack: Attack | None
+
+
+def searches(session: GateSession, cases: Iterable[Case]) -> Iterator[Search]:
+    """Of those beside `cases`, in order."""
+    for case in cases:
+        for caught in session.caught(case):
+            # Here, for most runs have no searches, and need no fonts to be judged.
+            from natadv.scenarios.typographic.attack import attack_from
+
+            kind = "__discovered" if caught["discover"] else ""
+            name = f"{case.address.replace('/', '__')}__{caught['subject'].replace(' ', '-')}{kind}"
+            attack = None if caught["attack"] is None else attack_from(caught["attack"])
+            found = None if attack is None else replace(attack, run=session.run.id)
+            yield Search(case, name, told(caught), found)
+
+
+def attach(session: GateSession, case: Case) -> None:
+    """Tell Allure in words, as a picture, and as the file that can be replayed."""
+    for search in searches(session, [case]):
+        allure.attach(search.line, f"search {search.name}", allure.attachment_type.TEXT)
+        if search.attack is not None:
+            from natadv.scenarios.typographic.attack import attack_json
+
+            text = json.dumps(attack_json(search.attack), indent=1)
+            allure.attach(text, f"{search.name}.json", allure.attachment_type.JSON)
+
+
+def empty_attacks(folder: Path) -> None:
+    """Remove what an earlier run left, and nothing else."""
+    for path in folder.glob("*__*.json"):
+        path.unlink()
+
+
+def write_attacks(session: GateSession, folder: Path, *, root: Path) -> list[str]:
+    """Write a file for each attack that was found; what there is to tell people, who are in `root`,
+    in lines."""
+    lines, commands = [], []
+    for search in searches(session, session.selected):
+        lines.append(f"{search.case}: {search.line}")
+        if search.attack is not None:
+            from natadv.scenarios.typographic.attack import write_attack
+
+            path = folder / f"{search.name}.json"
+            write_attack(path, search.attack)
+            shown = path.relative_to(root) if root in path.parents else path
+            commands.append(f"natadv replay {shown} --model {search.case.model}")
+    return ["smallest attacks", *lines, *commands[:1]] if lines else []

@@ -1,0 +1,166 @@
+"""Searches beside the cases of a population: waited for, written, and the same for any -n."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from natadv.pipelines.overlaid import OverlaidPlan, pack_overlaid
+from natadv.pipelines.population import drawn_within
+from natadv.scenarios.typographic.attack import read_attack
+from natadv.scenarios.typographic.bounds import Bounds
+from natadv.scenarios.typographic.population import population_path, worded, write_population
+
+BOUNDS = Bounds(
+    size=[0.3, 1.0],
+    x=[0.0, 1.0],
+    y=[0.0, 1.0],
+    opacity=[0.5, 1.0],
+    contrast=[0.2, 1.0],
+    angle=0.0,
+    panel=1.0,
+    stroke=0.0,
+    stroke_width=[0.04, 0.1],
+    padding=[0.5, 1.0],
+    fonts=["dejavu-sans-bold"],
+    kinds=["decoy"],
+    off_object=0.0,
+)
+SUITE = """\
+import pytest
+
+pytestmark = pytest.mark.gate(searched=True)
+
+
+def test_typographic_search(case, gate):
+    gate.show_attacks(case)
+    gate.check(case)
+"""
+CELL = "classification/typographic/lot"
+SEARCHES = """\
+    searches:
+      lot: {subjects: [dog], pictures: 4, at_least: 0.5, evaluations: 30}
+"""
+RULE = f"  - {{case: {CELL}/*, metric: top1, floor: 0.1, source: by design}}\n"
+
+
+@pytest.fixture
+def searched(world):
+    """A world with a population, whose tier searches beside it."""
+    population = drawn_within(BOUNDS, name="lot", count=12, seed=1)
+    write_population(population_path("lot", world.root), population)
+    pack_overlaid(OverlaidPlan(population, worded, "plain", "lot", pictures=6, root=world.root))
+    (world.root / "suites" / "test_typographic_search.py").write_text(SUITE)
+    # A model that sees one pixel is flipped by whatever stands there.
+    fakes = world.root / "conftest.py"
+    pixel = "np.asarray(i, np.float32)[8, 8] + 1"
+    fakes.write_text(
+        fakes.read_text().replace("np.asarray(i, np.float32).mean(axis=(0, 1))", pixel)
+    )
+    contract = world.root / "thresholds.yaml"
+    text = contract.read_text().replace("plain-typo]\n", f"plain-typo, {CELL}]\n{SEARCHES}")
+    contract.write_text(text + RULE)
+    return world
+
+
+def attacks(world) -> dict[str, dict]:
+    found = {p.name: json.loads(p.read_text()) for p in attack_files(world)}
+    return {name: raw | {"run": ""} for name, raw in found.items()}
+
+
+def attack_files(world) -> list[Path]:
+    return sorted((world.root / ".natadv" / "attacks").glob("*.json"))
+
+
+def test_any_number_of_workers_finds_the_same_attacks(searched):
+    seen = []
+    for workers in ("0", "2"):
+        done = searched.pytest("-n", workers, "--store", f"store-{workers}")
+        assert done.returncode == 0, done.stdout
+        assert "6 passed" in done.stdout
+        verdict = searched.verdict()
+        verdict.pop("run")
+        seen.append((verdict, attacks(searched), searched.outcome_bytes()))
+
+    assert seen[0] == seen[1]
+    assert len(seen[0][1]) == 2
+    assert all(attack["flipped"] for attack in seen[0][1].values())
+
+
+def test_what_was_found_is_said_written_attached_and_kept(searched):
+    done = searched.pytest("-n", "0", "--model", "mini-clip")
+
+    (path,) = attack_files(searched)
+    assert path.name == "classification__typographic__lot__mini-clip__dog.json"
+    attack = read_attack(path)
+    assert (attack.model, attack.dataset, attack.subject) == ("mini-clip", "plain", "dog")
+    assert attack.run == searched.verdict()["run"]["id"]
+    assert f"{CELL}/mini-clip: {attack.in_words}" in done.stdout
+    assert f"natadv replay .natadv/attacks/{path.name} --model mini-clip" in done.stdout
+    (case,) = [c for c in searched.verdict()["cases"] if c["case"] == f"{CELL}/mini-clip"]
+    assert case["searches"][0]["attack"]["text"] == attack.text
+    (result,) = [r for r in searched.allure() if r["name"] == f"{CELL}/mini-clip"]
+    assert {a["type"] for a in result["attachments"]} >= {"text/plain", "application/json"}
+    other = [r for r in searched.allure() if r["name"] != f"{CELL}/mini-clip"]
+    assert not any("attachments" in r for r in other)
+
+    again = searched.pytest("-n", "0", "--model", "mini-clip")
+    assert searched.verdict()["run"]["units_computed"] == 0
+    assert attack.in_words in again.stdout
+
+
+def test_attacks_of_an_earlier_run_are_removed(searched):
+    searched.pytest("-n", "0", "--model", "mini-clip")
+    searched.pytest("-n", "0", "--scenario", "clean")
+
+    assert attack_files(searched) == []
+
+
+def test_a_search_that_cannot_be_done_leaves_its_case_incomplete_and_no_other(searched):
+    population_path("lot", searched.root).unlink()
+    done = searched.pytest("-n", "0", "--model", "mini-clip")
+
+    assert done.returncode == 1
+    assert "lot.json: cannot be read" in done.stdout
+    verdicts = {c["case"]: c["verdict"] for c in searched.verdict()["cases"]}
+    assert verdicts.pop(f"{CELL}/mini-clip") == "INCOMPLETE"
+    assert set(verdicts.values()) == {"PASS"}
+
+
+def test_a_search_that_was_not_run_is_missed(searched):
+    """Evidence of the rows alone is not what the tier asked for."""
+    contract = searched.root / "thresholds.yaml"
+    whole = contract.read_text()
+    contract.write_text(whole.replace(SEARCHES, ""))
+    suite = searched.root / "suites" / "test_typographic_search.py"
+    moved = suite.rename(searched.root / "away.py")
+    assert searched.pytest("-n", "0", "--model", "mini-clip").returncode == 0
+
+    contract.write_text(whole)
+    done = searched.pytest("-n", "0", "--model", "mini-clip")
+    assert done.returncode == 1
+    assert f"{CELL}/mini-clip: no suite asks for it" in done.stdout
+
+    moved.rename(suite)
+    assert searched.pytest("-n", "0", "--model", "mini-clip").returncode == 0
+    assert searched.verdict()["run"]["units_computed"] == 1
+
+
+def test_a_subject_that_is_no_class_is_told(searched):
+    contract = searched.root / "thresholds.yaml"
+    contract.write_text(contract.read_text().replace("[dog]", "[horse]"))
+    done = searched.pytest("-n", "0", "--model", "mini-clip")
+
+    assert done.returncode == 1
+    assert "asks for pictures of 'horse', 'plain' has cat, dog, cow" in done.stdout
+
+
+def test_a_search_beside_no_case_is_refused(searched):
+    contract = searched.root / "thresholds.yaml"
+    contract.write_text(contract.read_text().replace("lot: {subjects", "lots: {subjects"))
+    done = searched.pytest("-n", "0")
+
+    assert done.returncode == 4
+    assert "'lots', did you mean 'lot'?" in done.stderr + done.stdout

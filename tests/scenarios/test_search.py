@@ -1,0 +1,241 @@
+"""The smallest overlay that works: found to the pixel, in few looks, and never by luck."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from natadv.errors import ConfigError
+from natadv.scenarios.typographic.bounds import Bounds
+from natadv.scenarios.typographic.contrast import contrast
+from natadv.scenarios.typographic.iid import draw_iid
+from natadv.scenarios.typographic.overlay import letters_px
+from natadv.scenarios.typographic.population import DrawnOverlay
+from natadv.scenarios.typographic.search import Hunt, hunt, population_of
+from natadv.scenarios.typographic.strategies import overlays
+
+SIZE = (64, 64)
+
+
+@pytest.fixture
+def bounds(wide) -> Bounds:
+    return Bounds.model_validate(wide | {"size": [0.1, 0.4]})
+
+
+@pytest.fixture
+def plan(bounds) -> Hunt:
+    return Hunt(bounds, draws=40, seed=1, at_least=0.5, evaluations=60)
+
+
+class Reader:
+    """A model that reads words of at least so many pixels; counts what it was shown."""
+
+    def __init__(self, least_px: int) -> None:
+        self.least_px = least_px
+        self.looks: list[int] = []
+
+    def __call__(self, drawn: Sequence[DrawnOverlay]) -> list[float]:
+        self.looks.append(len(drawn))
+        return [float(px(one) >= self.least_px) for one in drawn]
+
+
+def px(drawn: DrawnOverlay) -> int:
+    return letters_px(drawn.saying("cat"), SIZE)
+
+
+@pytest.mark.parametrize("least_px", [7, 8, 11, 13, 16, 20, 24])
+def test_the_least_that_a_model_reads_is_found_to_the_pixel_within_the_budget(plan, least_px):
+    reader = Reader(least_px)
+    found = hunt(plan, reader)
+
+    assert px(found.smallest) == least_px
+    assert sum(reader.looks) <= plan.draws + plan.evaluations
+    assert reader.looks[0] == plan.draws  # all at once
+    assert sum(reader.looks[1:]) == found.evaluations <= plan.evaluations
+
+
+def test_what_is_left_of_an_attack_is_all_that_it_takes(plan):
+    overlay = hunt(plan, Reader(12)).smallest.overlay
+
+    assert overlay.opacity == 0.2
+    assert (overlay.panel, overlay.stroke, overlay.angle) == (None, None, 0)
+    assert contrast(overlay) == pytest.approx(0.1, abs=0.005)
+
+
+def test_what_an_attack_needs_is_kept(plan):
+    """A model that reads dark panels alone, and only what is not faint."""
+
+    def effects(drawn):
+        return [float(o.overlay.panel is not None and o.overlay.opacity >= 0.5) for o in drawn]
+
+    overlay = hunt(replace(plan, evaluations=200), effects).smallest.overlay
+
+    assert overlay.panel is not None
+    assert overlay.opacity == pytest.approx(0.5, abs=0.002)
+    assert overlay.size == 0.1
+
+
+@pytest.mark.parametrize("evaluations", [0, 10, 25])
+def test_any_budget_ends_in_an_attack_that_works_and_a_larger_one_in_none_larger(plan, evaluations):
+    small = hunt(replace(plan, evaluations=evaluations), Reader(20))
+    large = hunt(replace(plan, evaluations=evaluations + 40), Reader(20))
+
+    assert small.evaluations <= evaluations
+    assert 20 <= px(large.smallest) <= px(small.smallest)
+
+
+def test_a_search_repeats_itself(plan):
+    assert hunt(plan, Reader(15)) == hunt(plan, Reader(15))
+
+
+def test_a_model_that_wavers_makes_no_search_flaky(plan):
+    """Asked twice it would say something else, so it is asked once."""
+    answers = itertools.cycle([1.0, 0.2, 0.7, 0.0, 0.9])
+    seen: dict[DrawnOverlay, float] = {}
+
+    def effects(drawn):
+        found = [next(answers) for _ in drawn]
+        assert not set(drawn) & set(seen)
+        seen.update(zip(drawn, found, strict=True))
+        return found
+
+    found = hunt(plan, effects)
+
+    assert seen[found.smallest] >= plan.at_least
+
+
+def test_what_nothing_flips_is_said_and_nothing_more_is_tried(plan):
+    looks = []
+
+    def effects(drawn):
+        looks.append(len(drawn))
+        return [0.1] * (len(drawn) - 1) + [0.4]
+
+    found = hunt(plan, effects)
+
+    assert (found.smallest, found.working, found.evaluations) == (None, 0, 0)
+    assert (found.drawn, found.strongest) == (40, 0.4)
+    assert looks == [40]
+
+
+def test_the_search_begins_with_the_population(plan, bounds):
+    asked = []
+
+    def effects(drawn):
+        asked.append(list(drawn))
+        return [0.0] * len(drawn)
+
+    hunt(plan, effects)
+
+    assert asked == [draw_iid(overlays(bounds), count=40, seed=1)]
+    assert asked == [population_of(plan)]
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.nested_given])
+@given(least=st.integers(7, 24), opaque=st.floats(0.2, 0.8), evaluations=st.integers(20, 80))
+def test_what_is_found_works_and_is_no_larger_than_what_was_drawn(wide, least, opaque, evaluations):
+    bounds = Bounds.model_validate(wide | {"size": [0.1, 0.4]})
+    plan = Hunt(bounds, draws=30, seed=3, at_least=1.0, evaluations=evaluations)
+
+    def works(one):
+        return px(one) >= least and one.overlay.opacity >= opaque
+
+    found = hunt(plan, lambda drawn: [float(works(one)) for one in drawn])
+
+    working = [one for one in population_of(plan) if works(one)]
+    assert found.working == len(working)
+    if working:
+        assert works(found.smallest)
+        assert found.smallest.overlay.size <= min(one.overlay.size for one in working)
+
+
+def test_discovery_climbs_to_what_independent_draws_do_not_reach(bounds):
+    """A model that falls only for large, level, opaque letters in one corner: one in ten thousand
+    or so."""
+
+    def effects(drawn):
+        found = []
+        for one in drawn:
+            o = one.overlay
+            near = [o.size / 0.4, o.opacity, 1 - abs(o.angle) / 30, 1 - o.x, 1 - o.y]
+            found.append(sum(near) / len(near))
+        return found
+
+    plan = Hunt(bounds, draws=1000, seed=1, at_least=0.9, evaluations=60)
+
+    assert hunt(plan, effects).smallest is None
+    found = hunt(replace(plan, discover=True), effects)
+    assert found.smallest is not None
+    assert effects([found.smallest])[0] >= 0.9
+    assert found.drawn <= 1000
+    assert found.evaluations <= 60
+
+
+def test_discovery_that_finds_nothing_says_how_far_it_came(bounds):
+    plan = Hunt(bounds, draws=25, seed=1, at_least=1.0, evaluations=10, discover=True)
+
+    found = hunt(plan, lambda drawn: [one.overlay.opacity / 2 for one in drawn])
+
+    assert found.smallest is None
+    assert 0 < found.strongest <= 0.5
+    assert found.drawn <= 25
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"at_least": 0}, "at_least must be above 0"),
+        ({"at_least": 1.5}, "came 1.5"),
+        ({"draws": 0}, "at least 1 draw"),
+        ({"evaluations": -1}, "came 40 and -1"),
+    ],
+)
+def test_a_search_for_nothing_is_refused(plan, wrong, told):
+    with pytest.raises(ConfigError, match=told):
+        replace(plan, **wrong)
+
+
+def test_effects_that_are_too_few_are_refused(plan):
+    with pytest.raises(ValueError, match="shorter"):
+        hunt(plan, lambda drawn: [1.0])
+
+
+UNDER = """
+import json, os
+from pathlib import Path
+from natadv.scenarios.typographic.bounds import Bounds
+from natadv.scenarios.typographic.overlay import letters_px
+from natadv.scenarios.typographic.search import Hunt, hunt
+
+plan = Hunt(Bounds.model_validate_json(Path("bounds.json").read_text()), 40, 1, 0.5, 60)
+print(hunt(plan, lambda ds: [float(letters_px(d.saying("cat"), (64, 64)) >= 14) for d in ds]))
+"""
+
+
+@pytest.mark.parametrize("continuous", ["", "1"])
+def test_the_machine_and_its_settings_do_not_matter(bounds, tmp_path, continuous):
+    """Hypothesis has other defaults where it runs in CI, and keeps examples where it does not."""
+    (tmp_path / "bounds.json").write_text(bounds.model_dump_json())
+    environment = {**os.environ, "CI": continuous, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", UNDER],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    plan = Hunt(bounds, draws=40, seed=1, at_least=0.5, evaluations=60)
+    assert done.stdout.strip() == str(hunt(plan, Reader(14)))
+    assert not done.stderr
+    assert not (tmp_path / ".hypothesis" / "examples").exists()
