@@ -91,6 +91,7 @@ def select(outcomes: Outcomes, keep: list[bool]) -> Outcomes:
         prediction=column(outcomes.prediction),
         values={name: np.asarray(values)[at] for name, values in outcomes.values.items()},
         errors=outcomes.errors,
+        factors={name: column(told) for name, told in outcomes.factors.items()},
     )
 
 
@@ -162,7 +163,7 @@ def _manifest_text(
 def _encode(outcomes: Outcomes, case: Case) -> bytes:
     lines = []
     for i, name in enumerate(outcomes.id):
-        row = {
+        row: dict[str, Any] = {
             "id": name,
             "group": outcomes.group[i],
             "part": outcomes.part[i],
@@ -172,11 +173,15 @@ def _encode(outcomes: Outcomes, case: Case) -> bytes:
             "prediction": outcomes.prediction[i],
             "values": {key: float(column[i]) for key, column in outcomes.values.items()},
         }
+        # Only where there are any: evidence of all other datasets keeps its bytes.
+        if outcomes.factors:
+            row["factors"] = {key: told[i] for key, told in outcomes.factors.items()}
         try:
             lines.append(json.dumps(row, sort_keys=True, allow_nan=False) + "\n")
         except ValueError as error:
+            got = {**row["values"], **row.get("factors", {})}
             raise StoreError(
-                f"{case}: expected finite values for sample {name!r}, got {row['values']}"
+                f"{case}: expected finite values for sample {name!r}, got {got}"
             ) from error
     return "".join(lines).encode()
 
@@ -246,10 +251,12 @@ def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
     rows: list[dict[str, Any]] = []
     for line, text in enumerate(body.decode().splitlines(), start=1):
         row = json.loads(text)
-        if rows and row["values"].keys() != rows[0]["values"].keys():
-            raise StoreError(f"{path}:{line}: other values than in line 1: {sorted(row['values'])}")
+        for kind in ("values", "factors"):
+            if rows and (got := row.get(kind, {})).keys() != rows[0].get(kind, {}).keys():
+                raise StoreError(f"{path}:{line}: other {kind} than in line 1: {sorted(got)}")
         rows.append(row)
     names = list(rows[0]["values"]) if rows else []
+    told = list(rows[0].get("factors", {})) if rows else []
     return Outcomes(
         id=tuple(r["id"] for r in rows),
         group=tuple(r["group"] for r in rows),
@@ -260,4 +267,5 @@ def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
         prediction=tuple(r["prediction"] for r in rows),
         values={n: np.array([r["values"][n] for r in rows], dtype=np.float64) for n in names},
         errors=dict(errors),
+        factors={n: tuple(r["factors"][n] for r in rows) for n in told},
     )

@@ -18,6 +18,9 @@ FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+Factor = tuple[str, ...] | tuple[float, ...]
+"""A column of what may decide an outcome."""
+
 Task = Literal["classification", "segmentation", "vqa"]
 Scenario = Literal["clean", "typographic", "natural", "langadv"]
 Variant = Literal["attack", "occlusion", "matched"]
@@ -108,6 +111,9 @@ class Outcomes:
     the answer `yes_no`, `number` and `other` (0 or 1)."""
     errors: Mapping[str, str] = field(default_factory=dict)
     """Sample id -> why it has no outcome."""
+    factors: Mapping[str, Factor] = field(default_factory=dict)
+    """What is told of each row's overlay, one column of length n per name; empty where the pictures
+    were not drawn for the purpose."""
 
     @property
     def n(self) -> int:

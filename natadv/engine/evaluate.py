@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from natadv.engine.asking import ASKERS, Asker
 from natadv.engine.bench import Bench, look_at
 from natadv.engine.datasets import Dataset
+from natadv.engine.factors import factors_of
 from natadv.engine.shard import Shard, shard_of
 from natadv.engine.squares import AS_SQUARE
 from natadv.engine.tables import columns
@@ -59,6 +61,9 @@ def _look(shard: Shard, askers: Sequence[Asker], bench: Bench) -> None:
 
 def _rows(asker: Asker, shard: Shard) -> dict[str, Any]:
     rows, masks = asker.outcomes()
+    if shard.dataset.card.drawn:
+        known = {sample.id: sample for sample in shard.samples}
+        rows = replace(rows, factors=factors_of([known[name] for name in rows.id]))
     kept = {"masks": {name: png.decode() for name, png in masks.items()}} if masks else {}
     return {"outcomes": columns(rows), "errors": dict(rows.errors), **kept}
 

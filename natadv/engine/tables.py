@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from natadv.types import Outcomes
+from natadv.types import Factor, Outcomes
 
 
 def columns(rows: Outcomes) -> dict[str, Any]:
-    """Outcomes as JSON values."""
+    """Outcomes as JSON values; `factors` only if there are any."""
+    factors = {name: list(told) for name, told in rows.factors.items()}
     return {
         "id": list(rows.id),
         "group": list(rows.group),
@@ -21,6 +22,7 @@ def columns(rows: Outcomes) -> dict[str, Any]:
         "truth": list(rows.truth),
         "prediction": list(rows.prediction),
         "values": {name: [float(x) for x in column] for name, column in rows.values.items()},
+        **({"factors": factors} if factors else {}),
     }
 
 
@@ -43,4 +45,12 @@ def outcomes_of(results: Iterable[Mapping[str, Any]]) -> Outcomes:
         prediction=joined("prediction"),
         values={n: np.array([x for t in tables for x in t["values"][n]]) for n in names},
         errors={name: why for part in parts for name, why in part["errors"].items()},
+        factors=_factors(tables),
     )
+
+
+def _factors(tables: Sequence[Mapping[str, Any]]) -> dict[str, Factor]:
+    """Those that are told of every row: one unit may know less of its rows than another."""
+    told = [table.get("factors", {}) for table in tables if table["id"]]
+    shared = [name for name in told[0] if all(name in each for each in told)] if told else []
+    return {name: tuple(x for each in told for x in each[name]) for name in shared}

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from natadv.types import ModelSpec, Task, Variant
 
-UNIT_VERSION = "3"
+UNIT_VERSION = "4"
 """Raised by hand whenever the code that turns a unit into rows changes its result: reading,
 decoding, drawing, embedding. How embeddings are scored has the task's protocol for that."""
 

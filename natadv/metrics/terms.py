@@ -71,7 +71,7 @@ def check(outcomes: Outcomes, *, what: str) -> None:
     """Refuse a table whose columns do not fit, or that holds a sample twice."""
     texts: tuple[Sized, ...] = (outcomes.group, outcomes.part, outcomes.twin, outcomes.decoy)
     texts = (*texts, outcomes.truth, outcomes.prediction)
-    lengths = {len(c) for c in (*texts, *outcomes.values.values())}
+    lengths = {len(c) for c in (*texts, *outcomes.values.values(), *outcomes.factors.values())}
     if lengths != {outcomes.n}:
         raise MetricError(f"{what}: expected columns of length {outcomes.n}, got {sorted(lengths)}")
     if len(set(outcomes.id)) != outcomes.n:
@@ -101,6 +101,19 @@ def fractions(outcomes: Outcomes, name: str) -> DoubleArray:
     if wrong := [v for v in values.tolist() if not 0 <= v <= 1][:3]:
         raise MetricError(f"expected {name!r} to be between 0 and 1, got {wrong}")
     return values
+
+
+def numbers(outcomes: Outcomes, name: str) -> DoubleArray:
+    """What is told of each row's overlay, as numbers."""
+    if name not in outcomes.factors:
+        raise MetricError(
+            f"expected a factor {name!r}, got {sorted(outcomes.factors)}; "
+            "it is told of drawn overlays only"
+        )
+    told = outcomes.factors[name]
+    if wrong := [value for value in told if isinstance(value, str)][:3]:
+        raise MetricError(f"expected {name!r} to be a number, got {wrong}")
+    return np.asarray(told, dtype=np.float64)
 
 
 def shares(hits: DoubleArray | NDArray[np.bool_], group: Sequence[str], *, excluded: int) -> Terms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from natadv.engine.grid import Grid
 from natadv.engine.pictures import overlaid, pictures, sized
 from natadv.engine.plan import units_of
 from natadv.engine.shard import shard_of
+from natadv.engine.tables import outcomes_of
 from natadv.engine.units import Numerics
 from natadv.errors import DataError
 from natadv.gate.rules import Thresholds, Tier
@@ -188,6 +190,43 @@ def test_the_evidence_is_that_of_stored_pictures(units, stored, drawn, clean, eq
     for task in TASK_NAMES:
         assert len(found["drawn"][task]["outcomes"]["id"]) == 10 * PER_PICTURE
     assert len(found["drawn"]["segmentation"]["masks"]) == 12
+
+
+def test_what_is_told_of_an_overlay_stands_beside_every_answer(
+    units, pack_drawn, drawn_rows, clean, equip
+):
+    facts = [
+        {"size": 0.1 * n, "kind": "other", "off_object": n == 0, **({"hidden": 0.5} if n else {})}
+        for n in range(len(drawn_rows))
+    ]
+    rows = [
+        replace(row, facts=json.dumps(fact)) for row, fact in zip(drawn_rows, facts, strict=True)
+    ]
+    broken = replace(rows[1], overlay="{}")
+    dataset = pack_drawn([rows[0], broken, *rows[2:]])
+    asked = units(dataset)
+    results = compute(asked, dataset, clean=clean, bench=equip("drawn"))
+
+    for unit in asked:
+        found = outcomes_of([results[unit.key]])
+        assert broken.id not in found.id
+        expected = [json.loads(row.facts) for row in rows if row.id in found.id]
+        assert [row.id for row in rows if row.id in found.id] == list(found.id)
+        # The first row tells of nothing that is hidden.
+        assert found.factors == {
+            "size": tuple(fact["size"] for fact in expected),
+            "kind": ("other",) * 29,
+            "off_object": ("yes", *["no"] * 28),
+        }
+
+
+def test_stored_pictures_have_no_factors(units, pack, stored_rows, clean, equip):
+    facts = json.dumps({"size": 0.1})
+    dataset = pack("stored", [replace(row, facts=facts) for row in stored_rows], **TYPO)
+    asked = units(dataset)
+    results = compute(asked, dataset, clean=clean, bench=equip("stored"))
+
+    assert not any("factors" in results[unit.key]["outcomes"] for unit in asked)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def tables(draw):
         truth=column(TEXT),
         prediction=column(TEXT),
         values={name: np.array(column(FINITE), dtype=np.float64) for name in NAMES},
+        factors={"kind": column(TEXT), "size": column(FINITE)},
     )
 
 
@@ -50,6 +51,9 @@ def test_units_come_back_as_one_table_bit_for_bit(parts):
     for name in NAMES:
         expected = np.concatenate([part.values[name] for part in parts])
         assert np.asarray(whole.values[name], np.float64).tobytes() == expected.tobytes()
+    for name, told in whole.factors.items():
+        assert told == tuple(x for part in parts for x in part.factors[name])
+    assert bool(whole.factors) == bool(whole.n)
 
 
 def test_errors_of_all_units_are_kept():
@@ -58,6 +62,25 @@ def test_errors_of_all_units_are_kept():
 
     assert whole.n == 0
     assert whole.errors == {"s1": "damaged", "s2": "bomb"}
+
+
+def test_only_factors_that_every_unit_tells_are_kept():
+    def table(name, **factors):
+        return stored(Outcomes(*((name,),) * 7, values={}, factors=factors))
+
+    empty = stored(Outcomes((), (), (), (), (), (), (), {}))
+    whole = outcomes_of(
+        [table("s0", size=(0.1,), hidden=(0.2,)), empty, table("s1", size=(0.3,), kind=("other",))]
+    )
+
+    assert whole.factors == {"size": (0.1, 0.3)}
+
+
+def test_without_factors_nothing_is_told_of_them():
+    table = Outcomes(*(("s0",),) * 7, values={})
+
+    assert "factors" not in columns(table)
+    assert outcomes_of([stored(table)]).factors == {}
 
 
 def test_no_unit_is_an_empty_table():

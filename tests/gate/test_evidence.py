@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -50,6 +51,45 @@ def test_what_is_written_is_read_back(tmp_path, manifest, rows, kit):
     assert same(found.outcomes["occlusion"], controls["occlusion"])
     assert found.outcomes["matched"].n == 0
     assert found.evidence(rows).clean is rows
+
+
+def told_of(rows):
+    return replace(rows, factors={"kind": ("decoy", "other"), "size": (0.1, 1 / 3)})
+
+
+def test_factors_are_read_back_and_selected_with_their_rows(tmp_path, manifest, rows):
+    folder = write_evidence(tmp_path, manifest, {"attack": told_of(rows)})
+    found = read_evidence(folder).outcomes["attack"]
+
+    assert found.factors == told_of(rows).factors
+    assert select(found, [False, True]).factors == {"kind": ("other",), "size": (1 / 3,)}
+
+
+def test_without_factors_nothing_is_written_of_them(tmp_path, manifest, rows):
+    folder = write_evidence(tmp_path, manifest, {"attack": rows})
+
+    assert "factors" not in (folder / "outcomes.jsonl").read_text()
+
+
+def test_a_factor_that_is_no_number_is_not_written(tmp_path, manifest, rows):
+    told = replace(rows, factors={"size": (0.1, float("nan"))})
+
+    with pytest.raises(StoreError, match=r"expected finite values .*'size': nan"):
+        write_evidence(tmp_path, manifest, {"attack": told})
+
+
+def test_rows_that_tell_other_factors_are_refused(tmp_path, manifest, rows):
+    folder = write_evidence(tmp_path, manifest, {"attack": told_of(rows)})
+    path, card = folder / "outcomes.jsonl", folder / "manifest.json"
+    first, second = path.read_text().splitlines(keepends=True)
+    body = first + second.replace('"kind": "other", ', "")
+    content = json.loads(card.read_text())
+    content["files"]["outcomes.jsonl"] = hashlib.sha256(body.encode()).hexdigest()
+    path.write_text(body)
+    card.write_text(json.dumps(content))
+
+    with pytest.raises(StoreError, match=r":2: other factors than in line 1: \['size'\]"):
+        read_evidence(folder)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))

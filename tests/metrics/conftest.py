@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ def make_outcomes(
     decoys: Sequence[str | None] | None = None,
     ranks: Sequence[int] | None = None,
     errors: Mapping[str, str] | None = None,
+    factors: Mapping[str, Sequence[Any]] | None = None,
 ) -> Outcomes:
     n = len(truth)
     names = tuple(ids) if ids is not None else tuple(f"s{i}" for i in range(n))
@@ -44,6 +46,7 @@ def make_outcomes(
             **answered(right),
         },
         errors=dict(errors or {}),
+        factors={name: tuple(told) for name, told in (factors or {}).items()},
     )
 
 
