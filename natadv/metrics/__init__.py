@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from natadv.errors import unknown_name
 from natadv.evidence import Evidence
-from natadv.metrics import classification_rows, segmentation_rows, vqa_rows
+from natadv.metrics import breaking_rows, classification_rows, segmentation_rows, vqa_rows
 from natadv.metrics.measure import Estimate, Metric, estimated
 from natadv.metrics.significance import Side
 from natadv.types import Measurement
@@ -13,6 +13,7 @@ METRICS: dict[str, Metric] = {
     **classification_rows.ROWS,
     **segmentation_rows.ROWS,
     **vqa_rows.ROWS,
+    **breaking_rows.ROWS,
 }
 """Each name once: a metric that several tasks share stands in the first one's table."""
 

@@ -36,10 +36,15 @@ def top5(evidence: Evidence) -> Terms:
 
 
 def decoy_rate(evidence: Evidence) -> Terms:
+    """Of what says a wrong class; an overlay may also say none, which nobody can answer with."""
     own = evidence.attack
-    if plain := [name for name, decoy in zip(own.id, own.decoy, strict=True) if decoy is None][:3]:
-        raise MetricError(f"samples {plain} have no decoy; measure this on attacked pictures only")
-    return shares(flags(own, "said_decoy"), own.group, excluded=len(own.errors))
+    said = [decoy is not None for decoy in own.decoy]
+    if own.n and not any(said):
+        raise MetricError(
+            f"none of {own.n} samples has a decoy; measure this on attacked pictures only"
+        )
+    group = [g for g, kept in zip(own.group, said, strict=True) if kept]
+    return shares(flags(own, "said_decoy")[said], group, excluded=len(own.errors))
 
 
 def confusion(evidence: Evidence) -> Terms:

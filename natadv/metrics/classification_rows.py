@@ -48,7 +48,7 @@ ROWS: dict[str, Metric] = {
         tasks=("classification",),
     ),
     "decoy_rate": Metric(
-        says="share of attacked samples answered with the decoy",
+        says="share of the samples with a decoy that are answered with it",
         terms=classification.decoy_rate,
         total=ratio,
         kind="proportion",

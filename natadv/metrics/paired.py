@@ -11,7 +11,7 @@ from natadv.errors import MetricError
 from natadv.evidence import Evidence, select
 from natadv.metrics.classification import correct
 from natadv.metrics.terms import Terms, check, shares
-from natadv.types import DoubleArray, Outcomes
+from natadv.types import DoubleArray, IntArray, Outcomes
 
 Score = Callable[[Outcomes], DoubleArray]
 """How right each row is, 0 to 1."""
@@ -26,6 +26,8 @@ class Pairs:
     after: DoubleArray
     group: tuple[str, ...]
     excluded: int
+    rows: IntArray
+    """Where each pair stands among the rows after."""
 
     def drop(self) -> Terms:
         rows = np.stack([self.before, self.after, np.ones(len(self.group))], axis=1)
@@ -113,6 +115,7 @@ def pair(
         hits[[a for _, a in found]],
         tuple(after.group[a] for _, a in found),
         of - len(found),
+        np.array([a for _, a in found], dtype=np.int64),
     )
 
 

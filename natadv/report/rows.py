@@ -42,7 +42,8 @@ _AGREED = (
     "vqa_accuracy_simple",
     "exact_match",
 )
-
+_BREAKS = ("breaking_point", "breaking_point_q10")
+"""Defined where overlays tell how much they cover."""
 
 SHOWN: Mapping[tuple[Task, Scenario], tuple[str, ...]] = {
     ("classification", "clean"): ("top1", "top5"),
@@ -54,15 +55,16 @@ SHOWN: Mapping[tuple[Task, Scenario], tuple[str, ...]] = {
         "occlusion_drop",
         "matched_drop",
         "reading_drop",
+        *_BREAKS,
     ),
     ("classification", "natural"): ("top1", "top5"),
     ("classification", "langadv"): ("top1", "top5"),
     ("segmentation", "clean"): _COVERED,
-    ("segmentation", "typographic"): (*_COVERED, "iou_drop"),
+    ("segmentation", "typographic"): (*_COVERED, "iou_drop", *_BREAKS),
     ("segmentation", "natural"): _COVERED,
     ("segmentation", "langadv"): _COVERED,
     ("vqa", "clean"): _AGREED,
-    ("vqa", "typographic"): (*_AGREED, "vqa_drop", "decoy_rate"),
+    ("vqa", "typographic"): (*_AGREED, "vqa_drop", "decoy_rate", *_BREAKS),
     ("vqa", "natural"): _AGREED,
     ("vqa", "langadv"): _AGREED,
 }
@@ -86,12 +88,16 @@ COLUMNS: Mapping[Task, Mapping[str, str]] = {
         "occlusion_drop": "occluded",
         "matched_drop": "matched",
         "reading_drop": "reading",
+        "breaking_point": "breaks",
+        "breaking_point_q10": "breaks q10",
     },
     "segmentation": {
         "iou_fg": "iou_fg",
         "iou_fg (seen)": "seen",
         "iou_fg (held-out)": "held-out",
         "iou_drop": "drop",
+        "breaking_point": "breaks",
+        "breaking_point_q10": "breaks q10",
         "miou": "miou",
         "precision": "precision",
         "pixel_accuracy": "pixels",
@@ -102,6 +108,8 @@ COLUMNS: Mapping[Task, Mapping[str, str]] = {
         "vqa_accuracy (held-out)": "held-out",
         "vqa_drop": "drop",
         "decoy_rate": "decoy",
+        "breaking_point": "breaks",
+        "breaking_point_q10": "breaks q10",
         "vqa_accuracy_yes_no": "yes/no",
         "vqa_accuracy_number": "number",
         "vqa_accuracy_other": "other",

@@ -40,8 +40,11 @@ def full_evidence(outcomes):
     ids, twins = [f"t{i}" for i in range(6)], [f"c{i}" for i in range(6)]
     decoys = ["bee", "cat", "dog", "ant", "bee", "cat"]
 
+    columns = {"ids": ids, "twins": twins, "decoys": decoys, "groups": twins}
+    columns["factors"] = {"covered": [0.3, 0.1, 0.2, 0.4, 0.2, 0.1]}
+
     def variant(said):
-        return outcomes(truth, said, ids=ids, twins=twins, decoys=decoys, groups=twins)
+        return outcomes(truth, said, **columns)
 
     clean = outcomes(
         truth[:5], ["ant", "bee", "cat", "dog", "bee"], ids=twins[:5], errors={"c5": "truncated"}
@@ -111,6 +114,9 @@ def test_the_paired_metrics_of_six_twins(outcomes):
     # Reading needs no clean twin, so all six count: occluded 5, attacked 3.
     assert values["reading_drop"].value == pytest.approx(5 / 6 - 3 / 6)
     assert values["decoy_rate"].value == pytest.approx(2 / 6)
+    # Of the four right when clean, two flip: at 0.3 and 0.2.
+    assert values["breaking_point"].value == pytest.approx(0.3)
+    assert values["breaking_point_q10"].value == pytest.approx(0.2)
 
 
 def test_a_sample_that_failed_on_one_side_is_excluded_from_both_and_counted(outcomes):
@@ -176,7 +182,7 @@ def test_attack_success_counts_only_what_was_right_when_clean(outcomes, pairs):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_nothing_measured_is_an_error_never_a_number(outcomes, name):
-    nothing = outcomes([], [], errors={"s0": "out of memory"})
+    nothing = outcomes([], [], errors={"s0": "out of memory"}, factors={"covered": ()})
 
     with pytest.raises(MetricError, match=r"no sample to measure|expected a value"):
         measure(name, Evidence(nothing, nothing, nothing, nothing))
@@ -244,6 +250,19 @@ def test_what_is_significant_lies_outside_of_the_interval_of_few_pictures(outcom
             assert p > 0.02499 or not low <= bound <= high
 
 
+@given(st.lists(st.tuples(st.sampled_from(CLASSES), st.none() | st.sampled_from(CLASSES))))
+def test_a_decoy_rate_is_of_the_samples_that_show_one(outcomes, shown):
+    """What says no class, as some overlays do, cannot be answered with a decoy."""
+    said, decoys = [s for s, _ in shown] + ["ant"], [d for _, d in shown] + ["ant"]
+    rows = outcomes(["ant"] * len(said), said, decoys=decoys, errors={"e": "truncated"})
+    with_one = [(s, d) for s, d in zip(said, decoys, strict=True) if d is not None]
+
+    found = measure("decoy_rate", Evidence(rows))
+
+    assert found.value == pytest.approx(sum(s == d for s, d in with_one) / len(with_one))
+    assert (found.n, found.excluded) == (len(with_one), 1)
+
+
 # Ways to lie.
 
 
@@ -283,6 +302,13 @@ def test_a_short_column_is_refused(outcomes):
 
     with pytest.raises(MetricError, match="expected columns of length 2"):
         measure("macro_f1", Evidence(rows))
+
+
+def test_a_short_factor_is_refused(outcomes):
+    rows = outcomes(["ant"] * 2, ["ant"] * 2, factors={"covered": [0.5]})
+
+    with pytest.raises(MetricError, match="expected columns of length 2"):
+        measure("top1", Evidence(rows))
 
 
 def test_a_sample_marked_correct_that_says_another_class_is_refused(outcomes):
@@ -325,7 +351,7 @@ def test_a_control_that_lacks_a_sample_is_refused(outcomes):
 
 
 def test_a_decoy_rate_of_pictures_without_decoys_is_refused(outcomes):
-    with pytest.raises(MetricError, match=r"\['s0'\] have no decoy"):
+    with pytest.raises(MetricError, match="none of 1 samples has a decoy"):
         measure("decoy_rate", Evidence(outcomes(["ant"], ["ant"])))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -126,6 +127,18 @@ def test_an_attacked_case_shows_what_the_attack_does(task, under_attack):
 
     assert under_attack <= set(metrics(rows_of(attacked)))
     assert not under_attack & set(metrics(rows_of(clean)))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_where_a_picture_breaks_is_shown_of_drawn_overlays_alone(task):
+    drawn = replace(TYPO, factors={"covered": tuple(np.linspace(0.1, 0.6, N))})
+    breaks = ["breaking_point", "breaking_point_q10"]
+
+    def shown(attack):
+        return metrics(rows_of(session_of(case_of(task, "typographic"), Evidence(attack, CLEAN))))
+
+    assert [name for name in shown(drawn) if name in breaks] == breaks
+    assert not {*breaks} & {*shown(TYPO)}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -148,13 +149,14 @@ def test_nothing_measured_is_no_overview():
 def test_metrics_keep_the_order_of_their_table(row, task):
     case = replace(CASE, task=task)
     rows = [row(None, case=case, metric=name) for name in reversed(SHORT)]
-    heads = [line.split() for line in overview(rows) if line.startswith(task)]
+    # Names may hold one space.
+    heads = [re.split(" {2,}", line) for line in overview(rows) if line.startswith(task)]
 
     assert [name for head in heads for name in head[2:]] == list(COLUMNS[task].values())
 
 
 def grid_rows(row, models=("mini-clip", "mini-siglip")):
-    """Everything that is shown of three tasks in all scenarios."""
+    """Everything that is shown of three tasks in all scenarios, of stored pictures."""
     cases = [
         Case(task, scenario, f"mini-{scenario[:4]}", model)
         for task in TASKS
@@ -165,7 +167,7 @@ def grid_rows(row, models=("mini-clip", "mini-siglip")):
         row(None, case=case, metric=metric, value=-0.25 if "drop" in metric else 0.5)
         for case in cases
         for metric in (
-            *SHOWN[case.task, case.scenario],
+            *(m for m in SHOWN[case.task, case.scenario] if "breaking" not in m),
             *(f"{BY_PART[case.task]} ({part})" for part in ("seen", "held-out")),
         )
     ]

@@ -1,0 +1,95 @@
+"""How little of a picture an overlay has to cover until the picture is answered wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from natadv.errors import MetricError
+from natadv.evidence import Evidence
+from natadv.metrics.classification import correct
+from natadv.metrics.paired import Score, with_clean
+from natadv.metrics.segmentation import iou
+from natadv.metrics.terms import Terms, numbers
+from natadv.metrics.vqa import agreement
+from natadv.types import DoubleArray, Outcomes
+
+NEVER = 1.0
+"""The whole picture: what no overlay that was tried has flipped."""
+
+DIGITS = 3
+"""To which a share is told: a quantile needs a column for each that occurs."""
+
+RIGHT: Mapping[str, tuple[Score, float]] = {
+    "correct": (correct, 1.0),
+    "iou": (iou, 0.5),
+    "accuracy": (agreement, 0.5),
+}
+"""The column that tells of a task's rows how right they are, and from where on they are right."""
+
+
+class Breaking(NamedTuple):
+    """Pictures that are right when clean, by name."""
+
+    points: Mapping[str, float]
+    """The smallest share whose covering flips it; NEVER where none does."""
+    excluded: int
+    """Samples that failed, or whose other half did."""
+
+
+def breaking(evidence: Evidence) -> Breaking:
+    """Where each picture breaks.
+
+    A picture that is asked about in several ways is right when one of them is, and breaks where the
+    first of those that are does.
+    """
+    covered = _covered(evidence.attack)
+    pairs = with_clean(evidence, evidence.attack, score=_right)
+    points: dict[str, float] = {}
+    columns = zip(pairs.group, pairs.before, pairs.after, covered[pairs.rows], strict=True)
+    for group, before, after, share in columns:
+        if before:
+            broken = NEVER if after else round(float(share), DIGITS)
+            points[group] = min(broken, points.get(group, NEVER))
+    return Breaking(points, pairs.excluded)
+
+
+def points(evidence: Evidence) -> Terms:
+    """Per picture, a one-hot over the shares that occur, and the same times the share."""
+    found, excluded = breaking(evidence)
+    if evidence.attack.n and not found:
+        raise MetricError(
+            f"no picture is answered right when clean ({excluded} samples excluded), so none can "
+            "be flipped; expected at least one"
+        )
+    shares, at = np.unique(list(found.values()), return_inverse=True)
+    hot = np.eye(len(shares))[at]
+    return Terms(np.concatenate([hot, hot * shares], axis=1), tuple(found), excluded)
+
+
+def quantile(sums: DoubleArray, *, share: float) -> DoubleArray:
+    """The smallest value that at least this share of the pictures does not exceed."""
+    pictures, values = np.split(sums, 2, axis=-1)
+    upto = pictures.cumsum(axis=-1)
+    # Products such as 0.1 x 30 lie an ulp above what they should be.
+    reached = upto >= share * upto[..., -1:] * (1 - 1e-12)
+    first = reached.argmax(axis=-1)[..., np.newaxis]
+    total, count = (np.take_along_axis(cells, first, axis=-1) for cells in (values, pictures))
+    return np.asarray((total / count)[..., 0], dtype=np.float64)
+
+
+def _right(outcomes: Outcomes) -> DoubleArray:
+    """1 where the answer is right, else 0."""
+    for name, (score, least) in RIGHT.items():
+        if name in outcomes.values:
+            return np.asarray(score(outcomes) >= least, dtype=np.float64)
+    raise MetricError(f"expected a value of {list(RIGHT)}, got {sorted(outcomes.values)}")
+
+
+def _covered(outcomes: Outcomes) -> DoubleArray:
+    shares = numbers(outcomes, "covered")
+    if wrong := [share for share in shares.tolist() if not 0 <= share <= 1][:3]:
+        raise MetricError(f"expected 'covered' to be between 0 and 1, got {wrong}")
+    return shares
