@@ -27,19 +27,23 @@ class Worth(NamedTuple):
     """Metrics of all samples."""
     of_part: tuple[str, ...] = ()
     """Metrics of the part that --part names."""
+    of_drawn: tuple[str, ...] = ()
+    """Metrics of all samples of a drawn dataset, wherever they are defined and leave a bound."""
 
 
 PROPOSED: Mapping[tuple[Task, Scenario], Worth] = {
     ("classification", "clean"): Worth(("top1",), of_part=("top1",)),
-    ("classification", "typographic"): Worth(("top1", "accuracy_drop")),
+    ("classification", "typographic"): Worth(
+        ("top1", "accuracy_drop"), of_drawn=("attack_success_rate", "breaking_point")
+    ),
     ("classification", "natural"): Worth(("top1",)),
     ("classification", "langadv"): Worth(("top1",)),
     ("segmentation", "clean"): Worth(("iou_fg",), of_part=("iou_fg",)),
-    ("segmentation", "typographic"): Worth(("iou_fg", "iou_drop")),
+    ("segmentation", "typographic"): Worth(("iou_fg", "iou_drop"), of_drawn=("breaking_point",)),
     ("segmentation", "natural"): Worth(("iou_fg",)),
     ("segmentation", "langadv"): Worth(("iou_fg",)),
     ("vqa", "clean"): Worth(("vqa_accuracy",), of_part=("vqa_accuracy",)),
-    ("vqa", "typographic"): Worth(("vqa_accuracy", "vqa_drop")),
+    ("vqa", "typographic"): Worth(("vqa_accuracy", "vqa_drop"), of_drawn=("breaking_point",)),
     ("vqa", "natural"): Worth(("vqa_accuracy",)),
     ("vqa", "langadv"): Worth(("vqa_accuracy",)),
 }
@@ -134,8 +138,21 @@ def _proposals(root: Path, date: str, part: str | None) -> list[Rule]:
             raise MetricError(f"{case}: calibrate on flawless evidence only; measure it again")
         worth = PROPOSED[case.task, case.scenario]
         rules += [propose(found, name, date=date) for name in worth.whole]
+        if found.evidence.attack.factors:
+            rules += _where_defined(found, worth.of_drawn, date)
         if part is not None and part in found.evidence.attack.part:
             rules += [propose(found, name, date=date, part=part) for name in worth.of_part]
+    return rules
+
+
+def _where_defined(found: CaseEvidence, names: Sequence[str], date: str) -> list[Rule]:
+    """Rules of the metrics that have a value; the others are told of."""
+    rules = []
+    for name in names:
+        try:
+            rules.append(propose(found, name, date=date))
+        except MetricError as error:
+            print(f"no rule for {name} of {found.case}: {error}", file=sys.stderr)
     return rules
 
 

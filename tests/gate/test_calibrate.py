@@ -137,7 +137,11 @@ def test_every_task_and_scenario_has_rules_worth_making():
 @pytest.mark.parametrize("task", TASKS)
 def test_only_metrics_of_the_task_are_proposed_and_a_drop_under_attack(task):
     for (of, scenario), worth in PROPOSED.items():
-        metrics = [METRICS[name] for name in (*worth.whole, *worth.of_part)] if of == task else []
+        metrics = (
+            [METRICS[name] for name in (*worth.whole, *worth.of_part, *worth.of_drawn)]
+            if of == task
+            else []
+        )
         assert all(task in metric.tasks for metric in metrics)
         drops = [metric for metric in metrics if metric.kind == "difference"]
         assert len(drops) == (scenario == "typographic") * (of == task)
@@ -196,6 +200,70 @@ def test_graded_tasks_get_floors_and_a_ceiling_and_a_part_where_clean(
     ]
     assert ["floor" in r for r in rows] == [True, True, True, True, False]
     assert [r["min_n"] for r in rows] == [160, 80, 160, 160, 160]
+
+
+DRAWN = "mini-drawn"
+
+
+def store_drawn(kit, root, task, *, covered):
+    """Each of 40 clean pictures under five overlays, of which the larger ones flip it."""
+    facts = ("revision-1", "c" * 64, "protocol-1")
+    twins = [f"c{i // 5}" for i in range(200)]
+    scores = [0.9 * (i % 5 < 3) for i in range(200)]
+    clean = graded_rows(kit, [0.9] * 200, prefix="c")
+    typo = replace(graded_rows(kit, scores, prefix="t"), twin=tuple(twins), group=tuple(twins))
+    clean, typo = (replace(rows, truth=("ant",) * 200) for rows in (clean, typo))
+    if task == "classification":
+        clean, typo = (named(rows, rows.values["accuracy"] > 0.5) for rows in (clean, typo))
+    typo = replace(typo, factors={"covered": tuple(covered)})
+    for case, rows, twin_of in (
+        (Case(task, "clean", "mini", "mini-clip"), clean, None),
+        (Case(task, "typographic", DRAWN, "mini-clip"), typo, "mini"),
+    ):
+        manifest = Manifest(case, "mini-clip", 200, *facts, twin_of=twin_of)
+        write_evidence(root, manifest, {"attack": rows})
+
+
+def named(rows, right):
+    """Of classes, not of scores."""
+    said = tuple("ant" if hit else "bee" for hit in right)
+    return replace(rows, prediction=said, values={"correct": right * 1.0})
+
+
+def proposed(root, capsys):
+    assert main(["--evidence", str(root), "--date", "2026-11-25"]) == 0
+    out, told = capsys.readouterr()
+    rules = yaml.safe_load(out)["rules"]
+    return {rule["metric"]: rule for rule in rules if f"/{DRAWN}/" in rule["case"]}, told
+
+
+@pytest.mark.parametrize(
+    ("task", "besides"),
+    [
+        ("classification", {"top1", "accuracy_drop", "attack_success_rate"}),
+        ("segmentation", {"iou_fg", "iou_drop"}),
+        ("vqa", {"vqa_accuracy", "vqa_drop"}),
+    ],
+)
+def test_a_drawn_dataset_gets_a_floor_of_its_breaking_point(kit, tmp_path, capsys, task, besides):
+    store_drawn(kit, tmp_path, task, covered=[0.1 * (1 + i % 5) + i / 4000 for i in range(200)])
+
+    rules, told = proposed(tmp_path, capsys)
+
+    assert rules.keys() == {*besides, "breaking_point"}
+    # The fourth overlay flips, which covers 0.4 and a little.
+    assert 0.35 < rules["breaking_point"]["floor"] < 0.43
+    assert rules["breaking_point"]["min_n"] == 32
+    assert told == ""
+
+
+def test_a_breaking_point_that_leaves_no_floor_is_told_of(kit, tmp_path, capsys):
+    store_drawn(kit, tmp_path, "vqa", covered=[0.001] * 200)
+
+    rules, told = proposed(tmp_path, capsys)
+
+    assert rules.keys() == {"vqa_accuracy", "vqa_drop"}
+    assert "no rule for breaking_point of vqa/typographic/mini-drawn/mini-clip" in told
 
 
 @pytest.mark.parametrize("task", ["segmentation", "vqa"])
