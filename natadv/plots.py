@@ -17,15 +17,18 @@ COLOURS = ("#1f77b4", "#d66014", "#2a8a4a", "#8a4fa0", "#c23b5a", "#7a6a55")
 
 
 def blank(
-    title: str, *, rows: int = 1, width_px: int = 900, height_px: int = 620
+    title: str, *, rows: int = 1, columns: int = 1, width_px: int = 900, height_px: int = 620
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `rows` plots above each other, over the same x axis."""
+    """A figure with its plots, row by row: above each other over the same x axis, or, where there
+    are several columns, each over its own x axis and all with the same y axis."""
     from matplotlib.figure import Figure
 
     size = (width_px / DPI, height_px / DPI)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, color=INK)
-    axes = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
+    single = columns == 1
+    grid = figure.subplots(rows, columns, sharex=single, sharey=not single, squeeze=False)
+    axes = list(grid.ravel())
     for axis in axes:
         axis.grid(color=GRID, linewidth=0.8)
         axis.set_axisbelow(True)

@@ -26,6 +26,18 @@ def test_a_figure_has_the_size_and_the_plots_that_were_asked_for(rows, size):
     assert [colour in seen for colour in wanted[: rows + 1]] == [*[True] * rows, False]
 
 
+def test_columns_stand_beside_each_other_on_one_y_axis():
+    _, axes = blank("a title", rows=2, columns=2)
+    axes[0].plot([0, 1], [0, 7])
+    axes[3].plot([0, 500], [0, 1])
+
+    assert len(axes) == 4
+    assert len({axis.get_ylim() for axis in axes}) == 1
+    assert axes[0].get_xlim() != axes[3].get_xlim()
+    left, right = (axis.get_subplotspec().colspan.start for axis in axes[:2])
+    assert (left, right) == (0, 1)
+
+
 def test_the_same_numbers_give_the_same_bytes():
     first = drawn()
 

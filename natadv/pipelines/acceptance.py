@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from natadv.errors import DataError
+from natadv.pipelines.whole import write_whole
 from natadv.plots import COLOURS, GREY, blank, heading, png
 from natadv.scenarios.natural import Judged, kept
 
@@ -73,9 +71,9 @@ def write_acceptance(dataset: Path, acceptance: Acceptance) -> Path:
     Not inside of it: a folder of Parquet files and a picture would open as a folder of pictures.
     """
     numbers = json.dumps(as_json(acceptance), indent=1, allow_nan=False)
-    _write(dataset.with_name(f"{dataset.name}.acceptance.json"), f"{numbers}\n".encode())
+    write_whole(dataset.with_name(f"{dataset.name}.acceptance.json"), f"{numbers}\n".encode())
     path = dataset.with_name(f"{dataset.name}.acceptance.png")
-    _write(path, chart(acceptance))
+    write_whole(path, chart(acceptance))
     return path
 
 
@@ -98,15 +96,3 @@ def chart(acceptance: Acceptance) -> bytes:
     axis.set_ylim(bottom=0)
     axis.legend(loc="best", frameon=False, fontsize=9)
     return png(figure)
-
-
-def _write(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""`natadv overlays draw|show|pack ...`"""
+"""`natadv overlays draw|show|pack|rates ...`"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from natadv.pipelines.overlaid_commands import add_pack_parser
+from natadv.pipelines.rates_commands import add_rates_parser
 
 OUT = Path(".natadv") / "overlays"
 
@@ -18,6 +19,7 @@ def add_overlays_parser(commands: argparse._SubParsersAction[argparse.ArgumentPa
     _add_draw(actions)
     _add_show(actions)
     add_pack_parser(actions)
+    add_rates_parser(actions)
 
 
 def _add_draw(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

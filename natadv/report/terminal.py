@@ -21,7 +21,7 @@ def table(rows: Sequence[Row], *, confidence: float) -> list[str]:
     """The lines that a rule is behind, aligned; the first is the head."""
     head = (*HEAD[:4], f"{confidence * 100:g}% interval", *HEAD[5:])
     judged = [row for row in _ordered(rows) if row.verdict is not None]
-    return _aligned([head, *map(_cells, judged)], right=(3, 6, 7)) if judged else []
+    return aligned([head, *map(_cells, judged)], right=(3, 6, 7)) if judged else []
 
 
 def overview(rows: Sequence[Row]) -> list[str]:
@@ -29,7 +29,7 @@ def overview(rows: Sequence[Row]) -> list[str]:
     measured = [row for row in rows if row.measurement is not None]
     tasks = dict.fromkeys(row.case.task for row in measured)
     blocks = [
-        _aligned(block, right=range(1, len(block[0])))
+        aligned(block, right=range(1, len(block[0])))
         for task in tasks
         for block in _folded(_cells_of_task(measured, task))
     ]
@@ -75,7 +75,8 @@ def _widths(lines: Sequence[Cells]) -> list[int]:
     return [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
 
-def _aligned(lines: Sequence[Cells], *, right: Container[int]) -> list[str]:
+def aligned(lines: Sequence[Cells], *, right: Container[int]) -> list[str]:
+    """Lines of cells as text; the columns in `right` end where others begin."""
     widths = _widths(lines)
     return [
         GAP.join(
