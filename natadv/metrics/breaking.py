@@ -9,11 +9,9 @@ import numpy as np
 
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
-from natadv.metrics.classification import correct
-from natadv.metrics.paired import Score, with_clean
-from natadv.metrics.segmentation import iou
+from natadv.metrics.paired import with_clean
+from natadv.metrics.rightness import right
 from natadv.metrics.terms import Terms, numbers
-from natadv.metrics.vqa import agreement
 from natadv.types import DoubleArray, Outcomes
 
 NEVER = 1.0
@@ -21,13 +19,6 @@ NEVER = 1.0
 
 DIGITS = 3
 """To which a share is told: a quantile needs a column for each that occurs."""
-
-RIGHT: Mapping[str, tuple[Score, float]] = {
-    "correct": (correct, 1.0),
-    "iou": (iou, 0.5),
-    "accuracy": (agreement, 0.5),
-}
-"""The column that tells of a task's rows how right they are, and from where on they are right."""
 
 
 class Breaking(NamedTuple):
@@ -82,10 +73,7 @@ def quantile(sums: DoubleArray, *, share: float) -> DoubleArray:
 
 def _right(outcomes: Outcomes) -> DoubleArray:
     """1 where the answer is right, else 0."""
-    for name, (score, least) in RIGHT.items():
-        if name in outcomes.values:
-            return np.asarray(score(outcomes) >= least, dtype=np.float64)
-    raise MetricError(f"expected a value of {list(RIGHT)}, got {sorted(outcomes.values)}")
+    return right(outcomes).astype(np.float64)
 
 
 def _covered(outcomes: Outcomes) -> DoubleArray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from natadv.pipelines.whole import write_whole
+from natadv.files import write_whole
 from natadv.plots import COLOURS, GREY, blank, heading, png
 from natadv.scenarios.natural import Judged, kept
 

@@ -31,9 +31,9 @@ def add_rates_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser
 
 def _rates(options: argparse.Namespace) -> int:
     # Here, for `natadv --help` needs no numbers.
+    from natadv.files import write_whole
     from natadv.pipelines.rates import as_csv, as_table, drawn_cases
     from natadv.pipelines.rates_charts import charts
-    from natadv.pipelines.whole import write_whole
 
     found = drawn_cases(options.evidence, options.dataset)
     cases = [one for together in found.values() for one in together]
