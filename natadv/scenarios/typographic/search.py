@@ -85,7 +85,7 @@ def hunt(plan: Hunt, effects: Effects) -> Catch:
 
 @dataclass(slots=True)
 class _Memo:
-    """What is known of each overlay. What there is no budget for counts as harmless."""
+    """What is known of each overlay."""
 
     effects: Effects
     at_least: float
@@ -99,10 +99,11 @@ class _Memo:
         self.known |= dict(zip(fresh, self.effects(fresh), strict=True))
 
     def effect(self, drawn: DrawnOverlay) -> float:
+        """Raises _SpentError where the overlay is not known and may not be judged any more."""
         one = _unnamed(drawn)
-        if one not in self.known and self.budget is not None and self.spent >= self.budget:
-            self.known[one] = 0.0
-        elif one not in self.known:
+        if one not in self.known:
+            if self.budget is not None and self.spent >= self.budget:
+                raise _SpentError
             self.spent += self.budget is not None
             self.learn([one])
         return self.known[one]
@@ -115,9 +116,15 @@ class _WorksError(Exception):
     """What Hypothesis takes for the failure that it makes smaller."""
 
 
+# Not an Exception: Hypothesis would take it for one more failure, and go on.
+class _SpentError(BaseException):
+    """Ends a search; what worked last is as small as it got."""
+
+
 @dataclass(slots=True)
 class _Last:
-    """The overlay that worked last: Hypothesis repeats the smallest at the end."""
+    """The overlay that worked last. Hypothesis tries smaller ones only, and repeats the smallest at
+    the end."""
 
     overlay: DrawnOverlay | None = None
 
@@ -199,7 +206,7 @@ _QUIET = settings(
 
 
 def _run(attempt: Callable[[], None]) -> None:
-    with suppress(_WorksError):
+    with suppress(_WorksError, _SpentError):
         attempt()
 
 
