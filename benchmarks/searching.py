@@ -1,0 +1,195 @@
+"""Overlays judged per second in a search, against judging them picture by picture.
+
+    python benchmarks/searching.py [--model mini-clip] [--pictures 16] [--overlays 40]
+
+An overlay is judged when the model has been asked about every picture under it. Each repeat
+measures all ways once, in turn, on overlays of its own, so that nothing stands in a cache. `one at
+a time` is this project's own model, fed one picture after the other, with the texts embedded once;
+`transformers` is its pipeline for zero-shot classification, fed in the same way. Then one search is
+timed against `hypothesis.find` whose overlays are judged one picture at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+import hypothesis
+import torch
+from hypothesis import HealthCheck, settings
+from PIL.Image import Image
+from transformers import pipeline
+
+from natadv.engine.bench import Bench, embed_texts
+from natadv.engine.datasets import Dataset, dataset_named
+from natadv.engine.embeddings import EmbeddingCache
+from natadv.engine.plan import dataset_units
+from natadv.engine.trial import Trial, trial_of
+from natadv.engine.units import Numerics, installed_packages
+from natadv.models.loading import fingerprint, load
+from natadv.models.resolve import resolve
+from natadv.pipelines.population import bounds_of
+from natadv.scenarios.typographic.iid import draw_iid
+from natadv.scenarios.typographic.overlay import render
+from natadv.scenarios.typographic.population import DrawnOverlay, worded
+from natadv.scenarios.typographic.search import Hunt, hunt
+from natadv.scenarios.typographic.strategies import overlays
+from natadv.tasks import classification
+from natadv.types import Case, ModelSpec, ZeroShotClassifier
+
+ROOT = Path(__file__).parents[1]
+SIZE = (64, 64)
+AT_LEAST = 0.5
+UNHURRIED = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
+Judge = Callable[[Sequence[DrawnOverlay]], list[float]]
+"""The share of the pictures that each overlay flips."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="mini-clip", help="a folder of the mini world's models")
+    parser.add_argument("--pictures", type=int, default=16, metavar="M")
+    parser.add_argument("--overlays", type=int, default=40, metavar="N")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    (spec,) = resolve(options.model, root=ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = trial_with(spec, dataset_named("mini", ROOT), options.pictures, Path(folder))
+        ways = judging_ways(trial, spec)
+        times = measure(ways, options.overlays, options.repeats)
+        report(times, overlays=options.overlays, pictures=len(trial.ground), model=options.model)
+        report_searches(trial, ways["one at a time"], draws=options.overlays)
+
+
+def trial_with(spec: ModelSpec, dataset: Dataset, pictures: int, folder: Path) -> Trial:
+    model = load(spec, device="cpu", dtype="float32", threads=1)
+    numerics = Numerics("cpu", "float32", pictures, 1, installed_packages())
+    case = Case("classification", "clean", dataset.name, spec.name)
+    (unit,) = dataset_units(
+        case,
+        dataset,
+        variant="attack",
+        weights=fingerprint(spec),
+        rows=pictures,
+        numerics=numerics,
+    )
+    bench = Bench(model, EmbeddingCache(folder, "bench"), pictures)
+    return trial_of(unit, dataset, "dog", bench)
+
+
+def judging_ways(trial: Trial, spec: ModelSpec) -> dict[str, Judge]:
+    card, model = trial.dataset.card, trial.bench.encoder
+    prompts = classification.prompts(card.classes, card.templates)
+    weights = classification.class_weights(
+        embed_texts(prompts, trial.bench), classes=len(card.classes), templates=len(card.templates)
+    )
+    asked = pipeline("zero-shot-image-classification", model=str(spec.folder), device="cpu")
+
+    def one_at_a_time(drawn: Sequence[DrawnOverlay]) -> list[float]:
+        def said(image: Image) -> str:
+            found = model.embed_images(model.prepare([image]))
+            scores = classification.logits(found, weights=weights, scoring=model.scoring)
+            return card.classes[int(scores.argmax())]
+
+        return shares(trial, [said(image) for image in pictures_under(trial, drawn)])
+
+    def by_transformers(drawn: Sequence[DrawnOverlay]) -> list[float]:
+        names, template = list(card.classes), card.templates[0]
+
+        def said(image: Image) -> str:
+            found = asked(image, candidate_labels=names, hypothesis_template=template)
+            return str(found[0]["label"])
+
+        return shares(trial, [said(image) for image in pictures_under(trial, drawn)])
+
+    return {
+        "forward pass on preloaded tensors": forward_way(trial, model),
+        "search": trial.effects,
+        "one at a time": one_at_a_time,
+        "transformers, one at a time": by_transformers,
+    }
+
+
+def shares(trial: Trial, said: Sequence[str]) -> list[float]:
+    flips = [name != trial.subject for name in said]
+    each = len(trial.ground)
+    return [sum(flips[a : a + each]) / each for a in range(0, len(flips), each)]
+
+
+def forward_way(trial: Trial, model: ZeroShotClassifier) -> Judge:
+    prepared = model.prepare([trial._picture(sample) for sample in trial.ground])
+
+    def forward(drawn: Sequence[DrawnOverlay]) -> list[float]:
+        return [float(len(model.embed_images(prepared))) for _ in drawn]
+
+    return forward
+
+
+def pictures_under(trial: Trial, drawn: Sequence[DrawnOverlay]) -> list[Image]:
+    names = trial.dataset.card.classes
+    texts = [worded(d, truth=trial.subject, names=names, sample_id=trial.subject) for d in drawn]
+    return [
+        render(one.saying(text), trial._picture(sample))
+        for one, (text, _) in zip(drawn, texts, strict=True)
+        for sample in trial.ground
+    ]
+
+
+def measure(ways: dict[str, Judge], count: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each way, repeat by repeat."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    # On the object or off it is the same work, but for the mask.
+    bounds = bounds_of(ROOT, "mini-overlays").model_copy(update={"off_object": 0.0})
+    for repeat in range(repeats + 1):
+        drawn = draw_iid(overlays(bounds), count=count, seed=100 + repeat)
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way(drawn)
+            if repeat:  # the first one warms up
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def report(times: dict[str, list[float]], *, overlays: int, pictures: int, model: str) -> None:
+    print(f"{model}, {overlays} overlays on {pictures} pictures, one thread, median of repeats")
+    rates = {name: overlays / statistics.median(seconds) for name, seconds in times.items()}
+    for name, rate in rates.items():
+        print(
+            f"  {name:36} {rate:7.1f} overlays/s  search is {rates['search'] / rate:5.2f} x as fast"
+        )
+
+
+def report_searches(trial: Trial, one_at_a_time: Judge, *, draws: int) -> None:
+    """One search, on pictures that no cache has seen under these overlays."""
+    bounds = bounds_of(ROOT, "mini-overlays")
+    began = time.perf_counter()
+    caught = hunt(Hunt(bounds, draws, 1, AT_LEAST, 60), trial.effects)
+    ours_s = time.perf_counter() - began
+    judged: list[float] = []
+
+    def fools(drawn: DrawnOverlay) -> bool:
+        judged.append(one_at_a_time([drawn])[0])
+        return judged[-1] >= AT_LEAST
+
+    began = time.perf_counter()
+    found = hypothesis.find(
+        overlays(bounds), fools, settings=UNHURRIED, random=Random(1), database_key=None
+    )
+    theirs_s = time.perf_counter() - began
+    assert caught.smallest is not None
+    for name, seconds, count, size in (
+        ("search", ours_s, draws + caught.evaluations, caught.smallest.overlay.size),
+        ("hypothesis.find, one at a time", theirs_s, len(judged), found.overlay.size),
+    ):
+        print(f"  {name:36} {seconds:7.1f} s, {count} overlays judged, letters of {size:.3f}")
+    print(f"  {'':36} search is {theirs_s / ours_s:.1f} x as fast")
+
+
+if __name__ == "__main__":
+    main()
