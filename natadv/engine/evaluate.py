@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from natadv.engine.asking import ASKERS, Asker
 from natadv.engine.bench import Bench, look_at
@@ -40,11 +40,17 @@ def compute(
     return results
 
 
-def answers(unit: Unit, shard: Shard, bench: Bench) -> Outcomes:
+class Answers(NamedTuple):
+    rows: Outcomes
+    masks: Mapping[str, bytes]
+    """Sample id -> PNG in base64 of what was marked, of those that were found worst."""
+
+
+def answers(unit: Unit, shard: Shard, bench: Bench) -> Answers:
     """What the model of `unit` says of a shard that was made for it."""
     asker = ASKERS[unit.task](unit, shard, bench)
     _look(shard, [asker], bench)
-    return asker.outcomes()[0]
+    return Answers(*asker.outcomes())
 
 
 def _look(shard: Shard, askers: Sequence[Asker], bench: Bench) -> None:

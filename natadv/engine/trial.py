@@ -7,28 +7,39 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from natadv.data.reader import decode_image, iter_columns, read_by_id
+from natadv.engine.answered import Answer, answered, asked_clean, by_sample, held
 from natadv.engine.bench import Bench
 from natadv.engine.datasets import Dataset
-from natadv.engine.evaluate import answers
-from natadv.engine.pictures import Picture, attacked, overlaid
-from natadv.engine.shard import Shard
+from natadv.engine.evaluate import Answers
+from natadv.engine.pictures import overlaid
 from natadv.engine.units import Unit
-from natadv.errors import DataError
-from natadv.metrics.rightness import right
+from natadv.errors import ConfigError, DataError
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.attack import Attack, usual
 from natadv.scenarios.typographic.layout import lay_out
 from natadv.scenarios.typographic.overlay import Overlay, box, size_after, to_json
 from natadv.scenarios.typographic.places import covered, kept_off, place_of
 from natadv.scenarios.typographic.population import DrawnOverlay, worded
+from natadv.scenarios.typographic.twins import mask_after
 from natadv.tasks.masks import truth_mask
-from natadv.types import Outcomes, Sample
+from natadv.types import Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_LOOKED_AT = 4
 """Times as many pictures as are asked for, to find those that the model is right about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture that was shown twice."""
+
+    clean: Sample
+    attacked: Sample
+    """Holds no picture of its own: it is drawn on the clean one."""
+    before: Answer
+    after: Answer
 
 
 @dataclass(slots=True)
@@ -45,6 +56,9 @@ class Trial:
     """Pictures that were shown clean, to find these."""
     shown: int = 0
     """Pictures that were shown since."""
+    said: tuple[str, str | None] | None = None
+    """The text of every overlay, and the class that it stands for, if any; None where it follows
+    from the overlay."""
     _decoded: dict[str, Image] = field(default_factory=dict)
 
     def effects(self, overlays: Sequence[DrawnOverlay]) -> list[float]:
@@ -75,7 +89,22 @@ class Trial:
             weights=self.unit.answers_with,
         )
 
+    def shown_under(self, drawn: DrawnOverlay) -> tuple[Shown, ...]:
+        """What the model says of each picture, clean and under the overlay, in order; nothing
+        where no word of its kind can be had."""
+        attacked = self._spoken(drawn)
+        if not attacked:
+            return ()
+        after = by_sample(self._asked(attacked))
+        before = by_sample(asked_clean(self.unit, self.dataset, self.bench, self.ground))
+        return tuple(
+            Shown(clean, sample, before[clean.id], after[sample.id])
+            for clean, sample in zip(self.ground, attacked, strict=True)
+        )
+
     def _worded(self, drawn: DrawnOverlay) -> tuple[str, str | None]:
+        if self.said is not None:
+            return self.said
         # One text for all pictures, as it is one attack.
         names = self.dataset.card.classes
         return worded(drawn, truth=self.subject, names=names, sample_id=self.subject)
@@ -86,13 +115,14 @@ class Trial:
             text, decoy = self._worded(drawn)
             laid = (self._laid(drawn, text, sample) for sample in self.ground)
             overlays = [replace(overlay, letters=letters) for overlay in laid]
-        except DataError:
+        except (ConfigError, DataError):
             return []
         return [
             replace(
                 sample,
                 id=f"{sample.id}@{to_json(overlay)}",
                 image=b"",
+                mask=sample.mask if overlay.band is None else mask_after(sample.mask, (overlay,)),
                 twin=sample.id,
                 decoy=decoy,
                 overlay=to_json(overlay),
@@ -122,17 +152,17 @@ class Trial:
         if not samples:
             return set()
         # Two overlays may be one on every picture, whatever they were drawn as.
-        rows = self._asked(list({sample.id: sample for sample in samples}.values()))
-        return {name for name, holds in zip(rows.id, right(rows), strict=True) if not holds}
+        found = self._asked(list({sample.id: sample for sample in samples}.values()))
+        return {sample.id for sample in samples} - held(found)
 
-    def _asked(self, samples: Sequence[Sample]) -> Outcomes:
+    def _asked(self, samples: Sequence[Sample]) -> Answers:
         clean = {sample.id: sample for sample in self.ground}
         shown = {
             sample.id: overlaid(sample, clean[str(sample.twin)], decode=self._picture)
             for sample in samples
         }
         self.shown += len(shown)
-        return _answered(self.unit, self.dataset, self.bench, samples, shown)
+        return answered(self.unit, self.dataset, self.bench, samples, shown)
 
     def _picture(self, sample: Sample) -> Image:
         if sample.id not in self._decoded:
@@ -146,27 +176,40 @@ def trial_of(unit: Unit, dataset: Dataset, subject: str, bench: Bench) -> Trial:
     found: list[Sample] = []
     looked_at = 0
     for samples in _by_lot(dataset, subject, unit.stop):
-        shown = {sample.id: attacked(sample) for sample in samples}
-        rows = _answered(unit, dataset, bench, samples, shown)
-        held = {name for name, holds in zip(rows.id, right(rows), strict=True) if holds}
-        found += [sample for sample in samples if sample.id in held]
+        right_ones = held(asked_clean(unit, dataset, bench, samples))
+        found += [sample for sample in samples if sample.id in right_ones]
         looked_at += len(samples)
         if len(found) >= unit.stop:
             break
     return Trial(unit, dataset, bench, subject, tuple(found[: unit.stop]), looked_at)
 
 
-def trial_on(unit: Unit, dataset: Dataset, subject: str, ids: Sequence[str], bench: Bench) -> Trial:
-    """On these very pictures, or those of them that the model is right about."""
-    found = {sample.id: sample for sample in read_by_id(dataset.folder, dataset.card, set(ids))}
-    if missing := [name for name in ids if name not in found][:3]:
-        raise DataError(f"{dataset.name} has no samples {missing}; pull the dataset of the attack")
-    samples = [found[name] for name in ids]
-    shown = {sample.id: attacked(sample) for sample in samples}
-    rows = _answered(unit, dataset, bench, samples, shown)
-    held = {name for name, holds in zip(rows.id, right(rows), strict=True) if holds}
-    ground = tuple(sample for sample in samples if sample.id in held)
-    return Trial(unit, dataset, bench, subject, ground, len(samples))
+def trial_on(unit: Unit, dataset: Dataset, attack: Attack, bench: Bench) -> Trial:
+    """On the very pictures of an attack, or those of them that the model is right about; whatever
+    overlay is tried says what the attack says.
+
+    Raises:
+        DataError: The dataset does not have these pictures of this class.
+    """
+    samples = pictures_of(attack, dataset)
+    right_ones = held(asked_clean(unit, dataset, bench, samples))
+    ground = tuple(sample for sample in samples if sample.id in right_ones)
+    said = (attack.text, attack.decoy)
+    return Trial(unit, dataset, bench, attack.subject, ground, len(samples), said=said)
+
+
+def pictures_of(attack: Attack, dataset: Dataset) -> list[Sample]:
+    """Raises DataError if the dataset does not have them, or has them of another class."""
+    found = {s.id: s for s in read_by_id(dataset.folder, dataset.card, set(attack.pictures))}
+    samples = [found[name] for name in attack.pictures]
+    for sample in samples:
+        label = None if sample.label is None else dataset.card.classes[sample.label]
+        if label != attack.subject:
+            raise DataError(
+                f"{dataset.name}: sample {sample.id!r} is of {label!r}, the attack is on pictures "
+                f"of {attack.subject!r}; search again"
+            )
+    return samples
 
 
 def _by_lot(dataset: Dataset, subject: str, count: int) -> Iterator[list[Sample]]:
@@ -179,17 +222,3 @@ def _by_lot(dataset: Dataset, subject: str, count: int) -> Iterator[list[Sample]
         part = ids[start : start + count]
         found = {s.id: s for s in read_by_id(dataset.folder, dataset.card, set(part))}
         yield [found[name] for name in part]
-
-
-def _answered(
-    unit: Unit,
-    dataset: Dataset,
-    bench: Bench,
-    samples: Sequence[Sample],
-    shown: dict[str, Picture],
-) -> Outcomes:
-    rows = answers(unit, Shard(dataset, tuple(samples), shown), bench)
-    if rows.errors:
-        name, why = next(iter(rows.errors.items()))
-        raise DataError(f"{len(rows.errors)} pictures cannot be shown, the first is {name}: {why}")
-    return rows

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from natadv.engine.bench import Bench
 from natadv.engine.datasets import Dataset
@@ -24,6 +24,8 @@ from natadv.types import CAPABILITY, Model, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.heads.folder import Head
+
+T = TypeVar("T")
 
 
 class Workbench:
@@ -61,26 +63,41 @@ class Workbench:
                 self._beside = self._together((unit,))
         return self._beside.pop(unit.key)
 
-    def _together(self, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
-        """Results by key; where memory is short, in smaller batches, and never less of them."""
-        unit = units[0]
-        dataset = self.datasets[unit.dataset]
-        twin_of = dataset.card.twin_of
-        clean = self.datasets.get(twin_of) if twin_of else None
+    @property
+    def encoded(self) -> int:
+        """Pictures that went through the model that is loaded now."""
+        return self._bench.encoded if self._bench is not None else 0
+
+    def lend(self, unit: Unit, work: Callable[[Bench], T]) -> T:
+        """What comes of `work` with the model of `unit`, which can do its task; where memory is
+        short, it is done again in smaller batches."""
         while True:
             bench = self._bench_for(unit)
             try:
-                for each in units:
-                    self._equip(each, bench)
-                if unit.hunt:
-                    return {unit.key: hunted(unit, dataset, bench=bench)}
-                return compute(units, dataset, clean=clean, bench=bench)
+                self._equip(unit, bench)
+                return work(bench)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = " ".join(str(error).split())[:200]
             # Outside of the handler, whose traceback holds on to the tensors.
             self._halve(unit, bench, reason)
+
+    def _together(self, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
+        """Results by key."""
+        unit = units[0]
+        dataset = self.datasets[unit.dataset]
+        twin_of = dataset.card.twin_of
+        clean = self.datasets.get(twin_of) if twin_of else None
+
+        def work(bench: Bench) -> dict[str, dict[str, Any]]:
+            for beside in units[1:]:
+                self._equip(beside, bench)
+            if unit.hunt:
+                return {unit.key: hunted(unit, dataset, bench=bench)}
+            return compute(units, dataset, clean=clean, bench=bench)
+
+        return self.lend(unit, work)
 
     def _halve(self, unit: Unit, bench: Bench, reason: str) -> None:
         smaller = bench.batch_size // 2

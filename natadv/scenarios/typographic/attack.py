@@ -129,10 +129,15 @@ class _File(Strict):
 
 def _attack(found: _File) -> Attack:
     values = {name: getattr(found, name) for name in type(found).model_fields if name != "version"}
-    if len(set(found.pictures)) != len(found.pictures):
-        raise ConfigError("pictures: expected each once")
     for name in ("pictures", "flipped", "hidden"):
+        if len(set(values[name])) != len(values[name]):
+            raise ConfigError(f"{name}: expected each once")
         if strange := sorted(set(values[name]) - set(found.pictures))[:3]:
             raise ConfigError(f"{name}: expected some of the pictures, came {strange}")
         values[name] = tuple(values[name])
-    return Attack(**values | {"drawn": drawn_from(found.drawn, where="drawn")})
+    drawn = drawn_from(found.drawn, where="drawn")
+    try:
+        drawn.saying(found.text)
+    except ConfigError as error:
+        raise ConfigError(f"text: {error}") from error
+    return Attack(**values | {"drawn": drawn})
