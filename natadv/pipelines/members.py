@@ -36,6 +36,16 @@ class Arithmetic:
     batch_size: int = 64
     threads: int = 1
 
+    def numerics(self, spec: ModelSpec) -> Numerics:
+        """Of units that are asked of this model."""
+        return Numerics(
+            device=self.device,
+            dtype=AUTO,
+            batch_size=self.batch_size,
+            threads=self.threads,
+            packages=installed_packages(),
+        ).of(spec)
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -98,13 +108,7 @@ def find_ensemble(names: Sequence[str], *, root: Path) -> tuple[ModelSpec, ...]:
 
 
 def load_member(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Member:
-    numerics = Numerics(
-        device=arithmetic.device,
-        dtype=AUTO,
-        batch_size=arithmetic.batch_size,
-        threads=arithmetic.threads,
-        packages=installed_packages(),
-    ).of(spec)
+    numerics = arithmetic.numerics(spec)
     weights = fingerprint(spec)
     model = load(spec, device=numerics.device, dtype=numerics.dtype, threads=numerics.threads)
     cache = EmbeddingCache(root / STORE / "embeddings", space(weights, numerics))
@@ -113,11 +117,16 @@ def load_member(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Membe
 
 def load_reader(name: str, arithmetic: Arithmetic, *, root: Path) -> Member:
     """The one model that `name` means, to read words with."""
+    return load_member(one_model(name, root=root, wanted="to read with"), arithmetic, root=root)
+
+
+def one_model(name: str, *, root: Path, wanted: str) -> ModelSpec:
+    """The model that `name` means. Raises ConfigError where that is a family of several."""
     specs = resolve(name, root=root)
     if len(specs) != 1:
         told = ", ".join(spec.name for spec in specs)
-        raise ConfigError(f"{name!r} means {len(specs)} models ({told}); name one to read with")
-    return load_member(specs[0], arithmetic, root=root)
+        raise ConfigError(f"{name!r} means {len(specs)} models ({told}); name one {wanted}")
+    return specs[0]
 
 
 def vectors_of(member: Member, templates: Sequence[str]) -> Vectors:

@@ -24,8 +24,9 @@ from natadv.engine.datasets import Dataset
 from natadv.errors import ConfigError, DataError, UnknownNameError
 from natadv.pipelines import overlaid
 from natadv.pipelines.chosen import chosen_rows
+from natadv.pipelines.drawing import NO_ROOM, NO_WORD
 from natadv.pipelines.filtering import FilterPlan, filter_pool
-from natadv.pipelines.overlaid import NO_ROOM, NO_WORD, OverlaidPlan
+from natadv.pipelines.overlaid import OverlaidPlan
 from natadv.pipelines.overlaid_commands import add_pack_parser
 from natadv.scenarios.typographic.layout import lay_out
 from natadv.scenarios.typographic.overlay import Overlay, box, from_json, size_after
