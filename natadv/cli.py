@@ -14,6 +14,11 @@ from natadv.errors import NatadvError
 from natadv.models.commands import add_models_parser
 from natadv.models.doctor.command import add_doctor_parser
 from natadv.pipelines.annotate.commands import add_annotate_parser
+from natadv.pipelines.attacks.commands import (
+    add_freeze_parser,
+    add_replay_parser,
+    add_search_parser,
+)
 from natadv.pipelines.commands import add_filter_parser, add_typo_parser
 from natadv.pipelines.langadv.commands import add_langadv_parser
 from natadv.pipelines.population_commands import add_overlays_parser
@@ -54,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     add_annotate_parser(commands)
     add_langadv_parser(commands)
     add_overlays_parser(commands)
+    add_search_parser(commands)
+    add_replay_parser(commands)
+    add_freeze_parser(commands)
     _add_report_parser(commands)
     return parser
 

@@ -1,0 +1,168 @@
+"""Attacks that are kept for good: each a file, and those on one dataset together a dataset."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from natadv.data.card import DATASETS_FOLDER, Card
+from natadv.data.packing import pack
+from natadv.data.plan import Plan
+from natadv.data.reader import iter_columns
+from natadv.engine.datasets import Dataset
+from natadv.engine.trial import pictures_of
+from natadv.errors import ConfigError, DataError
+from natadv.pipelines.attacks.replaying import dataset_of
+from natadv.pipelines.drawing import Drawing, OnPicture, drawn_draft, ground_named
+from natadv.scenarios.typographic.attack import Attack, read_attack, write_attack
+from natadv.scenarios.typographic.population import DrawnOverlay
+
+FOLDER = Path("fixtures") / "counterexamples"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""As datasets are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreezePlan:
+    """Which attack is kept, and how it is called."""
+
+    file: Path
+    name: str = ""
+    """Empty for one that follows from the attack."""
+    root: Path = Path()
+    force: bool = False
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The dataset of all counter-examples on another one."""
+
+    folder: Path
+    card: Card
+    counterexamples: tuple[str, ...]
+    left_out: dict[str, str]
+    """Id of a row that is not there -> why."""
+
+
+def freeze(plan: FreezePlan) -> Path:
+    """Copy the attack to where counter-examples are kept; one that is kept already stays as it is.
+
+    Raises:
+        NatadvError: It is not an attack on what is there, or another one has its name.
+    """
+    attack = read_attack(plan.file)
+    if not attack.run:
+        raise DataError(
+            f"{plan.file}: names no run that it came from, so nobody could tell how it was found; "
+            "take a file that natadv search or the gate has written"
+        )
+    pictures_of(attack, dataset_of(attack, root=plan.root, file=plan.file))
+    name = plan.name or usual_name(attack)
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            "a counter-example is named with up to 64 small letters, digits, '.', '_' and '-', "
+            f"came {name!r}"
+        )
+    path = plan.root / FOLDER / f"{name}.json"
+    if not path.exists():
+        write_attack(path, attack)
+    elif not _same(path, attack):
+        if not plan.force:
+            raise ConfigError(
+                f"{path}: another attack is frozen there; choose another --name, or replace it "
+                "with --force"
+            )
+        write_attack(path, attack)
+    return path
+
+
+def _same(path: Path, attack: Attack) -> bool:
+    """Whether it is kept there, from whatever run. Raises DataError if the file is broken."""
+    return replace(read_attack(path), run=attack.run) == attack
+
+
+def usual_name(attack: Attack) -> str:
+    """As `classification-mini-clip-dog-cat`: whatever is no plain letter is left out."""
+    words = map(_plain, (attack.task, attack.model, attack.subject, attack.text))
+    return "-".join(word for word in words if word)[:64].rstrip("-._")
+
+
+def _plain(text: str) -> str:
+    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9._]+", "-", ascii_only).strip("-._")
+
+
+def packed_name(data: str) -> str:
+    return f"{data}-counterexamples"
+
+
+def pack_counterexamples(data: str, *, root: Path = Path(), stream: TextIO | None = None) -> Packed:
+    """Write the dataset of all that is frozen on `data`, a row for each counter-example and
+    picture; a run that was killed goes on, and ends with the same bytes.
+
+    Raises:
+        NatadvError: Nothing is frozen on it, or something that does not fit.
+    """
+    source = ground_named(data, root)
+    attacks = _frozen(source, root)
+    name = packed_name(data)
+    folder = root / DATASETS_FOLDER / name
+    draft = drawn_draft(source.card, name=name, description=_description(source, attacks))
+    drawing = _drawing(source, attacks)
+    rows = Plan(draft, drawing.items, drawing.total, "rows", drawing.fingerprint())
+    made = pack(folder, rows, force=True, stream=stream)
+    left_out = {item.id: item.why for item in made.set_aside}
+    return Packed(folder, made.card, tuple(attacks), left_out)
+
+
+def _frozen(source: Dataset, root: Path) -> dict[str, Attack]:
+    """By name; all that are on the pictures of `source`."""
+    found: dict[str, Attack] = {}
+    for path in sorted((root / FOLDER).glob("*.json")):
+        attack = read_attack(path)
+        if attack.dataset == source.name:
+            pictures_of(attack, dataset_of(attack, root=root, file=path))
+            found[path.stem] = attack
+    if not found:
+        raise ConfigError(
+            f"{root / FOLDER}: holds no counter-example on {source.name!r}; freeze one with natadv "
+            "freeze FILE"
+        )
+    return found
+
+
+def _description(source: Dataset, attacks: Mapping[str, Attack]) -> str:
+    told = (
+        f"{name} ({attack.text!r} against {attack.model}, run {attack.run})"
+        for name, attack in attacks.items()
+    )
+    return (
+        f"Counter-examples: overlays that flipped a model on pictures of {source.name}, each on "
+        f"the pictures that it was found on. {', '.join(told)}."
+    )
+
+
+def _drawing(source: Dataset, attacks: Mapping[str, Attack]) -> Drawing:
+    """Picture by picture, in the order of the dataset."""
+    said = {name: (attack.text, attack.decoy) for name, attack in attacks.items()}
+
+    def worded(
+        drawn: DrawnOverlay, /, *, truth: str, names: Sequence[str], sample_id: str
+    ) -> tuple[str, str | None]:
+        return said[drawn.id]
+
+    named = {name: replace(attack.drawn, id=name) for name, attack in attacks.items()}
+    on: dict[str, list[DrawnOverlay]] = {}
+    for name, attack in attacks.items():
+        for picture in attack.pictures:
+            on.setdefault(picture, []).append(named[name])
+    columns: Any = iter_columns(source.folder, source.card, ("id",))
+    pictures = [OnPicture(row, on[c["id"]]) for row, c in enumerate(columns) if c["id"] in on]
+    return Drawing(source, worded, pictures, words=json.dumps(said, sort_keys=True))

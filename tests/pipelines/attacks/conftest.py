@@ -1,0 +1,162 @@
+"""A small world for attacks: plain colours, and models that lose them where much is written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from natadv.cli import main
+from natadv.data.card import CardDraft
+from natadv.data.writer import write_dataset
+from natadv.models import loading
+from natadv.pipelines.population import bounds_of, drawn_within
+from natadv.scenarios.typographic.population import population_path, write_population
+from natadv.scenarios.typographic.twins import lossless
+from natadv.types import FloatArray, Sample
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+CLASSES = ("cat", "dog", "cow")
+SIDE, ROWS = 48, 36
+BEARS = {"mini-clip": 12.0, "mini-siglip": 30.0}
+"""Spread of a picture's colours that a model bears before it takes a class for the next one."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    scale: float = 10.0
+    bias: float = 0.0
+    activation: str = "softmax"
+
+
+@dataclass
+class Eyes:
+    bears: float
+    turns: int = 1
+    """Classes to the next one that is seen."""
+    scoring: Scoring = field(default_factory=Scoring)
+    shown: int = 0
+
+    def prepare(self, images: Sequence[Image.Image]) -> Sequence[Image.Image]:
+        return images
+
+    def embed_images(self, images: Sequence[Image.Image]) -> FloatArray:
+        self.shown += len(images)
+        rows = np.array([self._embedded(np.asarray(image, np.float32)) for image in images])
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        found = [next(i for i, name in enumerate(CLASSES) if name in text) for text in texts]
+        return np.eye(len(CLASSES), dtype=np.float32)[found]
+
+    def _embedded(self, pixels: FloatArray) -> FloatArray:
+        colour = np.median(pixels, axis=(0, 1))
+        return np.roll(colour, self.turns) if pixels.std(axis=(0, 1)).max() > self.bears else colour
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Sample]:
+    """The dog `s01` is taken for a cat; the pictures of each class are ever less even."""
+    rows = []
+    for i in range(ROWS):
+        label, name = i % len(CLASSES), f"s{i:02d}"
+        pixels = np.full((SIDE, SIDE, 3), 60, np.uint8)
+        pixels[..., 0 if i == 1 else label] = 180
+        pixels[: SIDE // 2] += np.uint8(i // 2)
+        mask = Image.new("L", (SIDE, SIDE), 0)
+        mask.paste(255, (20, 20, 30, 30))
+        out = io.BytesIO()
+        mask.save(out, "PNG")
+        picture = lossless(Image.fromarray(pixels))
+        rows.append(
+            Sample(name, group=name, image=picture, label=label, mask=out.getvalue(), phrase=name)
+        )
+    return rows
+
+
+def write_world(root: Path, samples: Sequence[Sample], **other: Any) -> None:
+    described: dict[str, Any] = {
+        "name": "plain",
+        "tasks": ("classification", "segmentation"),
+        "scenario": "clean",
+        "classes": CLASSES,
+        "templates": ("a photo of a {}.",),
+        "licence": "CC0-1.0",
+        "source": "made by the tests",
+        "description": "plain colours",
+    }
+    draft = CardDraft(**(described | other))
+    folder = root / "fixtures" / "datasets" / draft.name
+    write_dataset(folder, draft, samples, force=True)
+
+
+@pytest.fixture
+def world(tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Holds the dataset `plain`, the population `few`, and the mini models with other insides."""
+    write_world(tmp_path, samples)
+    few = drawn_within(bounds_of(REPOSITORY, "overlays"), name="few", count=8, seed=1)
+    write_population(population_path("few", tmp_path), few)
+    (tmp_path / "fixtures" / "models").symlink_to(REPOSITORY / "fixtures" / "models")
+    return tmp_path
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Eyes]:
+    """The models that were loaded."""
+    seen: list[Eyes] = []
+
+    def load(spec: Any, **_: Any) -> Eyes:
+        seen.append(Eyes(BEARS[spec.name]))
+        return seen[-1]
+
+    monkeypatch.setattr(loading, "load", load)
+    return seen
+
+
+@pytest.fixture
+def natadv(
+    world: Path, loads: list[Eyes], capsys: pytest.CaptureFixture[str]
+) -> Callable[..., list[str]]:
+    """Runs a command in the world; the lines of its output, or of its error if that is wanted."""
+
+    def run(*arguments: object, code: int = 0) -> list[str]:
+        asked = [str(argument) for argument in arguments]
+        came = main([*asked, "--root", str(world)])
+        told = capsys.readouterr()
+        assert came == code, told.err
+        return (told.err if code else told.out).splitlines()
+
+    return run
+
+
+SEARCH = ("search", "--population", "few", "--data", "plain", "--subject", "dog", "--device", "cpu")
+
+
+@pytest.fixture
+def search(natadv: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    def run(*arguments: object, model: str = "mini-clip", code: int = 0) -> list[str]:
+        cheap = ("--pictures", "6", "--evaluations", "20")
+        return natadv(*SEARCH, "--model", model, *cheap, *arguments, code=code)
+
+    return run
+
+
+@pytest.fixture
+def found(search: Callable[..., list[str]], world: Path) -> Path:
+    """The file of an attack on mini-clip."""
+    search()
+    return world / ".natadv/attacks/classification__plain__mini-clip__dog.json"
+
+
+def edited(path: Path, to: Path, **fields: Any) -> Path:
+    """The attack in another file, with some of it changed."""
+    from natadv.scenarios.typographic.attack import read_attack, write_attack
+
+    write_attack(to, replace(read_attack(path), **fields))
+    return to

@@ -1,0 +1,116 @@
+"""The sheet of an attack: which pictures come first, and what is said below them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from natadv.engine.answered import Answer
+from natadv.engine.trial import Shown
+from natadv.pipelines.attacks import pictured
+from natadv.pipelines.attacks.pictured import attack_sheet
+from natadv.scenarios.typographic.attack import Attack
+from natadv.scenarios.typographic.overlay import Overlay, to_json
+from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
+from natadv.types import Sample
+
+
+def png(colour, mode="RGB") -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, (40, 40), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def shown(name, *, right, mask=None, **values) -> Shown:
+    clean = Sample(
+        name, group=name, image=png("red"), mask=png(255, "L"), phrase="the dog", question="what?"
+    )
+    overlay = to_json(Overlay(text="cat"))
+    attacked = Sample(
+        f"{name}@x",
+        group=name,
+        image=b"",
+        mask=clean.mask,
+        twin=name,
+        overlay=overlay,
+        drawn_size=(40, 40),
+    )
+    numbers = {"score": 0.5, "true_score": 0.5, "iou": 0.5, "accuracy": 0.5}
+    before = Answer("dog", True, numbers)
+    return Shown(clean, attacked, before, Answer("cat", right, numbers | values, mask))
+
+
+def attack(task) -> Attack:
+    drawn = DrawnOverlay("new", "decoy", 0.0, False, Overlay(text=BLANK))
+    return Attack(
+        task, "d", "r", "dog", ("a", "b"), "cat", "cat", drawn, 0.1, "top", ("a",), (), "m", "w"
+    )
+
+
+@pytest.fixture
+def sheet(monkeypatch, tmp_path):
+    """The tiles and the title of a sheet."""
+    seen = []
+    draw = pictured.contact_sheet
+    monkeypatch.setattr(
+        pictured,
+        "contact_sheet",
+        lambda tiles, *, title: seen.append((tiles, title)) or draw(tiles, title=title),
+    )
+
+    def made(task, rows):
+        attack_sheet(tmp_path / "a.png", attack(task), rows)
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.format == "PNG"
+        return seen[-1]
+
+    return made
+
+
+def names(tiles):
+    return [tile.lines[-1].text for tile in tiles]
+
+
+def test_what_is_flipped_comes_first_and_the_worst_of_it_before_the_rest(sheet):
+    rows = [
+        shown("held", right=True, true_score=0.1),
+        shown("less", right=False, true_score=0.4),
+        shown("worst", right=False, true_score=0.2),
+    ]
+    tiles, title = sheet("classification", rows)
+
+    assert names(tiles) == ["worst", "less", "held"]
+    assert title == "m, classification: 'cat' flips 1 of 2 pictures of dog, without letters 0"
+    assert [line.text for line in tiles[0].lines[:2]] == [
+        "clean: dog (0.50)",
+        "attacked: cat (0.50)",
+    ]
+
+
+def test_there_are_twelve_at_most(sheet):
+    tiles, _ = sheet("vqa", [shown(f"s{i:02d}", right=False, accuracy=0.0) for i in range(20)])
+
+    assert names(tiles) == [f"s{i:02d}" for i in range(12)]
+
+
+def test_segmentation_is_outlined_where_the_mask_is_known(sheet):
+    rows = [shown("a", right=False, iou=0.1, mask=png(255, "L")), shown("b", right=False, iou=0.2)]
+    tiles, _ = sheet("segmentation", rows)
+
+    assert [len(tile.pictures[1].outlines) for tile in tiles] == [2, 0]
+    assert [line.text for line in tiles[0].lines] == [
+        "the dog",
+        "meant",
+        "marked: cat",
+        "clean: IoU 0.50",
+        "attacked: IoU 0.10",
+        "a",
+    ]
+
+
+def test_answers_stand_below_their_question(sheet):
+    tiles, _ = sheet("vqa", [shown("a", right=False)])
+
+    assert [line.text for line in tiles[0].lines] == ["what?", "clean: dog", "attacked: cat", "a"]
