@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from natadv.engine.bench import Bench
 from natadv.engine.datasets import Dataset
 from natadv.engine.evaluate import rests_on
+from natadv.engine.shown import shown_json
 from natadv.engine.trial import Trial, trial_of
 from natadv.engine.units import Unit, digest
 from natadv.errors import ConfigError
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 
 def hunted(unit: Unit, dataset: Dataset, *, bench: Bench) -> dict[str, Any]:
-    """The result: under `caught` what came of it, with the attack as JSON, or None."""
+    """The result: under `caught` what came of it, with the attack as JSON, or None, and what the
+    model said of its pictures."""
     began, encoded = time.perf_counter(), bench.encoded
     asked = json.loads(unit.hunt)
     plan = hunt_of(asked)
@@ -69,9 +71,9 @@ def _catch(plan: Hunt, trial: Trial) -> dict[str, Any]:
     from natadv.scenarios.typographic.search import hunt
 
     found = hunt(plan, trial.effects)
-    counted = ("drawn", "working", "strongest", "evaluations")
-    smallest = found.smallest
-    return {
-        **{name: getattr(found, name) for name in counted},
-        "attack": None if smallest is None else attack_json(trial.attack(smallest)),
-    }
+    names = ("drawn", "working", "strongest", "evaluations")
+    counted = {name: getattr(found, name) for name in names}
+    if found.smallest is None:
+        return {**counted, "attack": None}
+    shown = shown_json(trial.shown_under(found.smallest))
+    return {**counted, "attack": attack_json(trial.attack(found.smallest)), "shown": shown}

@@ -99,5 +99,6 @@ def told(caught: Mapping[str, Any]) -> str:
         )
     return (
         f"none of {caught['drawn']} overlays flips {100 * caught['at_least']:g} % of {pictures} "
-        f"pictures of {subject}; the strongest flips {100 * caught['strongest']:.0f} %"
+        f"pictures of {subject} by its letters; the strongest flips "
+        f"{100 * caught['strongest']:.0f} %"
     )

@@ -7,21 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from natadv.data.reader import decode_image, iter_columns, read_by_id
-from natadv.engine.answered import Answer, answered, asked_clean, by_sample, held
+from natadv.engine.answered import answered, asked_clean, by_sample, held
 from natadv.engine.bench import Bench
 from natadv.engine.datasets import Dataset
 from natadv.engine.evaluate import Answers
+from natadv.engine.laying import laid, row_of
 from natadv.engine.pictures import overlaid
+from natadv.engine.shown import Shown
 from natadv.engine.units import Unit
 from natadv.errors import ConfigError, DataError
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.attack import Attack, usual
-from natadv.scenarios.typographic.layout import lay_out
-from natadv.scenarios.typographic.overlay import Overlay, box, size_after, to_json
-from natadv.scenarios.typographic.places import covered, kept_off, place_of
+from natadv.scenarios.typographic.overlay import Overlay, Size, box
+from natadv.scenarios.typographic.places import covered, place_of
 from natadv.scenarios.typographic.population import DrawnOverlay, worded
-from natadv.scenarios.typographic.twins import mask_after
-from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
 
 if TYPE_CHECKING:
@@ -29,17 +28,6 @@ if TYPE_CHECKING:
 
 MOST_LOOKED_AT = 4
 """Times as many pictures as are asked for, to find those that the model is right about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A picture that was shown twice."""
-
-    clean: Sample
-    attacked: Sample
-    """Holds no picture of its own: it is drawn on the clean one."""
-    before: Answer
-    after: Answer
 
 
 @dataclass(slots=True)
@@ -61,17 +49,32 @@ class Trial:
     from the overlay."""
     _decoded: dict[str, Image] = field(default_factory=dict)
 
-    def effects(self, overlays: Sequence[DrawnOverlay]) -> list[float]:
-        """The share of the pictures that each overlay flips; 0 where no such word can be had."""
-        spoken = [self._spoken(drawn) for drawn in overlays]
-        flipped = self._flipped([one for each in spoken for one in each])
-        return [sum(one.id in flipped for one in each) / len(self.ground) for each in spoken]
+    def effects(self, overlays: Sequence[DrawnOverlay], *, least: float = 0.0) -> list[float]:
+        """The share of the pictures that each overlay flips by its letters: those that the same box
+        without letters flips too are not counted. 0 where no such word can be had.
+
+        Below `least` a share may be told too high, since nobody looked at the box alone.
+        """
+        flipped = self._flipped_of([self._spoken(drawn) for drawn in overlays])
+        able = [bool(ids) and len(ids) / len(self.ground) >= least for ids in flipped]
+        hidden = self._flipped_of(
+            [
+                self._spoken(drawn, letters=False) if may else []
+                for drawn, may in zip(overlays, able, strict=True)
+            ]
+        )
+        return [
+            len(set(ids) - set(without)) / len(self.ground)
+            for ids, without in zip(flipped, hidden, strict=True)
+        ]
 
     def attack(self, drawn: DrawnOverlay) -> Attack:
         """What there is to tell of an overlay that works."""
         text, decoy = self._worded(drawn)
         boxes = [self._placed(drawn, text, sample) for sample in self.ground]
-        empty = self._spoken(drawn, letters=False)
+        flipped, hidden = self._flipped_of(
+            [self._spoken(drawn), self._spoken(drawn, letters=False)]
+        )
         return Attack(
             task=self.unit.task,
             dataset=self.dataset.name,
@@ -83,8 +86,8 @@ class Trial:
             drawn=drawn,
             covered=round(sum(share for share, _ in boxes) / len(boxes), 6),
             place=usual([place for _, place in boxes]),
-            flipped=self._flipped_twins(self._spoken(drawn)),
-            hidden=self._flipped_twins(empty),
+            flipped=flipped,
+            hidden=hidden,
             model=self.unit.model,
             weights=self.unit.answers_with,
         )
@@ -113,47 +116,31 @@ class Trial:
         """The pictures with the overlay; none where no word of its kind can be had."""
         try:
             text, decoy = self._worded(drawn)
-            laid = (self._laid(drawn, text, sample) for sample in self.ground)
-            overlays = [replace(overlay, letters=letters) for overlay in laid]
+            overlays = [self._laid(drawn, text, sample) for sample in self.ground]
         except (ConfigError, DataError):
             return []
         return [
-            replace(
-                sample,
-                id=f"{sample.id}@{to_json(overlay)}",
-                image=b"",
-                mask=sample.mask if overlay.band is None else mask_after(sample.mask, (overlay,)),
-                twin=sample.id,
-                decoy=decoy,
-                overlay=to_json(overlay),
-                drawn_size=size_after(overlay, self._picture(sample).size),
-            )
+            row_of(replace(overlay, letters=letters), sample, decoy=decoy, size=self._size(sample))
             for sample, overlay in zip(self.ground, overlays, strict=True)
         ]
 
     def _laid(self, drawn: DrawnOverlay, text: str, sample: Sample) -> Overlay:
-        overlay = drawn.saying(text)
-        if drawn.off_object and sample.mask is not None:
-            overlay = kept_off(overlay, truth_mask(sample))
-        lay_out(overlay, self._picture(sample).size)  # refuses what has no room
-        return overlay
+        return laid(drawn, text, sample, size=self._size(sample))
+
+    def _size(self, sample: Sample) -> Size:
+        return self._picture(sample).size
 
     def _placed(self, drawn: DrawnOverlay, text: str, sample: Sample) -> tuple[float, str]:
-        overlay, size = self._laid(drawn, text, sample), self._picture(sample).size
+        overlay, size = self._laid(drawn, text, sample), self._size(sample)
         around = box(overlay, size)
         return covered(around, size), place_of(around, size)
 
-    def _flipped_twins(self, samples: Sequence[Sample]) -> tuple[str, ...]:
-        flipped = self._flipped(samples)
-        return tuple(str(sample.twin) for sample in samples if sample.id in flipped)
-
-    def _flipped(self, samples: Sequence[Sample]) -> set[str]:
-        """Ids of those that the model is wrong about."""
-        if not samples:
-            return set()
+    def _flipped_of(self, spoken: Sequence[Sequence[Sample]]) -> list[tuple[str, ...]]:
+        """For each overlay the pictures that the model is wrong about under it, in order."""
         # Two overlays may be one on every picture, whatever they were drawn as.
-        found = self._asked(list({sample.id: sample for sample in samples}.values()))
-        return {sample.id for sample in samples} - held(found)
+        samples = {sample.id: sample for each in spoken for sample in each}
+        right_ones = held(self._asked(list(samples.values()))) if samples else set()
+        return [tuple(str(s.twin) for s in each if s.id not in right_ones) for each in spoken]
 
     def _asked(self, samples: Sequence[Sample]) -> Answers:
         clean = {sample.id: sample for sample in self.ground}

@@ -43,7 +43,7 @@ class Reader:
         self.least_px = least_px
         self.looks: list[int] = []
 
-    def __call__(self, drawn: Sequence[DrawnOverlay]) -> list[float]:
+    def __call__(self, drawn: Sequence[DrawnOverlay], *, least: float) -> list[float]:
         self.looks.append(len(drawn))
         return [float(px(one) >= self.least_px) for one in drawn]
 
@@ -74,7 +74,7 @@ def test_what_is_left_of_an_attack_is_all_that_it_takes(plan):
 def test_what_an_attack_needs_is_kept(plan):
     """A model that reads dark panels alone, and only what is not faint."""
 
-    def effects(drawn):
+    def effects(drawn, least=0.0):
         return [float(o.overlay.panel is not None and o.overlay.opacity >= 0.5) for o in drawn]
 
     overlay = hunt(replace(plan, evaluations=200), effects).smallest.overlay
@@ -102,7 +102,7 @@ def test_a_model_that_wavers_makes_no_search_flaky(plan):
     answers = itertools.cycle([1.0, 0.2, 0.7, 0.0, 0.9])
     seen: dict[DrawnOverlay, float] = {}
 
-    def effects(drawn):
+    def effects(drawn, least=0.0):
         found = [next(answers) for _ in drawn]
         assert not set(drawn) & set(seen)
         seen.update(zip(drawn, found, strict=True))
@@ -116,7 +116,7 @@ def test_a_model_that_wavers_makes_no_search_flaky(plan):
 def test_what_nothing_flips_is_said_and_nothing_more_is_tried(plan):
     looks = []
 
-    def effects(drawn):
+    def effects(drawn, least=0.0):
         looks.append(len(drawn))
         return [0.1] * (len(drawn) - 1) + [0.4]
 
@@ -130,7 +130,7 @@ def test_what_nothing_flips_is_said_and_nothing_more_is_tried(plan):
 def test_the_search_begins_with_the_population(plan, bounds):
     asked = []
 
-    def effects(drawn):
+    def effects(drawn, least=0.0):
         asked.append(list(drawn))
         return [0.0] * len(drawn)
 
@@ -149,7 +149,7 @@ def test_what_is_found_works_and_is_no_larger_than_what_was_drawn(wide, least, o
     def works(one):
         return px(one) >= least and one.overlay.opacity >= opaque
 
-    found = hunt(plan, lambda drawn: [float(works(one)) for one in drawn])
+    found = hunt(plan, lambda drawn, least: [float(works(one)) for one in drawn])
 
     working = [one for one in population_of(plan) if works(one)]
     assert found.working == len(working)
@@ -162,7 +162,7 @@ def test_discovery_climbs_to_what_independent_draws_do_not_reach(bounds):
     """A model that falls only for large, level, opaque letters in one corner: one in ten thousand
     or so."""
 
-    def effects(drawn):
+    def effects(drawn, least=0.0):
         found = []
         for one in drawn:
             o = one.overlay
@@ -183,7 +183,7 @@ def test_discovery_climbs_to_what_independent_draws_do_not_reach(bounds):
 def test_discovery_that_finds_nothing_says_how_far_it_came(bounds):
     plan = Hunt(bounds, draws=25, seed=1, at_least=1.0, evaluations=10, discover=True)
 
-    found = hunt(plan, lambda drawn: [one.overlay.opacity / 2 for one in drawn])
+    found = hunt(plan, lambda drawn, least: [one.overlay.opacity / 2 for one in drawn])
 
     assert found.smallest is None
     assert 0 < found.strongest <= 0.5
@@ -206,7 +206,7 @@ def test_a_search_for_nothing_is_refused(plan, wrong, told):
 
 def test_effects_that_are_too_few_are_refused(plan):
     with pytest.raises(ValueError, match="shorter"):
-        hunt(plan, lambda drawn: [1.0])
+        hunt(plan, lambda drawn, least: [1.0])
 
 
 UNDER = """
@@ -217,7 +217,8 @@ from natadv.scenarios.typographic.overlay import letters_px
 from natadv.scenarios.typographic.search import Hunt, hunt
 
 plan = Hunt(Bounds.model_validate_json(Path("bounds.json").read_text()), 40, 1, 0.5, 60)
-print(hunt(plan, lambda ds: [float(letters_px(d.saying("cat"), (64, 64)) >= 14) for d in ds]))
+reads = lambda ds, least: [float(letters_px(d.saying("cat"), (64, 64)) >= 14) for d in ds]
+print(hunt(plan, reads))
 """
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from natadv.engine.bench import Bench
 from natadv.engine.datasets import Dataset
+from natadv.engine.pictured import attack_sheet
+from natadv.engine.shown import Shown
 from natadv.engine.store import Store
-from natadv.engine.trial import Shown, trial_on
+from natadv.engine.trial import trial_on
 from natadv.errors import DataError, UnknownNameError, unknown_name
+from natadv.files import write_whole
 from natadv.pipelines.attacks.asking import asked, done, opened_run, workbench
-from natadv.pipelines.attacks.pictured import attack_sheet
 from natadv.pipelines.drawing import ground_named
 from natadv.pipelines.members import Arithmetic, one_model
 from natadv.scenarios.typographic.attack import Attack, read_attack
@@ -113,7 +115,7 @@ def replay(plan: ReplayPlan) -> Replayed:
         return Replayed(spec.name, attack, None, weights, None)
     now, pictures = came
     sheet = plan.sheet or plan.attacks / f"{plan.file.stem}__on__{spec.name}.png"
-    attack_sheet(sheet, now, pictures)
+    write_whole(sheet, attack_sheet(now, pictures))
     return Replayed(spec.name, attack, now, weights, sheet)
 
 

@@ -12,20 +12,21 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TextIO
 
-from natadv.engine.bench import Bench
 from natadv.engine.fill import Fill
 from natadv.engine.hunting import hunt_of
 from natadv.engine.hunts import hunt_units, told
+from natadv.engine.pictured import attack_sheet
 from natadv.engine.run import Run
+from natadv.engine.shown import shown_from
 from natadv.engine.store import Store
-from natadv.engine.trial import MOST_LOOKED_AT, Shown, trial_on
+from natadv.engine.trial import MOST_LOOKED_AT
 from natadv.engine.units import Unit
 from natadv.engine.workbench import Workbench, drain_with_slot
 from natadv.errors import InfraError, unknown_name
+from natadv.files import write_whole
 from natadv.gate.rules import SearchProfile
 from natadv.models.resolve import slug
-from natadv.pipelines.attacks.asking import Asked, asked, done, opened_run, workbench
-from natadv.pipelines.attacks.pictured import attack_sheet
+from natadv.pipelines.attacks.asking import Asked, asked, opened_run, workbench
 from natadv.pipelines.drawing import ground_named
 from natadv.pipelines.members import Arithmetic, one_model
 from natadv.progress import Progress
@@ -94,11 +95,7 @@ def search(plan: SearchPlan) -> Searched:
     file = plan.out / _file_name(attack, discovered=caught["discover"])
     write_attack(file, attack)
     sheet = file.with_suffix(".png")
-
-    def shown(lent: Bench) -> tuple[Shown, ...]:
-        return trial_on(unit, who.dataset, attack, lent).shown_under(attack.drawn)
-
-    attack_sheet(sheet, attack, done(bench, unit, shown))
+    write_whole(sheet, attack_sheet(attack, shown_from(caught["shown"], attack, who.dataset)))
     return Searched(caught, attack, file, sheet)
 
 

@@ -45,7 +45,8 @@ class Attack:
     flipped: tuple[str, ...]
     """Of `pictures`, those that the model is wrong about under the overlay."""
     hidden: tuple[str, ...]
-    """Of `pictures`, those that the same box without letters flips: by hiding, not by reading."""
+    """Of `pictures`, those that the same box without letters flips: by hiding, not by reading.
+    They do not count."""
     model: str
     weights: str
     run: str = ""
@@ -59,13 +60,13 @@ class Attack:
     @property
     def in_words(self) -> str:
         """As `'cat', 3 letters, 3.1 % of the picture, top left, opacity 0.50: flips 5 of 16
-        pictures of dog (31 %), without letters 2`."""
+        pictures of dog (31 %), 1 of them without letters too`."""
         letters = sum(letter.isalnum() for letter in self.text)
         return (
             f"{self.text!r}, {letters} letters, {100 * self.covered:.1f} % of the picture, "
             f"{self.place}, opacity {self.drawn.overlay.opacity:.2f}: flips {len(self.flipped)} of "
             f"{len(self.pictures)} pictures of {self.subject} ({100 * self.share:.0f} %), "
-            f"without letters {len(self.hidden)}"
+            f"{len(set(self.flipped) & set(self.hidden))} of them without letters too"
         )
 
 

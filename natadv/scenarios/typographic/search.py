@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
@@ -23,8 +24,12 @@ from natadv.scenarios.typographic.strategies import overlays
 NEW = "new"
 """Names whatever overlay is not of a population."""
 
-Effects = Callable[[Sequence[DrawnOverlay]], Sequence[float]]
-"""For each overlay the share of pictures that it flips, 0 to 1; many at once are cheaper."""
+
+class Effects(Protocol):
+    """For each overlay the share of the pictures that it flips, 0 to 1; many at once are cheaper.
+    A share below `least` need not be exact, as long as it is told below."""
+
+    def __call__(self, drawn: Sequence[DrawnOverlay], /, *, least: float) -> Sequence[float]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,9 @@ class _Memo:
 
     def learn(self, drawn: Sequence[DrawnOverlay]) -> None:
         fresh = [one for one in dict.fromkeys(map(_unnamed, drawn)) if one not in self.known]
-        self.known |= dict(zip(fresh, self.effects(fresh), strict=True))
+        # Whoever only makes smaller what works asks no more than whether it does.
+        least = 0.0 if self.budget is None else self.at_least
+        self.known |= dict(zip(fresh, self.effects(fresh, least=least), strict=True))
 
     def effect(self, drawn: DrawnOverlay) -> float:
         """Raises _SpentError where the overlay is not known and may not be judged any more."""

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from natadv.engine.answered import Answer
+from natadv.engine.pictured import attack_sheet
 from natadv.engine.trial import Shown
 from natadv.pipelines.attacks import pictured
-from natadv.pipelines.attacks.pictured import attack_sheet
 from natadv.scenarios.typographic.attack import Attack
 from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay

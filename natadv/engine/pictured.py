@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -11,8 +10,7 @@ from PIL import Image
 from natadv.data.reader import decode_image
 from natadv.engine.answered import Answer
 from natadv.engine.pictures import overlaid
-from natadv.engine.trial import Shown
-from natadv.files import write_whole
+from natadv.engine.shown import Shown
 from natadv.report.sheet import (
     MOST_TILES,
     QUIET,
@@ -40,13 +38,13 @@ _WORST_BY: Mapping[Task, str] = {
 """The value that is least where an attack worked best."""
 
 
-def attack_sheet(path: Path, attack: Attack, shown: Sequence[Shown]) -> None:
-    """Write up to twelve pictures, those that are flipped first, the worst of them before the
-    others. Raises DataError."""
+def attack_sheet(attack: Attack, shown: Sequence[Shown]) -> bytes:
+    """A PNG of up to twelve pictures, those that are flipped first, the worst of them before the
+    others."""
     worst = sorted(shown, key=lambda one: _standing(one, attack.task))
     lines = _LINES[attack.task]
     tiles = [_tile(one, lines(one)) for one in worst[:MOST_TILES]]
-    write_whole(path, contact_sheet(tiles, title=_title(attack)))
+    return contact_sheet(tiles, title=_title(attack))
 
 
 def _title(attack: Attack) -> str:

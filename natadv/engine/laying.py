@@ -1,0 +1,38 @@
+"""An overlay on one clean picture, as the row that it would be in a drawn dataset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from natadv.scenarios.typographic.layout import Size, lay_out
+from natadv.scenarios.typographic.overlay import Overlay, size_after, to_json
+from natadv.scenarios.typographic.places import kept_off
+from natadv.scenarios.typographic.population import DrawnOverlay
+from natadv.scenarios.typographic.twins import mask_after
+from natadv.tasks.masks import truth_mask
+from natadv.types import Sample
+
+
+def laid(drawn: DrawnOverlay, text: str, clean: Sample, *, size: Size) -> Overlay:
+    """Where it stands on this picture, of that size. Raises ConfigError or DataError if it cannot
+    be drawn there."""
+    overlay = drawn.saying(text)
+    if drawn.off_object and clean.mask is not None:
+        overlay = kept_off(overlay, truth_mask(clean))
+    lay_out(overlay, size)  # refuses what has no room
+    return overlay
+
+
+def row_of(overlay: Overlay, clean: Sample, *, decoy: str | None, size: Size) -> Sample:
+    """Holds no picture of its own: it is drawn on the clean one, of that size."""
+    text = to_json(overlay)
+    return replace(
+        clean,
+        id=f"{clean.id}@{text}",
+        image=b"",
+        mask=clean.mask if overlay.band is None else mask_after(clean.mask, (overlay,)),
+        twin=clean.id,
+        decoy=decoy,
+        overlay=text,
+        drawn_size=size_after(overlay, size),
+    )
