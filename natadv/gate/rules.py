@@ -80,7 +80,7 @@ class SearchProfile:
     pictures: int
     """Of each class, all of which the model is right about when they are clean."""
     at_least: float
-    """Share of them that an attack has to flip."""
+    """Share of them that an attack has to flip by its letters."""
     evaluations: int
     """Overlays that are judged while the attack is made smaller."""
     discover: int = 0

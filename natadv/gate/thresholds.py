@@ -74,7 +74,7 @@ class SearchRow(Strict):
         list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_once)
     ]
     pictures: int = Field(default=16, ge=1)
-    at_least: float = Field(default=0.5, gt=0, le=1)
+    at_least: float = Field(default=0.25, gt=0, le=1)
     evaluations: int = Field(default=60, ge=0)
     discover: int = Field(default=0, ge=0)
     seed: int = 1

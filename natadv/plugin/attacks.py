@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import allure
 
 from natadv.engine.hunts import told
+from natadv.files import write_whole
 from natadv.plugin.session import GateSession
 from natadv.types import Case
 
@@ -27,6 +28,8 @@ class Search(NamedTuple):
     line: str
     """What it found, in words."""
     attack: Attack | None
+    shown: Sequence[Mapping[str, Any]] = ()
+    """What the model said of the pictures of the attack."""
 
 
 def searches(session: GateSession, cases: Iterable[Case]) -> Iterator[Search]:
@@ -40,7 +43,7 @@ def searches(session: GateSession, cases: Iterable[Case]) -> Iterator[Search]:
             name = f"{case.address.replace('/', '__')}__{caught['subject'].replace(' ', '-')}{kind}"
             attack = None if caught["attack"] is None else attack_from(caught["attack"])
             found = None if attack is None else replace(attack, run=session.run.id)
-            yield Search(case, name, told(caught), found)
+            yield Search(case, name, told(caught), found, caught.get("shown", ()))
 
 
 def attach(session: GateSession, case: Case) -> None:
@@ -52,17 +55,28 @@ def attach(session: GateSession, case: Case) -> None:
 
             text = json.dumps(attack_json(search.attack), indent=1)
             allure.attach(text, f"{search.name}.json", allure.attachment_type.JSON)
+            sheet = _sheet(session, search.attack, search.shown)
+            allure.attach(sheet, f"{search.name}.png", allure.attachment_type.PNG)
+
+
+def _sheet(session: GateSession, attack: Attack, shown: Sequence[Mapping[str, Any]]) -> bytes:
+    from natadv.engine.pictured import attack_sheet
+    from natadv.engine.shown import shown_from
+
+    dataset = session.grid.datasets[attack.dataset]
+    return attack_sheet(attack, shown_from(shown, attack, dataset))
 
 
 def empty_attacks(folder: Path) -> None:
     """Remove what an earlier run left, and nothing else."""
-    for path in folder.glob("*__*.json"):
-        path.unlink()
+    for kind in ("json", "png"):
+        for path in folder.glob(f"*__typographic__*.{kind}"):
+            path.unlink()
 
 
 def write_attacks(session: GateSession, folder: Path, *, root: Path) -> list[str]:
-    """Write a file for each attack that was found; what there is to tell people, who are in `root`,
-    in lines."""
+    """Write a file and a sheet for each attack that was found; in lines what there is to tell
+    people, who are in `root`."""
     lines, commands = [], []
     for search in searches(session, session.selected):
         lines.append(f"{search.case}: {search.line}")
@@ -71,6 +85,7 @@ def write_attacks(session: GateSession, folder: Path, *, root: Path) -> list[str
 
             path = folder / f"{search.name}.json"
             write_attack(path, search.attack)
+            write_whole(path.with_suffix(".png"), _sheet(session, search.attack, search.shown))
             shown = path.relative_to(root) if root in path.parents else path
             commands.append(f"natadv replay {shown} --model {search.case.model}")
     return ["smallest attacks", *lines, *commands[:1]] if lines else []

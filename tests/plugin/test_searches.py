@@ -17,7 +17,7 @@ BOUNDS = Bounds(
     size=[0.3, 1.0],
     x=[0.0, 1.0],
     y=[0.0, 1.0],
-    opacity=[0.5, 1.0],
+    opacity=[1.0, 1.0],
     contrast=[0.2, 1.0],
     angle=0.0,
     panel=1.0,
@@ -38,12 +38,22 @@ def test_typographic_search(case, gate):
     gate.show_attacks(case)
     gate.check(case)
 """
+READ = """\
+def read(image):
+    pixels = np.asarray(image).reshape(-1, 3)
+    _, counts = np.unique(pixels, axis=0, return_counts=True)
+    return int((counts >= 4).sum() == 1)
+
+
+"""
+"""Of noise no colour comes again, of a panel one does; of the block that stands where letters would
+stand another one does, but none of such small letters."""
 CELL = "classification/typographic/lot"
 SEARCHES = """\
     searches:
       lot: {subjects: [dog], pictures: 4, at_least: 0.5, evaluations: 30}
 """
-RULE = f"  - {{case: {CELL}/*, metric: top1, floor: 0.1, source: by design}}\n"
+RULE = f"  - {{case: {CELL}/*, metric: decoy_rate, ceiling: 0.9, source: by design}}\n"
 
 
 @pytest.fixture
@@ -53,12 +63,10 @@ def searched(world):
     write_population(population_path("lot", world.root), population)
     pack_overlaid(OverlaidPlan(population, worded, "plain", "lot", pictures=6, root=world.root))
     (world.root / "suites" / "test_typographic_search.py").write_text(SUITE)
-    # A model that sees one pixel is flipped by whatever stands there.
     fakes = world.root / "conftest.py"
-    pixel = "np.asarray(i, np.float32)[8, 8] + 1"
-    fakes.write_text(
-        fakes.read_text().replace("np.asarray(i, np.float32).mean(axis=(0, 1))", pixel)
-    )
+    means = "np.asarray(i, np.float32).mean(axis=(0, 1))"
+    text = fakes.read_text().replace(means, f"np.roll({means}, read(i))")
+    fakes.write_text(text.replace("class Eyes:", f"{READ}class Eyes:"))
     contract = world.root / "thresholds.yaml"
     text = contract.read_text().replace("plain-typo]\n", f"plain-typo, {CELL}]\n{SEARCHES}")
     contract.write_text(text + RULE)
@@ -102,7 +110,9 @@ def test_what_was_found_is_said_written_attached_and_kept(searched):
     (case,) = [c for c in searched.verdict()["cases"] if c["case"] == f"{CELL}/mini-clip"]
     assert case["searches"][0]["attack"]["text"] == attack.text
     (result,) = [r for r in searched.allure() if r["name"] == f"{CELL}/mini-clip"]
-    assert {a["type"] for a in result["attachments"]} >= {"text/plain", "application/json"}
+    types = {a["type"] for a in result["attachments"]}
+    assert types >= {"text/plain", "application/json", "image/png"}
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     other = [r for r in searched.allure() if r["name"] != f"{CELL}/mini-clip"]
     assert not any("attachments" in r for r in other)
 
@@ -113,9 +123,10 @@ def test_what_was_found_is_said_written_attached_and_kept(searched):
 
 def test_attacks_of_an_earlier_run_are_removed(searched):
     searched.pytest("-n", "0", "--model", "mini-clip")
+    (own := attack_files(searched)[0].with_name("classification__plain__mine.json")).touch()
     searched.pytest("-n", "0", "--scenario", "clean")
 
-    assert attack_files(searched) == []
+    assert [path.name for path in own.parent.iterdir()] == [own.name]
 
 
 def test_a_search_that_cannot_be_done_leaves_its_case_incomplete_and_no_other(searched):

@@ -35,9 +35,9 @@ def add_search_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
     add(
         "--at-least",
         type=_share,
-        default=0.5,
+        default=0.25,
         metavar="SHARE",
-        help="of the pictures, that an attack has to flip (%(default)s)",
+        help="of the pictures, that an attack has to flip by its letters (%(default)s)",
     )
     add(
         "--evaluations",
