@@ -29,6 +29,12 @@ Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "INCOMPLETE"]
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "vqa")
 SCENARIOS: tuple[Scenario, ...] = ("clean", "typographic", "natural", "langadv")
 
+PLACES = (
+    ("top left", "top", "top right"),
+    ("left", "centre", "right"),
+    ("bottom left", "bottom", "bottom right"),
+)
+"""Thirds of the picture, row by row."""
 
 LEAST_ANSWERS = 4
 """Of people to a question: with fewer no answer could be fully right by the official accuracy."""

@@ -32,14 +32,15 @@ def add_rates_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser
 def _rates(options: argparse.Namespace) -> int:
     # Here, for `natadv --help` needs no numbers.
     from natadv.files import write_whole
-    from natadv.pipelines.rates import as_csv, as_table, drawn_cases
-    from natadv.pipelines.rates_charts import charts
+    from natadv.pipelines.rates import drawn_cases
+    from natadv.report.rates import as_csv, as_table
+    from natadv.report.rates_charts import chart_files
 
     found = drawn_cases(options.evidence, options.dataset)
     cases = [one for together in found.values() for one in together]
     files = {"rates.csv": as_csv(cases).encode()}
     for together in found.values():
-        files |= charts(together)
+        files |= chart_files(together)
     for name, content in files.items():
         write_whole(options.out / name, content)
     for one in cases:

@@ -19,11 +19,10 @@ from natadv.scenarios.typographic.attack import (
     write_attack,
 )
 from natadv.scenarios.typographic.bounds import KINDS
-from natadv.scenarios.typographic.places import PLACES
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.scenarios.typographic.spec import Overlay
 from natadv.scenarios.typographic.strategies import renderable
-from natadv.types import TASKS
+from natadv.types import PLACES, TASKS
 
 ATTACK = Attack(
     task="classification",

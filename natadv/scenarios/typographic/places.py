@@ -9,15 +9,9 @@ from numpy.typing import NDArray
 
 from natadv.scenarios.typographic.layout import Box, Size, lay_out, standing
 from natadv.scenarios.typographic.spec import Overlay
+from natadv.types import PLACES
 
 MaskArray = NDArray[np.bool_]
-
-PLACES = (
-    ("top left", "top", "top right"),
-    ("left", "centre", "right"),
-    ("bottom left", "bottom", "bottom right"),
-)
-"""Thirds of the picture, row by row."""
 
 STEPS = 16
 """Places that are tried along each side of the free area, less one."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from natadv.metrics.breaking import NEVER
 from natadv.metrics.factors import ALL, SCORE, Rate
-from natadv.pipelines.rates import CaseRates
 from natadv.plots import COLOURS, GREY, INK, blank, heading, png
+from natadv.report.rates import CaseRates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +38,8 @@ MARKED = {"breaking_point": (0.5, "median"), "breaking_point_q10": (0.1, "weakes
 """Metric -> the share of the pictures that are flipped there, and its name."""
 
 LineStyle = Literal["-", ":", "--"]
+Kind = Literal["rates", "breaking"]
+"""Of a chart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +61,28 @@ STYLES = (
 )
 
 
-def charts(cases: Sequence[CaseRates]) -> dict[str, bytes]:
-    """All PNGs of a task and dataset by name, with no more models on each than there are colours.
-
-    What is not told of any of them is not drawn.
-    """
-    files = {}
+def chart_files(cases: Sequence[CaseRates]) -> dict[str, bytes]:
+    """All PNGs of a task and dataset by name, with no more models on each than there are
+    colours."""
+    files: dict[str, bytes] = {}
     for number, start in enumerate(range(0, len(cases), len(COLOURS)), start=1):
         few = cases[start : start + len(COLOURS)]
         name = f"{few[0].case.task}-{few[0].case.dataset}{f'-{number}' if start else ''}.png"
-        if factors := _factors(few):
-            files[f"rates-{name}"] = rates_chart(few, factors)
-        if any(one.breaks for one in few):
-            files[f"breaking-{name}"] = breaking_chart(few)
+        files |= {f"{kind}-{name}": content for kind, content in charts(few).items()}
     return files
+
+
+def charts(cases: Sequence[CaseRates]) -> dict[Kind, bytes]:
+    """PNGs of a task and dataset, of no more models than there are colours.
+
+    What is not told of any of them is not drawn.
+    """
+    drawn: dict[Kind, bytes] = {}
+    if factors := _factors(cases):
+        drawn["rates"] = rates_chart(cases, factors)
+    if any(one.breaks for one in cases):
+        drawn["breaking"] = breaking_chart(cases)
+    return drawn
 
 
 def _factors(cases: Sequence[CaseRates]) -> list[str]:
