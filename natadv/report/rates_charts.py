@@ -21,6 +21,8 @@ APART, CROWDED = 0.018, 0.7
 COLUMNS, WIDTH_PX, EDGES_PX = 2, 1200, 110
 PANEL_PX, CROWD_PX = 200, 25
 """High is a plot, and so much more for each model."""
+NAME_HIGH = 0.05
+"""Of the plot of the breaking points."""
 
 FIRST = ("size", "opacity", "contrast", "covered", "hidden", "place", "kind", "off_object")
 """The order of the plots; what else is told follows."""
@@ -199,7 +201,7 @@ def breaking_chart(cases: Sequence[CaseRates]) -> bytes:
     heading(axis, "share of the pictures right when clean that some overlay flips")
     for share, says in ((0.5, "half"), (0.1, "a tenth")):
         axis.axhline(share, color=GREY, linewidth=0.8, linestyle="--")
-        _beside(axis, share, says)
+        _beside(axis, share, says, crowded=any(_ends_above(one, share) for one in cases))
     tried = max(one.tried for one in cases)
     for place, one in enumerate(cases):
         if one.breaks:
@@ -211,14 +213,21 @@ def breaking_chart(cases: Sequence[CaseRates]) -> bytes:
     return png(figure)
 
 
-def _beside(axis: Axes, share: float, says: str) -> None:
+def _ends_above(one: CaseRates, share: float) -> bool:
+    """Whether what is flipped in the end lies where the name of `share` would stand."""
+    flips = [point for point in one.breaks.values() if point < NEVER]
+    return bool(one.breaks) and 0 <= len(flips) / len(one.breaks) - share < NAME_HIGH
+
+
+def _beside(axis: Axes, share: float, says: str, *, crowded: bool) -> None:
+    """On the right, where no curve is but for its end, or else on the left."""
     axis.annotate(
         says,
-        (1, share),
+        (0 if crowded else 1, share),
         xycoords=("axes fraction", "data"),
-        xytext=(-2, 3),
+        xytext=(2 if crowded else -2, 3),
         textcoords="offset points",
-        ha="right",
+        ha="left" if crowded else "right",
         fontsize=9,
         color=GREY,
     )

@@ -12,7 +12,10 @@ from PIL import Image
 
 from natadv import cli
 from natadv.evidence import Manifest, folder_of, write_evidence
+from natadv.metrics.breaking import NEVER
 from natadv.plots import COLOURS
+from natadv.report.rates import CaseRates
+from natadv.report.rates_charts import breaking_chart
 from natadv.types import Case, Outcomes
 
 PICTURES, OVERLAYS = 12, 8
@@ -272,3 +275,17 @@ def test_an_unwritable_place_is_an_error(evidence, run, tmp_path):
 
     assert code == 1
     assert "rates.csv: cannot be written" in err
+
+
+@pytest.mark.parametrize(("flipped", "is_left"), [(12, False), (13, True), (18, False)])
+def test_the_name_of_a_share_makes_way_for_the_end_of_a_curve(flipped, is_left):
+    points = {f"c{i}": 0.3 if i < flipped else NEVER for i in range(25)}
+    case = Case("classification", "typographic", "drawn", "mini-clip")
+    chart = breaking_chart([CaseRates(case, (), points, (), 0.6, ())])
+
+    with Image.open(io.BytesIO(chart)) as picture:
+        pixels = np.asarray(picture.convert("L"), dtype=np.int64)
+    # Inside of the left edge, about the middle of the plot, nothing else is dark but the line of
+    # the half itself.
+    rows = (pixels[200:450, 32:60] < 150).any(axis=1)
+    assert (np.count_nonzero(rows) > 1) == is_left
