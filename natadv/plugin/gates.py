@@ -1,4 +1,4 @@
-"""What a gate does: read, judge, tell Allure and JUnit. Milliseconds, no torch."""
+"""What a gate does: read, judge, tell Allure and JUnit. Milliseconds but for charts, no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import allure
 import pytest
 
 from natadv.errors import NatadvError
-from natadv.plugin import attacks
+from natadv.plugin import attacks, rates
+from natadv.plugin.options import writes_allure
 from natadv.plugin.rows import rows_of_case
 from natadv.plugin.session import GateSession
 from natadv.report.results import labels
@@ -31,6 +32,9 @@ class Gate:
         rows = rows_of_case(self._session, case)
         self._tell_allure(case, rows)
         self._tell_junit(rows)
+        # Charts take most of a second, and without results nobody would see them.
+        if writes_allure(self._node.config):
+            rates.attach(self._session, case)
         if not self._session.is_green(case):
             self._attach_failures(case)
         self._session.raise_unless_green(case)

@@ -195,6 +195,11 @@ def settle_allure(config: pytest.Config) -> Path | None:
     return folder
 
 
+def writes_allure(config: pytest.Config) -> bool:
+    """True if anyone will see what a test attaches; known once `settle_allure` was called."""
+    return config.getoption("allure_report_dir", None) is not None
+
+
 def gates_are_asked_for(config: pytest.Config) -> bool:
     """True if an argument lies in `suites/`: other test runs must not notice this plugin."""
     suites = config.rootpath / "suites"

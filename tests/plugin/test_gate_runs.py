@@ -218,7 +218,8 @@ def test_collecting_is_light(world):
         # Whose own plugin would load it.
         "off = ['-p', 'no:hypothesispytest']; "
         "code = pytest.main(['suites', '--collect-only', '-q', *off]); "
-        "heavy = {'torch', 'transformers', 'open_clip', 'pyarrow', 'dvc', 'hypothesis'}; "
+        "heavy = {'torch', 'transformers', 'open_clip', 'pyarrow', 'dvc', 'hypothesis', "
+        "'matplotlib'}; "
         "print('HEAVY', sorted(heavy & set(sys.modules))); sys.exit(code)"
     )
     (world.root / "conftest.py").write_text('pytest_plugins = ["natadv.pytest_plugin"]\n')

@@ -1,0 +1,141 @@
+"""What the report shows of drawn overlays, and that no verdict hangs on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from natadv.pipelines.overlaid import OverlaidPlan, pack_overlaid
+from natadv.pipelines.population import drawn_within
+from natadv.pipelines.rates import drawn_cases
+from natadv.report.rates import as_table
+from natadv.scenarios.typographic.bounds import Bounds
+from natadv.scenarios.typographic.population import population_path, worded, write_population
+
+BOUNDS = Bounds(
+    size=[0.3, 1.0],
+    x=[0.0, 1.0],
+    y=[0.0, 1.0],
+    opacity=[0.5, 1.0],
+    contrast=[0.2, 1.0],
+    angle=0.0,
+    panel=1.0,
+    stroke=0.0,
+    stroke_width=[0.04, 0.1],
+    padding=[0.5, 1.0],
+    fonts=["dejavu-sans-bold"],
+    kinds=["decoy"],
+    off_object=0.0,
+)
+CELL = "classification/typographic/lot"
+CASE = f"{CELL}/mini-clip"
+RULE = f"  - {{case: {CELL}/*, metric: top1, floor: 0.1, source: by design}}\n"
+ONE_MODEL = ("-n", "0", "--model", "mini-clip")
+
+TABLE = ("rates by factor", "text/plain")
+CHARTS = [("rates by factor", "image/png"), ("breaking points", "image/png")]
+
+SABOTAGE = """
+from natadv.errors import MetricError
+from natadv.report import rates_charts
+
+
+def broken(*_):
+    log(kind="draw")
+    {fault}
+
+
+rates_charts.rates_chart = broken
+"""
+FAULTS = {
+    "RuntimeError: planted": "raise RuntimeError('planted')",
+    "MetricError: planted": "raise MetricError('planted')",
+    "UserWarning: planted": "import warnings; warnings.warn('planted', stacklevel=1)",
+}
+
+
+@pytest.fixture
+def drawn(world):
+    """A world whose tier holds pictures with overlays that are drawn."""
+    population = drawn_within(BOUNDS, name="lot", count=12, seed=1)
+    write_population(population_path("lot", world.root), population)
+    pack_overlaid(OverlaidPlan(population, worded, "plain", "lot", pictures=6, root=world.root))
+    contract = world.root / "thresholds.yaml"
+    contract.write_text(contract.read_text().replace("plain-typo]", f"plain-typo, {CELL}]") + RULE)
+    with (world.root / "pytest.ini").open("a") as settings:
+        settings.write("filterwarnings = error\n")
+    return world
+
+
+def attached(world, case=CASE):
+    """(Name, type) -> content, in order."""
+    (result,) = [r for r in world.allure() if r["name"] == case]
+    folder = world.root / "allure-results"
+    return {
+        (a["name"], a["type"]): (folder / a["source"]).read_bytes()
+        for a in result.get("attachments", [])
+    }
+
+
+def sabotage(world, fault):
+    with (world.root / "conftest.py").open("a") as conftest:
+        conftest.write(SABOTAGE.format(fault=fault))
+
+
+def verdict(world):
+    return {key: value for key, value in world.verdict().items() if key != "run"}
+
+
+def test_a_drawn_case_shows_its_rates_and_no_other_case_does(drawn):
+    done = drawn.pytest(*ONE_MODEL)
+
+    assert done.returncode == 0, done.stdout
+    found = attached(drawn)
+    assert list(found) == [TABLE, *CHARTS]
+    assert all(found[chart].startswith(b"\x89PNG") for chart in CHARTS)
+    others = [r["name"] for r in drawn.allure() if r["name"] != CASE]
+    assert len(others) == 2
+    assert not any(attached(drawn, other) for other in others)
+
+
+def test_the_evidence_that_is_left_tells_the_same(drawn):
+    drawn.pytest(*ONE_MODEL)
+
+    ((told,),) = drawn_cases(drawn.root / ".natadv" / "evidence", None).values()
+    assert attached(drawn)[TABLE].decode().splitlines() == as_table(told)
+
+
+@pytest.mark.parametrize("error", FAULTS)
+def test_a_chart_that_fails_changes_no_verdict_and_is_told(drawn, error):
+    assert drawn.pytest(*ONE_MODEL).returncode == 0
+    before, table = verdict(drawn), attached(drawn)[TABLE]
+    sabotage(drawn, FAULTS[error])
+    done = drawn.pytest(*ONE_MODEL)
+
+    assert done.returncode == 0, done.stdout
+    assert verdict(drawn) == before
+    failed = ("rates by factor: not shown", "text/plain")
+    assert attached(drawn) == {TABLE: table, failed: error.encode()}
+
+
+def test_a_chart_that_fails_leaves_a_red_case_red_with_its_pictures(drawn):
+    contract = drawn.root / "thresholds.yaml"
+    contract.write_text(contract.read_text().replace("floor: 0.1", "floor: 0.999"))
+    assert drawn.pytest(*ONE_MODEL).returncode == 1
+    before, pictures = verdict(drawn), ("failing pictures", "image/png")
+    assert list(attached(drawn)) == [TABLE, *CHARTS, pictures]
+    sabotage(drawn, FAULTS["RuntimeError: planted"])
+    done = drawn.pytest(*ONE_MODEL)
+
+    assert done.returncode == 1
+    assert verdict(drawn) == before
+    assert list(attached(drawn)) == [TABLE, ("rates by factor: not shown", "text/plain"), pictures]
+
+
+def test_nothing_is_drawn_where_no_results_are_written(drawn):
+    sabotage(drawn, FAULTS["RuntimeError: planted"])
+    done = drawn.pytest(*ONE_MODEL, "-p", "no:allure_pytest")
+
+    assert done.returncode == 0, done.stdout
+    assert not drawn.logged("draw")
+    drawn.pytest(*ONE_MODEL)
+    assert len(drawn.logged("draw")) == 1
