@@ -16,10 +16,14 @@ TABLE, NOT_SHOWN = "rates by factor", "rates by factor: not shown"
 CHARTS: Mapping[Kind, str] = {"rates": TABLE, "breaking": "breaking points"}
 
 
+LEAST_OVERLAYS = 8
+"""Fewer, as of counter-examples, are no sample of anything."""
+
+
 def attach(session: GateSession, case: Case) -> None:
-    """Tell Allure as a table and as charts, where anything is told of the overlays of `case`."""
+    """Tell Allure as a table and as charts, where `case` is of a population of overlays."""
     found = session.evidence[case]
-    if not found.evidence.attack.factors:
+    if len(set(found.evidence.attack.factors.get("overlay", ()))) < LEAST_OVERLAYS:
         return
     try:
         _attach(found)

@@ -85,6 +85,16 @@ def verdict(world):
     return {key: value for key, value in world.verdict().items() if key != "run"}
 
 
+def test_a_few_overlays_are_no_sample_of_anything(drawn):
+    few = drawn_within(BOUNDS, name="few", count=7, seed=1)
+    plan = OverlaidPlan(few, worded, "plain", "few", pictures=6, root=drawn.root)
+    pack_overlaid(plan)
+    case = "classification/typographic/few/mini-clip"
+
+    assert drawn.pytest(*ONE_MODEL, "--dataset", "few", "--no-assert").returncode == 0
+    assert attached(drawn, case) == {}
+
+
 def test_a_drawn_case_shows_its_rates_and_no_other_case_does(drawn):
     done = drawn.pytest(*ONE_MODEL)
 
