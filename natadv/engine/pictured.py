@@ -48,10 +48,9 @@ def attack_sheet(attack: Attack, shown: Sequence[Shown]) -> bytes:
 
 
 def _title(attack: Attack) -> str:
-    without = f", without letters {len(attack.hidden)}"
     return (
         f"{attack.model}, {attack.task}: {attack.text!r} flips {len(attack.flipped)} of "
-        f"{len(attack.pictures)} pictures of {attack.subject}{without}"
+        f"{len(attack.pictures)} pictures of {attack.subject}, {attack.hidden_in_words}"
     )
 
 

@@ -7,10 +7,10 @@ import io
 import pytest
 from PIL import Image
 
+from natadv.engine import pictured
 from natadv.engine.answered import Answer
 from natadv.engine.pictured import attack_sheet
-from natadv.engine.trial import Shown
-from natadv.pipelines.attacks import pictured
+from natadv.engine.shown import Shown
 from natadv.scenarios.typographic.attack import Attack
 from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
@@ -45,12 +45,25 @@ def shown(name, *, right, mask=None, **values) -> Shown:
 def attack(task) -> Attack:
     drawn = DrawnOverlay("new", "decoy", 0.0, False, Overlay(text=BLANK))
     return Attack(
-        task, "d", "r", "dog", ("a", "b"), "cat", "cat", drawn, 0.1, "top", ("a",), (), "m", "w"
+        task,
+        dataset="d",
+        revision="r",
+        subject="dog",
+        pictures=("a", "b", "c"),
+        text="cat",
+        decoy="cat",
+        drawn=drawn,
+        covered=0.1,
+        place="top",
+        flipped=("a", "b"),
+        hidden=("b", "c"),
+        model="m",
+        weights="w",
     )
 
 
 @pytest.fixture
-def sheet(monkeypatch, tmp_path):
+def sheet(monkeypatch):
     """The tiles and the title of a sheet."""
     seen = []
     draw = pictured.contact_sheet
@@ -61,8 +74,8 @@ def sheet(monkeypatch, tmp_path):
     )
 
     def made(task, rows):
-        attack_sheet(tmp_path / "a.png", attack(task), rows)
-        with Image.open(tmp_path / "a.png") as image:
+        drawn = attack_sheet(attack(task), rows)
+        with Image.open(io.BytesIO(drawn)) as image:
             assert image.format == "PNG"
         return seen[-1]
 
@@ -82,7 +95,9 @@ def test_what_is_flipped_comes_first_and_the_worst_of_it_before_the_rest(sheet):
     tiles, title = sheet("classification", rows)
 
     assert names(tiles) == ["worst", "less", "held"]
-    assert title == "m, classification: 'cat' flips 1 of 2 pictures of dog, without letters 0"
+    assert title == (
+        "m, classification: 'cat' flips 2 of 3 pictures of dog, 1 of them without letters too"
+    )
     assert [line.text for line in tiles[0].lines[:2]] == [
         "clean: dog (0.50)",
         "attacked: cat (0.50)",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -19,11 +20,14 @@ from natadv.scenarios.typographic.places import covered, kept_off, place_of
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.scenarios.typographic.twins import lossless
 from natadv.tasks.masks import truth_mask
-from natadv.types import Sample
+from natadv.types import FloatArray, Sample
+
+from .conftest import Eyes
 
 CLASSES = ("cat", "dog", "cow")
 SIDE = 48
 ALL = 12
+BLUE, GREEN = (0, 0, 255), (0, 255, 0)
 
 
 def written(name="new", *, kind="decoy", off_object=False, pick=0.0, **other) -> DrawnOverlay:
@@ -38,7 +42,20 @@ OVERLAYS = (
     written(panel=(255, 0, 0), padding=4.0, x=1.0, y=1.0),
     written(kind="nonword", panel=(0, 0, 255), padding=2.0, off_object=True),
     written(size=0.3, fill=(0, 0, 255), stroke=(0, 0, 255), stroke_width=0.3, angle=20.0),
-    *(written(panel=(0, 0, 255), padding=2.0, opacity=step / 40) for step in range(12, 28)),
+    written(size=1.0, fill=BLUE, opacity=0.9),
+    *(written(panel=BLUE, padding=2.0, opacity=step / 40) for step in range(12, 28)),
+)
+
+
+def between(padding, opacity) -> DrawnOverlay:
+    """What is seen of the blue panel between green letters flips a green picture. The solid block
+    in their place lets only the padding be seen."""
+    return written(panel=BLUE, fill=GREEN, padding=padding, opacity=opacity)
+
+
+BETWEEN = (
+    *(between(0.3, step / 40) for step in range(25, 37)),
+    *(between(1.0, step / 40) for step in range(19, 31)),
 )
 
 
@@ -118,25 +135,144 @@ def test_where_it_is_right_about_fewer_there_are_fewer(make_unit, dataset, bench
     assert trial_of(make_unit(stop=5), dataset, "cow", bench).ground == ()
 
 
-def test_effects_are_those_of_each_picture_drawn_by_itself(trial):
-    found = trial.effects(OVERLAYS)
+def both_by_hand(trial: Trial, drawn: DrawnOverlay) -> tuple[set[str], set[str]]:
+    """What the letters flip, and what the box flips without them."""
+    text, _ = trial._worded(drawn)
+    ways = (by_hand(trial, drawn, text, letters=letters) for letters in (True, False))
+    with_letters, without = (set(flipped(said)) for said in ways)
+    return with_letters, without
 
-    texts = [trial._worded(drawn)[0] for drawn in OVERLAYS]
-    expected = [
-        len(flipped(by_hand(trial, drawn, text))) / len(trial.ground)
-        for drawn, text in zip(OVERLAYS, texts, strict=True)
-    ]
-    assert found == expected
+
+def partly_hidden(ours: set[str], box: set[str]) -> bool:
+    return bool(ours & box and ours - box)
+
+
+def test_effects_are_those_of_each_picture_drawn_by_itself_less_what_its_box_flips(trial):
+    overlays = OVERLAYS + BETWEEN
+    found = trial.effects(overlays)
+
+    pairs = [both_by_hand(trial, drawn) for drawn in overlays]
+    assert found == [len(ours - box) / len(trial.ground) for ours, box in pairs]
     assert 0.0 in found
     assert max(found) == 1.0
     assert any(0 < share < 1 for share in found)
+    assert any(partly_hidden(*pair) for pair in pairs)
+    assert any(box - ours for ours, box in pairs)
+
+
+def test_what_the_box_alone_flips_does_not_count(trial):
+    strong = [OVERLAYS[1], OVERLAYS[2], OVERLAYS[3]]
+    everything = {sample.id for sample in trial.ground}
+
+    assert [both_by_hand(trial, drawn) for drawn in strong] == [(everything, everything)] * 3
+    assert trial.effects(strong) == [0.0] * 3
+    assert [trial.attack(drawn).share for drawn in strong] == [1.0] * 3
+
+
+@dataclass
+class Two(Eyes):
+    """Sees one pixel: of every other picture the first of two, of the rest the second."""
+
+    pixels: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+
+    def embed_images(self, images: Sequence[Image.Image]) -> FloatArray:
+        rows = np.array([self.colour(image) for image in images])
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def colour(self, image: Image.Image) -> FloatArray:
+        return np.asarray(image.getpixel(self.pixels[every_other(image)]), np.float32)
+
+
+def every_other(image: Image.Image) -> int:
+    """0 or 1 by the paleness of a corner, over which nothing is written."""
+    return image.getpixel((SIDE - 1, SIDE - 1))[2] // 6 % 2
+
+
+def test_pictures_that_only_the_box_flips_do_not_offset_those_that_the_letters_flip(
+    unit, dataset, store
+):
+    drawn = written(fill=GREEN, panel=GREEN, stroke=BLUE, stroke_width=0.1)
+    green = Image.new("RGB", (SIDE, SIDE), GREEN)
+    written_on, block = (
+        np.asarray(render(replace(drawn.saying("cat"), letters=letters), green))[..., 2]
+        for letters in (True, False)
+    )
+    pixels = [
+        tuple(map(int, np.argwhere((on == 255) & (off == 0))[0][::-1]))
+        for on, off in ((written_on, block), (block, written_on))
+    ]
+    cache = EmbeddingCache(store.root / "embeddings", "two")
+    trial = trial_of(unit, dataset, "dog", Bench(Two(pixels=tuple(pixels)), cache, batch_size=4))
+
+    pictures = {sample.id: decode_image(sample.image, where="") for sample in trial.ground}
+    by_letters = [name for name, image in pictures.items() if not every_other(image)]
+    by_box = [name for name, image in pictures.items() if every_other(image)]
+    attack = trial.attack(drawn)
+    assert attack.text == "cat"
+    assert (list(attack.flipped), list(attack.hidden)) == (by_letters, by_box)
+    assert by_box
+    assert trial.effects([drawn]) == [len(by_letters) / len(pictures)] != [0.0]
+
+
+LEAST = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@pytest.fixture
+def ten(make_unit, dataset, bench) -> Trial:
+    return trial_of(make_unit(stop=10), dataset, "dog", bench)
+
+
+def test_shares_of_at_least_so_much_are_exact_and_others_stay_below(ten):
+    pairs = [both_by_hand(ten, drawn) for drawn in BETWEEN]
+    exact = [len(ours - box) / 10 for ours, box in pairs]
+
+    assert ten.effects(BETWEEN) == exact
+    for least in LEAST:
+        for share, known in zip(ten.effects(BETWEEN, least=least), exact, strict=True):
+            if known >= least:
+                assert share == known
+            else:
+                assert known <= share < least
+    # With their boxes' share some would be enough that are not.
+    assert any(len(ours) >= 5 > len(ours - box) for ours, box in pairs)
+
+
+def test_a_share_that_is_just_what_is_asked_for_is_enough(ten):
+    exact = ten.effects(BETWEEN)
+    known = [least for least in LEAST if least in exact]
+
+    assert len(known) >= 5
+    assert 0.3 in known
+    for least in known:
+        told = ten.effects([BETWEEN[exact.index(least)]], least=least)
+        assert told == [least]
+
+
+@pytest.mark.parametrize("least", [0.0, 0.3, 0.9, 1.0])
+def test_the_box_alone_is_looked_at_only_where_enough_is_flipped(ten, bench, least):
+    overlays = (OVERLAYS[0], *BETWEEN)
+    sizes = [len(both_by_hand(ten, drawn)[0]) for drawn in overlays]
+    ten.effects(overlays, least=least)
+
+    enough = sum(size > 0 and size >= round(10 * least) for size in sizes)
+    assert 0 < enough < len(overlays)
+    assert ten.shown == 10 * (len(overlays) + enough)
+    assert bench.encoded == ten.shown + ten.looked_at
+
+
+def test_where_nothing_is_flipped_no_box_is_looked_at(ten):
+    assert ten.effects([OVERLAYS[0]]) == [0.0]
+    assert ten.shown == 10
 
 
 def test_together_and_alone_overlays_do_the_same(trial, unit, dataset, store, eyes):
     other = Bench(eyes, EmbeddingCache(store.root / "embeddings", "elsewhere"), batch_size=4)
     alone = trial_of(unit, dataset, "dog", other)
 
-    assert trial.effects(OVERLAYS) == [alone.effects([drawn])[0] for drawn in OVERLAYS]
+    for least in (0.0, 0.6):
+        together = trial.effects(OVERLAYS + BETWEEN, least=least)
+        one_by_one = [alone.effects([drawn], least=least) for drawn in OVERLAYS + BETWEEN]
+        assert [[share] for share in together] == one_by_one
 
 
 def test_a_picture_that_was_shown_is_not_embedded_again(trial, bench):
@@ -149,7 +285,7 @@ def test_a_picture_that_was_shown_is_not_embedded_again(trial, bench):
 
 @pytest.mark.parametrize("error", ["none", "unwritable"])
 def test_words_that_cannot_be_had_flip_nothing(trial, monkeypatch, error):
-    strong = OVERLAYS[2]
+    strong = between(0.3, 1.0)
     assert trial.effects([strong]) == [1.0]
 
     def worded(drawn, **_):
@@ -182,7 +318,7 @@ def test_a_band_moves_the_truth_with_the_picture(trial):
 
 
 def test_an_attack_tells_what_was_seen(trial):
-    drawn = OVERLAYS[5]
+    drawn = next(one for one in BETWEEN if partly_hidden(*both_by_hand(trial, one)))
     attack = trial.attack(drawn)
 
     overlay = drawn.saying(attack.text)
@@ -192,7 +328,9 @@ def test_an_attack_tells_what_was_seen(trial):
     assert list(attack.hidden) == flipped(by_hand(trial, drawn, attack.text, letters=False))
     assert attack.covered == pytest.approx(covered(around, (SIDE, SIDE)), abs=1e-6)
     assert attack.place == place_of(around, (SIDE, SIDE))
-    assert attack.share == trial.effects([drawn])[0]
+    assert attack.share == len(attack.flipped) / len(trial.ground)
+    by_letters = set(attack.flipped) - set(attack.hidden)
+    assert trial.effects([drawn]) == [len(by_letters) / len(trial.ground)]
     assert (attack.model, attack.weights) == (trial.unit.model, trial.unit.answers_with)
     assert (attack.revision, attack.run) == (trial.dataset.card.revision, "")
 

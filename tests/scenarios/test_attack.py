@@ -92,9 +92,19 @@ def test_an_attack_survives_its_file_and_equal_ones_have_equal_bytes(tmp_path):
 def test_it_is_told_in_words():
     assert ATTACK.in_words == (
         "'cat', 3 letters, 3.1 % of the picture, top left, opacity 0.50: flips 5 of 16 pictures of "
-        "dog (31 %), without letters 2"
+        "dog (31 %), 1 of them without letters too"
     )
     assert ATTACK.share == 5 / 16
+
+
+@pytest.mark.parametrize(
+    ("hidden", "count"), [((), 0), (("s4", "s5"), 0), (ATTACK.flipped, 5), (ATTACK.pictures, 5)]
+)
+def test_of_those_that_the_box_flips_only_flipped_ones_are_told(hidden, count):
+    told = replace(ATTACK, hidden=hidden)
+
+    assert told.hidden_in_words == f"{count} of them without letters too"
+    assert told.in_words.endswith(f"(31 %), {told.hidden_in_words}")
 
 
 def test_letters_are_what_is_neither_blank_nor_sign():

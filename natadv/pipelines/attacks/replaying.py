@@ -140,10 +140,10 @@ def dataset_of(attack: Attack, *, root: Path, file: Path) -> Dataset:
 
 
 def _flips(attack: Attack, *, of: str) -> str:
-    """As `2 of 15 (13 %), without letters 1`."""
+    """As `2 of 15 (13 %), 1 of them without letters too`."""
     return (
         f"{len(attack.flipped)} of {len(attack.pictures)}{of} ({100 * attack.share:.0f} %), "
-        f"without letters {len(attack.hidden)}"
+        f"{attack.hidden_in_words}"
     )
 
 

@@ -66,8 +66,13 @@ class Attack:
             f"{self.text!r}, {letters} letters, {100 * self.covered:.1f} % of the picture, "
             f"{self.place}, opacity {self.drawn.overlay.opacity:.2f}: flips {len(self.flipped)} of "
             f"{len(self.pictures)} pictures of {self.subject} ({100 * self.share:.0f} %), "
-            f"{len(set(self.flipped) & set(self.hidden))} of them without letters too"
+            f"{self.hidden_in_words}"
         )
+
+    @property
+    def hidden_in_words(self) -> str:
+        """As `1 of them without letters too`, of those that are flipped."""
+        return f"{len(set(self.flipped) & set(self.hidden))} of them without letters too"
 
 
 def usual(places: list[str]) -> str:

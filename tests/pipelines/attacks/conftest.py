@@ -1,4 +1,7 @@
-"""A small world for attacks: plain colours, and models that lose them where much is written."""
+"""A small world for attacks: plain colours, and models that lose them where much is written.
+
+They read: a solid box moves them only where it hides far more than letters have to.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,13 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 CLASSES = ("cat", "dog", "cow")
 SIDE, ROWS = 48, 36
 BEARS = {"mini-clip": 12.0, "mini-siglip": 30.0}
-"""Spread of a picture's colours that a model bears before it takes a class for the next one."""
+"""Spread of a picture's colours that a model bears: where it reads, more makes it take a class for
+the next one."""
+HIDES = 2.0
+"""Times as much does so where it reads nothing."""
+TURNS = 6
+"""Along a row of pixels, from lighter to darker or back: words have as many, a box on a panel has
+five at most."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,19 @@ class Eyes:
 
     def _embedded(self, pixels: FloatArray) -> FloatArray:
         colour = np.median(pixels, axis=(0, 1))
-        return np.roll(colour, self.turns) if pixels.std(axis=(0, 1)).max() > self.bears else colour
+        bears = self.bears if reads(pixels) else HIDES * self.bears
+        return np.roll(colour, self.turns) if pixels.std(axis=(0, 1)).max() > bears else colour
+
+
+def reads(pixels: FloatArray) -> bool:
+    """Whether the colours go up and down along some row as they do along a word."""
+    return max(turns_of(row) for row in pixels.sum(axis=2)) >= TURNS
+
+
+def turns_of(row: FloatArray) -> int:
+    steps = np.diff(row)
+    ways = np.sign(steps[abs(steps) > 24])
+    return int((ways[1:] != ways[:-1]).sum())
 
 
 @pytest.fixture(scope="session")

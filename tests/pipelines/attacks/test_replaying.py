@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -25,8 +26,9 @@ def test_on_the_model_that_it_was_found_on_it_does_the_same(replay, found, world
     attack = read_attack(found)
     told, sheet = replay(found, "mini-clip")
 
-    did = f"{len(attack.flipped)} of 6{{}} ({100 * attack.share:.0f} %), without letters "
-    did += str(len(attack.hidden))
+    both = len(set(attack.flipped) & set(attack.hidden))
+    did = f"{len(attack.flipped)} of 6{{}} ({100 * attack.share:.0f} %), "
+    did += f"{both} of them without letters too"
     assert told == (
         f"on mini-clip: flips {did.format(' pictures of dog')}; found on mini-clip: "
         f"{did.format('')}"
@@ -40,11 +42,12 @@ def test_on_another_model_both_are_told_and_shown(replay, found, tmp_path):
     picture = tmp_path / "sheets" / "other.png"
     told, sheet = replay(found, "mini-siglip", "--out", picture)
 
-    assert re.match(
-        r"on mini-siglip: flips \d of 6 pictures of dog \(\d+ %\), without letters \d;"
-        r" found on mini-clip: [3-6] of 6",
+    now = re.match(
+        r"on mini-siglip: flips (\d) of 6 pictures of dog \(\d+ %\), \d of them without letters "
+        r"too; found on mini-clip: [3-6] of 6",
         told,
     )
+    assert int(now[1]) < len(read_attack(found).flipped)
     assert sheet == str(picture)
     with Image.open(picture) as image:
         assert image.format == "PNG"
@@ -62,13 +65,21 @@ def test_pictures_that_it_is_wrong_about_clean_are_left_out_and_counted(replay, 
     )
 
 
+def test_what_the_box_flips_is_told_of_the_flipped_ones_only(replay, found, tmp_path):
+    pictures = read_attack(found).pictures
+    some = {"flipped": pictures[:2], "hidden": pictures[1:4], "weights": "0"}
+    told, _ = replay(edited(found, tmp_path / "some.json", **some), "mini-clip")
+
+    assert told.endswith(" weights: 2 of 6 (33 %), 1 of them without letters too")
+
+
 def test_where_all_are_left_out_there_is_nothing_to_flip(replay, found, tmp_path):
     only = edited(found, tmp_path / "o.json", pictures=("s01",), flipped=(), hidden=(), weights="0")
     (told,) = replay(only, "mini-siglip")
 
     assert told == (
         "on mini-siglip: nothing to flip, as it is wrong about all of 1 clean pictures of dog; "
-        "found on mini-clip: 0 of 1 (0 %), without letters 0"
+        "found on mini-clip: 0 of 1 (0 %), 0 of them without letters too"
     )
 
 
@@ -86,11 +97,12 @@ def test_the_text_is_that_of_the_file(replay, found, tmp_path, monkeypatch):
 
     other = edited(found, tmp_path / "other.json", text="i", decoy=None, weights="0")
     seen = []
-    monkeypatch.setattr(replaying, "attack_sheet", lambda *told: seen.append(told))
-    replay(other, "mini-clip")
+    monkeypatch.setattr(replaying, "attack_sheet", lambda *told: seen.append(told) or b"drawn")
+    _, sheet = replay(other, "mini-clip")
 
-    ((_, attack, shown),) = seen
+    ((attack, shown),) = seen
     assert attack.text == "i"
+    assert Path(sheet).read_bytes() == b"drawn"
     assert all('"text":"i"' in one.attacked.overlay for one in shown)
 
 
