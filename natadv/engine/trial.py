@@ -56,12 +56,9 @@ class Trial:
         Below `least` a share may be told too high, since nobody looked at the box alone.
         """
         flipped = self._flipped_of([self._spoken(drawn) for drawn in overlays])
-        able = [bool(ids) and len(ids) / len(self.ground) >= least for ids in flipped]
+        asked = [ids if len(ids) / len(self.ground) >= least else () for ids in flipped]
         hidden = self._flipped_of(
-            [
-                self._spoken(drawn, letters=False) if may else []
-                for drawn, may in zip(overlays, able, strict=True)
-            ]
+            [self._boxes(drawn, ids) for drawn, ids in zip(overlays, asked, strict=True)]
         )
         return [
             len(set(ids) - set(without)) / len(self.ground)
@@ -123,6 +120,10 @@ class Trial:
             row_of(replace(overlay, letters=letters), sample, decoy=decoy, size=self._size(sample))
             for sample, overlay in zip(self.ground, overlays, strict=True)
         ]
+
+    def _boxes(self, drawn: DrawnOverlay, ids: Sequence[str]) -> list[Sample]:
+        """These pictures with the overlay's box alone."""
+        return [one for one in self._spoken(drawn, letters=False) if one.twin in ids] if ids else []
 
     def _laid(self, drawn: DrawnOverlay, text: str, sample: Sample) -> Overlay:
         return laid(drawn, text, sample, size=self._size(sample))

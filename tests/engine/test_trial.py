@@ -249,14 +249,14 @@ def test_a_share_that_is_just_what_is_asked_for_is_enough(ten):
 
 
 @pytest.mark.parametrize("least", [0.0, 0.3, 0.9, 1.0])
-def test_the_box_alone_is_looked_at_only_where_enough_is_flipped(ten, bench, least):
+def test_the_box_alone_is_looked_at_only_of_what_is_flipped_where_that_is_enough(ten, bench, least):
     overlays = (OVERLAYS[0], *BETWEEN)
     sizes = [len(both_by_hand(ten, drawn)[0]) for drawn in overlays]
     ten.effects(overlays, least=least)
 
-    enough = sum(size > 0 and size >= round(10 * least) for size in sizes)
-    assert 0 < enough < len(overlays)
-    assert ten.shown == 10 * (len(overlays) + enough)
+    enough = [size for size in sizes if size > 0 and size >= round(10 * least)]
+    assert 0 < len(enough) < len(overlays)
+    assert ten.shown == 10 * len(overlays) + sum(enough)
     assert bench.encoded == ten.shown + ten.looked_at
 
 
