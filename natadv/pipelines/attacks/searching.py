@@ -136,7 +136,8 @@ def _watched(unit: Unit, bench: Workbench, stream: TextIO) -> Iterator[None]:
     """Says what is done, and how far it is, from a thread: a search is one piece of work."""
     asked = json.loads(unit.hunt)
     overlays = asked["draws"] + asked["evaluations"]
-    most = (overlays + MOST_LOOKED_AT + 1) * unit.stop
+    # Of each its box alone may be looked at too, and what is found once more.
+    most = (2 * (overlays + 1) + MOST_LOOKED_AT) * unit.stop
     print(
         f"{unit.title}: {asked['draws']} overlays on {unit.stop} pictures, then up to "
         f"{asked['evaluations']} smaller ones; at most {most} pictures go through the model, what "
