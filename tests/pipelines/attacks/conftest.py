@@ -162,7 +162,7 @@ SEARCH = ("search", "--population", "few", "--data", "plain", "--subject", "dog"
 @pytest.fixture
 def search(natadv: Callable[..., list[str]]) -> Callable[..., list[str]]:
     def run(*arguments: object, model: str = "mini-clip", code: int = 0) -> list[str]:
-        cheap = ("--pictures", "6", "--evaluations", "20")
+        cheap = ("--pictures", "6", "--at-least", "0.5", "--evaluations", "20")
         return natadv(*SEARCH, "--model", model, *cheap, *arguments, code=code)
 
     return run
