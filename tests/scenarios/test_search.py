@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture import engine
 
-from natadv.errors import ConfigError
+from natadv.errors import ConfigError, StoreError
 from natadv.scenarios.typographic.bounds import Bounds
 from natadv.scenarios.typographic.contrast import contrast
 from natadv.scenarios.typographic.iid import draw_iid
@@ -240,3 +241,31 @@ def test_the_machine_and_its_settings_do_not_matter(bounds, tmp_path, continuous
     assert done.stdout.strip() == str(hunt(plan, Reader(14)))
     assert not done.stderr
     assert not (tmp_path / ".hypothesis" / "examples").exists()
+
+
+@pytest.mark.parametrize("discover", [False, True])
+@pytest.mark.parametrize("error", [MemoryError("full"), StoreError("database is locked")])
+def test_what_breaks_once_while_shrinking_ends_the_search(plan, discover, error):
+    """Else whoever looked while a disk was full would keep another attack for good."""
+    reader, looks = Reader(12), itertools.count()
+
+    def effects(drawn, *, least):
+        if next(looks) == 8:
+            raise error
+        return reader(drawn, least=least)
+
+    with pytest.raises(type(error)) as caught:
+        hunt(replace(plan, discover=discover), effects)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("discover", [False, True])
+def test_a_slow_model_ends_where_a_fast_one_does(plan, discover, monkeypatch):
+    plan = replace(plan, discover=discover)
+    fast = hunt(plan, Reader(12))
+    hours = itertools.count()
+    before = engine.MAX_SHRINKING_SECONDS
+    monkeypatch.setattr(engine.time, "perf_counter", lambda: 3600.0 * next(hours))
+
+    assert hunt(plan, Reader(12)) == fast
+    assert before == engine.MAX_SHRINKING_SECONDS

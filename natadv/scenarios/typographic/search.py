@@ -7,13 +7,14 @@ wavers cannot make a search flaky, and only so many are judged at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
+from hypothesis.internal.conjecture import engine
 
 from natadv.errors import ConfigError
 from natadv.scenarios.typographic.bounds import Bounds
@@ -83,9 +84,13 @@ def hunt(plan: Hunt, effects: Effects) -> Catch:
 
     Raises:
         ConfigError: Hypothesis no longer works as this needs.
+        Exception: Whatever `effects` raises.
     """
     memo = _Memo(effects, plan.at_least)
-    return _discovered(plan, memo) if plan.discover else _shrunk_from_population(plan, memo)
+    try:
+        return _discovered(plan, memo) if plan.discover else _shrunk_from_population(plan, memo)
+    except _BrokenError as broken:
+        raise broken.error from None
 
 
 @dataclass(slots=True)
@@ -103,7 +108,11 @@ class _Memo:
         fresh = [one for one in dict.fromkeys(map(_unnamed, drawn)) if one not in self.known]
         # Whoever only makes smaller what works asks no more than whether it does.
         least = 0.0 if self.budget is None else self.at_least
-        self.known |= dict(zip(fresh, self.effects(fresh, least=least), strict=True))
+        try:
+            found = self.effects(fresh, least=least)
+        except Exception as error:
+            raise _BrokenError(error) from error
+        self.known |= dict(zip(fresh, found, strict=True))
 
     def effect(self, drawn: DrawnOverlay) -> float:
         """Raises _SpentError where the overlay is not known and may not be judged any more."""
@@ -126,6 +135,14 @@ class _WorksError(Exception):
 # Not an Exception: Hypothesis would take it for one more failure, and go on.
 class _SpentError(BaseException):
     """Ends a search; what worked last is as small as it got."""
+
+
+# Not an Exception either: Hypothesis would shrink it, or forget it over what works.
+class _BrokenError(BaseException):
+    """Whatever `effects` raises, on its way out of Hypothesis."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -183,6 +200,7 @@ def _discovered(plan: Hunt, memo: _Memo) -> Catch:
     @seed(plan.seed)
     @settings(
         _QUIET,
+        backend="hypothesis",
         max_examples=plan.draws,
         phases=[Phase.generate, Phase.target, Phase.shrink],
     )
@@ -213,8 +231,26 @@ _QUIET = settings(
 
 
 def _run(attempt: Callable[[], None]) -> None:
-    with suppress(_WorksError, _SpentError):
+    with _unhurried(), suppress(_WorksError, _SpentError):
         attempt()
+
+
+@contextmanager
+def _unhurried() -> Iterator[None]:
+    """Hypothesis stops shrinking after five minutes: on a slow machine a search would end elsewhere
+    than on a fast one."""
+    name = "MAX_SHRINKING_SECONDS"
+    if name not in vars(engine):
+        raise ConfigError(
+            f"hypothesis {hypothesis.__version__} keeps its time limit elsewhere; install one of "
+            "the versions that natadv was written for"
+        )
+    before = vars(engine)[name]
+    vars(engine)[name] = float("inf")
+    try:
+        yield
+    finally:
+        vars(engine)[name] = before
 
 
 def _unnamed(drawn: DrawnOverlay) -> DrawnOverlay:
