@@ -19,7 +19,7 @@ from natadv.gate.rules import SearchProfile
 if TYPE_CHECKING:
     from natadv.scenarios.typographic.population import Population
 
-HUNT_VERSION = 1
+HUNT_VERSION = 2
 """Raised by hand whenever the same search would end elsewhere."""
 
 

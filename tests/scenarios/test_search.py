@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.internal.conjecture import engine
+from hypothesis.internal.conjecture import engine, providers
+from hypothesis.internal.constants_ast import Constants
 
 from natadv.errors import ConfigError, StoreError
 from natadv.scenarios.typographic.bounds import Bounds
@@ -269,3 +270,19 @@ def test_a_slow_model_ends_where_a_fast_one_does(plan, discover, monkeypatch):
 
     assert hunt(plan, Reader(12)) == fast
     assert before == engine.MAX_SHRINKING_SECONDS
+
+
+def test_a_discovery_does_not_depend_on_what_else_is_imported(plan, monkeypatch):
+    def effects(drawn, *, least):
+        return [px(one) / 100 for one in drawn]
+
+    plan = replace(plan, draws=60, at_least=1.0, discover=True)
+    alone = hunt(plan, effects)
+    local = Constants(
+        integers=set(range(0, 1000, 7)),
+    )
+    monkeypatch.setattr(providers, "_get_local_constants", lambda: local)
+    providers.CONSTANTS_CACHE.cache.clear()
+
+    assert hunt(plan, effects) == alone
+    providers.CONSTANTS_CACHE.cache.clear()

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Protocol
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
-from hypothesis.internal.conjecture import engine
+from hypothesis.internal.conjecture import engine, providers
+from hypothesis.internal.constants_ast import Constants
 
 from natadv.errors import ConfigError
 from natadv.scenarios.typographic.bounds import Bounds
@@ -47,7 +49,7 @@ class Hunt:
     """Overlays at most that are judged while the attack is made smaller."""
     discover: bool = False
     """Climb towards what flips more, instead of drawing independently. What comes first then
-    depends on the version of Hypothesis and on what else is imported."""
+    depends on the version of Hypothesis."""
 
     def __post_init__(self) -> None:
         if not 0 < self.at_least <= 1:
@@ -231,26 +233,42 @@ _QUIET = settings(
 
 
 def _run(attempt: Callable[[], None]) -> None:
-    with _unhurried(), suppress(_WorksError, _SpentError):
+    with _by_itself(), suppress(_WorksError, _SpentError):
         attempt()
 
 
 @contextmanager
-def _unhurried() -> Iterator[None]:
-    """Hypothesis stops shrinking after five minutes: on a slow machine a search would end elsewhere
-    than on a fast one."""
-    name = "MAX_SHRINKING_SECONDS"
-    if name not in vars(engine):
-        raise ConfigError(
-            f"hypothesis {hypothesis.__version__} keeps its time limit elsewhere; install one of "
-            "the versions that natadv was written for"
-        )
-    before = vars(engine)[name]
-    vars(engine)[name] = float("inf")
+def _by_itself() -> Iterator[None]:
+    """Hypothesis stops shrinking after five minutes, and tries the constants of whatever local
+    modules are imported: a search would end elsewhere on a slow machine, or in another process."""
+    changed: Sequence[tuple[ModuleType, str, object]] = (
+        (engine, "MAX_SHRINKING_SECONDS", float("inf")),
+        (providers, "_get_local_constants", _no_constants),
+    )
+    known = providers.CONSTANTS_CACHE.cache
+    before = [(module, name, _of(module, name)) for module, name, _ in changed]
+    for module, name, value in changed:
+        setattr(module, name, value)
+    known.clear()
     try:
         yield
     finally:
-        vars(engine)[name] = before
+        for module, name, value in before:
+            setattr(module, name, value)
+        known.clear()
+
+
+def _of(module: ModuleType, name: str) -> object:
+    if name not in vars(module):
+        raise ConfigError(
+            f"hypothesis {hypothesis.__version__} has no {name} where it had one; install one of "
+            "the versions that natadv was written for"
+        )
+    return vars(module)[name]
+
+
+def _no_constants() -> Constants:
+    return Constants()
 
 
 def _unnamed(drawn: DrawnOverlay) -> DrawnOverlay:
