@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -15,12 +16,16 @@ from natadv.engine.store import Store
 from natadv.engine.units import Unit, digest
 from natadv.errors import ConfigError
 from natadv.gate.rules import SearchProfile
+from natadv.models.resolve import slug
 
 if TYPE_CHECKING:
     from natadv.scenarios.typographic.population import Population
 
 HUNT_VERSION = 2
 """Raised by hand whenever the same search would end elsewhere."""
+
+_LONGEST_PART = 64
+"""Characters; file names have 255 bytes for all their parts."""
 
 
 def hunt_units(
@@ -80,9 +85,23 @@ def _hunts(
 
 
 def caught(units: Sequence[Unit], store: Store) -> list[dict[str, Any]]:
-    """What the searches that have ended found, in order."""
-    results = (store.get(unit.key) for unit in units)
-    return [result["caught"] for result in results if result is not None]
+    """What the searches that have ended found, in order. An attack bears its model's name of this
+    run: equal weights of another name are not searched again."""
+    results = ((unit, store.get(unit.key)) for unit in units)
+    return [_named(result["caught"], unit) for unit, result in results if result is not None]
+
+
+def _named(caught: dict[str, Any], unit: Unit) -> dict[str, Any]:
+    if caught["attack"] is None:
+        return caught
+    return caught | {"attack": caught["attack"] | {"model": unit.model}}
+
+
+def file_part(subject: str) -> str:
+    """A class as a part of a file name: no two classes share one, whatever they are called."""
+    if re.fullmatch(r"[A-Za-z0-9]+( [A-Za-z0-9]+)*", subject) and len(subject) <= _LONGEST_PART:
+        return subject.replace(" ", "-")
+    return f"{slug(subject)[:_LONGEST_PART]}-{digest(subject)[:8]}"
 
 
 def told(caught: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import allure
 
-from natadv.engine.hunts import told
+from natadv.engine.hunts import file_part, told
+from natadv.errors import DataError
 from natadv.files import write_whole
 from natadv.plugin.session import GateSession
 from natadv.types import Case
@@ -40,7 +41,7 @@ def searches(session: GateSession, cases: Iterable[Case]) -> Iterator[Search]:
             from natadv.scenarios.typographic.attack import attack_from
 
             kind = "__discovered" if caught["discover"] else ""
-            name = f"{case.address.replace('/', '__')}__{caught['subject'].replace(' ', '-')}{kind}"
+            name = f"{case.address.replace('/', '__')}__{file_part(caught['subject'])}{kind}"
             attack = None if caught["attack"] is None else attack_from(caught["attack"])
             found = None if attack is None else replace(attack, run=session.run.id)
             yield Search(case, name, told(caught), found, caught.get("shown", ()))
@@ -68,10 +69,19 @@ def _sheet(session: GateSession, attack: Attack, shown: Sequence[Mapping[str, An
 
 
 def empty_attacks(folder: Path) -> None:
-    """Remove what an earlier run left, and nothing else."""
+    """Remove what an earlier run left, and nothing else. Raises DataError."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is no folder; remove it, or give another --attacks DIR")
     for kind in ("json", "png"):
         for path in folder.glob(f"*__typographic__*.{kind}"):
-            path.unlink()
+            try:
+                path.unlink(missing_ok=True)  # another gate may be at it too
+            except OSError as error:
+                why = error.strerror or error
+                raise DataError(
+                    f"{path}: an earlier run left it, and it cannot be removed: {why}; remove it, "
+                    "or give another --attacks DIR"
+                ) from error
 
 
 def write_attacks(session: GateSession, folder: Path, *, root: Path) -> list[str]:

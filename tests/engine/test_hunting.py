@@ -16,7 +16,7 @@ from natadv.engine.bench import Bench
 from natadv.engine.embeddings import EmbeddingCache
 from natadv.engine.fill import Fill
 from natadv.engine.hunting import hunted
-from natadv.engine.hunts import caught, hunt_units, told
+from natadv.engine.hunts import caught, file_part, hunt_units, told
 from natadv.engine.run import Run
 from natadv.engine.store import Store
 from natadv.engine.trial import Trial
@@ -304,3 +304,13 @@ def test_effects_are_those_of_each_overlay_by_itself(unit, pictures, store, froz
     assert together == [float(ink_px(image) >= 15) for image in drawn]
     assert set(together) == {0.0, 1.0}
     assert together == [trial.effects([one])[0] for one in frozen.overlays]
+
+
+def test_no_two_classes_share_a_file_and_none_leaves_its_folder():
+    names = ["a b", "a-b", "a/b", "a  b", "../../a", "a__b", "É", "e", "猫", "犬", "[x]", "w" * 300]
+    parts = [file_part(name) for name in [*names, "w" * 301]]
+
+    assert len(set(parts)) == len(parts)
+    assert file_part("polar bear") == "polar-bear"
+    assert all("/" not in part and not part.startswith(".") for part in parts)
+    assert max(map(len, parts)) < 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,31 @@ def test_a_search_beside_no_case_is_refused(searched):
 
     assert done.returncode == 4
     assert "'lots', did you mean 'lot'?" in done.stderr + done.stdout
+
+
+def test_what_was_found_on_equal_weights_bears_the_name_of_the_model_that_is_judged(searched):
+    args = ("-n", "0", "--model", "mini-clip", "--dataset", "lot")
+    assert searched.pytest(*args).returncode == 0
+    for path in (searched.root / ".natadv" / "store" / "units").rglob("*.json"):
+        raw = json.loads(path.read_text())
+        if (raw.get("caught") or {}).get("attack"):
+            raw["caught"]["attack"] |= {"model": "other"}
+            path.write_text(json.dumps(raw))
+    done = searched.pytest(*args)
+
+    assert done.returncode == 0, done.stdout
+    (attack,) = map(read_attack, attack_files(searched))
+    assert attack.model == "mini-clip"
+
+
+def test_attacks_that_cannot_be_removed_are_an_error_before_anything_runs(searched):
+    folder = searched.root / ".natadv" / "attacks"
+    (folder / "x__typographic__y.json").mkdir(parents=True)
+    inside = searched.pytest("-n", "0")
+    shutil.rmtree(folder)
+    folder.touch()
+    instead = searched.pytest("-n", "0")
+
+    assert (inside.returncode, instead.returncode) == (4, 4)
+    assert "x__typographic__y.json: an earlier run left it" in inside.stderr
+    assert "is no folder; remove it, or give another --attacks DIR" in instead.stderr

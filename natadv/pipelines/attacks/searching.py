@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from natadv.engine.fill import Fill
 from natadv.engine.hunting import hunt_of
-from natadv.engine.hunts import hunt_units, told
+from natadv.engine.hunts import caught, file_part, hunt_units, told
 from natadv.engine.pictured import attack_sheet
 from natadv.engine.run import Run
 from natadv.engine.shown import shown_from
@@ -25,7 +25,6 @@ from natadv.engine.workbench import Workbench, drain_with_slot
 from natadv.errors import InfraError, unknown_name
 from natadv.files import write_whole
 from natadv.gate.rules import SearchProfile
-from natadv.models.resolve import slug
 from natadv.pipelines.attacks.asking import Asked, asked, opened_run, workbench
 from natadv.pipelines.drawing import ground_named
 from natadv.pipelines.members import Arithmetic, one_model
@@ -88,15 +87,15 @@ def search(plan: SearchPlan) -> Searched:
     store = Store(plan.store)
     run = opened_run(store)
     bench = workbench(who, store, run)
-    caught = _caught(unit, store=store, run=run, bench=bench, stream=plan.stream)
-    if caught["attack"] is None:
-        return Searched(caught, None, None, None)
-    attack = replace(attack_from(caught["attack"]), run=run.id)
-    file = plan.out / _file_name(attack, discovered=caught["discover"])
+    came = _caught(unit, store=store, run=run, bench=bench, stream=plan.stream)
+    if came["attack"] is None:
+        return Searched(came, None, None, None)
+    attack = replace(attack_from(came["attack"]), run=run.id)
+    file = plan.out / _file_name(attack, discovered=came["discover"])
     write_attack(file, attack)
     sheet = file.with_suffix(".png")
-    write_whole(sheet, attack_sheet(attack, shown_from(caught["shown"], attack, who.dataset)))
-    return Searched(caught, attack, file, sheet)
+    write_whole(sheet, attack_sheet(attack, shown_from(came["shown"], attack, who.dataset)))
+    return Searched(came, attack, file, sheet)
 
 
 def _unit(plan: SearchPlan) -> tuple[Asked, Unit]:
@@ -123,12 +122,11 @@ def _caught(
     else:
         with _watched(unit, bench, stream):
             drain_with_slot(fill, [unit], device=unit.numerics.device, slots=1)
-    result = store.get(unit.key)
-    if result is None:
+    found = caught([unit], store)
+    if not found:
         reason = run.error(unit.key) or "; ".join(fill.problems)
         raise InfraError(f"{unit.title}: {reason or 'it was not computed; start it again'}")
-    caught: Mapping[str, Any] = result["caught"]
-    return caught
+    return found[0]
 
 
 @contextmanager
@@ -163,5 +161,5 @@ def _watched(unit: Unit, bench: Workbench, stream: TextIO) -> Iterator[None]:
 
 
 def _file_name(attack: Attack, *, discovered: bool) -> str:
-    parts = (attack.task, attack.dataset, attack.model, slug(attack.subject))
+    parts = (attack.task, attack.dataset, attack.model, file_part(attack.subject))
     return "__".join(parts) + ("__discovered" if discovered else "") + ".json"
