@@ -79,6 +79,8 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
 
     twin_of = dataset.card.twin_of
     if twin_of is None:
+        if case in grid.searched:
+            return CaseUnits(problem=_nothing_clean(case.dataset))
         return CaseUnits(attack=of(dataset, "attack"))
     clean = grid.datasets.get(twin_of)
     if clean is None:
@@ -151,6 +153,13 @@ def _misnamed(case: Case, dataset: Dataset) -> str:
             f"{'+'.join(card.tasks)}/{card.scenario}; change the tier"
         )
     return ""
+
+
+def _nothing_clean(name: str) -> str:
+    return (
+        f"the tier searches beside {name!r}, whose card names no clean twin to search on; leave "
+        f"{name!r} out of its searches"
+    )
 
 
 def _missing(name: str) -> str:
