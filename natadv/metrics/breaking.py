@@ -68,7 +68,8 @@ def quantile(sums: DoubleArray, *, share: float) -> DoubleArray:
     reached = upto >= share * upto[..., -1:] * (1 - 1e-12)
     first = reached.argmax(axis=-1)[..., np.newaxis]
     total, count = (np.take_along_axis(cells, first, axis=-1) for cells in (values, pictures))
-    return np.asarray((total / count)[..., 0], dtype=np.float64)
+    # Ten times 0.1 over ten lies below 0.1, and a floor of 0.1 would not hold.
+    return np.asarray(np.round((total / count)[..., 0], DIGITS), dtype=np.float64)
 
 
 def _right(outcomes: Outcomes) -> DoubleArray:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics import estimate, measure
-from natadv.metrics.breaking import breaking
+from natadv.metrics.breaking import breaking, quantile
 
 QUANTILES = {"breaking_point": Fraction(1, 2), "breaking_point_q10": Fraction(1, 10)}
 NUMBERS = {
@@ -247,3 +247,11 @@ def test_without_any_column_that_tells_what_is_right_there_is_no_number(shown):
 
     with pytest.raises(MetricError, match="expected a value of"):
         measure("breaking_point", replace(evidence, clean=blind))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.07, 0.3])
+@pytest.mark.parametrize("pictures", [3, 10, 60])
+def test_a_quantile_is_the_very_share_that_was_told(share, pictures):
+    rows = np.array([[1.0, share]] * pictures)
+
+    assert quantile(sum(rows), share=0.5) == share
