@@ -36,7 +36,8 @@ class Fill:
     run: Run
     compute: Compute
     unit_timeout_s: float = 0.0
-    """Seconds after which a hung unit takes its worker down; 0 waits for ever."""
+    """Seconds after which a hung unit takes its worker down, for each shard's worth of pictures
+    that it shows; 0 waits for ever."""
     rotation: int = 0
     """Where this worker begins in the list of models, so that workers spread over models."""
     current: str = ""
@@ -122,7 +123,7 @@ class Fill:
         self.run.tell("start", unit=unit.title)
         if self.unit_timeout_s:
             # A hung kernel cannot be interrupted: die, and be replaced.
-            faulthandler.dump_traceback_later(self.unit_timeout_s, exit=True)
+            faulthandler.dump_traceback_later(self.unit_timeout_s * unit.length, exit=True)
         try:
             result = self.compute(unit, beside)
             # Inside: a NaN, which no result may hold, is this unit's error as well.

@@ -160,7 +160,7 @@ class Trial:
 
 def trial_of(unit: Unit, dataset: Dataset, subject: str, bench: Bench) -> Trial:
     """On `unit.stop` pictures of the class `subject` by lot, or on fewer where the model is right
-    about fewer."""
+    about fewer. Raises DataError if the dataset has none of the class."""
     found: list[Sample] = []
     looked_at = 0
     for samples in _by_lot(dataset, subject, unit.stop):
@@ -169,6 +169,8 @@ def trial_of(unit: Unit, dataset: Dataset, subject: str, bench: Bench) -> Trial:
         looked_at += len(samples)
         if len(found) >= unit.stop:
             break
+    if not looked_at:
+        raise DataError(f"{dataset.name} has no pictures of {subject!r}; search on another class")
     return Trial(unit, dataset, bench, subject, tuple(found[: unit.stop]), looked_at)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -105,6 +106,16 @@ class Unit:
     def answers_with(self) -> str:
         """All the weights that decide an answer, as one hash."""
         return digest([self.weights, self.head]) if self.head else self.weights
+
+    @property
+    def length(self) -> int:
+        """How many times the pictures of a full shard it may show."""
+        if not self.hunt:
+            return 1
+        hunt = json.loads(self.hunt)
+        overlays: int = hunt["draws"] + hunt["evaluations"]
+        # Each may be followed by its box alone.
+        return max(1, math.ceil(2 * overlays * self.stop / SHARD_ROWS))
 
     def _numbers(self) -> dict[str, object]:
         return {

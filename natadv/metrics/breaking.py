@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
 import numpy as np
 
 from natadv.errors import MetricError
@@ -21,43 +18,40 @@ DIGITS = 3
 """To which a share is told: a quantile needs a column for each that occurs."""
 
 
-class Breaking(NamedTuple):
-    """Pictures that are right when clean, by name."""
-
-    points: Mapping[str, float]
-    """The smallest share whose covering flips it; NEVER where none does."""
-    excluded: int
-    """Samples that failed, or whose other half did."""
-
-
-def breaking(evidence: Evidence) -> Breaking:
-    """Where each picture breaks.
+def breaking(evidence: Evidence) -> dict[str, float]:
+    """The smallest share whose covering flips each picture that is right when clean; NEVER where
+    none does.
 
     A picture that is asked about in several ways is right when one of them is, and breaks where the
-    first of those that are does.
+    first of those that are does. Raises MetricError if a sample failed: it may be the one that
+    flips its picture.
     """
     covered = _covered(evidence.attack)
     pairs = with_clean(evidence, evidence.attack, score=_right)
+    if pairs.excluded:
+        raise MetricError(
+            f"{pairs.excluded} samples or their clean twins failed, each of which may be what "
+            "breaks its picture; measure the case again"
+        )
     points: dict[str, float] = {}
     columns = zip(pairs.group, pairs.before, pairs.after, covered[pairs.rows], strict=True)
     for group, before, after, share in columns:
         if before:
             broken = NEVER if after else round(float(share), DIGITS)
             points[group] = min(broken, points.get(group, NEVER))
-    return Breaking(points, pairs.excluded)
+    return points
 
 
 def points(evidence: Evidence) -> Terms:
     """Per picture, a one-hot over the shares that occur, and the same times the share."""
-    found, excluded = breaking(evidence)
+    found = breaking(evidence)
     if evidence.attack.n and not found:
         raise MetricError(
-            f"no picture is answered right when clean ({excluded} samples excluded), so none can "
-            "be flipped; expected at least one"
+            "no picture is answered right when clean, so none can be flipped; expected at least one"
         )
     shares, at = np.unique(list(found.values()), return_inverse=True)
     hot = np.eye(len(shares))[at]
-    return Terms(np.concatenate([hot, hot * shares], axis=1), tuple(found), excluded)
+    return Terms(np.concatenate([hot, hot * shares], axis=1), tuple(found))
 
 
 def quantile(sums: DoubleArray, *, share: float) -> DoubleArray:

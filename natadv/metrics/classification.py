@@ -36,13 +36,13 @@ def top5(evidence: Evidence) -> Terms:
 
 
 def decoy_rate(evidence: Evidence) -> Terms:
-    """Of what says a wrong class; an overlay may also say none, which nobody can answer with."""
+    """Of what says a wrong class; an overlay by lot may also say none, which nobody can answer
+    with."""
     own = evidence.attack
     said = [decoy is not None for decoy in own.decoy]
-    if own.n and not any(said):
-        raise MetricError(
-            f"none of {own.n} samples has a decoy; measure this on attacked pictures only"
-        )
+    if not (any(said) if own.factors else all(said)):
+        plain = [name for name, says in zip(own.id, said, strict=True) if not says][:3]
+        raise MetricError(f"samples {plain} have no decoy; measure this on attacked pictures only")
     group = [g for g, kept in zip(own.group, said, strict=True) if kept]
     return shares(flags(own, "said_decoy")[said], group, excluded=len(own.errors))
 

@@ -95,7 +95,7 @@ def _add_how(group: pytest.OptionGroup) -> None:
         type=float,
         default=1800.0,
         metavar="SECONDS",
-        help="a unit that takes longer takes its worker down (xdist only; 0: never)",
+        help="256 pictures that take longer take their worker down (xdist only; 0: never)",
     )
 
 

@@ -59,7 +59,7 @@ def case_rates(
     quantiles: tuple[Rate, ...] = ()
     try:
         quantiles = tuple(Rate(split[0], measure(name, evidence)) for name in QUANTILES)
-        breaks = breaking(evidence).points
+        breaks = breaking(evidence)
     except MetricError as error:
         notes.append(f"no breaking point: {error}")
     told = tuple(rates(case.task, evidence, split))

@@ -132,7 +132,11 @@ def test_where_it_is_right_about_fewer_there_are_fewer(make_unit, dataset, bench
     found = trial_of(make_unit(stop=50), dataset, "dog", bench)
 
     assert (len(found.ground), found.looked_at) == (ALL - 1, ALL)
-    assert trial_of(make_unit(stop=5), dataset, "cow", bench).ground == ()
+
+
+def test_a_class_without_pictures_is_no_ground_to_search_on(make_unit, dataset, bench):
+    with pytest.raises(DataError, match="plain has no pictures of 'cow'"):
+        trial_of(make_unit(stop=5), dataset, "cow", bench)
 
 
 def both_by_hand(trial: Trial, drawn: DrawnOverlay) -> tuple[set[str], set[str]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 
 import pytest
@@ -160,3 +161,11 @@ def test_every_package_that_moves_numbers_is_named_by_its_version():
 
     assert set(found) == set(NUMERIC_PACKAGES)
     assert all(text[0].isdigit() for text in found.values())
+
+
+def test_a_search_is_as_long_as_the_pictures_that_it_may_show(make_unit):
+    hunt = {"subject": "dog", "draws": 40, "evaluations": 60}
+
+    assert make_unit().length == 1
+    assert make_unit(hunt=json.dumps(hunt), stop=16).length == 13
+    assert make_unit(hunt=json.dumps({**hunt, "draws": 1, "evaluations": 0}), stop=1).length == 1

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import MetricError, UnknownNameError
-from natadv.evidence import Evidence
+from natadv.evidence import Evidence, select
 from natadv.metrics import METRICS, estimate, measure, p_value
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -101,10 +101,20 @@ def test_a_perfect_macro_f1_is_not_taken_for_certain(outcomes):
     assert found.low < 0.85
 
 
-def test_the_paired_metrics_of_six_twins(outcomes):
-    evidence = full_evidence(outcomes)
+WHOLE = ("breaking_point", "breaking_point_q10")
+"""Are told only where no sample failed."""
 
-    values = {name: measure(name, evidence) for name in METRICS}
+
+def evidence_for(name, outcomes):
+    evidence = full_evidence(outcomes)
+    if name not in WHOLE:
+        return evidence
+    kept = [twin in evidence.clean.id for twin in evidence.attack.twin]
+    return Evidence(select(evidence.attack, kept), replace(evidence.clean, errors={}))
+
+
+def test_the_paired_metrics_of_six_twins(outcomes):
+    values = {name: measure(name, evidence_for(name, outcomes)) for name in METRICS}
 
     # Of the five pairs: clean 1 1 1 1 0, attacked 0 1 0 1 1, occluded 1 1 1 0 1, matched all.
     assert values["accuracy_drop"].value == pytest.approx(4 / 5 - 3 / 5)
@@ -138,7 +148,7 @@ def test_an_attacked_sample_that_failed_is_counted_by_every_metric(outcomes):
         evidence, attack=replace(evidence.attack, errors={"t6": "cannot be decoded"})
     )
 
-    excluded = {name: measure(name, evidence).excluded for name in METRICS}
+    excluded = {name: measure(name, evidence).excluded for name in METRICS if name not in WHOLE}
 
     assert excluded["top1"] == excluded["macro_f1"] == excluded["reading_drop"] == 1
     assert excluded["accuracy_drop"] == excluded["occlusion_drop"] == 2
@@ -184,7 +194,7 @@ def test_attack_success_counts_only_what_was_right_when_clean(outcomes, pairs):
 def test_nothing_measured_is_an_error_never_a_number(outcomes, name):
     nothing = outcomes([], [], errors={"s0": "out of memory"}, factors={"covered": ()})
 
-    with pytest.raises(MetricError, match=r"no sample to measure|expected a value"):
+    with pytest.raises(MetricError, match=r"no sample to measure|expected a value|no decoy|failed"):
         measure(name, Evidence(nothing, nothing, nothing, nothing))
 
 
@@ -196,7 +206,7 @@ def test_a_metric_without_what_it_needs_says_so(outcomes, name):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_is_deterministic_and_holds_its_value(outcomes, name):
-    evidence = full_evidence(outcomes)
+    evidence = evidence_for(name, outcomes)
 
     found = measure(name, evidence)
 
@@ -208,7 +218,7 @@ def test_every_metric_is_deterministic_and_holds_its_value(outcomes, name):
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("side", ["floor", "ceiling"])
 def test_every_p_value_is_one_and_grows_as_the_bound_is_loosened(outcomes, name, side):
-    evidence = full_evidence(outcomes)
+    evidence = evidence_for(name, outcomes)
     bounds = np.linspace(0.05, 0.95, 7)
 
     p = [p_value(name, evidence, bound=float(b), side=side) for b in bounds]
@@ -252,9 +262,10 @@ def test_what_is_significant_lies_outside_of_the_interval_of_few_pictures(outcom
 
 @given(st.lists(st.tuples(st.sampled_from(CLASSES), st.none() | st.sampled_from(CLASSES))))
 def test_a_decoy_rate_is_of_the_samples_that_show_one(outcomes, shown):
-    """What says no class, as some overlays do, cannot be answered with a decoy."""
+    """What says no class, as some overlays by lot do, cannot be answered with a decoy."""
     said, decoys = [s for s, _ in shown] + ["ant"], [d for _, d in shown] + ["ant"]
     rows = outcomes(["ant"] * len(said), said, decoys=decoys, errors={"e": "truncated"})
+    rows = replace(rows, factors={"kind": ("decoy",) * rows.n})
     with_one = [(s, d) for s, d in zip(said, decoys, strict=True) if d is not None]
 
     found = measure("decoy_rate", Evidence(rows))
@@ -351,8 +362,15 @@ def test_a_control_that_lacks_a_sample_is_refused(outcomes):
 
 
 def test_a_decoy_rate_of_pictures_without_decoys_is_refused(outcomes):
-    with pytest.raises(MetricError, match="none of 1 samples has a decoy"):
+    with pytest.raises(MetricError, match="have no decoy"):
         measure("decoy_rate", Evidence(outcomes(["ant"], ["ant"])))
+
+
+def test_a_decoy_that_is_missing_where_each_picture_has_one_is_refused(outcomes):
+    rows = outcomes(["ant"] * 2, ["ant"] * 2, decoys=["bee", None])
+
+    with pytest.raises(MetricError, match="have no decoy"):
+        measure("decoy_rate", Evidence(rows))
 
 
 def test_a_missing_column_is_named(outcomes):
