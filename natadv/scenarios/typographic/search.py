@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
 from hypothesis.internal.conjecture import engine, providers
-from hypothesis.internal.constants_ast import Constants
 
 from natadv.errors import ConfigError
 from natadv.scenarios.typographic.bounds import Bounds
@@ -243,19 +242,19 @@ def _by_itself() -> Iterator[None]:
     modules are imported: a search would end elsewhere on a slow machine, or in another process."""
     changed: Sequence[tuple[ModuleType, str, object]] = (
         (engine, "MAX_SHRINKING_SECONDS", float("inf")),
-        (providers, "_get_local_constants", _no_constants),
+        (providers, "_get_local_constants", _of(providers, "Constants")),
     )
-    known = providers.CONSTANTS_CACHE.cache
+    known: Any = _of(providers, "CONSTANTS_CACHE")
     before = [(module, name, _of(module, name)) for module, name, _ in changed]
     for module, name, value in changed:
         setattr(module, name, value)
-    known.clear()
+    known.cache.clear()
     try:
         yield
     finally:
         for module, name, value in before:
             setattr(module, name, value)
-        known.clear()
+        known.cache.clear()
 
 
 def _of(module: ModuleType, name: str) -> object:
@@ -265,10 +264,6 @@ def _of(module: ModuleType, name: str) -> object:
             "the versions that natadv was written for"
         )
     return vars(module)[name]
-
-
-def _no_constants() -> Constants:
-    return Constants()
 
 
 def _unnamed(drawn: DrawnOverlay) -> DrawnOverlay:
