@@ -17,7 +17,7 @@ lint: .venv/installed
 	$(BIN)/lint-imports --no-cache
 
 test: .venv/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) --dist worksteal -q
 
 gate: .venv/installed
 	$(BIN)/pytest suites/ -n $(WORKERS)

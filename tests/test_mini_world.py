@@ -26,6 +26,7 @@ def gate(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "--store": "store",
         "--evidence": "evidence",
         "--gate-json": "gate.json",
+        "--attacks": "attacks",
         "--alluredir": "allure",
     }
     places = [text for option, name in written.items() for text in (option, str(place / name))]
@@ -73,7 +74,7 @@ def units_done(store: Path) -> list[dict[str, Any]]:
 
 
 def test_a_copy_inherits_floors_and_heads_and_holds_them(checkpoint, tmp_path):
-    done = gate(tmp_path, "--model", str(checkpoint), "--scenario", "typographic")
+    done = gate(tmp_path, "--model", str(checkpoint), "--dataset", "mini-typo")
 
     assert done.returncode == 0, done.stdout
     assert verdicts(tmp_path) == {

@@ -35,7 +35,6 @@ TABLE = ("rates by factor", "text/plain")
 CHARTS = [("rates by factor", "image/png"), ("breaking points", "image/png")]
 
 SABOTAGE = """
-from natadv.errors import MetricError
 from natadv.report import rates_charts
 
 
@@ -48,7 +47,6 @@ rates_charts.rates_chart = broken
 """
 FAULTS = {
     "RuntimeError: planted": "raise RuntimeError('planted')",
-    "MetricError: planted": "raise MetricError('planted')",
     "UserWarning: planted": "import warnings; warnings.warn('planted', stacklevel=1)",
 }
 

@@ -142,7 +142,7 @@ def test_the_search_begins_with_the_population(plan, bounds):
     assert asked == [population_of(plan)]
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.nested_given])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.nested_given])
 @given(least=st.integers(7, 24), opaque=st.floats(0.2, 0.8), evaluations=st.integers(20, 80))
 def test_what_is_found_works_and_is_no_larger_than_what_was_drawn(wide, least, opaque, evaluations):
     bounds = Bounds.model_validate(wide | {"size": [0.1, 0.4]})
