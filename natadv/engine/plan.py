@@ -39,7 +39,8 @@ class CaseUnits:
     """Why there is nothing to measure."""
 
     def all(self) -> tuple[Unit, ...]:
-        return self.clean + self.attack + self.occlusion + self.matched + self.hunts
+        # The longest first: at the end one would keep a worker after the others are done.
+        return self.hunts + self.clean + self.attack + self.occlusion + self.matched
 
     def roles(self) -> dict[str, tuple[Unit, ...]]:
         return {
