@@ -24,6 +24,8 @@ class Search(NamedTuple):
     """One search that has ended."""
 
     case: Case
+    subject: str
+    """The class whose pictures were attacked, and how, if not from the population."""
     name: str
     """Of the files that are about it."""
     line: str
@@ -41,23 +43,25 @@ def searches(session: GateSession, cases: Iterable[Case]) -> Iterator[Search]:
             from natadv.scenarios.typographic.attack import attack_from
 
             kind = "__discovered" if caught["discover"] else ""
+            subject = caught["subject"] + (", by climbing" if kind else "")
             name = f"{case.address.replace('/', '__')}__{file_part(caught['subject'])}{kind}"
             attack = None if caught["attack"] is None else attack_from(caught["attack"])
             found = None if attack is None else replace(attack, run=session.run.id)
-            yield Search(case, name, told(caught), found, caught.get("shown", ()))
+            yield Search(case, subject, name, told(caught), found, caught.get("shown", ()))
 
 
 def attach(session: GateSession, case: Case) -> None:
     """Tell Allure in words, as a picture, and as the file that can be replayed."""
     for search in searches(session, [case]):
-        allure.attach(search.line, f"search {search.name}", allure.attachment_type.TEXT)
+        title = f"smallest attack on {search.subject}"
+        allure.attach(search.line, title, allure.attachment_type.TEXT)
         if search.attack is not None:
             from natadv.scenarios.typographic.attack import attack_json
 
             text = json.dumps(attack_json(search.attack), indent=1)
-            allure.attach(text, f"{search.name}.json", allure.attachment_type.JSON)
+            allure.attach(text, f"{title}, to replay", allure.attachment_type.JSON)
             sheet = _sheet(session, search.attack, search.shown)
-            allure.attach(sheet, f"{search.name}.png", allure.attachment_type.PNG)
+            allure.attach(sheet, title, allure.attachment_type.PNG)
 
 
 def _sheet(session: GateSession, attack: Attack, shown: Sequence[Mapping[str, Any]]) -> bytes:

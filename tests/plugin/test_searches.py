@@ -111,8 +111,11 @@ def test_what_was_found_is_said_written_attached_and_kept(searched):
     (case,) = [c for c in searched.verdict()["cases"] if c["case"] == f"{CELL}/mini-clip"]
     assert case["searches"][0]["attack"]["text"] == attack.text
     (result,) = [r for r in searched.allure() if r["name"] == f"{CELL}/mini-clip"]
-    types = {a["type"] for a in result["attachments"]}
-    assert types >= {"text/plain", "application/json", "image/png"}
+    assert {(a["name"], a["type"]) for a in result["attachments"]} >= {
+        ("smallest attack on dog", "text/plain"),
+        ("smallest attack on dog, to replay", "application/json"),
+        ("smallest attack on dog", "image/png"),
+    }
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     other = [r for r in searched.allure() if r["name"] != f"{CELL}/mini-clip"]
     assert not any("attachments" in r for r in other)
