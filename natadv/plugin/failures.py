@@ -11,15 +11,13 @@ from PIL import Image
 
 from natadv.data.reader import decode_image, read_by_id
 from natadv.engine.datasets import Dataset
+from natadv.engine.pictured import MARKED, MEANT
 from natadv.engine.pictures import shown, sized
 from natadv.engine.plan import kept_masks
 from natadv.plugin.session import GateSession
 from natadv.report.sheet import MOST_TILES, QUIET, WRONG, Line, Outline, Picture, Tile
 from natadv.tasks.masks import truth_mask
 from natadv.types import Case, Outcomes, Sample, Task
-
-MEANT, MARKED = (0, 190, 255), (255, 60, 0)
-"""The outlines of what a phrase means, and of what the model took it for."""
 
 HALF = 0.5
 """A picture whose intersection over union is below counts as not found."""
