@@ -21,6 +21,7 @@ from natadv.scenarios.typographic.attack import Attack, usual
 from natadv.scenarios.typographic.overlay import Overlay, Size, box
 from natadv.scenarios.typographic.places import covered, place_of
 from natadv.scenarios.typographic.population import DrawnOverlay, worded
+from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def trial_of(unit: Unit, dataset: Dataset, subject: str, bench: Bench) -> Trial:
             break
     if not looked_at:
         raise DataError(f"{dataset.name} has no pictures of {subject!r}; search on another class")
-    return Trial(unit, dataset, bench, subject, tuple(found[: unit.stop]), looked_at)
+    return Trial(unit, dataset, bench, subject, _whole(found[: unit.stop]), looked_at)
 
 
 def trial_on(unit: Unit, dataset: Dataset, attack: Attack, bench: Bench) -> Trial:
@@ -183,9 +184,17 @@ def trial_on(unit: Unit, dataset: Dataset, attack: Attack, bench: Bench) -> Tria
     """
     samples = pictures_of(attack, dataset)
     right_ones = held(asked_clean(unit, dataset, bench, samples))
-    ground = tuple(sample for sample in samples if sample.id in right_ones)
+    ground = _whole([sample for sample in samples if sample.id in right_ones])
     said = (attack.text, attack.decoy)
     return Trial(unit, dataset, bench, attack.subject, ground, len(samples), said=said)
+
+
+def _whole(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Raises DataError if a mask is damaged: later it would pass for an overlay without room."""
+    for sample in samples:
+        if sample.mask is not None:
+            truth_mask(sample)
+    return tuple(samples)
 
 
 def pictures_of(attack: Attack, dataset: Dataset) -> list[Sample]:

@@ -134,6 +134,16 @@ def test_where_it_is_right_about_fewer_there_are_fewer(make_unit, dataset, bench
     assert (len(found.ground), found.looked_at) == (ALL - 1, ALL)
 
 
+def test_a_damaged_mask_ends_the_trial(dataset, clean, make_unit, bench, monkeypatch):
+    damaged = [replace(sample, mask=b"none") for sample in clean]
+    monkeypatch.setattr(
+        trial_module, "read_by_id", lambda folder, card, ids: [s for s in damaged if s.id in ids]
+    )
+
+    with pytest.raises(DataError, match="mask"):
+        trial_of(make_unit(stop=5), dataset, "dog", bench)
+
+
 def test_a_class_without_pictures_is_no_ground_to_search_on(make_unit, dataset, bench):
     with pytest.raises(DataError, match="plain has no pictures of 'cow'"):
         trial_of(make_unit(stop=5), dataset, "cow", bench)
