@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from natadv.arguments import count
 from natadv.scenarios.typographic.recipes import DECOY_CHOICES, RECIPES
 from natadv.scenarios.typographic.severity import PUBLISHED, SEVERITIES
 from natadv.types import TASKS
@@ -49,7 +50,7 @@ def add_typo_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
     )
     parser.add_argument(
         "--workers",
-        type=_count,
+        type=count,
         default=os.cpu_count() or 1,
         metavar="N",
         help="pictures drawn at a time (%(default)s)",
@@ -83,11 +84,11 @@ def add_filter_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=_count, metavar="N", help="use the first N rows only")
+    parser.add_argument("--limit", type=count, metavar="N", help="use the first N rows only")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (a GPU if seen)")
-    parser.add_argument("--batch-size", type=_count, default=64, metavar="N", help="(%(default)s)")
+    parser.add_argument("--batch-size", type=count, default=64, metavar="N", help="(%(default)s)")
     parser.add_argument(
-        "--threads", type=_count, default=1, metavar="N", help="of a model on the CPU (%(default)s)"
+        "--threads", type=count, default=1, metavar="N", help="of a model on the CPU (%(default)s)"
     )
     parser.add_argument("--force", action="store_true", help="replace a dataset of that name")
     parser.add_argument(
@@ -149,10 +150,3 @@ def _filter(options: argparse.Namespace) -> int:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value

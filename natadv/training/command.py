@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from natadv.arguments import count
 from natadv.engine.devices import device_kind
 from natadv.settings import PARAMS
 from natadv.training.settings import SETTINGS, settings_for
@@ -45,10 +46,10 @@ def _add_task(tasks: argparse._SubParsersAction[argparse.ArgumentParser], task: 
         metavar="NAME=VALUE",
         help="settings that go before that section",
     )
-    parser.add_argument("--limit", type=_count, metavar="N", help="use the first N rows only")
+    parser.add_argument("--limit", type=count, metavar="N", help="use the first N rows only")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (a GPU if seen)")
     parser.add_argument(
-        "--threads", type=_count, default=os.cpu_count() or 1, metavar="N", help="(%(default)s)"
+        "--threads", type=count, default=os.cpu_count() or 1, metavar="N", help="(%(default)s)"
     )
     parser.add_argument(
         "--fresh", action="store_true", help="begin again, and replace a head that is there"
@@ -78,10 +79,3 @@ def _train(options: argparse.Namespace) -> int:
     )
     print(told(train(plan), plan.out))
     return 0
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from natadv.arguments import count
 from natadv.engine.devices import device_kind
 from natadv.errors import ConfigError
 from natadv.models.grounding.loading import BOX_THRESHOLD, BOXES, MASKS, TEXT_THRESHOLD
@@ -54,7 +55,7 @@ def _add_masks(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="of the words that are noted with a box (%(default)s)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (a GPU if seen)")
-    parser.add_argument("--threads", type=_count, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument("--threads", type=count, default=os.cpu_count() or 1, metavar="N")
     parser.set_defaults(handler=_masks)
 
 
@@ -67,17 +68,17 @@ def _add_questions(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "(OPENAI_BASE_URL and OPENAI_API_KEY of the environment). " + _REVIEW,
     )
     _add_common(parser)
-    parser.add_argument("--per-picture", type=_count, default=PER_PICTURE, metavar="N")
+    parser.add_argument("--per-picture", type=count, default=PER_PICTURE, metavar="N")
     parser.add_argument("--seed", type=int, default=SEED, help="of the templates (%(default)s)")
     endpoint = parser.add_argument_group("with an endpoint")
     endpoint.add_argument("--model", metavar="NAME", help="as the endpoint calls it")
-    endpoint.add_argument("--at-once", type=_count, default=4, metavar="N", help="(%(default)s)")
+    endpoint.add_argument("--at-once", type=count, default=4, metavar="N", help="(%(default)s)")
     endpoint.add_argument("--per-minute", type=_amount, metavar="N", help="requests at most")
     endpoint.add_argument(
         "--timeout", type=_amount, default=60.0, metavar="S", help="(%(default)s)"
     )
     endpoint.add_argument(
-        "--side", type=_count, default=1024, metavar="PX", help="scale down to it (%(default)s)"
+        "--side", type=count, default=1024, metavar="PX", help="scale down to it (%(default)s)"
     )
     million = "per million tokens, in any currency"
     endpoint.add_argument("--price-in", type=_amount, default=0.0, metavar="C", help=million)
@@ -89,7 +90,7 @@ def _add_questions(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="of natadv data list")
     parser.add_argument("--name", required=True, help="of the dataset to make")
-    parser.add_argument("--limit", type=_count, metavar="N", help="the first N pictures only")
+    parser.add_argument("--limit", type=count, metavar="N", help="the first N pictures only")
     parser.add_argument("--force", action="store_true", help="replace a dataset of that name")
     parser.add_argument(
         "--root", type=Path, default=Path(), help="holds fixtures/; default: the working directory"
@@ -197,13 +198,6 @@ def _told(made: Made, job: Job) -> str:
         f"{made.card.revision[:12]}\nreview: {job.review}, {made.pages} sheets in "
         f"{job.folder / 'sheets'}"
     )
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
 
 
 def _share(text: str) -> float:

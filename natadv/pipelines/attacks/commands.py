@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from natadv.arguments import count
 from natadv.types import TASKS
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_search_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
     add("--data", required=True, metavar="DATASET", help="of natadv data list, with clean pictures")
     add("--subject", required=True, metavar="CLASS", help="whose pictures are attacked")
     add("--task", choices=TASKS, default="classification", help="(%(default)s)")
-    add("--pictures", type=_count, default=16, metavar="N", help="of the class (%(default)s)")
+    add("--pictures", type=count, default=16, metavar="N", help="of the class (%(default)s)")
     add(
         "--at-least",
         type=_share,
@@ -48,7 +49,7 @@ def add_search_parser(commands: argparse._SubParsersAction[argparse.ArgumentPars
     )
     add(
         "--discover",
-        type=_count,
+        type=count,
         metavar="N",
         help="climb towards stronger overlays, N at most, within the bounds of the population "
         "instead of trying its overlays",
@@ -218,13 +219,6 @@ def _next(made: Packed, data: str) -> list[str]:
         f"and, once dvc.yaml has a stage {name} with the command natadv freeze --pack {data}:",
         f"  dvc commit {name}",
     ]
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
 
 
 def _count_or_none(text: str) -> int:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from natadv.arguments import count
 from natadv.data.card import DATASETS_FOLDER, UNSTATED
 from natadv.engine.devices import device_kind
 from natadv.errors import ConfigError, unknown_name
@@ -66,12 +67,12 @@ def _add_search(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or several as cuda:0,cuda:1")
     parser.add_argument("--dtype", default="bfloat16", help="of the generator (%(default)s)")
-    parser.add_argument("--batch-size", type=_count, default=4, metavar="N", help="(%(default)s)")
-    parser.add_argument("--steps", type=_count, metavar="N", help="of the generator")
+    parser.add_argument("--batch-size", type=count, default=4, metavar="N", help="(%(default)s)")
+    parser.add_argument("--steps", type=count, metavar="N", help="of the generator")
     parser.add_argument("--guidance", type=float, metavar="G", help="of the generator")
-    parser.add_argument("--size", type=_count, metavar="PX", help="side of a picture")
+    parser.add_argument("--size", type=count, metavar="PX", help="side of a picture")
     parser.add_argument("--revision", metavar="REV", help="of the generator on the hub")
-    parser.add_argument("--processes", type=_count, metavar="N", help="(one per device)")
+    parser.add_argument("--processes", type=count, metavar="N", help="(one per device)")
     parser.set_defaults(handler=_search)
 
 
@@ -80,7 +81,7 @@ def _add_pack(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = actions.add_parser("pack", help=text, description=text)
     parser.add_argument("out", type=Path, metavar="DIR", help="of a search that has ended")
     parser.add_argument("--name", required=True, help="of the dataset")
-    parser.add_argument("--per-class", type=_count, default=100, metavar="N", help="(%(default)s)")
+    parser.add_argument("--per-class", type=count, default=100, metavar="N", help="(%(default)s)")
     parser.add_argument("--licence", help="of the pictures")
     parser.add_argument("--root", type=Path, default=Path(), help=argparse.SUPPRESS)
     parser.add_argument("--force", action="store_true", help="replace a dataset of that name")
@@ -193,10 +194,3 @@ def _pack(options: argparse.Namespace) -> int:
     )
     print(f"{options.root / DATASETS_FOLDER / card.name}: {card.rows} samples, {card.revision}")
     return 0
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
