@@ -23,7 +23,7 @@ SCORE: Mapping[Task, str] = {
     "segmentation": "iou_fg",
     "vqa": "vqa_accuracy",
 }
-"""Told of the attack, and of the controls as `NAME (occlusion)`."""
+"""What tells of any part of a case, and of the controls as `NAME (occlusion)`."""
 
 BESIDES: Mapping[Task, tuple[str, ...]] = {
     "classification": ("attack_success_rate", "decoy_rate"),

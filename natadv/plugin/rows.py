@@ -5,8 +5,9 @@ from __future__ import annotations
 from natadv.errors import MetricError
 from natadv.gate.judge import Judgement
 from natadv.metrics import measure
+from natadv.metrics.factors import SCORE
 from natadv.plugin.session import GateSession, told
-from natadv.report.rows import BY_PART, SHOWN, Row
+from natadv.report.rows import SHOWN, Row
 from natadv.types import Case
 
 
@@ -56,7 +57,7 @@ def _unruled(session: GateSession, case: Case) -> list[Row]:
 def _besides(session: GateSession, case: Case, *, taken: set[str]) -> list[Row]:
     evidence = session.evidence[case].evidence
     parts = sorted({part for part in evidence.attack.part if part})
-    shown, by_part = SHOWN[case.task, case.scenario], BY_PART[case.task]
+    shown, by_part = SHOWN[case.task, case.scenario], SCORE[case.task]
     wanted = [*((name, None) for name in shown), *((by_part, part) for part in parts)]
     rows = []
     for name, part in wanted:

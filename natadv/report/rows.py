@@ -70,13 +70,6 @@ SHOWN: Mapping[tuple[Task, Scenario], tuple[str, ...]] = {
 }
 """Measured and shown whether or not a rule asks for it."""
 
-BY_PART: Mapping[Task, str] = {
-    "classification": "top1",
-    "segmentation": "iou_fg",
-    "vqa": "vqa_accuracy",
-}
-"""Shown for each marked part of a dataset, too."""
-
 COLUMNS: Mapping[Task, Mapping[str, str]] = {
     "classification": {
         "top1": "top1",

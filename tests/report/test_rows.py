@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from natadv.metrics import METRICS
-from natadv.report.rows import BY_PART, COLUMNS, SHORT, SHOWN
+from natadv.metrics.factors import SCORE
+from natadv.report.rows import COLUMNS, SHORT, SHOWN
 from natadv.types import SCENARIOS, TASKS
 
 
@@ -18,7 +19,7 @@ def metric_of(column: str) -> str:
 def test_something_is_shown_of_every_task_in_every_scenario():
     assert list(SHOWN) == [(task, scenario) for task in TASKS for scenario in SCENARIOS]
     assert all(SHOWN.values())
-    assert tuple(BY_PART) == TASKS
+    assert tuple(SCORE) == TASKS
     assert tuple(COLUMNS) == TASKS
 
 
@@ -27,9 +28,9 @@ def test_only_metrics_of_the_task_are_shown(task):
     shown = {name for (of, _), names in SHOWN.items() if of == task for name in names}
     named = {metric_of(column) for column in COLUMNS[task]}
 
-    for name in (*shown, *named, BY_PART[task]):
+    for name in (*shown, *named, SCORE[task]):
         assert task in METRICS[name].tasks, name
-    assert BY_PART[task] in COLUMNS[task]
+    assert SCORE[task] in COLUMNS[task]
 
 
 def test_what_needs_clean_twins_is_shown_under_attack_alone():

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natadv.report.rows import BY_PART, COLUMNS, SHORT, SHOWN, Row
+from natadv.metrics.factors import SCORE
+from natadv.report.rows import COLUMNS, SHORT, SHOWN, Row
 from natadv.report.terminal import WIDTH, overview, reasons, table
 from natadv.types import SCENARIOS, TASKS, Case, Measurement
 
@@ -168,7 +169,7 @@ def grid_rows(row, models=("mini-clip", "mini-siglip")):
         for case in cases
         for metric in (
             *(m for m in SHOWN[case.task, case.scenario] if "breaking" not in m),
-            *(f"{BY_PART[case.task]} ({part})" for part in ("seen", "held-out")),
+            *(f"{SCORE[case.task]} ({part})" for part in ("seen", "held-out")),
         )
     ]
 
