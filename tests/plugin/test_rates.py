@@ -4,28 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from natadv.pipelines.overlaid import OverlaidPlan, pack_overlaid
-from natadv.pipelines.population import drawn_within
 from natadv.pipelines.rates import drawn_cases
 from natadv.report.rates import as_table
-from natadv.scenarios.typographic.bounds import Bounds
-from natadv.scenarios.typographic.population import population_path, worded, write_population
 
-BOUNDS = Bounds(
-    size=[0.3, 1.0],
-    x=[0.0, 1.0],
-    y=[0.0, 1.0],
-    opacity=[0.5, 1.0],
-    contrast=[0.2, 1.0],
-    angle=0.0,
-    panel=1.0,
-    stroke=0.0,
-    stroke_width=[0.04, 0.1],
-    padding=[0.5, 1.0],
-    fonts=["dejavu-sans-bold"],
-    kinds=["decoy"],
-    off_object=0.0,
-)
 CELL = "classification/typographic/lot"
 CASE = f"{CELL}/mini-clip"
 RULE = f"  - {{case: {CELL}/*, metric: top1, floor: 0.1, source: by design}}\n"
@@ -52,11 +33,9 @@ FAULTS = {
 
 
 @pytest.fixture
-def drawn(world):
+def drawn(world, populate):
     """A world whose tier holds pictures with overlays that are drawn."""
-    population = drawn_within(BOUNDS, name="lot", count=12, seed=1)
-    write_population(population_path("lot", world.root), population)
-    pack_overlaid(OverlaidPlan(population, worded, "plain", "lot", pictures=6, root=world.root))
+    populate("lot", count=12)
     contract = world.root / "thresholds.yaml"
     contract.write_text(contract.read_text().replace("plain-typo]", f"plain-typo, {CELL}]") + RULE)
     with (world.root / "pytest.ini").open("a") as settings:
@@ -83,10 +62,8 @@ def verdict(world):
     return {key: value for key, value in world.verdict().items() if key != "run"}
 
 
-def test_a_few_overlays_are_no_sample_of_anything(drawn):
-    few = drawn_within(BOUNDS, name="few", count=7, seed=1)
-    plan = OverlaidPlan(few, worded, "plain", "few", pictures=6, root=drawn.root)
-    pack_overlaid(plan)
+def test_a_few_overlays_are_no_sample_of_anything(drawn, populate):
+    populate("few", count=7)
     case = "classification/typographic/few/mini-clip"
 
     assert drawn.pytest(*ONE_MODEL, "--dataset", "few", "--no-assert").returncode == 0

@@ -8,27 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from natadv.pipelines.overlaid import OverlaidPlan, pack_overlaid
-from natadv.pipelines.population import drawn_within
 from natadv.scenarios.typographic.attack import read_attack
-from natadv.scenarios.typographic.bounds import Bounds
-from natadv.scenarios.typographic.population import population_path, worded, write_population
+from natadv.scenarios.typographic.population import population_path
 
-BOUNDS = Bounds(
-    size=[0.3, 1.0],
-    x=[0.0, 1.0],
-    y=[0.0, 1.0],
-    opacity=[1.0, 1.0],
-    contrast=[0.2, 1.0],
-    angle=0.0,
-    panel=1.0,
-    stroke=0.0,
-    stroke_width=[0.04, 0.1],
-    padding=[0.5, 1.0],
-    fonts=["dejavu-sans-bold"],
-    kinds=["decoy"],
-    off_object=0.0,
-)
 SUITE = """\
 import pytest
 
@@ -58,11 +40,9 @@ RULE = f"  - {{case: {CELL}/*, metric: decoy_rate, ceiling: 0.9, source: by desi
 
 
 @pytest.fixture
-def searched(world):
+def searched(world, populate):
     """A world with a population, whose tier searches beside it."""
-    population = drawn_within(BOUNDS, name="lot", count=12, seed=1)
-    write_population(population_path("lot", world.root), population)
-    pack_overlaid(OverlaidPlan(population, worded, "plain", "lot", pictures=6, root=world.root))
+    populate("lot", count=12, opacity=[1.0, 1.0])
     (world.root / "suites" / "test_typographic_search.py").write_text(SUITE)
     fakes = world.root / "conftest.py"
     means = "np.asarray(i, np.float32).mean(axis=(0, 1))"

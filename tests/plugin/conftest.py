@@ -1,0 +1,42 @@
+"""A population of overlays on pictures of a small world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from natadv.pipelines.overlaid import OverlaidPlan, pack_overlaid
+from natadv.pipelines.population import drawn_within
+from natadv.scenarios.typographic.bounds import Bounds
+from natadv.scenarios.typographic.population import population_path, worded, write_population
+
+BOUNDS = Bounds(
+    size=[0.3, 1.0],
+    x=[0.0, 1.0],
+    y=[0.0, 1.0],
+    opacity=[0.5, 1.0],
+    contrast=[0.2, 1.0],
+    angle=0.0,
+    panel=1.0,
+    stroke=0.0,
+    stroke_width=[0.04, 0.1],
+    padding=[0.5, 1.0],
+    fonts=["dejavu-sans-bold"],
+    kinds=["decoy"],
+    off_object=0.0,
+)
+
+
+@pytest.fixture
+def populate(world: Any) -> Callable[..., None]:
+    """Draws and freezes a population, and packs the dataset of its name."""
+
+    def make(name: str, *, count: int, **bounds: Any) -> None:
+        within = BOUNDS.model_copy(update=bounds)
+        population = drawn_within(within, name=name, count=count, seed=1)
+        write_population(population_path(name, world.root), population)
+        pack_overlaid(OverlaidPlan(population, worded, "plain", name, pictures=6, root=world.root))
+
+    return make
