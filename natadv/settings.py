@@ -7,14 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from natadv.errors import ConfigError, unknown_name
+from natadv.yaml_text import load_shared_yaml, parse_shared_yaml, shown
 
 PARAMS = "params.yaml"
-
-# A date that no calendar has is no YAMLError.
-_NOT_YAML = (yaml.YAMLError, ValueError)
 
 
 def section_of(path: Path, name: str, *, required: bool) -> dict[str, Any]:
@@ -30,7 +26,8 @@ def section_of(path: Path, name: str, *, required: bool) -> dict[str, Any]:
         return {}
     found = sections[name]
     if not isinstance(found, dict):
-        raise ConfigError(f"{path}: section {name!r} must hold settings, got {found!r}")
+        kind = type(found).__name__
+        raise ConfigError(f"{path}: section {name!r} must hold settings, got {kind}")
     return {str(key): value for key, value in found.items()}
 
 
@@ -41,22 +38,17 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise ConfigError(f"--set takes name=value, got {override!r}")
     try:
         return name.strip(), json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
-        return name.strip(), yaml.safe_load(text)
-    except _NOT_YAML as error:
-        raise ConfigError(f"--set {name}: {text!r} is no value: {error}") from error
+        return name.strip(), parse_shared_yaml(text, where="value")
+    except ConfigError as error:
+        raise ConfigError(f"--set {name}: {shown(text)} is no value: {error}") from error
 
 
 def _sections(path: Path) -> Mapping[str, Any]:
-    try:
-        # Not `parse_yaml`: sections of this file share settings by alias.
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    except _NOT_YAML as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    # Sections of this file share settings by alias.
+    found = load_shared_yaml(path)
     if not isinstance(found, dict):
         raise ConfigError(f"{path}: expected sections, got {type(found).__name__}")
     return found

@@ -12,6 +12,8 @@ from natadv.metrics.significance import Side
 from natadv.types import PAPER_SUFFIX, Case
 
 GLOB = frozenset("*?[")
+MOST = 1_000_000_000
+"""Of anything that is counted; no dataset holds more samples, and no search ends after more."""
 
 
 @dataclass(frozen=True, slots=True)

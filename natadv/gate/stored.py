@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from natadv.config import parse_yaml
 from natadv.errors import ConfigError
 from natadv.evidence import Manifest, StoredCase, clean_case, read_all
 from natadv.gate.plan import CaseEvidence, CasePlan
-from natadv.gate.rules import Tier
+from natadv.gate.rules import MOST, Tier
 from natadv.types import Case
+from natadv.yaml_text import load_yaml, shown
 
 
 def stored_cases(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
@@ -111,8 +111,13 @@ def _agreed(values: set[str]) -> str:
 def _card(path: Path) -> tuple[str, int]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such card; name the folder of the datasets by --datasets")
-    card, _ = parse_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    card, _ = load_yaml(path)
+    if not isinstance(card, dict):
+        raise ConfigError(f"{path}: expected the card of a dataset, got {shown(card)}")
     revision, rows = card.get("revision"), card.get("rows")
-    if not (isinstance(revision, str) and revision and type(rows) is int and rows > 0):
-        raise ConfigError(f"{path}: expected revision and rows, got {revision!r} and {rows!r}")
+    if not (isinstance(revision, str) and revision and type(rows) is int and 0 < rows <= MOST):
+        raise ConfigError(
+            f"{path}: expected revision and rows, got {shown(revision)} and {shown(rows)}; "
+            "import the dataset again, or get its card back"
+        )
     return revision, rows

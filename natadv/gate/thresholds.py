@@ -2,33 +2,72 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
 from natadv.config import Lines, Strict, line_of, load_config
 from natadv.errors import ConfigError, unknown_name
-from natadv.gate.rules import GLOB, Rule, SearchProfile, Thresholds, Tier
+from natadv.gate.rules import GLOB, MOST, Rule, SearchProfile, Thresholds, Tier
 from natadv.metrics import METRICS
-from natadv.types import SCENARIOS, TASKS
+from natadv.types import PAPER_SUFFIX, SCENARIOS, TASKS
+from natadv.yaml_text import shown
 
 __all__ = ["Rule", "Thresholds", "Tier", "load_thresholds"]
 
+VERSION = 1
+LEAST_ROOM = 1e-6
+"""Between a bound and what nothing can miss: no dataset has the million samples that could tell
+them apart."""
+MOST_CONFIDENCE = 0.999999
+"""Above it rounding decides where an interval ends."""
+MOST_EXCLUDED = 0.5
+"""Where more is excluded, a minority of the samples would speak for all."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLAIN = "ASCII letters, digits, '.', '_' and '-', without glob or '/'"
+
+
+def _version(version: int) -> int:
+    _require(
+        version == VERSION, f"expected {VERSION}, the only version there is, got {shown(version)}"
+    )
+    return version
+
 
 def _name(name: str) -> str:
-    plain = bool(name) and not (GLOB | {"/"}) & set(name)
-    _require(plain, f"expected a model's name, without glob or '/', got {name!r}")
+    _require(bool(_NAME.fullmatch(name)), f"expected a name of {_PLAIN}, got {name!a}")
     return name
+
+
+def _model(model: str) -> str:
+    _name(model.removesuffix(PAPER_SUFFIX))
+    return model
 
 
 def _cell(cell: str) -> str:
     _require(not GLOB & set(cell), f"expected task/scenario/dataset without globs, got {cell!r}")
-    task, scenario, _ = _parts(cell, ("task", "scenario", "dataset"))
+    task, scenario, dataset = _parts(cell, ("task", "scenario", "dataset"))
     _known("task", task, TASKS)
     _known("scenario", scenario, SCENARIOS)
+    _name(dataset)
     return cell
+
+
+def _trimmed(text: str) -> str:
+    trimmed = bool(text) and text == text.strip() and text.isprintable()
+    _require(
+        trimmed, f"expected a word that can be seen whole, without blanks around, got {text!a}"
+    )
+    return text
+
+
+def _said(text: str) -> str:
+    _require(any(map(str.isalnum, text)), f"expected words, got {text!a}")
+    return text
 
 
 def _pattern(case: str) -> str:
@@ -68,27 +107,31 @@ def _known(kind: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(str(unknown_name(kind, name, names)))
 
 
+Name = Annotated[str, AfterValidator(_name)]
+Word = Annotated[str, AfterValidator(_trimmed)]
+Some = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+
+
 class SearchRow(Strict):
-    population: str | None = Field(default=None, min_length=1)
-    subjects: Annotated[
-        list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_once)
-    ]
-    pictures: int = Field(default=16, ge=1)
+    population: Name | None = None
+    subjects: Annotated[list[Word], Field(min_length=1), AfterValidator(_once)]
+    pictures: Some = 16
     at_least: float = Field(default=0.25, gt=0, le=1)
-    evaluations: int = Field(default=60, ge=0)
-    discover: int = Field(default=0, ge=0)
-    seed: int = 1
+    evaluations: Count = 60
+    discover: Count = 0
+    seed: int = Field(default=1, ge=-MOST, le=MOST)
 
 
 class TierRow(Strict):
     models: Annotated[
-        list[Annotated[str, AfterValidator(_name)]], Field(min_length=1), AfterValidator(_once)
+        list[Annotated[str, AfterValidator(_model)]], Field(min_length=1), AfterValidator(_once)
     ]
     cases: Annotated[
         list[Annotated[str, AfterValidator(_cell)]], Field(min_length=1), AfterValidator(_once)
     ]
-    max_excluded: float = Field(default=0.0, ge=0, lt=1)
-    limit: int | None = Field(default=None, ge=1)
+    max_excluded: float = Field(default=0.0, ge=0, le=MOST_EXCLUDED)
+    limit: Some | None = None
     searches: dict[str, SearchRow] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -104,9 +147,9 @@ class RuleRow(Strict):
     metric: Annotated[str, AfterValidator(_metric)]
     floor: float | None = None
     ceiling: float | None = None
-    min_n: int = Field(default=1, ge=1)
-    part: str | None = Field(default=None, min_length=1)
-    source: str = Field(min_length=1)
+    min_n: Some = 1
+    part: Word | None = None
+    source: Annotated[str, AfterValidator(_said)]
 
     @model_validator(mode="after")
     def _one_bound_that_can_break(self) -> RuleRow:
@@ -130,10 +173,10 @@ class RuleRow(Strict):
 
 
 class ThresholdsFile(Strict):
-    version: Literal[1]
+    version: Annotated[int, AfterValidator(_version)]
     default_tier: str
-    confidence: float = Field(default=0.95, ge=0.5, lt=1)
-    tiers: dict[str, TierRow] = Field(min_length=1)
+    confidence: float = Field(default=0.95, ge=0.5, le=MOST_CONFIDENCE)
+    tiers: dict[Name, TierRow] = Field(min_length=1)
     rules: list[RuleRow] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -215,7 +258,11 @@ def _uncovered(thresholds: Thresholds, lines: Lines) -> Iterable[tuple[int, str]
 
 
 def _require_breakable(bound: float, wanted: str, is_difference: bool) -> None:
-    least = -1.0 if is_difference else 0.0
-    fits = least < bound <= 1 if wanted == "floor" else least <= bound < 1
-    span = f"above {least:g}, at most 1" if wanted == "floor" else f"at least {least:g}, below 1"
-    _require(fits, f"expected a {wanted} that can be broken and kept ({span}), got {bound!r}")
+    lowest = -1.0 if is_difference else 0.0
+    least = lowest + LEAST_ROOM if wanted == "floor" else lowest
+    most = 1 - LEAST_ROOM if wanted == "ceiling" else 1.0
+    span = f"from {least:g} to {most:g}"
+    _require(
+        least <= bound <= most,
+        f"expected a {wanted} that can be broken and kept ({span}), got {bound!r}",
+    )

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from natadv.errors import ConfigError, UnknownNameError
+from natadv.gate.judge import judge_all
 from natadv.gate.rules import rules_for
-from natadv.gate.thresholds import load_thresholds
+from natadv.gate.thresholds import MOST_CONFIDENCE, load_thresholds
 
 
 def edited(path, old, new):
@@ -64,16 +65,16 @@ def test_a_sound_file_becomes_tiers_and_rules(thresholds_file):
          "expected task/scenario/dataset/model"),
         ("metric: top1", "metric: top*", "rules[0].metric", "unknown metric 'top*'"),
         ("min_n: 100", "min_n: 0", "rules[0].min_n", "greater than or equal to 1"),
-        ("source: by hand", "source: ''", "rules[0].source", "at least 1 character"),
+        ("source: by hand", "source: ''", "rules[0].source", "expected words, got ''"),
         ("    source: by hand\n", "", "rules[0].source", "required, but not given"),
         ("[mini-clip, mini-siglip]", "[]", "tiers.mini.models", "at least 1 item"),
         ("[mini-clip, mini-siglip]", "[mini-*]", "tiers.mini.models[0]", "without glob"),
         ("[mini-clip, mini-siglip]", "[mini-clip, mini-clip]", "tiers.mini.models",
          "each entry once"),
-        ("version: 1", "version: 2", "version", "input should be 1"),
+        ("version: 1", "version: 2", "version", "expected 1, the only version"),
         ("version: 1\n", "", "version", "required, but not given"),
         ("default_tier: mini", "default_tier: mimi", "the file", "did you mean 'mini'?"),
-        ("confidence: 0.95", "confidence: 95", "confidence", "less than 1"),
+        ("confidence: 0.95", "confidence: 95", "confidence", "less than or equal to 0.999999"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_by_line_and_key(thresholds_file, old, new, key, message):
@@ -87,6 +88,110 @@ def test_a_mistake_is_named_by_line_and_key(thresholds_file, old, new, key, mess
     assert key in text
     assert text.startswith(f"{thresholds_file}:")
     assert text.removeprefix(f"{thresholds_file}:").split(":")[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message"),
+    [
+        ("ceiling: 0.3", "ceiling: 0.9999999999999999", "rules[1]", "from -1 to 0.999999"),
+        ("ceiling: 0.3", "ceiling: 0.9999999", "rules[1]", "can be broken and kept"),
+        ("floor: 0.9\n", "floor: 1.0e-300\n", "rules[0]", "from 1e-06 to 1"),
+        ("floor: 0.9\n", "floor: 1.0e-7\n", "rules[0]", "can be broken and kept"),
+        ("floor: 0.9\n", "floor: -0.0\n", "rules[0]", "can be broken and kept"),
+        ("version: 1", "version: true", "version", "valid integer, got True"),
+        ("version: 1", "version: 1.0", "version", "valid integer, got 1.0"),
+        ("confidence: 0.95", "confidence: 0.9999999999999999", "confidence", "equal to 0.999999"),
+        ("tiers:\n  mini:", "tiers:\n  mini:\n    max_excluded: 0.9999999",
+         "tiers.mini.max_excluded", "less than or equal to 0.5"),
+        ("tiers:\n  mini:", "tiers:\n  mini:\n    limit: 0", "tiers.mini.limit", "equal to 1"),
+        ("tiers:\n  mini:", "tiers:\n  mini:\n    limit: true", "tiers.mini.limit", "got True"),
+        ("tiers:\n  mini:", "tiers:\n  '':", "tiers", "expected a name of ASCII letters"),
+        ("tiers:\n  mini:", "tiers:\n  ' mini':", "tiers. mini", "got ' mini'"),
+        ("[mini-clip, mini-siglip]", "[mini-clip, 'mini-siglip ']", "tiers.mini.models[1]",
+         "got 'mini-siglip '"),
+        ("[mini-clip, mini-siglip]", '[mini-clip, "mini-siglip\\t"]', "tiers.mini.models[1]",
+         "got 'mini-siglip\\t'"),
+        ("[mini-clip, mini-siglip]", "[mini-clip, mini\u2010siglip]", "tiers.mini.models[1]",
+         "got 'mini\\u2010siglip'"),
+        ("[mini-clip, mini-siglip]", "[mini-clip, mini-siglip\u200b]", "tiers.mini.models[1]",
+         "got 'mini-siglip\\u200b'"),
+        ("- classification/clean/mini\n", "- classification/clean/m\u0456n\u0456\n",
+         "tiers.mini.cases[0]", "got 'm\\u0456n\\u0456'"),
+        ("- classification/clean/mini\n", "- classification/clean/ mini\n", "tiers.mini.cases[0]",
+         "got ' mini'"),
+        ("min_n: 100", "part: ' held-out'", "rules[0].part", "without blanks around"),
+        ("min_n: 100", 'part: "held-out\\u200b"', "rules[0].part", "got 'held-out\\u200b'"),
+        ("min_n: 100", f"min_n: {10**10}", "rules[0].min_n", "less than or equal to 1000000000"),
+        ("min_n: 100", f"min_n: 0x{'f' * 5000}", "rules[0].min_n", "too long to show"),
+        ("floor: 0.9\n", f"floor: 0x{'f' * 5000}\n", "rules[0].floor", "too long to show"),
+        ("version: 1", f"version: 0x{'f' * 5000}", "version", "too long to show"),
+        ("source: by hand", "source: ' '", "rules[0].source", "expected words, got ' '"),
+        ("source: by hand", "source: '-'", "rules[0].source", "expected words, got '-'"),
+        ("source: by hand", "source: 2026-02-30", "rules[0].source", "cannot be read as timestamp"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_strict_is_refused(thresholds_file, old, new, key, message):
+    edited(thresholds_file, old, new)
+
+    with pytest.raises(ConfigError) as caught:
+        load_thresholds(thresholds_file)
+
+    # The tier that was renamed is missed where it was named.
+    told = next(line for line in str(caught.value).splitlines() if "default_tier" not in line)
+    assert message in told
+    assert f": {key}" in told
+    assert told.startswith(f"{thresholds_file}:")
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        f"{{subjects: [cat], evaluations: {10**10}}}",
+        f"{{subjects: [cat], discover: {10**10}}}",
+        f"{{subjects: [cat], pictures: {10**10}}}",
+        f"{{subjects: [cat], seed: 0x{'f' * 5000}}}",
+        "{subjects: [cat], population: ../x}",
+        "{subjects: ['cat ']}",
+    ],
+)
+def test_a_search_without_end_or_aim_is_refused(thresholds_file, search):
+    edited(thresholds_file, "  mini:\n", f"  mini:\n    searches: {{mini-typo: {search}}}\n")
+
+    with pytest.raises(ConfigError, match=r":6: tiers\.mini\.searches\.mini-typo"):
+        load_thresholds(thresholds_file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ceiling: 0.3", "ceiling: 0.99"),
+        ("floor: 0.9\n", "floor: 0.001\n"),
+        ("floor: 0.9\n", "floor: 1\n"),
+        ("ceiling: 0.3", "ceiling: -0.0"),
+        ("confidence: 0.95", "confidence: 0.999"),
+        ("version: 1", "version: 0x1"),
+        ("source: by hand", "source: gemäß Messung ±0.02"),
+        ("source: by hand", "source: |\n      measured twice,\n      see the report"),
+        ("tiers:\n  mini:", "tiers:\n  mini:\n    max_excluded: -0.0"),
+        ("min_n: 100", "part: gehört zurückgehalten"),
+    ],
+)
+def test_what_can_be_meant_is_accepted(thresholds_file, old, new):
+    assert load_thresholds(edited(thresholds_file, old, new)).rules
+
+
+def test_intervals_and_tests_compute_at_the_greatest_confidence(kit):
+    plan = kit.World().with_case(kit.CLEAN, kit.rows_of(kit.first(400, 400)))
+    rules = [kit.rule(kit.CLEAN, bound=0.9), kit.rule(kit.CLEAN, "macro_f1", bound=0.9)]
+    thresholds = kit.thresholds_of(rules, [kit.CLEAN])
+
+    found = judge_all(
+        list(plan.plans.values()),
+        plan.evidence,
+        thresholds=replace(thresholds, confidence=MOST_CONFIDENCE),
+    )
+
+    assert found.green
 
 
 @pytest.mark.parametrize(
@@ -194,9 +299,13 @@ def test_what_is_no_such_file_is_refused(tmp_path, text, message):
 
 def test_a_missing_or_binary_file_is_named(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    messages = {
+        "absent.yaml": "cannot be read: No such file",
+        "binary.yaml": "cannot be read as UTF-8 text: line 1: .*; save it as UTF-8",
+    }
 
-    for name in ("absent.yaml", "binary.yaml"):
-        with pytest.raises(ConfigError, match=f"{name}: cannot be read as UTF-8"):
+    for name, message in messages.items():
+        with pytest.raises(ConfigError, match=f"{name}: {message}"):
             load_thresholds(tmp_path / name)
 
 

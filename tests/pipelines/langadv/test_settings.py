@@ -45,10 +45,10 @@ def test_mistakes_are_told(tmp_path, section, pairs, error, message):
     ("content", "told"),
     [
         ("", r"params\.yaml: expected sections, got NoneType"),
-        ("langadv: [", r"params\.yaml: not valid YAML"),
-        ("langadv: {seed: 2024-99-99}", r"params\.yaml: not valid YAML"),
+        ("langadv: [", r"params\.yaml:\d: not valid YAML"),
+        ("langadv: {seed: 2024-99-99}", r"params\.yaml:1: langadv\.seed: .* be read as timestamp"),
         ("- langadv\n", r"params\.yaml: expected sections, got list"),
-        ("langadv:\n", r"section 'langadv' must hold settings, got None"),
+        ("langadv:\n", r"section 'langadv' must hold settings, got NoneType"),
         ("langadv: {7: 1}\n", r"unknown setting of a search '7'"),
         ("langadv: \udcff\n", r"params\.yaml: cannot be read as UTF-8"),
     ],
