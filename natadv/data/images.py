@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,10 +16,6 @@ from natadv.errors import DataError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 89_478_485
 """Pillow's limit, at which it only warns: a quarter of a gigabyte of RGB."""
-
-# All that Pillow's decoders are known to raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
-_DAMAGE_BELOW = (struct.error, zlib.error, MemoryError, OverflowError)
 
 _METADATA = threading.Lock()
 
@@ -45,8 +39,12 @@ def decode_image(data: bytes, *, where: str) -> Image.Image:
         raise DataError(
             f"{where}: more than {MAX_PIXELS} pixels: {error}; scale it down"
         ) from error
-    except (*_DAMAGE, *_DAMAGE_BELOW) as error:
-        raise DataError(f"{where}: damaged picture: {error}; remove or replace it") from error
+    except DataError:
+        raise
+    # A border: Pillow's decoders raise anything on a damaged file, a failed assertion too.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{where}: damaged picture: {reason}; remove or replace it") from error
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -74,7 +72,7 @@ def _refuse_bomb(size: tuple[int, int], where: str) -> None:
 
 def _turn_upright(image: Image.Image) -> None:
     # Damaged metadata says nothing, and the pixels are whole.
-    with _without_warnings(), contextlib.suppress(*_DAMAGE, *_DAMAGE_BELOW):
+    with _without_warnings(), contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
 
 

@@ -118,13 +118,20 @@ def test_what_is_not_a_picture_is_refused_by_name(data: bytes) -> None:
         decode_image(data, where="shard 3")
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        checksum = zlib.crc32(kind + body)
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+def png_header(width: int, height: int, *, kind: int = 2) -> bytes:
+    """A PNG with too few pixels and no other chunk; of a `kind` of 3 it lacks its palette."""
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    def chunk(name: bytes, body: bytes) -> bytes:
+        checksum = zlib.crc32(name + body)
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+
+
+def test_palette_picture_without_its_palette_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match=r"^n01/a\.PNG: damaged picture: \S.*; remove or replace"):
+        decode_image(png_header(4, 4, kind=3), where="n01/a.PNG")
 
 
 @pytest.mark.parametrize("size", [(MAX_PIXELS // 9000 + 1, 9000), (65000, 65000)])
