@@ -26,6 +26,10 @@ class ModelError(NatadvError):
     """A checkpoint cannot be loaded, or cannot be fed as it was trained."""
 
 
+class ChangedError(NatadvError):
+    """A file was written while it was used."""
+
+
 class StoreError(NatadvError):
     """The evidence store cannot be read or written."""
 

@@ -119,6 +119,8 @@ class Fill:
     def _attempt(self, unit: Unit, *, beside: Sequence[Unit]) -> None:
         # After a death alone, so that it is known which of them is deadly.
         beside = () if self.run.attempts(unit.key) else tuple(beside)
+        if self.store.is_damaged(unit.key):
+            self.run.tell("damaged", unit=unit.title)
         self.run.begin(unit.key)
         self.run.tell("start", unit=unit.title)
         if self.unit_timeout_s:

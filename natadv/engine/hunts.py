@@ -21,9 +21,6 @@ from natadv.models.resolve import slug
 if TYPE_CHECKING:
     from natadv.scenarios.typographic.population import Population
 
-HUNT_VERSION = 2
-"""Raised by hand whenever the same search would end elsewhere."""
-
 _LONGEST_PART = 64
 """Characters; file names have 255 bytes for all their parts."""
 
@@ -65,7 +62,6 @@ def _hunts(
     from natadv.scenarios.typographic.population import plain
 
     common = {
-        "version": HUNT_VERSION,
         "hypothesis": version("hypothesis"),
         "subject": subject,
         "bounds": population.bounds.model_dump(),

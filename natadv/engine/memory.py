@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from natadv.engine.embeddings import space
-from natadv.engine.store import write_atomically
+from natadv.engine.store import sealed, unsealed, write_atomically
 from natadv.engine.units import Unit
 
 
@@ -31,15 +31,17 @@ def free_memory() -> None:
 
 def fitted_batch(root: Path, unit: Unit) -> int:
     """Pictures per forward pass: what was asked for, or less if that was found not to fit."""
-    asked = unit.numerics.batch_size
+    asked, path = unit.numerics.batch_size, _record(root, unit)
     try:
-        return min(asked, int(_record(root, unit).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
+        known = unsealed(path.read_bytes(), name=path.name)
+    except FileNotFoundError:
         return asked
+    return asked if known is None else min(asked, int(known))
 
 
 def record_batch(root: Path, unit: Unit, batch_size: int) -> None:
-    write_atomically(_record(root, unit), str(batch_size))
+    path = _record(root, unit)
+    write_atomically(path, sealed(str(batch_size), name=path.name))
 
 
 def _record(root: Path, unit: Unit) -> Path:

@@ -275,9 +275,14 @@ def _results(
         except StoreError as error:
             problems.append(str(error))
             continue
-        if result is None:
+        if result is not None:
+            results.append(result)
+        elif store.is_damaged(unit.key):
+            problems.append(
+                f"{store.path(unit.key)}: is no longer as it was written; run again, and it is "
+                "computed anew"
+            )
+        else:
             # One reason for many units is told once.
             problems.append(run.error(unit.key) or "some of its units were not measured")
-        else:
-            results.append(result)
     return results, problems

@@ -11,16 +11,20 @@ from importlib.metadata import version
 
 from natadv.types import ModelSpec, Task, Variant
 
-UNIT_VERSION = "4"
-"""Raised by hand whenever the code that turns a unit into rows changes its result: reading,
-decoding, drawing, embedding. How embeddings are scored has the task's protocol for that."""
-
 SHARD_ROWS = 256
 """Rows of a unit. Fixed: a size that followed the number of workers would change the keys."""
 
 AUTO = "auto"
 
-NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "pillow", "numpy")
+NUMERIC_PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "tokenizers",
+    "open_clip_torch",
+    "pillow",
+    "numpy",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,10 @@ class Numerics:
     threads: int
     """Threads of one kernel on the CPU. More workers must not mean other sums."""
     packages: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
+    """Hash of the code of this package that turns a unit into rows."""
+    search_code: str = ""
+    """The same of the code that searches for attacks; it does not move other units."""
 
     def of(self, spec: ModelSpec) -> Numerics:
         """With `auto` settled: on a GPU what the model's row of the zoo says, else float32."""
@@ -72,7 +80,6 @@ class Unit:
     def key(self) -> str:
         # Names are for people: a renamed checkpoint or dataset is not computed again.
         content = {
-            "version": UNIT_VERSION,
             "task": self.task,
             "revision": self.revision,
             "prompts": self.prompts,
@@ -81,7 +88,7 @@ class Unit:
             "weights": self.weights,
             "head": self.head,
             "protocol": self.protocol,
-            "hunt": self.hunt,
+            "hunt": [self.hunt, self.numerics.search_code] if self.hunt else "",
             **self._numbers(),
         }
         return digest(content)
@@ -93,7 +100,6 @@ class Unit:
             return self.key  # what is shown depends on what was answered
         return digest(
             {
-                "version": UNIT_VERSION,
                 "revision": self.revision,
                 "variant": self.variant,
                 "rows": [self.start, self.stop],
@@ -124,6 +130,7 @@ class Unit:
             "batch_size": self.numerics.batch_size,
             "threads": self.numerics.threads,
             "packages": dict(self.numerics.packages),
+            "code": self.numerics.code,
         }
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natadv.engine.bench import Bench
+from natadv.engine.code import check_unchanged
 from natadv.engine.datasets import Dataset
 from natadv.engine.devices import CUDA, lease_slot, visible_gpus
 from natadv.engine.embeddings import EmbeddingCache, space
@@ -61,6 +62,7 @@ class Workbench:
                     raise
                 # Whichever of them fails is to fail alone.
                 self._beside = self._together((unit,))
+        check_unchanged()
         return self._beside.pop(unit.key)
 
     @property
@@ -126,11 +128,12 @@ class Workbench:
         self._bench.heads = bench.heads
 
     def _model(self, unit: Unit) -> Model:
-        from natadv.models.loading import load
+        from natadv.models.loading import load_hashed
 
         numerics = unit.numerics
-        return load(
+        return load_hashed(
             self.specs[unit.model],
+            weights=unit.weights,
             device=numerics.device,
             dtype=numerics.dtype,
             threads=numerics.threads,

@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from natadv.errors import ConfigError, ModelError, unknown_name
+from natadv.errors import ChangedError, ConfigError, ModelError, unknown_name
 from natadv.models import plugged
 from natadv.models.files.layouts import layout_of
+from natadv.stamps import sha256_of, stamp_of
 from natadv.types import CAPABILITY, Model, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.models.adapters.encoder import Placement
-
-_Stamp = tuple[str, int, int]
-_hashes: dict[_Stamp, str] = {}
-"""sha256 of a file by path, size and modification time: weights are hashed once per process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +99,12 @@ def fingerprint(spec: ModelSpec) -> str:
 
     Raises:
         ModelError: A file is not the one that models.lock names.
+        ChangedError: A file is being written.
     """
     head = f"{spec.loader} {_loader(spec).version} {spec.feeding} {spec.factory}\n"
     digest = hashlib.sha256(head.encode())
     for path in content_files(spec):
-        found = _sha256(path)
+        found = sha256_of(path)
         if spec.locked and spec.locked.get(path.name) != found:
             raise ModelError(
                 f"{path}: sha256 is {found[:12]}, models.lock says "
@@ -123,6 +121,30 @@ def content_files(spec: ModelSpec) -> tuple[Path, ...]:
         return plugged.content_files(spec)
     places = (spec.folder, spec.tower_of) if spec.tower_of else (spec.folder,)
     return tuple(file for place in places for file in layout_of(place).content_files(place))
+
+
+def load_hashed(spec: ModelSpec, *, weights: str, device: str, dtype: str, threads: int) -> Model:
+    """`load`, of the very files whose fingerprint is `weights`.
+
+    Raises:
+        ModelError: As `load` does.
+        ChangedError: The files are others than those, or were written while they were loaded.
+    """
+    files = content_files(spec)
+    before = [stamp_of(path) for path in files]
+    if (found := fingerprint(spec)) != weights:
+        raise ChangedError(
+            f"{spec.folder}: its files changed after the run began (hash {weights[:12]}, now "
+            f"{found[:12]}); run again when nothing writes to them, or judge a copy"
+        )
+    model = load(spec, device=device, dtype=dtype, threads=threads)
+    for path, stamp in zip(files, before, strict=True):
+        if stamp_of(path) != stamp:
+            raise ChangedError(
+                f"{path}: was written while the model was loaded; run again when nothing writes "
+                "to it, or judge a copy"
+            )
+    return model
 
 
 def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
@@ -182,12 +204,3 @@ def _settle(device: str, threads: int) -> None:
     torch.use_deterministic_algorithms(True)
     # That switch also clears new memory, which costs bandwidth and which no layer here reads.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def _sha256(path: Path) -> str:
-    status = path.stat()
-    stamp = (str(path), status.st_size, status.st_mtime_ns)
-    if stamp not in _hashes:
-        with path.open("rb") as file:
-            _hashes[stamp] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _hashes[stamp]

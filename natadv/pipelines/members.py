@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from natadv.engine.bench import Bench, embed_texts, look_at
+from natadv.engine.code import numerics_here
 from natadv.engine.embeddings import EmbeddingCache, space
 from natadv.engine.memory import is_out_of_memory
-from natadv.engine.units import AUTO, Numerics, installed_packages
+from natadv.engine.units import AUTO, Numerics
 from natadv.errors import ConfigError, ModelError
-from natadv.models.loading import fingerprint, load
+from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve, resolve_all
 from natadv.tasks import classification
 from natadv.types import DoubleArray, FloatArray, ModelSpec
@@ -36,14 +37,14 @@ class Arithmetic:
     batch_size: int = 64
     threads: int = 1
 
-    def numerics(self, spec: ModelSpec) -> Numerics:
-        """Of units that are asked of this model."""
-        return Numerics(
+    def numerics(self, spec: ModelSpec, store: Path) -> Numerics:
+        """Of units that are asked of this model and kept in `store`."""
+        return numerics_here(
+            store,
             device=self.device,
             dtype=AUTO,
             batch_size=self.batch_size,
             threads=self.threads,
-            packages=installed_packages(),
         ).of(spec)
 
 
@@ -108,9 +109,15 @@ def find_ensemble(names: Sequence[str], *, root: Path) -> tuple[ModelSpec, ...]:
 
 
 def load_member(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Member:
-    numerics = arithmetic.numerics(spec)
+    numerics = arithmetic.numerics(spec, root / STORE)
     weights = fingerprint(spec)
-    model = load(spec, device=numerics.device, dtype=numerics.dtype, threads=numerics.threads)
+    model = load_hashed(
+        spec,
+        weights=weights,
+        device=numerics.device,
+        dtype=numerics.dtype,
+        threads=numerics.threads,
+    )
     cache = EmbeddingCache(root / STORE / "embeddings", space(weights, numerics))
     return Member(spec.name, weights, Bench(model, cache, arithmetic.batch_size))
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from natadv.errors import ConfigError, ModelError
 from natadv.heads.config import default_layers
-from natadv.models.loading import fingerprint, load
+from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve
 from natadv.training.settings import SegmentationSettings, Settings
 from natadv.types import DenseFeatures, Model, ModelSpec, Prepared, ZeroShotClassifier
@@ -81,7 +81,8 @@ def load_tower(spec: ModelSpec, settings: Settings, *, device: str, threads: int
     Raises:
         ModelError: It cannot tell what it knows of each place, or has no such layer.
     """
-    model = load(spec, device=device, dtype="float32", threads=threads)
+    weights = fingerprint(spec)
+    model = load_hashed(spec, weights=weights, device=device, dtype="float32", threads=threads)
     if not isinstance(model, DenseFeatures) or model.depth < 1:
         raise ModelError(
             f"{spec.name}: a head is trained on what a picture tower knows of each place, and this "
@@ -92,7 +93,7 @@ def load_tower(spec: ModelSpec, settings: Settings, *, device: str, threads: int
     features = model.look(prepared, layers).features
     return Tower(
         spec=spec,
-        fingerprint=fingerprint(spec),
+        fingerprint=weights,
         model=model,
         dense=model,
         layers=layers,

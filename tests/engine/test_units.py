@@ -53,6 +53,7 @@ def test_a_field_that_can_move_a_number_moves_the_key(make_unit, name):
         ("batch_size", 8),
         ("threads", 2),
         ("packages", {"torch": "3"}),
+        ("code", "other"),
     ],
 )
 def test_arithmetic_moves_the_key(make_unit, name, value):
@@ -62,11 +63,20 @@ def test_arithmetic_moves_the_key(make_unit, name, value):
         "batch_size",
         "threads",
         "packages",
+        "code",
+        "search_code",
     }
     unit = make_unit()
     other = make_unit(numerics=replace(unit.numerics, **{name: value}))
 
     assert other.key != unit.key
+
+
+def test_the_code_of_searches_moves_the_keys_of_searches_alone(make_unit):
+    numerics = replace(make_unit().numerics, search_code="other")
+
+    assert make_unit(numerics=numerics).key == make_unit().key
+    assert make_unit(numerics=numerics, hunt="{}").key != make_unit(hunt="{}").key
 
 
 @given(st.text(), st.text())

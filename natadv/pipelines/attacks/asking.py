@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from natadv.engine.bench import Bench
@@ -33,7 +34,9 @@ class Asked:
     """Asks the pictures of the dataset as they are stored."""
 
 
-def asked(task: Task, spec: ModelSpec, dataset: Dataset, *, arithmetic: Arithmetic) -> Asked:
+def asked(
+    task: Task, spec: ModelSpec, dataset: Dataset, *, arithmetic: Arithmetic, store: Path
+) -> Asked:
     """Raises ConfigError or ModelError if the dataset or the model is not for the task."""
     if task not in dataset.card.tasks:
         raise ConfigError(
@@ -47,7 +50,7 @@ def asked(task: Task, spec: ModelSpec, dataset: Dataset, *, arithmetic: Arithmet
         variant="attack",
         weights=weights,
         rows=dataset.card.rows,
-        numerics=arithmetic.numerics(spec),
+        numerics=arithmetic.numerics(spec, store),
     )
     head = head_of(case, spec, weights=weights)
     return Asked(spec, dataset, replace(unit, head=head))

@@ -99,7 +99,7 @@ def replay(plan: ReplayPlan) -> Replayed:
     spec = one_model(plan.model, root=plan.root, wanted="to show it to")
     at_once = min(MOST_AT_ONCE, max(USUAL_PICTURES, len(attack.pictures)))
     arithmetic = Arithmetic(plan.device, batch_size=at_once)
-    who = asked(attack.task, spec, dataset, arithmetic=arithmetic)
+    who = asked(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)
     store = Store(plan.store)
     bench = workbench(who, store, opened_run(store))
 

@@ -105,7 +105,7 @@ def _unit(plan: SearchPlan) -> tuple[Asked, Unit]:
     if plan.subject not in classes:
         raise unknown_name(f"class of {dataset.name}", plan.subject, classes)
     spec = one_model(plan.model, root=plan.root, wanted="to attack")
-    who = asked(plan.task, spec, dataset, arithmetic=plan.arithmetic)
+    who = asked(plan.task, spec, dataset, arithmetic=plan.arithmetic, store=plan.store)
     profile = replace(plan.profile, subjects=(glob.escape(plan.subject),))
     # The last one climbs, if that is asked for.
     unit = hunt_units(who.unit, profile, dataset, root=plan.root)[-1]

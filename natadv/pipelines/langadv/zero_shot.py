@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 
 from natadv.errors import ConfigError, ModelError
-from natadv.models.loading import fingerprint, load
+from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve_all
 from natadv.scenarios.langadv.generator import Generated
 from natadv.types import DoubleArray, ModelSpec, ZeroShotClassifier
@@ -78,11 +78,12 @@ def zero_shot_target(
             f"{judges[0].name} is attacked and cannot tell semantic consistency too; name another "
             "--consistency model"
         )
+    weights = {spec.name: fingerprint(spec) for spec in (*specs, *judges)}
     loaded = {
-        spec.name: _loaded(spec, device=device, dtype=dtype, threads=threads)
+        spec.name: _loaded(spec, weights[spec.name], device=device, dtype=dtype, threads=threads)
         for spec in (*specs, *judges)
     }
-    hashes = ", ".join(f"{spec.name} {fingerprint(spec)[:12]}" for spec in (*specs, *judges))
+    hashes = ", ".join(f"{name} {found[:12]}" for name, found in weights.items())
     digest = hashlib.sha256(f"{TEMPLATE}{DISTRACTOR}".encode()).hexdigest()[:6]
     return ZeroShotTarget(
         {spec.name: loaded[spec.name] for spec in specs},
@@ -92,9 +93,11 @@ def zero_shot_target(
     )
 
 
-def _loaded(spec: ModelSpec, *, device: str, dtype: str | None, threads: int) -> ZeroShotClassifier:
+def _loaded(
+    spec: ModelSpec, weights: str, *, device: str, dtype: str | None, threads: int
+) -> ZeroShotClassifier:
     arithmetic = dtype or ("float32" if device == "cpu" else spec.gpu_dtype)
-    model = load(spec, device=device, dtype=arithmetic, threads=threads)
+    model = load_hashed(spec, weights=weights, device=device, dtype=arithmetic, threads=threads)
     if not isinstance(model, ZeroShotClassifier):
         raise ModelError(f"{spec.name} is no zero-shot classifier; name another model")
     return model

@@ -44,7 +44,13 @@ def files(folder):
 def unit_on(world, data):
     (spec,) = resolve("mini-clip", root=world)
     arithmetic = Arithmetic("cpu", batch_size=16)
-    return asked("classification", spec, dataset_named(data, world), arithmetic=arithmetic)
+    return asked(
+        "classification",
+        spec,
+        dataset_named(data, world),
+        arithmetic=arithmetic,
+        store=world / "store",
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,195 @@
+"""The code that turns a unit into rows, as one hash: a result is as good as the code behind it.
+
+Comments, docstrings and layout do not count. Results of older code are kept where newer code is
+declared equal to it in effect (`EQUAL`).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Collection, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from natadv.engine.store import sealed, unsealed, write_atomically
+from natadv.engine.units import Numerics, installed_packages
+from natadv.errors import ChangedError
+from natadv.stamps import Stamp, stamp_of
+
+PACKAGE = Path(__file__).parents[1]
+
+EQUAL = PACKAGE / "engine" / "equal_code.tsv"
+"""Lines of two hashes: of code, and of the older code whose results it may go on using."""
+
+
+class Part(NamedTuple):
+    """A part of the package: some modules, and all that they import of it, however late."""
+
+    roots: tuple[str, ...]
+    without: frozenset[str] = frozenset()
+    """Modules that are not followed."""
+
+
+SEARCHES = Part(("natadv.engine.hunting",))
+ROWS = Part(
+    (
+        "natadv.engine.evaluate",
+        "natadv.engine.workbench",
+        "natadv.heads.folder",
+        "natadv.models.loading",
+    ),
+    without=frozenset(SEARCHES.roots),
+)
+
+_DATA = (".tsv", ".txt", ".ttf", ".otf")
+"""What a computation may read of the package, beside its modules."""
+
+_UNSEEN = ("__all__", "__version__")
+"""Names whose values no computation sees."""
+
+
+def numerics_here(
+    store: Path, *, device: str, dtype: str, batch_size: int, threads: int
+) -> Numerics:
+    """With the packages and the code that are installed.
+
+    The store keeps what is found, as to parse all sources takes half a second. Raises StoreError if
+    it cannot be written.
+    """
+    return Numerics(
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        threads=threads,
+        packages=installed_packages(),
+        code=_remembered(store / "code", "rows", ROWS),
+        search_code=_remembered(store / "code", "searches", SEARCHES),
+    )
+
+
+def check_unchanged() -> None:
+    """Raises ChangedError if a source file was written since this process began."""
+    if changed := set(_stamps()) - _AT_IMPORT:
+        raise ChangedError(
+            f"{min(changed).path}: the code changed while it ran, so nobody knows which of the two "
+            "was at work; run again"
+        )
+
+
+def _remembered(memory: Path, name: str, part: Part) -> str:
+    path = memory / f"{name}-{_state(PACKAGE)}"
+    try:
+        known = unsealed(path.read_bytes(), name=path.name)
+    except FileNotFoundError:
+        known = None
+    if known is not None:
+        return known.decode()
+    own = digest_of(PACKAGE, part)
+    found = declared(EQUAL.read_text(encoding="utf-8")).get(own, own)
+    write_atomically(path, sealed(found, name=path.name))
+    return found
+
+
+def declared(text: str) -> dict[str, str]:
+    """Code -> the older code that it equals in effect, of the lines of `EQUAL`."""
+    lines = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
+    return {own: older for own, older in lines}
+
+
+def digest_of(package: Path, part: Part) -> str:
+    """The hash of the modules of `part`, and of the data beside them."""
+    reached = _reached(package, part)
+    found = hashlib.sha256()
+    for name in sorted(reached):
+        found.update(f"{name} {hashlib.sha256(reached[name].encode()).hexdigest()}\n".encode())
+    folders = {_file(package, name).parent for name in reached}
+    for path in sorted(path for folder in folders for path in folder.iterdir()):
+        if path.suffix in _DATA and path.name != EQUAL.name:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            found.update(f"{path.relative_to(package)} {content}\n".encode())
+    return found.hexdigest()
+
+
+def _state(package: Path) -> str:
+    """The hash of all sources as they stand: quick to find, and another one after any edit."""
+    found = hashlib.sha256()
+    for path in _sources(package):
+        found.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes() + b"\n")
+    return found.hexdigest()
+
+
+def _stamps() -> tuple[Stamp, ...]:
+    return tuple(stamp_of(path) for path in _sources(PACKAGE))
+
+
+@cache
+def _sources(package: Path) -> tuple[Path, ...]:
+    return tuple(sorted(p for p in package.rglob("*") if p.suffix in (".py", *_DATA)))
+
+
+def _reached(package: Path, part: Part) -> dict[str, str]:
+    """Module -> its syntax."""
+    reached: dict[str, str] = {}
+    todo = list(part.roots)
+    while todo:
+        name = todo.pop()
+        if name not in reached and name not in part.without:
+            tree = _Speechless().visit(ast.parse(_file(package, name).read_bytes()))
+            reached[name] = _spelled(tree)
+            todo += _imported(tree, package)
+    return reached
+
+
+def _imported(tree: ast.AST, package: Path) -> Iterator[str]:
+    for node in ast.walk(tree):
+        names: Collection[str] = ()
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # What is imported from a package may be a module of it.
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (n for n in names if n.split(".")[0] == package.name and _exists(package, n))
+
+
+def _exists(package: Path, name: str) -> bool:
+    return _file(package, name).is_file()
+
+
+def _file(package: Path, name: str) -> Path:
+    base = package.parent / Path(*name.split("."))
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+class _Speechless(ast.NodeTransformer):
+    """Takes out what no computation sees: docstrings, and imports for annotations alone."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        return None if any(name in _UNSEEN for name in names) else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        self.generic_visit(node)
+        return node
+
+
+def _spelled(node: object) -> str:
+    """Syntax as text that is the same under every version of Python: `ast.dump` is not."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if name != "kind")
+        # What is empty is left out: newer versions have more fields.
+        told = (f"{name}={_spelled(value)}" for name, value in fields if value not in (None, []))
+        return f"{type(node).__name__}({','.join(told)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_spelled, node))}]"
+    return repr(node)
+
+
+_AT_IMPORT = frozenset(_stamps())

@@ -1,0 +1,70 @@
+"""Hashes of files, each computed once for every state of its file."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from natadv.errors import ChangedError
+
+TICK_S = 0.05
+"""No file system's clock is coarser: of a file that was written within one tick of it, a second
+write might not show."""
+
+_PATIENCE = 100
+"""Ticks that a file may go on being written before it is refused."""
+
+_hashes: dict[Stamp, str] = {}
+
+
+class Stamp(NamedTuple):
+    """One state of a file, told from every other one without reading it."""
+
+    path: str
+    size_bytes: int
+    changed_ns: int
+    """When its content or its inode was last written: unlike the time of modification, no program
+    can set it."""
+    modified_ns: int
+    inode: int
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Raises OSError if there is no such file."""
+    found = path.stat()
+    return Stamp(str(path), found.st_size, found.st_ctime_ns, found.st_mtime_ns, found.st_ino)
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of the whole file; it is read again only if the file was written meanwhile.
+
+    Raises:
+        ChangedError: The file is being written.
+        OSError: The file cannot be read.
+    """
+    stamp = _settled(path)
+    if stamp not in _hashes:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if stamp_of(path) != stamp:
+            raise _being_written(path)
+        _hashes[stamp] = found
+    return _hashes[stamp]
+
+
+def _settled(path: Path) -> Stamp:
+    """The stamp of a file whose next write is sure to change it."""
+    for _ in range(_PATIENCE):
+        stamp = stamp_of(path)
+        age_s = time.time() - stamp.changed_ns / 1e9
+        # From the future: the clock of another machine, which tells nothing here.
+        if not 0 <= age_s < TICK_S:
+            return stamp
+        time.sleep(TICK_S - age_s)
+    raise _being_written(path)
+
+
+def _being_written(path: Path) -> ChangedError:
+    return ChangedError(f"{path}: is being written; wait until it is whole, and run again")
