@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import math
+from pathlib import Path
 
 
-def count(text: str) -> int:
+def count(given: str) -> int:
     """A whole number from 1 on. Raises what argparse turns into a usage error."""
-    value = int(text)
+    try:
+        value = int(given)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {given!r}")
+    return value
+
+
+def text(given: str) -> str:
+    """Any text but none: an empty one is mostly a variable that nobody set."""
+    if not given.strip():
+        raise argparse.ArgumentTypeError("expected a value, got nothing; is a variable unset?")
+    return given
+
+
+def path(given: str) -> Path:
+    return Path(text(given))
+
+
+def names(given: str) -> tuple[str, ...]:
+    """Names with commas between them, none of them empty."""
+    return tuple(text(name).strip() for name in given.split(","))
+
+
+def seconds(given: str) -> float:
+    """A time from 0 on."""
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"expected seconds from 0 on, got {given!r}")
     return value

@@ -9,12 +9,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
+from pydantic import Field, ValidationError
 
+from natadv.config import Strict, dotted
 from natadv.errors import StoreError
-from natadv.types import SCENARIOS, TASKS, Case, Outcomes, Variant
+from natadv.types import SCENARIOS, TASKS, Case, Factor, Outcomes, Variant
 
 FILES: dict[Variant, str] = {
     "attack": "outcomes.jsonl",
@@ -22,7 +24,8 @@ FILES: dict[Variant, str] = {
     "matched": "matched.jsonl",
 }
 MANIFEST = "manifest.json"
-FORMAT = 1
+RUN = "run.json"
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,17 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """What a run was asked to judge; it lies beside the cases that it judged."""
+
+    tier: str
+    models: tuple[str, ...]
+    cases: tuple[Case, ...]
+    whole: bool
+    """Whether these are all cases that the tier held for these models."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoredCase:
     manifest: Manifest
     outcomes: Mapping[Variant, Outcomes]
@@ -72,6 +86,49 @@ class StoredCase:
             occlusion=self.outcomes.get("occlusion"),
             matched=self.outcomes.get("matched"),
         )
+
+
+class _Hashed(Strict):
+    format: Literal[2]
+    sha256: str
+    """Of all other keys, so that an edit or a flipped bit is noticed."""
+
+
+class _ManifestFile(_Hashed):
+    case: str
+    lineage: str
+    planned_n: int
+    data_revision: str
+    weights: str
+    tower: str
+    protocol: str
+    twin_of: str | None
+    problems: list[str]
+    facts: dict[str, Any]
+    errors: dict[Variant, dict[str, str]]
+    files: dict[str, str]
+
+
+class _RunFile(_Hashed):
+    tier: str
+    models: list[str]
+    cases: list[str]
+    whole: bool
+
+
+class _Row(Strict):
+    id: str
+    group: str
+    part: str
+    twin: str | None
+    decoy: str | None
+    truth: str
+    prediction: str
+    values: dict[str, float]
+    factors: dict[str, str | float] = Field(default_factory=dict)
+
+
+HashedFile = TypeVar("HashedFile", bound=_Hashed)
 
 
 def select(outcomes: Outcomes, keep: list[bool]) -> Outcomes:
@@ -142,22 +199,34 @@ def _swap(fresh: Path, folder: Path) -> None:
 def _manifest_text(
     manifest: Manifest, outcomes: Mapping[Variant, Outcomes], files: Mapping[Variant, bytes]
 ) -> str:
-    content = {
-        "format": FORMAT,
-        "case": manifest.case.address,
-        "lineage": manifest.lineage,
-        "planned_n": manifest.planned_n,
-        "data_revision": manifest.data_revision,
-        "weights": manifest.weights,
-        "tower": manifest.tower,
-        "protocol": manifest.protocol,
-        "twin_of": manifest.twin_of,
-        "problems": list(manifest.problems),
-        "facts": dict(manifest.facts),
-        "errors": {v: dict(outcomes[v].errors) for v in files},
-        "files": {FILES[v]: hashlib.sha256(body).hexdigest() for v, body in files.items()},
-    }
-    return json.dumps(content, sort_keys=True, allow_nan=False, indent=1) + "\n"
+    return _hashed_text(
+        {
+            "case": manifest.case.address,
+            "lineage": manifest.lineage,
+            "planned_n": manifest.planned_n,
+            "data_revision": manifest.data_revision,
+            "weights": manifest.weights,
+            "tower": manifest.tower,
+            "protocol": manifest.protocol,
+            "twin_of": manifest.twin_of,
+            "problems": list(manifest.problems),
+            "facts": dict(manifest.facts),
+            "errors": {v: dict(outcomes[v].errors) for v in files},
+            "files": {FILES[v]: hashlib.sha256(body).hexdigest() for v, body in files.items()},
+        }
+    )
+
+
+def _hashed_text(content: Mapping[str, Any]) -> str:
+    whole = {**content, "format": FORMAT}
+    return json.dumps({**whole, "sha256": _sha256(whole)}, **_CANONICAL, indent=1) + "\n"
+
+
+_CANONICAL: dict[str, Any] = {"sort_keys": True, "allow_nan": False}
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, **_CANONICAL).encode()).hexdigest()
 
 
 def _encode(outcomes: Outcomes, case: Case) -> bytes:
@@ -186,19 +255,118 @@ def _encode(outcomes: Outcomes, case: Case) -> bytes:
     return "".join(lines).encode()
 
 
+def write_selection(root: Path, selection: Selection) -> None:
+    """Say in `root` what its cases were selected from; it marks the folder as evidence."""
+    content = {
+        "tier": selection.tier,
+        "models": list(selection.models),
+        "cases": [case.address for case in selection.cases],
+        "whole": selection.whole,
+    }
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        fresh = root / f".{RUN}.{os.getpid()}.new"
+        fresh.write_text(_hashed_text(content), encoding="utf-8")
+        fresh.replace(root / RUN)
+    except OSError as error:
+        raise StoreError(f"{root / RUN}: evidence cannot be written: {error}") from error
+
+
+def read_selection(root: Path) -> Selection | None:
+    """What the cases under `root` were selected from; None if nothing tells, as of evidence that
+    was put together by hand. Raises StoreError if the file is not as it was written."""
+    path = root / RUN
+    if not path.exists():
+        return None
+    found = _read_hashed(path, _RunFile)
+    cases = tuple(map(case_of, found.cases))
+    return Selection(found.tier, tuple(found.models), cases, found.whole)
+
+
+def empty_evidence(root: Path) -> None:
+    """Remove the evidence of an earlier run, and nothing else.
+
+    Raises:
+        StoreError: The folder holds something that no run wrote, and nothing was removed; or it
+            cannot be emptied.
+    """
+    if not root.exists():
+        return
+    try:
+        if foreign := sorted(path.name for path in root.iterdir() if not _is_ours(path)):
+            raise StoreError(
+                f"{root}: holds {foreign[0]!r}, which no run of the gate wrote, so nothing here is "
+                "removed; give an empty folder or a new one with --evidence DIR"
+            )
+        for path in root.iterdir():
+            _remove(path)
+    except OSError as error:
+        raise StoreError(
+            f"{root}: earlier evidence cannot be removed: {error.strerror or error}; give another "
+            "--evidence DIR"
+        ) from error
+
+
+_OURS = frozenset((MANIFEST, *FILES.values()))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is the folder of a case, what a killed run left of one, or the selection."""
+    name = path.name
+    if name == RUN or (name.startswith(f".{RUN}.") and name.endswith(".new")):
+        return path.is_file()
+    # As `write_evidence` calls a folder that is not yet, or no longer, in its place.
+    if name[0] == "." and name.endswith((".new", ".old")):
+        name = name[1:].rpartition(".")[0].rpartition(".")[0]
+    try:
+        case_of(name.replace("__", "/"))
+    except StoreError:
+        return False
+    return path.is_dir() and not path.is_symlink() and {p.name for p in path.iterdir()} <= _OURS
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _read_hashed(path: Path, schema: type[HashedFile]) -> HashedFile:
+    """The content of a file that `_hashed_text` made. Raises StoreError."""
+    try:
+        raw = json.loads(path.read_bytes())
+        found = schema.model_validate(raw)
+        claimed, got = raw.pop("sha256"), _sha256(raw)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise StoreError(f"{path}: {_first_fault(error)}; measure again") from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: not JSON ({error}); measure again") from error
+    if got != claimed:
+        raise StoreError(
+            f"{path}: was changed after it was written: its hash is {got[:12]}, it says "
+            f"{claimed[:12]!r}; measure again"
+        )
+    return found
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    return f"{dotted(fault['loc']) or 'the file'}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+
+
 def read_evidence(folder: Path) -> StoredCase:
     """The evidence in `folder`, or a StoreError that names the file that is not as written."""
     path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        manifest = _manifest_of(content)
-        errors, digests = content["errors"], content["files"]
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: no evidence here; measure the case first") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StoreError) as error:
-        raise StoreError(f"{path}: not a manifest: {error!r}; measure the case again") from error
+    if not path.exists():
+        raise StoreError(f"{path}: no evidence here; measure the case first")
+    content = _read_hashed(path, _ManifestFile)
+    manifest = _manifest_of(content, path)
     if folder.name != folder_of(folder.parent, manifest.case).name:
         raise StoreError(f"{path}: is the evidence of {manifest.case}, not of {folder.name!r}")
+    digests, errors = content.files, content.errors
     wanted = {v: name for v, name in FILES.items() if name in digests}
     if "attack" not in wanted or len(wanted) != len(digests) or set(errors) != set(wanted):
         raise StoreError(f"{path}: expected files and errors of the same variants; measure again")
@@ -221,21 +389,22 @@ def read_all(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
     return found, broken
 
 
-def _manifest_of(content: Mapping[str, Any]) -> Manifest:
-    if content["format"] != FORMAT:
-        raise ValueError(f"expected format {FORMAT}, got {content['format']!r}")
-    texts = ("lineage", "data_revision", "weights", "tower", "protocol")
-    if wrong := [key for key in texts if not isinstance(content[key], str)]:
-        raise TypeError(f"expected text for {wrong}")
-    if type(content["planned_n"]) is not int:
-        raise TypeError(f"expected an integer for planned_n, got {content['planned_n']!r}")
+def _manifest_of(content: _ManifestFile, path: Path) -> Manifest:
+    try:
+        case = case_of(content.case)
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}; measure again") from error
     return Manifest(
-        case=case_of(content["case"]),
-        planned_n=content["planned_n"],
-        twin_of=content["twin_of"],
-        problems=tuple(content["problems"]),
-        facts=content["facts"],
-        **{key: content[key] for key in texts},
+        case=case,
+        lineage=content.lineage,
+        planned_n=content.planned_n,
+        data_revision=content.data_revision,
+        weights=content.weights,
+        protocol=content.protocol,
+        twin_of=content.twin_of,
+        problems=tuple(content.problems),
+        facts=content.facts,
+        tower=content.tower,
     )
 
 
@@ -248,24 +417,43 @@ def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
         raise StoreError(
             f"{path}: sha256 is {got[:12]}, manifest says {digest[:12]}; measure the case again"
         )
-    rows: list[dict[str, Any]] = []
-    for line, text in enumerate(body.decode().splitlines(), start=1):
-        row = json.loads(text)
-        for kind in ("values", "factors"):
-            if rows and (got := row.get(kind, {})).keys() != rows[0].get(kind, {}).keys():
-                raise StoreError(f"{path}:{line}: other {kind} than in line 1: {sorted(got)}")
-        rows.append(row)
-    names = list(rows[0]["values"]) if rows else []
-    told = list(rows[0].get("factors", {})) if rows else []
+    rows = _rows_of(body, path)
+    names = list(rows[0].values) if rows else []
+    told = list(rows[0].factors) if rows else []
     return Outcomes(
-        id=tuple(r["id"] for r in rows),
-        group=tuple(r["group"] for r in rows),
-        part=tuple(r["part"] for r in rows),
-        twin=tuple(r["twin"] for r in rows),
-        decoy=tuple(r["decoy"] for r in rows),
-        truth=tuple(r["truth"] for r in rows),
-        prediction=tuple(r["prediction"] for r in rows),
-        values={n: np.array([r["values"][n] for r in rows], dtype=np.float64) for n in names},
+        id=tuple(r.id for r in rows),
+        group=tuple(r.group for r in rows),
+        part=tuple(r.part for r in rows),
+        twin=tuple(r.twin for r in rows),
+        decoy=tuple(r.decoy for r in rows),
+        truth=tuple(r.truth for r in rows),
+        prediction=tuple(r.prediction for r in rows),
+        values={n: np.array([r.values[n] for r in rows], dtype=np.float64) for n in names},
         errors=dict(errors),
-        factors={n: tuple(r["factors"][n] for r in rows) for n in told},
+        factors={n: cast(Factor, tuple(r.factors[n] for r in rows)) for n in told},
     )
+
+
+def _rows_of(body: bytes, path: Path) -> list[_Row]:
+    """The rows of a file, of one shape throughout and each with an id of its own."""
+    rows: list[_Row] = []
+    ids: set[str] = set()
+    for line, text in enumerate(body.splitlines(), start=1):
+        try:
+            row = _Row.model_validate_json(text)
+        except ValidationError as error:
+            raise StoreError(f"{path}:{line}: {_first_fault(error)}; measure again") from error
+        for kind in ("values", "factors"):
+            if rows and _shape(row, kind) != _shape(rows[0], kind):
+                got = sorted(getattr(row, kind))
+                raise StoreError(f"{path}:{line}: other {kind} than in line 1: {got}")
+        if row.id in ids:
+            raise StoreError(f"{path}:{line}: a second row of {row.id!r}; measure again")
+        ids.add(row.id)
+        rows.append(row)
+    return rows
+
+
+def _shape(row: _Row, kind: Literal["values", "factors"]) -> dict[str, type]:
+    columns: Mapping[str, str | float] = row.values if kind == "values" else row.factors
+    return {name: type(value) for name, value in columns.items()}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+import time
+import warnings
 from collections.abc import Generator
 from typing import Any
 
@@ -14,14 +18,26 @@ from natadv.plugin import options
 from natadv.plugin.controller import Controller
 from natadv.plugin.gates import Gate
 from natadv.plugin.session import GateSession, make_session
+from natadv.plugin.written import remove_verdict
 from natadv.types import Case
 
 SESSION = pytest.StashKey[GateSession]()
 CONTROLLER = pytest.StashKey[Controller]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+ORPHANED_S = 0.5
+"""How often a worker looks whether anybody still waits for it."""
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     options.add_options(parser)
+    config = pluginmanager.get_plugin("pytestconfig")
+    stale = None if config is None else options.early_gate_json(config)
+    if stale is not None:
+        # Before anything can end this run: an old verdict would stand for it. What keeps it from
+        # being removed is told when the run is prepared.
+        with contextlib.suppress(NatadvError):
+            remove_verdict(stale)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,11 +49,15 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if not options.gates_are_asked_for(config) or _only_help(config):
         return
+    options.let_no_warning_decide(config)
     try:
-        session = make_session(config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            session = make_session(config, computing=not _looks_only(config))
         config.stash[SESSION] = session
         if is_worker(config):
             options.settle_allure(config)
+            _end_with_parent(session.parent)
             return
         _refuse_worksteal(config)
         if not _looks_only(config):
@@ -49,6 +69,18 @@ def pytest_configure(config: pytest.Config) -> None:
                 os.environ.update(pinned_environment(0, visible_gpus(), workers=1))
     except NatadvError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this worker soon after the controller was killed, whatever it is doing; all that it
+    writes is written whole or not at all."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHANED_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="natadv-parent", daemon=True).start()
 
 
 def _only_help(config: pytest.Config) -> bool:
@@ -155,10 +187,11 @@ def gate(request: pytest.FixtureRequest) -> Gate:
     return Gate(session, request.node)
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    options.keep_allure_folder(item.config)
     report = yield
     if call.excinfo is not None and call.excinfo.errisinstance((GateFailure, InfraError)):
         # A verdict, not a bug: its own words, and no traceback through the plugin.

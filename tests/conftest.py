@@ -27,13 +27,20 @@ from natadv.types import Sample
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Of these tests alone: no warning of any package may decide a gate.
+    config.addinivalue_line("filterwarnings", "error")
+
+
 CLASSES = ("cat", "dog", "cow")
 ROWS = 600
 SIDE = 16
 
 # What a worker's model is in these tests: colours for classes, and faults on demand.
 FAKE_CONFTEST = '''
-import json, os, sys, time
+import json, os, sys, time, warnings
+from pathlib import Path
 import numpy as np
 
 pytest_plugins = ["natadv.pytest_plugin"]
@@ -85,6 +92,18 @@ def once(name):
     return True
 
 
+def swap(folder):
+    """What a trainer does that goes on writing to the checkpoint."""
+    (folder / "model.safetensors").write_bytes((folder / "better.safetensors").read_bytes())
+    (folder / "blind").write_text("0.0")
+
+
+def warn():
+    """What packages do that are not quite up to date."""
+    warnings.warn("this will change", FutureWarning)
+    open(__file__)  # and never closed
+
+
 def load(spec, *, device, dtype, threads):
     log(kind="load", model=spec.name)
     if spec.name == os.environ.get("FAKE_POISON"):
@@ -95,12 +114,31 @@ def load(spec, *, device, dtype, threads):
         time.sleep(60)
     if spec.name == os.environ.get("FAKE_HANG"):
         time.sleep(60)
+    if "FAKE_SWAP" in os.environ:
+        swap(spec.folder)
+    if "FAKE_WARNING" in os.environ:
+        warn()
     if spec.name == os.environ.get("FAKE_ERROR"):
         raise RuntimeError("CUDA out of memory (planted)")
     return Eyes(spec)
 
 
 loading.load = load
+
+from natadv.plugin import session
+
+unique_units = session.unique_units
+
+
+def swapping(plans):
+    """The keys of the units stand; nothing is loaded yet."""
+    units = unique_units(plans)
+    if "FAKE_EARLY" in os.environ:
+        swap(Path(os.environ["FAKE_EARLY"]))
+    return units
+
+
+session.unique_units = swapping
 '''
 
 THRESHOLDS = """\

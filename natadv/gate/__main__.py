@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from natadv.errors import ConfigError
-from natadv.evidence import StoredCase
-from natadv.gate.baseline import BaselineVerdict, judge_against_baseline
+from natadv.arguments import path, text
+from natadv.errors import NatadvError
+from natadv.evidence import StoredCase, clean_case, read_selection
+from natadv.gate.baseline import BaselineVerdict, judge_against_baseline, refuse_same
 from natadv.gate.judge import GateVerdict, judge_all
 from natadv.gate.plan import CaseEvidence
 from natadv.gate.rules import Tier
-from natadv.gate.stored import case_evidence, plans_from, stored_cases
+from natadv.gate.stored import case_evidence, plans_of, stored_cases
 from natadv.gate.thresholds import load_thresholds
 from natadv.types import Case
 
@@ -35,51 +36,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
-    except ConfigError as error:
+    except NatadvError as error:
         print(error, file=sys.stderr)
         return USAGE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser("python -m natadv.gate", description=__doc__)
-    parser.add_argument("--evidence", type=Path, required=True, help="folder of measured cases")
-    parser.add_argument("--thresholds", type=Path, default=Path("thresholds.yaml"))
-    parser.add_argument("--tier", help="default: the file's default_tier")
-    parser.add_argument(
-        "--model", action="append", default=[], help="judge these models, not the tier's"
+    add = parser.add_argument
+    add("--evidence", type=path, required=True, help="folder of measured cases")
+    add("--thresholds", type=path, default=Path("thresholds.yaml"))
+    add("--tier", type=text, help="default: that of the run, else the file's default_tier")
+    add(
+        "--model",
+        type=text,
+        action="append",
+        default=[],
+        help="judge these models, not those of the run",
     )
-    parser.add_argument(
-        "--datasets", type=Path, help="folder of cards; default: fixtures/datasets if it is there"
-    )
-    parser.add_argument("--baseline", type=Path, help="folder of the evidence to compare with")
+    add("--datasets", type=path, help="folder of cards; default: fixtures/datasets if it is there")
+    add("--baseline", type=path, help="folder of the evidence to compare with")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     thresholds = load_thresholds(options.thresholds)
-    tier = thresholds.tier(options.tier)
     stored, broken = stored_cases(options.evidence)
+    run = read_selection(options.evidence)
+    tier = thresholds.tier(options.tier or (run.tier if run else None))
+    models = tuple(options.model) or (run.models if run else ())
+    if options.baseline is not None:
+        refuse_same(options.evidence, options.baseline)
+    asked = tier.grid_of(models or tier.models)
+    if run is not None and not run.whole and run.tier == tier.name and not options.model:
+        asked = run.cases
     cards = options.datasets or _datasets_beside(options.thresholds)
-    plans = plans_from(tier, stored, models=options.model, datasets=cards)
-    asked = [plan.case for plan in plans]
+    plans = plans_of(asked, tier, stored, datasets=cards)
     verdict = judge_all(
         plans,
         {c: case_evidence(c, stored, datasets=cards) for c in asked if c in stored},
         thresholds=thresholds,
         tier=tier.name,
+        models=models,
         problems=tuple(broken.values()),
-        selected=asked if options.model else None,
+        selected=None if set(asked) == set(tier.grid) else asked,
     )
     _print(verdict)
-    left = sorted(set(stored) - set(asked))
+    left = sorted(set(stored) - set(asked) - _twins(asked, stored))
     if left:
-        print(
-            f"not judged, for tier {tier.name!r} does not ask for it: {', '.join(map(str, left))}"
-        )
+        print(f"not judged, as nobody asked for it: {', '.join(map(str, left))}")
     green = verdict.green
     if options.baseline is not None:
         green = _compare(asked, stored, options.baseline, tier).green and green
     return GREEN if green else NOT_GREEN
+
+
+def _twins(cases: Sequence[Case], stored: Mapping[Case, StoredCase]) -> set[Case]:
+    """The clean cases that others rest on."""
+    names = ((case, stored[case].manifest.twin_of) for case in cases if case in stored)
+    return {clean_case(case, twin_of) for case, twin_of in names if twin_of}
 
 
 def _datasets_beside(thresholds: Path) -> Path | None:
@@ -96,7 +111,7 @@ def _print(verdict: GateVerdict) -> None:
             print(f"    {reason}")
     for problem in verdict.problems:
         print(problem)
-    print(f"{verdict.overall.upper()}: {len(verdict.cases)} cases of tier {verdict.tier!r}")
+    print(f"{verdict.overall.upper()}: {verdict.extent}")
 
 
 def _compare(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from natadv.errors import MetricError
+from natadv.errors import ConfigError, MetricError
 from natadv.gate.judge import WORST_FIRST, Overall
 from natadv.gate.plan import CaseEvidence
 from natadv.metrics.mcnemar import Comparison, compare
@@ -44,6 +45,15 @@ class BaselineVerdict:
     @property
     def green(self) -> bool:
         return self.overall == "pass"
+
+
+def refuse_same(evidence: Path, baseline: Path) -> None:
+    """Raises ConfigError if a run would be compared with what it writes itself."""
+    if evidence.resolve() == baseline.resolve():
+        raise ConfigError(
+            f"--baseline {baseline} is where this run's own evidence lies, so it would be compared "
+            "with itself; copy the earlier evidence elsewhere, or give another --evidence DIR"
+        )
 
 
 def judge_against_baseline(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import yaml
 
+from natadv.arguments import path, text
 from natadv.errors import MetricError, NatadvError
 from natadv.gate.plan import CaseEvidence
 from natadv.gate.rules import Rule
@@ -114,9 +115,13 @@ def _source(shown: Measurement, found: CaseEvidence, date: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m natadv.gate.calibrate", description=__doc__)
-    parser.add_argument("--evidence", type=Path, required=True, help="folder of measured cases")
-    parser.add_argument("--date", required=True, help="written into the source of each rule")
-    parser.add_argument("--part", help="also propose rules for this part of the clean datasets")
+    parser.add_argument("--evidence", type=path, required=True, help="folder of measured cases")
+    parser.add_argument(
+        "--date", type=text, required=True, help="written into the source of each rule"
+    )
+    parser.add_argument(
+        "--part", type=text, help="also propose rules for this part of the clean datasets"
+    )
     options = parser.parse_args(arguments)
     try:
         rules = _proposals(options.evidence, options.date, options.part)

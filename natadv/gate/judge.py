@@ -15,7 +15,8 @@ from natadv.metrics import estimate
 from natadv.metrics.significance import holm
 from natadv.types import Case, Measurement, Verdict
 
-Overall = Literal["pass", "fail", "inconclusive", "incomplete"]
+Overall = Literal["pass", "partial", "fail", "inconclusive", "incomplete"]
+"""`partial`: all that was selected holds, and the tier holds more."""
 
 WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS")
 _OVERALL: dict[Verdict, Overall] = {
@@ -66,10 +67,24 @@ class GateVerdict:
     cases: tuple[CaseVerdict, ...]
     problems: tuple[str, ...]
     """What is wrong with the run itself, whatever its cases."""
+    asked: int = 0
+    """Cases that the tier holds for the models of the run."""
+    left_out: int = 0
+    """Those of them that were not selected."""
 
     @property
     def green(self) -> bool:
-        return self.overall == "pass"
+        return self.overall in ("pass", "partial")
+
+    @property
+    def extent(self) -> str:
+        """Which cases the verdict is about, as the last line of a report says it."""
+        judged, of_tier = len(self.cases), self.asked - self.left_out
+        if not self.left_out and judged == of_tier:
+            return f"{judged} cases of tier {self.tier}"
+        beside = f", and {judged - of_tier} beside it" if judged > of_tier else ""
+        holds = " hold" if self.overall == "partial" else ""
+        return f"{of_tier} of {self.asked} cases of tier {self.tier}{beside}{holds}"
 
     def of(self, case: Case) -> CaseVerdict:
         for verdict in self.cases:
@@ -95,6 +110,7 @@ def judge_all(
     *,
     thresholds: Thresholds,
     tier: str | None = None,
+    models: Sequence[str] = (),
     selected: Collection[Case] | None = None,
     problems: Sequence[str] = (),
 ) -> GateVerdict:
@@ -102,6 +118,7 @@ def judge_all(
 
     Args:
         plans: All cases of the tier, and those of checkpoints given by the user.
+        models: Of the run, by default the tier's: its cases for these make the whole.
         selected: The cases that the user asked for. None means the whole tier, and then every case
             of the tier must be planned and every rule of the tier must find its case.
         problems: What else went wrong with the run; any keeps it from being green.
@@ -115,7 +132,12 @@ def judge_all(
     level = (1 - thresholds.confidence) / 2
     judgements = _verdicts([a for found in assessed.values() for a in found], level=level)
     cases = tuple(_case_verdict(p, evidence.get(p.case), judgements) for p in chosen)
-    return GateVerdict(_overall(cases, wrong), asked.name, cases, wrong)
+    whole = set(asked.grid_of(tuple(models) or asked.models))
+    left_out = len(whole - {plan.case for plan in chosen})
+    overall = _overall(cases, wrong)
+    if overall == "pass" and left_out:
+        overall = "partial"
+    return GateVerdict(overall, asked.name, cases, wrong, len(whole), left_out)
 
 
 def _overall(cases: tuple[CaseVerdict, ...], problems: tuple[str, ...]) -> Overall:

@@ -60,5 +60,18 @@ def mismatches(plan: CasePlan, found: CaseEvidence) -> tuple[str, ...]:
     return tuple(reasons)
 
 
+def unreadable(found: CaseEvidence, max_excluded: float) -> tuple[str, ...]:
+    """Why more samples have no outcome than the tier allows; empty if they are few enough."""
+    errors = found.evidence.attack.errors
+    asked = found.evidence.attack.n + len(errors)
+    if len(errors) <= max_excluded * asked:
+        return ()
+    name, why = next(iter(errors.items()))
+    return (
+        f"{len(errors)} of {asked} samples have no outcome, the tier allows a share of "
+        f"{max_excluded:g}; the first is {name}: {why}",
+    )
+
+
 def _short(text: str) -> str:
     return repr(text if " " in text else text[:12])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from natadv.errors import ConfigError
@@ -61,21 +61,19 @@ def _twin_problems(
     return tuple(reasons)
 
 
-def plans_from(
+def plans_of(
+    cases: Iterable[Case],
     tier: Tier,
     stored: Mapping[Case, StoredCase],
     *,
-    models: Sequence[str] = (),
     datasets: Path | None = None,
 ) -> list[CasePlan]:
-    """What `tier` asks of `models` (its own by default).
+    """What `tier` asks of each of `cases`.
 
     Rows and revision come from the datasets' cards if these are at hand, else from the manifest.
     Weights and protocol must be one per model and task: two of them mean that runs were mixed.
     """
-    return [
-        _plan(case, tier, stored, datasets) for case in tier.grid_of(tuple(models) or tier.models)
-    ]
+    return [_plan(case, tier, stored, datasets) for case in cases]
 
 
 def _plan(

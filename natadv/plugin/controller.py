@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from natadv import __version__
-from natadv.engine.store import write_atomically
+from natadv.engine.store import prove_writable, write_atomically
 from natadv.errors import NatadvError
+from natadv.evidence import empty_evidence
 from natadv.plugin import options
 from natadv.plugin.attacks import empty_attacks, write_attacks
 from natadv.plugin.rows import rows_of
 from natadv.plugin.session import GateSession
-from natadv.plugin.written import empty_evidence, gate_json, git_commit, write_all_evidence
+from natadv.plugin.written import gate_json, git_commit, remove_verdict, write_all_evidence
 from natadv.report import results
 from natadv.report.progress import Progress
 from natadv.report.rows import Row
@@ -37,14 +38,16 @@ class Controller:
         self.session = session
         self.expected: dict[str, Case] = {}
         self.reported: dict[str, str] = {}
+        self.crashed: set[str] = set()
         self.complaints: list[str] = []
         self.notes: list[str] = []
         self.began = time.time()
         self.workers_ready = 0
         self.progress: Progress | None = None
         self.allure = options.settle_allure(config)
-        self.evidence = options.path_option(config, "evidence", ".natadv/evidence")
-        self.gate_json = options.path_option(config, "gate_json", "gate.json")
+        self.contract = options.path_option(config, "thresholds", options.THRESHOLDS)
+        self.evidence = options.path_option(config, "evidence", options.EVIDENCE)
+        self.gate_json = options.path_option(config, "gate_json", options.GATE_JSON)
         self.attacks = options.path_option(config, "attacks", ".natadv/attacks")
         self.found: list[str] = []
 
@@ -52,13 +55,19 @@ class Controller:
         """Make the store and remove what the last run left, so that nothing stale can be read.
 
         Raises:
-            StoreError: The store cannot be written.
+            ConfigError: What would be replaced is no run's.
+            StoreError: What this run leaves could not be written.
         """
+        remove_verdict(self.gate_json)
         self.session.store.prepare()
         self.session.run.prepare()
+        for folder, option in (
+            (self.gate_json.parent, "--gate-json FILE"),
+            (self.evidence, "--evidence DIR"),
+        ):
+            prove_writable(folder, option)
         empty_evidence(self.evidence)
         empty_attacks(self.attacks)
-        self.gate_json.unlink(missing_ok=True)
         if self.allure is not None:
             results.empty_results(self.allure)
 
@@ -96,6 +105,14 @@ class Controller:
     def _stop_progress(self) -> None:
         if self.progress is not None:
             self.progress.stop()
+
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
+        """Let another worker judge a gate once more whose worker was killed, as for want of memory:
+        a gate only reads what is stored. One that kills two is given up."""
+        if crashitem not in self.crashed:
+            self.crashed.add(crashitem)
+            sched.mark_test_pending(crashitem)
+            report.outcome = "rerun"  # type: ignore[assignment]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         # xdist reports a test whose worker died too, as `???`: that is no word of the gate's own.
@@ -164,6 +181,8 @@ class Controller:
             self.session,
             self.rows,
             verdict=self.verdict(),
+            contract=self.contract,
+            selection=self._selection(),
             reasons=self.reasons(),
             commit=commit,
             run=self._run_facts(),
@@ -174,6 +193,19 @@ class Controller:
             results.write_categories(self.allure)
             results.write_executor(self.allure)
 
+    def _selection(self) -> dict[str, Any]:
+        """What was asked for on the command line, and how much of the tier that is."""
+        asked = options.request(self.config)
+        return {
+            "models": list(self.session.grid.specs),
+            "tasks": list(asked.tasks),
+            "scenarios": list(asked.scenarios),
+            "datasets": list(asked.datasets),
+            "limit": asked.limit,
+            "keyword": self.config.option.keyword,
+            "extent": self._extent(),
+        }
+
     def _run_facts(self) -> dict[str, Any]:
         events = self.session.run.events()
         return {
@@ -181,6 +213,7 @@ class Controller:
             "began": self.began,
             "wall_s": time.time() - self.began,
             "units_computed": sum(e["kind"] == "done" for e in events),
+            "results_damaged": sum(e["kind"] == "damaged" for e in events),
             "images_encoded": sum(e.get("encoded", 0) for e in events),
             "workers_lost": sum(e["kind"] == "worker_lost" for e in events),
             "smaller_batches": {
@@ -193,6 +226,7 @@ class Controller:
         return {
             "natadv": __version__,
             "python": sys.version.split()[0],
+            "verdict": f"{self.verdict().upper()}: {self._extent()}",
             "tier": self.session.grid.tier.name,
             "device": f"{numerics.device} {numerics.dtype}",
             "commit": commit,
@@ -200,7 +234,7 @@ class Controller:
         }
 
     def verdict(self) -> str:
-        """pass, fail, inconclusive, incomplete or measured."""
+        """pass, partial, fail, inconclusive, incomplete or measured."""
         if self.complaints or not self.session.selected:
             return "incomplete"
         return self.session.overall()
@@ -237,21 +271,41 @@ class Controller:
         for line in self.reasons():
             terminal.write_line(line, red=True)
         verdict = self.verdict()
-        green = verdict in ("pass", "measured")
+        green = verdict in ("pass", "partial", "measured")
         facts = self._run_facts()
+        if facts["results_damaged"]:
+            terminal.write_line(
+                f"{facts['results_damaged']} stored results were no longer as they were written, "
+                "and were computed again"
+            )
+        if missing := self._missing_reports():
+            terminal.write_line(missing)
         for model, size in facts["smaller_batches"].items():
             terminal.write_line(f"out of memory: {model} went on with {size} pictures at a time")
         terminal.write_line(
-            f"{verdict.upper()}: {self._count()}, "
+            f"{verdict.upper()}: {self._extent()}, "
             f"{facts['units_computed']} units computed; {self._where()}",
             green=green,
             red=not green,
             bold=True,
         )
 
-    def _count(self) -> str:
-        judged, asked = len(self.session.selected), len(self.session.grid.cases)
-        return f"{judged} cases" if judged == asked else f"{judged} of {asked} cases"
+    def _extent(self) -> str:
+        session = self.session
+        if not session.selected:
+            return "0 cases"
+        judged = session.verdict.extent if session.asserting else f"{len(session.selected)} cases"
+        models = tuple(session.grid.specs)
+        return judged if models == session.grid.tier.models else f"{judged} for {', '.join(models)}"
+
+    def _missing_reports(self) -> str:
+        """What to say if somebody emptied the folder of results while the run lasted."""
+        if self.allure is None:
+            return ""
+        there, asked = len(list(self.allure.glob("*-result.json"))), len(self.expected)
+        if there >= asked:
+            return ""
+        return f"{self.allure}: holds {there} of {asked} results, as it was emptied during the run"
 
     def _where(self) -> str:
         root = self.config.rootpath

@@ -7,7 +7,7 @@ import pytest
 
 from natadv.errors import NatadvError
 from natadv.plugin import attacks, rates
-from natadv.plugin.options import writes_allure
+from natadv.plugin.options import keep_allure_folder, writes_allure
 from natadv.plugin.rows import rows_of_case
 from natadv.plugin.session import GateSession
 from natadv.report.results import labels
@@ -30,6 +30,7 @@ class Gate:
             GateFailure: A rule does not hold, or too few samples can tell.
         """
         rows = rows_of_case(self._session, case)
+        keep_allure_folder(self._node.config)
         self._tell_allure(case, rows)
         self._tell_junit(rows)
         # Charts take most of a second, and without results nobody would see them.
@@ -41,6 +42,7 @@ class Gate:
 
     def show_attacks(self, case: Case) -> None:
         """Attach what the searches beside `case` found; they decide nothing."""
+        keep_allure_folder(self._node.config)
         attacks.attach(self._session, case)
 
     def _tell_allure(self, case: Case, rows: list[Row]) -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from natadv import arguments
 from natadv.engine.grid import Request
+
+GATE_JSON = "gate.json"
+EVIDENCE = ".natadv/evidence"
+THRESHOLDS = "thresholds.yaml"
 
 NAMES = ("model", "task", "scenario", "dataset")
 """Options that may be repeated, or hold several names with commas."""
@@ -26,6 +34,7 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(
             f"--{name}",
             action="append",
+            type=arguments.names,
             default=[],
             metavar="NAME",
             dest=f"natadv_{name}",
@@ -38,8 +47,20 @@ def add_options(parser: pytest.Parser) -> None:
 
 def _add_what(group: pytest.OptionGroup) -> None:
     add = group.addoption
-    add("--tier", dest="natadv_tier", metavar="NAME", help="list of cases that must run")
-    add("--limit", dest="natadv_limit", type=_positive, metavar="N", help="first N samples only")
+    add(
+        "--tier",
+        dest="natadv_tier",
+        type=arguments.text,
+        metavar="NAME",
+        help="list of cases that must run",
+    )
+    add(
+        "--limit",
+        dest="natadv_limit",
+        type=arguments.count,
+        metavar="N",
+        help="first N samples only",
+    )
     add(
         "--no-assert",
         dest="natadv_no_assert",
@@ -67,7 +88,7 @@ def _add_how(group: pytest.OptionGroup) -> None:
     add(
         "--batch-size",
         dest="natadv_batch_size",
-        type=_positive,
+        type=arguments.count,
         default=64,
         metavar="N",
         help="pictures per forward pass (64); part of what is measured, as it can move last bits",
@@ -75,7 +96,7 @@ def _add_how(group: pytest.OptionGroup) -> None:
     add(
         "--threads",
         dest="natadv_threads",
-        type=_positive,
+        type=arguments.count,
         default=1,
         metavar="N",
         help="CPU threads of one kernel (default 1; part of what is measured, so that more "
@@ -84,7 +105,7 @@ def _add_how(group: pytest.OptionGroup) -> None:
     add(
         "--gpu-slots",
         dest="natadv_gpu_slots",
-        type=_positive,
+        type=arguments.count,
         default=1,
         metavar="N",
         help="models that may be loaded on one GPU at a time (1), however many workers there are",
@@ -92,7 +113,7 @@ def _add_how(group: pytest.OptionGroup) -> None:
     add(
         "--unit-timeout",
         dest="natadv_unit_timeout",
-        type=float,
+        type=arguments.seconds,
         default=1800.0,
         metavar="SECONDS",
         help="256 pictures that take longer take their worker down (xdist only; 0: never)",
@@ -104,18 +125,21 @@ def _add_where(group: pytest.OptionGroup) -> None:
     add(
         "--store",
         dest="natadv_store",
+        type=arguments.text,
         metavar="DIR",
         help="results that are never computed twice (.natadv/store)",
     )
     add(
         "--thresholds",
         dest="natadv_thresholds",
+        type=arguments.text,
         metavar="FILE",
-        help="tiers and rules (thresholds.yaml)",
+        help=f"tiers and rules ({THRESHOLDS})",
     )
     add(
         "--baseline",
         dest="natadv_baseline",
+        type=arguments.text,
         metavar="DIR",
         default="none",
         help="evidence of an earlier run to compare with, sample by sample, or none",
@@ -123,33 +147,29 @@ def _add_where(group: pytest.OptionGroup) -> None:
     add(
         "--evidence",
         dest="natadv_evidence",
+        type=arguments.text,
         metavar="DIR",
-        help="where each case's outcome rows are written (.natadv/evidence)",
+        help=f"where each case's outcome rows are written ({EVIDENCE})",
     )
     add(
         "--attacks",
         dest="natadv_attacks",
+        type=arguments.text,
         metavar="DIR",
         help="where the small attacks that were found are written (.natadv/attacks)",
     )
     add(
         "--gate-json",
         dest="natadv_gate_json",
+        type=arguments.text,
         metavar="FILE",
-        help="where the verdict is written for machines (gate.json)",
+        help=f"where the verdict is written for machines ({GATE_JSON})",
     )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
-    return number
 
 
 def request(config: pytest.Config) -> Request:
     """What the user asked to be measured."""
-    names = {name: _split(config.getoption(f"natadv_{name}")) for name in NAMES}
+    names = {name: _joined(config.getoption(f"natadv_{name}")) for name in NAMES}
     return Request(
         root=config.rootpath,
         base=config.invocation_params.dir,
@@ -162,9 +182,8 @@ def request(config: pytest.Config) -> Request:
     )
 
 
-def _split(values: list[str]) -> tuple[str, ...]:
-    parts = (part.strip() for value in values for part in value.split(","))
-    return tuple(dict.fromkeys(part for part in parts if part))
+def _joined(given: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for names in given for name in names))
 
 
 def path_option(config: pytest.Config, name: str, default: str) -> Path:
@@ -181,6 +200,14 @@ def is_narrowed(config: pytest.Config) -> bool:
     return any(chosen) or config.rootpath / "suites" not in whole
 
 
+def let_no_warning_decide(config: pytest.Config) -> None:
+    """Only show the warnings of this run, even where a repository turns them into errors for its
+    own tests: they are of any package that a model needs."""
+    namespace = config.known_args_namespace
+    # The last filter goes before all others, and those of the command line before those of a file.
+    namespace.pythonwarnings = [*(namespace.pythonwarnings or ()), "default"]
+
+
 def settle_allure(config: pytest.Config) -> Path | None:
     """The folder of the Allure results, set in every process before allure-pytest reads it; None
     if that plugin is off."""
@@ -195,6 +222,13 @@ def settle_allure(config: pytest.Config) -> Path | None:
     return folder
 
 
+def keep_allure_folder(config: pytest.Config) -> None:
+    """Make the folder of the results again if somebody cleared it away: Allure would end the run
+    rather than make it."""
+    if writes_allure(config):
+        Path(config.getoption("allure_report_dir")).mkdir(parents=True, exist_ok=True)
+
+
 def writes_allure(config: pytest.Config) -> bool:
     """True if anyone will see what a test attaches; known once `settle_allure` was called."""
     return config.getoption("allure_report_dir", None) is not None
@@ -202,7 +236,40 @@ def writes_allure(config: pytest.Config) -> bool:
 
 def gates_are_asked_for(config: pytest.Config) -> bool:
     """True if an argument lies in `suites/`: other test runs must not notice this plugin."""
-    suites = config.rootpath / "suites"
-    here = config.invocation_params.dir
-    paths = [(here / str(arg).split("::", 1)[0]).resolve() for arg in config.args]
+    return _in_suites(config, map(str, config.args))
+
+
+def _in_suites(config: pytest.Config, given: Iterable[str]) -> bool:
+    suites, here = config.rootpath / "suites", config.invocation_params.dir
+    paths = [(here / argument.split("::", 1)[0]).resolve() for argument in given]
     return any(path == suites or suites in path.parents for path in paths)
+
+
+_ONLY_LOOKING = {
+    *("--collect-only", "--co", "--collectonly", "--setup-plan", "--setup-only", "--setupplan"),
+    *("--setuponly", "--fixtures", "--fixtures-per-test", "--funcargs"),
+    *("--help", "-h", "--version", "-V", "--markers"),
+}
+"""They list something, and leave what an earlier run wrote as it is."""
+
+
+def early_gate_json(config: pytest.Config) -> Path | None:
+    """Where the verdict of this run would be written, told before pytest reads its options; None if
+    it would write none. What is no option of ours may be mistaken for a path of a suite."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return None
+    given = [
+        *config.getini("addopts"),
+        *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
+        *map(str, config.invocation_params.args),
+    ]
+    here = config.invocation_params.dir
+    if _ONLY_LOOKING & set(given) or not _in_suites(config, [*given, str(here)]):
+        return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--gate-json")
+    try:
+        named = parser.parse_known_args(given)[0].gate_json
+    except (argparse.ArgumentError, SystemExit):
+        return None
+    return here / named if named else config.rootpath / GATE_JSON

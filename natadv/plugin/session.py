@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from natadv.engine.code import numerics_here
 from natadv.engine.devices import device_kind
 from natadv.engine.fill import Fill
 from natadv.engine.grid import Grid, make_grid
@@ -18,12 +19,17 @@ from natadv.engine.hunts import caught
 from natadv.engine.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
 from natadv.engine.run import Run
 from natadv.engine.store import Store
-from natadv.engine.units import Numerics, installed_packages
+from natadv.engine.units import Numerics
 from natadv.errors import ConfigError, GateFailure, InfraError
-from natadv.evidence import StoredCase
-from natadv.gate.baseline import BaselineJudgement, BaselineVerdict, judge_against_baseline
+from natadv.evidence import Selection, StoredCase
+from natadv.gate.baseline import (
+    BaselineJudgement,
+    BaselineVerdict,
+    judge_against_baseline,
+    refuse_same,
+)
 from natadv.gate.judge import GateVerdict, judge_all
-from natadv.gate.plan import CaseEvidence, CasePlan, mismatches
+from natadv.gate.plan import CaseEvidence, CasePlan, mismatches, unreadable
 from natadv.gate.stored import case_evidence as stored_evidence
 from natadv.gate.stored import stored_cases
 from natadv.gate.thresholds import load_thresholds
@@ -102,6 +108,13 @@ class GateSession:
         return caught(self.units(case).hunts, self.store)
 
     @property
+    def selection(self) -> Selection:
+        """What was judged, for whoever judges it again."""
+        models = tuple(self.grid.specs)
+        whole = set(self.selected) == set(self.grid.tier.grid_of(models))
+        return Selection(self.grid.tier.name, models, tuple(sorted(self.selected)), whole)
+
+    @property
     def whole_tier(self) -> bool:
         """True if the selected cases are those of the tier, no more and no less."""
         return set(self.selected) == set(self.grid.tier.grid)
@@ -113,6 +126,7 @@ class GateSession:
             self.evidence,
             thresholds=self.grid.thresholds,
             tier=self.grid.tier.name,
+            models=tuple(self.grid.specs),
             selected=None if self.whole_tier else self.selected,
         )
 
@@ -139,7 +153,11 @@ class GateSession:
 
     def shortfalls(self, case: Case) -> tuple[str, ...]:
         """Why `case` was not measured as planned, whatever the rules say."""
-        return mismatches(self.plan(case), self.evidence[case])
+        found = self.evidence[case]
+        return (
+            *mismatches(self.plan(case), found),
+            *unreadable(found, self.grid.tier.max_excluded),
+        )
 
     def regression(self, case: Case) -> BaselineJudgement | None:
         """That `case` is worse than the baseline (FAIL), or could not be compared (INCOMPLETE)."""
@@ -175,7 +193,7 @@ class GateSession:
             missing = any(self.shortfalls(case) for case in self.selected)
             return "incomplete" if missing else "measured"
         before = self.against_baseline
-        if self.verdict.green and before is not None:
+        if self.verdict.green and before is not None and not before.green:
             return before.overall
         return self.verdict.overall
 
@@ -185,8 +203,8 @@ def told(worse: BaselineJudgement) -> str:
     return f"REGRESSION {worse.reason}" if worse.verdict == "FAIL" else worse.reason
 
 
-def make_session(config: pytest.Config) -> GateSession:
-    """The session that the options describe.
+def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
+    """The session that the options describe; one that computes nothing needs no keys of units.
 
     Raises:
         ConfigError: An option, a name or the thresholds file is wrong.
@@ -197,17 +215,15 @@ def make_session(config: pytest.Config) -> GateSession:
     store = Store(options.path_option(config, "store", ".natadv/store"))
     worker = getattr(config, "workerinput", {})
     number = str(worker.get("workerid", "gw0")).removeprefix("gw")
+    how = {name: option(f"natadv_{name}") for name in ("dtype", "batch_size", "threads")}
+    device = device_kind(option("natadv_device"))
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
         store=store,
         run=Run(store, worker.get("natadv_run") or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"),
-        numerics=Numerics(
-            device=device_kind(option("natadv_device")),
-            dtype=option("natadv_dtype"),
-            batch_size=option("natadv_batch_size"),
-            threads=option("natadv_threads"),
-            packages=installed_packages(),
-        ),
+        numerics=numerics_here(store.root, device=device, **how)
+        if computing
+        else Numerics(device, **how),
         asserting=not option("natadv_no_assert"),
         gpu_slots=option("natadv_gpu_slots"),
         # In one process a hung unit would take the whole run down: leave it to the user.
@@ -222,7 +238,14 @@ def _baseline(config: pytest.Config) -> Mapping[Case, StoredCase] | None:
     given = config.getoption("natadv_baseline")
     if given == "none":
         return None
-    stored, broken = stored_cases(config.invocation_params.dir / given)
+    folder = config.invocation_params.dir / given
+    refuse_same(options.path_option(config, "evidence", options.EVIDENCE), folder)
+    stored, broken = stored_cases(folder)
     if broken:
         raise ConfigError("the baseline cannot be read: " + "; ".join(broken.values()))
+    if not stored:
+        raise ConfigError(
+            f"{folder}: holds no case to compare with; give the folder that an earlier run wrote "
+            "with --evidence DIR"
+        )
     return stored

@@ -1,29 +1,57 @@
-"""What a run leaves behind: the evidence of each case, and `gate.json` for machines."""
+"""What a run leaves behind: the evidence of each case, and its verdict for machines."""
 
 from __future__ import annotations
 
-import shutil
+import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from natadv import __version__
 from natadv.engine.units import Numerics
-from natadv.evidence import MANIFEST, Evidence, Manifest, clean_case, write_evidence
+from natadv.errors import ConfigError, StoreError
+from natadv.evidence import Evidence, Manifest, clean_case, write_evidence, write_selection
+from natadv.gate.contract import contract_digest
 from natadv.gate.plan import CaseEvidence
 from natadv.plugin.session import GateSession
 from natadv.report.rows import Row
 from natadv.types import Case, Outcomes, Variant
 
-GATE_JSON_VERSION = 1
+GATE_JSON_VERSION = 2
 
 
-def empty_evidence(root: Path) -> None:
-    """Remove what an earlier run left, and nothing else."""
-    for manifest in root.glob(f"*/{MANIFEST}"):
-        shutil.rmtree(manifest.parent)
+def remove_verdict(path: Path) -> None:
+    """Remove the verdict of an earlier run, which must not outlive the beginning of this one.
+
+    Raises:
+        ConfigError: The file holds something else, and stays as it is.
+        StoreError: It cannot be removed.
+    """
+    if not _is_verdict(path):
+        raise ConfigError(
+            f"{path}: holds something that no run of the gate wrote, so it is not replaced; give "
+            "another --gate-json FILE"
+        )
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the verdict of an earlier run cannot be removed: {error.strerror or error}; "
+            "remove it, or give another --gate-json FILE"
+        ) from error
+
+
+def _is_verdict(path: Path) -> bool:
+    """Whether nothing is lost with it: a verdict, or nothing at all."""
+    try:
+        content = path.read_bytes()
+        return not content or {"verdict", "tier", "cases"} <= json.loads(content).keys()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def write_all_evidence(session: GateSession, root: Path) -> None:
@@ -32,6 +60,8 @@ def write_all_evidence(session: GateSession, root: Path) -> None:
     for case in dict.fromkeys((*session.selected, *(t for t in twins if t is not None))):
         found = session.evidence.get(case) or session.evidence_of(case)
         write_evidence(root, _manifest(session, found), _tables(found.evidence))
+    # Last: without it, what a killed run leaves is no whole run.
+    write_selection(root, session.selection)
 
 
 def _tables(evidence: Evidence) -> dict[Variant, Outcomes]:
@@ -67,8 +97,14 @@ def _manifest(session: GateSession, found: CaseEvidence) -> Manifest:
         protocol=found.protocol,
         twin_of=_twin_of(session, found.case),
         problems=found.problems,
-        facts=numerics_json(session.numerics.of(session.grid.specs[found.case.model])),
+        facts=_facts(session.numerics.of(session.grid.specs[found.case.model])),
     )
+
+
+def _facts(numerics: Numerics) -> dict[str, Any]:
+    """Without the code: two of them that compute the same leave the same evidence."""
+    found = numerics_json(numerics)
+    return {name: found[name] for name in found if name not in ("code", "search_code")}
 
 
 def numerics_json(numerics: Numerics) -> dict[str, Any]:
@@ -80,6 +116,8 @@ def gate_json(
     rows: Sequence[Row],
     *,
     verdict: str,
+    contract: Path,
+    selection: Mapping[str, Any],
     reasons: Sequence[str],
     commit: str,
     run: dict[str, Any],
@@ -89,6 +127,8 @@ def gate_json(
         "version": GATE_JSON_VERSION,
         "verdict": verdict,
         "tier": session.grid.tier.name,
+        "contract": {"file": contract.name, "sha256": contract_digest(contract)},
+        "selection": dict(selection),
         "asserted": session.asserting,
         "whole_tier": session.whole_tier,
         "reasons": list(reasons),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +57,22 @@ def rows_of(
 def first(k: int, n: int) -> list[bool]:
     """The first `k` of `n` are right."""
     return [i < k for i in range(n)]
+
+
+def sign(path: Path, **changes) -> None:
+    """Change a manifest as somebody would who knows how its hash is made."""
+    content = json.loads(path.read_text()) | changes
+    del content["sha256"]
+    text = json.dumps(content, sort_keys=True)
+    content["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(content))
+
+
+def rewrite_rows(folder: Path, body: bytes) -> None:
+    """Put other rows into the evidence of a case, with the right hash."""
+    (folder / "outcomes.jsonl").write_bytes(body)
+    files = {"outcomes.jsonl": hashlib.sha256(body).hexdigest()}
+    sign(folder / "manifest.json", files=files)
 
 
 def rule(case: Case | str, metric: str = "top1", **columns) -> Rule:
@@ -161,7 +179,9 @@ def kit() -> SimpleNamespace:
         World=World,
         first=first,
         rows_of=rows_of,
+        rewrite_rows=rewrite_rows,
         rule=rule,
+        sign=sign,
         store_world=store_world,
         thresholds_of=thresholds_of,
     )

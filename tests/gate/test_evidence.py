@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from natadv.errors import StoreError
 from natadv.evidence import (
     Manifest,
+    Selection,
     case_of,
+    empty_evidence,
     folder_of,
     read_all,
     read_evidence,
     select,
     write_evidence,
+    write_selection,
 )
 
 
@@ -78,15 +81,10 @@ def test_a_factor_that_is_no_number_is_not_written(tmp_path, manifest, rows):
         write_evidence(tmp_path, manifest, {"attack": told})
 
 
-def test_rows_that_tell_other_factors_are_refused(tmp_path, manifest, rows):
+def test_rows_that_tell_other_factors_are_refused(kit, tmp_path, manifest, rows):
     folder = write_evidence(tmp_path, manifest, {"attack": told_of(rows)})
-    path, card = folder / "outcomes.jsonl", folder / "manifest.json"
-    first, second = path.read_text().splitlines(keepends=True)
-    body = first + second.replace('"kind": "other", ', "")
-    content = json.loads(card.read_text())
-    content["files"]["outcomes.jsonl"] = hashlib.sha256(body.encode()).hexdigest()
-    path.write_text(body)
-    card.write_text(json.dumps(content))
+    first, second = (folder / "outcomes.jsonl").read_text().splitlines(keepends=True)
+    kit.rewrite_rows(folder, (first + second.replace('"kind": "other", ', "")).encode())
 
     with pytest.raises(StoreError, match=r":2: other factors than in line 1: \['size'\]"):
         read_evidence(folder)
@@ -182,7 +180,7 @@ def test_a_copied_folder_is_not_the_evidence_of_its_new_name(tmp_path, manifest,
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("format", 2),
+        ("format", 1),
         ("case", "classification/clean/mini"),
         ("case", "classification/cleen/mini/mini-clip"),
         ("planned_n", "3"),
@@ -206,8 +204,108 @@ def test_what_is_no_manifest_is_refused(tmp_path, manifest, rows, text):
     path = write_evidence(tmp_path, manifest, {"attack": rows}) / "manifest.json"
     path.write_text(text)
 
-    with pytest.raises(StoreError, match="not a manifest"):
+    with pytest.raises(StoreError, match=r"manifest\.json: .*; measure again"):
         read_evidence(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("files", None),
+        ("problems", [1]),
+        ("errors", []),
+        ("facts", []),
+        ("twin_of", 3),
+        ("planned_n", 3.5),
+        ("lineage", ["mini-clip"]),
+    ],
+)
+def test_an_entry_of_another_kind_is_refused_though_the_hash_is_right(
+    kit, tmp_path, manifest, rows, key, value
+):
+    path = write_evidence(tmp_path, manifest, {"attack": rows}) / "manifest.json"
+    kit.sign(path, **{key: value})
+
+    with pytest.raises(StoreError, match=rf"manifest\.json: {key}.*; measure again"):
+        read_evidence(path.parent)
+
+
+def test_an_edited_manifest_is_noticed(tmp_path, manifest, rows):
+    path = write_evidence(tmp_path, manifest, {"attack": rows}) / "manifest.json"
+    path.write_text(path.read_text().replace('"lineage": "mini-clip"', '"lineage": "mini-rest"'))
+
+    with pytest.raises(StoreError, match="was changed after it was written"):
+        read_evidence(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"\xff\xfe\n", r":1: "),
+        (b"{}\n", r":1: id: field required"),
+        (b"null\n", r":1: "),
+        (b"[" * 20_000 + b"\n", r":1: "),
+    ],
+)
+def test_rows_that_are_no_rows_are_refused(kit, tmp_path, manifest, rows, body, told):
+    folder = write_evidence(tmp_path, manifest, {"attack": rows})
+    kit.rewrite_rows(folder, body)
+
+    with pytest.raises(StoreError, match=rf"outcomes\.jsonl{told}.*measure again"):
+        read_evidence(folder)
+
+
+def test_a_row_that_stands_twice_is_refused(kit, tmp_path, manifest, rows):
+    folder = write_evidence(tmp_path, manifest, {"attack": rows})
+    kit.rewrite_rows(folder, 2 * (folder / "outcomes.jsonl").read_bytes())
+
+    with pytest.raises(StoreError, match=r"outcomes\.jsonl:3: a second row of 'é0'"):
+        read_evidence(folder)
+
+
+def test_emptying_removes_what_runs_wrote_and_nothing_else(tmp_path, manifest, rows, kit):
+    write_evidence(tmp_path, manifest, {"attack": rows})
+    write_selection(tmp_path, Selection("mini", ("mini-clip",), (kit.CLEAN,), whole=True))
+    name = folder_of(tmp_path, kit.CLEAN).name
+    for left in (f".{name}.7.new", f".{name}.7.old"):
+        shutil.copytree(tmp_path / name, tmp_path / left)
+
+    empty_evidence(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "node_modules/manifest.json",
+        "thresholds.yaml",
+        "classification__clean__mini__mini-clip/notes.txt",
+        "classification__clean__mini__mini-siglip",
+        ".git/config",
+    ],
+)
+def test_a_folder_that_holds_anything_else_is_left_alone(tmp_path, manifest, rows, foreign):
+    write_evidence(tmp_path, manifest, {"attack": rows})
+    (tmp_path / foreign).parent.mkdir(exist_ok=True)
+    (tmp_path / foreign).write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+
+    with pytest.raises(StoreError, match=r"which no run of the gate wrote.*--evidence DIR"):
+        empty_evidence(tmp_path)
+
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_to_a_case_elsewhere_is_not_followed(tmp_path, manifest, rows):
+    folder = write_evidence(tmp_path / "before", manifest, {"attack": rows})
+    (tmp_path / "now").mkdir()
+    (tmp_path / "now" / folder.name).symlink_to(folder)
+
+    with pytest.raises(StoreError, match="which no run of the gate wrote"):
+        empty_evidence(tmp_path / "now")
+
+    assert read_evidence(folder).outcomes["attack"].n == 2
 
 
 def test_all_cases_are_found_and_broken_ones_are_named(tmp_path, manifest, rows, kit):

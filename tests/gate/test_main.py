@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from natadv.evidence import folder_of, read_evidence, write_evidence
+from natadv.evidence import (
+    Selection,
+    folder_of,
+    read_evidence,
+    write_evidence,
+    write_selection,
+)
 from natadv.gate.__main__ import main
 
 
@@ -45,7 +50,7 @@ def test_evidence_on_which_all_rules_hold_is_green(gate):
 
     assert code == 0
     assert text.count("PASS         classification/") == 12
-    assert "PASS: 6 cases of tier 'mini'" in text
+    assert "PASS: 6 cases of tier mini" in text
 
 
 def test_it_runs_as_a_module_without_torch_or_pytest(evidence_root, thresholds_file):
@@ -212,11 +217,83 @@ def test_an_own_checkpoint_without_evidence_is_not_green(gate):
     assert "INCOMPLETE" in text
 
 
-def test_the_same_run_passes_against_itself_as_baseline(gate, evidence_root):
-    code, text = gate("--baseline", str(evidence_root))
+def test_an_equal_run_passes_against_the_baseline(gate, evidence_root, tmp_path):
+    shutil.copytree(evidence_root, tmp_path / "before")
+
+    code, text = gate("--baseline", str(tmp_path / "before"))
 
     assert code == 0
     assert "PASS against the baseline" in text
+
+
+def test_evidence_is_not_compared_with_itself(gate, evidence_root, tmp_path):
+    (tmp_path / "link").symlink_to(evidence_root)
+
+    code, text = gate("--baseline", str(tmp_path / "link"))
+
+    assert code == 4
+    assert "it would be compared with itself" in text
+
+
+@pytest.mark.parametrize("option", ["--model", "--tier", "--baseline", "--datasets", "--evidence"])
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_value_is_a_usage_error(gate, option, value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        gate(option, value)
+
+    assert ended.value.code == 4
+    assert "expected a value, got nothing" in capsys.readouterr().err
+
+
+@pytest.fixture
+def selected(evidence_root):
+    """Writes what the run asked for beside its evidence."""
+
+    def write(*cases, whole=False):
+        selection = Selection("mini", ("mini-clip", "mini-siglip"), cases, whole)
+        write_selection(evidence_root, selection)
+
+    return write
+
+
+def test_a_narrowed_run_is_partial(gate, selected, kit):
+    selected(kit.CLEAN, kit.NATURAL)
+
+    code, text = gate()
+
+    assert code == 0
+    assert "PARTIAL: 2 of 6 cases of tier mini hold" in text
+
+
+def test_a_narrowed_run_that_lost_a_case_is_incomplete(gate, selected, evidence_root, kit):
+    selected(kit.CLEAN, kit.NATURAL)
+    shutil.rmtree(folder_of(evidence_root, kit.NATURAL))
+
+    code, text = gate()
+
+    assert code == 1
+    assert "INCOMPLETE: 2 of 6 cases of tier mini" in text
+
+
+def test_a_whole_run_is_held_to_what_the_tier_asks_now(gate, selected, evidence_root, kit):
+    selected(kit.CLEAN, kit.NATURAL, whole=True)
+
+    assert gate()[0] == 0
+
+    shutil.rmtree(folder_of(evidence_root, kit.TYPO))
+
+    assert gate()[0] == 1
+
+
+def test_a_selection_that_was_edited_is_refused(gate, selected, evidence_root, kit):
+    selected(kit.CLEAN, kit.NATURAL)
+    path = evidence_root / "run.json"
+    path.write_text(path.read_text().replace("mini-natural", "mini"))
+
+    code, text = gate()
+
+    assert code == 4
+    assert "run.json: was changed after it was written" in text
 
 
 def test_a_loss_against_the_baseline_exits_1_though_all_rules_hold(
@@ -271,8 +348,7 @@ def test_wrong_options_exit_4(options, capsys):
 
 
 def test_a_manifest_edited_by_hand_is_not_trusted_blindly(gate, evidence_root, kit):
-    path = folder_of(evidence_root, kit.NATURAL) / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"planned_n": 0}))
+    kit.sign(folder_of(evidence_root, kit.NATURAL) / "manifest.json", planned_n=0)
 
     code, text = gate()
 
@@ -307,7 +383,7 @@ def test_a_head_of_a_task_is_not_taken_for_another_model(gate, with_heads):
     code, text = gate()
 
     assert code == 0, text
-    assert "PASS: 8 cases of tier 'mini'" in text
+    assert "PASS: 8 cases of tier mini" in text
 
 
 def test_tasks_that_stand_on_several_towers_are_never_green(gate, with_heads, kit):

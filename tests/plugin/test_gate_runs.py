@@ -29,7 +29,7 @@ def test_a_good_model_passes_and_everything_is_said(world):
     assert done.returncode == 0, done.stdout
     assert "PASS      " not in done.stdout  # the verdict column is as wide as its words
     assert done.stdout.count("PASS ") == 4
-    assert f"PASS: 4 cases, {UNITS} units computed" in done.stdout
+    assert f"PASS: 4 cases of tier mini, {UNITS} units computed" in done.stdout
     verdict = world.verdict()
     assert verdict["verdict"] == "pass"
     assert [c["case"] for c in verdict["cases"]] == [
