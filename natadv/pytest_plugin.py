@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 import time
 import warnings
 from collections.abc import Generator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -65,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
             controller.prepare()
             config.stash[CONTROLLER] = controller
             config.pluginmanager.register(controller, "natadv-controller")
+            _end_at_once_when_interrupted_twice(config)
             if not config.getoption("tx", None):
                 os.environ.update(pinned_environment(0, visible_gpus(), workers=1))
     except NatadvError as error:
@@ -81,6 +84,25 @@ def _end_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="natadv-parent", daemon=True).start()
+
+
+def _end_at_once_when_interrupted_twice(config: pytest.Config) -> None:
+    """At the second Ctrl-C, which would find pytest telling of the first and break that off."""
+    first = signal.getsignal(signal.SIGINT)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"\nnatadv: interrupted twice; what is stored is kept, run again to go on\n")
+        os._exit(pytest.ExitCode.INTERRUPTED)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, end)
+        raise KeyboardInterrupt
+
+    def restore() -> None:
+        signal.signal(signal.SIGINT, first)
+
+    signal.signal(signal.SIGINT, interrupt)
+    config.add_cleanup(restore)
 
 
 def _only_help(config: pytest.Config) -> bool:

@@ -11,11 +11,14 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from natadv.errors import ModelError
+from natadv.errors import ChangedError, ModelError
+from natadv.stamps import Stamp, stamp_of
 from natadv.types import TASKS, Model, ModelSpec, Task
 
 GROUP = "natadv.models"
 LOADER = "plugged"
+
+_at_import: dict[Path, Stamp] = {}
 
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -58,9 +61,14 @@ def spec_of(reference: str, *, name: str, base: Path) -> ModelSpec:
 
 
 def content_files(spec: ModelSpec) -> tuple[Path, ...]:
-    """The module, and what the plug says that it rests on."""
-    plug = plug_of(spec.factory, base=spec.base or spec.folder.parent)
-    return (spec.folder, *(_file(path, spec) for path in plug.files))
+    """The module, and what the plug says that it rests on.
+
+    Raises:
+        ChangedError: The module was written since it was imported.
+    """
+    base = spec.base or spec.folder.parent
+    plug = plug_of(spec.factory, base=base)
+    return (_source(spec.factory, base), *(_file(path, spec) for path in plug.files))
 
 
 def plug_of(reference: str, *, base: Path) -> Plug:
@@ -118,7 +126,11 @@ def _source(reference: str, base: Path) -> Path:
     path = module.__dict__.get("__file__")
     if path is None:
         raise ModelError(f"--model {reference}: its module has no file that could be hashed")
-    return Path(path)
+    source = Path(path)
+    # What is hashed has to be what runs.
+    if stamp_of(source) != _at_import.setdefault(source, stamp_of(source)):
+        raise ChangedError(f"{source}: was written after it was imported; run again")
+    return source
 
 
 def _file(path: Path | str, spec: ModelSpec) -> Path:

@@ -309,5 +309,6 @@ class Controller:
 
     def _where(self) -> str:
         root = self.config.rootpath
-        places = [p for p in (self.gate_json, self.evidence, self.allure) if p is not None]
+        written = (self.gate_json, self.evidence, self.allure)
+        places = [path for path in written if path is not None and path.exists()]
         return ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in places)

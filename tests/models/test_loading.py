@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from natadv.errors import ConfigError, ModelError
+from natadv.errors import ChangedError, ConfigError, ModelError
 from natadv.models import loading
 from natadv.models.files.checkpoint import content_files
 from natadv.models.resolve import resolve
@@ -136,3 +136,66 @@ def test_another_process_embeds_to_the_same_bytes(tiny_clip, tiny_siglip, monkey
 
     assert other.stdout.splitlines() == capsys.readouterr().out.splitlines()
     assert len(set(other.stdout.split())) == 2
+
+
+HERE = {"device": "cpu", "dtype": "float32", "threads": 1}
+
+
+def test_files_whose_hash_is_known_are_loaded(tiny, embedded, photographs):
+    spec = spec_of(tiny)
+
+    model = loading.load_hashed(spec, weights=loading.fingerprint(spec), **HERE)
+
+    assert (
+        embedded(model, photographs).tobytes()
+        == embedded(loading.load(spec, **HERE), photographs).tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"]
+)
+def test_files_that_changed_since_they_were_hashed_are_not_loaded(tiny, copied, name):
+    spec = spec_of(copied(tiny))
+    weights = loading.fingerprint(spec)
+    path = spec.folder / name
+    path.write_bytes(path.read_bytes() + b" ")
+
+    with pytest.raises(ChangedError, match="its files changed after the run began"):
+        loading.load_hashed(spec, weights=weights, **HERE)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_files_that_are_swapped_while_they_are_loaded_are_noticed(tiny, copied, monkeypatch, back):
+    """Also where the first ones are put back, so that a hash after the fact would be the same."""
+    spec = spec_of(copied(tiny))
+    weights = loading.fingerprint(spec)
+    path = spec.folder / "model.safetensors"
+    content, times = path.read_bytes(), path.stat()
+    build = loading.LOADERS[spec.loader].build
+
+    def swapped(spec, placement):
+        path.write_bytes(content[:-4] + b"\0\0\0\0")
+        model = build(spec, placement)
+        if back:
+            path.write_bytes(content)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        return model
+
+    swapping = dataclasses.replace(loading.LOADERS[spec.loader], build=swapped)
+    monkeypatch.setitem(loading.LOADERS, spec.loader, swapping)
+
+    with pytest.raises(ChangedError, match="was written while the model was loaded"):
+        loading.load_hashed(spec, weights=weights, **HERE)
+
+
+def test_loaded_weights_do_not_follow_their_file(tiny, copied, embedded, photographs):
+    spec = spec_of(copied(tiny))
+    model = loading.load(spec, **HERE)
+    before = embedded(model, photographs).tobytes()
+    path = spec.folder / "model.safetensors"
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\0" * (path.stat().st_size // 2))
+
+    assert embedded(model, photographs).tobytes() == before

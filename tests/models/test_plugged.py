@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 import numpy as np
 import pytest
 
-from natadv.errors import ModelError
+from natadv.errors import ChangedError, ModelError
 from natadv.models import plugged
 from natadv.models.loading import fingerprint, load
 from natadv.models.resolve import resolve
@@ -155,3 +155,11 @@ def test_entry_point_is_a_model_by_its_name(plug, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["mini-clip", "C:\\models", "a/b:c", "1x:y", "openai/clip", "a:"])
 def test_other_names_are_no_reference(name):
     assert not plugged.is_reference(name)
+
+
+def test_module_that_is_written_after_it_was_imported_is_refused(plug, tmp_path):
+    spec = spec_of(plug(), tmp_path)
+    spec.folder.write_text(spec.folder.read_text() + "\n# another\n")
+
+    with pytest.raises(ChangedError, match="was written after it was imported; run again"):
+        fingerprint(spec)

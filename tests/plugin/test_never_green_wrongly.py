@@ -17,6 +17,7 @@ import yaml
 from natadv.data.card import CardDraft, load_card
 from natadv.data.reader import read_samples
 from natadv.data.writer import write_dataset
+from natadv.engine.code import PACKAGE
 
 CLEAN_CLIP = "classification/clean/plain/mini-clip"
 
@@ -263,6 +264,24 @@ def test_no_warning_of_a_package_decides(world, workers, strict):
     assert world.verdict()["verdict"] == "pass"
 
 
+# 10. Code that computes otherwise
+
+
+@pytest.mark.parametrize(
+    ("new", "computed"),
+    [("return _rgb(image).rotate(180)", 24), ("return _rgb(image)  # as it is", 0)],
+)
+def test_results_of_other_code_are_not_used(world, tmp_path, new, computed):
+    assert world.pytest("-n", "0").returncode == 0
+    shutil.copytree(PACKAGE, tmp_path / "natadv")
+    images = tmp_path / "natadv/data/images.py"
+    assert images.read_text().count("return _rgb(image)") == 1
+    images.write_text(images.read_text().replace("return _rgb(image)", new))
+    world.pytest("-n", "0", env={"PYTHONPATH": str(tmp_path)})
+
+    assert world.verdict()["run"]["units_computed"] == computed
+
+
 # 12. Files of others
 
 
@@ -332,6 +351,31 @@ def test_results_of_allure_that_are_cleared_away_are_missed(world):
     assert "Traceback" not in done.stdout + done.stderr
     assert "INTERNALERROR" not in done.stdout + done.stderr
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_second_interrupt_ends_a_run_at_once(world, tmp_path, workers):
+    process = subprocess.Popen(
+        world.command("-n", workers),
+        cwd=world.root,
+        env=world.environment({"FAKE_STOP": str(tmp_path / "stopped")}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "stopped").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    told, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 2, told
+    assert "interrupted twice; what is stored is kept, run again to go on" in told
+    assert "Traceback" not in told
+    assert not (world.root / "gate.json").exists()
 
 
 # 15. Workers that are killed
