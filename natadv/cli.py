@@ -11,6 +11,7 @@ from pathlib import Path
 from natadv import __version__
 from natadv.data.commands import add_data_parser
 from natadv.errors import NatadvError
+from natadv.gate.commands import add_contract_parser
 from natadv.models.commands import add_models_parser
 from natadv.models.doctor.command import add_doctor_parser
 from natadv.pipelines.annotate.commands import add_annotate_parser
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add_search_parser(commands)
     add_replay_parser(commands)
     add_freeze_parser(commands)
+    add_contract_parser(commands)
     _add_report_parser(commands)
     return parser
 

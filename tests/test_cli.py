@@ -64,6 +64,7 @@ def test_help_names_the_commands_and_how_the_gate_is_run(capsys):
 
     told = capsys.readouterr().out
     assert "data" in told
+    assert "contract" in told
     assert "report" in told
     assert "pytest suites/" in told
 
@@ -86,6 +87,8 @@ def test_the_installed_command_is_this_one():
         (("reprot",), "invalid choice: 'reprot'"),
         (("data",), "required: ACTION"),
         (("data", "lsit"), "invalid choice: 'lsit'"),
+        (("contract",), "required: ACTION"),
+        (("contract", "diff"), "required: OLD"),
         (("report", "--resluts", "x"), "unrecognized arguments"),
     ],
 )
@@ -147,6 +150,7 @@ def test_an_interrupt_has_the_shells_exit_code(capsys, monkeypatch):
         (("natadv", "--help"), 0),
         (("natadv", "data", "list"), 0),
         (("natadv", "overlays", "draw", "--help"), 0),
+        (("natadv", "contract", "diff", "absent.yaml"), 4),
         (("natadv", "report"), 1),
         (("natadv.gate", "--help"), 0),
     ],
