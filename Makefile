@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: test gate report lint clean
+.PHONY: test fuzz gate report lint clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -18,6 +18,10 @@ lint: .venv/installed
 
 test: .venv/installed lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) --dist worksteal -q
+
+# Every mutant instead of a share of them.
+fuzz: .venv/installed
+	NATADV_FUZZ=all OMP_NUM_THREADS=1 $(BIN)/pytest tests/fuzz -n $(WORKERS) --dist worksteal -q
 
 gate: .venv/installed
 	$(BIN)/pytest suites/ -n $(WORKERS)

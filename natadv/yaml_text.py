@@ -87,8 +87,8 @@ def dotted(loc: Iterable[int | str]) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            plain = part if part.isprintable() else repr(part)
-            text += f".{plain}" if text else plain
+            plain = part.isprintable() and len(part) <= _MOST_SHOWN
+            text += ("." if text else "") + (part if plain else shown(part))
     return text
 
 

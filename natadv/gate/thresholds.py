@@ -23,23 +23,29 @@ LEAST_ROOM = 1e-6
 """Between a bound and what nothing can miss: no dataset has the million samples that could tell
 them apart."""
 MOST_CONFIDENCE = 0.999999
-"""Above it rounding decides where an interval ends."""
+"""Nearer to 1 no dataset decides anything, and in the end rounding makes the quantile infinite."""
 MOST_EXCLUDED = 0.5
 """Where more is excluded, a minority of the samples would speak for all."""
+MOST_CHARACTERS = 200
+"""Of an address, and of other words that every message about a rule repeats."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_PLAIN = "ASCII letters, digits, '.', '_' and '-', without glob or '/'"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PLAIN = "up to 100 ASCII letters, digits, '.', '_' and '-', without glob or '/'"
 
 
 def _version(version: int) -> int:
-    _require(
-        version == VERSION, f"expected {VERSION}, the only version there is, got {shown(version)}"
-    )
+    _require(version == VERSION, f"expected {VERSION}, got {shown(version)}")
     return version
 
 
+def _visibly(text: str) -> str:
+    """With escapes for what looks like ASCII and is not."""
+    return ascii(text[:MOST_CHARACTERS])
+
+
 def _name(name: str) -> str:
-    _require(bool(_NAME.fullmatch(name)), f"expected a name of {_PLAIN}, got {name!a}")
+    plain = bool(_NAME.fullmatch(name))
+    _require(plain, f"expected a name of {_PLAIN}, got {_visibly(name)}")
     return name
 
 
@@ -49,7 +55,9 @@ def _model(model: str) -> str:
 
 
 def _cell(cell: str) -> str:
-    _require(not GLOB & set(cell), f"expected task/scenario/dataset without globs, got {cell!r}")
+    _require(
+        not GLOB & set(cell), f"expected task/scenario/dataset without globs, got {shown(cell)}"
+    )
     task, scenario, dataset = _parts(cell, ("task", "scenario", "dataset"))
     _known("task", task, TASKS)
     _known("scenario", scenario, SCENARIOS)
@@ -58,15 +66,16 @@ def _cell(cell: str) -> str:
 
 
 def _trimmed(text: str) -> str:
-    trimmed = bool(text) and text == text.strip() and text.isprintable()
+    trimmed = 0 < len(text) <= MOST_CHARACTERS and text == text.strip()
     _require(
-        trimmed, f"expected a word that can be seen whole, without blanks around, got {text!a}"
+        trimmed and text.isprintable(),
+        f"expected a plain word without blanks around, got {_visibly(text)}",
     )
     return text
 
 
 def _said(text: str) -> str:
-    _require(any(map(str.isalnum, text)), f"expected words, got {text!a}")
+    _require(any(map(str.isalnum, text)), f"expected words, got {_visibly(text)}")
     return text
 
 
@@ -85,7 +94,7 @@ def _metric(metric: str) -> str:
 
 def _once(names: list[str]) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
-    _require(not twice, f"expected each entry once, got {twice} again")
+    _require(not twice, f"expected each entry once, got {shown(twice)} again")
     return names
 
 
@@ -96,15 +105,15 @@ def _require(holds: bool, otherwise: str) -> None:
 
 def _parts(address: str, names: tuple[str, ...]) -> list[str]:
     parts = address.split("/")
-    fits = len(parts) == len(names) and all(parts)
-    _require(fits, f"expected {'/'.join(names)}, got {address!r}")
+    fits = len(address) <= MOST_CHARACTERS and len(parts) == len(names) and all(parts)
+    _require(fits, f"expected {'/'.join(names)}, got {shown(address)}")
     return parts
 
 
 def _known(kind: str, name: str, known: Iterable[str]) -> None:
     names = set(known)
     if name not in names:
-        raise ValueError(str(unknown_name(kind, name, names)))
+        raise ValueError(str(unknown_name(kind, name[:MOST_CHARACTERS], names)))
 
 
 Name = Annotated[str, AfterValidator(_name)]
