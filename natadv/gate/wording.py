@@ -46,7 +46,9 @@ def samples_to_decide(
         stricter = upper_quantile(strictest) / upper_quantile(level)
     if not distance > 0:
         return None
-    needed = found.n * (stricter * towards / distance) ** 2
+    share = stricter * towards / distance
+    # Not a power: of a very large share that raises, where the product is infinite.
+    needed = found.n * share * share
     if not needed <= FEW:
         return None
     # Two digits: more would promise what nobody knows.
