@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from natadv.engine.ahead import ahead
+from natadv.engine.batches import (
+    Part,
+    filled_up,
+    filled_up_lightly,
+    has_rows,
+    merged,
+    within_budget,
+)
 from natadv.engine.embeddings import EmbeddingCache, key_of
 from natadv.engine.pictures import Picture
 from natadv.errors import DataError, ModelError
-from natadv.types import DenseFeatures, FloatArray, Model, Prepared, ZeroShotClassifier
+from natadv.types import DenseFeatures, FloatArray, Model, ZeroShotClassifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from natadv.heads.folder import Head
-
-T = TypeVar("T")
 
 TEXT_BATCH = 16
 """Texts go to the model in batches of one size, for the same reason as pictures do. Small, as the
@@ -62,11 +70,6 @@ class Seen(NamedTuple):
     """Layer -> of shape (b, h, w, d)."""
 
 
-class _Batch(NamedTuple):
-    keys: tuple[str, ...]
-    prepared: Prepared
-
-
 def look_at(
     pictures: Mapping[str, Picture], broken: dict[str, str], *, layers: Sequence[int], bench: Bench
 ) -> Iterator[Seen]:
@@ -97,31 +100,34 @@ def look_at(
 
 def _batches(
     pictures: Mapping[str, Picture], broken: dict[str, str], bench: Bench
-) -> Iterator[_Batch]:
-    """Preprocessed batches."""
-    images: dict[str, Image] = {}
+) -> Iterator[Part]:
+    """Preprocessed batches, always full: another number of rows may choose another kernel, hence
+    other last bits."""
+    size = bench.batch_size
+    opened = _opened(pictures, broken)
+    prepare = partial(_prepared, bench=bench)
+    # By map, which holds on to no group: its pictures are large.
+    while parts := list(map(prepare, within_budget(islice(opened, size), most=size))):
+        yield from merged(parts, size)
+
+
+def _opened(pictures: Mapping[str, Picture], broken: dict[str, str]) -> Iterator[tuple[str, Image]]:
     for key, picture in pictures.items():
         try:
-            images[key] = picture.open()
+            yield key, picture.open()
         except DataError as error:
             broken[key] = str(error)
-            continue
-        if len(images) == bench.batch_size:
-            yield _batch(images, bench)
-            images = {}
-    if images:
-        yield _batch(images, bench)
 
 
-def _batch(images: dict[str, Image], bench: Bench) -> _Batch:
-    # Always a full batch: another number of rows may choose another kernel, hence other last bits.
-    found = filled_up(list(images.values()), bench.batch_size)
-    return _Batch(tuple(images), bench.encoder.prepare(found))
-
-
-def filled_up(rows: Sequence[T], size: int) -> list[T]:
-    """With the last row repeated up to `size`."""
-    return [*rows, *[rows[-1]] * (size - len(rows))]
+def _prepared(group: Sequence[tuple[str, Image]], *, bench: Bench) -> Part:
+    keys = tuple(key for key, _ in group)
+    images = [image for _, image in group]
+    prepared = bench.encoder.prepare(images)
+    if len(keys) == bench.batch_size or has_rows(prepared, len(keys)):
+        return Part(keys, prepared, len(keys))
+    # What it gives cannot be filled up or joined, so the pictures themselves are.
+    full = filled_up_lightly(images, bench.batch_size)
+    return Part(keys, bench.encoder.prepare(full), len(full))
 
 
 def embed_texts(texts: Sequence[str], bench: Bench) -> FloatArray:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from natadv.engine.ahead import ahead
-from natadv.engine.bench import Bench, Seen, filled_up
+from natadv.engine.batches import filled_up, filled_up_lightly, within_budget
+from natadv.engine.bench import Bench, Seen
 from natadv.engine.pictures import Picture
 from natadv.engine.shard import Shard
 from natadv.errors import DataError, ModelError
@@ -56,26 +57,23 @@ def rows_in(
 
 
 def asked_in_batches(shard: Shard, bench: Bench) -> Iterator[tuple[Rows, list[Image]]]:
-    """All samples with their decoded pictures; one that cannot be decoded is excluded."""
-    for opened in ahead(_opened(shard, bench.batch_size)):
+    """All samples with their decoded pictures; one that cannot be decoded is excluded.
+
+    A batch ends early where its pictures are large, and only one is decoded ahead.
+    """
+    groups = within_budget(_opened(shard), most=bench.batch_size)
+    for opened in ahead(groups, depth=1):
         samples = [sample for sample, _ in opened]
         images = [image for _, image in opened]
         bench.encoded += len(samples)
         full = filled_up(samples, bench.batch_size)
         rows = Rows(full, len(samples), np.arange(len(full)))
-        yield rows, filled_up(images, bench.batch_size)
+        yield rows, filled_up_lightly(images, bench.batch_size)
 
 
-def _opened(shard: Shard, size: int) -> Iterator[list[tuple[Sample, Image]]]:
-    opened: list[tuple[Sample, Image]] = []
+def _opened(shard: Shard) -> Iterator[tuple[Sample, Image]]:
     for sample in shard.answerable():
         try:
-            opened.append((sample, shard.shown[sample.id].open()))
+            yield sample, shard.shown[sample.id].open()
         except DataError as error:
             shard.errors[sample.id] = str(error)
-            continue
-        if len(opened) == size:
-            yield opened
-            opened = []
-    if opened:
-        yield opened
