@@ -44,18 +44,18 @@ rules:
   - case: classification/clean/mini/*
     metric: top1
     floor: 0.65
-    min_n: 150
-    source: measured 1.000, n 200
+    min_n: 90
+    source: measured 1.000, n 120
   - case: classification/clean/mini/mini-clip
     metric: top1
     floor: 0.5
-    min_n: 30
+    min_n: 20
     part: held-out
-    source: measured 1.000, n 40
+    source: measured 1.000, n 24
   - case: classification/typographic/mini-typo/*
     metric: accuracy_drop
     ceiling: 0.15
-    min_n: 150
+    min_n: 90
     source: by hand
   - case: classification/typographic/mini-typo/mini-clip
     metric: attack_success_rate
@@ -73,7 +73,7 @@ rules:
 
 MODELS = ("mini-clip", "mini-siglip")
 CLASSES = ("ant", "bee", "cat", "cow", "dog")
-N, HELD_OUT, FEW = 200, 40, 90
+N, HELD_OUT, FEW = 120, 24, 54
 MOST_CHARACTERS = 1_000
 """In a line that a person reads; the list of all metrics is half of that."""
 
