@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
@@ -46,6 +47,8 @@ ROWS = Part(
 _DATA = (".tsv", ".txt", ".ttf", ".otf")
 """What a computation may read of the package, beside its modules."""
 
+_watched: set[Path] = set()
+
 _UNSEEN = ("__all__", "__version__")
 """Names whose values no computation sees."""
 
@@ -70,8 +73,10 @@ def numerics_here(
 
 
 def check_unchanged() -> None:
-    """Raises ChangedError if a source file was written since this process began."""
-    if changed := set(_stamps()) - _AT_IMPORT:
+    """Raises ChangedError if a file behind the hashes of `numerics_here` was written since this
+    process began."""
+    now = {stamp_of(path) for path in _watched}
+    if changed := now - _AT_IMPORT:
         raise ChangedError(
             f"{min(changed).path}: the code changed while it ran, so nobody knows which of the two "
             "was at work; run again"
@@ -84,12 +89,14 @@ def _remembered(memory: Path, name: str, part: Part) -> str:
         known = unsealed(path.read_bytes(), name=path.name)
     except FileNotFoundError:
         known = None
-    if known is not None:
-        return known.decode()
-    own = digest_of(PACKAGE, part)
-    found = declared(EQUAL.read_text(encoding="utf-8")).get(own, own)
-    write_atomically(path, sealed(found, name=path.name))
-    return found
+    if known is None:
+        own, files = code_of(PACKAGE, part)
+        found = declared(EQUAL.read_text(encoding="utf-8")).get(own, own)
+        known = json.dumps([found, *(str(file.relative_to(PACKAGE)) for file in files)]).encode()
+        write_atomically(path, sealed(known.decode(), name=path.name))
+    digest, *names = json.loads(known)
+    _watched.update(PACKAGE / name for name in names)
+    return str(digest)
 
 
 def declared(text: str) -> dict[str, str]:
@@ -98,18 +105,23 @@ def declared(text: str) -> dict[str, str]:
     return {own: older for own, older in lines}
 
 
-def digest_of(package: Path, part: Part) -> str:
-    """The hash of the modules of `part`, and of the data beside them."""
-    reached = _reached(package, part)
+class Code(NamedTuple):
+    digest: str
+    files: tuple[Path, ...]
+
+
+def code_of(package: Path, part: Part) -> Code:
+    """The modules of `part` and the data beside them, as one hash."""
+    spelled = _reached(package, part)
+    beside = {path for folder in {m.parent for m in spelled} for path in folder.iterdir()}
+    data = {path for path in beside if path.suffix in _DATA and path.name != EQUAL.name}
+    files = tuple(sorted(spelled.keys() | data))
     found = hashlib.sha256()
-    for name in sorted(reached):
-        found.update(f"{name} {hashlib.sha256(reached[name].encode()).hexdigest()}\n".encode())
-    folders = {_file(package, name).parent for name in reached}
-    for path in sorted(path for folder in folders for path in folder.iterdir()):
-        if path.suffix in _DATA and path.name != EQUAL.name:
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            found.update(f"{path.relative_to(package)} {content}\n".encode())
-    return found.hexdigest()
+    for path in files:
+        content = spelled[path].encode() if path in spelled else path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        found.update(f"{path.relative_to(package)} {digest}\n".encode())
+    return Code(found.hexdigest(), files)
 
 
 def _state(package: Path) -> str:
@@ -129,15 +141,16 @@ def _sources(package: Path) -> tuple[Path, ...]:
     return tuple(sorted(p for p in package.rglob("*") if p.suffix in (".py", *_DATA)))
 
 
-def _reached(package: Path, part: Part) -> dict[str, str]:
-    """Module -> its syntax."""
-    reached: dict[str, str] = {}
+def _reached(package: Path, part: Part) -> dict[Path, str]:
+    """The modules, each with its syntax spelled out."""
+    reached: dict[Path, str] = {}
     todo = list(part.roots)
     while todo:
         name = todo.pop()
-        if name not in reached and name not in part.without:
-            tree = _Speechless().visit(ast.parse(_file(package, name).read_bytes()))
-            reached[name] = _spelled(tree)
+        path = _file(package, name)
+        if path not in reached and name not in part.without:
+            tree = _Speechless().visit(ast.parse(path.read_bytes()))
+            reached[path] = _spelled(tree)
             todo += _imported(tree, package)
     return reached
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from natadv.engine import code
-from natadv.engine.code import EQUAL, PACKAGE, ROWS, SEARCHES, Part, declared, digest_of
+from natadv.engine.code import EQUAL, PACKAGE, ROWS, SEARCHES, Part, code_of, declared
 from natadv.errors import ChangedError
 
 SOURCES = {
@@ -58,10 +58,10 @@ def edit(path: Path, old: str, new: str) -> None:
     ],
 )
 def test_code_that_computes_moves_the_digest(toy, file, old, new):
-    before = digest_of(toy, TOY)
+    before = code_of(toy, TOY).digest
     edit(toy / file, old, new)
 
-    assert digest_of(toy, TOY) != before
+    assert code_of(toy, TOY).digest != before
 
 
 @pytest.mark.parametrize(
@@ -77,18 +77,18 @@ def test_code_that_computes_moves_the_digest(toy, file, old, new):
     ],
 )
 def test_words_and_code_that_is_not_reached_do_not_move_it(toy, file, old, new):
-    before = digest_of(toy, TOY)
+    before = code_of(toy, TOY).digest
     edit(toy / file, old, new)
 
-    assert digest_of(toy, TOY) == before
+    assert code_of(toy, TOY).digest == before
 
 
 def test_a_module_that_is_left_out_is_not_followed(toy):
     part = Part(TOY.roots, without=frozenset({"toy.draw"}))
-    before = digest_of(toy, part)
+    before = code_of(toy, part).digest
     edit(toy / "draw.py", "return picture", "return -picture")
 
-    assert digest_of(toy, part) == before
+    assert code_of(toy, part).digest == before
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_module_that_is_left_out_is_not_followed(toy):
     ],
 )
 def test_what_turns_a_unit_into_rows_is_reached(part, module):
-    assert module in code._reached(PACKAGE, part)
+    assert code._file(PACKAGE, module) in code_of(PACKAGE, part).files
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,14 @@ def test_what_turns_a_unit_into_rows_is_reached(part, module):
     ["natadv.gate.judge", "natadv.report.sheet", "natadv.plugin.session", "natadv.engine.hunting"],
 )
 def test_what_judges_or_shows_does_not_make_rows_old(module):
-    assert module not in code._reached(PACKAGE, ROWS)
+    assert code._file(PACKAGE, module) not in code_of(PACKAGE, ROWS).files
 
 
 def test_what_was_found_is_kept_until_a_source_changes(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(code, "PACKAGE", toy)
     memory = tmp_path / "memory"
     first = code._remembered(memory, "rows", TOY)
-    monkeypatch.setattr(code, "digest_of", lambda *_: pytest.fail("parsed again"))
+    monkeypatch.setattr(code, "code_of", lambda *_: pytest.fail("parsed again"))
 
     assert code._remembered(memory, "rows", TOY) == first
 
@@ -142,7 +142,7 @@ def test_a_damaged_memory_is_not_believed(toy, tmp_path, monkeypatch):
 
 
 def test_code_that_is_declared_equal_goes_on_under_the_older_hash(toy, tmp_path, monkeypatch):
-    own, older = digest_of(toy, TOY), "a" * 64
+    own, older = code_of(toy, TOY).digest, "a" * 64
     listed = tmp_path / "equal.tsv"
     listed.write_text(f"# why\n{own}\t{older}\n")
     monkeypatch.setattr(code, "PACKAGE", toy)
@@ -158,9 +158,12 @@ def test_the_declared_hashes_are_whole():
     assert not set(found) & set(found.values())
 
 
-def test_a_source_that_is_written_while_a_run_lasts_ends_its_units(toy, monkeypatch):
+def test_a_source_that_is_written_while_a_run_lasts_ends_its_units(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(code, "PACKAGE", toy)
     monkeypatch.setattr(code, "_AT_IMPORT", frozenset(code._stamps()))
+    monkeypatch.setattr(code, "_watched", set())
+    code._remembered(tmp_path / "memory", "rows", TOY)
+    edit(toy / "unrelated.py", "1", "2")
     code.check_unchanged()
     edit(toy / "draw.py", "return picture", "return -picture")
 
