@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,11 @@ from natadv.training.command import add_train_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = _parser()
+    if empty := [word for word in given if not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word)]:
+        parser.error(f"expected a value, got nothing in {empty[0]!r}; is a variable unset?")
+    options = parser.parse_args(given)
     try:
         return int(options.handler(options) or 0)
     except NatadvError as error:

@@ -89,6 +89,7 @@ def test_the_installed_command_is_this_one():
         (("data", "lsit"), "invalid choice: 'lsit'"),
         (("contract",), "required: ACTION"),
         (("contract", "diff"), "required: OLD"),
+        (("contract", "diff", ""), "is a variable unset?"),
         (("report", "--resluts", "x"), "unrecognized arguments"),
     ],
 )
@@ -174,3 +175,12 @@ def test_the_gate_knows_pytests_usage_error(tmp_path):
 
     assert done.returncode == 4
     assert "usage: python -m natadv.gate" in done.stderr
+
+
+@pytest.mark.parametrize("given", [["--model", ""], ["--model= "], ["--model", "\t"], ["--out="]])
+def test_an_empty_value_is_a_usage_error(given, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["search", *given])
+
+    assert ended.value.code == 2
+    assert "expected a value, got nothing" in capsys.readouterr().err
