@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from natadv.arguments import path
 from natadv.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ def add_contract_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "are written. Exit codes: 0 nothing is weaker, 1 something is, 4 a file is wrong.",
         epilog="example: natadv contract diff <(git show main:thresholds.yaml)",
     )
-    parser.add_argument("old", type=Path, metavar="OLD")
+    parser.add_argument("old", type=path, metavar="OLD")
     parser.add_argument(
-        "new", type=Path, nargs="?", default=Path("thresholds.yaml"), metavar="NEW",
+        "new", type=path, nargs="?", default=Path("thresholds.yaml"), metavar="NEW",
         help="(%(default)s)",
     )  # fmt: skip
     parser.set_defaults(handler=_diff)
