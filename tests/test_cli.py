@@ -180,7 +180,7 @@ def test_the_gate_knows_pytests_usage_error(tmp_path):
 @pytest.mark.parametrize("given", [["--model", ""], ["--model= "], ["--model", "\t"], ["--out="]])
 def test_an_empty_value_is_a_usage_error(given, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["search", *given])
+        cli.main(["search", *given])
 
     assert ended.value.code == 2
     assert "expected a value, got nothing" in capsys.readouterr().err
