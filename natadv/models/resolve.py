@@ -16,6 +16,7 @@ from natadv.models import plugged
 from natadv.models.files import tower_file
 from natadv.models.files.checkpoint import CONFIG
 from natadv.models.files.layouts import layout_of
+from natadv.models.files.paths import expanded
 from natadv.models.head_folders import heads_beside, heads_in, heads_of_row
 from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
@@ -42,7 +43,7 @@ def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSp
     if reference := plugged.entry_points().get(name):
         return (plugged.spec_of(reference, name=slug(name), base=base or root),)
     path = _absolute(name, base or root)
-    if name.strip() and path.exists():
+    if name.strip() and _exists(path):
         return (_of_path(path, root),)
     if rows := tuple(row for row in ZOO.values() if fnmatchcase(row.name, name)):
         return _of_rows(rows, root)
@@ -82,7 +83,17 @@ def _as_in_paper(spec: ModelSpec) -> ModelSpec:
 
 def _absolute(name: str, base: Path) -> Path:
     # Not resolve(): a link called `latest` is to keep its name.
-    return Path(os.path.abspath(base / Path(name).expanduser()))
+    return Path(os.path.abspath(base / expanded(name)))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ModelError(
+            f"{str(path)[:200]}: cannot be looked for: {error.strerror}; give a folder, or a "
+            "model's name"
+        ) from error
 
 
 def _of_rows(rows: Iterable[ZooRow], root: Path) -> tuple[ModelSpec, ...]:

@@ -248,3 +248,30 @@ def test_a_folder_without_a_config_is_no_head(root, tiny_clip, copied):
     (candidate / "heads/vqa").mkdir(parents=True)
 
     assert resolve(str(candidate), root=root)[0].heads == {}
+
+
+def test_home_of_nobody_is_refused_by_name(root):
+    with pytest.raises(
+        ModelError, match=r"^~nouser-here/x: nobody .* '~nouser-here'; write the path"
+    ):
+        resolve("~nouser-here/x", root=root)
+
+
+def test_name_that_no_disk_can_hold_is_refused_in_short(root):
+    with pytest.raises(
+        ModelError, match="cannot be looked for: File name too long; give"
+    ) as caught:
+        resolve("a" * 5000, root=root)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("kind", [["clip"], {"a": 1}, None, 7, True, [[1], [2]]])
+def test_folder_of_a_type_that_is_no_text_is_refused(root, tiny_clip, copied, edited, kind):
+    """Also by those who only ask whether a folder is theirs."""
+    folder = copied(tiny_clip)
+    edited(folder / "config.json", {"model_type": kind})
+
+    with pytest.raises(
+        ModelError, match=r"config\.json: expected 'model_type' to be one of .* got "
+    ):
+        resolve(str(folder), root=root)

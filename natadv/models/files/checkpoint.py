@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,31 @@ TOKENIZER_EXTRAS = ("merges.txt", "special_tokens_map.json", "added_tokens.json"
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
+COUNTS = (
+    "num_hidden_layers",
+    "num_layers",
+    "num_decoder_layers",
+    "encoder_layers",
+    "decoder_layers",
+    "depths",
+    "num_feature_levels",
+    "num_point_embeddings",
+    "num_multimask_outputs",
+    "iou_head_depth",
+)
+"""Keys, in whatever section, by which transformers builds modules, each with tensors of its own."""
+
+LABELS = "num_labels"
+MOST_LABELS = 100_000
+"""More than any classifier has, and not one of the models here: each gets a name, in memory."""
+
+SIDES = ("size", "crop_size", "pad_size", "max_num_patches")
+MOST_SIDE = 4096
+"""The largest towers take pictures of 1024 pixels."""
+
+MOST_NESTED = 50
+"""Levels of a JSON file; configs have a few."""
+
 
 def check(folder: Path) -> None:
     """Raise ModelError unless `folder` holds a whole checkpoint that can be loaded safely."""
@@ -31,9 +56,8 @@ def check(folder: Path) -> None:
 
 def check_files(folder: Path, *, preprocessing: Sequence[str], reads_text: bool = True) -> None:
     """The same for a checkpoint of any `model_type`; `preprocessing` are the keys it must give."""
-    for path in weight_files(folder):
-        if path.suffix == ".safetensors":
-            _check_whole(path)
+    files = [path for path in weight_files(folder) if path.suffix == ".safetensors"]
+    _check_counts(folder, tensors=sum(map(_tensors_in, files)))
     image_processing(folder, wanted=preprocessing)
     if reads_text:
         _check_tokenizer(folder)
@@ -61,7 +85,7 @@ def model_type(folder: Path) -> str:
     if not isinstance(found, str) or found not in FORMATS:
         raise ModelError(
             f"{folder / CONFIG}: expected 'model_type' to be one of "
-            f"{', '.join(map(repr, FORMATS))}, got {found!r}; "
+            f"{', '.join(map(repr, FORMATS))}, got {found!r:.80}; "
             "save the whole model, not one tower or a classifier, or plug it in by module:factory"
         )
     return found
@@ -102,7 +126,7 @@ def image_processing(folder: Path, *, wanted: Sequence[str] | None = None) -> di
             continue
         found = read_json(folder / name)
         if name == PREPROCESSING[0]:
-            found = found.get("image_processor", {})
+            found = _object(found, "image_processor", folder / name)
             if not found:
                 continue
         missing = [key for key in wanted if found.get(key) is None]
@@ -111,6 +135,7 @@ def image_processing(folder: Path, *, wanted: Sequence[str] | None = None) -> di
                 f"{folder / name}: {', '.join(missing)} missing, and a default would feed the "
                 "model other pictures than it was trained on; copy the original file"
             )
+        _check_sides(found, folder / name)
         return dict(found)
     raise ModelError(
         f"no {PREPROCESSING[1]} in {folder}: without it the model would be fed pictures that it "
@@ -136,19 +161,72 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: expected JSON, got {error}; copy the file again") from error
+    except RecursionError as error:
+        raise _nested(path) from error
     if not isinstance(found, dict):
         raise ModelError(f"{path}: expected a JSON object, got {type(found).__name__}")
+    for keys, _ in _values(found):
+        if len(keys) > MOST_NESTED:
+            raise _nested(path)
     return found
+
+
+def _values(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value at whatever depth, with the keys that lead to it; not by recursion, which what
+    is nested deep would break."""
+    todo: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    while todo:
+        keys, value = todo.pop()
+        yield keys, value
+        if len(keys) > MOST_NESTED:
+            continue
+        if isinstance(value, dict):
+            todo += [((*keys, key), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            todo += [((*keys, str(at)), inner) for at, inner in enumerate(value)]
+
+
+def _nested(path: Path) -> ModelError:
+    return ModelError(
+        f"{path}: expected JSON of at most {MOST_NESTED} levels, got more brackets in brackets; "
+        "copy the file again"
+    )
+
+
+def _check_counts(folder: Path, *, tensors: int) -> None:
+    """Else building what the config asks for may never end."""
+    limits = {**dict.fromkeys(COUNTS, tensors), LABELS: MOST_LABELS}
+    for keys, value in _values(read_json(folder / CONFIG)):
+        most = next((limits[key] for key in keys if key in limits), None)
+        if most is not None and isinstance(value, int) and value > most:
+            raise ModelError(
+                f"{folder / CONFIG}: {'.'.join(keys)} is {value!r:.24}, at most {most} go with "
+                f"weights of {tensors} tensors; copy both from the same checkpoint"
+            )
+
+
+def _check_sides(processing: dict[str, Any], path: Path) -> None:
+    for keys, value in _values({key: processing.get(key) for key in SIDES}):
+        if isinstance(value, int) and value > MOST_SIDE:
+            raise ModelError(
+                f"{path}: expected {'.'.join(keys)} to be at most {MOST_SIDE}, got "
+                f"{value!r:.24}; copy the original file"
+            )
+
+
+def _object(parent: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """A part that is an object, empty where there is none."""
+    part = parent.get(key) or {}
+    if not isinstance(part, dict):
+        raise ModelError(f"{path}: expected {key!r} to be an object, got {part!r:.80}")
+    return part
 
 
 def _section(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     # Old CLIP files say it twice, and transformers lets the second name win.
     for key in (name, f"{name}_dict"):
-        part = config.get(key) or {}
-        if not isinstance(part, dict):
-            raise ModelError(f"{folder / CONFIG}: expected {key!r} to be an object, got {part!r}")
-        found |= part
+        found |= _object(config, key, folder / CONFIG)
     return found
 
 
@@ -167,12 +245,13 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return tuple(index.parent / name for name in names)
 
 
-def _check_whole(path: Path) -> None:
+def _tensors_in(path: Path) -> int:
+    """How many; raises ModelError unless the file is whole."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="numpy"):
-            pass
+        with safe_open(path, framework="numpy") as file:
+            return len(file.keys())
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"{path}: expected a whole safetensors file, got {path.stat().st_size} bytes that do "

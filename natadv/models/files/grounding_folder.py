@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,7 +25,7 @@ NEEDS: dict[Role, _Needs] = {
 
 
 def fits(folder: Path) -> bool:
-    return _model_type(folder) in NEEDS
+    return any(role == _model_type(folder) for role in NEEDS)
 
 
 def check(folder: Path) -> None:
@@ -42,7 +41,7 @@ def check_role(folder: Path, role: Role) -> None:
     if found != role:
         raise ModelError(
             f"{folder / checkpoint.CONFIG}: expected a checkpoint of model_type {role!r}, got "
-            f"{found!r}; see natadv annotate masks --help for what can be named"
+            f"{found!r:.80}; see natadv annotate masks --help for what can be named"
         )
     check(folder)
 
@@ -50,7 +49,6 @@ def check_role(folder: Path, role: Role) -> None:
 def _model_type(folder: Path) -> object:
     """None where nothing can be read: others tell what is wrong then."""
     try:
-        found = json.loads((folder / checkpoint.CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return checkpoint.read_json(folder / checkpoint.CONFIG).get("model_type")
+    except ModelError:
         return None
-    return found.get("model_type") if isinstance(found, dict) else None

@@ -42,6 +42,13 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {
 BEFORE_IT_WAS_WRITTEN = {"interpolation": "bicubic", "resize_mode": "shortest"}
 """All that open_clip did before it had these keys: a file with neither is of that time."""
 
+SIZES: Mapping[str, tuple[str, ...]] = {
+    "model_cfg": ("embed_dim",),
+    "vision_cfg": ("image_size", "width", "patch_size", "head_width"),
+    "text_cfg": ("context_length", "vocab_size", "width", "heads"),
+}
+"""Keys that must be whole numbers of at least 1."""
+
 CHOICES: Mapping[str, tuple[object, ...]] = {
     "mode": ("RGB",),
     "interpolation": ("bicubic", "bilinear"),
@@ -63,7 +70,7 @@ def check(folder: Path) -> None:
     model_config(folder)
     tokenizer_options(folder)
     preprocessing(folder)
-    tensor_files.shapes(weights_file(folder))
+    _check_layers(folder, tensors=len(tensor_files.shapes(weights_file(folder))))
 
 
 def model_config(folder: Path) -> dict[str, Any]:
@@ -71,11 +78,7 @@ def model_config(folder: Path) -> dict[str, Any]:
     found = _section(_config(folder), "model_cfg", folder)
     vision = _section(found, "vision_cfg", folder)
     text = _section(found, "text_cfg", folder)
-    if not isinstance(vision["image_size"], int):
-        raise ModelError(
-            f"{folder / CONFIG}: expected 'image_size' to be one number of pixels (a square), "
-            f"got {vision['image_size']!r}"
-        )
+    _check_sizes({"model_cfg": found, "vision_cfg": vision, "text_cfg": text}, folder)
     if not isinstance(vision["layers"], list) and "patch_size" not in vision:
         raise ModelError(
             f"{folder / CONFIG}: patch_size missing in vision_cfg; copy the file again"
@@ -90,7 +93,7 @@ def tokenizer_options(folder: Path) -> dict[str, Any]:
     options = text.get("tokenizer_kwargs", {})
     if not isinstance(options, dict) or set(options) - {"clean"}:
         raise ModelError(
-            f"{folder / CONFIG}: of tokenizer_kwargs only 'clean' is supported, got {options!r}"
+            f"{folder / CONFIG}: of tokenizer_kwargs only 'clean' is supported, got {options!r:.80}"
         )
     _check_choices(options, folder)
     return {"context_length": text["context_length"], **options}
@@ -157,7 +160,7 @@ def _section(parent: Mapping[str, Any], name: str, folder: Path) -> dict[str, An
     found = parent.get(name)
     if not isinstance(found, dict):
         raise ModelError(
-            f"{folder / CONFIG}: expected {name!r} to be an object, got {found!r}; "
+            f"{folder / CONFIG}: expected {name!r} to be an object, got {found!r:.80}; "
             "copy the original file"
         )
     kept = {key: value for key, value in found.items() if value is not None}
@@ -177,12 +180,38 @@ def _section(parent: Mapping[str, Any], name: str, folder: Path) -> dict[str, An
     return {key: value for key, value in kept.items() if key in known}
 
 
+def _check_sizes(sections: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    for name, keys in SIZES.items():
+        for key in keys:
+            size = sections[name].get(key, 1)
+            if type(size) is not int or size < 1:
+                square = " (the side of a square)" if key == "image_size" else ""
+                raise ModelError(
+                    f"{folder / CONFIG}: expected {key!r} in {name} to be a whole number from 1 on"
+                    f"{square}, got {size!r:.80}; copy the original file"
+                )
+
+
+def _check_layers(folder: Path, *, tensors: int) -> None:
+    """Each has tensors of its own. Else building what the config asks for may never end."""
+    config = model_config(folder)
+    for name in ("vision_cfg", "text_cfg"):
+        layers = config[name]["layers"]
+        # Of a ResNet those of each stage.
+        counts = layers if isinstance(layers, list) and name == "vision_cfg" else [layers]
+        if not counts or not all(type(n) is int and 1 <= n <= tensors for n in counts):
+            raise ModelError(
+                f"{folder / CONFIG}: expected 'layers' in {name} to be from 1 to the {tensors} "
+                f"tensors of the weights, got {layers!r:.80}; copy both from the same checkpoint"
+            )
+
+
 def _check_choices(found: Mapping[str, Any], folder: Path) -> None:
     for key, choices in CHOICES.items():
         if key in found and found[key] not in choices:
             raise ModelError(
                 f"{folder / CONFIG}: expected {key!r} to be one of "
-                f"{', '.join(map(repr, choices))}, got {found[key]!r}"
+                f"{', '.join(map(repr, choices))}, got {found[key]!r:.80}"
             )
 
 
@@ -194,5 +223,5 @@ def _check_colours(found: Mapping[str, Any], folder: Path) -> None:
             or [type(n) in (int, float) for n in numbers] != [True] * 3
         ):
             raise ModelError(
-                f"{folder / CONFIG}: expected {key!r} to be three numbers, got {numbers!r}"
+                f"{folder / CONFIG}: expected {key!r} to be three numbers, got {numbers!r:.80}"
             )

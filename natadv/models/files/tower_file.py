@@ -44,7 +44,7 @@ def section(path: Path) -> dict[str, int]:
     width, _, patch, _ = found["conv1.weight"]
     blocks = {name.split(".")[2] for name in found if name.startswith(BLOCKS)}
     # The first place is that of the class token.
-    side = math.isqrt(found["positional_embedding"][0] - 1)
+    side = math.isqrt(max(found["positional_embedding"][0] - 1, 0))
     return {
         "hidden_size": width,
         "num_hidden_layers": len(blocks),

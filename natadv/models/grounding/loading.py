@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from natadv.errors import ModelError
 from natadv.models.files import checkpoint, grounding_folder
 from natadv.models.files.grounding_folder import Role
+from natadv.models.files.paths import expanded
 from natadv.models.hub import local as hub
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def tool(name: str, role: Role, *, root: Path) -> Tool:
     Raises:
         ModelError: It is not here, not whole, not of that role, or not what models.lock names.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     locked: dict[str, str] = {}
     if not folder.is_dir():
         if not hub.is_id(name):

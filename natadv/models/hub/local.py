@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from natadv.errors import ModelError
+from natadv.models.files.paths import expanded
 from natadv.models.zoo import ZOO
 
 LOCK = "models.lock"
@@ -48,7 +49,7 @@ def read_lock(root: Path) -> dict[str, Locked]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return {name: _locked(name, row) for name, row in found.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"{path}: expected JSON as written by natadv models fetch, got {error!r}"
         ) from error
@@ -112,12 +113,12 @@ def snapshot_folder(hub_id: str, revision: str, *, cache: Path | None = None) ->
 def cache_folder() -> Path:
     """Where the hub's library keeps its downloads, by the same environment variables."""
     if given := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(given).expanduser()
+        return expanded(given)
     home = os.environ.get("HF_HOME")
     if home is None:
         cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
         home = f"{cache}/huggingface"
-    return Path(home).expanduser() / "hub"
+    return expanded(home) / "hub"
 
 
 def licence_page(hub_id: str) -> str:

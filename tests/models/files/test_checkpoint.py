@@ -254,3 +254,99 @@ def test_tower_that_is_no_object_is_refused(folder, edited):
 
     with pytest.raises(ModelError, match="expected 'vision_config' to be an object"):
         checkpoint.signature(folder)
+
+
+def with_value(path, keys, value):
+    """Set what lies under `keys` in a JSON file."""
+    content = json.loads(path.read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "preprocessor_config.json", "tokenizer_config.json"]
+)
+@pytest.mark.parametrize("depth", [60, 900, 20_000])
+def test_json_of_brackets_in_brackets_is_refused(folder, name, depth):
+    path = folder / name
+    path.write_text(f'{path.read_text()[:-1].rstrip()[:-1]}, "x": {"[" * depth}{"]" * depth}}}')
+
+    with pytest.raises(ModelError, match=rf"{name}: expected JSON of at most 50 levels, got more"):
+        checkpoint.check(folder)
+
+
+def test_index_of_brackets_in_brackets_is_refused(folder):
+    shard(folder).write_text("[" * 20_000)
+
+    with pytest.raises(ModelError, match=r"index\.json: expected JSON of at most 50 levels"):
+        checkpoint.check(folder)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "keys"),
+    [
+        ("tiny_clip", ("vision_config", "num_hidden_layers")),
+        ("tiny_clip", ("text_config", "num_hidden_layers")),
+        ("tiny_siglip", ("vision_config", "num_hidden_layers")),
+        ("tiny_siglip2", ("text_config", "num_hidden_layers")),
+        ("tiny_paligemma", ("text_config", "num_hidden_layers")),
+        ("tiny_blip2_opt", ("qformer_config", "num_hidden_layers")),
+        ("tiny_blip2_opt", ("text_config", "num_hidden_layers")),
+        ("tiny_blip2_t5", ("text_config", "num_layers")),
+        ("tiny_blip2_t5", ("text_config", "num_decoder_layers")),
+    ],
+)
+@pytest.mark.parametrize("count", [1_000_000, 10**20])
+def test_more_layers_than_weights_are_refused(request, copied, fixture, keys, count):
+    folder = copied(request.getfixturevalue(fixture))
+    with_value(folder / "config.json", keys, count)
+
+    told = rf"config\.json: {keys[0]}\.{keys[1]} is {count}, at most \d+ go with weights of \d+ ten"
+    with pytest.raises(ModelError, match=told):
+        checkpoint.check(folder)
+
+
+def test_more_layers_than_weights_of_a_segmenter_are_refused(tiny_clipseg, copied):
+    folder = copied(tiny_clipseg)
+    with_value(folder / "config.json", ("vision_config", "num_hidden_layers"), 1_000_000)
+
+    with pytest.raises(ModelError, match=r"vision_config\.num_hidden_layers is 1000000, at most"):
+        checkpoint.check(folder)
+
+
+def test_layers_under_an_old_name_of_a_section_count_too(folder, edited):
+    edited(folder / "config.json", {"vision_config_dict": {"num_hidden_layers": 1_000_000}})
+
+    with pytest.raises(ModelError, match=r"vision_config_dict\.num_hidden_layers is 1000000"):
+        checkpoint.check(folder)
+
+
+def test_labels_that_no_memory_could_name_are_refused(folder, edited):
+    edited(folder / "config.json", {"num_labels": 1000})
+    checkpoint.check(folder)
+
+    edited(folder / "config.json", {"num_labels": 10**9})
+    with pytest.raises(ModelError, match="num_labels is 1000000000, at most 100000 go"):
+        checkpoint.check(folder)
+
+
+@pytest.mark.parametrize("size", [{"shortest_edge": 10**6}, {"height": 32, "width": 5000}, 10**12])
+@pytest.mark.parametrize("key", ["size", "crop_size"])
+def test_pictures_larger_than_any_tower_takes_are_refused(folder, edited, key, size):
+    edited(folder / "preprocessor_config.json", {key: size})
+
+    with pytest.raises(
+        ModelError, match=rf"config\.json: expected {key}\S* to be at most 4096, got"
+    ):
+        checkpoint.check(folder)
+
+
+@pytest.mark.parametrize("part", [[1], "x", 3, True])
+def test_image_processor_that_is_no_object_is_refused(folder, part):
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": part}))
+
+    with pytest.raises(ModelError, match="expected 'image_processor' to be an object, got"):
+        checkpoint.check(folder)

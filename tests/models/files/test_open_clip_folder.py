@@ -311,3 +311,31 @@ def test_nothing_heavy_is_imported_to_resolve_and_hash(open_clip_quick, copied):
 
     assert layout_of(folder).check(folder) is None
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_config_of_brackets_in_brackets_is_refused(open_clip_quick, copied):
+    folder = copied(open_clip_quick)
+    (folder / open_clip_folder.CONFIG).write_text("[" * 20_000)
+
+    with pytest.raises(ModelError, match="expected JSON of at most 50 levels"):
+        spec_of(folder)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "12", True, [3], {}])
+@pytest.mark.parametrize(("section", "key"), [("vision_cfg", "width"), ("text_cfg", "heads")])
+def test_size_that_is_no_whole_number_is_refused(open_clip_quick, copied, section, key, size):
+    folder = edit(copied(open_clip_quick), section, **{key: size})
+
+    with pytest.raises(
+        ModelError, match=f"expected '{key}' in {section} to be a whole number from 1"
+    ):
+        spec_of(folder)
+
+
+@pytest.mark.parametrize("layers", [10**6, 10**20, 0, -1, 1.5, "2", True, [], [1, 10**6], [1.5]])
+@pytest.mark.parametrize("section", ["vision_cfg", "text_cfg"])
+def test_layers_that_the_weights_cannot_have_are_refused(open_clip_quick, copied, section, layers):
+    folder = edit(copied(open_clip_quick), section, layers=layers)
+
+    with pytest.raises(ModelError, match=rf"'layers' in {section} to be from 1 to the \d+ tensors"):
+        spec_of(folder)

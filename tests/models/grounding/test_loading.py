@@ -58,6 +58,11 @@ def test_a_repository_that_was_never_fetched_says_how_to_get_it(tmp_path):
         tool("facebook/sam-vit-huge", "sam", root=tmp_path)
 
 
+def test_folder_in_the_home_of_nobody_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="nobody on this machine has the home folder"):
+        tool("~nouser-here/sam", "sam", root=tmp_path)
+
+
 def test_what_is_neither_folder_nor_repository_is_refused(tmp_path):
     with pytest.raises(ModelError, match="no folder 'nowhere'"):
         tool("nowhere", "sam", root=tmp_path)

@@ -270,9 +270,10 @@ def test_open_clip_gets_its_config_and_one_file_of_weights(hub, place, clip_file
         "model_cfg": {
             "embed_dim": 8,
             "vision_cfg": {"image_size": 224, "layers": 1, "width": 8, "patch_size": 14},
-            "text_cfg": dict.fromkeys(
-                ("context_length", "vocab_size", "width", "heads", "layers"), 8
-            ),
+            "text_cfg": {
+                "layers": 1,
+                **dict.fromkeys(("context_length", "vocab_size", "width", "heads"), 8),
+            },
         },
         "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
     }

@@ -169,3 +169,19 @@ def test_the_cache_is_where_the_library_keeps_it(monkeypatch, variables, folder)
 )
 def test_a_hub_id_is_owner_and_name(name, is_id):
     assert hub.is_id(name) is is_id
+
+
+def test_lock_of_brackets_in_brackets_is_refused(root):
+    (root / hub.LOCK).write_text("[" * 20_000)
+
+    with pytest.raises(
+        ModelError, match=r"models\.lock: expected JSON as written by natadv models"
+    ):
+        hub.read_lock(root)
+
+
+def test_cache_in_the_home_of_nobody_is_refused(monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", "~nouser-here/cache")
+
+    with pytest.raises(ModelError, match="nobody on this machine has the home folder"):
+        hub.cache_folder()

@@ -1,0 +1,18 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from natadv.errors import ModelError
+
+
+def expanded(text: str) -> Path:
+    """The path with `~` as a home folder. Raises ModelError where there is none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        home = Path(text).parts[0]
+        raise ModelError(
+            f"{text}: nobody on this machine has the home folder {home!r}; write the path out"
+        ) from error
