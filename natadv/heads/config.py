@@ -14,6 +14,13 @@ Upsampling = Literal["transposed", "refined", "bilinear"]
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+MOST = 1_000_000
+"""Of any width or vocabulary: whatever is made of two such sizes can still be counted."""
+MOST_BLOCKS = 1000
+"""Of blocks or layers: all are built before they are compared with the weights."""
+MOST_SIDE = 1024
+"""Of a patch or a grid: no weight says how large the mask becomes that they make."""
+
 _UNEVEN = {27: (7, 13, 20), 39: (10, 20, 30)}
 """Blocks, counted from 0, of depths that quarters do not divide: no way of rounding gives both."""
 
@@ -51,9 +58,13 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip((0, *self.layers), self.layers, strict=False))
         _hold(bool(self.layers) and rising, "layers that rise, from 1", self.layers)
+        _hold(self.layers[-1] <= MOST_BLOCKS, f"layers up to {MOST_BLOCKS}", self.layers)
         _hold(len(self.widths) == len(self.layers), "widths, one per layer", self.widths)
         counts = (*self.widths, self.condition_width, self.patch, self.reduce_width, self.heads)
-        _hold(min(*counts, self.feed_forward, self.grid or 1) > 0, "sizes of at least 1", self)
+        grid = 1 if self.grid is None else self.grid
+        _hold(min(*counts, self.feed_forward, grid) > 0, "sizes of at least 1", self)
+        _hold(max(*counts, self.feed_forward) <= MOST, f"sizes of at most {MOST}", self)
+        _hold(max(self.patch, grid) <= MOST_SIDE, f"patch and grid of at most {MOST_SIDE}", self)
         _hold(self.reduce_width % self.heads == 0, "reduce_width in equal heads", self)
         _hold(0 < self.threshold < 1, "a threshold between 0 and 1", self.threshold)
         if self.upsample == "refined":
@@ -92,6 +103,9 @@ class McanConfig:
         sizes = (self.layer, self.image_width, self.embedding, self.hidden, self.heads)
         more = (self.feed_forward, self.blocks, self.summary, self.fused)
         _hold(min(*sizes, *more) > 0, "sizes of at least 1", self)
+        largest = max(*sizes, *more, self.words, self.answers)
+        _hold(largest <= MOST, f"sizes of at most {MOST}", self)
+        _hold(max(self.blocks, self.layer) <= MOST_BLOCKS, f"at most {MOST_BLOCKS} blocks", self)
         _hold(self.hidden % self.heads == 0, "hidden in equal heads", self)
         # Of one number there is no unbiased deviation.
         _hold(min(self.hidden, self.fused) > 1, "hidden and fused of at least 2", self)

@@ -70,6 +70,8 @@ def read_head_file(folder: Path) -> HeadFile:
         )
     try:
         found = _SCHEMA.validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
     except ValidationError as error:
         raise ModelError(
             f"{path}: not the config of a head: {_told(error)}; copy the whole folder again, or "
@@ -117,7 +119,7 @@ def parse_words(content: bytes, path: Path) -> tuple[str, ...]:
     """A JSON list of texts; `path` is for errors."""
     try:
         found = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: expected JSON, got {error}; copy the file again") from error
     if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
         raise ModelError(f"{path}: expected a JSON list of texts; copy the file again")

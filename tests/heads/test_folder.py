@@ -205,6 +205,7 @@ def test_vocabulary_of_another_size_is_refused(saved_answering, name, told):
     ("content", "told"),
     [
         ("{", "expected JSON"),
+        ("[" * 20_000, "expected JSON"),
         ('{"a": 1}', "a JSON list of texts"),
         ('["a", 2]', "a JSON list of texts"),
         ('["a", "b", "c", "d", "d"]', "got 'd' 2 times"),

@@ -118,6 +118,7 @@ def test_config_that_is_not_of_a_head_is_refused(folder, changes, told):
         ({"hidden": 16.5}, "config.hidden: input should be a valid integer"),
         ({"blocks": True}, "config.blocks: input should be a valid integer"),
         ({"heads": 3}, "expected hidden in equal heads"),
+        ({"blocks": 10**9}, "expected sizes of at most 1000000, got .*; train the head again"),
         ({"dropout": 1.5}, "expected dropout from 0"),
     ],
 )
@@ -129,7 +130,7 @@ def test_size_that_no_head_can_have_is_refused(folder, changes, told):
         read_head_file(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 20_000])
 def test_config_that_is_no_object_is_refused(folder, content):
     (folder / "config.json").write_bytes(content)
 
