@@ -10,6 +10,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from natadv.errors import ModelError
+from natadv.models.adapters.border import told_in_one_line
 from natadv.models.adapters.encoder import Pixels, Placement, any_picture
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class GenerativeAnswerer:
 
     def _probe(self) -> None:
         """Answer once, so that a misfit shows before any data is read."""
-        self.answer([any_picture()], [PROBE])
+        with told_in_one_line(self.name, "answer a question about a picture"):
+            self.answer([any_picture()], [PROBE])
 
 
 def padded(

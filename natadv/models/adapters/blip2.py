@@ -133,10 +133,10 @@ def _language(spec: ModelSpec) -> _Language:
     stated = checkpoint.read_json(path).get("text_config") or {}
     # As transformers means it where the file is silent.
     kind = stated.get("model_type", "opt")
-    if kind not in _LANGUAGES:
+    if not isinstance(kind, str) or kind not in _LANGUAGES:
         raise ModelError(
             f"{path}: expected the language model of a BLIP-2 to be one of "
-            f"{', '.join(map(repr, _LANGUAGES))}, got {kind!r}; no other was ever published"
+            f"{', '.join(map(repr, _LANGUAGES))}, got {kind!r:.80}; no other was ever published"
         )
     return _LANGUAGES[kind]
 

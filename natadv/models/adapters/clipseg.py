@@ -12,6 +12,7 @@ from transformers import CLIPSegForImageSegmentation
 
 from natadv.errors import ModelError
 from natadv.models.adapters import pretrained
+from natadv.models.adapters.border import told_in_one_line
 from natadv.models.adapters.encoder import Pixels, Placement, Tokens, any_picture, square_pixels
 from natadv.models.adapters.transformers_clip import check_activation, tokeniser
 from natadv.types import FloatArray, ModelSpec
@@ -58,7 +59,8 @@ class PhraseSegmenter:
         self._parts = parts
         self._placement = placement
         # So that a misfit shows before any data is read.
-        self._resolution = self._masks([any_picture()], ["a photo of a cat."]).shape[1:]
+        with told_in_one_line(name, "find a phrase in a picture"):
+            self._resolution = self._masks([any_picture()], ["a photo of a cat."]).shape[1:]
 
     def segment(self, images: Sequence[Image], phrases: Sequence[str]) -> FloatArray:
         if len(images) != len(phrases):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
@@ -11,6 +12,7 @@ import torch
 
 from natadv.errors import ModelError
 from natadv.models.adapters.attention import Attention
+from natadv.models.adapters.border import told_in_one_line
 from natadv.models.adapters.dense import DenseTower, read_layers
 from natadv.types import FloatArray, Look
 
@@ -138,14 +140,29 @@ class DualEncoder:
     def _probe(self) -> int:
         """Feed one picture and one text, so that a misfit shows before any data is read."""
         self._dim = 0
-        image = self.embed_images(self.prepare([any_picture()]))
-        text = self.embed_texts(["a photo of a cat."])
+        with told_in_one_line(self.name, "preprocess a picture"):
+            prepared = self.prepare([any_picture()])
+        with told_in_one_line(self.name, "embed a picture"):
+            image = self.embed_images(prepared)
+        with told_in_one_line(self.name, "embed a text"):
+            text = self.embed_texts(["a photo of a cat."])
         if image.shape != text.shape:
             raise ModelError(
                 f"{self.name}: pictures have {image.shape[1]} dimensions, texts {text.shape[1]}; "
                 "its towers do not share one space"
             )
         return int(image.shape[1])
+
+
+def scale_of(logarithm: float, *, where: object) -> float:
+    """What is stored as a logarithm. Raises ModelError where no number can hold it."""
+    try:
+        return math.exp(logarithm)
+    except OverflowError as error:
+        raise ModelError(
+            f"{where}: logit_scale is e to the power of {logarithm:.4g}, more than any number; the "
+            "weights are damaged"
+        ) from error
 
 
 def any_picture() -> Image:

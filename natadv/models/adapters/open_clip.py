@@ -21,6 +21,7 @@ from natadv.models.adapters.encoder import (
     Pixels,
     Placement,
     Tokens,
+    scale_of,
 )
 from natadv.models.files import open_clip_folder, tensor_files
 from natadv.types import ModelSpec
@@ -42,9 +43,13 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
     elif spec.activation is not None:
         # Old files leave it open; where one says something else than its row, it is refused below.
         config.setdefault("quick_gelu", spec.activation == "quick_gelu")
-    model = _model(config, spec.folder, placement)
+    # First on no device: the sizes of a config can ask for more than any memory.
+    with torch.device("meta"):
+        empty = _model(config, spec.folder, placement)
     if spec.feeding != "paper":
-        activation.check(spec, activations(model), remedy=_remedy(spec))
+        activation.check(spec, activations(empty), remedy=_remedy(spec))
+    _check_fit(empty, spec.folder)
+    model = _model(config, spec.folder, placement)
     scoring = _filled(model, spec.folder)
     if placement.dtype != torch.float32:
         # Norms stay in float32, as open_clip does it.
@@ -98,8 +103,8 @@ def _model(config: Mapping[str, Any], folder: Path, placement: Placement) -> Any
         ) from error
 
 
-def _filled(model: Any, folder: Path) -> LogitScoring:
-    """Fill the model with every weight of `folder` and no other, and read how it scores."""
+def _check_fit(model: Any, folder: Path) -> None:
+    """Raise ModelError unless `folder` holds every weight of the model and no other."""
     path = open_clip_folder.weights_file(folder)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if fault := tensor_files.misfit(_decisive(expected), _decisive(tensor_files.shapes(path))):
@@ -107,9 +112,14 @@ def _filled(model: Any, folder: Path) -> LogitScoring:
             f"{folder}: weights and {open_clip_folder.CONFIG} do not belong together: {fault}; "
             "copy both from the same checkpoint"
         )
+
+
+def _filled(model: Any, folder: Path) -> LogitScoring:
+    """Fill the model with the weights of `folder`, which fit, and read how it scores."""
+    path = open_clip_folder.weights_file(folder)
     state = tensor_files.load(path)
     model.load_state_dict(state, strict=False)
-    scale = math.exp(_number(state["logit_scale"], path))
+    scale = scale_of(_number(state["logit_scale"], path), where=path)
     if "logit_bias" in state:
         return LogitScoring(scale, _number(state["logit_bias"], path), "sigmoid")
     return LogitScoring(scale, 0.0, "softmax")

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from natadv.errors import ModelError
+from natadv.models.adapters.border import told_in_one_line
 from natadv.models.adapters.encoder import Placement
-from natadv.models.files import checkpoint
+from natadv.models.files import checkpoint, tensor_files
 
 LISTED = 3
 """Keys that an error message names before it only counts."""
 
 PROBE = "a photo of two small cats"
 """Lower case without punctuation: classes differ in those on purpose."""
+
+MOST_TIED = 2
+"""How often a stored number may count in a model: a weight can be tied to another one."""
 
 FAULTS: dict[str, str] = {
     "missing_keys": "missing",
@@ -45,7 +49,8 @@ def weights(
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with _told_in_one_line(folder, "weights"):
+    _refuse_larger(architecture, folder)
+    with told_in_one_line(folder, "load its weights"):
         model, info = architecture.from_pretrained(
             folder,
             local_files_only=True,
@@ -67,13 +72,29 @@ def weights(
     return model.eval().requires_grad_(False).to(placement.device)
 
 
+def _refuse_larger(architecture: Any, folder: Path) -> None:
+    """Count before anything is built: the sizes of a config can ask for more than any memory."""
+    files = [path for path in checkpoint.weight_files(folder) if path.suffix == ".safetensors"]
+    stored = sum(math.prod(shape) for path in files for shape in tensor_files.shapes(path).values())
+    with told_in_one_line(folder, f"read its {checkpoint.CONFIG}"):
+        config = architecture.config_class.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            asked = sum(part.numel() for part in architecture(config).parameters())
+    if asked > MOST_TIED * stored:
+        raise ModelError(
+            f"{folder}: weights and {checkpoint.CONFIG} do not belong together: the config asks "
+            f"for a model of {asked} numbers, the weights hold {stored}; copy both from the same "
+            "checkpoint"
+        )
+
+
 def image_processor(folder: Path, *, wanted: Sequence[str] | None = None) -> Any:
     """The preprocessing of `folder` on the PIL backend, whose pixels no GPU or version changes.
 
     `wanted` are the keys that its config must give, by default those of its `model_type`.
     """
     checkpoint.image_processing(folder, wanted=wanted)
-    with _told_in_one_line(folder, "preprocessing config"):
+    with told_in_one_line(folder, "load its preprocessing config"):
         found = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, backend="pil", local_files_only=True, trust_remote_code=False
         )
@@ -86,7 +107,7 @@ def image_processor(folder: Path, *, wanted: Sequence[str] | None = None) -> Any
 
 def tokenizer(folder: Path, *, vocabulary: int) -> Any:
     """The tokenizer of `folder`, whose ids all have a row among `vocabulary` embeddings."""
-    with _told_in_one_line(folder, "tokenizer"):
+    with told_in_one_line(folder, "load its tokenizer"):
         found = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_fast=True
         )
@@ -109,13 +130,13 @@ def _check_same_split(folder: Path, loaded: Any) -> None:
     path = folder / checkpoint.TOKENIZER_VOCABULARIES[0]
     if not path.is_file():
         return
-    with _told_in_one_line(folder, "tokenizer"):
+    with told_in_one_line(folder, "load its tokenizer"):
         as_stored = Tokenizer.from_file(str(path))
         # Padding and truncation may be stored too; they are asked for at each call.
         as_stored.no_padding()
         as_stored.no_truncation()
         stored = as_stored.encode(PROBE, add_special_tokens=False).ids
-    ids = loaded(PROBE, add_special_tokens=False)["input_ids"]
+        ids = loaded(PROBE, add_special_tokens=False)["input_ids"]
     if ids != stored:
         raise ModelError(
             f"{path} splits {PROBE!r} into {stored}, {type(loaded).__name__} into {ids}: set "
@@ -136,19 +157,6 @@ def scalar(folder: Path, key: str) -> float:
                     raise ModelError(f"{path}: {key} is {value!r}; the weights are damaged")
                 return value
     raise ModelError(f"{folder}: no {key} among the weights; copy the whole checkpoint")
-
-
-@contextmanager
-def _told_in_one_line(folder: Path, what: str) -> Iterator[None]:
-    try:
-        yield
-    # A border: tokenizers, safetensors and strict configs raise bare Exceptions of their own.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{folder}: cannot load its {what}: {reason} ({type(error).__name__}); "
-            "copy or download the folder again"
-        ) from error
 
 
 def _listed(keys: Any, word: str) -> str:

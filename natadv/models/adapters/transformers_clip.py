@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from natadv.models.adapters.encoder import (
     Parts,
     Placement,
     Tokens,
+    scale_of,
     square_pixels,
 )
 from natadv.models.files import checkpoint
@@ -34,7 +34,7 @@ def encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncoder
     """`model`, with everything but its weights from the files of `spec`."""
     check_activation(spec, model.config)
     scoring = LogitScoring(
-        scale=math.exp(pretrained.scalar(spec.folder, "logit_scale")),
+        scale=scale_of(pretrained.scalar(spec.folder, "logit_scale"), where=spec.folder),
         bias=0.0,
         activation="softmax",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from transformers import SiglipModel
@@ -14,6 +13,7 @@ from natadv.models.adapters.encoder import (
     Parts,
     Placement,
     Tokens,
+    scale_of,
     square_pixels,
 )
 from natadv.models.adapters.text import canonical
@@ -42,7 +42,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         return {"input_ids": found["input_ids"]}
 
     scoring = LogitScoring(
-        scale=math.exp(pretrained.scalar(spec.folder, "logit_scale")),
+        scale=scale_of(pretrained.scalar(spec.folder, "logit_scale"), where=spec.folder),
         bias=pretrained.scalar(spec.folder, "logit_bias"),
         activation="sigmoid",
     )

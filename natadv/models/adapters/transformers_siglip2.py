@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from natadv.models.adapters.encoder import (
     Pixels,
     Placement,
     Tokens,
+    scale_of,
 )
 from natadv.models.adapters.text import canonical
 from natadv.types import ModelSpec
@@ -54,7 +54,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         return {"input_ids": found["input_ids"]}
 
     scoring = LogitScoring(
-        scale=math.exp(pretrained.scalar(spec.folder, "logit_scale")),
+        scale=scale_of(pretrained.scalar(spec.folder, "logit_scale"), where=spec.folder),
         bias=pretrained.scalar(spec.folder, "logit_bias"),
         activation="sigmoid",
     )

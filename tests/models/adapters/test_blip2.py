@@ -371,3 +371,14 @@ def test_assumed_architecture_is_that_of_transformers():
         # The language model that is meant, OPT, has no size by T5's names.
         meant = {"d_model": 0, "num_layers": 0} | getattr(config, section).to_dict()
         assert {key: meant[key] for key in keys} == keys
+
+
+@pytest.mark.parametrize("kind", [["opt"], {"a": 1}, 7])
+def test_language_model_that_is_no_text_is_refused(tiny_blip2_opt, copied, load_folder, kind):
+    folder = copied(tiny_blip2_opt)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["model_type"] = kind
+    (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(ModelError, match="to be one of 'opt', 't5', got"):
+        load_folder(folder)

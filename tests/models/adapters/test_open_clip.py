@@ -271,3 +271,33 @@ def test_features_of_places_are_those_of_each_stage(open_clip_resnet, photograph
     assert ours.depth == 4
     assert found[0] == pytest.approx(first.permute(0, 2, 3, 1).numpy(), rel=1e-4, abs=1e-4)
     assert found[1] == pytest.approx(last.permute(0, 2, 3, 1).numpy(), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "size"),
+    [
+        ("model_cfg", "embed_dim", 10**10),
+        ("text_cfg", "vocab_size", 10**10),
+        # Its mask would have a number for each pair.
+        ("text_cfg", "context_length", 10**7),
+    ],
+)
+def test_more_numbers_than_are_stored_are_refused_before_they_are_made(
+    open_clip_quick, copied, section, key, size
+):
+    folder = copied(open_clip_quick)
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    part = config["model_cfg"] if section == "model_cfg" else config["model_cfg"][section]
+    part[key] = size
+    path.write_text(json.dumps(config))
+
+    with pytest.raises(ModelError, match=r"do not belong together: .* of another shape"):
+        loaded(folder)
+
+
+def test_scale_beyond_all_numbers_is_refused(open_clip_quick, copied):
+    folder = with_weights(copied(open_clip_quick), logit_scale=torch.tensor(1e4))
+
+    with pytest.raises(ModelError, match=r"logit_scale is e to the power of 1e\+04, more than any"):
+        loaded(folder)

@@ -201,3 +201,102 @@ def test_loading_is_silent(tiny, load_folder, capfd):
     load_folder(tiny)
 
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("fixture", "keys"),
+    [
+        ("tiny_clip", ("vision_config", "hidden_size")),
+        ("tiny_clip", ("vision_config", "num_channels")),
+        ("tiny_clip", ("text_config", "vocab_size")),
+        ("tiny_siglip", ("text_config", "max_position_embeddings")),
+        ("tiny_siglip2", ("vision_config", "num_patches")),
+        ("tiny_paligemma", ("text_config", "intermediate_size")),
+        ("tiny_blip2_opt", ("num_query_tokens",)),
+        ("tiny_blip2_t5", ("text_config", "d_ff")),
+    ],
+)
+def test_more_numbers_than_are_stored_are_refused_before_they_are_made(
+    request, copied, load_folder, monkeypatch, fixture, keys
+):
+    folder = copied(request.getfixturevalue(fixture))
+    refuse_to_build(folder, keys, load_folder, monkeypatch)
+
+
+def test_more_numbers_than_a_segmenter_stores_are_refused_before_they_are_made(
+    tiny_clipseg, copied, load_folder, monkeypatch
+):
+    keys = ("decoder_intermediate_size",)
+    refuse_to_build(copied(tiny_clipseg), keys, load_folder, monkeypatch)
+
+
+def refuse_to_build(folder, keys, load_folder, monkeypatch):
+    """With ten millions under `keys` of the config."""
+    import transformers
+
+    config = json.loads((folder / "config.json").read_text())
+    section = config
+    for key in keys[:-1]:
+        section = section[key]
+    section[keys[-1]] = 10**7
+    (folder / "config.json").write_text(json.dumps(config))
+    made = transformers.PreTrainedModel
+    monkeypatch.setattr(made, "from_pretrained", lambda *_, **__: pytest.fail("was made"))
+
+    with pytest.raises(
+        ModelError, match=r"asks for a model of \d+ numbers, the weights hold \d+; copy"
+    ):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("size", [10**20, -1, 1.5, "12", [3], {}])
+def test_size_that_none_can_be_is_refused_in_one_line(folder, edited, load_folder, size):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["hidden_size"] = size
+    edited(folder / "config.json", config)
+
+    with pytest.raises(ModelError, match=r"copy: cannot read its config\.json: .*") as caught:
+        load_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        (
+            "preprocessor_config.json",
+            {"rescale_factor": "x"},
+            "copy: cannot preprocess a picture: ",
+        ),
+        ("preprocessor_config.json", {"image_mean": [[1], [2]]}, "cannot preprocess a picture: "),
+        ("tokenizer_config.json", {"model_max_length": "x"}, "copy: cannot load its tokenizer: "),
+    ],
+)
+def test_what_a_library_lets_pass_and_then_trips_over_is_told_in_one_line(
+    folder, edited, load_folder, name, changes, told
+):
+    edited(folder / name, changes)
+
+    with pytest.raises(ModelError, match=rf"{told}.*\(\w+Error\); copy or download") as caught:
+        load_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tower", ["vision_config", "text_config"])
+def test_heads_that_no_width_has_are_told_in_one_line(folder, edited, load_folder, tower):
+    config = json.loads((folder / "config.json").read_text())
+    config[tower]["num_attention_heads"] = -1
+    edited(folder / "config.json", config)
+
+    with pytest.raises(ModelError, match=r"cannot embed a (picture|text): |cannot read its config"):
+        load_folder(folder)
+
+
+def test_scale_beyond_all_numbers_is_refused(folder, load_folder):
+    def damage(tensors):
+        tensors["logit_scale"] = np.full_like(tensors["logit_scale"], 1e4)
+
+    change_weights(folder, damage)
+
+    with pytest.raises(ModelError, match=r"logit_scale is e to the power of 1e\+04, more than any"):
+        load_folder(folder)
