@@ -69,7 +69,16 @@ def weights(
             f"{folder}: weights and {checkpoint.CONFIG} do not belong together: "
             f"{'; '.join(faults)}; copy both from the same checkpoint"
         )
-    return model.eval().requires_grad_(False).to(placement.device)
+    return _owned(model.eval().requires_grad_(False).to(placement.device))
+
+
+def _owned(model: Any) -> Any:
+    """The model with its weights in memory of its own: as they are loaded they lie in the mapped
+    file, and would follow whoever overwrites it."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+    return model
 
 
 def _refuse_larger(architecture: Any, folder: Path) -> None:
