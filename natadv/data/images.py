@@ -20,8 +20,12 @@ MAX_PIXELS = 89_478_485
 _METADATA = threading.Lock()
 
 
+class PictureError(DataError):
+    """A picture that cannot be used; others of its source may well be."""
+
+
 def decode_image(data: bytes, *, where: str) -> Image.Image:
-    """RGB pixels, upright as EXIF says, transparent parts on white."""
+    """RGB pixels, upright as EXIF says, transparent parts on white. Raises PictureError."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError(f"{where}: Pillow was told to fill truncated pictures with grey; undo that")
     try:
@@ -31,12 +35,12 @@ def decode_image(data: bytes, *, where: str) -> Image.Image:
             _turn_upright(image)
             return _rgb(image)
     except UnidentifiedImageError as error:
-        raise DataError(
+        raise PictureError(
             f"{where}: not a picture in one of {', '.join(FORMATS)} ({len(data)} bytes, "
             f"first {data[:8]!r}); remove or replace it"
         ) from error
     except Image.DecompressionBombError as error:
-        raise DataError(
+        raise PictureError(
             f"{where}: more than {MAX_PIXELS} pixels: {error}; scale it down"
         ) from error
     except DataError:
@@ -44,7 +48,7 @@ def decode_image(data: bytes, *, where: str) -> Image.Image:
     # A border: Pillow's decoders raise anything on a damaged file, a failed assertion too.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{where}: damaged picture: {reason}; remove or replace it") from error
+        raise PictureError(f"{where}: damaged picture: {reason}; remove or replace it") from error
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -65,7 +69,7 @@ def _without_warnings() -> Iterator[None]:
 
 def _refuse_bomb(size: tuple[int, int], where: str) -> None:
     if size[0] * size[1] > MAX_PIXELS:
-        raise DataError(
+        raise PictureError(
             f"{where}: {size[0]} x {size[1]} is more than {MAX_PIXELS} pixels; scale it down"
         )
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, TextIO
 
 from natadv.data.card import CARD_FILE, Card, Shard, dump_card
 from natadv.data.placing import put_in_place
-from natadv.data.plan import Item, Plan, SetAside
+from natadv.data.plan import Broken, Item, Plan, SetAside
 from natadv.data.schema import schema_of
 from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, shard_name, write_shard
 from natadv.data.work import Step, Work, opened_work
@@ -21,6 +21,9 @@ from natadv.types import Sample
 
 SET_ASIDE_FILE = "set-aside.jsonl"
 """Lies beside the card, one line for each thing of the source that is not in the dataset."""
+
+LISTED = 20
+"""Broken pictures that an error names before it only counts."""
 
 
 class Packed(NamedTuple):
@@ -39,7 +42,8 @@ def pack(
     """Write all that is planned or nothing; an older dataset of that name stays whole until then.
 
     Finished shards wait in a hidden folder beside the target, so that the same call goes on after
-    a kill. Bad input ends the import, and leaves nothing of it behind.
+    a kill. Bad input ends the import, and leaves nothing of it behind; broken pictures do so once
+    all of them are known.
     """
     refuse_target(folder, plan.draft, rows_per_shard=rows_per_shard, force=force)
     try:
@@ -71,17 +75,49 @@ class _Intake:
     def samples(self, items: Iterator[Item]) -> Iterator[Sample]:
         for item in items:
             self.used += 1
+            if isinstance(item, Broken):
+                # From here on nothing is written: a shard would have a gap.
+                if self.progress is not None:
+                    self.progress.say(f"{item.why}; nothing is imported, looking for others")
+                raise _refused(item, self._broken_in(items))
             if isinstance(item, SetAside):
                 self.set_aside.append(item)
             else:
                 yield item
-            if self.progress is not None:
-                self.progress.reach(self.used)
+            self._reach()
+
+    def _broken_in(self, items: Iterator[Item]) -> Iterator[Broken]:
+        for item in items:
+            self.used += 1
+            if isinstance(item, Broken):
+                yield item
+            self._reach()
+
+    def _reach(self) -> None:
+        if self.progress is not None:
+            self.progress.reach(self.used)
 
     def handed_over(self) -> tuple[SetAside, ...]:
         found = tuple(self.set_aside)
         self.set_aside.clear()
         return found
+
+
+def _refused(first: Broken, others: Iterator[Broken]) -> DataError:
+    """Names the broken pictures, each once, however many rows are about it."""
+    whys, ended = {first.why: None}, ""
+    try:
+        whys.update((broken.why, None) for broken in others)
+    except DataError as error:
+        # What ends the import anyhow must not hide what was found before.
+        ended = f"\nthen it ended: {error}"
+    if len(whys) == 1:
+        return DataError(f"{first.why}{ended}")
+    listed = "".join(f"\n  {why}" for why in list(whys)[:LISTED])
+    more = f"\n  and {len(whys) - LISTED} more" if len(whys) > LISTED else ""
+    return DataError(
+        f"{len(whys)} pictures cannot be used, so nothing was imported:{listed}{more}{ended}"
+    )
 
 
 def _pack(work: Work, plan: Plan, rows_per_shard: int, stream: TextIO | None) -> Packed:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from natadv.data.card import CardDraft
+from natadv.data.images import PictureError
 from natadv.types import Sample
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,26 @@ class SetAside:
     why: str
 
 
-Item = Sample | SetAside
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A picture that belongs into the dataset and cannot be decoded: nothing is packed without it,
+    but those after it are looked at, so that all of them are known at once."""
+
+    why: str
+    """Names the picture."""
+
+
+Item = Sample | SetAside | Broken
+
+
+def items_of(rows: Iterable[Row], item: Callable[[Row], Item]) -> Iterator[Item]:
+    """What `item` makes of each row of a source; where it raises PictureError, a broken picture."""
+    for row in rows:
+        try:
+            found = item(row)
+        except PictureError as error:
+            found = Broken(str(error))
+        yield found
 
 
 @dataclass(frozen=True, slots=True)

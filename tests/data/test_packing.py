@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from natadv.data.card import CardDraft, load_card
 from natadv.data.packing import pack
-from natadv.data.plan import Item, Plan, SetAside
+from natadv.data.plan import Broken, Item, Plan, SetAside
 from natadv.data.reader import iter_samples
 from natadv.data.writer import write_dataset
 from natadv.errors import ConfigError, DataError
@@ -307,3 +307,110 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path, draft: CardDraft
 
     # Of each picture more, its id stays.
     assert many - few < (2048 - 256) * 500
+
+
+def with_broken(samples: list[Sample], *, at: set[int]) -> list[Item]:
+    return [Broken(f"{s.id}.png: cut") if i in at else s for i, s in enumerate(samples)]
+
+
+def test_all_broken_pictures_are_named_at_once(
+    folder: Path, draft: CardDraft, samples: list[Sample]
+) -> None:
+    pack(folder, planned(draft, list(samples)), rows_per_shard=40)
+    before = contents(folder)
+    items = with_broken(samples, at={50, 51, 149})
+    stream = io.StringIO()
+
+    with pytest.raises(DataError) as caught:
+        pack(folder, planned(draft, items), rows_per_shard=40, force=True, stream=stream)
+    assert str(caught.value).splitlines() == [
+        "3 pictures cannot be used, so nothing was imported:",
+        "  s050.png: cut",
+        "  s051.png: cut",
+        "  s149.png: cut",
+    ]
+    first, *_, last = stream.getvalue().splitlines()
+    assert first == "s050.png: cut; nothing is imported, looking for others"
+    assert last.startswith("tiny: 150 of 150 pictures")
+    assert contents(folder) == before
+    assert hidden(folder) == []
+
+
+def test_a_single_broken_picture_is_told_in_one_line(
+    folder: Path, draft: CardDraft, samples: list[Sample]
+) -> None:
+    with pytest.raises(DataError, match=r"\As007\.png: cut\Z"):
+        pack(folder, planned(draft, with_broken(samples, at={7})))
+
+
+def test_many_broken_pictures_are_counted(
+    folder: Path, draft: CardDraft, samples: list[Sample]
+) -> None:
+    with pytest.raises(DataError) as caught:
+        pack(folder, planned(draft, with_broken(samples, at=set(range(50)))))
+
+    head, *named, rest = str(caught.value).splitlines()
+    assert head.startswith("50 pictures cannot be used")
+    assert named == [f"  s{i:03d}.png: cut" for i in range(20)]
+    assert rest == "  and 30 more"
+
+
+def test_a_broken_picture_of_many_rows_counts_once(folder: Path, draft: CardDraft) -> None:
+    items: list[Item] = [Broken("a.png: cut"), Broken("b.png: cut")] * 4
+
+    with pytest.raises(DataError, match=r"^2 pictures"):
+        pack(folder, planned(draft, items))
+
+
+def test_what_ends_an_import_hides_no_broken_picture(
+    folder: Path, draft: CardDraft, samples: list[Sample]
+) -> None:
+    def damaged(start: int) -> Iterator[Item]:
+        yield from islice(with_broken(samples, at={2, 3}), start, 100)
+        raise DataError("a.tar: damaged archive")
+
+    plan = replace(planned(draft, list(samples)), items=damaged)
+    with pytest.raises(DataError) as caught:
+        pack(folder, plan)
+
+    head, *named, ended = str(caught.value).splitlines()
+    assert head.startswith("2 pictures")
+    assert named == ["  s002.png: cut", "  s003.png: cut"]
+    assert ended == "then it ended: a.tar: damaged archive"
+
+
+@pytest.mark.parametrize("killed_at", [85, 120, 149])
+def test_what_was_done_before_a_broken_picture_is_kept_and_no_gap_is_packed(
+    folder: Path, draft: CardDraft, samples: list[Sample], killed_at: int
+) -> None:
+    """Killed while it looks for others, an import meets the first one again."""
+    items = with_broken(samples, at={83, 130})
+    with pytest.raises(Killed):
+        pack(folder, planned(draft, items, killed_at=killed_at), rows_per_shard=40)
+    starts: list[int] = []
+    plan = planned(draft, items)
+
+    def noted(start: int) -> Iterator[Item]:
+        starts.append(start)
+        return plan.items(start)
+
+    with pytest.raises(DataError, match=r"^2 pictures cannot be used"):
+        pack(folder, replace(plan, items=noted), rows_per_shard=40)
+    assert starts == [80]
+    assert not folder.exists()
+
+
+def test_a_source_that_fails_behind_a_broken_picture_can_be_gone_on_with(
+    folder: Path, draft: CardDraft, samples: list[Sample]
+) -> None:
+    def failing(start: int) -> Iterator[Item]:
+        yield from islice(with_broken(samples, at={83}), start, 100)
+        raise OSError("Input/output error")
+
+    plan = replace(planned(draft, list(samples)), items=failing)
+    with pytest.raises(DataError, match="cannot be read: Input/output error; finished shards"):
+        pack(folder, plan, rows_per_shard=40)
+
+    assert hidden(folder) == [".tiny.importing"]
+    with pytest.raises(DataError, match=r"^s083\.png: cut$"):
+        pack(folder, planned(draft, with_broken(samples, at={83})), rows_per_shard=40)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from natadv.data.card import draft_card
 from natadv.data.classes import class_table
-from natadv.data.images import decode_image
+from natadv.data.images import PictureError, decode_image
 from natadv.data.importers.format import Request
 from natadv.data.importers.sources import known
-from natadv.data.plan import Plan
+from natadv.data.plan import Plan, items_of
 from natadv.data.templates import template_set
 from natadv.errors import DataError
 from natadv.types import Sample
@@ -35,7 +36,7 @@ def plan(request: Request) -> Plan:
     index = {key: label for label, key in enumerate(labels)}
     return Plan(
         draft=draft,
-        items=lambda start: _samples(path, files[start:], index),
+        items=lambda start: items_of(files[start:], partial(_sample, path=path, index=index)),
         total=len(files),
         unit="pictures",
         fingerprint=known(request, path, sha256=request.sha256).fingerprint,
@@ -98,12 +99,11 @@ def _refuse_too_many_ways(path: Path, folders: list[str], classes: str) -> None:
         )
 
 
-def _samples(path: Path, files: list[Path], index: dict[str, int]) -> Iterator[Sample]:
-    for file in files:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-        decode_image(data, where=str(file))
-        identity = file.relative_to(path).as_posix()
-        yield Sample(id=identity, group=identity, image=data, label=index[file.parent.name])
+def _sample(file: Path, *, path: Path, index: dict[str, int]) -> Sample:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{file}: cannot be read: {error.strerror}") from error
+    decode_image(data, where=str(file))
+    identity = file.relative_to(path).as_posix()
+    return Sample(id=identity, group=identity, image=data, label=index[file.parent.name])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from natadv.data.card import CardDraft, draft_card
-from natadv.data.images import decode_image
+from natadv.data.images import PictureError, decode_image
 from natadv.data.importers.format import Request
 from natadv.data.importers.pictures import refuse_collisions, refuse_twins
 from natadv.data.importers.sources import known, together
@@ -20,7 +20,7 @@ from natadv.data.importers.tables import (
     iter_rows,
     parquet_files,
 )
-from natadv.data.plan import Item, Plan
+from natadv.data.plan import Item, Plan, items_of
 from natadv.data.templates import template_set
 from natadv.errors import DataError
 from natadv.types import Sample
@@ -68,8 +68,11 @@ def plan_rows(
 
     def items(start: int) -> Iterator[Item]:
         rows = iter_rows(files, [columns.image, columns.label], start)
-        for number, row in enumerate(rows, start=start):
-            yield _sample(row, columns, ids[number], f"{source}: row {number}")
+        return items_of(enumerate(rows, start=start), sample)
+
+    def sample(numbered: tuple[int, dict[str, Any]]) -> Sample:
+        number, row = numbered
+        return _sample(row, columns, ids[number], f"{source}: row {number}")
 
     # Another split of the same folder is another source.
     names = ",".join(file.name for file in files)
@@ -97,7 +100,7 @@ def row_ids(files: list[Path], columns: Columns) -> list[str]:
 def _sample(row: dict[str, Any], columns: Columns, identity: str, where: str) -> Sample:
     data, label = (row[columns.image] or {}).get("bytes"), row[columns.label]
     if not data:
-        raise DataError(f"{where}: holds no bytes of a picture")
+        raise PictureError(f"{where}: holds no bytes of a picture")
     # -1 is what `datasets` writes where the truth is kept back.
     if label is None or label < 0:
         raise DataError(f"{where}: has no label; a test split cannot be measured on")

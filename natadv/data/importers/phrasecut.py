@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +18,7 @@ from natadv.data.importers.json_stream import iter_list
 from natadv.data.importers.pictures import pictures_by_number, refuse_twins
 from natadv.data.importers.polygons import Polygon, mask_of
 from natadv.data.importers.sources import described, known, together
-from natadv.data.plan import Item, Plan, SetAside
+from natadv.data.plan import Item, Plan, SetAside, items_of
 from natadv.data.templates import template_set
 from natadv.errors import DataError
 from natadv.types import Sample
@@ -102,16 +103,21 @@ def _image_id(path: str) -> int | None:
 def _items(path: Path, images: Path, start: int) -> Iterator[Item]:
     files = open_files(images)
     try:
-        pictures, last = _pictures(files, images), _Picture(-1, b"", (0, 0))
-        for number, task in enumerate(islice(iter_list(path), start, None), start=start):
-            image_id = task["image_id"]
-            if image_id in LEFT_OUT:
-                yield SetAside(task["task_id"], "CLIPSeg leaves out its picture")
-                continue
-            if image_id != last.id:
-                # Phrases of one picture follow each other: it is decoded once.
-                last = _read(image_id, files, pictures[image_id], images)
-            yield _item(task, last, f"{path}: phrase {task['task_id']!r}", path, number)
+        pictures = _pictures(files, images)
+
+        # Phrases of one picture follow each other: it is decoded once.
+        @lru_cache(maxsize=1)
+        def picture(image_id: int) -> _Picture:
+            return _read(image_id, files, pictures[image_id], images)
+
+        def item(numbered: tuple[int, Mapping[str, Any]]) -> Item:
+            number, task = numbered
+            if task["image_id"] in LEFT_OUT:
+                return SetAside(task["task_id"], "CLIPSeg leaves out its picture")
+            where = f"{path}: phrase {task['task_id']!r}"
+            return _item(task, picture(task["image_id"]), where, path, number)
+
+        yield from items_of(enumerate(islice(iter_list(path), start, None), start=start), item)
     finally:
         files.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from natadv.data.archives import Entry, iter_entries
 from natadv.data.images import decode_image
-from natadv.data.plan import Item, SetAside
+from natadv.data.plan import Item, SetAside, items_of
 from natadv.errors import DataError
 from natadv.types import Sample
 
@@ -54,8 +54,9 @@ def pictures_by_number(
 def read_items(source: Path, describe: Describe, start: int) -> Iterator[Item]:
     """What `describe` says of each picture from the `start`-th on, with its bytes."""
     entries = (entry for entry in iter_entries(source) if is_picture(entry.path))
-    for entry in islice(entries, start, None):
-        yield _item(source, entry, describe(entry.path))
+    return items_of(
+        islice(entries, start, None), lambda entry: _item(source, entry, describe(entry.path))
+    )
 
 
 def refuse_collisions(names: Iterable[str], source: Path) -> None:

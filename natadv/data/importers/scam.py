@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from natadv.data.card import draft_card
-from natadv.data.images import decode_image
+from natadv.data.images import PictureError, decode_image
 from natadv.data.importers.format import Request
 from natadv.data.importers.pictures import refuse_collisions, refuse_twins
 from natadv.data.importers.sources import described, known, together
 from natadv.data.importers.tables import check_columns, check_pictures, iter_rows, parquet_files
-from natadv.data.plan import Item, Plan
+from natadv.data.plan import Item, Plan, items_of
 from natadv.data.templates import template_set
 from natadv.errors import DataError
 from natadv.types import Sample
@@ -120,11 +120,13 @@ def _items(
     variant: Variant,
 ) -> Iterator[Item]:
     if not ours:
-        return
+        return iter(())
     wanted, first = set(ours), ours[0]
-    for number, raw in enumerate(_read(files, _COLUMNS, start=first), start=first):
-        if number in wanted:
-            yield _sample(raw, rows[number], index, variant)
+    numbered = enumerate(_read(files, _COLUMNS, start=first), start=first)
+    return items_of(
+        ((raw, rows[number]) for number, raw in numbered if number in wanted),
+        lambda pair: _sample(*pair, index, variant),
+    )
 
 
 def _sample(
@@ -132,7 +134,7 @@ def _sample(
 ) -> Sample:
     identity, data = f"{variant}_{row.key}", (raw["image"] or {}).get("bytes")
     if not data:
-        raise DataError(f"SCAM: {identity!r} holds no bytes of a picture")
+        raise PictureError(f"SCAM: {identity!r} holds no bytes of a picture")
     decode_image(data, where=f"SCAM: {identity!r}")
     attacked = variant != "NoSCAM"
     return Sample(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from natadv.data.importers.format import Request
 from natadv.data.importers.json_stream import iter_list
 from natadv.data.importers.pictures import pictures_by_number, refuse_twins
 from natadv.data.importers.sources import described, known, together
-from natadv.data.plan import Item, Plan
+from natadv.data.plan import Item, Plan, items_of
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
@@ -152,14 +153,20 @@ def _items(
 ) -> Iterator[Item]:
     files = open_files(images)
     try:
-        pictures, last, data = _pictures(files, images), "", b""
-        for raw in islice(iter_list(path, "questions"), start, None):
-            picture = pictures[raw["image_id"]]
-            if picture != last:
-                # Questions about one picture follow each other: it is decoded once.
-                data, last = files.read(picture), picture
-                decode_image(data, where=f"{images}: {picture}")
-            yield _sample(raw, PurePosixPath(picture).stem, data, answered)
+        pictures = _pictures(files, images)
+
+        # Questions about one picture follow each other: it is decoded once.
+        @lru_cache(maxsize=1)
+        def picture(name: str) -> bytes:
+            data = files.read(name)
+            decode_image(data, where=f"{images}: {name}")
+            return data
+
+        def sample(raw: Mapping[str, Any]) -> Sample:
+            name = pictures[raw["image_id"]]
+            return _sample(raw, PurePosixPath(name).stem, picture(name), answered)
+
+        yield from items_of(islice(iter_list(path, "questions"), start, None), sample)
     finally:
         files.close()
 
