@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from natadv.errors import ChangedError, ModelError
+from natadv.factories import made_by, module_of, told
 from natadv.stamps import Stamp, stamp_of
 from natadv.types import TASKS, Model, ModelSpec, Task
 
@@ -19,8 +15,6 @@ GROUP = "natadv.models"
 LOADER = "plugged"
 
 _at_import: dict[Path, Stamp] = {}
-
-_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +27,6 @@ class Plug:
     """All files that decide its answers: their bytes are hashed, together with the module's own,
     so that no result outlives the weights that it came from."""
     tasks: tuple[Task, ...] = ("classification",)
-
-
-@cache
-def entry_points() -> dict[str, str]:
-    """Name -> `module:factory` of every installed plug."""
-    return {point.name: point.value for point in metadata.entry_points(group=GROUP)}
-
-
-def is_reference(name: str) -> bool:
-    return _REFERENCE.fullmatch(name) is not None
 
 
 def spec_of(reference: str, *, name: str, base: Path) -> ModelSpec:
@@ -77,20 +61,7 @@ def plug_of(reference: str, *, base: Path) -> Plug:
     Raises:
         ModelError: No such module or factory, it raised, or it returned something else.
     """
-    module, _, factory = reference.partition(":")
-    found = _imported(module, base).__dict__.get(factory)
-    if not callable(found):
-        raise ModelError(f"--model {reference}: {module} has no function {factory!r}")
-    try:
-        plug = found()
-    # A border: a stranger's code may raise anything.
-    except Exception as error:
-        raise ModelError(f"--model {reference}: it raised {_told(error)}") from error
-    if not isinstance(plug, Plug):
-        raise ModelError(
-            f"--model {reference}: expected it to return natadv.models.plugged.Plug, "
-            f"got {type(plug).__name__}"
-        )
+    plug = made_by(reference, Plug, base=base, option="--model")
     if not plug.files or not plug.tasks or not set(plug.tasks) <= set(TASKS):
         raise ModelError(
             f"--model {reference}: a Plug names at least one file and some of the tasks "
@@ -105,25 +76,11 @@ def build(spec: ModelSpec, *, device: str, dtype: str) -> Model:
     try:
         return plug.load(device, dtype)
     except Exception as error:
-        raise ModelError(f"--model {spec.factory}: loading raised {_told(error)}") from error
-
-
-@cache
-def _imported(module: str, base: Path) -> object:
-    sys.path.insert(0, str(base))
-    try:
-        return importlib.import_module(module)
-    except Exception as error:
-        raise ModelError(
-            f"cannot import {module!r} (looked in {base} too): {_told(error)}"
-        ) from error
-    finally:
-        sys.path.remove(str(base))
+        raise ModelError(f"--model {spec.factory}: loading raised {told(error)}") from error
 
 
 def _source(reference: str, base: Path) -> Path:
-    module = _imported(reference.partition(":")[0], base)
-    path = module.__dict__.get("__file__")
+    path = module_of(reference, base=base).__file__
     if path is None:
         raise ModelError(f"--model {reference}: its module has no file that could be hashed")
     source = Path(path)
@@ -138,7 +95,3 @@ def _file(path: Path | str, spec: ModelSpec) -> Path:
     if not found.is_file():
         raise ModelError(f"--model {spec.factory}: no file {found}, though its Plug names it")
     return found
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

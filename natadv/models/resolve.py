@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from natadv.errors import ConfigError, ModelError, unknown_name
+from natadv.factories import entry_points, is_reference
 from natadv.models import plugged
 from natadv.models.files import tower_file
 from natadv.models.files.checkpoint import CONFIG
@@ -40,7 +41,7 @@ def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSp
         return tuple(map(_as_in_paper, found))
     if rows := rows_named(name):
         return _of_rows(rows, root)
-    if reference := plugged.entry_points().get(name):
+    if reference := entry_points(plugged.GROUP).get(name):
         return (plugged.spec_of(reference, name=slug(name), base=base or root),)
     path = _absolute(name, base or root)
     if name.strip() and _exists(path):
@@ -190,7 +191,7 @@ def _vision(signature: str | None) -> object:
 
 
 def _of_reference(name: str, path: Path, root: Path, base: Path) -> ModelSpec:
-    if plugged.is_reference(name):
+    if is_reference(name):
         return plugged.spec_of(name, name=slug(name), base=base)
     if hub.is_id(name) and name not in hub.read_lock(root):
         command = f"natadv models fetch {name}"
@@ -204,7 +205,7 @@ def _of_reference(name: str, path: Path, root: Path, base: Path) -> ModelSpec:
         return replace(found, name=slug(name), locked=hub.locked_files(name, root=root))
     if name.startswith((".", "~")) or os.sep in name:
         raise ModelError(f"no folder {path}; give a folder that holds {CONFIG}, or a model's name")
-    raise unknown_name("model", name, [*ZOO, *families(), PAPER, *plugged.entry_points()])
+    raise unknown_name("model", name, [*ZOO, *families(), PAPER, *entry_points(plugged.GROUP)])
 
 
 def _case_name(path: Path) -> str:

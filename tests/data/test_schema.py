@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mini_world.params import ROOT
 from natadv.data.card import CardDraft, find_datasets, load_card
 from natadv.data.reader import iter_samples, read_by_id, read_samples, verify
 from natadv.data.schema import COLUMNS, TASK_COLUMNS, columns_of, row_of, schema_of
 from natadv.data.writer import write_dataset
 from natadv.errors import DataError
-from natadv.mini.params import ROOT
 from natadv.types import Sample
 
 VQA = ("vqa",)

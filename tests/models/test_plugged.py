@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 import numpy as np
 import pytest
 
+from natadv import factories
 from natadv.errors import ChangedError, ModelError
 from natadv.models import plugged
 from natadv.models.loading import fingerprint, load
@@ -143,18 +144,18 @@ def test_loading_that_raises_is_told(plug, tmp_path):
 def test_entry_point_is_a_model_by_its_name(plug, tmp_path, monkeypatch):
     point = EntryPoint("our-colours", plug(), plugged.GROUP)
     found = EntryPoints([point])
-    monkeypatch.setattr(plugged.metadata, "entry_points", lambda group: found.select(group=group))
-    plugged.entry_points.cache_clear()
+    monkeypatch.setattr(factories.metadata, "entry_points", lambda group: found.select(group=group))
+    factories.entry_points.cache_clear()
 
     try:
         assert spec_of("our-colours", tmp_path).name == "our-colours"
     finally:
-        plugged.entry_points.cache_clear()
+        factories.entry_points.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["mini-clip", "C:\\models", "a/b:c", "1x:y", "openai/clip", "a:"])
 def test_other_names_are_no_reference(name):
-    assert not plugged.is_reference(name)
+    assert not factories.is_reference(name)
 
 
 def test_module_that_is_written_after_it_was_imported_is_refused(plug, tmp_path):

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from mini_world.phrases import phrase_of
+from mini_world.questions import question_of
+from mini_world.render import render
+from mini_world.sampling import STYLES, draw_scene
+from mini_world.vocabulary import EVALUATED
 from natadv.data.card import CardDraft
 from natadv.data.writer import write_dataset
-from natadv.mini.phrases import phrase_of
-from natadv.mini.questions import question_of
-from natadv.mini.render import render
-from natadv.mini.sampling import STYLES, draw_scene
-from natadv.mini.vocabulary import EVALUATED
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.twins import lossless
 from natadv.training.run import Plan, train

@@ -10,19 +10,20 @@ from natadv.arguments import count
 from natadv.data.card import DATASETS_FOLDER, UNSTATED
 from natadv.engine.devices import device_kind
 from natadv.errors import ConfigError, unknown_name
+from natadv.factories import entry_points, is_reference, made_by
 from natadv.pipelines.langadv.settings import SearchSettings, settings_for
-from natadv.scenarios.langadv.words import SPACES
+from natadv.scenarios.langadv.generator import GeneratorPlug
+from natadv.scenarios.langadv.words import SPACES, plural
 from natadv.settings import PARAMS
 
 if TYPE_CHECKING:
-    from natadv.pipelines.langadv.judging import Target
     from natadv.pipelines.langadv.run import Plan
-    from natadv.scenarios.langadv.generator import Generator
+    from natadv.scenarios.langadv.generator import Generator, Target
     from natadv.scenarios.langadv.words import WordSpace
 
-MINI = "mini"
+GROUP = "natadv.generators"
+"""Of the entry points."""
 ANIMALS = "butterfly,cat,chicken,cow,dog,elephant,horse,sheep,spider,squirrel"
-MINI_LICENCE = "Apache-2.0 AND MIT AND CC-BY-4.0, by vendor: fixtures/mini/LICENSES.md"
 
 
 def add_langadv_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,20 +48,27 @@ def _add_search(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--generator",
         required=True,
         metavar="NAME",
-        help=f"{MINI}, or a text-to-image pipeline of diffusers: a folder, or an id on the hub "
-        "such as Tongyi-MAI/Z-Image-Turbo",
+        help="a text-to-image pipeline of diffusers: a folder, or an id on the hub such as "
+        "Tongyi-MAI/Z-Image-Turbo; or one of your own: module:factory, where the module may lie in "
+        f"the working directory, or an entry point of {GROUP}, such as mini in a clone",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="keeps everything")
     parser.add_argument(
         "--target",
         metavar="M1,M2",
-        help="models to fool, as pytest --model takes them (the ensemble of the mini world)",
+        help="models to fool, as pytest --model takes them (the target of the generator)",
     )
     parser.add_argument(
         "--consistency", metavar="MODEL", help="tells whether pictures still show their class"
     )
-    parser.add_argument("--classes", default=ANIMALS, metavar="A,B", help="(%(default)s)")
-    parser.add_argument("--words", metavar="SPACE", help=f"{MINI} or {', '.join(SPACES)}")
+    parser.add_argument(
+        "--classes", metavar="A,B", help=f"(those of the generator, or else {ANIMALS})"
+    )
+    parser.add_argument(
+        "--words",
+        metavar="SPACE",
+        help=f"{', '.join(SPACES)}, or a generator of your own (its own, or animals)",
+    )
     parser.add_argument(
         "--settings", metavar="SECTION", help=f"of {PARAMS} in the working directory (langadv)"
     )
@@ -103,40 +111,57 @@ def _search(options: argparse.Namespace) -> int:
 
 def plan_of(options: argparse.Namespace, device: str) -> Plan:
     """What the options ask for, with everything loaded."""
-    from natadv.mini.scene import plural
     from natadv.pipelines.langadv.run import Plan
 
     settings = settings_for(Path.cwd(), section=options.settings, overrides=options.set)
-    classes = [name.strip() for name in options.classes.split(",") if name.strip()]
+    plug = _plug_named(options.generator)
+    if options.classes is not None:
+        classes = [name.strip() for name in options.classes.split(",") if name.strip()]
+    else:
+        classes = list(plug.classes) if plug else ANIMALS.split(",")
     if len(set(classes)) != len(classes) or len(classes) < 2:
-        raise ConfigError(f"expected two classes at least, each once, came {options.classes!r}")
+        raise ConfigError(f"expected two classes at least, each once, came {','.join(classes)!r}")
     return Plan(
         out=options.out,
         classes={name: plural(name) for name in classes},
-        space=_space(options),
+        space=_space(options, plug),
         settings=settings,
-        generator=_generator(options, device),
-        target=_target(options, classes, device),
+        generator=plug.generator if plug else _pipeline(options, device),
+        target=_target(options, plug, classes, device),
+        plug=options.generator if plug else None,
     )
 
 
-def _space(options: argparse.Namespace) -> WordSpace:
-    from natadv.mini.generator import MINI_WORDS
-
-    spaces = {MINI: MINI_WORDS, **SPACES}
-    name = options.words or (MINI if options.generator == MINI else "animals")
-    if name not in spaces:
-        raise unknown_name("word space", name, spaces)
-    return spaces[name]
+def _plug_named(name: str) -> GeneratorPlug | None:
+    """Of `module:factory`, or of an entry point; None if the name is neither."""
+    reference = name if is_reference(name) else entry_points(GROUP).get(name)
+    if reference is None:
+        return None
+    return made_by(reference, GeneratorPlug, base=Path.cwd(), option="--generator")
 
 
-def _generator(options: argparse.Namespace, device: str) -> Generator:
-    from natadv.mini.generator import MiniGenerator
+def _space(options: argparse.Namespace, plug: GeneratorPlug | None) -> WordSpace:
+    name = options.words
+    if name is None:
+        return plug.words if plug else SPACES["animals"]
+    if name in SPACES:
+        return SPACES[name]
+    if other := _plug_named(name):
+        return other.words
+    raise unknown_name("word space", name, [*SPACES, *entry_points(GROUP)])
+
+
+def _pipeline(options: argparse.Namespace, device: str) -> Generator:
     from natadv.pipelines.langadv.diffusion import PUBLISHED, Drawing, diffusion_generator
 
-    if options.generator == MINI:
-        return MiniGenerator()
-    usual = PUBLISHED.get(options.generator, Drawing())
+    source = options.generator
+    if "/" not in source and not Path(source).is_dir():
+        raise ConfigError(
+            f"{unknown_name('generator', source, entry_points(GROUP))}; install what brings it "
+            "(in a clone: pip install --editable .), or give module:factory, a folder, or an id on "
+            "the hub, OWNER/NAME"
+        )
+    usual = PUBLISHED.get(source, Drawing())
     drawing = Drawing(
         steps=options.steps or usual.steps,
         guidance=usual.guidance if options.guidance is None else options.guidance,
@@ -145,12 +170,14 @@ def _generator(options: argparse.Namespace, device: str) -> Generator:
         dtype=options.dtype,
         revision=options.revision,
     )
-    return diffusion_generator(options.generator, drawing, device=device)
+    return diffusion_generator(source, drawing, device=device)
 
 
-def _target(options: argparse.Namespace, classes: list[str], device: str) -> Target:
+def _target(
+    options: argparse.Namespace, plug: GeneratorPlug | None, classes: list[str], device: str
+) -> Target:
     if options.target is None:
-        return _mini_target(options, classes)
+        return _own_target(options, plug, classes)
     if options.consistency is None:
         raise ConfigError("--target needs --consistency MODEL, which is not among the targets")
     from natadv.pipelines.langadv.zero_shot import zero_shot_target
@@ -166,30 +193,31 @@ def _target(options: argparse.Namespace, classes: list[str], device: str) -> Tar
     )
 
 
-def _mini_target(options: argparse.Namespace, classes: list[str]) -> Target:
-    from natadv.mini.vocabulary import EVALUATED
-    from natadv.pipelines.langadv.mini import mini_target
-
-    if options.generator != MINI:
+def _own_target(
+    options: argparse.Namespace, plug: GeneratorPlug | None, classes: list[str]
+) -> Target:
+    if plug is None or plug.target is None:
         raise ConfigError(f"--generator {options.generator} needs --target and --consistency")
-    if classes != list(EVALUATED):
+    if classes != list(plug.classes):
         raise ConfigError(
-            f"the ensemble of the mini world knows just these classes, in this order: {ANIMALS}; "
-            "leave --classes out, or name other models with --target"
+            f"the target of --generator {options.generator} knows just these classes, in this "
+            f"order: {','.join(plug.classes)}; leave --classes out, or name other models with "
+            "--target"
         )
-    return mini_target()
+    return plug.target()
 
 
 def _pack(options: argparse.Namespace) -> int:
     from natadv.pipelines.langadv.packing import pack
-    from natadv.pipelines.langadv.run import read_history
+    from natadv.pipelines.langadv.run import plug_of, read_history
 
-    mini = read_history(options.out)["generator"] == MINI
+    plug = _plug_named(plug_of(read_history(options.out)))
     card = pack(
         options.out,
         options.root / DATASETS_FOLDER / options.name,
         per_class=options.per_class,
-        licence=options.licence or (MINI_LICENCE if mini else UNSTATED),
+        licence=options.licence or (plug.licence if plug else UNSTATED),
+        plug=plug,
         force=options.force,
     )
     print(f"{options.root / DATASETS_FOLDER / card.name}: {card.rows} samples, {card.revision}")

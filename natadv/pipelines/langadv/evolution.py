@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from natadv.errors import ModelError
-from natadv.pipelines.langadv.judging import Score, Target, judge, score
+from natadv.pipelines.langadv.judging import Score, judge, score
 from natadv.pipelines.langadv.pictures import Picture, Pictures
 from natadv.pipelines.langadv.settings import SearchSettings
 from natadv.rng import rng_for
-from natadv.scenarios.langadv.generator import Generator
+from natadv.scenarios.langadv.generator import Generator, Target
 from natadv.scenarios.langadv.genetic import fitness, founders, next_generation, pruned, ranked
 from natadv.scenarios.langadv.words import Genes, WordSpace
 from natadv.scenarios.typographic.twins import lossless

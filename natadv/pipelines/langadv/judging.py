@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from natadv.errors import ModelError
-from natadv.scenarios.langadv.generator import Generated
-from natadv.types import DoubleArray
-
-
-class Target(Protocol):
-    """The classifiers that prompts are searched against, and a measure of what still looks right.
-
-    Classes are counted as in the search.
-    """
-
-    @property
-    def name(self) -> str:
-        """Everything that decides what it says, as `Generator.name`."""
-        ...
-
-    def probabilities(self, pictures: Sequence[Generated]) -> DoubleArray:
-        """Of shape (members, n, classes)."""
-        ...
-
-    def consistency(self, pictures: Sequence[Generated], label: int) -> DoubleArray:
-        """Of shape (n,): from 0, nothing of the class, to 1."""
-        ...
+from natadv.scenarios.langadv.generator import Generated, Target
 
 
 class Judged(NamedTuple):

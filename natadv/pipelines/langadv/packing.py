@@ -12,26 +12,42 @@ from natadv.data.writer import write_dataset
 from natadv.errors import DataError
 from natadv.pipelines.langadv.pictures import Picture, Pictures
 from natadv.pipelines.langadv.run import accepted_of, folder_name, read_history
+from natadv.scenarios.langadv.generator import GeneratorPlug
 from natadv.types import Sample
 
 LEAST_CONSISTENT = 0.5
 """Pictures that look less like their class are left out: they would be mislabelled, not hard."""
 
 
-def pack(out: Path, folder: Path, *, per_class: int, licence: str, force: bool = False) -> Card:
+def pack(
+    out: Path,
+    folder: Path,
+    *,
+    per_class: int,
+    licence: str,
+    plug: GeneratorPlug | None,
+    force: bool = False,
+) -> Card:
     """The same number of pictures per class, class after class in turn.
 
-    Raises DataError if a class has too few.
+    `plug` is what drew them; None is a pipeline, which knows no facts of its pictures.
+
+    Raises DataError if a class has too few, or if somebody else has to be asked about the facts.
     """
     history = read_history(out)
     chosen = [
         _chosen(out, noun, prompts, history, per_class) for noun, prompts in accepted_of(history)
     ]
-    known = all("scene" in json.loads(one.facts) for each in chosen for one in each)
+    if plug is None and any(json.loads(one.facts) for each in chosen for one in each):
+        raise DataError(
+            f"{out}: its pictures have facts that only their generator {history['generator']!r} "
+            "understands, and it is not installed; install what brings it, and pack again"
+        )
+    asked = plug.asked if plug else None
     draft = draft_card(
         name=folder.name,
         scenario="langadv",
-        tasks=("classification", "segmentation", "vqa") if known else ("classification",),
+        tasks=("classification", "segmentation", "vqa") if asked else ("classification",),
         classes=tuple(history["classes"]),
         templates=("a photo of a {}.",),
         licence=licence,
@@ -41,7 +57,8 @@ def pack(out: Path, folder: Path, *, per_class: int, licence: str, force: bool =
             f"{history['target']}; the gated models were not searched on."
         ),
     )
-    return write_dataset(folder, draft, _samples(folder.name, chosen, known=known), force=force)
+    samples = _samples(folder.name, chosen)
+    return write_dataset(folder, draft, map(asked, samples) if asked else samples, force=force)
 
 
 def _chosen(
@@ -61,11 +78,10 @@ def _chosen(
     return found[:per_class]
 
 
-def _samples(name: str, chosen: Sequence[Sequence[Picture]], *, known: bool) -> Iterator[Sample]:
+def _samples(name: str, chosen: Sequence[Sequence[Picture]]) -> Iterator[Sample]:
     for place in range(len(chosen[0])):
         for label, pictures in enumerate(chosen):
-            sample = _sample(name, place * len(chosen) + label, label, pictures[place])
-            yield _asked(sample) if known else sample
+            yield _sample(name, place * len(chosen) + label, label, pictures[place])
 
 
 def _sample(name: str, number: int, label: int, picture: Picture) -> Sample:
@@ -78,10 +94,3 @@ def _sample(name: str, number: int, label: int, picture: Picture) -> Sample:
         label=label,
         facts=json.dumps({**json.loads(picture.facts), **found}, sort_keys=True, allow_nan=False),
     )
-
-
-def _asked(sample: Sample) -> Sample:
-    from natadv.mini.asked import asked
-    from natadv.mini.generator import scene_in
-
-    return asked(sample, scene_in(sample.facts))

@@ -14,12 +14,11 @@ from natadv.engine.store import write_atomically, writing
 from natadv.errors import ConfigError, DataError
 from natadv.locks import LockFile
 from natadv.pipelines.langadv.evolution import Search, evolve
-from natadv.pipelines.langadv.judging import Target
 from natadv.pipelines.langadv.pictures import Pictures
 from natadv.pipelines.langadv.settings import SearchSettings
 from natadv.pipelines.langadv.summary import history_png, table
 from natadv.progress import Progress
-from natadv.scenarios.langadv.generator import Generator
+from natadv.scenarios.langadv.generator import Generator, Target
 from natadv.scenarios.langadv.words import WordSpace
 
 IDENTITY, HISTORY, CHART, TABLE = "search.json", "history.json", "history.png", "table.md"
@@ -36,11 +35,16 @@ class Plan:
     settings: SearchSettings
     generator: Generator
     target: Target
+    plug: str | None = None
+    """What `--generator` called the factory of the generator: packing finds it by this name."""
 
     def identity(self) -> dict[str, Any]:
+        generator = self.generator.name
+        if self.plug not in (None, generator):
+            generator = f"{self.plug} {generator}"
         return {
             "classes": list(self.classes),
-            "generator": self.generator.name,
+            "generator": generator,
             "target": self.target.name,
             "words": {gene: list(words) for gene, words in self.space.words.items()},
             "template": self.space.template,
@@ -159,6 +163,11 @@ def _write_bytes(path: Path, content: bytes) -> None:
 def folder_name(noun: str) -> str:
     """Of a class, wherever its files lie."""
     return noun.replace("/", "-").replace(" ", "-")
+
+
+def plug_of(history: Mapping[str, Any]) -> str:
+    """`Plan.plug` of a search; of a pipeline of diffusers, whatever stands in that place."""
+    return str(history["generator"]).partition(" ")[0]
 
 
 def accepted_of(history: Mapping[str, Any]) -> Sequence[tuple[str, Sequence[str]]]:

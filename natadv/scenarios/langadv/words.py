@@ -75,6 +75,31 @@ def _any(words: tuple[str, ...], rng: np.random.Generator) -> str:
     return words[int(rng.integers(len(words)))]
 
 
+def plural(noun: str) -> str:
+    """The plural of a class name."""
+    for irregular, word in _PLURALS.items():
+        if noun.endswith(irregular):
+            return noun.removesuffix(irregular) + word
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
+
+
+_PLURALS = {
+    "sheep": "sheep",
+    "fish": "fish",
+    "deer": "deer",
+    "grapes": "grapes",
+    "scissors": "scissors",
+    "mouse": "mice",
+    "wolf": "wolves",
+    "tomato": "tomatoes",
+    "rhinoceros": "rhinoceroses",
+}
+
+
 ANIMALS = WordSpace(
     words={
         "number": ("one", "two"),

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from mini_world.params import ROOT
 from natadv.cli import main
-from natadv.mini.params import ROOT
 
 TINY = ["generations=1", "population=2", "pictures=2", "random=1", "accept=0.0"]
 MODELS = ["--target", "mini-clip", "--consistency", "mini-siglip"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mini_world import ensemble
+from mini_world.generator import MiniGenerator
+from mini_world.params import ROOT
+from mini_world.target import mini_target
+from mini_world.vocabulary import EVALUATED
 from natadv.errors import ConfigError, DataError
-from natadv.mini import ensemble
-from natadv.mini.generator import MiniGenerator
-from natadv.mini.params import ROOT
-from natadv.mini.vocabulary import EVALUATED
-from natadv.pipelines.langadv.mini import mini_target
 from natadv.pipelines.langadv.zero_shot import zero_shot_target
 from natadv.scenarios.langadv.generator import Generated
 

@@ -1,0 +1,76 @@
+"""What comes in from outside: `module:factory`, or an entry point that names one."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from natadv.errors import ModelError
+
+T = TypeVar("T")
+
+_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@cache
+def entry_points(group: str) -> dict[str, str]:
+    """Name -> `module:factory` of everything that is installed."""
+    return {point.name: point.value for point in metadata.entry_points(group=group)}
+
+
+def is_reference(name: str) -> bool:
+    return _REFERENCE.fullmatch(name) is not None
+
+
+@cache
+def module_of(reference: str, *, base: Path) -> ModuleType:
+    """The module of `module:factory`, which may lie in `base`. Raises ModelError."""
+    module = reference.partition(":")[0]
+    sys.path.insert(0, str(base))
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"cannot import {module!r} (looked in {base} too): {told(error)}; run in the folder "
+            "that holds it, or install what is missing"
+        ) from error
+    # A border: a stranger's code may raise anything.
+    except Exception as error:
+        raise ModelError(
+            f"cannot import {module!r} (looked in {base} too): {told(error)}"
+        ) from error
+    finally:
+        sys.path.remove(str(base))
+
+
+def made_by(reference: str, kind: type[T], *, base: Path, option: str) -> T:
+    """What the factory returns; `option` is where it was asked for, as errors tell it.
+
+    Raises:
+        ModelError: No such module or factory, it raised, or it returned something else.
+    """
+    module, _, factory = reference.partition(":")
+    found = module_of(reference, base=base).__dict__.get(factory)
+    if not callable(found):
+        raise ModelError(f"{option} {reference}: {module} has no function {factory!r}")
+    try:
+        made = found()
+    except Exception as error:
+        raise ModelError(f"{option} {reference}: it raised {told(error)}") from error
+    if not isinstance(made, kind):
+        raise ModelError(
+            f"{option} {reference}: expected it to return {kind.__module__}.{kind.__name__}, "
+            f"got {type(made).__name__}"
+        )
+    return made
+
+
+def told(error: Exception) -> str:
+    """A stranger's error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,158 @@
+"""The committed mini datasets: counts, parts, twins, and that they are what the code renders."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from functools import cache
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from mini_world.datasets import NAMES, clean_samples, make, typographic_samples
+from mini_world.params import ROOT, params
+from mini_world.sampling import backgrounds, weathers
+from mini_world.scene import Scene, from_json, main_thing
+from mini_world.sprites import sprites
+from mini_world.training_set import rows_of
+from natadv.data.card import Card, load_card
+from natadv.data.images import decode_image
+from natadv.data.reader import read_samples
+from natadv.errors import UnknownNameError
+from natadv.scenarios.typographic.overlay import from_json as overlays_from_json
+from natadv.scenarios.typographic.overlay import render as write
+from natadv.tasks import segmentation, vqa
+from natadv.tasks.masks import truth_mask
+from natadv.types import Sample
+
+COMMITTED = ("mini", "mini-typo", "mini-natural")
+
+
+@cache
+def card_of(name: str) -> Card:
+    return load_card(ROOT / "fixtures" / "datasets" / name)
+
+
+@cache
+def samples_of(name: str) -> list[Sample]:
+    card = card_of(name)
+    return list(read_samples(ROOT / "fixtures" / "datasets" / name, card, start=0, stop=card.rows))
+
+
+def scene_of(sample: Sample) -> Scene:
+    return from_json(json.dumps(json.loads(sample.facts)["scene"]))
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_at_least_six_hundred_balanced_pictures(name):
+    counts = Counter(sample.label for sample in samples_of(name))
+
+    assert card_of(name).rows == len(samples_of(name)) >= 600
+    assert len(counts) == len(NAMES)
+    assert len(set(counts.values())) == 1
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_third_is_held_out(name):
+    parts = card_of(name).parts
+
+    assert set(parts) == {"seen", "held-out"}
+    assert 0.3 <= parts["held-out"] / card_of(name).rows <= 0.4
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_parts_tell_the_truth_about_drawings_backgrounds_and_weather(name):
+    for sample in samples_of(name):
+        scene = scene_of(sample)
+        main = main_thing(scene)
+        assert main is not None
+        assert main.name == NAMES[sample.label or 0]
+        assert sprites()[main.drawing].split == sample.part
+        assert scene.background in backgrounds(sample.part)
+        assert scene.weather in (None, *weathers(sample.part))
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_sample_has_a_phrase_in_view_and_a_question_with_ten_answers(name):
+    types = Counter(sample.answer_type for sample in samples_of(name))
+
+    assert card_of(name).tasks == ("classification", "segmentation", "vqa")
+    for kind, share in params("mini-asked")["answer_types"].items():
+        assert types[kind] / card_of(name).rows == pytest.approx(share, abs=0.07)
+    for sample in samples_of(name):
+        assert segmentation.phrase_of(sample).startswith("the ")
+        assert truth_mask(sample).sum() >= 100
+        assert vqa.question_of(sample).endswith("?")
+        assert len(sample.answers) == 10
+
+
+def test_a_twin_is_asked_the_same_about_the_same_thing():
+    clean = {sample.id: sample for sample in samples_of("mini")}
+
+    for sample in samples_of("mini-typo"):
+        twin = clean[str(sample.twin)]
+        assert (sample.phrase, sample.question) == (twin.phrase, twin.question)
+        assert (sample.answers, sample.answer_type) == (twin.answers, twin.answer_type)
+        assert truth_mask(sample).sum() == truth_mask(twin).sum()
+
+
+def test_the_training_set_is_committed_nowhere_and_asks_several_times_about_a_picture():
+    settings = params("mini-train") | {"rows_per_picture": 3}
+    rows = rows_of(5, settings)
+
+    assert rows == rows_of(5, settings)
+    assert len({row.id for row in rows}) == 3
+    assert len({row.image for row in rows}) == len({row.group for row in rows}) == 1
+    assert len({(row.phrase, row.question) for row in rows}) > 1
+    for row in rows:
+        for thing in scene_of(row).things:
+            assert sprites()[thing.drawing].split == "seen"
+        assert scene_of(row).background in backgrounds("seen")
+        assert truth_mask(row).any()
+
+
+def test_every_typographic_sample_is_the_twin_of_a_clean_one():
+    clean = {sample.id: sample for sample in samples_of("mini")}
+
+    for sample in samples_of("mini-typo"):
+        twin = clean[str(sample.twin)]
+        assert (sample.group, sample.label, sample.part) == (twin.group, twin.label, twin.part)
+        assert sample.decoy in NAMES
+        assert sample.decoy != NAMES[sample.label or 0]
+        assert scene_of(sample) == scene_of(twin)
+
+
+def test_the_stored_overlay_drawn_on_the_twin_gives_the_stored_picture():
+    clean = {sample.id: sample for sample in samples_of("mini")}
+
+    for sample in samples_of("mini-typo")[::40]:
+        picture = decode_image(clean[str(sample.twin)].image, where=sample.id)
+        drawn = write(overlays_from_json(str(sample.overlay)), picture)
+        stored = decode_image(sample.image, where=sample.id)
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(stored))
+
+
+def test_typographic_recipes_are_mixed_as_told():
+    used = Counter(json.loads(sample.facts)["recipe"] for sample in samples_of("mini-typo"))
+
+    for recipe, share in params("mini-typo")["recipes"].items():
+        assert used[recipe] / card_of("mini-typo").rows == pytest.approx(share, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "made"), [("mini", clean_samples), ("mini-typo", typographic_samples)]
+)
+def test_the_committed_pictures_are_what_the_code_renders(name, made):
+    for fresh, stored in zip(islice(made(), 25), samples_of(name), strict=False):
+        assert fresh == stored
+
+
+def test_no_two_pictures_of_a_dataset_are_the_same():
+    for name in COMMITTED:
+        assert len({sample.image for sample in samples_of(name)}) == card_of(name).rows
+
+
+def test_an_unknown_dataset_is_refused_with_the_known_ones():
+    with pytest.raises(UnknownNameError, match="did you mean 'mini-typo'"):
+        make("mini-typos")
