@@ -27,8 +27,8 @@ NAMES: tuple[str, ...] = tuple(EVALUATED)
 
 ORIGIN: dict[str, Any] = {
     "licence": LICENCE,
-    # The module's name when the first dataset was packed. It stands in the cards, which would
-    # have other revisions if it followed the module.
+    # What this module was called when they were first packed: their cards, and those of datasets
+    # that are made from theirs, keep their bytes.
     "source": "rendered by natadv.mini.datasets from emoji artwork (fixtures/mini)",
 }
 

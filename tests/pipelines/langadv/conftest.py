@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from natadv import factories
+from natadv.pipelines.langadv.commands import GROUP
 from natadv.pipelines.langadv.run import Plan
 from natadv.pipelines.langadv.settings import SearchSettings
 from natadv.scenarios.langadv.generator import Generated
 from natadv.scenarios.langadv.words import WordSpace
+
+ROOT = Path(__file__).resolve().parents[3]
 
 WORDS = WordSpace(
     words={
@@ -58,6 +64,29 @@ class Gullible:
 
     def consistency(self, pictures, label):
         return np.array([np.asarray(p.image)[0, 0, 2] for p in pictures]) / 255
+
+
+@pytest.fixture
+def declare(monkeypatch):
+    """Makes these the only generators that are installed."""
+
+    def only(**generators: str) -> None:
+        points = EntryPoints(EntryPoint(*pair, GROUP) for pair in generators.items())
+        monkeypatch.setattr(
+            factories.metadata, "entry_points", lambda group: points.select(group=group)
+        )
+        factories.entry_points.cache_clear()
+
+    yield only
+    monkeypatch.undo()
+    factories.entry_points.cache_clear()
+
+
+@pytest.fixture
+def installed(declare):
+    """The generators of pyproject.toml, also where an older one was installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declare(**project["entry-points"][GROUP])
 
 
 @pytest.fixture

@@ -6,15 +6,16 @@ import json
 
 import pytest
 
-from mini_world.params import ROOT
 from natadv.cli import main
+
+from .conftest import ROOT
 
 TINY = ["generations=1", "population=2", "pictures=2", "random=1", "accept=0.0"]
 MODELS = ["--target", "mini-clip", "--consistency", "mini-siglip"]
 
 
 @pytest.fixture(autouse=True)
-def checkout(monkeypatch):
+def checkout(monkeypatch, installed):
     monkeypatch.chdir(ROOT)
 
 
