@@ -28,9 +28,6 @@ from natadv.errors import DataError
 from natadv.rng import rng_for
 
 FILE = ROOT / "fixtures" / "mini" / "ensemble.safetensors"
-SECTION = "mini-ensemble"
-"""Of `params.yaml`."""
-
 Settings = dict[str, Any]
 _NAMES = tuple(EVALUATED)
 Member = nn.Sequential
@@ -168,4 +165,4 @@ def _of(key: str) -> str:
 
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True)
-    save_ensemble(train_ensemble(params(SECTION)))
+    save_ensemble(train_ensemble(params("mini-ensemble")))

@@ -15,9 +15,6 @@ from mini_world.pool import seen_by_model
 from natadv.scenarios.langadv.generator import Generated
 from natadv.types import DoubleArray
 
-SECTION = "mini-natural"
-"""What a person needs to recognise an animal."""
-
 
 @final
 class MiniTarget:
@@ -38,4 +35,5 @@ class MiniTarget:
 
 
 def mini_target() -> MiniTarget:
-    return MiniTarget(load_ensemble(), params(SECTION))
+    # A person has to recognise the animal by the same bounds as in the filtered pictures.
+    return MiniTarget(load_ensemble(), params("mini-natural"))
