@@ -30,9 +30,9 @@ def pack(
 ) -> Card:
     """The same number of pictures per class, class after class in turn.
 
-    `plug` is what drew them; None is a pipeline, which knows no facts of its pictures.
+    `plug` drew them; None stands for a pipeline, which knows no facts of its pictures.
 
-    Raises DataError if a class has too few, or if somebody else has to be asked about the facts.
+    Raises DataError if a class has too few, or if pictures have facts and `plug` is None.
     """
     history = read_history(out)
     chosen = [
