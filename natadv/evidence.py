@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from natadv.config import Strict, dotted
 from natadv.errors import StoreError
+from natadv.storage.atomic import replace_folder, replacing
 from natadv.types import SCENARIOS, TASKS, Case, Factor, Outcomes, Variant
 
 FILES: dict[Variant, str] = {
@@ -181,19 +182,11 @@ def write_evidence(root: Path, manifest: Manifest, outcomes: Mapping[Variant, Ou
         for variant, body in files.items():
             (fresh / FILES[variant]).write_bytes(body)
         (fresh / MANIFEST).write_text(_manifest_text(manifest, outcomes, files), encoding="utf-8")
-        _swap(fresh, folder)
+        # While the folder is absent it reads as not measured: never as half.
+        replace_folder(fresh, folder, old=folder.with_name(f".{folder.name}.{os.getpid()}.old"))
     except OSError as error:
         raise StoreError(f"{folder}: evidence cannot be written: {error}") from error
     return folder
-
-
-def _swap(fresh: Path, folder: Path) -> None:
-    # Between the two renames the folder is absent, which reads as not measured: never as half.
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _manifest_text(
@@ -264,10 +257,8 @@ def write_selection(root: Path, selection: Selection) -> None:
         "whole": selection.whole,
     }
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        fresh = root / f".{RUN}.{os.getpid()}.new"
-        fresh.write_text(_hashed_text(content), encoding="utf-8")
-        fresh.replace(root / RUN)
+        with replacing(root / RUN) as temporary:
+            temporary.write_text(_hashed_text(content), encoding="utf-8")
     except OSError as error:
         raise StoreError(f"{root / RUN}: evidence cannot be written: {error}") from error
 
@@ -313,7 +304,7 @@ _OURS = frozenset((MANIFEST, *FILES.values()))
 def _is_ours(path: Path) -> bool:
     """Whether it is the folder of a case, what a killed run left of one, or the selection."""
     name = path.name
-    if name == RUN or (name.startswith(f".{RUN}.") and name.endswith(".new")):
+    if name == RUN or name.startswith(f".{RUN}."):
         return path.is_file()
     # As `write_evidence` calls a folder that is not yet, or no longer, in its place.
     if name[0] == "." and name.endswith((".new", ".old")):

@@ -16,7 +16,7 @@ from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, shard_na
 from natadv.data.work import Step, Work, opened_work
 from natadv.data.writer import refuse_target
 from natadv.errors import DataError
-from natadv.progress import Progress
+from natadv.storage.progress import Progress
 from natadv.types import Sample
 
 SET_ASIDE_FILE = "set-aside.jsonl"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from natadv.errors import ConfigError
+from natadv.storage.atomic import replace_folder
+from natadv.storage.locks import passing_lock
 
 
 def refuse_existing(folder: Path, *, force: bool) -> None:
@@ -29,13 +28,12 @@ def reserved(folder: Path, *, force: bool) -> Iterator[None]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.importing.lock")
-    with _locked(path, folder):
-        try:
-            _settle(folder)
-            refuse_existing(folder, force=force)
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    with passing_lock(path) as taken:
+        if not taken:
+            raise ConfigError(f"{folder}: another import of {folder.name!r} is running")
+        _settle(folder)
+        refuse_existing(folder, force=force)
+        yield
 
 
 def fresh_folder(folder: Path) -> Path:
@@ -48,16 +46,7 @@ def fresh_folder(folder: Path) -> Path:
 def put_in_place(fresh: Path, folder: Path) -> None:
     """Rename `fresh` to `folder`, which is reserved; what was there goes once the new one stands.
     A kill in between leaves it beside the place, and the next reservation puts it back."""
-    old = _beside(folder, "old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        fresh.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(fresh, folder, old=_beside(folder, "old"))
 
 
 def _settle(folder: Path) -> None:
@@ -78,25 +67,3 @@ def _left(folder: Path, kind: str) -> list[Path]:
     """What killed processes left: by its name, or with the process's number behind it."""
     name = re.compile(re.escape(_beside(folder, kind).name) + r"(-\d+)?")
     return [path for path in folder.parent.iterdir() if name.fullmatch(path.name)]
-
-
-def _locked(path: Path, folder: Path) -> TextIO:
-    """The open file holds the lock."""
-    while True:
-        lock = path.open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise ConfigError(f"{folder}: another import of {folder.name!r} is running") from error
-        if _is(lock, path):
-            return lock
-        # Its holder removed it after it was opened here.
-        lock.close()
-
-
-def _is(lock: TextIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
@@ -16,6 +15,7 @@ from natadv.data.card import Card, Shard
 from natadv.data.images import decode_image
 from natadv.data.schema import columns_of, sample_of
 from natadv.errors import DataError
+from natadv.storage.hashes import Stamp, digest_of, stamp_of
 from natadv.types import Sample, Task
 
 _REMEDY = "run dvc pull, or import the dataset again"
@@ -120,10 +120,12 @@ def _ids(shard: _File) -> tuple[str, ...]:
 def _opened(file: _File) -> pq.ParquetFile:
     path, shard, _ = file
     try:
-        stat = path.stat()
-        if stat.st_size != shard.bytes:
-            raise DataError(f"{path}: {stat.st_size} bytes, the card says {shard.bytes}; {_REMEDY}")
-        _check_hash(path, shard.sha256, stat.st_mtime_ns)
+        stamp = stamp_of(path)
+        if stamp.size_bytes != shard.bytes:
+            raise DataError(
+                f"{path}: {stamp.size_bytes} bytes, the card says {shard.bytes}; {_REMEDY}"
+            )
+        _check_hash(stamp, shard.sha256)
     except OSError as error:
         raise DataError(
             f"{path}: a shard of {shard.rows} rows cannot be read: {error.strerror}; {_REMEDY}"
@@ -132,10 +134,10 @@ def _opened(file: _File) -> pq.ParquetFile:
 
 
 @lru_cache(maxsize=65536)
-def _check_hash(path: Path, expected: str, changed_ns: int) -> None:
+def _check_hash(stamp: Stamp, expected: str) -> None:
     """Once per process and state of the file; a failure is not remembered."""
-    with path.open("rb") as file:
-        came = hashlib.file_digest(file, "sha256").hexdigest()
+    path = Path(stamp.path)
+    came = digest_of(path)
     if came != expected:
         raise DataError(f"{path}: sha256 is {came[:12]}, the card says {expected[:12]}; {_REMEDY}")
 

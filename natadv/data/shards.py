@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from natadv.data.card import Card, CardDraft, Shard, revision
 from natadv.data.checks import check_sample
 from natadv.data.schema import COLUMNS, row_of
 from natadv.errors import DataError
+from natadv.storage.hashes import digest_of
 from natadv.types import Sample
 
 ROWS_PER_SHARD = 1024
@@ -65,12 +65,7 @@ def write_shard(path: Path, schema: pa.Schema, samples: Iterator[Sample]) -> Sha
         while group := list(islice(samples, _ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist(list(map(row_of, group)), schema=schema))
             rows += len(group)
-    return Shard(file=path.name, rows=rows, bytes=path.stat().st_size, sha256=sha256_of(path))
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Shard(file=path.name, rows=rows, bytes=path.stat().st_size, sha256=digest_of(path))
 
 
 def card_of(draft: CardDraft, tally: Tally, shards: tuple[Shard, ...]) -> Card:

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 from natadv.data.card import Shard
 from natadv.data.placing import reserved
 from natadv.data.plan import Plan, SetAside
-from natadv.data.shards import Tally, sha256_of
+from natadv.data.shards import Tally
 from natadv.errors import NatadvError
+from natadv.storage.atomic import flush
+from natadv.storage.hashes import digest_of
 
 _JOURNAL = "finished.jsonl"
 _KEY = "key.json"
@@ -50,7 +52,7 @@ class Work:
         steps: list[Step] = []
         for step in self._journal():
             path = self.dataset / step.shard.file
-            if not path.is_file() or sha256_of(path) != step.shard.sha256:
+            if not path.is_file() or digest_of(path) != step.shard.sha256:
                 break
             _count(path, tally)
             steps.append(step)
@@ -58,7 +60,7 @@ class Work:
         return steps
 
     def record(self, step: Step) -> None:
-        _flush(self.dataset / step.shard.file)
+        flush(self.dataset / step.shard.file)
         with (self.folder / _JOURNAL).open("a", encoding="utf-8") as file:
             file.write(_line(step))
             file.flush()
@@ -141,8 +143,3 @@ def _line(step: Step) -> str:
         "set_aside": [asdict(item) for item in step.set_aside],
     }
     return json.dumps(raw) + "\n"
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

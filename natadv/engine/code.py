@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from natadv.engine.store import sealed, unsealed, write_atomically
+from natadv.engine.store import write_atomically
 from natadv.engine.units import Numerics, installed_packages
 from natadv.errors import ChangedError
-from natadv.stamps import Stamp, stamp_of
+from natadv.storage.hashes import Stamp, stamp_of
+from natadv.storage.sealed import sealed, unsealed
 
 PACKAGE = Path(__file__).parents[1]
 

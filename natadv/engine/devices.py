@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 from itertools import takewhile
 from pathlib import Path
 
 from natadv.engine.store import writing
+from natadv.storage.locks import LockFile
 
 CPU = "cpu"
 CUDA = "cuda"
@@ -61,12 +61,8 @@ def lease_slot(folder: Path, *, gpu: str, slots: int) -> int | None:
     for number in range(slots):
         path = folder / f"gpu-{gpu.replace('/', '_')}-{number}.slot"
         with writing(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            continue
-        return descriptor
+            lock = LockFile(path)
+        if lock.take():
+            return lock.detach()
+        lock.close()
     return None

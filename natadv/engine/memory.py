@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from natadv.engine.embeddings import space
-from natadv.engine.store import sealed, unsealed, write_atomically
+from natadv.engine.store import write_atomically
 from natadv.engine.units import Unit
+from natadv.storage.sealed import sealed, unsealed
 
 
 def is_out_of_memory(error: BaseException) -> bool:

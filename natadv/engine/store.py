@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from natadv.errors import StoreError
-from natadv.stamps import Stamp, stamp_of
+from natadv.storage import atomic
+from natadv.storage.hashes import Stamp, stamp_of
+from natadv.storage.locks import LockFile
+from natadv.storage.sealed import sealed, unsealed
 
 STORE_OPTION = "--store DIR"
 
 
 class BusyError(Exception):
-    """Another live process is computing this unit."""
+    """Somebody is computing this unit."""
 
 
 class Store:
-    """A folder that any number of processes fill together.
-
-    Locks are POSIX record locks: the kernel drops them when their owner dies, and a forked child
-    does not inherit them as it would inherit `flock`. They hold on one machine.
-    """
+    """A folder that any number of processes fill together."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -96,20 +93,15 @@ class Store:
         """Hold the right to compute a unit.
 
         Raises:
-            BusyError: Another live process holds it.
+            BusyError: It is held already.
         """
         path = self.root / "locks" / f"{key}.lock"
         with writing(path):
-            # The only place that opens a lock file: closing any descriptor drops the lock.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise BusyError(key) from None
+            lock = LockFile(path)
+        with lock:
+            if not lock.take():
+                raise BusyError(key)
             yield
-        finally:
-            os.close(descriptor)
 
 
 def prove_writable(folder: Path, option: str = STORE_OPTION) -> None:
@@ -121,50 +113,19 @@ def prove_writable(folder: Path, option: str = STORE_OPTION) -> None:
         probe.unlink()
 
 
-def sealed(body: str, *, name: str) -> str:
-    """`body` below a line by which `unsealed` knows it: a bit that flips, an edit, or the content
-    of another name in its place is noticed."""
-    return f"{_seal(body.encode(), name)}\n{body}"
-
-
-def unsealed(content: bytes, *, name: str) -> bytes | None:
-    """The body that was sealed under this name, or None if it is not as it was."""
-    seal, _, body = content.partition(b"\n")
-    return body if seal == _seal(body, name).encode() else None
-
-
-def _seal(body: bytes, name: str) -> str:
-    return hashlib.sha256(name.encode() + b"\n" + body).hexdigest()
-
-
 def _unreadable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path}: cannot be read: {error.strerror or error}; give it back its rights")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write through a temporary name, so that no reader ever sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # What a model raises may hold anything, and has to be told all the same.
-            with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+    """Whole or not at all. Raises StoreError."""
+    with writing(path), atomic.replacing(path) as temporary:
+        # What a model raises may hold anything, and has to be told all the same.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-@contextmanager
-def writing(path: Path, option: str = STORE_OPTION) -> Iterator[None]:
-    """Say what to do when the system refuses a write."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; what is stored already is kept: "
-            f"free space or give another {option}, and run again"
-        ) from error
+def writing(path: Path, option: str = STORE_OPTION) -> AbstractContextManager[None]:
+    """Says what to do when the system refuses a write to what `option` names."""
+    kept = "what is stored already is kept"
+    remedy = f"{kept}: free space or give another {option}, and run again"
+    return atomic.writing(path, remedy=remedy)

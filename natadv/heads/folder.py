@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -33,6 +32,7 @@ from natadv.heads.head_file import (
 )
 from natadv.heads.mcan import Mcan
 from natadv.heads.words import Vocabulary, each_once
+from natadv.storage.atomic import replacing
 
 TRAINING = "training.json"
 """What the training was and what came out; no answer depends on it."""
@@ -90,9 +90,9 @@ def save_head(folder: Path, head: Head, *, tower: str, facts: Mapping[str, Any])
     # The config last: until it stands, nothing passes for a head.
     contents |= {TRAINING: _json(dict(facts)), CONFIG: _json(described)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            _write(folder / name, content)
+            with replacing(folder / name) as temporary:
+                temporary.write_bytes(content)
     except OSError as error:
         raise ModelError(f"{folder}: the head cannot be written: {error}") from error
 
@@ -207,12 +207,3 @@ def _json(content: object) -> bytes:
         raise ModelError(
             f"the head is not saved: what it comes with is no JSON: {error}"
         ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

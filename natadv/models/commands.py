@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from natadv.errors import ConfigError, ModelError, unknown_name
 from natadv.models.hub import local as hub
-from natadv.models.hub.progress import amount
+from natadv.models.hub.download_progress import amount
 from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.types import PAPER_SUFFIX

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from natadv.errors import ChangedError, ConfigError, ModelError, unknown_name
 from natadv.models import plugged
 from natadv.models.files.layouts import layout_of
-from natadv.stamps import sha256_of, stamp_of
+from natadv.storage.hashes import sha256_of, stamp_of
 from natadv.types import CAPABILITY, Model, ModelSpec
 
 if TYPE_CHECKING:

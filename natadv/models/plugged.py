@@ -8,7 +8,7 @@ from pathlib import Path
 
 from natadv.errors import ChangedError, ModelError
 from natadv.factories import made_by, module_of, told
-from natadv.stamps import Stamp, stamp_of
+from natadv.storage.hashes import Stamp, stamp_of
 from natadv.types import TASKS, Model, ModelSpec, Task
 
 GROUP = "natadv.models"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from natadv.files import write_whole
 from natadv.plots import COLOURS, GREY, blank, heading, png
 from natadv.scenarios.natural import Judged, kept
+from natadv.storage.atomic import write_whole
 
 THRESHOLDS: tuple[float, ...] = tuple(step / 100 for step in range(1, 101))
 EVERY = "every member"

@@ -27,8 +27,8 @@ from natadv.errors import DataError
 from natadv.models.loading import fingerprint
 from natadv.pipelines.acceptance import Acceptance, write_acceptance
 from natadv.pipelines.members import Arithmetic, Member, find_ensemble, load_member
-from natadv.progress import Progress
 from natadv.scenarios.natural import Judged, check_threshold, judged, kept
+from natadv.storage.progress import Progress
 from natadv.types import ModelSpec, Sample
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from natadv.data.schema import columns_of, row_of, sample_of
 from natadv.engine.store import write_atomically
 from natadv.errors import ConfigError, DataError
-from natadv.locks import LockFile
+from natadv.storage.locks import LockFile
 from natadv.types import TASKS, Sample
 
 _IDENTITY, _LOCK = "identity.json", "lock"

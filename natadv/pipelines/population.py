@@ -16,7 +16,6 @@ from natadv.data.card import Card, dataset_folder, load_card
 from natadv.data.reader import decode_image, read_samples
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.pipelines.annotate.sheets import write_sheets
-from natadv.progress import Progress
 from natadv.report.sheet import Line, Picture, Tile
 from natadv.scenarios.typographic.bounds import Bounds
 from natadv.scenarios.typographic.contrast import contrast
@@ -32,6 +31,7 @@ from natadv.scenarios.typographic.population import (
     worded,
     write_population,
 )
+from natadv.storage.progress import Progress
 
 PARAMS = "params.yaml"
 SECTION = "overlays"

@@ -31,10 +31,10 @@ def add_rates_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser
 
 def _rates(options: argparse.Namespace) -> int:
     # Here, for `natadv --help` needs no numbers.
-    from natadv.files import write_whole
     from natadv.pipelines.rates import drawn_cases
     from natadv.report.rates import as_csv, as_table
     from natadv.report.rates_charts import chart_files
+    from natadv.storage.atomic import write_whole
 
     found = drawn_cases(options.evidence, options.dataset)
     cases = [one for together in found.values() for one in together]

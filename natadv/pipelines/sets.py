@@ -28,12 +28,12 @@ from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.pipelines.members import Arithmetic, Member, load_reader, vectors_of
 from natadv.pipelines.parts import Part, Parts, parts_beside
 from natadv.pipelines.words import Words, words_of
-from natadv.progress import Progress
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.overlay import from_json, letters_px
 from natadv.scenarios.typographic.recipes import RECIPES, DecoyChoice
 from natadv.scenarios.typographic.severity import PUBLISHED, letters_at
 from natadv.scenarios.typographic.twins import twin_saying
+from natadv.storage.progress import Progress
 from natadv.types import Sample, Task
 
 VERSION = 1

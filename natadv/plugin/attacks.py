@@ -12,8 +12,8 @@ import allure
 
 from natadv.engine.hunts import file_part, told
 from natadv.errors import DataError
-from natadv.files import write_whole
 from natadv.plugin.session import GateSession
+from natadv.storage.atomic import write_whole
 from natadv.types import Case
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from natadv.plugin.rows import rows_of
 from natadv.plugin.session import GateSession
 from natadv.plugin.written import gate_json, git_commit, remove_verdict, write_all_evidence
 from natadv.report import results
-from natadv.report.progress import Progress
+from natadv.report.fill_progress import FillProgress
 from natadv.report.rows import Row
 from natadv.report.terminal import overview, reasons, table
 from natadv.types import Case
@@ -43,7 +43,7 @@ class Controller:
         self.notes: list[str] = []
         self.began = time.time()
         self.workers_ready = 0
-        self.progress: Progress | None = None
+        self.progress: FillProgress | None = None
         self.allure = options.settle_allure(config)
         self.contract = options.path_option(config, "thresholds", options.THRESHOLDS)
         self.evidence = options.path_option(config, "evidence", options.EVIDENCE)
@@ -83,7 +83,7 @@ class Controller:
             terminal.ensure_newline()
             terminal.write_line(text)
 
-        self.progress = Progress(
+        self.progress = FillProgress(
             self.session.run.events,
             rewrite=rewrite if terminal.isatty else None,
             write_line=write_line,

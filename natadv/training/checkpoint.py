@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from natadv.errors import ConfigError, StoreError
+from natadv.storage.atomic import replacing, writing
 from natadv.training.curve import Curve, curve_of
 
 FOLDER = ".training"
@@ -113,22 +113,9 @@ def has_checkpoint(out: Path) -> bool:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Whole or not at all. Raises StoreError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; free space, and run again: the "
-            "training goes on from its last checkpoint"
-        ) from error
+    remedy = "free space, and run again: the training goes on from its last checkpoint"
+    with writing(path, remedy=remedy), replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:

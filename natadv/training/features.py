@@ -18,7 +18,7 @@ from natadv.engine.ahead import ahead
 from natadv.engine.datasets import Dataset
 from natadv.engine.units import digest, installed_packages
 from natadv.errors import ModelError
-from natadv.progress import Progress
+from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
 from natadv.training.filled import Array, Block, File, filled
 from natadv.training.rows import Rows, in_parts, samples_of

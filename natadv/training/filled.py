@@ -7,16 +7,16 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from natadv.engine.store import write_atomically
 from natadv.errors import StoreError
-from natadv.locks import LockFile
+from natadv.storage.atomic import replacing, writing
+from natadv.storage.locks import LockFile
 
 STATE = "state.json"
 
@@ -82,7 +82,8 @@ def _fill(
         if time.monotonic() - committed > _COMMIT_EVERY_S or done == rows:
             for array in arrays:
                 array.flush()
-            write_atomically(folder / STATE, json.dumps({"rows": done}))
+            with replacing(folder / STATE) as temporary:
+                temporary.write_text(json.dumps({"rows": done}))
             committed = time.monotonic()
     if done != rows:
         raise StoreError(f"{folder}: {done} rows came, {rows} were expected; train again")
@@ -152,12 +153,9 @@ def _one_at_a_time(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; free space, or train on fewer rows "
-            "(--limit N), and run again: what is stored already is kept"
-        ) from error
+def _writing(folder: Path) -> AbstractContextManager[None]:
+    remedy = (
+        "free space, or train on fewer rows (--limit N), and run again: what is stored already is "
+        "kept"
+    )
+    return writing(folder, remedy=remedy)

@@ -9,7 +9,7 @@ from typing import TextIO
 import torch
 
 from natadv.errors import ModelError
-from natadv.progress import Progress, duration
+from natadv.storage.progress import Progress, duration
 from natadv.training.checkpoint import Checkpoint, State
 from natadv.training.curve import Curve
 from natadv.training.kinds import Training, set_dropout

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from natadv.data.reader import iter_samples
 from natadv.engine.datasets import Dataset
 from natadv.errors import DataError
-from natadv.progress import Progress
+from natadv.storage.progress import Progress
 from natadv.tasks.vqa import question_of
 from natadv.training.settings import TrainedTask
 from natadv.types import Sample

@@ -15,7 +15,7 @@ from natadv.engine.units import installed_packages
 from natadv.errors import ConfigError, DataError
 from natadv.heads.folder import save_head
 from natadv.heads.head_file import CONFIG
-from natadv.progress import Progress, duration
+from natadv.storage.progress import Progress, duration
 from natadv.training.answering import mcan_training
 from natadv.training.chart import chart
 from natadv.training.checkpoint import Checkpoint, State, has_checkpoint, write_bytes

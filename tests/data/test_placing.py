@@ -133,15 +133,15 @@ def test_a_lock_that_its_holder_removed_is_taken_anew(
     """Else two would hold it: one the removed file, one that of the same name."""
     import fcntl
 
-    taken, original = [], fcntl.flock
+    taken, original = [], fcntl.lockf
 
-    def flock(lock: object, operation: int) -> None:
+    def lockf(lock: int, operation: int) -> None:
         taken.append(lock)
         if len(taken) == 1:
             folder.with_name(".tiny.importing.lock").unlink()
-        original(lock, operation)  # type: ignore[arg-type]
+        original(lock, operation)
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "lockf", lockf)
 
     with reserved(folder, force=False):
         assert len(taken) == 2

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from natadv.data import reader
 from natadv.data.card import Card, CardDraft
 from natadv.data.reader import iter_columns, iter_samples, read_by_id, read_samples, verify
 from natadv.data.writer import write_dataset
@@ -96,7 +95,7 @@ def test_shard_is_hashed_once_per_process(
         hashed.append(file)
         return digest(file, name)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(reader.hashlib, "file_digest", counting)
+    monkeypatch.setattr(hashlib, "file_digest", counting)
     for _ in range(3):
         read_samples(folder, card, start=0, stop=150)
 

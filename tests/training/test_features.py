@@ -16,7 +16,7 @@ from PIL import Image
 from natadv.engine.squares import squared
 from natadv.errors import StoreError
 from natadv.models.adapters.encoder import DualEncoder
-from natadv.progress import Progress
+from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
 from natadv.training import features, filled
 from natadv.training.features import Source, mask_targets, picture_features, whole

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from natadv.errors import ConfigError, ModelError, StoreError
-from natadv.training import checkpoint, loop
+from natadv.training import loop
 from natadv.training.checkpoint import FILE, FOLDER
 from natadv.training.run import train
 
@@ -183,7 +183,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_is_kept(make_plan, tmp_pa
         fsync(descriptor)
 
     train(make_plan("segmentation", out=tmp_path / "first"))  # so that all features are there
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
 
     with pytest.raises(StoreError, match=r"checkpoint\.pt: No space left .*goes on from its last"):
         train(make_plan("segmentation"))

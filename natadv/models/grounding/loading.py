@@ -12,6 +12,7 @@ from natadv.models.files import checkpoint, grounding_folder
 from natadv.models.files.grounding_folder import Role
 from natadv.models.files.paths import expanded
 from natadv.models.hub import local as hub
+from natadv.storage.hashes import sha256_of
 
 if TYPE_CHECKING:
     from natadv.models.grounding.boxes import BoxFinder
@@ -49,7 +50,7 @@ def tool(name: str, role: Role, *, root: Path) -> Tool:
     grounding_folder.check_role(folder, role)
     digest = hashlib.sha256()
     for path in checkpoint.content_files(folder):
-        found = _sha256(path)
+        found = sha256_of(path)
         if locked and locked.get(path.name) != found:
             raise ModelError(
                 f"{path}: sha256 is {found[:12]}, {hub.LOCK} says "
@@ -77,8 +78,3 @@ def load(boxes: Tool, masks: Tool, *, device: str, threads: int) -> tuple[BoxFin
     return BoxFinder(boxes.folder, placement=placement), MaskDrawer(
         masks.folder, placement=placement
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,12 +15,11 @@ from huggingface_hub.utils import WeakFileLock
 from natadv.errors import ModelError
 from natadv.models.files.layouts import layout_of
 from natadv.models.hub import local as hub
+from natadv.models.hub.download_progress import DownloadProgress, amount
 from natadv.models.hub.local import LOCK, Locked
-from natadv.models.hub.progress import Progress, amount
 from natadv.models.hub.remote import RemoteFile, Repository, describe, describe_locked, explained
 from natadv.models.hub.transfer import WAITS_S, bring, discard, unfinished
-
-_PIECE = 1 << 22
+from natadv.storage.hashes import digest_of
 
 
 class Target(NamedTuple):
@@ -142,10 +140,10 @@ def _is_here(target: Target, locked: Locked, place: Place, progress_to: TextIO) 
         return False
     folder = hub.snapshot_folder(target.hub_id, locked.revision, cache=place.cache)
     total = _size(target, locked, place)
-    progress = Progress(f"{target.name}: checking", total, stream=progress_to)
+    progress = DownloadProgress(f"{target.name}: checking", total, stream=progress_to)
     try:
         return all(
-            _sha256(folder / name, progress=progress) == sha256
+            digest_of(folder / name, read=progress.received) == sha256
             for name, sha256 in locked.files.items()
         )
     finally:
@@ -157,8 +155,8 @@ def _size(target: Target, locked: Locked, place: Place) -> int:
     return sum((folder / name).stat().st_size for name in locked.files)
 
 
-def _progress(target: Target, repository: Repository, stream: TextIO) -> Progress:
-    return Progress(target.name, sum(file.size for file in repository.files), stream=stream)
+def _progress(target: Target, repository: Repository, stream: TextIO) -> DownloadProgress:
+    return DownloadProgress(target.name, sum(file.size for file in repository.files), stream=stream)
 
 
 def _agreed(target: Target, repository: Repository, before: Locked | None) -> Agreement:
@@ -177,7 +175,7 @@ def _bring_all(
     agreed: Agreement,
     *,
     place: Place,
-    progress: Progress,
+    progress: DownloadProgress,
 ) -> dict[str, str]:
     """The sha256 of each file, of the bytes that lie on the disk."""
     _check_space(target, repository, place.cache)
@@ -199,7 +197,7 @@ def _bring_whole(
     agreed: Agreement,
     *,
     place: Place,
-    progress: Progress,
+    progress: DownloadProgress,
 ) -> str:
     """Its sha256; a file that was damaged is brought once more."""
     found = wanted = ""
@@ -213,7 +211,7 @@ def _bring_whole(
             endpoint=place.endpoint,
             waits_s=place.waits_s,
         )
-        found = _sha256(path)
+        found = digest_of(path)
         wanted = agreed.sha256.get(file.name, found)
         if found == wanted:
             return found
@@ -246,13 +244,3 @@ def _still_to_come(file: RemoteFile, blob: Path) -> int:
         return 0
     part = unfinished(blob)
     return file.size - (part.stat().st_size if part.exists() else 0)
-
-
-def _sha256(path: Path, *, progress: Progress | None = None) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-            if progress:
-                progress.received(len(piece))
-    return digest.hexdigest()

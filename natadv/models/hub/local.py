@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from natadv.errors import ModelError
 from natadv.models.files.paths import expanded
 from natadv.models.zoo import ZOO
+from natadv.storage.atomic import replacing
 
 LOCK = "models.lock"
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -62,9 +63,9 @@ def write_lock(root: Path, hub_id: str, locked: Locked) -> Path:
         name: {"revision": row.revision, "files": dict(sorted(row.files.items()))}
         for name, row in sorted(rows.items())
     }
-    unfinished = root / f".{LOCK}.{os.getpid()}"
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return unfinished.replace(root / LOCK)
+    with replacing(root / LOCK) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return root / LOCK
 
 
 def locked_files(hub_id: str, *, root: Path) -> Mapping[str, str]:

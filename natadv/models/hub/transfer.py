@@ -23,7 +23,7 @@ from huggingface_hub.utils import (
 from natadv import __version__
 from natadv.errors import ModelError
 from natadv.models.hub import local as hub
-from natadv.models.hub.progress import Progress
+from natadv.models.hub.download_progress import DownloadProgress
 from natadv.models.hub.remote import RemoteFile
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -39,7 +39,7 @@ def bring(
     *,
     revision: str,
     cache: Path,
-    progress: Progress,
+    progress: DownloadProgress,
     endpoint: str | None = None,
     waits_s: Sequence[float] = WAITS_S,
 ) -> Path:
@@ -80,7 +80,7 @@ def discard(path: Path) -> None:
 
 
 def _download(
-    url: str, part: Path, size: int, *, progress: Progress, waits_s: Sequence[float]
+    url: str, part: Path, size: int, *, progress: DownloadProgress, waits_s: Sequence[float]
 ) -> None:
     with part.open("ab") as target:
         progress.found(target.tell())
@@ -98,7 +98,7 @@ def _download(
         raise ModelError(f"{url}: expected {size} bytes, more came; try again later")
 
 
-def _attempt(url: str, target: BinaryIO, progress: Progress) -> Exception:
+def _attempt(url: str, target: BinaryIO, progress: DownloadProgress) -> Exception:
     """Appends what comes; why it ended, if it ended early."""
     try:
         _receive(url, target, progress)
@@ -111,7 +111,7 @@ def _attempt(url: str, target: BinaryIO, progress: Progress) -> Exception:
     return httpx.RemoteProtocolError("the server ended the answer early")
 
 
-def _receive(url: str, target: BinaryIO, progress: Progress) -> None:
+def _receive(url: str, target: BinaryIO, progress: DownloadProgress) -> None:
     had = target.tell()
     headers = build_hf_headers(
         token=get_token(), library_name="natadv", library_version=__version__

@@ -19,8 +19,8 @@ from natadv.pipelines.annotate.access import BASE_URL, KEY, Endpoint
 from natadv.pipelines.annotate.pace import Clock, Pace, WallClock
 from natadv.pipelines.annotate.proposing import UNUSABLE, Proposal, Rejected, noun_of
 from natadv.pipelines.annotate.spending import Ledger, Tokens, tokens_of
-from natadv.progress import duration
 from natadv.scenarios.annotate.proposals import SYSTEM, reply_of, request, schema
+from natadv.storage.progress import duration
 from natadv.types import Sample
 
 if TYPE_CHECKING:

@@ -19,14 +19,14 @@ from natadv.data.images import decode_image
 from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset
 from natadv.errors import DataError
-from natadv.files import write_whole
 from natadv.models.resolve import slug
 from natadv.pipelines.annotate.proposing import noun_of
 from natadv.pipelines.annotate.sheets import mask_tile, write_sheets
 from natadv.pipelines.annotate.workplace import Job, draft
-from natadv.progress import Progress
 from natadv.report.sheet import Tile
 from natadv.scenarios.annotate.review import Box, MaskLine, Review
+from natadv.storage.atomic import write_whole
+from natadv.storage.progress import Progress
 from natadv.types import Sample
 
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ from natadv.data.card import Card
 from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset
 from natadv.errors import DataError, ModelError
-from natadv.files import write_whole
 from natadv.pipelines.annotate.asking import Asking
 from natadv.pipelines.annotate.masks import Made
 from natadv.pipelines.annotate.proposing import Proposer, Rejected
 from natadv.pipelines.annotate.sheets import questions_tile, write_sheets
 from natadv.pipelines.annotate.workplace import Job, draft
-from natadv.progress import Progress
 from natadv.report.sheet import Tile
 from natadv.scenarios.annotate import vqa_v2
 from natadv.scenarios.annotate.review import QuestionsLine, Review
+from natadv.storage.atomic import write_whole
+from natadv.storage.progress import Progress
 from natadv.types import Sample
 
 

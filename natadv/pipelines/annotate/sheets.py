@@ -10,10 +10,10 @@ from pathlib import Path
 from PIL import Image
 
 from natadv.data.images import decode_image
-from natadv.files import write_whole
-from natadv.progress import Progress
 from natadv.report.sheet import MOST_TILES, WRONG, Line, Outline, Picture, Tile, contact_sheet
 from natadv.scenarios.annotate.review import MaskLine, QuestionsLine
+from natadv.storage.atomic import write_whole
+from natadv.storage.progress import Progress
 from natadv.types import Sample
 
 FOLDER = "sheets"

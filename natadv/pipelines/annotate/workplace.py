@@ -23,7 +23,7 @@ from natadv.data.placing import refuse_existing
 from natadv.data.reader import iter_samples
 from natadv.engine.datasets import Dataset
 from natadv.errors import ConfigError, DataError
-from natadv.locks import LockFile
+from natadv.storage.locks import LockFile
 from natadv.types import Sample, Task
 
 ANNOTATIONS_FOLDER = Path("fixtures/annotations")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +10,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from natadv.engine.store import writing
 from natadv.errors import DataError
 from natadv.pipelines.langadv.judging import Judged
+from natadv.storage.atomic import replacing, writing
 
 SCHEMA = pa.schema(
     [
@@ -26,6 +25,9 @@ SCHEMA = pa.schema(
         pa.field("consistency", pa.float64()),
     ]
 )
+
+
+REMEDY = "free space, and run again: what is stored already is kept"
 
 
 class Picture(NamedTuple):
@@ -75,14 +77,8 @@ class Pictures:
         """Whole or not at all."""
         path = self.path(pictures[0].prompt)
         table = pa.Table.from_pylist([_row(picture) for picture in pictures], schema=SCHEMA)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                pq.write_table(table, temporary, compression="none")
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with writing(path, remedy=REMEDY), replacing(path) as temporary:
+            pq.write_table(table, temporary, compression="none")
 
 
 def _row(picture: Picture) -> dict[str, object]:

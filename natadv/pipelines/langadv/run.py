@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from natadv.engine.store import write_atomically, writing
 from natadv.errors import ConfigError, DataError
-from natadv.locks import LockFile
 from natadv.pipelines.langadv.evolution import Search, evolve
-from natadv.pipelines.langadv.pictures import Pictures
+from natadv.pipelines.langadv.pictures import REMEDY, Pictures
 from natadv.pipelines.langadv.settings import SearchSettings
 from natadv.pipelines.langadv.summary import history_png, table
-from natadv.progress import Progress
 from natadv.scenarios.langadv.generator import Generator, Target
 from natadv.scenarios.langadv.words import WordSpace
+from natadv.storage.atomic import replacing, writing
+from natadv.storage.locks import LockFile
+from natadv.storage.progress import Progress
 
 IDENTITY, HISTORY, CHART, TABLE = "search.json", "history.json", "history.png", "table.md"
 
@@ -69,9 +68,9 @@ def run(plan: Plan, *, stream: TextIO) -> dict[str, Any]:
             _search_class(plan, noun, patient=patient, stream=stream)
     histories = [_read(plan.class_file(noun)) for noun in plan.classes]
     history = {**plan.identity(), "histories": histories}
-    write_atomically(plan.out / HISTORY, _json(history))
-    write_atomically(plan.out / TABLE, table(histories))
-    _write_bytes(plan.out / CHART, history_png(histories, accept=plan.settings.accept))
+    _write(plan.out / HISTORY, _json(history))
+    _write(plan.out / TABLE, table(histories).encode())
+    _write(plan.out / CHART, history_png(histories, accept=plan.settings.accept))
     return history
 
 
@@ -85,7 +84,7 @@ def _search_class(plan: Plan, noun: str, *, patient: bool, stream: TextIO) -> No
         total = plan.settings.generations + 1
         progress = Progress(noun, total, unit="generations", stream=stream)
         history = evolve(_search(plan, noun), lambda done, line: progress.reach(done, note=line))
-        write_atomically(path, _json(history))
+        _write(path, _json(history))
 
 
 def _search(plan: Plan, noun: str) -> Search:
@@ -105,7 +104,7 @@ def _search(plan: Plan, noun: str) -> Search:
 @contextmanager
 def _claimed(path: Path, *, patient: bool) -> Iterator[bool]:
     """Whether the lock is ours; it falls when its owner dies, and a patient caller waits."""
-    with writing(path):
+    with writing(path, remedy=REMEDY):
         lock = LockFile(path)
     with lock:
         yield lock.take(wait=patient)
@@ -114,7 +113,7 @@ def _claimed(path: Path, *, patient: bool) -> Iterator[bool]:
 def begin(plan: Plan) -> None:
     path, identity = plan.out / IDENTITY, plan.identity()
     if not path.exists():
-        write_atomically(path, _json(identity))
+        _write(path, _json(identity))
         return
     found = _read(path)
     different = sorted(key for key in identity if found.get(key) != identity[key])
@@ -144,8 +143,9 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+def _json(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    return f"{text}\n".encode()
 
 
 def _short(value: object) -> str:
@@ -153,11 +153,9 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
+def _write(path: Path, content: bytes) -> None:
+    with writing(path, remedy=REMEDY), replacing(path) as temporary:
         temporary.write_bytes(content)
-        temporary.replace(path)
 
 
 def folder_name(noun: str) -> str:

@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError
 
 from natadv.config import Strict, dotted
 from natadv.errors import ConfigError, DataError
-from natadv.files import write_whole
 from natadv.scenarios.typographic.population import DrawnOverlay, PlainOverlay, drawn_from, plain
+from natadv.storage.atomic import write_whole
 from natadv.types import Task
 
 FORMAT = 1

@@ -13,10 +13,10 @@ from pydantic import Field, ValidationError
 
 from natadv.config import Strict, dotted
 from natadv.errors import ConfigError, DataError
-from natadv.files import write_whole
 from natadv.scenarios.typographic.bounds import KINDS, Bounds, Kind
 from natadv.scenarios.typographic.spec import Overlay
 from natadv.scenarios.typographic.wording import word_for
+from natadv.storage.atomic import write_whole
 
 POPULATIONS_FOLDER = Path("fixtures") / "populations"
 BLANK = "word"

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from natadv.progress import Progress, duration
+from natadv.storage.progress import Progress, duration
 
 
 @pytest.mark.parametrize(

@@ -5,25 +5,24 @@ from __future__ import annotations
 import time
 from typing import TextIO, final
 
-_TERMINAL_EVERY_S = 0.2
-_PIPE_EVERY_S = 10.0
+from natadv.storage.progress import StatusLine
+
 _SPEED_AFTER_S = 1.0
-_CLEAR = "\r\x1b[K"
 _BAR = 20
 
 
 @final
-class Progress:
+class DownloadProgress:
     """Counts the bytes of one repository; `stream` is where a person looks."""
 
     def __init__(self, name: str, total: int, *, stream: TextIO) -> None:
         self._name = name
         self._total = total
-        self._stream = stream
-        self._terminal = stream.isatty()
+        every_s = 0.2 if stream.isatty() else 10.0
+        self._status = StatusLine(stream, first_s=every_s, every_s=every_s)
         self._done = 0
         self._received = 0
-        self._began = self._told = time.monotonic()
+        self._began = time.monotonic()
 
     @property
     def came(self) -> int:
@@ -40,16 +39,12 @@ class Progress:
             self._began = time.monotonic()
         self._done += count
         self._received += count
-        every_s = _TERMINAL_EVERY_S if self._terminal else _PIPE_EVERY_S
-        if time.monotonic() - self._told >= every_s:
-            self._told = time.monotonic()
-            self._show()
+        if self._status.is_due:
+            self._status.show(self.line(elapsed_s=time.monotonic() - self._began))
 
     def end(self) -> None:
         """Make room for the line that tells the result."""
-        if self._terminal:
-            self._stream.write(_CLEAR)
-            self._stream.flush()
+        self._status.clear()
 
     def line(self, *, elapsed_s: float) -> str:
         share = self._done / self._total if self._total else 1.0
@@ -59,11 +54,6 @@ class Progress:
         speed = f"  {amount(int(self._received / elapsed_s))}/s" if settled else ""
         amounts = f"{amount(self._done)} of {amount(self._total)}"
         return f"{self._name}  [{bar:<{_BAR}}] {share:4.0%}  {amounts}{speed}"
-
-    def _show(self) -> None:
-        line = self.line(elapsed_s=time.monotonic() - self._began)
-        self._stream.write(_CLEAR + line if self._terminal else line + "\n")
-        self._stream.flush()
 
 
 def amount(count: int) -> str:

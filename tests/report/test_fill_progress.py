@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from natadv.report.progress import Progress, Standing, standing
+from natadv.report.fill_progress import FillProgress, Standing, standing
 
 
 def plan(t: float, units: int, cached: int) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def screen() -> Screen:
 
 
 def test_a_pipe_gets_one_line_per_tenth(screen):
-    progress = Progress(lambda: [], rewrite=None, write_line=screen.write_line)
+    progress = FillProgress(lambda: [], rewrite=None, write_line=screen.write_line)
     for count in range(40):
         events = [plan(0, 40, 0), start(0), *(done(1) for _ in range(count))]
         progress._show(standing(events, now=10.0))
@@ -114,7 +114,7 @@ def test_a_pipe_gets_one_line_per_tenth(screen):
 
 def test_a_terminal_renews_its_line_and_ends_with_a_whole_one(screen):
     events = [plan(0, 4, 0), start(0), done(1)]
-    progress = Progress(lambda: events, rewrite=screen.rewrite, write_line=screen.write_line)
+    progress = FillProgress(lambda: events, rewrite=screen.rewrite, write_line=screen.write_line)
     progress.start()
     assert screen.seen.wait(10)
     events += [done(2), done(3), done(4)]
@@ -126,7 +126,7 @@ def test_a_terminal_renews_its_line_and_ends_with_a_whole_one(screen):
 
 
 def test_stopping_twice_says_it_once(screen):
-    progress = Progress(lambda: [plan(0, 4, 4)], rewrite=None, write_line=screen.write_line)
+    progress = FillProgress(lambda: [plan(0, 4, 4)], rewrite=None, write_line=screen.write_line)
     progress.start()
     progress.stop()
     progress.stop()
@@ -135,7 +135,7 @@ def test_stopping_twice_says_it_once(screen):
 
 
 def test_a_run_that_filled_nothing_says_nothing(screen):
-    progress = Progress(lambda: [], rewrite=screen.rewrite, write_line=screen.write_line)
+    progress = FillProgress(lambda: [], rewrite=screen.rewrite, write_line=screen.write_line)
     progress.start()
     progress.stop()
 

@@ -61,7 +61,7 @@ def standing(events: Sequence[Mapping[str, Any]], *, now: float) -> Standing:
     )
 
 
-class Progress:
+class FillProgress:
     """Writes the standing while the fill lasts, from a thread of the controller."""
 
     def __init__(self, events: Events, *, rewrite: Write | None, write_line: Write) -> None:

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from natadv.models.hub import progress
-from natadv.models.hub.progress import Progress, amount
+from natadv.models.hub import download_progress
+from natadv.models.hub.download_progress import DownloadProgress, amount
 
 
 class Terminal(io.StringIO):
@@ -18,12 +18,12 @@ class Terminal(io.StringIO):
 def clock(monkeypatch):
     """Seconds that pass only when a test says so."""
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(download_progress.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_the_line_says_how_far_and_how_fast(clock):
-    counted = Progress("clip", 4_000_000, stream=io.StringIO())
+    counted = DownloadProgress("clip", 4_000_000, stream=io.StringIO())
     counted.found(1_000_000)
     counted.received(2_000_000)
 
@@ -34,7 +34,7 @@ def test_the_line_says_how_far_and_how_fast(clock):
 
 def test_a_terminal_has_one_line_that_renews_itself(clock):
     stream = Terminal()
-    counted = Progress("clip", 100, stream=stream)
+    counted = DownloadProgress("clip", 100, stream=stream)
     for _ in range(4):
         clock[0] += 0.15
         counted.received(25)
@@ -48,7 +48,7 @@ def test_a_terminal_has_one_line_that_renews_itself(clock):
 
 def test_a_pipe_has_a_line_now_and_then(clock):
     stream = io.StringIO()
-    counted = Progress("clip", 1000, stream=stream)
+    counted = DownloadProgress("clip", 1000, stream=stream)
     for _ in range(25):
         clock[0] += 1.0
         counted.received(40)
@@ -60,7 +60,7 @@ def test_a_pipe_has_a_line_now_and_then(clock):
 
 
 def test_what_must_come_again_is_taken_back(clock):
-    counted = Progress("clip", 1000, stream=io.StringIO())
+    counted = DownloadProgress("clip", 1000, stream=io.StringIO())
     counted.found(600)
     counted.found(-600)
     counted.received(500)

@@ -1,9 +1,10 @@
-"""Hashes of files, each computed once for every state of its file."""
+"""The states of files, and their hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ write might not show."""
 
 _PATIENCE = 100
 """Ticks that a file may go on being written before it is refused."""
+
+_PIECE_BYTES = 2**22
 
 _hashes: dict[Stamp, str] = {}
 
@@ -46,12 +49,27 @@ def sha256_of(path: Path) -> str:
     """
     stamp = _settled(path)
     if stamp not in _hashes:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = digest_of(path)
         if stamp_of(path) != stamp:
             raise _being_written(path)
         _hashes[stamp] = found
     return _hashes[stamp]
+
+
+def digest_of(path: Path, *, read: Callable[[int], None] | None = None) -> str:
+    """The sha256 of the whole file as it lies there now, remembered nowhere.
+
+    `read` is called with the size of each piece in bytes. Raises OSError if the file cannot be
+    read.
+    """
+    with path.open("rb") as file:
+        if read is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        running = hashlib.sha256()
+        while piece := file.read(_PIECE_BYTES):
+            running.update(piece)
+            read(len(piece))
+    return running.hexdigest()
 
 
 def _settled(path: Path) -> Stamp:

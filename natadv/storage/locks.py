@@ -1,0 +1,98 @@
+"""One process at a time: a lock that falls when its owner dies, however it dies."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+_open_here: set[tuple[int, Path]] = set()
+"""Process and lock file."""
+
+
+@final
+class LockFile:
+    """A file to lock, open until the block ends; its folder is made. Raises OSError.
+
+    A POSIX record lock: the kernel drops it when its owner dies, and a forked child does not
+    inherit it as it would inherit `flock`. It holds on one machine.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._key = (os.getpid(), path.resolve())
+        self._descriptor: int | None = None
+        # The kernel would give this process the lock a second time, and drop both when either is
+        # closed: a file that is open here is not opened again.
+        if self._key not in _open_here:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            _open_here.add(self._key)
+
+    def take(self, *, wait: bool = False) -> bool:
+        """Whether it is ours now; who waits gets it in the end."""
+        if self._descriptor is None:
+            if wait:
+                raise OSError(errno.EDEADLK, "this process holds the lock itself", str(self._path))
+            return False
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            if wait:
+                raise
+            return False
+        return True
+
+    def is_there(self) -> bool:
+        """Whether nobody has removed the file since it was opened."""
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def detach(self) -> int:
+        """The descriptor, which holds the lock from now on until it is closed."""
+        descriptor = self._descriptor
+        assert descriptor is not None  # a lock that was taken
+        self._descriptor = None
+        _open_here.discard(self._key)
+        return descriptor
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self.detach())
+
+    def __enter__(self) -> LockFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def passing_lock(path: Path) -> Iterator[bool]:
+    """Whether the lock is ours; its file is removed when the block ends. Raises OSError."""
+    while True:
+        with LockFile(path) as lock:
+            if not lock.take():
+                yield False
+                return
+            # Else its holder removed it after it was opened here.
+            if lock.is_there():
+                try:
+                    yield True
+                finally:
+                    path.unlink(missing_ok=True)
+                return
