@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from natadv.data.card import CARD_FILE, Card, Shard, dump_card
+from natadv.data.card import CARD_FILE, Card, CardDraft, Shard, dump_card
 from natadv.data.placing import put_in_place
 from natadv.data.plan import Broken, Item, Plan, SetAside
 from natadv.data.schema import schema_of
@@ -27,8 +27,14 @@ LISTED = 20
 
 
 class Packed(NamedTuple):
+    folder: Path
     card: Card
     set_aside: tuple[SetAside, ...]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Id of an item that is not there -> why."""
+        return {item.id: item.why for item in self.set_aside}
 
 
 def pack(
@@ -48,7 +54,7 @@ def pack(
     refuse_target(folder, plan.draft, rows_per_shard=rows_per_shard, force=force)
     try:
         with opened_work(folder, plan, rows_per_shard, force=force) as work:
-            packed = _pack(work, plan, rows_per_shard, stream)
+            card, set_aside = _pack(work, plan, rows_per_shard, stream)
             put_in_place(work.dataset, folder)
             work.remove()
     except _UnreadableError as error:
@@ -57,7 +63,12 @@ def pack(
         raise DataError(
             f"{folder}: cannot be written: {error}; finished shards are kept, start it again"
         ) from error
-    return packed
+    return Packed(folder, card, set_aside)
+
+
+class _Contents(NamedTuple):
+    card: Card
+    set_aside: tuple[SetAside, ...]
 
 
 class _UnreadableError(OSError):
@@ -120,7 +131,7 @@ def _refused(first: Broken, others: Iterator[Broken]) -> DataError:
     )
 
 
-def _pack(work: Work, plan: Plan, rows_per_shard: int, stream: TextIO | None) -> Packed:
+def _pack(work: Work, plan: Plan, rows_per_shard: int, stream: TextIO | None) -> _Contents:
     tally = Tally()
     steps = work.finished(tally)
     intake = _Intake(steps[-1].items if steps else 0, _progress(plan, steps, stream))
@@ -129,10 +140,15 @@ def _pack(work: Work, plan: Plan, rows_per_shard: int, stream: TextIO | None) ->
         work.record(step)
         steps.append(step)
     aside = (*(item for step in steps for item in step.set_aside), *intake.handed_over())
-    card = card_of(plan.draft, tally, tuple(step.shard for step in steps))
-    work.list_set_aside(SET_ASIDE_FILE, aside)
+    draft = plan.draft
+    if plan.remark is None:
+        work.list_set_aside(SET_ASIDE_FILE, aside)
+    else:
+        description = draft.description + plan.remark(aside)
+        draft = CardDraft.model_validate({**draft.model_dump(), "description": description})
+    card = card_of(draft, tally, tuple(step.shard for step in steps))
     (work.dataset / CARD_FILE).write_text(dump_card(card), encoding="utf-8")
-    return Packed(card, aside)
+    return _Contents(card, aside)
 
 
 def _read(plan: Plan, start: int) -> Iterator[Item]:

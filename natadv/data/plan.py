@@ -1,8 +1,9 @@
-"""What an importer has found in its source, before anything is packed."""
+"""What is to be packed, before anything is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -43,6 +44,13 @@ def items_of(rows: Iterable[Row], item: Callable[[Row], Item]) -> Iterator[Item]
         yield found
 
 
+def summary_of(left_out: Mapping[str, str]) -> str:
+    """`3 left out (no wrong word: 2, ...)`, of ids with why they are left out."""
+    reasons = Counter(left_out.values())
+    listed = ", ".join(f"{why}: {count}" for why, count in sorted(reasons.items()))
+    return f"{len(left_out)} left out ({listed})" if left_out else "none left out"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A dataset to be."""
@@ -57,3 +65,6 @@ class Plan:
     """What is counted, in the plural."""
     fingerprint: str
     """Changes when the source does: work on another state of it is not gone on with."""
+    remark: Callable[[Sequence[SetAside]], str] | None = None
+    """What the description says at its end of the items that were set aside; without it, they are
+    listed beside the card."""

@@ -98,9 +98,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _typo(options: argparse.Namespace) -> int:
     # Here, for `natadv --help` needs neither Parquet nor torch.
+    from natadv.data.plan import summary_of
     from natadv.engine.devices import device_kind
     from natadv.pipelines.members import Arithmetic
-    from natadv.pipelines.sets import TypoPlan, make_typographic, told
+    from natadv.pipelines.typographic_twins import TypoPlan, make_typographic
 
     made = make_typographic(
         TypoPlan(
@@ -120,7 +121,7 @@ def _typo(options: argparse.Namespace) -> int:
         )
     )
     card = made.card
-    print(f"{made.folder}: {card.rows} twins of {card.twin_of}, {told(made.left_out)}")
+    print(f"{made.folder}: {card.rows} twins of {card.twin_of}, {summary_of(made.left_out)}")
     print(f"revision {card.revision}")
     return 0
 

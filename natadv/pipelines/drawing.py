@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import PIL
 from PIL import Image
 
@@ -18,15 +19,17 @@ from natadv.data.plan import Item, SetAside
 from natadv.data.reader import decode_image, read_samples
 from natadv.engine.datasets import Dataset, dataset_named
 from natadv.errors import ConfigError, DataError
-from natadv.pipelines.overlay_facts import facts_of
-from natadv.scenarios.typographic.overlay import Overlay, to_json
-from natadv.scenarios.typographic.places import MaskArray, kept_off
+from natadv.scenarios.typographic.contrast import WEIGHTS, contrast
+from natadv.scenarios.typographic.overlay import Box, Overlay, box, size_after, to_json
+from natadv.scenarios.typographic.places import MaskArray, covered, hidden, kept_off, place_of
 from natadv.scenarios.typographic.twins import mask_after
 from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
 
 VERSION = 2
 """Raised by hand when the same plan makes other rows."""
+_DIGITS = 6
+"""Of a fact that is a share."""
 _READ_ROWS = 64
 """As many as are stored together, so that they are read once."""
 
@@ -203,3 +206,37 @@ def _read(source: Dataset, rows: Sequence[int]) -> Iterator[Sample]:
         part = list(near)
         samples = read_samples(source.folder, source.card, start=part[0], stop=part[-1] + 1)
         yield from (samples[row - part[0]] for row in part)
+
+
+def facts_of(overlay: Overlay, picture: Image.Image, *, shown: MaskArray | None) -> dict[str, Any]:
+    """What is told of an overlay on a picture, so that a rate can be split by it: `size` and
+    `opacity` as the overlay has them, the others as they come out on this picture.
+
+    How much of the object is `hidden`, and whether the overlay stands `off_object`, is told where
+    it is known what is `shown`, of shape (h, w). Raises DataError if the text has no room.
+    """
+    around, size = box(overlay, picture.size), size_after(overlay, picture.size)
+    of_object = {} if shown is None else _of_object(overlay, around, shown)
+    return {
+        "size": overlay.size,
+        "opacity": overlay.opacity,
+        "contrast": round(contrast(overlay, background=_behind(picture, around)), _DIGITS),
+        "place": place_of(around, size),
+        "covered": round(covered(around, size), _DIGITS),
+        **of_object,
+    }
+
+
+def _of_object(overlay: Overlay, around: Box, shown: MaskArray) -> dict[str, Any]:
+    # A band stands beside the picture.
+    share = 0.0 if overlay.band is not None else hidden(around, shown)
+    return {"hidden": round(share, _DIGITS), "off_object": share == 0}
+
+
+def _behind(picture: Image.Image, around: Box) -> float:
+    """Luminance of the picture inside the box, on average."""
+    inside = np.asarray(picture.crop(around), dtype=np.int64).reshape(-1, 3)
+    # Whole numbers are summed, so that every machine agrees to the bit.
+    return sum(w * int(s) for w, s in zip(WEIGHTS, inside.sum(axis=0), strict=True)) / (
+        255 * len(inside)
+    )

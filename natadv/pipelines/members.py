@@ -22,7 +22,7 @@ from natadv.types import DoubleArray, FloatArray, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.engine.pictures import Picture
-    from natadv.pipelines.words import Vectors
+    from natadv.pipelines.decoys import Vectors
 
 STORE = Path(".natadv") / "store"
 """The gate's own: what one has embedded, the other need not."""

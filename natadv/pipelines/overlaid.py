@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from natadv.data.card import DATASETS_FOLDER, Card, CardDraft
-from natadv.data.packing import pack
+from natadv.data.packing import Packed, pack
 from natadv.data.placing import refuse_existing
 from natadv.data.plan import Plan
+from natadv.data.reader import iter_columns
 from natadv.engine.datasets import Dataset
-from natadv.pipelines.chosen import chosen_rows
+from natadv.errors import ConfigError
 from natadv.pipelines.drawing import Drawing, Drawn, OnPicture, Worded, drawn_draft, ground_named
+from natadv.rng import rng_for
 
 
 class Population(Protocol):
@@ -46,17 +48,7 @@ class OverlaidPlan:
     stream: TextIO = field(default_factory=lambda: sys.stderr)
 
 
-@dataclass(frozen=True, slots=True)
-class Overlaid:
-    """What came out."""
-
-    folder: Path
-    card: Card
-    left_out: dict[str, str]
-    """Id of a row that is not there -> why."""
-
-
-def pack_overlaid(plan: OverlaidPlan) -> Overlaid:
+def pack_overlaid(plan: OverlaidPlan) -> Packed:
     """Write the dataset; a run that was killed goes on, and ends with the same bytes.
 
     A row that cannot be made is left out, and listed beside the card.
@@ -70,8 +62,7 @@ def pack_overlaid(plan: OverlaidPlan) -> Overlaid:
     refuse_existing(folder, force=plan.force)
     drawing = _drawing(plan, source)
     rows = Plan(draft, drawing.items, drawing.total, "rows", drawing.fingerprint())
-    packed = pack(folder, rows, force=plan.force, stream=plan.stream)
-    return Overlaid(folder, packed.card, {item.id: item.why for item in packed.set_aside})
+    return pack(folder, rows, force=plan.force, stream=plan.stream)
 
 
 def _draft(plan: OverlaidPlan, source: Card) -> CardDraft:
@@ -90,3 +81,25 @@ def _drawing(plan: OverlaidPlan, source: Dataset) -> Drawing:
     rows = chosen_rows(source, plan.pictures, seed=plan.seed)
     overlays = plan.population.overlays
     return Drawing(source, plan.worded, [OnPicture(row, overlays) for row in rows])
+
+
+def chosen_rows(source: Dataset, count: int, *, seed: int) -> tuple[int, ...]:
+    """Rows of `count` different pictures, rising: as many of each class as there are, by lot.
+
+    The lot falls by (seed, id): what else the dataset holds moves no picture in its class.
+    """
+    by_class: dict[int, list[tuple[float, int]]] = {}
+    seen: set[str] = set()
+    columns = iter_columns(source.folder, source.card, ("id", "group", "label"))
+    for row, found in enumerate(columns):
+        if found["group"] not in seen:
+            seen.add(found["group"])
+            lot = float(rng_for(seed, "overlaid", found["id"]).random())
+            by_class.setdefault(found["label"], []).append((lot, row))
+    if not 1 <= count <= len(seen):
+        raise ConfigError(
+            f"expected 1 to {len(seen)} pictures, as {source.name!r} holds so many; came {count}"
+        )
+    classes = [sorted(by_class[label]) for label in sorted(by_class)]
+    turns = (rows[turn] for turn in range(len(seen)) for rows in classes if turn < len(rows))
+    return tuple(sorted(row for (_, row), _ in zip(turns, range(count), strict=False)))

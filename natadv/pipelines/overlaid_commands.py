@@ -42,8 +42,8 @@ def add_pack_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _pack(options: argparse.Namespace) -> int:
     # Here, for `natadv --help` needs no Parquet.
+    from natadv.data.plan import summary_of
     from natadv.pipelines.overlaid import OverlaidPlan, pack_overlaid
-    from natadv.pipelines.sets import told
     from natadv.scenarios.typographic.population import (
         population_path,
         read_population,
@@ -67,7 +67,7 @@ def _pack(options: argparse.Namespace) -> int:
     )
     print(
         f"{made.folder}: {made.card.rows} rows, {options.pictures} pictures of {options.data} "
-        f"under {len(population.overlays)} overlays, {told(made.left_out)}"
+        f"under {len(population.overlays)} overlays, {summary_of(made.left_out)}"
     )
     print(f"revision {made.card.revision}")
     return 0

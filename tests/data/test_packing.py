@@ -84,7 +84,7 @@ def test_a_killed_import_goes_on_to_the_same_bytes(
     assert ".tiny.importing" in hidden(folder)
     again = pack(folder, planned(draft, items), rows_per_shard=40, force=True)
 
-    assert again == whole
+    assert again == whole._replace(folder=again.folder)
     assert contents(folder) == expected
     assert hidden(folder) == []
 
@@ -243,7 +243,7 @@ def test_any_kill_anywhere_changes_nothing(
             )
     again = pack(root / "b/tiny", planned(draft, items), rows_per_shard=size)
 
-    assert again == whole
+    assert again == whole._replace(folder=again.folder)
     assert contents(root / "b/tiny") == contents(root / "a/tiny")
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from natadv.data.card import CardDraft, load_card
 from natadv.data.reader import iter_samples
 from natadv.data.writer import write_dataset
-from natadv.pipelines.sets import TypoPlan
+from natadv.pipelines.typographic_twins import TypoPlan
 from natadv.scenarios.typographic.twins import lossless
 from natadv.types import Sample
 
@@ -40,7 +40,7 @@ ROWS = 150
 
 @pytest.fixture(scope="session")
 def samples() -> tuple[Sample, ...]:
-    """150 of them: more than two parts; two rows each of a group."""
+    """150 of them: two rows each of a group."""
     return tuple(map(_sample, range(ROWS)))
 
 

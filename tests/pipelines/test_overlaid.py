@@ -23,10 +23,9 @@ from natadv.data.images import decode_image
 from natadv.engine.datasets import Dataset
 from natadv.errors import ConfigError, DataError, UnknownNameError
 from natadv.pipelines import overlaid
-from natadv.pipelines.chosen import chosen_rows
 from natadv.pipelines.drawing import NO_ROOM, NO_WORD
 from natadv.pipelines.filtering import FilterPlan, filter_pool
-from natadv.pipelines.overlaid import OverlaidPlan
+from natadv.pipelines.overlaid import OverlaidPlan, chosen_rows
 from natadv.pipelines.overlaid_commands import add_pack_parser
 from natadv.scenarios.typographic.layout import lay_out
 from natadv.scenarios.typographic.overlay import Overlay, box, from_json, size_after
@@ -413,7 +412,7 @@ def test_a_picture_that_cannot_be_decoded_is_refused_by_name(make, root, bare, p
 
 def test_makers_that_need_pictures_refuse_what_is_drawn(make, make_plan, root):
     from natadv.pipelines.annotate.workplace import Job
-    from natadv.pipelines.sets import make_typographic
+    from natadv.pipelines.typographic_twins import make_typographic
 
     make()
 

@@ -1,23 +1,24 @@
-"""For each task, which word is a wrong one for a sample: from the dataset's own words alone."""
+"""Decoys: for each task, the words that are wrong of a sample, from the dataset's own words."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from natadv.data.reader import iter_columns
 from natadv.engine.datasets import Dataset
 from natadv.errors import DataError
-from natadv.scenarios.decoys import Pool, drawn_word, nearest_word, pool_of
 from natadv.scenarios.nouns import noun_of, singular
 from natadv.scenarios.typographic.fonts import CHARACTERS
 from natadv.scenarios.typographic.recipes import choose_decoy
 from natadv.tasks import vqa_text
-from natadv.types import DoubleArray, Sample, Task
+from natadv.types import DoubleArray, IntArray, Sample, Task
 
 MOST_LETTERS = 24
 """Longer answers are sentences, and no sign that somebody holds up."""
@@ -30,7 +31,7 @@ Vectors = Callable[[Sequence[str]], DoubleArray]
 """Of words: unit rows of shape (words, d)."""
 
 
-class Words(Protocol):
+class Decoys(Protocol):
     """What is said of the pictures of one dataset, asked for what is wrong."""
 
     def wrong(self, sample: Sample, rng: Rng) -> str | None:
@@ -38,9 +39,9 @@ class Words(Protocol):
         ...
 
 
-def words_of(task: Task, dataset: Dataset, *, vectors: Vectors | None) -> Words:
+def decoys_of(task: Task, dataset: Dataset, *, vectors: Vectors | None) -> Decoys:
     """Any wrong word, or with `vectors` the one that is most like the right one."""
-    return WORDS[task](dataset, vectors)
+    return DECOYS[task](dataset, vectors)
 
 
 @final
@@ -146,8 +147,71 @@ def _noun(phrase: str, facts: str) -> str:
     return noun if isinstance(noun, str) and noun.strip() else noun_of(phrase)
 
 
-WORDS: dict[Task, Callable[[Dataset, Vectors | None], Words]] = {
+DECOYS: dict[Task, Callable[[Dataset, Vectors | None], Decoys]] = {
     "classification": ClassNames,
     "segmentation": Nouns,
     "vqa": Answers,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Words by how often they are said, and which of them mean the same."""
+
+    words: tuple[str, ...]
+    """Sorted."""
+    counts: IntArray
+    """0 for a word that is never to be drawn."""
+    ends: IntArray
+    """Running sum of `counts`."""
+    places: Mapping[str, tuple[int, ...]]
+    """Meaning -> the words that have it."""
+
+
+def pool_of(
+    counts: Mapping[str, int],
+    *,
+    meaning: Callable[[str], str],
+    drawable: Callable[[str], bool],
+) -> Pool:
+    """`meaning` is equal for words of which one is no lie where the other is true."""
+    words = tuple(sorted(counts))
+    weights = np.array([counts[w] if drawable(w) else 0 for w in words], dtype=np.int64)
+    places: dict[str, list[int]] = {}
+    for index, word in enumerate(words):
+        places.setdefault(meaning(word), []).append(index)
+    return Pool(words, weights, weights.cumsum(), {m: tuple(at) for m, at in places.items()})
+
+
+def drawn_word(pool: Pool, right: Collection[str], *, rng: np.random.Generator) -> str | None:
+    """A word of none of these meanings, as likely as it is often; None if there is none."""
+    hidden = _places_of(pool, right)
+    left = int(pool.counts.sum() - pool.counts[hidden].sum())
+    if left == 0:
+        return None
+    at = int(rng.integers(left))
+    # As if the hidden words were cut out of the running sum.
+    for index in hidden:
+        if at < pool.ends[index] - pool.counts[index]:
+            break
+        at += int(pool.counts[index])
+    return pool.words[int(np.searchsorted(pool.ends, at, side="right"))]
+
+
+def nearest_word(pool: Pool, right: Collection[str], *, similarity: DoubleArray) -> str | None:
+    """The word of none of these meanings with the highest similarity; None if there is none."""
+    if similarity.shape != (len(pool.words),) or not np.isfinite(similarity).all():
+        raise DataError(
+            f"expected a finite similarity for each of {len(pool.words)} words, "
+            f"came shape {similarity.shape}"
+        )
+    possible = pool.counts > 0
+    possible[_places_of(pool, right)] = False
+    if not possible.any():
+        return None
+    return pool.words[int(np.where(possible, similarity, -np.inf).argmax())]
+
+
+def _places_of(pool: Pool, meanings: Collection[str]) -> NDArray[np.int64]:
+    found = {index for meaning in meanings for index in pool.places.get(meaning, ())}
+    return np.array(sorted(found), dtype=np.int64)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -16,9 +17,11 @@ from PIL import Image
 from natadv.data.card import load_card
 from natadv.data.importers import FORMATS
 from natadv.data.importers.format import Request, import_dataset
+from natadv.data.packing import pack
+from natadv.data.plan import summary_of
 from natadv.errors import ConfigError, DataError, UnknownNameError
-from natadv.pipelines import sets
-from natadv.pipelines.sets import make_typographic, told
+from natadv.pipelines import typographic_twins
+from natadv.pipelines.typographic_twins import make_typographic
 from natadv.scenarios.nouns import noun_of, singular
 from natadv.scenarios.typographic.twins import lossless, typographic_twin
 from natadv.tasks.vqa_text import same
@@ -168,11 +171,17 @@ def test_the_number_of_workers_changes_nothing(make_plan):
     assert make_typographic(make_plan(workers=3, force=True)).card.revision == one.card.revision
 
 
-def test_a_run_that_fails_half_way_goes_on_and_ends_with_the_same_bytes(
-    make_plan, root, monkeypatch
-):
-    whole = make_typographic(make_plan(workers=1)).card.revision
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Of 64 rows, so that some are finished when a run ends early."""
+    monkeypatch.setattr(typographic_twins, "pack", partial(pack, rows_per_shard=64))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Ids of the samples that are drawn; the disk is full at the hundredth, and never again."""
     drawn = []
+    original = typographic_twins.twin_saying
 
     def draw_until_full(word, sample, *arguments, **named):
         drawn.append(sample.id)
@@ -180,44 +189,54 @@ def test_a_run_that_fails_half_way_goes_on_and_ends_with_the_same_bytes(
             raise OSError("no space left on device")
         return original(word, sample, *arguments, **named)
 
-    original = sets.twin_saying
-    monkeypatch.setattr(sets, "twin_saying", draw_until_full)
-    with pytest.raises(OSError, match="no space"):
+    def fill():
+        monkeypatch.setattr(typographic_twins, "twin_saying", draw_until_full)
+        return drawn
+
+    return fill
+
+
+def test_a_run_that_fails_half_way_goes_on_and_ends_with_the_same_bytes(
+    make_plan, root, small_shards, full_disk
+):
+    whole = make_typographic(make_plan(workers=1)).card.revision
+    drawn = full_disk()
+    with pytest.raises(DataError, match="no space"):
         make_typographic(make_plan(force=True))
     assert load_card(root / "fixtures/datasets/all-typo").revision == whole
     before = len(drawn)
 
     assert make_typographic(make_plan(force=True)).card.revision == whole
-    # The first part of 64 was whole.
+    # The first shard of 64 was whole.
     assert sorted(drawn[before:]) == [f"s{number:03d}" for number in range(64, ROWS)]
     assert hidden(root) == []
 
 
-def test_parts_of_another_plan_or_source_are_never_used(make_plan, root, monkeypatch):
+def test_shards_of_another_plan_or_source_are_never_used(make_plan, root, small_shards, full_disk):
     whole = make_typographic(make_plan(seed=2)).card.revision
-    original = sets.write_dataset
-    monkeypatch.setattr(sets, "write_dataset", lambda *a, **b: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    full_disk()
+    with pytest.raises(DataError, match="no space"):
         make_typographic(make_plan(seed=1, force=True))
-    assert hidden(root) == [".all-typo.parts"]
-    monkeypatch.setattr(sets, "write_dataset", original)
+    assert hidden(root) == [".all-typo.importing"]
 
     assert make_typographic(make_plan(seed=2, force=True)).card.revision == whole
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_revision(root):
+def test_a_killed_run_goes_on_and_ends_with_the_same_revision(root, bare, packed):
+    rows = [replace(sample, id=f"{sample.id}-{n}") for n in range(14) for sample in bare(ROWS)]
+    packed("many", rows, "classification")
     command = [
         *(sys.executable, "-c", "import sys; from natadv.cli import main; sys.exit(main())"),
-        *("typo", "mini", "--root", str(root), "--workers", "1"),
-        *("--recipe", "post-it", "--seed", "3", "--limit", "200"),
+        *("typo", "many", "--root", str(root), "--workers", "1"),
+        *("--recipe", "post-it", "--seed", "3"),
     ]
     whole = subprocess.run(
         [*command, "--name", "whole"], capture_output=True, text=True, check=True
     )
-    parts = root / "fixtures/datasets/.killed.parts"
+    journal = root / "fixtures/datasets/.killed.importing/finished.jsonl"
     process = subprocess.Popen([*command, "--name", "killed"], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
-    while not (parts / "part-00001.parquet").exists() and time.monotonic() < until:
+    while not (journal.exists() and journal.stat().st_size) and time.monotonic() < until:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -231,26 +250,25 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_revision(root):
     # Only the name differs.
     shards = [load_card(root / "fixtures/datasets" / name).shards for name in ("whole", "killed")]
     assert shards[0] == shards[1]
-    assert "200 twins of mini, none left out" in whole.stdout
+    assert f"{len(rows)} twins of many, none left out" in whole.stdout
 
 
 def test_two_processes_do_not_make_one_dataset_together(make_plan, root):
-    folder = root / "fixtures/datasets/.all-typo.parts"
-    folder.mkdir()
+    lock = root / "fixtures/datasets/.all-typo.importing.lock"
     code = (
-        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
-        "print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from natadv.storage.locks import LockFile\n"
+        "lock = LockFile(Path(sys.argv[1])); print(lock.take(), flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(folder / "lock")],
+        [sys.executable, "-c", code, str(lock)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    assert holder.stdout.readline() == "True\n"
 
-    with pytest.raises(ConfigError, match="another process is making this dataset"):
+    with pytest.raises(ConfigError, match="another import of 'all-typo' is running"):
         make_typographic(make_plan())
     holder.communicate("")
     make_typographic(make_plan())
@@ -269,7 +287,7 @@ def test_samples_without_a_wrong_word_are_counted_and_told(make_plan, root, samp
 
     # Four said no: it would count as right.
     assert made.left_out == {"s000": "no wrong word of its kind"}
-    assert told(made.left_out) == "1 left out (no wrong word of its kind: 1)"
+    assert summary_of(made.left_out) == "1 left out (no wrong word of its kind: 1)"
     assert "1 left out" in made.card.description
     assert [twin.twin for twin in read(root, "split-typo")] == ["s003"]
 

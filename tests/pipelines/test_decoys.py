@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import DataError
+from natadv.pipelines.decoys import Pool, drawn_word, nearest_word, pool_of
 from natadv.rng import rng_for
-from natadv.scenarios.decoys import Pool, drawn_word, nearest_word, pool_of
 
 WORDS = st.text("abcAB", min_size=1, max_size=3)
 COUNTS = st.dictionaries(WORDS, st.integers(1, 4), min_size=1, max_size=8)

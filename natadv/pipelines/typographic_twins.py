@@ -1,44 +1,38 @@
-"""The typographic twin of a whole dataset, row by row, going on where it was interrupted."""
+"""The typographic twins of a whole dataset: its pictures with a wrong word on them."""
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import PIL
 
-from natadv.data.card import (
-    DATASETS_FOLDER,
-    Card,
-    CardDraft,
-    draft_card,
-    refuse_drawn,
-)
+from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, draft_card, refuse_drawn
+from natadv.data.packing import Packed, pack
 from natadv.data.placing import refuse_existing
+from natadv.data.plan import Item, Plan, SetAside, summary_of
 from natadv.data.reader import decode_image, read_samples
-from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset, dataset_named
+from natadv.engine.units import digest
 from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.pipelines.decoys import Decoys, decoys_of
 from natadv.pipelines.members import Arithmetic, Member, load_reader, vectors_of
-from natadv.pipelines.parts import Part, Parts, parts_beside
-from natadv.pipelines.words import Words, words_of
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.overlay import from_json, letters_px
 from natadv.scenarios.typographic.recipes import RECIPES, DecoyChoice
 from natadv.scenarios.typographic.severity import PUBLISHED, letters_at
 from natadv.scenarios.typographic.twins import twin_saying
-from natadv.storage.progress import Progress
 from natadv.types import Sample, Task
 
 VERSION = 1
 """Raised by hand when the same plan makes other rows."""
-ROWS_PER_PART = 64
+ROWS_AT_ONCE = 64
+"""As many as are stored together, so that they are read once."""
 LEAST_PX = 5
 """Letters of fewer pixels say nothing: their picture would count as attacked, and be none."""
 TOO_SMALL = "too small a picture for its word"
@@ -69,16 +63,6 @@ class TypoPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What came out."""
-
-    folder: Path
-    card: Card
-    left_out: Mapping[str, str]
-    """Id of a clean sample without a twin -> why."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Work:
     """The plan, with everything that its names mean."""
 
@@ -86,13 +70,13 @@ class _Work:
     source: Dataset
     task: Task
     rows: int
-    words: Words
+    decoys: Decoys
     reader: str
     """Fingerprint of the model that tells which words are alike; empty if there is none."""
     letters: float
 
 
-def make_typographic(plan: TypoPlan) -> Made:
+def make_typographic(plan: TypoPlan) -> Packed:
     """Write the dataset of twins; a run that was killed goes on, and ends with the same bytes.
 
     A sample without a wrong word, or whose picture is too small for it, has no twin: it is counted
@@ -102,25 +86,18 @@ def make_typographic(plan: TypoPlan) -> Made:
         NatadvError: Names mean nothing, the source does not fit, or nothing is left of it.
     """
     folder = plan.root / DATASETS_FOLDER / plan.name
-    draft_card(**_described(plan, dataset_named(plan.source, plan.root).card, left_out={}))
+    draft = _draft(plan, dataset_named(plan.source, plan.root).card)
     refuse_existing(folder, force=plan.force)
     work = _prepared(plan)
-    with parts_beside(folder, _identity(work)) as parts:
-        left_out = _fill(work, parts)
-        count = _parts(work)
-        if len(left_out) == work.rows:
-            raise DataError(f"{plan.name}: no sample of {plan.source} has a twin: {told(left_out)}")
-        draft = CardDraft(**_described(plan, work.source.card, left_out=left_out))
-        samples = chain.from_iterable(parts.get(number).samples for number in range(count))
-        card = write_dataset(folder, draft, samples, force=plan.force)
-    return Made(folder, card, left_out)
-
-
-def told(left_out: Mapping[str, str]) -> str:
-    """`3 left out (no wrong word: 2, ...)`."""
-    reasons = Counter(left_out.values())
-    listed = ", ".join(f"{why}: {count}" for why, count in sorted(reasons.items()))
-    return f"{len(left_out)} left out ({listed})" if left_out else "none left out"
+    twins = Plan(
+        draft,
+        partial(_twins, work),
+        total=work.rows,
+        unit="pictures",
+        fingerprint=digest(_identity(work)),
+        remark=_remark,
+    )
+    return pack(folder, twins, force=plan.force, stream=plan.stream)
 
 
 def _prepared(plan: TypoPlan) -> _Work:
@@ -146,8 +123,8 @@ def _prepared(plan: TypoPlan) -> _Work:
     letters = letters_at(plan.severity)
     reader = _reader(plan)
     vectors = vectors_of(reader, source.card.templates) if reader else None
-    words = words_of(task, source, vectors=vectors)
-    return _Work(plan, source, task, rows, words, reader.weights if reader else "", letters)
+    decoys = decoys_of(task, source, vectors=vectors)
+    return _Work(plan, source, task, rows, decoys, reader.weights if reader else "", letters)
 
 
 def _reader(plan: TypoPlan) -> Member | None:
@@ -175,78 +152,66 @@ def _identity(work: _Work) -> dict[str, Any]:
     }
 
 
-def _described(plan: TypoPlan, source: Card, *, left_out: Mapping[str, str]) -> dict[str, Any]:
+def _draft(plan: TypoPlan, source: Card) -> CardDraft:
     word = plan.task or source.tasks[0]
-    without = f" {told(left_out)}." if left_out else ""
-    return {
-        "name": plan.name,
-        "tasks": source.tasks,
-        "scenario": "typographic",
-        "classes": source.classes,
-        "templates": source.templates,
-        "licence": source.licence,
-        "source": f"{source.name} ({source.source})",
-        "description": (
+    return draft_card(
+        name=plan.name,
+        tasks=source.tasks,
+        scenario="typographic",
+        classes=source.classes,
+        templates=source.templates,
+        licence=source.licence,
+        source=f"{source.name} ({source.source})",
+        description=(
             f"The pictures of {source.name} with a wrong word on them: recipe "
             f"{', '.join(plan.recipes)}, severity {plan.severity}, seed {plan.seed}, "
-            f"{plan.decoy} decoy of {word}.{without}"
+            f"{plan.decoy} decoy of {word}."
         ),
-        "twin_of": source.name,
-    }
-
-
-def _parts(work: _Work) -> int:
-    return -(-work.rows // ROWS_PER_PART)
-
-
-def _fill(work: _Work, parts: Parts) -> dict[str, str]:
-    """Make every part that is missing; the samples that are left out."""
-    plan, left_out = work.plan, dict[str, str]()
-    numbers = range(_parts(work))
-    kept = sum(parts.has(number) for number in numbers) * ROWS_PER_PART
-    progress = Progress(
-        plan.name, work.rows, unit="pictures", stream=plan.stream, start=min(kept, work.rows)
+        twin_of=source.name,
     )
-    if kept:
-        progress.say(f"{plan.name}: goes on after {min(kept, work.rows)} pictures")
-    done = min(kept, work.rows)
+
+
+def _remark(set_aside: Sequence[SetAside]) -> str:
+    left_out = {item.id: item.why for item in set_aside}
+    return f" {summary_of(left_out)}." if left_out else ""
+
+
+def _twins(work: _Work, start: int) -> Iterator[Item]:
+    """From that row of the source on."""
+    plan, source = work.plan, work.source
+    # Shards that are finished hold at least one twin.
+    empty, left_out = start == 0, dict[str, str]()
     with ThreadPoolExecutor(plan.workers, thread_name_prefix="typo") as threads:
-        for number in numbers:
-            if not parts.has(number):
-                first = number * ROWS_PER_PART
-                last = min(first + ROWS_PER_PART, work.rows)
-                parts.put(number, _part(work, first, last, threads))
-                done = min(done + last - first, work.rows)
-                progress.reach(done, note=f"{len(left_out)} left out")
-            left_out |= parts.left_out(number)
-    return left_out
+        for first in range(start, work.rows, ROWS_AT_ONCE):
+            last = min(first + ROWS_AT_ONCE, work.rows)
+            samples = read_samples(source.folder, source.card, start=first, stop=last)
+            for item in threads.map(lambda sample: _twin(sample, work), samples):
+                if isinstance(item, Sample):
+                    empty = False
+                elif empty:
+                    left_out[item.id] = item.why
+                yield item
+    if empty:
+        raise DataError(
+            f"{plan.name}: no sample of {plan.source} has a twin: {summary_of(left_out)}"
+        )
 
 
-def _part(work: _Work, first: int, last: int, threads: ThreadPoolExecutor) -> Part:
-    card, folder = work.source.card, work.source.folder
-    samples = read_samples(folder, card, start=first, stop=last)
-    found = list(threads.map(lambda sample: _twin(sample, work), samples))
-    pairs = list(zip(samples, found, strict=True))
-    twins = [twin for _, twin in pairs if isinstance(twin, Sample)]
-    return Part(twins, {sample.id: why for sample, why in pairs if isinstance(why, str)})
-
-
-def _twin(sample: Sample, work: _Work) -> Sample | str:
-    """The twin, or why there is none."""
+def _twin(sample: Sample, work: _Work) -> Item:
     plan = work.plan
     # First: a picture that cannot be decoded is an error, whatever its words.
     picture = decode_image(sample.image, where=f"{plan.source}: sample {sample.id!r}")
     recipe = _recipe(plan, sample.id)
     rng = rng_for(plan.seed, recipe, sample.id)
-    word = work.words.wrong(sample, rng)
+    word = work.decoys.wrong(sample, rng)
     if word is None:
-        return "no wrong word of its kind"
+        return SetAside(sample.id, "no wrong word of its kind")
     try:
         twin = twin_saying(word, sample, picture, recipe=recipe, rng=rng, letters=work.letters)
     except DataError:
-        return TOO_SMALL
+        return SetAside(sample.id, TOO_SMALL)
     readable = letters_px(from_json(str(twin.overlay)), picture.size) >= LEAST_PX
-    return twin if readable else TOO_SMALL
+    return twin if readable else SetAside(sample.id, TOO_SMALL)
 
 
 def _recipe(plan: TypoPlan, name: str) -> str:
