@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,12 +19,13 @@ from natadv.data.card import (
     draft_card,
     refuse_drawn,
 )
+from natadv.data.packing import pack
 from natadv.data.placing import refuse_existing
+from natadv.data.plan import Plan
 from natadv.data.reader import iter_samples, read_samples
-from natadv.data.writer import write_dataset
 from natadv.engine.datasets import Dataset, dataset_named
 from natadv.engine.pictures import attacked
-from natadv.engine.units import shards
+from natadv.engine.units import digest, shards
 from natadv.errors import DataError
 from natadv.models.loading import fingerprint
 from natadv.pipelines.acceptance import Acceptance, write_acceptance
@@ -91,8 +94,15 @@ def filter_pool(plan: FilterPlan) -> Filtered:
             f"{plan.name}: none of {rows} pictures of {plan.pool} passes at threshold "
             f"{plan.threshold}; see {curve}, take a higher one, or another pool"
         )
-    card = write_dataset(folder, draft, _chosen(pool, keep), force=plan.force)
-    return Filtered(folder, card, rows, curve)
+    chosen = Plan(
+        draft,
+        partial(_chosen, pool, keep),
+        total=int(keep.sum()),
+        unit="pictures",
+        fingerprint=digest([pool.card.revision, keep.tolist()]),
+    )
+    packed = pack(folder, chosen, force=plan.force)
+    return Filtered(folder, packed.card, rows, curve)
 
 
 def passing(found: Judged, broken: Mapping[int, str], *, threshold: float) -> NDArray[np.bool_]:
@@ -197,6 +207,7 @@ def _told(pool: Dataset, broken: Mapping[int, str]) -> dict[str, str]:
     return dict(zip(found, rows.values(), strict=True))
 
 
-def _chosen(pool: Dataset, keep: NDArray[np.bool_]) -> Iterator[Sample]:
+def _chosen(pool: Dataset, keep: NDArray[np.bool_], start: int) -> Iterator[Sample]:
+    """From the n-th of them on."""
     rows = zip(iter_samples(pool.folder, pool.card), keep, strict=False)
-    return (sample for sample, wanted in rows if wanted)
+    return islice((sample for sample, wanted in rows if wanted), start, None)
