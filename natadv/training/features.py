@@ -20,7 +20,7 @@ from natadv.engine.units import digest, installed_packages
 from natadv.errors import ModelError
 from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
-from natadv.training.filled import Array, Block, File, filled
+from natadv.training.feature_cache import Array, Block, File, cached_arrays
 from natadv.training.rows import Rows, in_parts, samples_of
 from natadv.training.tower import Tower
 from natadv.types import Prepared, Sample
@@ -68,7 +68,7 @@ def picture_features(source: Source, tower: Tower, view: View) -> tuple[NDArray[
         File(f"layer-{layer}", tuple(grid), np.float16)
         for layer, grid in zip(tower.layers, tower.grids, strict=True)
     ]
-    return _filled(
+    return _cached(
         source,
         content,
         files,
@@ -80,7 +80,7 @@ def picture_features(source: Source, tower: Tower, view: View) -> tuple[NDArray[
 
 def mask_targets(source: Source, *, height: int, width: int) -> NDArray[np.uint8]:
     """Of shape (rows, height, width): how much of each pixel is inside, 0 to 255."""
-    (targets,) = _filled(
+    (targets,) = _cached(
         source,
         {"of": "masks", "size": [height, width]},
         [File("masks", (height, width), np.uint8)],
@@ -96,7 +96,7 @@ def phrase_embeddings(source: Source, tower: Tower, texts: Sequence[str]) -> NDA
     dim = tower.texts.embed_texts(["a cat"]).shape[1]
     named = hashlib.sha256("\0".join(texts).encode()).hexdigest()
     device = tower.device.partition(":")[0]
-    (found,) = _filled(
+    (found,) = _cached(
         source,
         {"of": "texts", "tower": tower.fingerprint, "texts": named, "device": device},
         [File("texts", (dim,), np.float32)],
@@ -112,7 +112,7 @@ def whole(image: Image.Image) -> Image.Image:
     return image
 
 
-def _filled(
+def _cached(
     source: Source,
     content: dict[str, Any],
     files: Sequence[File],
@@ -135,7 +135,7 @@ def _filled(
         source.stream.write(f"{text}\n")
         source.stream.flush()
 
-    return filled(folder, files, rows=count, blocks=counted, say=say)
+    return cached_arrays(folder, files, rows=count, blocks=counted, say=say)
 
 
 def _look_at_all(source: Source, tower: Tower, view: View, start: int) -> Iterator[Block]:

@@ -18,9 +18,9 @@ from natadv.errors import StoreError
 from natadv.models.adapters.encoder import DualEncoder
 from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
-from natadv.training import features, filled
+from natadv.training import feature_cache, features
+from natadv.training.feature_cache import STATE, File
 from natadv.training.features import Source, mask_targets, picture_features, whole
-from natadv.training.filled import STATE, File
 from natadv.training.rows import read_rows
 from natadv.training.run import find_data, train
 from natadv.training.tower import find_tower, load_tower
@@ -104,7 +104,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(source, tower, seen, monkeypat
     expected = [np.array(layer) for layer in picture_features(source, tower, whole)]
     again = Source(source.dataset, None, source.rows, tmp_path / "other", source.stream)
     monkeypatch.setattr(features, "AT_ONCE", 8)
-    monkeypatch.setattr(filled, "_COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(feature_cache, "_COMMIT_EVERY_S", 0.0)
     look = DualEncoder.look
 
     def dies(self, prepared, layers):
@@ -198,7 +198,7 @@ def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
 
     with pytest.raises(StoreError, match=r"No space left on device; free space, or .*--limit"):
-        filled.filled(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print)
+        feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print)
     assert not list((tmp_path / "x").glob("*.npy"))
 
 
@@ -209,16 +209,18 @@ def test_the_space_is_taken_before_the_first_block(tmp_path, numbers):
         sizes.append((tmp_path / "x" / "numbers.npy").stat().st_blocks * 512)
         return numbers(start)
 
-    (found,) = filled.filled(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print)
+    (found,) = feature_cache.cached_arrays(
+        tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print
+    )
 
     assert sizes[0] >= 80
     assert list(found[:, 0]) == list(range(10))
 
 
 def test_what_is_there_is_read_and_not_written(tmp_path, numbers):
-    filled.filled(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
+    feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
 
-    (found,) = filled.filled(tmp_path / "x", NUMBERS, rows=10, blocks=None, say=print)
+    (found,) = feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=None, say=print)
 
     assert list(found[:, 0]) == list(range(10))
     with pytest.raises(ValueError, match="read-only"):
@@ -227,7 +229,7 @@ def test_what_is_there_is_read_and_not_written(tmp_path, numbers):
 
 def test_too_few_blocks_are_an_error_and_not_zeros(tmp_path, numbers):
     with pytest.raises(StoreError, match="10 rows came, 12 were expected"):
-        filled.filled(tmp_path / "x", NUMBERS, rows=12, blocks=numbers, say=print)
+        feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=12, blocks=numbers, say=print)
 
 
 HOLDER = """
@@ -251,7 +253,9 @@ def test_two_trainings_do_not_fill_the_same_arrays_at_once(tmp_path, numbers):
             assert not list((tmp_path / "x").glob("*.npy"))
             other.stdin.close()
 
-        (found,) = filled.filled(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=say)
+        (found,) = feature_cache.cached_arrays(
+            tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=say
+        )
 
     assert len(said) == 1
     assert "another training is filling" in said[0]
@@ -269,8 +273,8 @@ def test_two_trainings_do_not_fill_the_same_arrays_at_once(tmp_path, numbers):
     ],
 )
 def test_a_damaged_cache_is_told(tmp_path, numbers, damage):
-    filled.filled(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
+    feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
     damage(tmp_path / "x")
 
     with pytest.raises(StoreError, match="only a cache: delete"):
-        filled.filled(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
+        feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)

@@ -38,7 +38,7 @@ class File(NamedTuple):
         return rows * int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
-def filled(
+def cached_arrays(
     folder: Path,
     files: Sequence[File],
     *,
