@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from natadv.data.card import CARD_FILE, Card, CardDraft, Shard, dump_card
-from natadv.data.placing import put_in_place
+from natadv.data.card import CARD_FILE, Card, CardDraft, dump_card
+from natadv.data.placing import put_in_place, refuse_target
 from natadv.data.plan import Broken, Item, Plan, SetAside
-from natadv.data.schema import schema_of
-from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, shard_name, write_shard
+from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, write_shards
 from natadv.data.work import Step, Work, opened_work
-from natadv.data.writer import refuse_target
 from natadv.errors import DataError
 from natadv.storage.progress import Progress
 from natadv.types import Sample
@@ -136,9 +133,12 @@ def _pack(work: Work, plan: Plan, rows_per_shard: int, stream: TextIO | None) ->
     steps = work.finished(tally)
     intake = _Intake(steps[-1].items if steps else 0, _progress(plan, steps, stream))
     samples = checked(intake.samples(_read(plan, intake.used)), plan.draft, tally)
-    for step in _steps(work.dataset, plan, samples, intake, rows_per_shard, first=len(steps)):
-        work.record(step)
-        steps.append(step)
+    fresh = write_shards(
+        work.dataset, plan.draft, samples, rows_per_shard=rows_per_shard, start=len(steps)
+    )
+    for shard in fresh:
+        steps.append(Step(shard, intake.used, intake.handed_over()))
+        work.record(steps[-1])
     aside = (*(item for step in steps for item in step.set_aside), *intake.handed_over())
     draft = plan.draft
     if plan.remark is None:
@@ -160,34 +160,6 @@ def _read(plan: Plan, start: int) -> Iterator[Item]:
             f"{plan.draft.name}: its source ({plan.draft.source}) cannot be read: {error}; "
             "finished shards are kept, start it again"
         ) from error
-
-
-def _steps(
-    dataset: Path,
-    plan: Plan,
-    samples: Iterator[Sample],
-    intake: _Intake,
-    rows_per_shard: int,
-    *,
-    first: int,
-) -> Iterator[Step]:
-    schema, number = schema_of(plan.draft), first
-    while rows := _peeked(islice(samples, rows_per_shard)):
-        shard: Shard = write_shard(dataset / shard_name(number), schema, rows)
-        number += 1
-        yield Step(shard, intake.used, intake.handed_over())
-
-
-def _peeked(samples: Iterator[Sample]) -> Iterator[Sample] | None:
-    """None if there are none: a shard has at least one row."""
-    for first in samples:
-        return _again(first, samples)
-    return None
-
-
-def _again(first: Sample, rest: Iterator[Sample]) -> Iterator[Sample]:
-    yield first
-    yield from rest
 
 
 def _progress(plan: Plan, steps: list[Step], stream: TextIO | None) -> Progress | None:

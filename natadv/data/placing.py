@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from natadv.data.card import CardDraft
 from natadv.errors import ConfigError
 from natadv.storage.atomic import replace_folder
 from natadv.storage.locks import passing_lock
@@ -16,6 +17,15 @@ from natadv.storage.locks import passing_lock
 def refuse_existing(folder: Path, *, force: bool) -> None:
     if folder.exists() and not force:
         raise ConfigError(f"{folder}: dataset {folder.name!r} exists; replace it with --force")
+
+
+def refuse_target(folder: Path, draft: CardDraft, *, rows_per_shard: int, force: bool) -> None:
+    """Raises ConfigError if this dataset cannot be made there."""
+    if folder.name != draft.name:
+        raise ConfigError(f"{folder}: the folder must be named as the dataset, {draft.name!r}")
+    if rows_per_shard < 1:
+        raise ConfigError(f"rows_per_shard must be at least 1, came {rows_per_shard!r}")
+    refuse_existing(folder, force=force)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from natadv.data.card import Card, CardDraft, Shard, revision
 from natadv.data.checks import check_sample
-from natadv.data.schema import COLUMNS, row_of
+from natadv.data.schema import COLUMNS, row_of, schema_of
 from natadv.errors import DataError
 from natadv.storage.hashes import digest_of
 from natadv.types import Sample
@@ -41,10 +41,6 @@ class Tally:
         self.overlays += overlay is not None
 
 
-def shard_name(number: int) -> str:
-    return f"shard-{number:05d}.parquet"
-
-
 def checked(samples: Iterable[Sample], draft: CardDraft, tally: Tally) -> Iterator[Sample]:
     """The samples, each counted; refuses what the card's tasks cannot use."""
     for sample in samples:
@@ -58,8 +54,24 @@ def checked(samples: Iterable[Sample], draft: CardDraft, tally: Tally) -> Iterat
         yield sample
 
 
-def write_shard(path: Path, schema: pa.Schema, samples: Iterator[Sample]) -> Shard:
-    """All of `samples`, at least one; the same bytes for the same samples."""
+def write_shards(
+    folder: Path,
+    draft: CardDraft,
+    samples: Iterator[Sample],
+    *,
+    rows_per_shard: int,
+    start: int = 0,
+) -> Iterator[Shard]:
+    """Each is finished before a sample of the next one is asked for; `start` is the first number.
+    The same samples give the same bytes."""
+    schema, numbers = schema_of(draft), count(start)
+    # A shard is opened only once its first row is there.
+    for first in samples:
+        rows = chain([first], islice(samples, rows_per_shard - 1))
+        yield _write_shard(folder / f"shard-{next(numbers):05d}.parquet", schema, rows)
+
+
+def _write_shard(path: Path, schema: pa.Schema, samples: Iterator[Sample]) -> Shard:
     rows = 0
     with pq.ParquetWriter(path, schema, **_encoding(schema)) as writer:
         while group := list(islice(samples, _ROWS_PER_GROUP)):

@@ -19,7 +19,7 @@ from natadv.data.placing import reserved
 from natadv.data.plan import Plan, SetAside
 from natadv.data.shards import Tally
 from natadv.errors import NatadvError
-from natadv.storage.atomic import flush
+from natadv.storage.atomic import flush, replacing
 from natadv.storage.hashes import digest_of
 
 _JOURNAL = "finished.jsonl"
@@ -93,7 +93,8 @@ class Work:
         for path in self.dataset.iterdir():
             if path.name not in kept:
                 path.unlink()
-        (self.folder / _JOURNAL).write_text("".join(map(_line, steps)), encoding="utf-8")
+        with replacing(self.folder / _JOURNAL) as temporary:
+            temporary.write_text("".join(map(_line, steps)), encoding="utf-8")
 
 
 @contextmanager
