@@ -23,7 +23,7 @@ from natadv.pipelines.attacks.commands import (
 )
 from natadv.pipelines.commands import add_filter_parser, add_typo_parser
 from natadv.pipelines.langadv.commands import add_langadv_parser
-from natadv.pipelines.population_commands import add_overlays_parser
+from natadv.pipelines.overlays_commands import add_overlays_parser
 from natadv.report.html import write_report
 from natadv.training.command import add_train_parser
 

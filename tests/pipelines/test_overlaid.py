@@ -26,7 +26,7 @@ from natadv.pipelines import overlaid
 from natadv.pipelines.drawing import NO_ROOM, NO_WORD
 from natadv.pipelines.filtering import FilterPlan, filter_pool
 from natadv.pipelines.overlaid import OverlaidPlan, chosen_rows
-from natadv.pipelines.overlaid_commands import add_pack_parser
+from natadv.pipelines.overlays_commands import add_overlays_parser
 from natadv.scenarios.typographic.layout import lay_out
 from natadv.scenarios.typographic.overlay import Overlay, box, from_json, size_after
 from natadv.scenarios.typographic.twins import mask_after
@@ -440,8 +440,8 @@ def command(monkeypatch, root):
 
     def run(*arguments):
         parser = argparse.ArgumentParser("natadv")
-        add_pack_parser(parser.add_subparsers(required=True))
-        options = parser.parse_args(["pack", *arguments, "--root", str(root)])
+        add_overlays_parser(parser.add_subparsers(required=True))
+        options = parser.parse_args(["overlays", "pack", *arguments, "--root", str(root)])
         return options.handler(options), asked
 
     return run
