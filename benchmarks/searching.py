@@ -1,4 +1,4 @@
-"""Overlays judged per second in a search, against judging them picture by picture.
+"""Overlays evaluated per second in a search, and one picture at a time.
 
     python benchmarks/searching.py [--pictures 16] [--overlays 40]
 
@@ -29,7 +29,6 @@ from natadv.engine.bench import Bench, embed_texts
 from natadv.engine.datasets import Dataset, dataset_named
 from natadv.engine.embeddings import EmbeddingCache
 from natadv.engine.plan import dataset_units
-from natadv.engine.trial import Trial, trial_of
 from natadv.engine.units import Numerics, installed_packages
 from natadv.models.loading import fingerprint, load
 from natadv.models.resolve import resolve
@@ -37,8 +36,10 @@ from natadv.pipelines.population import bounds_of
 from natadv.scenarios.typographic.iid import draw_iid
 from natadv.scenarios.typographic.overlay import render
 from natadv.scenarios.typographic.population import DrawnOverlay, worded
-from natadv.scenarios.typographic.search import Hunt, hunt
 from natadv.scenarios.typographic.strategies import overlays
+from natadv.search.objective import AttackObjective, objective_on_class
+from natadv.search.shrink import find_smallest
+from natadv.search.spec import SearchSpec
 from natadv.tasks import classification
 from natadv.types import Case, ModelSpec, ZeroShotClassifier
 
@@ -61,14 +62,18 @@ def main() -> None:
     torch.set_num_threads(1)
     (spec,) = resolve(MODEL, root=ROOT)
     with tempfile.TemporaryDirectory() as folder:
-        trial = trial_with(spec, dataset_named("mini", ROOT), options.pictures, Path(folder))
-        ways = judging_ways(trial, spec)
+        objective = objective_with(
+            spec, dataset_named("mini", ROOT), options.pictures, Path(folder)
+        )
+        ways = judging_ways(objective, spec)
         times = measure(ways, options.overlays, options.repeats)
-        report(times, overlays=options.overlays, pictures=len(trial.ground))
-        report_searches(trial, ways["one at a time"], draws=options.overlays)
+        report(times, overlays=options.overlays, pictures=len(objective.samples))
+        report_searches(objective, ways["one at a time"], draws=options.overlays)
 
 
-def trial_with(spec: ModelSpec, dataset: Dataset, pictures: int, folder: Path) -> Trial:
+def objective_with(
+    spec: ModelSpec, dataset: Dataset, pictures: int, folder: Path
+) -> AttackObjective:
     model = load(spec, device="cpu", dtype="float32", threads=1)
     numerics = Numerics("cpu", "float32", pictures, 1, installed_packages())
     case = Case("classification", "clean", dataset.name, spec.name)
@@ -81,14 +86,16 @@ def trial_with(spec: ModelSpec, dataset: Dataset, pictures: int, folder: Path) -
         numerics=numerics,
     )
     bench = Bench(model, EmbeddingCache(folder, "bench"), pictures)
-    return trial_of(unit, dataset, "dog", bench)
+    return objective_on_class(unit, dataset, "dog", bench)
 
 
-def judging_ways(trial: Trial, spec: ModelSpec) -> dict[str, Judge]:
-    card, model = trial.dataset.card, trial.bench.encoder
+def judging_ways(objective: AttackObjective, spec: ModelSpec) -> dict[str, Judge]:
+    card, model = objective.dataset.card, objective.bench.encoder
     prompts = classification.prompts(card.classes, card.templates)
     weights = classification.class_weights(
-        embed_texts(prompts, trial.bench), classes=len(card.classes), templates=len(card.templates)
+        embed_texts(prompts, objective.bench),
+        classes=len(card.classes),
+        templates=len(card.templates),
     )
     asked = pipeline("zero-shot-image-classification", model=str(spec.folder), device="cpu")
 
@@ -98,7 +105,7 @@ def judging_ways(trial: Trial, spec: ModelSpec) -> dict[str, Judge]:
             scores = classification.logits(found, weights=weights, scoring=model.scoring)
             return card.classes[int(scores.argmax())]
 
-        return shares(trial, [said(image) for image in pictures_under(trial, drawn)])
+        return shares(objective, [said(image) for image in pictures_under(objective, drawn)])
 
     def by_transformers(drawn: Sequence[DrawnOverlay]) -> list[float]:
         names, template = list(card.classes), card.templates[0]
@@ -107,29 +114,29 @@ def judging_ways(trial: Trial, spec: ModelSpec) -> dict[str, Judge]:
             found = asked(image, candidate_labels=names, hypothesis_template=template)
             return str(found[0]["label"])
 
-        return shares(trial, [said(image) for image in pictures_under(trial, drawn)])
+        return shares(objective, [said(image) for image in pictures_under(objective, drawn)])
 
     return {
-        "forward pass on preloaded tensors": forward_way(trial, model),
-        "search": lambda drawn: of_any_kind(trial, drawn),
+        "forward pass on preloaded tensors": forward_way(objective, model),
+        "search": lambda drawn: of_any_kind(objective, drawn),
         "one at a time": one_at_a_time,
         "transformers, one at a time": by_transformers,
     }
 
 
-def of_any_kind(trial: Trial, drawn: Sequence[DrawnOverlay]) -> list[float]:
+def of_any_kind(objective: AttackObjective, drawn: Sequence[DrawnOverlay]) -> list[float]:
     """As the other ways: without looking at the box without letters."""
-    return trial.effects(drawn, least=2.0)
+    return objective.flip_rates(drawn, least=2.0)
 
 
-def shares(trial: Trial, said: Sequence[str]) -> list[float]:
-    flips = [name != trial.subject for name in said]
-    each = len(trial.ground)
+def shares(objective: AttackObjective, said: Sequence[str]) -> list[float]:
+    flips = [name != objective.subject for name in said]
+    each = len(objective.samples)
     return [sum(flips[a : a + each]) / each for a in range(0, len(flips), each)]
 
 
-def forward_way(trial: Trial, model: ZeroShotClassifier) -> Judge:
-    prepared = model.prepare([trial._picture(sample) for sample in trial.ground])
+def forward_way(objective: AttackObjective, model: ZeroShotClassifier) -> Judge:
+    prepared = model.prepare([objective.picture(sample) for sample in objective.samples])
 
     def forward(drawn: Sequence[DrawnOverlay]) -> list[float]:
         return [float(len(model.embed_images(prepared))) for _ in drawn]
@@ -137,13 +144,15 @@ def forward_way(trial: Trial, model: ZeroShotClassifier) -> Judge:
     return forward
 
 
-def pictures_under(trial: Trial, drawn: Sequence[DrawnOverlay]) -> list[Image]:
-    names = trial.dataset.card.classes
-    texts = [worded(d, truth=trial.subject, names=names, sample_id=trial.subject) for d in drawn]
+def pictures_under(objective: AttackObjective, drawn: Sequence[DrawnOverlay]) -> list[Image]:
+    names = objective.dataset.card.classes
+    texts = [
+        worded(d, truth=objective.subject, names=names, sample_id=objective.subject) for d in drawn
+    ]
     return [
-        render(one.saying(text), trial._picture(sample))
+        render(one.saying(text), objective.picture(sample))
         for one, (text, _) in zip(drawn, texts, strict=True)
-        for sample in trial.ground
+        for sample in objective.samples
     ]
 
 
@@ -171,13 +180,12 @@ def report(times: dict[str, list[float]], *, overlays: int, pictures: int) -> No
         )
 
 
-def report_searches(trial: Trial, one_at_a_time: Judge, *, draws: int) -> None:
+def report_searches(objective: AttackObjective, one_at_a_time: Judge, *, draws: int) -> None:
     """One search, on pictures that no cache has seen under these overlays."""
     bounds = bounds_of(ROOT, "mini-overlays")
     began = time.perf_counter()
-    caught = hunt(
-        Hunt(bounds, draws, 1, AT_LEAST, 60), lambda drawn, least: of_any_kind(trial, drawn)
-    )
+    spec = SearchSpec(objective.subject, bounds, draws, 1, AT_LEAST, 60)
+    smallest, counts = find_smallest(spec, lambda drawn, least: of_any_kind(objective, drawn))
     ours_s = time.perf_counter() - began
     judged: list[float] = []
 
@@ -190,9 +198,9 @@ def report_searches(trial: Trial, one_at_a_time: Judge, *, draws: int) -> None:
         overlays(bounds), fools, settings=UNHURRIED, random=Random(1), database_key=None
     )
     theirs_s = time.perf_counter() - began
-    assert caught.smallest is not None
+    assert smallest is not None
     for name, seconds, count, size in (
-        ("search", ours_s, draws + caught.evaluations, caught.smallest.overlay.size),
+        ("search", ours_s, draws + counts.evaluations, smallest.overlay.size),
         ("hypothesis.find, one at a time", theirs_s, len(judged), found.overlay.size),
     ):
         print(f"  {name:36} {seconds:7.1f} s, {count} overlays judged, letters of {size:.3f}")

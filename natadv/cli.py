@@ -16,15 +16,11 @@ from natadv.gate.commands import add_contract_parser
 from natadv.models.commands import add_models_parser
 from natadv.models.doctor.command import add_doctor_parser
 from natadv.pipelines.annotate.commands import add_annotate_parser
-from natadv.pipelines.attacks.commands import (
-    add_freeze_parser,
-    add_replay_parser,
-    add_search_parser,
-)
 from natadv.pipelines.commands import add_filter_parser, add_typo_parser
 from natadv.pipelines.langadv.commands import add_langadv_parser
 from natadv.pipelines.overlays_commands import add_overlays_parser
 from natadv.report.html import write_report
+from natadv.search.commands import add_freeze_parser, add_replay_parser, add_search_parser
 from natadv.training.command import add_train_parser
 
 

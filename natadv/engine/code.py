@@ -34,7 +34,7 @@ class Part(NamedTuple):
     """Modules that are not followed."""
 
 
-SEARCHES = Part(("natadv.engine.hunting",))
+SEARCHES = Part(("natadv.search.worker",))
 ROWS = Part(
     (
         "natadv.engine.evaluate",

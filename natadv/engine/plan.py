@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from natadv.engine.datasets import Dataset, undrawable
 from natadv.engine.grid import Grid
-from natadv.engine.hunts import hunt_units
 from natadv.engine.run import Run
 from natadv.engine.store import Store
 from natadv.engine.tables import outcomes_of
@@ -33,14 +32,14 @@ class CaseUnits:
     clean: tuple[Unit, ...] = ()
     occlusion: tuple[Unit, ...] = ()
     matched: tuple[Unit, ...] = ()
-    hunts: tuple[Unit, ...] = ()
+    searches: tuple[Unit, ...] = ()
     """Searches for small attacks, which the case has to wait for and which decide none of it."""
     problem: str = ""
     """Why there is nothing to measure."""
 
     def all(self) -> tuple[Unit, ...]:
         # The longest first: at the end one would keep a worker after the others are done.
-        return self.hunts + self.clean + self.attack + self.occlusion + self.matched
+        return self.searches + self.clean + self.attack + self.occlusion + self.matched
 
     def roles(self) -> dict[str, tuple[Unit, ...]]:
         return {
@@ -52,8 +51,8 @@ class CaseUnits:
 
 
 def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
-    """The units of `case`; a missing dataset or an unreadable model is a problem, never an error,
-    so that it fails this case and no other."""
+    """The units of `case` but for its searches; a missing dataset or an unreadable model is a
+    problem, never an error, so that it fails this case and no other."""
     dataset = grid.datasets.get(case.dataset)
     if dataset is None:
         return CaseUnits(problem=_missing(case.dataset))
@@ -80,18 +79,12 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
 
     twin_of = dataset.card.twin_of
     if twin_of is None:
-        if case in grid.searched:
-            return CaseUnits(problem=_nothing_clean(case.dataset))
         return CaseUnits(attack=of(dataset, "attack"))
     clean = grid.datasets.get(twin_of)
     if clean is None:
         return CaseUnits(problem=_missing(twin_of))
     if problem := undrawable(dataset, clean):
         return CaseUnits(problem=problem)
-    try:
-        hunts = _hunts(case, clean, of(clean, "attack"), grid)
-    except NatadvError as error:
-        return CaseUnits(problem=str(error))
     drawn = dataset.card.overlays and TASKS[case.task].controls
     return CaseUnits(
         attack=of(dataset, "attack"),
@@ -99,14 +92,7 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
         clean=of(clean, "attack", clean.card.rows if dataset.card.drawn else None),
         occlusion=of(dataset, "occlusion") if drawn else (),
         matched=of(dataset, "matched") if drawn else (),
-        hunts=hunts,
     )
-
-
-def _hunts(case: Case, clean: Dataset, asking: Sequence[Unit], grid: Grid) -> tuple[Unit, ...]:
-    if case not in grid.searched:
-        return ()
-    return hunt_units(asking[0], grid.tier.searches[case.dataset], clean, root=grid.root)
 
 
 def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
@@ -154,13 +140,6 @@ def _misnamed(case: Case, dataset: Dataset) -> str:
             f"{'+'.join(card.tasks)}/{card.scenario}; change the tier"
         )
     return ""
-
-
-def _nothing_clean(name: str) -> str:
-    return (
-        f"the tier searches beside {name!r}, whose card names no clean twin to search on; leave "
-        f"{name!r} out of its searches"
-    )
 
 
 def _missing(name: str) -> str:
@@ -226,7 +205,7 @@ def case_evidence(
     problems: list[str] = [units.problem] if units.problem else []
     tables: dict[str, Outcomes | None] = {}
     measured: list[Mapping[str, Any]] = []
-    problems += _results(units.hunts, store=store, run=run)[1]
+    problems += _results(units.searches, store=store, run=run)[1]
     for role, of_role in units.roles().items():
         results, missing = _results(of_role, store=store, run=run)
         problems += missing

@@ -8,8 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from natadv.types import ModelSpec, Task, Variant
+
+if TYPE_CHECKING:
+    from natadv.search.spec import SearchSpec
 
 SHARD_ROWS = 256
 """Rows of a unit. Fixed: a size that followed the number of workers would change the keys."""
@@ -73,8 +77,8 @@ class Unit:
     numerics: Numerics
     head: str = ""
     """Fingerprint of the head that answers on top of it; empty if the model answers by itself."""
-    hunt: str = ""
-    """The search for an attack that this unit is, as JSON; empty for rows that are answered."""
+    search: SearchSpec | None = None
+    """The search for an attack that this unit is; None for a unit of rows."""
 
     @property
     def key(self) -> str:
@@ -88,7 +92,7 @@ class Unit:
             "weights": self.weights,
             "head": self.head,
             "protocol": self.protocol,
-            "hunt": [self.hunt, self.numerics.search_code] if self.hunt else "",
+            "search": [self.search.plain(), self.numerics.search_code] if self.search else None,
             **self._numbers(),
         }
         return digest(content)
@@ -96,8 +100,8 @@ class Unit:
     @property
     def rows_key(self) -> str:
         """The same for all tasks that show the same rows to the same model."""
-        if self.hunt:
-            return self.key  # what is shown depends on what was answered
+        if self.search:
+            return self.key  # the pictures of a search depend on the predictions
         return digest(
             {
                 "revision": self.revision,
@@ -116,12 +120,10 @@ class Unit:
     @property
     def length(self) -> int:
         """How many times the pictures of a full shard it may show."""
-        if not self.hunt:
+        if not self.search:
             return 1
-        hunt = json.loads(self.hunt)
-        overlays: int = hunt["draws"] + hunt["evaluations"]
-        # Each may be followed by its box alone.
-        return max(1, math.ceil(2 * overlays * self.stop / SHARD_ROWS))
+        # Each overlay may be followed by its box alone.
+        return max(1, math.ceil(2 * self.search.most_overlays * self.stop / SHARD_ROWS))
 
     def _numbers(self) -> dict[str, object]:
         return {
@@ -135,9 +137,8 @@ class Unit:
 
     @property
     def title(self) -> str:
-        if self.hunt:
-            subject = json.loads(self.hunt)["subject"]
-            return f"{self.task}/{self.dataset}/{self.model}/search for {subject}"
+        if self.search:
+            return f"{self.task}/{self.dataset}/{self.model}/search for {self.search.subject}"
         return f"{self.task}/{self.dataset}/{self.model}/{self.variant}[{self.start}:{self.stop}]"
 
 

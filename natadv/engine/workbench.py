@@ -15,7 +15,6 @@ from natadv.engine.devices import CUDA, lease_slot, visible_gpus
 from natadv.engine.embeddings import EmbeddingCache, space
 from natadv.engine.evaluate import compute
 from natadv.engine.fill import POLL_S, Fill
-from natadv.engine.hunting import hunted
 from natadv.engine.memory import fitted_batch, free_memory, is_out_of_memory, record_batch
 from natadv.engine.run import Run
 from natadv.engine.store import Store
@@ -88,6 +87,7 @@ class Workbench:
     def _together(self, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
         """Results by key."""
         unit = units[0]
+        assert unit.search is None, "a search has no rows; natadv.search.worker computes it"
         dataset = self.datasets[unit.dataset]
         twin_of = dataset.card.twin_of
         clean = self.datasets.get(twin_of) if twin_of else None
@@ -95,8 +95,6 @@ class Workbench:
         def work(bench: Bench) -> dict[str, dict[str, Any]]:
             for beside in units[1:]:
                 self._equip(beside, bench)
-            if unit.hunt:
-                return {unit.key: hunted(unit, dataset, bench=bench)}
             return compute(units, dataset, clean=clean, bench=bench)
 
         return self.lend(unit, work)

@@ -1,75 +1,55 @@
-"""The small attacks that were searched for beside the cases, for Allure, people, and as files."""
+"""Reports the searches beside the cases: to Allure, in the terminal, and as files."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import allure
 
-from natadv.engine.hunts import file_part, told
 from natadv.errors import DataError
 from natadv.plugin.session import GateSession
 from natadv.storage.atomic import write_whole
 from natadv.types import Case
 
 if TYPE_CHECKING:
-    from natadv.scenarios.typographic.attack import Attack
+    from natadv.search.result import SearchResult
 
 
-class Search(NamedTuple):
-    """One search that has ended."""
+class CaseSearch(NamedTuple):
+    """A search beside a case, signed by this run."""
 
     case: Case
-    subject: str
-    """The class whose pictures were attacked, and how, if not from the population."""
-    name: str
-    """Of the files that are about it."""
-    line: str
-    """What it found, in words."""
-    attack: Attack | None
-    shown: Sequence[Mapping[str, Any]] = ()
-    """What the model said of the pictures of the attack."""
+    result: SearchResult
+
+    @property
+    def title(self) -> str:
+        return self.result.subject + (", by climbing" if self.result.discover else "")
 
 
-def searches(session: GateSession, cases: Iterable[Case]) -> Iterator[Search]:
-    """Of those beside `cases`, in order."""
+def searches(session: GateSession, cases: Iterable[Case]) -> Iterator[CaseSearch]:
+    """The searches beside `cases` that have ended, in order."""
     for case in cases:
-        for caught in session.caught(case):
-            # Here, for most runs have no searches, and need no fonts to be judged.
-            from natadv.scenarios.typographic.attack import attack_from
-
-            kind = "__discovered" if caught["discover"] else ""
-            subject = caught["subject"] + (", by climbing" if kind else "")
-            name = f"{case.address.replace('/', '__')}__{file_part(caught['subject'])}{kind}"
-            attack = None if caught["attack"] is None else attack_from(caught["attack"])
-            found = None if attack is None else replace(attack, run=session.run.id)
-            yield Search(case, subject, name, told(caught), found, caught.get("shown", ()))
+        for result in session.searches(case):
+            yield CaseSearch(case, result.of_run(session.run.id))
 
 
 def attach(session: GateSession, case: Case) -> None:
-    """Tell Allure in words, as a picture, and as the file that can be replayed."""
+    """Attach each attack to the Allure report in words, as a picture, and as a file to replay."""
     for search in searches(session, [case]):
-        title = f"smallest attack on {search.subject}"
-        allure.attach(search.line, title, allure.attachment_type.TEXT)
-        if search.attack is not None:
-            from natadv.scenarios.typographic.attack import attack_json
+        result, title = search.result, f"smallest attack on {search.title}"
+        allure.attach(result.in_words, title, allure.attachment_type.TEXT)
+        if result.attack is not None:
+            # Imported here because most runs have no searches, and need no fonts to be judged.
+            from natadv.search.attack import attack_json
+            from natadv.search.attack_files import sheet_of
 
-            text = json.dumps(attack_json(search.attack), indent=1)
+            text = json.dumps(attack_json(result.attack), indent=1)
             allure.attach(text, f"{title}, to replay", allure.attachment_type.JSON)
-            sheet = _sheet(session, search.attack, search.shown)
+            sheet = sheet_of(result, session.grid.datasets[result.attack.dataset])
             allure.attach(sheet, title, allure.attachment_type.PNG)
-
-
-def _sheet(session: GateSession, attack: Attack, shown: Sequence[Mapping[str, Any]]) -> bytes:
-    from natadv.engine.pictured import attack_sheet
-    from natadv.engine.shown import shown_from
-
-    dataset = session.grid.datasets[attack.dataset]
-    return attack_sheet(attack, shown_from(shown, attack, dataset))
 
 
 def empty_attacks(folder: Path) -> None:
@@ -89,17 +69,16 @@ def empty_attacks(folder: Path) -> None:
 
 
 def write_attacks(session: GateSession, folder: Path, *, root: Path) -> list[str]:
-    """Write a file and a sheet for each attack that was found; in lines what there is to tell
-    people, who are in `root`."""
+    """Write a file and a sheet of each attack that was found. Returns the lines for the terminal of
+    people who are in `root`."""
     lines, commands = [], []
-    for search in searches(session, session.selected):
-        lines.append(f"{search.case}: {search.line}")
-        if search.attack is not None:
-            from natadv.scenarios.typographic.attack import write_attack
+    for case, result in searches(session, session.selected):
+        lines.append(f"{case}: {result.in_words}")
+        if result.attack is not None:
+            from natadv.search.attack_files import file_stem, save_attack
 
-            path = folder / f"{search.name}.json"
-            write_attack(path, search.attack)
-            write_whole(path.with_suffix(".png"), _sheet(session, search.attack, search.shown))
+            path = folder / f"{file_stem(case.address.replace('/', '__'), result)}.json"
+            save_attack(path, result, session.grid.datasets[result.attack.dataset])
             shown = path.relative_to(root) if root in path.parents else path
-            commands.append(f"natadv replay {shown} --model {search.case.model}")
+            commands.append(f"natadv replay {shown} --model {case.model}")
     return ["smallest attacks", *lines, *commands[:1]] if lines else []

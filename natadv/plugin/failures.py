@@ -11,11 +11,11 @@ from PIL import Image
 
 from natadv.data.reader import decode_image, read_by_id
 from natadv.engine.datasets import Dataset
-from natadv.engine.pictured import MARKED, MEANT
 from natadv.engine.pictures import shown, sized
 from natadv.engine.plan import kept_masks
 from natadv.plugin.session import GateSession
 from natadv.report.sheet import MOST_TILES, QUIET, WRONG, Line, Outline, Picture, Tile
+from natadv.search.contact_sheet import MARKED, MEANT
 from natadv.tasks.masks import truth_mask
 from natadv.types import Case, Outcomes, Sample, Task
 

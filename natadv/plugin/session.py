@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,7 +15,6 @@ from natadv.engine.code import numerics_here
 from natadv.engine.devices import device_kind
 from natadv.engine.fill import Fill
 from natadv.engine.grid import Grid, make_grid
-from natadv.engine.hunts import caught
 from natadv.engine.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
 from natadv.engine.run import Run
 from natadv.engine.store import Store
@@ -34,7 +33,11 @@ from natadv.gate.stored import case_evidence as stored_evidence
 from natadv.gate.stored import stored_cases
 from natadv.gate.thresholds import load_thresholds
 from natadv.plugin import options
+from natadv.search.profile import with_searches
 from natadv.types import Case
+
+if TYPE_CHECKING:
+    from natadv.search.result import SearchResult
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class GateSession:
 
     def units(self, case: Case) -> CaseUnits:
         if case not in self._units:
-            self._units[case] = units_of(case, self.grid, numerics=self.numerics)
+            rows = units_of(case, self.grid, numerics=self.numerics)
+            self._units[case] = with_searches(rows, case, self.grid)
         return self._units[case]
 
     def fill(self) -> tuple[str, ...]:
@@ -72,6 +76,7 @@ class GateSession:
         with this process."""
         # Only here: judging and collecting need no Parquet and no pictures.
         from natadv.engine.workbench import Workbench, drain_with_slot
+        from natadv.search.worker import compute_with
 
         # As the tier lists them, whatever the order of the tests.
         first = [case for case in self.grid.cases if case in self.selected]
@@ -81,7 +86,7 @@ class GateSession:
         fill = Fill(
             self.store,
             self.run,
-            bench.compute,
+            compute_with(bench),
             unit_timeout_s=self.unit_timeout_s,
             rotation=self.rotation,
             parent=self.parent,
@@ -103,9 +108,15 @@ class GateSession:
         units = self.units(case)
         return case_evidence(case, units, store=self.store, run=self.run, notes=self.notes)
 
-    def caught(self, case: Case) -> list[dict[str, Any]]:
-        """What the searches beside `case` found; only of those that have ended."""
-        return caught(self.units(case).hunts, self.store)
+    def searches(self, case: Case) -> list[SearchResult]:
+        """Of the searches beside `case` that have ended."""
+        units = self.units(case).searches
+        if not units:
+            return []
+        # Imported here because it loads the fonts, which most runs do not need to be judged.
+        from natadv.search.result import stored_results
+
+        return stored_results(units, self.store)
 
     @property
     def selection(self) -> Selection:

@@ -152,8 +152,16 @@ def _case_json(session: GateSession, case: Case, rows: Sequence[Row]) -> dict[st
         "weights": plan.weights,
         "protocol": plan.protocol,
         "measurements": [_row_json(row) for row in rows if row.case == case],
-        "searches": session.caught(case),
+        "searches": _searches_json(session, case),
     }
+
+
+def _searches_json(session: GateSession, case: Case) -> list[dict[str, Any]]:
+    if not (results := session.searches(case)):
+        return []
+    from natadv.search.result import result_json  # loads the fonts
+
+    return list(map(result_json, results))
 
 
 def _row_json(row: Row) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from natadv.engine.code import numerics_here
 from natadv.engine.datasets import load_datasets
-from natadv.engine.hunts import hunt_units
 from natadv.engine.plan import dataset_units, head_of
 from natadv.engine.run import Run
 from natadv.engine.store import Store
@@ -22,6 +21,8 @@ from natadv.engine.workbench import Workbench
 from natadv.gate.rules import SearchProfile
 from natadv.models.loading import fingerprint
 from natadv.models.resolve import resolve_all
+from natadv.search.profile import search_units
+from natadv.search.worker import compute_with
 from natadv.types import TASKS, Case, Variant
 
 ROOT = Path(__file__).parents[2]
@@ -47,11 +48,11 @@ def measured(folder: Path) -> dict[str, Any]:
     numerics = numerics_here(folder, device="cpu", dtype="float32", batch_size=BATCH, threads=1)
     specs = {spec.name: spec for spec in resolve_all(MODELS, root=ROOT)}
     datasets = load_datasets(ROOT)
-    bench = Workbench(store, datasets, specs, run=run)
+    compute = compute_with(Workbench(store, datasets, specs, run=run))
     found = {}
     for unit in units(specs, datasets, numerics):
-        result = bench.compute(unit)
-        found[unit.title] = result["caught"] if unit.hunt else result["outcomes"]
+        result = compute(unit, ())
+        found[unit.title] = result["search"] if unit.search else result["outcomes"]
     return {"rows": numerics.code, "searches": numerics.search_code, "results": found}
 
 
@@ -75,7 +76,7 @@ def units(specs: Any, datasets: Any, numerics: Numerics) -> list[Unit]:
                     )
                     made.append(replace(unit, head=head))
         first = next(u for u in made if u.model == name and u.dataset == "mini" and not u.head)
-        made += hunt_units(first, SEARCH, datasets["mini"], root=ROOT)
+        made += search_units(first, SEARCH, datasets["mini"], root=ROOT)
     return made
 
 

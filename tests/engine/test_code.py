@@ -100,8 +100,8 @@ def test_a_module_that_is_left_out_is_not_followed(toy):
         (ROWS, "natadv.models.adapters.open_clip"),
         (ROWS, "natadv.scenarios.typographic.overlay"),
         (ROWS, "natadv.tasks.vqa_text"),
-        (SEARCHES, "natadv.engine.trial"),
-        (SEARCHES, "natadv.scenarios.typographic.search"),
+        (SEARCHES, "natadv.search.objective"),
+        (SEARCHES, "natadv.search.shrink"),
     ],
 )
 def test_what_turns_a_unit_into_rows_is_reached(part, module):
@@ -110,7 +110,7 @@ def test_what_turns_a_unit_into_rows_is_reached(part, module):
 
 @pytest.mark.parametrize(
     "module",
-    ["natadv.gate.judge", "natadv.report.sheet", "natadv.plugin.session", "natadv.engine.hunting"],
+    ["natadv.gate.judge", "natadv.report.sheet", "natadv.plugin.session", "natadv.search.worker"],
 )
 def test_what_judges_or_shows_does_not_make_rows_old(module):
     assert code._file(PACKAGE, module) not in code_of(PACKAGE, ROWS).files

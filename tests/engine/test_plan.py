@@ -13,7 +13,7 @@ from natadv.engine.store import write_atomically
 from natadv.engine.units import SHARD_ROWS, Numerics
 from natadv.errors import ModelError
 from natadv.gate.plan import mismatches
-from natadv.gate.rules import SearchProfile, Thresholds, Tier
+from natadv.gate.rules import Thresholds, Tier
 from natadv.types import Case, ModelSpec
 
 NUMERICS = Numerics("cpu", "float32", batch_size=4, threads=1, packages={"torch": "2"})
@@ -263,21 +263,3 @@ def test_a_plan_names_the_lineage_whose_floors_hold(grid):
     assert plan.lineage == "mini-clip"
     assert plan.weights == "d" * 64
     assert plan.data_revision == grid.datasets["plain"].card.revision
-
-
-def test_a_search_where_no_clean_pictures_are_known_is_a_problem(grid, pack, typo_samples):
-    """Else its case would pass, and nobody would have searched."""
-    lone = pack("lone", typo_samples, scenario="typographic")
-    profile = SearchProfile("lot", ("dog",), pictures=4, at_least=0.5, evaluations=9)
-    case = Case("classification", "typographic", "lone", "mini-clip")
-    searching = replace(
-        grid,
-        tier=replace(grid.tier, searches={"lone": profile}),
-        cases=(case,),
-        datasets={**grid.datasets, "lone": lone},
-    )
-
-    found = units_of(case, searching, numerics=Numerics("cpu", "float32", 4, 1))
-
-    assert found.all() == ()
-    assert "the tier searches beside 'lone', whose card names no clean twin" in found.problem

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,11 @@ from natadv.engine.units import (
     prompts_digest,
     shards,
 )
+from natadv.pipelines.population import bounds_of
+from natadv.search.spec import SearchSpec
+
+BOUNDS = bounds_of(Path(__file__).parents[2], "overlays")
+SEARCH = SearchSpec("dog", BOUNDS, draws=40, seed=1, at_least=0.5, evaluations=60)
 
 FOR_PEOPLE = {"dataset", "model"}
 """Names; what they stand for is in the key by its content."""
@@ -31,7 +36,7 @@ OTHER = {
     "weights": "d" * 64,
     "head": "h" * 64,
     "protocol": "zero-shot-2",
-    "hunt": '{"subject": "cat"}',
+    "search": SEARCH,
     "numerics": Numerics("cuda", "float32", batch_size=4, threads=1, packages={"torch": "2"}),
 }
 
@@ -76,7 +81,7 @@ def test_the_code_of_searches_moves_the_keys_of_searches_alone(make_unit):
     numerics = replace(make_unit().numerics, search_code="other")
 
     assert make_unit(numerics=numerics).key == make_unit().key
-    assert make_unit(numerics=numerics, hunt="{}").key != make_unit(hunt="{}").key
+    assert make_unit(numerics=numerics, search=SEARCH).key != make_unit(search=SEARCH).key
 
 
 @given(st.text(), st.text())
@@ -174,8 +179,26 @@ def test_every_package_that_moves_numbers_is_named_by_its_version():
 
 
 def test_a_search_is_as_long_as_the_pictures_that_it_may_show(make_unit):
-    hunt = {"subject": "dog", "draws": 40, "evaluations": 60}
+    small = replace(SEARCH, draws=1, evaluations=0)
 
     assert make_unit().length == 1
-    assert make_unit(hunt=json.dumps(hunt), stop=16).length == 13
-    assert make_unit(hunt=json.dumps({**hunt, "draws": 1, "evaluations": 0}), stop=1).length == 1
+    assert make_unit(search=SEARCH, stop=16).length == 13
+    assert make_unit(search=small, stop=1).length == 1
+
+
+def test_a_field_of_a_search_moves_the_key(make_unit):
+    others = {
+        "subject": "cat",
+        "bounds": BOUNDS.model_copy(update={"angle": 1.5}),
+        "draws": 41,
+        "seed": 2,
+        "at_least": 0.25,
+        "evaluations": 61,
+        "discover": True,
+        "population": "p" * 64,
+        "hypothesis": "0",
+    }
+    units = [make_unit(search=replace(SEARCH, **{name: other})) for name, other in others.items()]
+
+    assert set(others) == {f.name for f in fields(SearchSpec)}
+    assert len({make_unit(search=SEARCH).key, *(unit.key for unit in units)}) == len(units) + 1

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from natadv.scenarios.typographic.attack import read_attack
+from natadv.engine.store import Store
 from natadv.scenarios.typographic.population import population_path
+from natadv.search.attack import read_attack
 
 SUITE = """\
 import pytest
@@ -161,11 +162,12 @@ def test_a_search_beside_no_case_is_refused(searched):
 def test_what_was_found_on_equal_weights_bears_the_name_of_the_model_that_is_judged(searched):
     args = ("-n", "0", "--model", "mini-clip", "--dataset", "lot")
     assert searched.pytest(*args).returncode == 0
-    for path in (searched.root / ".natadv" / "store" / "units").rglob("*.json"):
-        raw = json.loads(path.read_text())
-        if (raw.get("caught") or {}).get("attack"):
-            raw["caught"]["attack"] |= {"model": "other"}
-            path.write_text(json.dumps(raw))
+    store = Store(searched.root / ".natadv" / "store")
+    keys = [path.name for path in (store.root / "units").rglob("*") if path.is_file()]
+    (key,) = [key for key in keys if "search" in (store.get(key) or {})]
+    raw = store.get(key)
+    raw["search"]["attack"] |= {"model": "other"}
+    store.put(key, raw)
     done = searched.pytest(*args)
 
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,4 @@
-"""An attack that works: which overlay, saying what, on which pictures, against which model."""
+"""An attack that works: an overlay with its text, the pictures that it flips, and the model."""
 
 from __future__ import annotations
 

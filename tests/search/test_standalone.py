@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from natadv.engine.code import numerics_here
 from natadv.engine.datasets import load_datasets
 from natadv.engine.fill import Fill
 from natadv.engine.grid import Grid
 from natadv.engine.plan import units_of
 from natadv.engine.run import Run
 from natadv.engine.store import Store
-from natadv.engine.units import Numerics, installed_packages
 from natadv.engine.workbench import Workbench
 from natadv.gate.rules import SearchProfile, Thresholds, Tier
 from natadv.models import loading
 from natadv.models.resolve import resolve
-from natadv.pipelines.attacks import searching
-from natadv.scenarios.typographic.attack import read_attack
+from natadv.search import attack_files
+from natadv.search.attack import read_attack
+from natadv.search.profile import with_searches
+from natadv.search.worker import compute_with
 from natadv.types import Case
 
 from .conftest import Eyes
@@ -38,14 +40,21 @@ def gate_units(world, natadv):
     thresholds = Thresholds("t", 0.95, {"t": tier}, ())
     (spec,) = resolve("mini-clip", root=world)
     grid = Grid(thresholds, tier, (case,), {"mini-clip": spec}, load_datasets(world), 2, world)
-    numerics = Numerics("cpu", "auto", 64, 1, installed_packages())
-    found = units_of(case, grid, numerics=numerics)
+    how = {"device": "cpu", "dtype": "auto", "batch_size": 64, "threads": 1}
+    numerics = numerics_here(world / ".natadv/store", **how)
+    found = with_searches(units_of(case, grid, numerics=numerics), case, grid)
     assert not found.problem
-    return found.hunts, grid
+    return found.searches, grid
 
 
 def store_of(world: Path) -> Store:
     return Store(world / ".natadv/store")
+
+
+def units_written(store: Store) -> dict[Path, int]:
+    """When each result was written."""
+    units = (store.root / "units").rglob("*")
+    return {path: path.stat().st_mtime_ns for path in units if path.is_file()}
 
 
 def test_it_writes_an_attack_and_its_sheet_and_says_how_to_replay_it(search, world, loads):
@@ -78,14 +87,14 @@ def test_what_the_gate_computed_the_command_finds(search, gate_units, world, loa
     store.prepare()
     run = Run(store, "gate")
     run.prepare()
-    Fill(store, run, Workbench(store, grid.datasets, grid.specs, run=run).compute).drain(units)
-    before = {path: path.stat().st_mtime_ns for path in (store.root / "units").rglob("*.json")}
+    workbench = Workbench(store, grid.datasets, grid.specs, run=run)
+    Fill(store, run, compute_with(workbench)).drain(units)
+    before = units_written(store)
     assert len(before) == len(units) == 2
     search()
     search("--discover", "5")
 
-    after = {path: path.stat().st_mtime_ns for path in (store.root / "units").rglob("*.json")}
-    assert after == before
+    assert units_written(store) == before
     # Nor was there a model to draw the sheets.
     assert len(loads) == 1
 
@@ -106,7 +115,7 @@ def test_a_kill_before_the_sheet_loses_nothing(search, world, loads, monkeypatch
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(searching, "attack_sheet", killed)
+        patch.setattr(attack_files, "attack_sheet", killed)
         with pytest.raises(Killed):
             search()
     file = world / ".natadv/attacks/classification__plain__mini-clip__dog.json"

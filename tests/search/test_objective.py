@@ -10,19 +10,21 @@ import pytest
 from PIL import Image
 
 from natadv.data.images import decode_image
-from natadv.engine import trial as trial_module
 from natadv.engine.bench import Bench
 from natadv.engine.embeddings import EmbeddingCache
-from natadv.engine.trial import Trial, pictures_of, trial_of, trial_on
 from natadv.errors import DataError
 from natadv.scenarios.typographic.overlay import Overlay, box, from_json, render
 from natadv.scenarios.typographic.places import covered, kept_off, place_of
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.scenarios.typographic.twins import lossless
+from natadv.search import objective as objective_module
+from natadv.search import samples as samples_module
+from natadv.search.contact_sheet import attacked_samples
+from natadv.search.objective import AttackObjective, objective_of_attack, objective_on_class
+from natadv.search.samples import samples_of
 from natadv.tasks.masks import truth_mask
 from natadv.types import FloatArray, Sample
-
-from .conftest import Eyes
+from tests.engine.conftest import Eyes
 
 CLASSES = ("cat", "dog", "cow")
 SIDE = 48
@@ -96,18 +98,20 @@ def unit(make_unit):
 
 
 @pytest.fixture
-def trial(unit, dataset, bench) -> Trial:
-    return trial_of(unit, dataset, "dog", bench)
+def objective(unit, dataset, bench) -> AttackObjective:
+    return objective_on_class(unit, dataset, "dog", bench)
 
 
 def said_by_hand(picture: Image.Image) -> str:
     return CLASSES[int(np.asarray(picture, np.float64).mean(axis=(0, 1)).argmax())]
 
 
-def by_hand(trial: Trial, drawn: DrawnOverlay, text: str, *, letters=True) -> dict[str, str]:
+def by_hand(
+    objective: AttackObjective, drawn: DrawnOverlay, text: str, *, letters=True
+) -> dict[str, str]:
     """What the model says of each picture, rendered one by one."""
     said = {}
-    for sample in trial.ground:
+    for sample in objective.samples:
         overlay = drawn.saying(text)
         if drawn.off_object:
             overlay = kept_off(overlay, truth_mask(sample))
@@ -116,43 +120,48 @@ def by_hand(trial: Trial, drawn: DrawnOverlay, text: str, *, letters=True) -> di
     return said
 
 
+def attacked_under(objective: AttackObjective, drawn: DrawnOverlay):
+    attack, pairs = objective.attack(drawn), objective.predictions(drawn)
+    return attacked_samples(attack, pairs, objective.dataset)
+
+
 def flipped(said: dict[str, str]) -> list[str]:
     return [name for name, answer in said.items() if answer != "dog"]
 
 
-def test_the_ground_is_what_the_model_is_right_about(trial, dataset, clean):
+def test_the_samples_are_those_that_the_model_gets_right(objective, dataset, clean):
     dogs = {sample.id for sample in clean if sample.label == 1}
 
-    assert len(trial.ground) == 5
-    assert {sample.id for sample in trial.ground} <= dogs - {"s01"}
-    assert 5 <= trial.looked_at <= 10
+    assert len(objective.samples) == 5
+    assert {sample.id for sample in objective.samples} <= dogs - {"s01"}
+    assert 5 <= objective.samples_tried <= 10
 
 
 def test_where_it_is_right_about_fewer_there_are_fewer(make_unit, dataset, bench):
-    found = trial_of(make_unit(stop=50), dataset, "dog", bench)
+    found = objective_on_class(make_unit(stop=50), dataset, "dog", bench)
 
-    assert (len(found.ground), found.looked_at) == (ALL - 1, ALL)
+    assert (len(found.samples), found.samples_tried) == (ALL - 1, ALL)
 
 
-def test_a_damaged_mask_ends_the_trial(dataset, clean, make_unit, bench, monkeypatch):
+def test_a_damaged_mask_ends_the_search(dataset, clean, make_unit, bench, monkeypatch):
     damaged = [replace(sample, mask=b"none") for sample in clean]
     monkeypatch.setattr(
-        trial_module, "read_by_id", lambda folder, card, ids: [s for s in damaged if s.id in ids]
+        samples_module, "read_by_id", lambda folder, card, ids: [s for s in damaged if s.id in ids]
     )
 
     with pytest.raises(DataError, match="mask"):
-        trial_of(make_unit(stop=5), dataset, "dog", bench)
+        objective_on_class(make_unit(stop=5), dataset, "dog", bench)
 
 
-def test_a_class_without_pictures_is_no_ground_to_search_on(make_unit, dataset, bench):
+def test_a_class_without_pictures_cannot_be_searched_on(make_unit, dataset, bench):
     with pytest.raises(DataError, match="plain has no pictures of 'cow'"):
-        trial_of(make_unit(stop=5), dataset, "cow", bench)
+        objective_on_class(make_unit(stop=5), dataset, "cow", bench)
 
 
-def both_by_hand(trial: Trial, drawn: DrawnOverlay) -> tuple[set[str], set[str]]:
+def both_by_hand(objective: AttackObjective, drawn: DrawnOverlay) -> tuple[set[str], set[str]]:
     """What the letters flip, and what the box flips without them."""
-    text, _ = trial._worded(drawn)
-    ways = (by_hand(trial, drawn, text, letters=letters) for letters in (True, False))
+    text, _ = objective.wording_of(drawn)
+    ways = (by_hand(objective, drawn, text, letters=letters) for letters in (True, False))
     with_letters, without = (set(flipped(said)) for said in ways)
     return with_letters, without
 
@@ -161,12 +170,12 @@ def partly_hidden(ours: set[str], box: set[str]) -> bool:
     return bool(ours & box and ours - box)
 
 
-def test_effects_are_those_of_each_picture_drawn_by_itself_less_what_its_box_flips(trial):
+def test_flip_rates_are_those_of_each_picture_drawn_by_itself_less_what_its_box_flips(objective):
     overlays = OVERLAYS + BETWEEN
-    found = trial.effects(overlays)
+    found = objective.flip_rates(overlays)
 
-    pairs = [both_by_hand(trial, drawn) for drawn in overlays]
-    assert found == [len(ours - box) / len(trial.ground) for ours, box in pairs]
+    pairs = [both_by_hand(objective, drawn) for drawn in overlays]
+    assert found == [len(ours - box) / len(objective.samples) for ours, box in pairs]
     assert 0.0 in found
     assert max(found) == 1.0
     assert any(0 < share < 1 for share in found)
@@ -174,13 +183,13 @@ def test_effects_are_those_of_each_picture_drawn_by_itself_less_what_its_box_fli
     assert any(box - ours for ours, box in pairs)
 
 
-def test_what_the_box_alone_flips_does_not_count(trial):
+def test_what_the_box_alone_flips_does_not_count(objective):
     strong = [OVERLAYS[1], OVERLAYS[2], OVERLAYS[3]]
-    everything = {sample.id for sample in trial.ground}
+    everything = {sample.id for sample in objective.samples}
 
-    assert [both_by_hand(trial, drawn) for drawn in strong] == [(everything, everything)] * 3
-    assert trial.effects(strong) == [0.0] * 3
-    assert [trial.attack(drawn).share for drawn in strong] == [1.0] * 3
+    assert [both_by_hand(objective, drawn) for drawn in strong] == [(everything, everything)] * 3
+    assert objective.flip_rates(strong) == [0.0] * 3
+    assert [objective.attack(drawn).share for drawn in strong] == [1.0] * 3
 
 
 @dataclass
@@ -216,33 +225,35 @@ def test_pictures_that_only_the_box_flips_do_not_offset_those_that_the_letters_f
         for on, off in ((written_on, block), (block, written_on))
     ]
     cache = EmbeddingCache(store.root / "embeddings", "two")
-    trial = trial_of(unit, dataset, "dog", Bench(Two(pixels=tuple(pixels)), cache, batch_size=4))
+    objective = objective_on_class(
+        unit, dataset, "dog", Bench(Two(pixels=tuple(pixels)), cache, batch_size=4)
+    )
 
-    pictures = {sample.id: decode_image(sample.image, where="") for sample in trial.ground}
+    pictures = {sample.id: decode_image(sample.image, where="") for sample in objective.samples}
     by_letters = [name for name, image in pictures.items() if not every_other(image)]
     by_box = [name for name, image in pictures.items() if every_other(image)]
-    attack = trial.attack(drawn)
+    attack = objective.attack(drawn)
     assert attack.text == "cat"
     assert (list(attack.flipped), list(attack.hidden)) == (by_letters, by_box)
     assert by_box
-    assert trial.effects([drawn]) == [len(by_letters) / len(pictures)] != [0.0]
+    assert objective.flip_rates([drawn]) == [len(by_letters) / len(pictures)] != [0.0]
 
 
 LEAST = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @pytest.fixture
-def ten(make_unit, dataset, bench) -> Trial:
-    return trial_of(make_unit(stop=10), dataset, "dog", bench)
+def ten(make_unit, dataset, bench) -> AttackObjective:
+    return objective_on_class(make_unit(stop=10), dataset, "dog", bench)
 
 
 def test_shares_of_at_least_so_much_are_exact_and_others_stay_below(ten):
     pairs = [both_by_hand(ten, drawn) for drawn in BETWEEN]
     exact = [len(ours - box) / 10 for ours, box in pairs]
 
-    assert ten.effects(BETWEEN) == exact
+    assert ten.flip_rates(BETWEEN) == exact
     for least in LEAST:
-        for share, known in zip(ten.effects(BETWEEN, least=least), exact, strict=True):
+        for share, known in zip(ten.flip_rates(BETWEEN, least=least), exact, strict=True):
             if known >= least:
                 assert share == known
             else:
@@ -252,13 +263,13 @@ def test_shares_of_at_least_so_much_are_exact_and_others_stay_below(ten):
 
 
 def test_a_share_that_is_just_what_is_asked_for_is_enough(ten):
-    exact = ten.effects(BETWEEN)
+    exact = ten.flip_rates(BETWEEN)
     known = [least for least in LEAST if least in exact]
 
     assert len(known) >= 5
     assert 0.3 in known
     for least in known:
-        told = ten.effects([BETWEEN[exact.index(least)]], least=least)
+        told = ten.flip_rates([BETWEEN[exact.index(least)]], least=least)
         assert told == [least]
 
 
@@ -266,124 +277,126 @@ def test_a_share_that_is_just_what_is_asked_for_is_enough(ten):
 def test_the_box_alone_is_looked_at_only_of_what_is_flipped_where_that_is_enough(ten, bench, least):
     overlays = (OVERLAYS[0], *BETWEEN)
     sizes = [len(both_by_hand(ten, drawn)[0]) for drawn in overlays]
-    ten.effects(overlays, least=least)
+    ten.flip_rates(overlays, least=least)
 
     enough = [size for size in sizes if size > 0 and size >= round(10 * least)]
     assert 0 < len(enough) < len(overlays)
-    assert ten.shown == 10 * len(overlays) + sum(enough)
-    assert bench.encoded == ten.shown + ten.looked_at
+    assert ten.images_shown == 10 * len(overlays) + sum(enough)
+    assert bench.encoded == ten.images_shown + ten.samples_tried
 
 
 def test_where_nothing_is_flipped_no_box_is_looked_at(ten):
-    assert ten.effects([OVERLAYS[0]]) == [0.0]
-    assert ten.shown == 10
+    assert ten.flip_rates([OVERLAYS[0]]) == [0.0]
+    assert ten.images_shown == 10
 
 
-def test_together_and_alone_overlays_do_the_same(trial, unit, dataset, store, eyes):
+def test_together_and_alone_overlays_do_the_same(objective, unit, dataset, store, eyes):
     other = Bench(eyes, EmbeddingCache(store.root / "embeddings", "elsewhere"), batch_size=4)
-    alone = trial_of(unit, dataset, "dog", other)
+    alone = objective_on_class(unit, dataset, "dog", other)
 
     for least in (0.0, 0.6):
-        together = trial.effects(OVERLAYS + BETWEEN, least=least)
-        one_by_one = [alone.effects([drawn], least=least) for drawn in OVERLAYS + BETWEEN]
+        together = objective.flip_rates(OVERLAYS + BETWEEN, least=least)
+        one_by_one = [alone.flip_rates([drawn], least=least) for drawn in OVERLAYS + BETWEEN]
         assert [[share] for share in together] == one_by_one
 
 
-def test_a_picture_that_was_shown_is_not_embedded_again(trial, bench):
-    trial.effects(OVERLAYS)
+def test_a_picture_that_was_shown_is_not_embedded_again(objective, bench):
+    objective.flip_rates(OVERLAYS)
     encoded = bench.encoded
-    trial.effects(OVERLAYS[::-1])
+    objective.flip_rates(OVERLAYS[::-1])
 
     assert bench.encoded == encoded
 
 
 @pytest.mark.parametrize("error", ["none", "unwritable"])
-def test_words_that_cannot_be_had_flip_nothing(trial, monkeypatch, error):
+def test_words_that_cannot_be_had_flip_nothing(objective, monkeypatch, error):
     strong = between(0.3, 1.0)
-    assert trial.effects([strong]) == [1.0]
+    assert objective.flip_rates([strong]) == [1.0]
 
     def worded(drawn, **_):
         if error == "none":
             raise DataError("no word of this kind")
         return "\u4f60", None
 
-    monkeypatch.setattr(trial_module, "worded", worded)
+    monkeypatch.setattr(objective_module, "worded", worded)
 
-    assert trial.effects([strong, strong]) == [0.0, 0.0]
-    assert trial.shown_under(strong) == ()
+    assert objective.flip_rates([strong, strong]) == [0.0, 0.0]
+    assert objective.predictions(strong) == ()
 
 
-def test_what_is_kept_off_the_object_is_shown_there(trial):
+def test_what_is_kept_off_the_object_is_shown_there(objective):
     drawn = written(off_object=True, size=0.2)
-    for one in trial.shown_under(drawn):
+    for one in attacked_under(objective, drawn):
         (overlay,) = from_json(one.attacked.overlay)
         left, top, right, bottom = box(overlay, (SIDE, SIDE))
         assert not truth_mask(one.clean)[top:bottom, left:right].any()
         assert (overlay.x, overlay.y) != (drawn.overlay.x, drawn.overlay.y)
 
 
-def test_a_band_moves_the_truth_with_the_picture(trial):
+def test_a_band_moves_the_truth_with_the_picture(objective):
     drawn = written(band="top", panel=(0, 0, 255), size=0.1)
-    for one in trial.shown_under(drawn):
+    for one in attacked_under(objective, drawn):
         before, after = truth_mask(one.clean), truth_mask(one.attacked)
         assert after.shape[0] > SIDE
         assert not after[: after.shape[0] - SIDE].any()
         assert np.array_equal(after[-SIDE:], before)
 
 
-def test_an_attack_tells_what_was_seen(trial):
-    drawn = next(one for one in BETWEEN if partly_hidden(*both_by_hand(trial, one)))
-    attack = trial.attack(drawn)
+def test_an_attack_tells_what_was_seen(objective):
+    drawn = next(one for one in BETWEEN if partly_hidden(*both_by_hand(objective, one)))
+    attack = objective.attack(drawn)
 
     overlay = drawn.saying(attack.text)
     around = box(overlay, (SIDE, SIDE))
-    assert attack.pictures == tuple(sample.id for sample in trial.ground)
-    assert list(attack.flipped) == flipped(by_hand(trial, drawn, attack.text))
-    assert list(attack.hidden) == flipped(by_hand(trial, drawn, attack.text, letters=False))
+    assert attack.pictures == tuple(sample.id for sample in objective.samples)
+    assert list(attack.flipped) == flipped(by_hand(objective, drawn, attack.text))
+    assert list(attack.hidden) == flipped(by_hand(objective, drawn, attack.text, letters=False))
     assert attack.covered == pytest.approx(covered(around, (SIDE, SIDE)), abs=1e-6)
     assert attack.place == place_of(around, (SIDE, SIDE))
-    assert attack.share == len(attack.flipped) / len(trial.ground)
+    assert attack.share == len(attack.flipped) / len(objective.samples)
     by_letters = set(attack.flipped) - set(attack.hidden)
-    assert trial.effects([drawn]) == [len(by_letters) / len(trial.ground)]
-    assert (attack.model, attack.weights) == (trial.unit.model, trial.unit.answers_with)
-    assert (attack.revision, attack.run) == (trial.dataset.card.revision, "")
+    assert objective.flip_rates([drawn]) == [len(by_letters) / len(objective.samples)]
+    assert (attack.model, attack.weights) == (objective.unit.model, objective.unit.answers_with)
+    assert (attack.revision, attack.run) == (objective.dataset.card.revision, "")
 
 
-def test_each_picture_is_told_clean_and_attacked(trial):
+def test_each_picture_is_told_clean_and_attacked(objective):
     drawn = OVERLAYS[1]
-    shown = trial.shown_under(drawn)
+    shown = attacked_under(objective, drawn)
 
-    expected = by_hand(trial, drawn, trial._worded(drawn)[0])
-    assert [one.clean for one in shown] == list(trial.ground)
-    assert {one.clean.id: one.after.said for one in shown} == expected
-    assert {one.clean.id for one in shown if not one.after.right} == set(flipped(expected))
-    assert all(one.before.said == "dog" and one.before.right for one in shown)
+    expected = by_hand(objective, drawn, objective.wording_of(drawn)[0])
+    assert [one.clean for one in shown] == list(objective.samples)
+    assert {one.clean.id: one.after.text for one in shown} == expected
+    assert {one.clean.id for one in shown if not one.after.correct} == set(flipped(expected))
+    assert all(one.before.text == "dog" and one.before.correct for one in shown)
     assert all(one.after.values.keys() >= {"score", "true_score"} for one in shown)
 
 
-def test_an_attack_is_tried_on_its_own_pictures_with_its_own_text(trial, unit, dataset, bench):
-    attack = replace(trial.attack(OVERLAYS[1]), text="zork", decoy=None)
-    again = trial_on(unit, dataset, attack, bench)
+def test_an_attack_is_tried_on_its_own_pictures_with_its_own_text(objective, unit, dataset, bench):
+    attack = replace(objective.attack(OVERLAYS[1]), text="zork", decoy=None)
+    again = objective_of_attack(unit, dataset, attack, bench)
     now = again.attack(attack.drawn)
 
     assert (now.text, now.decoy, now.pictures) == ("zork", None, attack.pictures)
-    assert list(now.flipped) == flipped(by_hand(trial, attack.drawn, "zork"))
-    assert all('"text":"zork"' in one.attacked.overlay for one in again.shown_under(attack.drawn))
+    assert list(now.flipped) == flipped(by_hand(objective, attack.drawn, "zork"))
+    assert all(
+        '"text":"zork"' in one.attacked.overlay for one in attacked_under(again, attack.drawn)
+    )
 
 
-def test_what_the_model_is_wrong_about_when_clean_is_left_out(trial, unit, dataset, bench):
-    attack = trial.attack(OVERLAYS[1])
+def test_what_the_model_is_wrong_about_when_clean_is_left_out(objective, unit, dataset, bench):
+    attack = objective.attack(OVERLAYS[1])
     attack = replace(attack, pictures=("s01", *attack.pictures))
-    again = trial_on(unit, dataset, attack, bench)
+    again = objective_of_attack(unit, dataset, attack, bench)
 
-    assert tuple(sample.id for sample in again.ground) == attack.pictures[1:]
-    assert again.looked_at == len(attack.pictures)
+    assert tuple(sample.id for sample in again.samples) == attack.pictures[1:]
+    assert again.samples_tried == len(attack.pictures)
 
 
-def test_pictures_that_are_not_there_or_of_another_class_are_refused(trial, dataset):
-    attack = trial.attack(OVERLAYS[0])
+def test_pictures_that_are_not_there_or_of_another_class_are_refused(objective, dataset):
+    attack = objective.attack(OVERLAYS[0])
 
     with pytest.raises(DataError, match="2 ids are not in 'plain', first 's98'"):
-        pictures_of(replace(attack, pictures=("s98", "s03", "s99")), dataset)
+        samples_of(replace(attack, pictures=("s98", "s03", "s99")), dataset)
     with pytest.raises(DataError, match=r"sample 's02' is of 'cat', the attack is on.*of 'dog'"):
-        pictures_of(replace(attack, pictures=("s03", "s02")), dataset)
+        samples_of(replace(attack, pictures=("s03", "s02")), dataset)

@@ -1,4 +1,4 @@
-"""An attack that was found on one model, shown to another one."""
+"""Shows an attack that was found on one model to another one."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from natadv.engine.bench import Bench
-from natadv.engine.datasets import Dataset
-from natadv.engine.pictured import attack_sheet
-from natadv.engine.shown import Shown
 from natadv.engine.store import Store
-from natadv.engine.trial import trial_on
-from natadv.errors import DataError, UnknownNameError, unknown_name
 from natadv.files import write_whole
-from natadv.pipelines.attacks.asking import asked, done, opened_run, workbench
-from natadv.pipelines.drawing import ground_named
 from natadv.pipelines.members import Arithmetic, one_model
-from natadv.scenarios.typographic.attack import Attack, read_attack
+from natadv.search.attack import Attack, read_attack
+from natadv.search.contact_sheet import attack_sheet, attacked_samples
+from natadv.search.objective import objective_of_attack
+from natadv.search.predictions import PredictionPair
+from natadv.search.target import dataset_of, find_target, prepare_run, with_model
 
 USUAL_PICTURES, MOST_AT_ONCE = 16, 64
-"""A search asks by itself for so many pictures, and shows at most so many at once. A replay shows
-as many at once as the search did, as another number moves last bits."""
+"""A search asks for so many pictures by default, and shows at most so many at once. A replay shows
+as many at once as the search did, because another number moves last bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """Which attack is shown to which model."""
+    """The attack, and the model that it is shown to."""
 
     file: Path
     model: str
@@ -38,8 +35,8 @@ class ReplayPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """What an attack does to a model, beside what it did to the one that it was found on."""
+class Replay:
+    """What an attack does to a model, compared with the model that it was found on."""
 
     model: str
     found: Attack
@@ -65,7 +62,7 @@ class Replayed:
 
     @property
     def remarks(self) -> list[str]:
-        """What has to be said besides."""
+        """Whatever else the reader has to know."""
         pictures, now = self.found.pictures, self.now
         remarks: list[str] = []
         if now is not None and len(now.pictures) < len(pictures):
@@ -87,56 +84,36 @@ class Replayed:
         return self.weights == self.found.weights
 
 
-def replay(plan: ReplayPlan) -> Replayed:
-    """Show the same overlay with the same text on the same pictures, those left out that the model
+def replay(plan: ReplayPlan) -> Replay:
+    """Show the same overlay with the same text on the same pictures, without those that the model
     is wrong about when they are clean.
 
     Raises:
-        NatadvError: The file, the dataset or the model is not there or does not fit.
+        NatadvError: The file, the dataset or the model does not exist or does not fit.
     """
     attack = read_attack(plan.file)
     dataset = dataset_of(attack, root=plan.root, file=plan.file)
     spec = one_model(plan.model, root=plan.root, wanted="to show it to")
     at_once = min(MOST_AT_ONCE, max(USUAL_PICTURES, len(attack.pictures)))
     arithmetic = Arithmetic(plan.device, batch_size=at_once)
-    who = asked(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)
+    target = find_target(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)
     store = Store(plan.store)
-    bench = workbench(who, store, opened_run(store))
+    workbench = target.workbench(store, prepare_run(store))
 
-    def shown(lent: Bench) -> tuple[Attack, tuple[Shown, ...]] | None:
-        trial = trial_on(who.unit, dataset, attack, lent)
-        if not trial.ground:
+    def attacked(bench: Bench) -> tuple[Attack, tuple[PredictionPair, ...]] | None:
+        objective = objective_of_attack(target.unit, dataset, attack, bench)
+        if not objective.samples:
             return None
-        return trial.attack(attack.drawn), trial.shown_under(attack.drawn)
+        return objective.attack(attack.drawn), objective.predictions(attack.drawn)
 
-    came = done(bench, who.unit, shown)
-    weights = who.unit.answers_with
-    if came is None:
-        return Replayed(spec.name, attack, None, weights, None)
-    now, pictures = came
+    found = with_model(workbench, target.unit, attacked)
+    weights = target.unit.answers_with
+    if found is None:
+        return Replay(spec.name, attack, None, weights, None)
+    now, predictions = found
     sheet = plan.sheet or plan.attacks / f"{plan.file.stem}__on__{spec.name}.png"
-    write_whole(sheet, attack_sheet(now, pictures))
-    return Replayed(spec.name, attack, now, weights, sheet)
-
-
-def dataset_of(attack: Attack, *, root: Path, file: Path) -> Dataset:
-    """The dataset of the attack's pictures, in the state in which they were attacked.
-
-    Raises:
-        DataError: It is not there, or in another state.
-    """
-    needs = f"{file}: its pictures are of {attack.dataset!r} of revision {attack.revision[:12]}"
-    remedy = f"run dvc pull fixtures/datasets/{attack.dataset}"
-    try:
-        dataset = ground_named(attack.dataset, root)
-    except UnknownNameError as error:
-        raise DataError(f"{needs}, which is not there; {remedy}") from error
-    card = dataset.card
-    if card.revision != attack.revision:
-        raise DataError(f"{needs}, but {card.revision[:12]} is there; {remedy}, or search again")
-    if attack.subject not in card.classes:
-        raise unknown_name(f"class of {dataset.name}", attack.subject, card.classes)
-    return dataset
+    write_whole(sheet, attack_sheet(now, attacked_samples(now, predictions, dataset)))
+    return Replay(spec.name, attack, now, weights, sheet)
 
 
 def _flips(attack: Attack, *, of: str) -> str:

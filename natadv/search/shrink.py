@@ -1,8 +1,8 @@
 """The smallest overlay that still works, found by shrinking one that works.
 
 Hypothesis shrinks: it makes what is drawn first weak first, so the letters as small as they can be,
-then as faint, then without a panel, and so on. Each overlay is judged once, so a model that
-wavers cannot make a search flaky, and only so many are judged at all.
+then as faint, then without a panel, and so on. Each overlay is evaluated once, so a model that
+wavers cannot make a search flaky, and the number of evaluations is bounded.
 """
 
 from __future__ import annotations
@@ -11,136 +11,118 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, target
 from hypothesis.internal.conjecture import engine, providers
 
 from natadv.errors import ConfigError
-from natadv.scenarios.typographic.bounds import Bounds
 from natadv.scenarios.typographic.iid import backend, draw_iid
-from natadv.scenarios.typographic.population import DrawnOverlay
+from natadv.scenarios.typographic.population import DrawnOverlay, overlay_id
 from natadv.scenarios.typographic.strategies import overlays
+from natadv.search.result import ShrinkCounts
+from natadv.search.spec import SearchSpec, population_digest
 
 NEW = "new"
-"""Names whatever overlay is not of a population."""
+"""Name of every overlay that is not of a population."""
 
 
-class Effects(Protocol):
-    """For each overlay the share of the pictures that it flips, 0 to 1; many at once are cheaper.
-    A share below `least` need not be exact, as long as it is told below."""
+class FlipRates(Protocol):
+    """For each overlay the share of the samples that it flips, 0 to 1; many at once are cheaper.
+    A rate below `least` need not be exact, as long as it is given as below."""
 
     def __call__(self, drawn: Sequence[DrawnOverlay], /, *, least: float) -> Sequence[float]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Hunt:
-    """What is looked for, and what it may cost."""
+class Smallest(NamedTuple):
+    """The smallest overlay that works, and what it took to find it."""
 
-    bounds: Bounds
-    draws: int
-    """Overlays of a population, or with `discover` examples at most."""
-    seed: int
-    at_least: float
-    """Share of the pictures, above 0 to 1, that an attack has to flip to count as one."""
-    evaluations: int
-    """Overlays at most that are judged while the attack is made smaller."""
-    discover: bool = False
-    """Climb towards what flips more, instead of drawing independently. What comes first then
-    depends on the version of Hypothesis."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.at_least <= 1:
-            raise ConfigError(f"at_least must be above 0 and at most 1, came {self.at_least!r}")
-        if self.draws < 1 or self.evaluations < 0:
-            raise ConfigError(
-                "expected at least 1 draw and no fewer than 0 evaluations, came "
-                f"{self.draws} and {self.evaluations}"
-            )
+    overlay: DrawnOverlay | None
+    """None if no overlay that was drawn works."""
+    counts: ShrinkCounts
 
 
-@dataclass(frozen=True, slots=True)
-class Catch:
-    """What a hunt came home with."""
-
-    smallest: DrawnOverlay | None
-    """The smallest that works; None if nothing that was drawn does."""
-    working: int
-    """How many of the draws work."""
-    drawn: int
-    strongest: float
-    """Largest share of pictures that any draw flips."""
-    evaluations: int
-    """Overlays that were judged while the attack was made smaller."""
+def population_of(spec: SearchSpec) -> list[DrawnOverlay]:
+    """The overlays that a search starts from, unless it discovers them."""
+    return draw_iid(overlays(spec.bounds), count=spec.draws, seed=spec.seed)
 
 
-def population_of(plan: Hunt) -> list[DrawnOverlay]:
-    """Where a search begins that does not discover."""
-    return draw_iid(overlays(plan.bounds), count=plan.draws, seed=plan.seed)
+def check_population(spec: SearchSpec) -> None:
+    """Raises ConfigError if the population can no longer be drawn as it was frozen."""
+    if spec.discover:
+        return
+    named = [
+        replace(drawn, id=overlay_id(number)) for number, drawn in enumerate(population_of(spec))
+    ]
+    if population_digest(named) != spec.population:
+        raise ConfigError(
+            "the population of this search was drawn by another version of natadv or Hypothesis; "
+            "draw it again with natadv overlays draw --force"
+        )
 
 
-def hunt(plan: Hunt, effects: Effects) -> Catch:
-    """A function of the plan and of what `effects` says.
+def find_smallest(spec: SearchSpec, flip_rates: FlipRates) -> Smallest:
+    """Depends on the spec and on what `flip_rates` returns, and on nothing else.
 
     Raises:
         ConfigError: Hypothesis no longer works as this needs.
-        Exception: Whatever `effects` raises.
+        Exception: Whatever `flip_rates` raises.
     """
-    memo = _Memo(effects, plan.at_least)
+    memo = _Memo(flip_rates, spec.at_least)
     try:
-        return _discovered(plan, memo) if plan.discover else _shrunk_from_population(plan, memo)
+        return _discover(spec, memo) if spec.discover else _shrink_population(spec, memo)
     except _BrokenError as broken:
         raise broken.error from None
 
 
 @dataclass(slots=True)
 class _Memo:
-    """What is known of each overlay."""
+    """The flip rate of every overlay that was evaluated."""
 
-    effects: Effects
+    flip_rates: FlipRates
     at_least: float
     budget: int | None = None
-    """Overlays that may still be judged; None for no end."""
+    """Overlays that may be evaluated from now on; None for any number."""
     known: dict[DrawnOverlay, float] = field(default_factory=dict)
     spent: int = 0
 
-    def learn(self, drawn: Sequence[DrawnOverlay]) -> None:
+    def evaluate(self, drawn: Sequence[DrawnOverlay]) -> None:
         fresh = [one for one in dict.fromkeys(map(_unnamed, drawn)) if one not in self.known]
-        # Whoever only makes smaller what works asks no more than whether it does.
+        # While an attack is made smaller, it matters only whether an overlay works.
         least = 0.0 if self.budget is None else self.at_least
         try:
-            found = self.effects(fresh, least=least)
+            rates = self.flip_rates(fresh, least=least)
         except Exception as error:
             raise _BrokenError(error) from error
-        self.known |= dict(zip(fresh, found, strict=True))
+        self.known |= dict(zip(fresh, rates, strict=True))
 
-    def effect(self, drawn: DrawnOverlay) -> float:
-        """Raises _SpentError where the overlay is not known and may not be judged any more."""
+    def flip_rate(self, drawn: DrawnOverlay) -> float:
+        """Raises _SpentError if the overlay is not known and the budget is spent."""
         one = _unnamed(drawn)
         if one not in self.known:
             if self.budget is not None and self.spent >= self.budget:
                 raise _SpentError
             self.spent += self.budget is not None
-            self.learn([one])
+            self.evaluate([one])
         return self.known[one]
 
     def works(self, drawn: DrawnOverlay) -> bool:
-        return self.effect(drawn) >= self.at_least
+        return self.flip_rate(drawn) >= self.at_least
 
 
 class _WorksError(Exception):
-    """What Hypothesis takes for the failure that it makes smaller."""
+    """The failure that Hypothesis makes smaller: an overlay that works."""
 
 
 # Not an Exception: Hypothesis would take it for one more failure, and go on.
 class _SpentError(BaseException):
-    """Ends a search; what worked last is as small as it got."""
+    """Ends a search; the overlay that worked last is the smallest one."""
 
 
-# Not an Exception either: Hypothesis would shrink it, or forget it over what works.
+# Not an Exception either: Hypothesis would shrink it, or prefer an overlay that works.
 class _BrokenError(BaseException):
-    """Whatever `effects` raises, on its way out of Hypothesis."""
+    """Carries whatever `flip_rates` raises out of Hypothesis."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -148,43 +130,43 @@ class _BrokenError(BaseException):
 
 @dataclass(slots=True)
 class _Last:
-    """The overlay that worked last. Hypothesis tries smaller ones only, and repeats the smallest at
-    the end."""
+    """The overlay that worked last. Hypothesis tries smaller ones only, and ends by repeating the
+    smallest."""
 
     overlay: DrawnOverlay | None = None
 
 
-def _shrunk_from_population(plan: Hunt, memo: _Memo) -> Catch:
-    drawn = population_of(plan)
-    memo.learn(drawn)
+def _shrink_population(spec: SearchSpec, memo: _Memo) -> Smallest:
+    drawn = population_of(spec)
+    memo.evaluate(drawn)
     working = [one for one in drawn if memo.works(one)]
     smallest = None
     if working:
         # From the smallest letters: from there it is not far.
         start = min(working, key=lambda one: (one.overlay.size, one.overlay.opacity))
-        smallest = _shrunk(plan, memo, start) if plan.evaluations else start
-    strongest = max(map(memo.effect, drawn))
-    return Catch(smallest, len(working), len(drawn), strongest, memo.spent)
+        smallest = _shrink(spec, memo, start) if spec.evaluations else start
+    strongest = max(map(memo.flip_rate, drawn))
+    return Smallest(smallest, ShrinkCounts(len(drawn), len(working), strongest, memo.spent))
 
 
-def _shrunk(plan: Hunt, memo: _Memo, start: DrawnOverlay) -> DrawnOverlay:
-    """Hypothesis draws the population again until it meets `start`, and goes on from there."""
+def _shrink(spec: SearchSpec, memo: _Memo, start: DrawnOverlay) -> DrawnOverlay:
+    """Hypothesis draws the population again up to `start`, and shrinks that."""
     last = _Last()
 
     @settings(
         _QUIET,
-        backend=backend(plan.seed),
-        max_examples=plan.draws + 1,
+        backend=backend(spec.seed),
+        max_examples=spec.draws + 1,
         derandomize=True,
         phases=[Phase.generate, Phase.shrink],
     )
-    @given(overlays(plan.bounds))
+    @given(overlays(spec.bounds))
     def attempt(one: DrawnOverlay) -> None:
         if (last.overlay is not None or one == start) and memo.works(one):
             last.overlay = one
             raise _WorksError
 
-    memo.budget = plan.evaluations
+    memo.budget = spec.evaluations
     _run(attempt)
     if last.overlay is None:
         raise ConfigError(
@@ -194,32 +176,33 @@ def _shrunk(plan: Hunt, memo: _Memo, start: DrawnOverlay) -> DrawnOverlay:
     return last.overlay
 
 
-def _discovered(plan: Hunt, memo: _Memo) -> Catch:
+def _discover(spec: SearchSpec, memo: _Memo) -> Smallest:
     last = _Last()
     drawn: dict[DrawnOverlay, float] = {}
 
-    @seed(plan.seed)
+    @seed(spec.seed)
     @settings(
         _QUIET,
         backend="hypothesis",
-        max_examples=plan.draws,
+        max_examples=spec.draws,
         phases=[Phase.generate, Phase.target, Phase.shrink],
     )
-    @given(overlays(plan.bounds))
+    @given(overlays(spec.bounds))
     def attempt(one: DrawnOverlay) -> None:
-        share = memo.effect(one)
+        share = memo.flip_rate(one)
         if last.overlay is None:
             drawn[one] = share
             target(share, label="pictures that are flipped")
-        if share >= plan.at_least:
+        if share >= spec.at_least:
             if last.overlay is None:
-                memo.budget = plan.evaluations
+                memo.budget = spec.evaluations
             last.overlay = one
             raise _WorksError
 
     _run(attempt)
-    working = sum(share >= plan.at_least for share in drawn.values())
-    return Catch(last.overlay, working, len(drawn), max(drawn.values()), memo.spent)
+    working = sum(share >= spec.at_least for share in drawn.values())
+    counts = ShrinkCounts(len(drawn), working, max(drawn.values()), memo.spent)
+    return Smallest(last.overlay, counts)
 
 
 _QUIET = settings(

@@ -16,15 +16,16 @@ from natadv.engine.datasets import dataset_named
 from natadv.engine.embeddings import EmbeddingCache
 from natadv.engine.evaluate import compute
 from natadv.engine.pictures import overlaid, shown
-from natadv.engine.trial import trial_on
 from natadv.models.resolve import resolve
-from natadv.pipelines.attacks import counterexamples
-from natadv.pipelines.attacks.asking import asked
-from natadv.pipelines.attacks.counterexamples import pack_counterexamples, usual_name
 from natadv.pipelines.members import Arithmetic
-from natadv.scenarios.typographic.attack import read_attack
 from natadv.scenarios.typographic.overlay import from_json, render
 from natadv.scenarios.typographic.places import kept_off
+from natadv.search import freeze
+from natadv.search.attack import read_attack
+from natadv.search.contact_sheet import attacked_samples
+from natadv.search.freeze import pack_counterexamples, usual_name
+from natadv.search.objective import objective_of_attack
+from natadv.search.target import find_target
 from natadv.tasks.masks import truth_mask
 
 from .conftest import Eyes, edited
@@ -44,7 +45,7 @@ def files(folder):
 def unit_on(world, data):
     (spec,) = resolve("mini-clip", root=world)
     arithmetic = Arithmetic("cpu", batch_size=16)
-    return asked(
+    return find_target(
         "classification",
         spec,
         dataset_named(data, world),
@@ -149,12 +150,13 @@ def test_a_row_is_the_picture_of_the_replay_and_gets_the_same_answer(two, world,
     by_id = {row.id: row for row in rows(world)}
     count = 0
     for name, attack in two.items():
-        trial = trial_on(clean.unit, clean.dataset, attack, bench("replay"))
-        for one in trial.shown_under(attack.drawn):
+        objective = objective_of_attack(clean.unit, clean.dataset, attack, bench("replay"))
+        pairs = objective.predictions(attack.drawn)
+        for one in attacked_samples(attack, pairs, clean.dataset):
             row = by_id[f"{one.clean.id}@{name}"]
             twins = {one.clean.id: one.clean}
             assert shown(row, twins, drawn=True).key == overlaid(one.attacked, one.clean).key
-            assert said[row.id] == one.after.said
+            assert said[row.id] == one.after.text
             count += 1
 
     assert count == len(said) == 10
@@ -170,13 +172,11 @@ def test_packing_again_gives_the_same_bytes(natadv, two, world):
 
 
 def test_a_killed_pack_goes_on_to_the_same_bytes(two, world, monkeypatch):
-    pack = counterexamples.pack
-    monkeypatch.setattr(
-        counterexamples, "pack", lambda *a, **named: pack(*a, rows_per_shard=3, **named)
-    )
+    pack = freeze.pack
+    monkeypatch.setattr(freeze, "pack", lambda *a, **named: pack(*a, rows_per_shard=3, **named))
     whole = pack_counterexamples("plain", root=world).card
     made = []
-    row = counterexamples.Drawing._row
+    row = freeze.Drawing._row
 
     def counted(self, *asked):
         made.append(asked)
@@ -184,7 +184,7 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(two, world, monkeypatch):
             raise KeyboardInterrupt
         return row(self, *asked)
 
-    monkeypatch.setattr(counterexamples.Drawing, "_row", counted)
+    monkeypatch.setattr(freeze.Drawing, "_row", counted)
     with pytest.raises(KeyboardInterrupt):
         pack_counterexamples("plain", root=world)
     assert load_card(world / PACKED) == whole

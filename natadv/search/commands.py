@@ -10,7 +10,7 @@ from natadv.arguments import count
 from natadv.types import TASKS
 
 if TYPE_CHECKING:
-    from natadv.pipelines.attacks.counterexamples import Packed
+    from natadv.search.freeze import CounterexampleSet
 
 STORE = Path(".natadv") / "store"
 OUT = Path(".natadv") / "attacks"
@@ -117,11 +117,11 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> int:
-    # Here, for `natadv --help` needs neither Parquet nor torch nor Hypothesis.
+    # Imported here because `natadv --help` needs neither Parquet nor torch nor Hypothesis.
     from natadv.engine.devices import device_kind
     from natadv.gate.rules import SearchProfile
-    from natadv.pipelines.attacks.searching import SearchPlan, search
     from natadv.pipelines.members import Arithmetic
+    from natadv.search.standalone import SearchPlan, search
 
     profile = SearchProfile(
         population=options.population,
@@ -132,7 +132,7 @@ def _search(options: argparse.Namespace) -> int:
         discover=options.discover or 0,
         seed=options.seed,
     )
-    found = search(
+    saved = search(
         SearchPlan(
             model=options.model,
             profile=profile,
@@ -144,18 +144,18 @@ def _search(options: argparse.Namespace) -> int:
             arithmetic=Arithmetic(device_kind(options.device)),
         )
     )
-    print(found.in_words)
-    if found.file is not None:
-        print(f"{found.file}, {found.sheet}")
-        print(f"natadv replay {found.file} --model {options.model}")
+    print(saved.in_words)
+    if saved.file is not None:
+        print(f"{saved.file}, {saved.sheet}")
+        print(f"natadv replay {saved.file} --model {options.model}")
     return 0
 
 
 def _replay(options: argparse.Namespace) -> int:
     from natadv.engine.devices import device_kind
-    from natadv.pipelines.attacks.replaying import ReplayPlan, replay
+    from natadv.search.replay import ReplayPlan, replay
 
-    came = replay(
+    replayed = replay(
         ReplayPlan(
             file=options.file,
             model=options.model,
@@ -166,22 +166,18 @@ def _replay(options: argparse.Namespace) -> int:
             device=device_kind(options.device),
         )
     )
-    for line in (came.in_words, *came.remarks):
+    for line in (replayed.in_words, *replayed.remarks):
         print(line)
-    if came.sheet is not None:
-        print(came.sheet)
+    if replayed.sheet is not None:
+        print(replayed.sheet)
     return 0
 
 
 def _freeze(options: argparse.Namespace) -> int:
     import sys
 
-    from natadv.pipelines.attacks.counterexamples import (
-        FreezePlan,
-        freeze,
-        pack_counterexamples,
-    )
-    from natadv.scenarios.typographic.attack import read_attack
+    from natadv.search.attack import read_attack
+    from natadv.search.freeze import FreezePlan, freeze, pack_counterexamples
 
     data = options.pack
     if data is None:
@@ -189,30 +185,30 @@ def _freeze(options: argparse.Namespace) -> int:
         kept = freeze(plan)
         print(kept)
         data = read_attack(kept).dataset
-    made = pack_counterexamples(data, root=options.root, stream=sys.stderr)
-    for line in _told(made):
+    packed = pack_counterexamples(data, root=options.root, stream=sys.stderr)
+    for line in _summary(packed):
         print(line)
     if options.pack is None:
-        print("\n".join(_next(made, data)))
+        print("\n".join(_next_steps(packed, data)))
     return 0
 
 
-def _told(made: Packed) -> tuple[str, ...]:
-    left_out = f", {len(made.left_out)} left out" if made.left_out else ""
-    count = len(made.counterexamples)
+def _summary(packed: CounterexampleSet) -> tuple[str, ...]:
+    left_out = f", {len(packed.left_out)} left out" if packed.left_out else ""
+    count = len(packed.counterexamples)
     what = "counter-example" if count == 1 else "counter-examples"
     return (
-        f"{made.folder}: {made.card.rows} rows of {count} {what}{left_out}",
-        f"revision {made.card.revision}",
+        f"{packed.folder}: {packed.card.rows} rows of {count} {what}{left_out}",
+        f"revision {packed.card.revision}",
     )
 
 
-def _next(made: Packed, data: str) -> list[str]:
-    name = made.card.name
+def _next_steps(packed: CounterexampleSet, data: str) -> list[str]:
+    name = packed.card.name
     return [
         "",
         "To let the gate judge it, list it under the cases of a tier in thresholds.yaml:",
-        *(f"      - {task}/typographic/{name}" for task in made.card.tasks),
+        *(f"      - {task}/typographic/{name}" for task in packed.card.tasks),
         "measure it, and take over the rules that follow from it:",
         f"  pytest suites/ --dataset {name} --no-assert",
         "  python -m natadv.gate.calibrate --evidence .natadv/evidence --date YYYY-MM-DD",

@@ -7,13 +7,12 @@ import io
 import pytest
 from PIL import Image
 
-from natadv.engine import pictured
-from natadv.engine.answered import Answer
-from natadv.engine.pictured import attack_sheet
-from natadv.engine.shown import Shown
-from natadv.scenarios.typographic.attack import Attack
 from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
+from natadv.search import contact_sheet
+from natadv.search.attack import Attack
+from natadv.search.contact_sheet import AttackedSample, attack_sheet
+from natadv.search.predictions import Prediction
 from natadv.types import Sample
 
 
@@ -23,7 +22,7 @@ def png(colour, mode="RGB") -> bytes:
     return out.getvalue()
 
 
-def shown(name, *, right, mask=None, **values) -> Shown:
+def attacked_sample(name, *, right, mask=None, **values) -> AttackedSample:
     clean = Sample(
         name, group=name, image=png("red"), mask=png(255, "L"), phrase="the dog", question="what?"
     )
@@ -38,8 +37,8 @@ def shown(name, *, right, mask=None, **values) -> Shown:
         drawn_size=(40, 40),
     )
     numbers = {"score": 0.5, "true_score": 0.5, "iou": 0.5, "accuracy": 0.5}
-    before = Answer("dog", True, numbers)
-    return Shown(clean, attacked, before, Answer("cat", right, numbers | values, mask))
+    before = Prediction("dog", True, numbers)
+    return AttackedSample(clean, attacked, before, Prediction("cat", right, numbers | values, mask))
 
 
 def attack(task) -> Attack:
@@ -66,9 +65,9 @@ def attack(task) -> Attack:
 def sheet(monkeypatch):
     """The tiles and the title of a sheet."""
     seen = []
-    draw = pictured.contact_sheet
+    draw = contact_sheet.contact_sheet
     monkeypatch.setattr(
-        pictured,
+        contact_sheet,
         "contact_sheet",
         lambda tiles, *, title: seen.append((tiles, title)) or draw(tiles, title=title),
     )
@@ -88,9 +87,9 @@ def names(tiles):
 
 def test_what_is_flipped_comes_first_and_the_worst_of_it_before_the_rest(sheet):
     rows = [
-        shown("held", right=True, true_score=0.1),
-        shown("less", right=False, true_score=0.4),
-        shown("worst", right=False, true_score=0.2),
+        attacked_sample("held", right=True, true_score=0.1),
+        attacked_sample("less", right=False, true_score=0.4),
+        attacked_sample("worst", right=False, true_score=0.2),
     ]
     tiles, title = sheet("classification", rows)
 
@@ -105,13 +104,18 @@ def test_what_is_flipped_comes_first_and_the_worst_of_it_before_the_rest(sheet):
 
 
 def test_there_are_twelve_at_most(sheet):
-    tiles, _ = sheet("vqa", [shown(f"s{i:02d}", right=False, accuracy=0.0) for i in range(20)])
+    tiles, _ = sheet(
+        "vqa", [attacked_sample(f"s{i:02d}", right=False, accuracy=0.0) for i in range(20)]
+    )
 
     assert names(tiles) == [f"s{i:02d}" for i in range(12)]
 
 
 def test_segmentation_is_outlined_where_the_mask_is_known(sheet):
-    rows = [shown("a", right=False, iou=0.1, mask=png(255, "L")), shown("b", right=False, iou=0.2)]
+    rows = [
+        attacked_sample("a", right=False, iou=0.1, mask=png(255, "L")),
+        attacked_sample("b", right=False, iou=0.2),
+    ]
     tiles, _ = sheet("segmentation", rows)
 
     assert [len(tile.pictures[1].outlines) for tile in tiles] == [2, 0]
@@ -126,6 +130,6 @@ def test_segmentation_is_outlined_where_the_mask_is_known(sheet):
 
 
 def test_answers_stand_below_their_question(sheet):
-    tiles, _ = sheet("vqa", [shown("a", right=False)])
+    tiles, _ = sheet("vqa", [attacked_sample("a", right=False)])
 
     assert [line.text for line in tiles[0].lines] == ["what?", "clean: dog", "attacked: cat", "a"]

@@ -1,4 +1,4 @@
-"""An overlay on one clean picture, as the row that it would be in a drawn dataset."""
+"""Places an overlay on one clean sample, as a row of a drawn dataset would have it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
 
 
-def laid(drawn: DrawnOverlay, text: str, clean: Sample, *, size: Size) -> Overlay:
-    """Where it stands on this picture, of that size. Raises ConfigError or DataError if it cannot
-    be drawn there."""
+def place_overlay(drawn: DrawnOverlay, text: str, clean: Sample, *, size: Size) -> Overlay:
+    """The overlay with its text, off the object if it has to be. Raises ConfigError or DataError if
+    it cannot be drawn on a picture of that size."""
     overlay = drawn.saying(text)
     if drawn.off_object and clean.mask is not None:
         overlay = kept_off(overlay, truth_mask(clean))
-    lay_out(overlay, size)  # refuses what has no room
+    lay_out(overlay, size)  # raises if the text has no room
     return overlay
 
 
-def row_of(overlay: Overlay, clean: Sample, *, decoy: str | None, size: Size) -> Sample:
-    """Holds no picture of its own: it is drawn on the clean one, of that size."""
+def drawn_row(overlay: Overlay, clean: Sample, *, decoy: str | None, size: Size) -> Sample:
+    """A row without a picture of its own: it is drawn on the clean one, which has that size."""
     text = to_json(overlay)
     return replace(
         clean,

@@ -1,4 +1,4 @@
-"""Attacks that are kept for good: each a file, and those on one dataset together a dataset."""
+"""Keeps attacks as counter-examples: a file of each, and a dataset of all on the same pictures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from natadv.data.packing import pack
 from natadv.data.plan import Plan
 from natadv.data.reader import iter_columns
 from natadv.engine.datasets import Dataset
-from natadv.engine.trial import pictures_of
 from natadv.errors import ConfigError, DataError
-from natadv.pipelines.attacks.replaying import dataset_of
 from natadv.pipelines.drawing import Drawing, OnPicture, drawn_draft, ground_named
-from natadv.scenarios.typographic.attack import Attack, read_attack, write_attack
 from natadv.scenarios.typographic.population import DrawnOverlay
+from natadv.search.attack import Attack, read_attack, write_attack
+from natadv.search.samples import samples_of
+from natadv.search.target import dataset_of
 
 FOLDER = Path("fixtures") / "counterexamples"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -30,32 +30,32 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class FreezePlan:
-    """Which attack is kept, and how it is called."""
+    """The attack to keep, and its name."""
 
     file: Path
     name: str = ""
-    """Empty for one that follows from the attack."""
+    """If empty, it follows from the attack."""
     root: Path = Path()
     force: bool = False
     stream: TextIO = field(default_factory=lambda: sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """The dataset of all counter-examples on another one."""
+class CounterexampleSet:
+    """The dataset of all counter-examples on the pictures of another dataset."""
 
     folder: Path
     card: Card
     counterexamples: tuple[str, ...]
     left_out: dict[str, str]
-    """Id of a row that is not there -> why."""
+    """Id of a row that was left out -> why."""
 
 
 def freeze(plan: FreezePlan) -> Path:
-    """Copy the attack to where counter-examples are kept; one that is kept already stays as it is.
+    """Copy the attack to the counter-examples; one that is kept already stays as it is.
 
     Raises:
-        NatadvError: It is not an attack on what is there, or another one has its name.
+        NatadvError: Its pictures do not exist, or another counter-example has its name.
     """
     attack = read_attack(plan.file)
     if not attack.run:
@@ -63,7 +63,7 @@ def freeze(plan: FreezePlan) -> Path:
             f"{plan.file}: names no run that it came from, so nobody could tell how it was found; "
             "take a file that natadv search or the gate has written"
         )
-    pictures_of(attack, dataset_of(attack, root=plan.root, file=plan.file))
+    samples_of(attack, dataset_of(attack, root=plan.root, file=plan.file))
     name = plan.name or usual_name(attack)
     if not _NAME.fullmatch(name):
         raise ConfigError(
@@ -84,12 +84,12 @@ def freeze(plan: FreezePlan) -> Path:
 
 
 def _same(path: Path, attack: Attack) -> bool:
-    """Whether it is kept there, from whatever run. Raises DataError if the file is broken."""
+    """Whether the file holds the same attack, of any run. Raises DataError if it is broken."""
     return replace(read_attack(path), run=attack.run) == attack
 
 
 def usual_name(attack: Attack) -> str:
-    """As `classification-mini-clip-dog-cat`: whatever is no plain letter is left out."""
+    """As `classification-mini-clip-dog-cat`, of plain letters only."""
     words = map(_plain, (attack.task, attack.model, attack.subject, attack.text))
     return "-".join(word for word in words if word)[:64].rstrip("-._")
 
@@ -103,12 +103,14 @@ def packed_name(data: str) -> str:
     return f"{data}-counterexamples"
 
 
-def pack_counterexamples(data: str, *, root: Path = Path(), stream: TextIO | None = None) -> Packed:
-    """Write the dataset of all that is frozen on `data`, a row for each counter-example and
-    picture; a run that was killed goes on, and ends with the same bytes.
+def pack_counterexamples(
+    data: str, *, root: Path = Path(), stream: TextIO | None = None
+) -> CounterexampleSet:
+    """Write the dataset of all counter-examples on `data`, with a row for each one and each of its
+    pictures. A run that was killed goes on, and ends with the same bytes.
 
     Raises:
-        NatadvError: Nothing is frozen on it, or something that does not fit.
+        NatadvError: No counter-example is on it, or one does not fit.
     """
     source = ground_named(data, root)
     attacks = _frozen(source, root)
@@ -119,16 +121,16 @@ def pack_counterexamples(data: str, *, root: Path = Path(), stream: TextIO | Non
     rows = Plan(draft, drawing.items, drawing.total, "rows", drawing.fingerprint())
     made = pack(folder, rows, force=True, stream=stream)
     left_out = {item.id: item.why for item in made.set_aside}
-    return Packed(folder, made.card, tuple(attacks), left_out)
+    return CounterexampleSet(folder, made.card, tuple(attacks), left_out)
 
 
 def _frozen(source: Dataset, root: Path) -> dict[str, Attack]:
-    """By name; all that are on the pictures of `source`."""
+    """The counter-examples on the pictures of `source`, by name."""
     found: dict[str, Attack] = {}
     for path in sorted((root / FOLDER).glob("*.json")):
         attack = read_attack(path)
         if attack.dataset == source.name:
-            pictures_of(attack, dataset_of(attack, root=root, file=path))
+            samples_of(attack, dataset_of(attack, root=root, file=path))
             found[path.stem] = attack
     if not found:
         raise ConfigError(
@@ -139,24 +141,24 @@ def _frozen(source: Dataset, root: Path) -> dict[str, Attack]:
 
 
 def _description(source: Dataset, attacks: Mapping[str, Attack]) -> str:
-    told = (
+    each = (
         f"{name} ({attack.text!r} against {attack.model}, run {attack.run})"
         for name, attack in attacks.items()
     )
     return (
         f"Counter-examples: overlays that flipped a model on pictures of {source.name}, each on "
-        f"the pictures that it was found on. {', '.join(told)}."
+        f"the pictures that it was found on. {', '.join(each)}."
     )
 
 
 def _drawing(source: Dataset, attacks: Mapping[str, Attack]) -> Drawing:
     """Picture by picture, in the order of the dataset."""
-    said = {name: (attack.text, attack.decoy) for name, attack in attacks.items()}
+    wordings = {name: (attack.text, attack.decoy) for name, attack in attacks.items()}
 
     def worded(
         drawn: DrawnOverlay, /, *, truth: str, names: Sequence[str], sample_id: str
     ) -> tuple[str, str | None]:
-        return said[drawn.id]
+        return wordings[drawn.id]
 
     named = {name: replace(attack.drawn, id=name) for name, attack in attacks.items()}
     on: dict[str, list[DrawnOverlay]] = {}
@@ -165,4 +167,4 @@ def _drawing(source: Dataset, attacks: Mapping[str, Attack]) -> Drawing:
             on.setdefault(picture, []).append(named[name])
     columns: Any = iter_columns(source.folder, source.card, ("id",))
     pictures = [OnPicture(row, on[c["id"]]) for row, c in enumerate(columns) if c["id"] in on]
-    return Drawing(source, worded, pictures, words=json.dumps(said, sort_keys=True))
+    return Drawing(source, worded, pictures, words=json.dumps(wordings, sort_keys=True))

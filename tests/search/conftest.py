@@ -23,8 +23,21 @@ from natadv.pipelines.population import bounds_of, drawn_within
 from natadv.scenarios.typographic.population import population_path, write_population
 from natadv.scenarios.typographic.twins import lossless
 from natadv.types import FloatArray, Sample
+from tests.engine import conftest as engine_fixtures
+from tests.scenarios import conftest as scenario_fixtures
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+bench = engine_fixtures.bench
+clean_samples = engine_fixtures.clean_samples
+eyes = engine_fixtures.eyes
+make_unit = engine_fixtures.make_unit
+pack = engine_fixtures.pack
+picture = engine_fixtures.picture
+run = engine_fixtures.run
+store = engine_fixtures.store
+typo_samples = engine_fixtures.typo_samples
+wide = scenario_fixtures.wide
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = ("cat", "dog", "cow")
 SIDE, ROWS = 48, 36
 BEARS = {"mini-clip": 12.0, "mini-siglip": 30.0}
@@ -177,7 +190,7 @@ def found(search: Callable[..., list[str]], world: Path) -> Path:
 
 def edited(path: Path, to: Path, **fields: Any) -> Path:
     """The attack in another file, with some of it changed."""
-    from natadv.scenarios.typographic.attack import read_attack, write_attack
+    from natadv.search.attack import read_attack, write_attack
 
     write_attack(to, replace(read_attack(path), **fields))
     return to

@@ -22,8 +22,9 @@ from natadv.scenarios.typographic.contrast import contrast
 from natadv.scenarios.typographic.iid import draw_iid
 from natadv.scenarios.typographic.overlay import letters_px
 from natadv.scenarios.typographic.population import DrawnOverlay
-from natadv.scenarios.typographic.search import Hunt, hunt, population_of
 from natadv.scenarios.typographic.strategies import overlays
+from natadv.search.shrink import find_smallest, population_of
+from natadv.search.spec import SearchSpec
 
 SIZE = (64, 64)
 
@@ -34,8 +35,8 @@ def bounds(wide) -> Bounds:
 
 
 @pytest.fixture
-def plan(bounds) -> Hunt:
-    return Hunt(bounds, draws=40, seed=1, at_least=0.5, evaluations=60)
+def spec(bounds) -> SearchSpec:
+    return SearchSpec("dog", bounds, draws=40, seed=1, at_least=0.5, evaluations=60)
 
 
 class Reader:
@@ -55,31 +56,31 @@ def px(drawn: DrawnOverlay) -> int:
 
 
 @pytest.mark.parametrize("least_px", [7, 8, 11, 13, 16, 20, 24])
-def test_the_least_that_a_model_reads_is_found_to_the_pixel_within_the_budget(plan, least_px):
+def test_the_least_that_a_model_reads_is_found_to_the_pixel_within_the_budget(spec, least_px):
     reader = Reader(least_px)
-    found = hunt(plan, reader)
+    found = find_smallest(spec, reader)
 
-    assert px(found.smallest) == least_px
-    assert sum(reader.looks) <= plan.draws + plan.evaluations
-    assert reader.looks[0] == plan.draws  # all at once
-    assert sum(reader.looks[1:]) == found.evaluations <= plan.evaluations
+    assert px(found.overlay) == least_px
+    assert sum(reader.looks) <= spec.draws + spec.evaluations
+    assert reader.looks[0] == spec.draws  # all at once
+    assert sum(reader.looks[1:]) == found.counts.evaluations <= spec.evaluations
 
 
-def test_what_is_left_of_an_attack_is_all_that_it_takes(plan):
-    overlay = hunt(plan, Reader(12)).smallest.overlay
+def test_what_is_left_of_an_attack_is_all_that_it_takes(spec):
+    overlay = find_smallest(spec, Reader(12)).overlay.overlay
 
     assert overlay.opacity == 0.2
     assert (overlay.panel, overlay.stroke, overlay.angle) == (None, None, 0)
     assert contrast(overlay) == pytest.approx(0.1, abs=0.005)
 
 
-def test_what_an_attack_needs_is_kept(plan):
+def test_what_an_attack_needs_is_kept(spec):
     """A model that reads dark panels alone, and only what is not faint."""
 
-    def effects(drawn, least=0.0):
+    def flip_rates(drawn, least=0.0):
         return [float(o.overlay.panel is not None and o.overlay.opacity >= 0.5) for o in drawn]
 
-    overlay = hunt(replace(plan, evaluations=200), effects).smallest.overlay
+    overlay = find_smallest(replace(spec, evaluations=200), flip_rates).overlay.overlay
 
     assert overlay.panel is not None
     assert overlay.opacity == pytest.approx(0.5, abs=0.002)
@@ -87,84 +88,84 @@ def test_what_an_attack_needs_is_kept(plan):
 
 
 @pytest.mark.parametrize("evaluations", [0, 10, 25])
-def test_any_budget_ends_in_an_attack_that_works_and_a_larger_one_in_none_larger(plan, evaluations):
-    small = hunt(replace(plan, evaluations=evaluations), Reader(20))
-    large = hunt(replace(plan, evaluations=evaluations + 40), Reader(20))
+def test_any_budget_ends_in_an_attack_that_works_and_a_larger_one_in_none_larger(spec, evaluations):
+    small = find_smallest(replace(spec, evaluations=evaluations), Reader(20))
+    large = find_smallest(replace(spec, evaluations=evaluations + 40), Reader(20))
 
-    assert small.evaluations <= evaluations
-    assert 20 <= px(large.smallest) <= px(small.smallest)
-
-
-def test_a_search_repeats_itself(plan):
-    assert hunt(plan, Reader(15)) == hunt(plan, Reader(15))
+    assert small.counts.evaluations <= evaluations
+    assert 20 <= px(large.overlay) <= px(small.overlay)
 
 
-def test_a_model_that_wavers_makes_no_search_flaky(plan):
+def test_a_search_repeats_itself(spec):
+    assert find_smallest(spec, Reader(15)) == find_smallest(spec, Reader(15))
+
+
+def test_a_model_that_wavers_makes_no_search_flaky(spec):
     """Asked twice it would say something else, so it is asked once."""
     answers = itertools.cycle([1.0, 0.2, 0.7, 0.0, 0.9])
     seen: dict[DrawnOverlay, float] = {}
 
-    def effects(drawn, least=0.0):
+    def flip_rates(drawn, least=0.0):
         found = [next(answers) for _ in drawn]
         assert not set(drawn) & set(seen)
         seen.update(zip(drawn, found, strict=True))
         return found
 
-    found = hunt(plan, effects)
+    found = find_smallest(spec, flip_rates)
 
-    assert seen[found.smallest] >= plan.at_least
+    assert seen[found.overlay] >= spec.at_least
 
 
-def test_what_nothing_flips_is_said_and_nothing_more_is_tried(plan):
+def test_what_nothing_flips_is_said_and_nothing_more_is_tried(spec):
     looks = []
 
-    def effects(drawn, least=0.0):
+    def flip_rates(drawn, least=0.0):
         looks.append(len(drawn))
         return [0.1] * (len(drawn) - 1) + [0.4]
 
-    found = hunt(plan, effects)
+    found = find_smallest(spec, flip_rates)
 
-    assert (found.smallest, found.working, found.evaluations) == (None, 0, 0)
-    assert (found.drawn, found.strongest) == (40, 0.4)
+    assert (found.overlay, found.counts.working, found.counts.evaluations) == (None, 0, 0)
+    assert (found.counts.drawn, found.counts.strongest) == (40, 0.4)
     assert looks == [40]
 
 
-def test_the_search_begins_with_the_population(plan, bounds):
+def test_the_search_begins_with_the_population(spec, bounds):
     asked = []
 
-    def effects(drawn, least=0.0):
+    def flip_rates(drawn, least=0.0):
         asked.append(list(drawn))
         return [0.0] * len(drawn)
 
-    hunt(plan, effects)
+    find_smallest(spec, flip_rates)
 
     assert asked == [draw_iid(overlays(bounds), count=40, seed=1)]
-    assert asked == [population_of(plan)]
+    assert asked == [population_of(spec)]
 
 
 @settings(max_examples=5, suppress_health_check=[HealthCheck.nested_given])
 @given(least=st.integers(7, 24), opaque=st.floats(0.2, 0.8), evaluations=st.integers(20, 80))
 def test_what_is_found_works_and_is_no_larger_than_what_was_drawn(wide, least, opaque, evaluations):
     bounds = Bounds.model_validate(wide | {"size": [0.1, 0.4]})
-    plan = Hunt(bounds, draws=30, seed=3, at_least=1.0, evaluations=evaluations)
+    spec = SearchSpec("dog", bounds, draws=30, seed=3, at_least=1.0, evaluations=evaluations)
 
     def works(one):
         return px(one) >= least and one.overlay.opacity >= opaque
 
-    found = hunt(plan, lambda drawn, least: [float(works(one)) for one in drawn])
+    found = find_smallest(spec, lambda drawn, least: [float(works(one)) for one in drawn])
 
-    working = [one for one in population_of(plan) if works(one)]
-    assert found.working == len(working)
+    working = [one for one in population_of(spec) if works(one)]
+    assert found.counts.working == len(working)
     if working:
-        assert works(found.smallest)
-        assert found.smallest.overlay.size <= min(one.overlay.size for one in working)
+        assert works(found.overlay)
+        assert found.overlay.overlay.size <= min(one.overlay.size for one in working)
 
 
 def test_discovery_climbs_to_what_independent_draws_do_not_reach(bounds):
     """A model that falls only for large, level, opaque letters in one corner: one in ten thousand
     or so."""
 
-    def effects(drawn, least=0.0):
+    def flip_rates(drawn, least=0.0):
         found = []
         for one in drawn:
             o = one.overlay
@@ -172,24 +173,24 @@ def test_discovery_climbs_to_what_independent_draws_do_not_reach(bounds):
             found.append(sum(near) / len(near))
         return found
 
-    plan = Hunt(bounds, draws=1000, seed=1, at_least=0.9, evaluations=60)
+    spec = SearchSpec("dog", bounds, draws=1000, seed=1, at_least=0.9, evaluations=60)
 
-    assert hunt(plan, effects).smallest is None
-    found = hunt(replace(plan, discover=True), effects)
-    assert found.smallest is not None
-    assert effects([found.smallest])[0] >= 0.9
-    assert found.drawn <= 1000
-    assert found.evaluations <= 60
+    assert find_smallest(spec, flip_rates).overlay is None
+    found = find_smallest(replace(spec, discover=True), flip_rates)
+    assert found.overlay is not None
+    assert flip_rates([found.overlay])[0] >= 0.9
+    assert found.counts.drawn <= 1000
+    assert found.counts.evaluations <= 60
 
 
 def test_discovery_that_finds_nothing_says_how_far_it_came(bounds):
-    plan = Hunt(bounds, draws=25, seed=1, at_least=1.0, evaluations=10, discover=True)
+    spec = SearchSpec("dog", bounds, draws=25, seed=1, at_least=1.0, evaluations=10, discover=True)
 
-    found = hunt(plan, lambda drawn, least: [one.overlay.opacity / 2 for one in drawn])
+    found = find_smallest(spec, lambda drawn, least: [one.overlay.opacity / 2 for one in drawn])
 
-    assert found.smallest is None
-    assert 0 < found.strongest <= 0.5
-    assert found.drawn <= 25
+    assert found.overlay is None
+    assert 0 < found.counts.strongest <= 0.5
+    assert found.counts.drawn <= 25
 
 
 @pytest.mark.parametrize(
@@ -201,14 +202,14 @@ def test_discovery_that_finds_nothing_says_how_far_it_came(bounds):
         ({"evaluations": -1}, "came 40 and -1"),
     ],
 )
-def test_a_search_for_nothing_is_refused(plan, wrong, told):
+def test_a_search_for_nothing_is_refused(spec, wrong, told):
     with pytest.raises(ConfigError, match=told):
-        replace(plan, **wrong)
+        replace(spec, **wrong)
 
 
-def test_effects_that_are_too_few_are_refused(plan):
+def test_flip_rates_that_are_too_few_are_refused(spec):
     with pytest.raises(ValueError, match="shorter"):
-        hunt(plan, lambda drawn, least: [1.0])
+        find_smallest(spec, lambda drawn, least: [1.0])
 
 
 UNDER = """
@@ -216,11 +217,13 @@ import json, os
 from pathlib import Path
 from natadv.scenarios.typographic.bounds import Bounds
 from natadv.scenarios.typographic.overlay import letters_px
-from natadv.scenarios.typographic.search import Hunt, hunt
+from natadv.search.shrink import find_smallest
+from natadv.search.spec import SearchSpec
 
-plan = Hunt(Bounds.model_validate_json(Path("bounds.json").read_text()), 40, 1, 0.5, 60)
+bounds = Bounds.model_validate_json(Path("bounds.json").read_text())
+spec = SearchSpec("dog", bounds, 40, 1, 0.5, 60)
 reads = lambda ds, least: [float(letters_px(d.saying("cat"), (64, 64)) >= 14) for d in ds]
-print(hunt(plan, reads))
+print(find_smallest(spec, reads))
 """
 
 
@@ -238,51 +241,51 @@ def test_the_machine_and_its_settings_do_not_matter(bounds, tmp_path, continuous
         text=True,
     )
 
-    plan = Hunt(bounds, draws=40, seed=1, at_least=0.5, evaluations=60)
-    assert done.stdout.strip() == str(hunt(plan, Reader(14)))
+    spec = SearchSpec("dog", bounds, draws=40, seed=1, at_least=0.5, evaluations=60)
+    assert done.stdout.strip() == str(find_smallest(spec, Reader(14)))
     assert not done.stderr
     assert not (tmp_path / ".hypothesis" / "examples").exists()
 
 
 @pytest.mark.parametrize("discover", [False, True])
 @pytest.mark.parametrize("error", [MemoryError("full"), StoreError("database is locked")])
-def test_what_breaks_once_while_shrinking_ends_the_search(plan, discover, error):
+def test_what_breaks_once_while_shrinking_ends_the_search(spec, discover, error):
     """Else whoever looked while a disk was full would keep another attack for good."""
     reader, looks = Reader(12), itertools.count()
 
-    def effects(drawn, *, least):
+    def flip_rates(drawn, *, least):
         if next(looks) == 8:
             raise error
         return reader(drawn, least=least)
 
     with pytest.raises(type(error)) as caught:
-        hunt(replace(plan, discover=discover), effects)
+        find_smallest(replace(spec, discover=discover), flip_rates)
     assert caught.value is error
 
 
 @pytest.mark.parametrize("discover", [False, True])
-def test_a_slow_model_ends_where_a_fast_one_does(plan, discover, monkeypatch):
-    plan = replace(plan, discover=discover)
-    fast = hunt(plan, Reader(12))
+def test_a_slow_model_ends_where_a_fast_one_does(spec, discover, monkeypatch):
+    spec = replace(spec, discover=discover)
+    fast = find_smallest(spec, Reader(12))
     hours = itertools.count()
     before = engine.MAX_SHRINKING_SECONDS
     monkeypatch.setattr(engine.time, "perf_counter", lambda: 3600.0 * next(hours))
 
-    assert hunt(plan, Reader(12)) == fast
+    assert find_smallest(spec, Reader(12)) == fast
     assert before == engine.MAX_SHRINKING_SECONDS
 
 
-def test_a_discovery_does_not_depend_on_what_else_is_imported(plan, monkeypatch):
-    def effects(drawn, *, least):
+def test_a_discovery_does_not_depend_on_what_else_is_imported(spec, monkeypatch):
+    def flip_rates(drawn, *, least):
         return [px(one) / 100 for one in drawn]
 
-    plan = replace(plan, draws=60, at_least=1.0, discover=True)
-    alone = hunt(plan, effects)
+    spec = replace(spec, draws=60, at_least=1.0, discover=True)
+    alone = find_smallest(spec, flip_rates)
     local = Constants(
         integers=set(range(0, 1000, 7)),
     )
     monkeypatch.setattr(providers, "_get_local_constants", lambda: local)
     providers.CONSTANTS_CACHE.cache.clear()
 
-    assert hunt(plan, effects) == alone
+    assert find_smallest(spec, flip_rates) == alone
     providers.CONSTANTS_CACHE.cache.clear()

@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import DataError
-from natadv.scenarios.typographic.attack import (
+from natadv.scenarios.typographic.bounds import KINDS
+from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
+from natadv.scenarios.typographic.spec import Overlay
+from natadv.scenarios.typographic.strategies import renderable
+from natadv.search.attack import (
     Attack,
     attack_from,
     attack_json,
@@ -18,10 +22,6 @@ from natadv.scenarios.typographic.attack import (
     usual,
     write_attack,
 )
-from natadv.scenarios.typographic.bounds import KINDS
-from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
-from natadv.scenarios.typographic.spec import Overlay
-from natadv.scenarios.typographic.strategies import renderable
 from natadv.types import PLACES, TASKS
 
 ATTACK = Attack(

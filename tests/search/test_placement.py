@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from natadv.data.images import decode_image
-from natadv.engine.laying import laid, row_of
 from natadv.engine.pictures import overlaid
 from natadv.errors import ConfigError, DataError
 from natadv.scenarios.typographic.overlay import Overlay, box, from_json, render
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
+from natadv.search.placement import drawn_row, place_overlay
 from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
 
@@ -43,41 +43,41 @@ def clean() -> Sample:
     )
 
 
-def test_it_says_the_text_where_it_was_drawn(clean):
+def test_the_text_stands_where_the_overlay_was_drawn(clean):
     drawn = written(x=0.3, y=0.7, angle=20.0)
 
-    assert laid(drawn, "cat", clean, size=SIZE) == replace(drawn.overlay, text="cat")
+    assert place_overlay(drawn, "cat", clean, size=SIZE) == replace(drawn.overlay, text="cat")
 
 
 def test_it_is_kept_off_the_object_where_that_is_asked_for_and_known(clean):
     drawn = written(off_object=True)
-    off = laid(drawn, "cat", clean, size=SIZE)
+    off = place_overlay(drawn, "cat", clean, size=SIZE)
     left, top, right, bottom = box(off, SIZE)
 
     assert not truth_mask(clean)[top:bottom, left:right].any()
     assert replace(off, x=0.0, y=0.0) == drawn.saying("cat")
     assert off.x > 0
-    assert laid(drawn, "cat", replace(clean, mask=None), size=SIZE) == drawn.saying("cat")
-    assert laid(written(), "cat", clean, size=SIZE) == drawn.saying("cat")
+    assert place_overlay(drawn, "cat", replace(clean, mask=None), size=SIZE) == drawn.saying("cat")
+    assert place_overlay(written(), "cat", clean, size=SIZE) == drawn.saying("cat")
 
 
 @pytest.mark.parametrize(("text", "error"), [("word " * 100, DataError), ("\u4f60", ConfigError)])
 def test_what_cannot_be_drawn_there_is_refused(clean, text, error):
     with pytest.raises(error):
-        laid(written(), text, clean, size=SIZE)
+        place_overlay(written(), text, clean, size=SIZE)
 
 
 def test_there_is_room_or_not_by_the_size_of_the_picture(clean):
     text = "word " * 20
 
-    assert laid(written(), text, clean, size=(600, 400)).text == text
+    assert place_overlay(written(), text, clean, size=(600, 400)).text == text
     with pytest.raises(DataError, match="does not fit into 20 x 20 px"):
-        laid(written(), text, clean, size=(20, 20))
+        place_overlay(written(), text, clean, size=(20, 20))
 
 
-def test_a_row_tells_all_that_the_clean_one_does_and_draws_what_was_laid(clean):
-    overlay = laid(written(panel=(255, 0, 0)), "cat", clean, size=SIZE)
-    row = row_of(overlay, clean, decoy="cat", size=SIZE)
+def test_a_row_is_the_clean_one_with_the_overlay_drawn_on_it(clean):
+    overlay = place_overlay(written(panel=(255, 0, 0)), "cat", clean, size=SIZE)
+    row = drawn_row(overlay, clean, decoy="cat", size=SIZE)
 
     changed = ("id", "image", "twin", "decoy", "overlay", "drawn_size")
     assert replace(row, **{name: getattr(clean, name) for name in changed}) == clean
@@ -89,16 +89,16 @@ def test_a_row_tells_all_that_the_clean_one_does_and_draws_what_was_laid(clean):
 
 
 def test_other_overlays_are_other_rows(clean):
-    overlay = laid(written(), "cat", clean, size=SIZE)
+    overlay = place_overlay(written(), "cat", clean, size=SIZE)
     others = (overlay, replace(overlay, letters=False), replace(overlay, opacity=0.5))
 
-    assert len({row_of(one, clean, decoy=None, size=SIZE).id for one in others}) == 3
+    assert len({drawn_row(one, clean, decoy=None, size=SIZE).id for one in others}) == 3
 
 
 @pytest.mark.parametrize("side", ["top", "bottom"])
 def test_a_band_makes_the_row_taller_and_moves_its_truth(clean, side):
-    overlay = laid(written(band=side, panel=(0, 0, 0)), "cat", clean, size=SIZE)
-    row = row_of(overlay, clean, decoy=None, size=SIZE)
+    overlay = place_overlay(written(band=side, panel=(0, 0, 0)), "cat", clean, size=SIZE)
+    row = drawn_row(overlay, clean, decoy=None, size=SIZE)
 
     strip = row.drawn_size[1] - SIZE[1]
     assert strip > 0
@@ -106,4 +106,4 @@ def test_a_band_makes_the_row_taller_and_moves_its_truth(clean, side):
     above, below = (strip, 0) if side == "top" else (0, strip)
     expected = np.pad(truth_mask(clean), ((above, below), (0, 0)))
     assert np.array_equal(truth_mask(row), expected)
-    assert row_of(overlay, replace(clean, mask=None), decoy=None, size=SIZE).mask is None
+    assert drawn_row(overlay, replace(clean, mask=None), decoy=None, size=SIZE).mask is None

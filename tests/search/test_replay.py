@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from natadv.scenarios.typographic.attack import read_attack
+from natadv.search.attack import read_attack
 
 from .conftest import edited, write_world
 
@@ -93,11 +93,11 @@ def test_other_flips_on_the_very_same_weights_are_told_plainly(replay, found, tm
 
 
 def test_the_text_is_that_of_the_file(replay, found, tmp_path, monkeypatch):
-    from natadv.pipelines.attacks import replaying
+    from natadv.search import replay as replay_module
 
     other = edited(found, tmp_path / "other.json", text="i", decoy=None, weights="0")
     seen = []
-    monkeypatch.setattr(replaying, "attack_sheet", lambda *told: seen.append(told) or b"drawn")
+    monkeypatch.setattr(replay_module, "attack_sheet", lambda *told: seen.append(told) or b"drawn")
     _, sheet = replay(other, "mini-clip")
 
     ((attack, shown),) = seen

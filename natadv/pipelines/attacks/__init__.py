@@ -1,1 +1,0 @@
-"""Attacks that work: found, shown to any model, and frozen into a dataset of the gate."""

@@ -1,0 +1,65 @@
+"""What a search looks for, where it starts, and what it may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from natadv.engine.units import digest
+from natadv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from natadv.scenarios.typographic.bounds import Bounds
+    from natadv.scenarios.typographic.population import DrawnOverlay
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpec:
+    """One search for the smallest overlay that flips a model on pictures of one class."""
+
+    subject: str
+    """The class whose pictures are attacked."""
+    bounds: Bounds
+    """All overlays lie within them."""
+    draws: int
+    """Overlays of the population, or, with `discover`, at most so many examples."""
+    seed: int
+    at_least: float
+    """Share of the pictures, above 0 to 1, that an attack has to flip."""
+    evaluations: int
+    """Overlays that may be evaluated while the attack is made smaller."""
+    discover: bool = False
+    """Climb towards overlays that flip more, instead of drawing independently. The first overlays
+    then depend on the version of Hypothesis."""
+    population: str = ""
+    """`population_digest` of the frozen overlays; empty for a discovery."""
+    hypothesis: str = field(default_factory=partial(version, "hypothesis"))
+    """Version of the package that draws and shrinks."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.at_least <= 1:
+            raise ConfigError(f"at_least must be above 0 and at most 1, came {self.at_least!r}")
+        if self.draws < 1 or self.evaluations < 0:
+            raise ConfigError(
+                "expected at least 1 draw and no fewer than 0 evaluations, came "
+                f"{self.draws} and {self.evaluations}"
+            )
+
+    @property
+    def most_overlays(self) -> int:
+        return self.draws + self.evaluations
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values of all fields: the part of a unit's key that says which search it is."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return values | {"bounds": self.bounds.model_dump()}
+
+
+def population_digest(overlays: Sequence[DrawnOverlay]) -> str:
+    # Imported here because it loads the fonts, which a process that plans no search does not need.
+    from natadv.scenarios.typographic.population import plain
+
+    return digest([plain(drawn) for drawn in overlays])

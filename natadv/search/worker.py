@@ -1,0 +1,75 @@
+"""Computes the units that are searches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from natadv.engine.bench import Bench
+from natadv.engine.code import check_unchanged
+from natadv.engine.datasets import Dataset
+from natadv.engine.evaluate import rests_on
+from natadv.engine.fill import Compute
+from natadv.engine.units import Unit
+from natadv.engine.workbench import Workbench
+from natadv.search.objective import AttackObjective, objective_on_class
+from natadv.search.result import SearchResult, result_json
+from natadv.search.spec import SearchSpec
+
+
+def compute_with(workbench: Workbench) -> Compute:
+    """Computes any unit: a search here, rows by the workbench."""
+
+    def compute(unit: Unit, beside: Sequence[Unit] = ()) -> dict[str, Any]:
+        if unit.search is None:
+            return workbench.compute(unit, beside)
+        dataset = workbench.datasets[unit.dataset]
+        result = workbench.lend(unit, partial(run_search, unit, dataset))
+        check_unchanged()
+        return result
+
+    return compute
+
+
+def run_search(unit: Unit, dataset: Dataset, bench: Bench) -> dict[str, Any]:
+    """What the store keeps of a search: what it rests on, what it cost, and its result."""
+    # Imported here because no other unit needs Hypothesis.
+    from natadv.search.shrink import check_population
+
+    assert unit.search is not None
+    began, encoded = time.perf_counter(), bench.encoded
+    check_population(unit.search)
+    objective = objective_on_class(unit, dataset, unit.search.subject, bench)
+    result = _result(unit.search, objective)
+    return {
+        **rests_on(unit, dataset, bench),
+        "images": objective.images_shown,
+        "encoded": bench.encoded - encoded,
+        "wall_s": time.perf_counter() - began,
+        "search": result_json(result),
+    }
+
+
+def _result(spec: SearchSpec, objective: AttackObjective) -> SearchResult:
+    from natadv.search.shrink import find_smallest
+
+    nothing = SearchResult(
+        subject=spec.subject,
+        discover=spec.discover,
+        at_least=spec.at_least,
+        clean_samples=len(objective.samples),
+        samples_tried=objective.samples_tried,
+        counts=None,
+    )
+    if not objective.samples:
+        return nothing
+    smallest, counts = find_smallest(spec, objective.flip_rates)
+    if smallest is None:
+        return replace(nothing, counts=counts)
+    predictions = objective.predictions(smallest)
+    return replace(
+        nothing, counts=counts, attack=objective.attack(smallest), predictions=predictions
+    )

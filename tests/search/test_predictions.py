@@ -1,0 +1,152 @@
+"""Predictions for the samples of an attack, kept without the model."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from natadv.engine.pictures import overlaid
+from natadv.errors import DataError
+from natadv.scenarios.typographic.overlay import Overlay
+from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
+from natadv.search.contact_sheet import AttackedSample, attack_sheet, attacked_samples
+from natadv.search.objective import objective_on_class
+from natadv.search.predictions import Prediction, PredictionPair, pair_from, pair_json
+from natadv.types import Sample
+
+BLUE = (0, 0, 255)
+TASKS = ("classification", "segmentation")
+
+
+def png(pixels) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def clean(picture) -> list[Sample]:
+    """Pictures of several sizes, whose objects stand in several places."""
+    rows = []
+    for i in range(6):
+        side = 32 + 8 * i
+        mask = np.zeros((side, side), np.uint8)
+        mask[: side // 2, : side // 3 + i] = 255
+        name = f"s{i}"
+        image = picture(1, seed=i, side=side)
+        rows.append(Sample(name, group=name, image=image, label=1, mask=png(mask), phrase=name))
+    return rows
+
+
+@pytest.fixture
+def dataset(pack, clean):
+    return pack("plain", clean, tasks=TASKS)
+
+
+@pytest.fixture
+def objective(make_unit, dataset, bench):
+    return objective_on_class(make_unit(stop=5), dataset, "dog", bench)
+
+
+def written(*, kind="decoy", off_object=False, **other) -> DrawnOverlay:
+    drawn = Overlay(**{"text": BLANK, "size": 0.4, "x": 0.0, "y": 0.0, **other})
+    return DrawnOverlay("new", kind, 0.5, off_object, drawn)
+
+
+OVERLAYS = [
+    written(fill=BLUE, opacity=0.6, angle=12.0),
+    written(panel=BLUE, padding=2.0),
+    written(kind="misspelt", fill=BLUE, x=0.4, y=1.0),
+    written(kind="nonword", off_object=True, size=0.3, fill=BLUE),
+    written(band="top", panel=BLUE, size=0.1),
+]
+
+
+def through_json(pairs):
+    raw = json.loads(json.dumps([pair_json(pair) for pair in pairs], allow_nan=False))
+    return tuple(map(pair_from, raw))
+
+
+def test_predictions_come_back_whole(objective):
+    for drawn in OVERLAYS:
+        pairs = objective.predictions(drawn)
+
+        assert len(pairs) == 5
+        assert through_json(pairs) == pairs
+
+
+def test_the_attacked_samples_are_those_of_the_search(objective, dataset):
+    for drawn in OVERLAYS:
+        pairs, rows = objective.predictions(drawn), objective._rows(drawn)
+        found = attacked_samples(objective.attack(drawn), through_json(pairs), dataset)
+
+        expected = zip(objective.samples, rows, pairs, strict=True)
+        assert found == tuple(
+            AttackedSample(clean, row, pair.before, pair.after) for clean, row, pair in expected
+        )
+        for one, row in zip(found, rows, strict=True):
+            assert overlaid(one.attacked, one.clean).key == overlaid(row, one.clean).key
+
+
+def test_the_sheet_is_the_same_too(objective, dataset):
+    attack, pairs = objective.attack(OVERLAYS[3]), objective.predictions(OVERLAYS[3])
+    sheets = {
+        attack_sheet(attack, attacked_samples(attack, each, dataset))
+        for each in (pairs, through_json(pairs))
+    }
+
+    assert len(sheets) == 1
+
+
+def test_masks_come_back_byte_by_byte_and_none_as_none(objective):
+    marked = png(np.eye(9, dtype=np.uint8) * 255)
+    masks = [(None, marked), (marked, None), (None, None), (marked, b""), (b"\x00\xff", marked)]
+    pairs = tuple(
+        replace(pair, before=replace(pair.before, mask=a), after=replace(pair.after, mask=b))
+        for pair, (a, b) in zip(objective.predictions(OVERLAYS[0]), masks, strict=True)
+    )
+    again = through_json(pairs)
+
+    assert again == pairs
+    assert [(pair.before.mask, pair.after.mask) for pair in again] == masks
+
+
+def test_numbers_and_words_come_back_exactly():
+    before = Prediction("Übér \u201ccat\u201d", True, {"score": 0.1 + 0.2, "iou": 5e-324})
+    odd = PredictionPair("s1", before, Prediction("", False, {"score": 1 / 3}))
+
+    assert through_json([odd]) == (odd,)
+
+
+def test_pictures_are_not_kept_but_come_from_their_dataset(objective, dataset, clean):
+    pairs = objective.predictions(OVERLAYS[0])
+    found = attacked_samples(objective.attack(OVERLAYS[0]), pairs, dataset)
+
+    images = {sample.id: sample.image for sample in clean}
+    assert [set(pair_json(pair)) for pair in pairs] == [{"id", "before", "after"}] * 5
+    assert [one.clean.image for one in found] == [images[pair.sample_id] for pair in pairs]
+
+
+def test_they_come_in_the_order_of_the_search_not_of_the_dataset(objective, dataset):
+    pairs, attack = objective.predictions(OVERLAYS[0]), objective.attack(OVERLAYS[0])
+    found = attacked_samples(attack, pairs, dataset)
+
+    ids = [pair.sample_id for pair in pairs]
+    assert ids != sorted(ids)
+    assert [one.clean.id for one in found] == ids
+    assert attacked_samples(attack, pairs[::-1], dataset) == found[::-1]
+    assert attacked_samples(attack, [], dataset) == ()
+
+
+def test_a_sample_that_is_gone_is_named(objective, pack, clean):
+    attack, pairs = objective.attack(OVERLAYS[0]), objective.predictions(OVERLAYS[0])
+    gone = pairs[2].sample_id
+    other = pack("less", [sample for sample in clean if sample.id != gone], tasks=TASKS)
+
+    with pytest.raises(DataError, match=f"1 ids are not in 'less', first '{gone}'"):
+        attacked_samples(attack, pairs, other)
