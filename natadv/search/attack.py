@@ -23,7 +23,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One overlay with one text, on pictures of one class that the model was right about."""
+    """One overlay with one text, on pictures of one class that the model gets right."""
 
     task: Task
     dataset: str
@@ -32,7 +32,7 @@ class Attack:
     subject: str
     """The true class."""
     pictures: tuple[str, ...]
-    """Ids of samples: those on which the model is right when they are clean."""
+    """Ids of samples, all of which the model gets right when they are clean."""
     text: str
     decoy: str | None
     """The class that the text stands for, if any."""
@@ -42,18 +42,18 @@ class Attack:
     place: str
     """The ninth of the picture that it stands in, on most pictures."""
     flipped: tuple[str, ...]
-    """Of `pictures`, those that the model is wrong about under the overlay."""
+    """Of `pictures`, those that the model gets wrong under the overlay."""
     hidden: tuple[str, ...]
     """Of `pictures`, those that the same box without letters flips: by hiding, not by reading.
     They do not count."""
     model: str
     weights: str
     run: str = ""
-    """The run that found it; empty until one says so."""
+    """The run that reported it; empty in a result of the store."""
 
     @property
     def share(self) -> float:
-        """Of the pictures that are flipped."""
+        """Share of the pictures that are flipped."""
         return len(self.flipped) / len(self.pictures)
 
     @property
@@ -109,7 +109,7 @@ def read_attack(path: Path) -> Attack:
 
 
 def attack_from(raw: dict[str, Any]) -> Attack:
-    """Of what `attack_json` gave. Raises ConfigError or pydantic's ValidationError."""
+    """Reads what `attack_json` made. Raises ConfigError or pydantic's ValidationError."""
     return _attack(_File.model_validate_json(json.dumps(raw)))
 
 

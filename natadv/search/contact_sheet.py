@@ -69,21 +69,15 @@ def _attacked_sample(attack: Attack, pair: PredictionPair, clean: Sample) -> Att
 
 def attack_sheet(attack: Attack, samples: Sequence[AttackedSample]) -> bytes:
     """A PNG of up to twelve samples: flipped ones first, and the worst of them before the rest."""
-    worst = sorted(samples, key=lambda one: _standing(one, attack.task))
-    lines = _LINES[attack.task]
-    tiles = [_tile(one, lines(one)) for one in worst[:MOST_TILES]]
-    return contact_sheet(tiles, title=_title(attack))
-
-
-def _title(attack: Attack) -> str:
-    return (
+    value, lines = _WORST_BY[attack.task], _LINES[attack.task]
+    worst = sorted(
+        samples, key=lambda one: (one.after.correct, one.after.values[value], one.clean.id)
+    )
+    title = (
         f"{attack.model}, {attack.task}: {attack.text!r} flips {len(attack.flipped)} of "
         f"{len(attack.pictures)} pictures of {attack.subject}, {attack.hidden_in_words}"
     )
-
-
-def _standing(one: AttackedSample, task: Task) -> tuple[bool, float, str]:
-    return one.after.correct, one.after.values[_WORST_BY[task]], one.clean.id
+    return contact_sheet([_tile(one, lines(one)) for one in worst[:MOST_TILES]], title=title)
 
 
 def _tile(one: AttackedSample, lines: tuple[Line, ...]) -> Tile:
@@ -97,15 +91,9 @@ def _outlines(one: AttackedSample) -> tuple[Outline, ...]:
     """The true outline is wider, so that both are seen where they run along one edge."""
     if one.after.mask is None:
         return ()
+    truth = Image.fromarray(truth_mask(one.attacked).astype(np.uint8) * 255)
     marked = decode_image(one.after.mask, where=f"{one.clean.id}: what was marked")
-    return (
-        Outline(_truth(one.attacked), MEANT, width_px=2),
-        Outline(marked, MARKED, width_px=1),
-    )
-
-
-def _truth(sample: Sample) -> Image.Image:
-    return Image.fromarray(truth_mask(sample).astype(np.uint8) * 255)
+    return Outline(truth, MEANT, width_px=2), Outline(marked, MARKED, width_px=1)
 
 
 def _colour(prediction: Prediction) -> Colour:

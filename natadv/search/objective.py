@@ -72,7 +72,12 @@ class AttackObjective:
     def attack(self, drawn: DrawnOverlay) -> Attack:
         """The record of an overlay that works."""
         text, decoy = self.wording_of(drawn)
-        places = [self._place(drawn, text, sample) for sample in self.samples]
+        sizes = [self._size(sample) for sample in self.samples]
+        boxes = [
+            box(self._placed(drawn, text, sample), size)
+            for sample, size in zip(self.samples, sizes, strict=True)
+        ]
+        shares = list(map(covered, boxes, sizes))
         flipped, hidden = self._flipped_of([self._rows(drawn), self._rows(drawn, letters=False)])
         return Attack(
             task=self.unit.task,
@@ -83,8 +88,8 @@ class AttackObjective:
             text=text,
             decoy=decoy,
             drawn=drawn,
-            covered=round(sum(share for share, _ in places) / len(places), 6),
-            place=usual([place for _, place in places]),
+            covered=round(sum(shares) / len(shares), 6),
+            place=usual(list(map(place_of, boxes, sizes))),
             flipped=flipped,
             hidden=hidden,
             model=self.unit.model,
@@ -141,12 +146,6 @@ class AttackObjective:
 
     def _size(self, sample: Sample) -> Size:
         return self.picture(sample).size
-
-    def _place(self, drawn: DrawnOverlay, text: str, sample: Sample) -> tuple[float, str]:
-        """The share of the picture that the overlay covers, and the ninth that it stands in."""
-        size = self._size(sample)
-        around = box(self._placed(drawn, text, sample), size)
-        return covered(around, size), place_of(around, size)
 
     def _flipped_of(self, overlays: Sequence[Sequence[Sample]]) -> list[tuple[str, ...]]:
         """For the rows of each overlay, ids of the clean samples that the model gets wrong."""

@@ -97,14 +97,12 @@ def test_it_is_told_in_words():
     assert ATTACK.share == 5 / 16
 
 
-@pytest.mark.parametrize(
-    ("hidden", "count"), [((), 0), (("s4", "s5"), 0), (ATTACK.flipped, 5), (ATTACK.pictures, 5)]
-)
-def test_of_those_that_the_box_flips_only_flipped_ones_are_told(hidden, count):
-    told = replace(ATTACK, hidden=hidden)
+def test_of_those_that_the_box_flips_only_flipped_ones_are_told():
+    for hidden, count in [((), 0), (("s4", "s5"), 0), (ATTACK.flipped, 5), (ATTACK.pictures, 5)]:
+        told = replace(ATTACK, hidden=hidden)
 
-    assert told.hidden_in_words == f"{count} of them without letters too"
-    assert told.in_words.endswith(f"(31 %), {told.hidden_in_words}")
+        assert told.hidden_in_words == f"{count} of them without letters too"
+        assert told.in_words.endswith(f"(31 %), {told.hidden_in_words}")
 
 
 def test_letters_are_what_is_neither_blank_nor_sign():
@@ -140,31 +138,33 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("place", "value", "message"), BROKEN)
-def test_what_is_broken_is_told_by_file_and_place(tmp_path, place, value, message):
-    raw = attack_json(ATTACK)
-    *into, last = place
-    inside = raw
-    for key in into:
-        inside = inside[key]
-    if value is MISSING:
-        del inside[last]
-    else:
-        inside[last] = value
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(raw))
+def test_what_is_broken_is_told_by_file_and_place(tmp_path):
+    for place, value, message in BROKEN:
+        raw = attack_json(ATTACK)
+        *into, last = place
+        inside = raw
+        for key in into:
+            inside = inside[key]
+        if value is MISSING:
+            del inside[last]
+        else:
+            inside[last] = value
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps(raw))
 
-    with pytest.raises(DataError, match=f"a.json: {message}.*; expected a file that a search"):
-        read_attack(path)
+        with pytest.raises(DataError, match=f"a.json: {message}.*; expected a file that a search"):
+            read_attack(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"covered": NaN}'])
-def test_what_is_no_attack_at_all_is_told_too(tmp_path, content):
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
+def test_what_is_no_attack_at_all_is_told_too(tmp_path):
+    for content in [b"", b"{", b"[]", b"\xff\xfe", b'{"covered": NaN}']:
+        path = tmp_path / "a.json"
+        path.write_bytes(content)
 
-    with pytest.raises(DataError, match=r"a\.json: .*; expected a file that a search has written"):
-        read_attack(path)
+        with pytest.raises(
+            DataError, match=r"a\.json: .*; expected a file that a search has written"
+        ):
+            read_attack(path)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):

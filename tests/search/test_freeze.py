@@ -220,24 +220,19 @@ def test_what_is_kept_stays_as_it_is(natadv, found, tmp_path):
     assert Path(kept).read_bytes() == other.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("fields", "arguments", "message"),
-    [
+def test_what_does_not_fit_is_refused_and_not_kept(natadv, found, world, tmp_path):
+    for fields, arguments, message in [
         ({"run": ""}, (), "names no run that it came from"),
         ({"revision": "0" * 64}, (), "its pictures are of 'plain' of revision 000000000000, but"),
         ({"pictures": ("s99",), "flipped": (), "hidden": ()}, (), "1 ids are not in 'plain'"),
         ({}, ("--name", "Not/This"), "small letters, digits, '.', '_' and '-', came 'Not/This'"),
-    ],
-)
-def test_what_does_not_fit_is_refused_and_not_kept(
-    natadv, found, world, tmp_path, fields, arguments, message
-):
-    file = edited(found, tmp_path / "o.json", **fields)
-    (told,) = natadv("freeze", file, *arguments, code=1)
+    ]:
+        file = edited(found, tmp_path / "o.json", **fields)
+        (told,) = natadv("freeze", file, *arguments, code=1)
 
-    assert message in told
-    assert not (world / "fixtures/counterexamples").exists()
-    assert not (world / PACKED).exists()
+        assert message in told
+        assert not (world / "fixtures/counterexamples").exists()
+        assert not (world / PACKED).exists()
 
 
 def test_a_counterexample_that_no_longer_fits_is_never_left_out_silently(natadv, two, world):
@@ -256,20 +251,17 @@ def test_where_nothing_is_frozen_there_is_nothing_to_pack(natadv):
     assert "holds no counter-example on 'plain'; freeze one with natadv freeze FILE" in told
 
 
-@pytest.mark.parametrize("arguments", [(), ("a.json", "--pack", "plain")])
-def test_either_a_file_or_a_dataset(natadv, arguments):
-    with pytest.raises(SystemExit, match="2"):
-        natadv("freeze", *arguments)
+def test_either_a_file_or_a_dataset(natadv):
+    for arguments in [(), ("a.json", "--pack", "plain")]:
+        with pytest.raises(SystemExit, match="2"):
+            natadv("freeze", *arguments)
 
 
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
+def test_names_are_plain(found):
+    for text, name in [
         ("cat", "classification-mini-clip-dog-cat"),
         ("Übér cat!", "classification-mini-clip-dog-uber-cat"),
         ("§§", "classification-mini-clip-dog"),
         ("a" * 80, "classification-mini-clip-dog-" + "a" * 35),
-    ],
-)
-def test_names_are_plain(found, text, name):
-    assert usual_name(replace(read_attack(found), text=text)) == name
+    ]:
+        assert usual_name(replace(read_attack(found), text=text)) == name

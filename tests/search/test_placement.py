@@ -61,10 +61,10 @@ def test_it_is_kept_off_the_object_where_that_is_asked_for_and_known(clean):
     assert place_overlay(written(), "cat", clean, size=SIZE) == drawn.saying("cat")
 
 
-@pytest.mark.parametrize(("text", "error"), [("word " * 100, DataError), ("\u4f60", ConfigError)])
-def test_what_cannot_be_drawn_there_is_refused(clean, text, error):
-    with pytest.raises(error):
-        place_overlay(written(), text, clean, size=SIZE)
+def test_what_cannot_be_drawn_there_is_refused(clean):
+    for text, error in [("word " * 100, DataError), ("\u4f60", ConfigError)]:
+        with pytest.raises(error):
+            place_overlay(written(), text, clean, size=SIZE)
 
 
 def test_there_is_room_or_not_by_the_size_of_the_picture(clean):
@@ -95,15 +95,15 @@ def test_other_overlays_are_other_rows(clean):
     assert len({drawn_row(one, clean, decoy=None, size=SIZE).id for one in others}) == 3
 
 
-@pytest.mark.parametrize("side", ["top", "bottom"])
-def test_a_band_makes_the_row_taller_and_moves_its_truth(clean, side):
-    overlay = place_overlay(written(band=side, panel=(0, 0, 0)), "cat", clean, size=SIZE)
-    row = drawn_row(overlay, clean, decoy=None, size=SIZE)
+def test_a_band_makes_the_row_taller_and_moves_its_truth(clean):
+    for side in ["top", "bottom"]:
+        overlay = place_overlay(written(band=side, panel=(0, 0, 0)), "cat", clean, size=SIZE)
+        row = drawn_row(overlay, clean, decoy=None, size=SIZE)
 
-    strip = row.drawn_size[1] - SIZE[1]
-    assert strip > 0
-    assert overlaid(row, clean).open().size == row.drawn_size
-    above, below = (strip, 0) if side == "top" else (0, strip)
-    expected = np.pad(truth_mask(clean), ((above, below), (0, 0)))
-    assert np.array_equal(truth_mask(row), expected)
-    assert drawn_row(overlay, replace(clean, mask=None), decoy=None, size=SIZE).mask is None
+        strip = row.drawn_size[1] - SIZE[1]
+        assert strip > 0
+        assert overlaid(row, clean).open().size == row.drawn_size
+        above, below = (strip, 0) if side == "top" else (0, strip)
+        expected = np.pad(truth_mask(clean), ((above, below), (0, 0)))
+        assert np.array_equal(truth_mask(row), expected)
+        assert drawn_row(overlay, replace(clean, mask=None), decoy=None, size=SIZE).mask is None

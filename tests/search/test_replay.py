@@ -127,19 +127,16 @@ def test_a_dataset_that_is_not_there_is_named(replay, found, tmp_path):
     assert told.endswith("which is not there; run dvc pull fixtures/datasets/gone")
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
+def test_a_file_that_was_edited_is_refused(replay, found, tmp_path):
+    for fields, message in [
         ({"subject": "dgo"}, "unknown class of plain 'dgo', did you mean 'dog'"),
         ({"subject": "cat"}, "is of 'dog', the attack is on pictures of 'cat'; search again"),
         ({"pictures": ("s99",), "flipped": (), "hidden": ()}, "1 ids are not in 'plain'"),
         ({"task": "vqa"}, "plain has no vqa: its tasks are classification, segmentation"),
-    ],
-)
-def test_a_file_that_was_edited_is_refused(replay, found, tmp_path, fields, message):
-    (told,) = replay(edited(found, tmp_path / "o.json", **fields), "mini-clip", code=1)
+    ]:
+        (told,) = replay(edited(found, tmp_path / "o.json", **fields), "mini-clip", code=1)
 
-    assert message in told
+        assert message in told
 
 
 def test_files_and_models_that_are_not_there_are_told(replay, found, tmp_path):

@@ -146,9 +146,8 @@ def test_where_the_model_is_right_about_none_that_is_told(search, world, monkeyp
     assert told == ("of 12 clean pictures of dog none is answered right, so none can be flipped")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_a_mistake_is_told_before_a_model_is_loaded(search, loads):
+    for arguments, message in (
         (("--subject", "dgo"), "natadv: unknown class of plain 'dgo', did you mean 'dog'"),
         (("--subject", "d*"), "natadv: unknown class of plain 'd*'"),
         (("--model", "mini-clpi"), "natadv: unknown model 'mini-clpi', did you mean 'mini-clip'"),
@@ -156,21 +155,18 @@ def test_where_the_model_is_right_about_none_that_is_told(search, world, monkeyp
         (("--data", "plian"), "natadv: unknown dataset 'plian', did you mean 'plain'"),
         (("--task", "vqa"), "plain has no vqa: its tasks are classification, segmentation"),
         (("--population", "fwe"), "fwe.json: cannot be read: No such file or directory"),
-    ],
-)
-def test_a_mistake_is_told_before_a_model_is_loaded(search, loads, arguments, message):
-    (told,) = search(*arguments, code=1)
+    ):
+        (told,) = search(*arguments, code=1)
 
-    assert message in told
-    assert loads == []
+        assert message in told
+        assert loads == []
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--at-least", "0"), ("--at-least", "1.1"), ("--pictures", "0"), ("--seed", "x")]
-)
-def test_numbers_that_mean_nothing_are_usage_errors(search, arguments):
-    with pytest.raises(SystemExit, match="2"):
-        search(*arguments)
+def test_numbers_that_mean_nothing_are_usage_errors(search):
+    wrong = (("--at-least", "0"), ("--at-least", "1.1"), ("--pictures", "0"), ("--seed", "x"))
+    for arguments in wrong:
+        with pytest.raises(SystemExit, match="2"):
+            search(*arguments)
 
 
 def test_a_model_whose_code_fails_is_one_line(search, monkeypatch):
