@@ -265,3 +265,10 @@ def test_flip_rates_are_those_of_each_overlay_by_itself(unit, pictures, store, f
     assert together == [float(ink_px(image) >= 15) for image in drawn]
     assert set(together) == {0.0, 1.0}
     assert together == [objective.flip_rates([one])[0] for one in frozen.overlays]
+
+
+def test_the_workbench_alone_makes_no_rows_of_a_search(unit, pictures, store, run):
+    bench = Workbench(store, {"colours": pictures}, {}, run=run)
+
+    with pytest.raises(AssertionError, match="a search has no rows"):
+        bench.compute(unit)
