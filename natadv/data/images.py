@@ -67,7 +67,17 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
+MOST_ELONGATED = 200
+"""Times as long as it is wide: preprocessing that brings the shorter side of a line to 224 pixels
+would need gigabytes."""
+
+
 def _refuse_bomb(size: tuple[int, int], where: str) -> None:
+    if max(size) > MOST_ELONGATED * min(size):
+        raise PictureError(
+            f"{where}: {size[0]} x {size[1]} is more than {MOST_ELONGATED} times as long as it is "
+            "wide; cut it"
+        )
     if size[0] * size[1] > MAX_PIXELS:
         raise PictureError(
             f"{where}: {size[0]} x {size[1]} is more than {MAX_PIXELS} pixels; scale it down"

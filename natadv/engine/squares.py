@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
+from natadv.data.images import MAX_PIXELS
 from natadv.engine.pictures import Picture
+from natadv.errors import DataError
 from natadv.types import DenseFeatures, Prepared
 
 AS_SQUARE = "/square"
@@ -19,8 +21,16 @@ _CLOSE = 0.05
 
 
 def squared(image: Image.Image) -> Image.Image:
-    """All of it as a square, so that any tower sees all that a mask is of."""
+    """All of it as a square, so that any tower sees all that a mask is of.
+
+    Raises DataError if that is too large to be made.
+    """
     side = max(image.size)
+    if side * side > MAX_PIXELS:
+        raise DataError(
+            f"a picture of {image.width} x {image.height} makes a square of more than "
+            f"{MAX_PIXELS} pixels, which this model's preprocessing needs; scale it down"
+        )
     if image.size == (side, side):
         return image
     return image.resize((side, side), Image.Resampling.BICUBIC)

@@ -188,7 +188,7 @@ def _twins(work: _Work, start: int) -> Iterator[Item]:
             for item in threads.map(lambda sample: _twin(sample, work), samples):
                 if isinstance(item, Sample):
                     empty = False
-                elif empty:
+                elif empty and isinstance(item, SetAside):
                     left_out[item.id] = item.why
                 yield item
     if empty:

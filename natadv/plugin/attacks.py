@@ -11,7 +11,6 @@ import allure
 
 from natadv.errors import DataError
 from natadv.plugin.session import GateSession
-from natadv.storage.atomic import write_whole
 from natadv.types import Case
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from natadv.engine.datasets import Dataset
 from natadv.engine.units import digest
-from natadv.files import write_whole
 from natadv.models.resolve import slug
 from natadv.search.attack import write_attack
 from natadv.search.contact_sheet import attack_sheet, attacked_samples
 from natadv.search.result import SearchResult
+from natadv.storage.atomic import write_whole
 
 _LONGEST_PART = 64
 """Characters; file names have 255 bytes for all their parts."""

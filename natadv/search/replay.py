@@ -7,13 +7,13 @@ from pathlib import Path
 
 from natadv.engine.bench import Bench
 from natadv.engine.store import Store
-from natadv.files import write_whole
 from natadv.pipelines.members import Arithmetic, one_model
 from natadv.search.attack import Attack, read_attack
 from natadv.search.contact_sheet import attack_sheet, attacked_samples
 from natadv.search.objective import objective_of_attack
 from natadv.search.predictions import PredictionPair
 from natadv.search.target import dataset_of, find_target, prepare_run, with_model
+from natadv.storage.atomic import write_whole
 
 USUAL_PICTURES, MOST_AT_ONCE = 16, 64
 """A search asks for so many pictures by default, and shows at most so many at once. A replay shows

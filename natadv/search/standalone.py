@@ -20,7 +20,6 @@ from natadv.errors import InfraError, unknown_name
 from natadv.gate.rules import SearchProfile
 from natadv.pipelines.drawing import ground_named
 from natadv.pipelines.members import Arithmetic, one_model
-from natadv.progress import Progress
 from natadv.search.attack_files import file_stem, save_attack
 from natadv.search.profile import search_units
 from natadv.search.result import SearchResult, stored_results
@@ -28,6 +27,7 @@ from natadv.search.samples import MOST_TRIED
 from natadv.search.shrink import check_population
 from natadv.search.target import AttackTarget, find_target, prepare_run
 from natadv.search.worker import compute_with
+from natadv.storage.progress import Progress
 from natadv.types import Task
 
 _EVERY_S = 0.2

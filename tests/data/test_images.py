@@ -169,3 +169,19 @@ def test_damage_is_either_decoded_or_refused_as_ours(at: float, value: bytes, fo
 
     with contextlib.suppress(DataError):
         assert decode_image(bytes(data), where="x").mode == "RGB"
+
+
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (402, 2)])
+def test_a_picture_that_is_a_line_is_refused(size):
+    out = io.BytesIO()
+    Image.new("RGB", size).save(out, "PNG")
+
+    with pytest.raises(DataError, match=r"line: .* is more than 200 times as long as it is wide"):
+        decode_image(out.getvalue(), where="line")
+
+
+def test_a_long_picture_is_taken():
+    out = io.BytesIO()
+    Image.new("RGB", (400, 2)).save(out, "PNG")
+
+    assert decode_image(out.getvalue(), where="strip").size == (400, 2)

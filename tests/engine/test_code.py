@@ -34,7 +34,8 @@ TOY = Part(("toy.rows",))
 
 
 @pytest.fixture
-def toy(tmp_path):
+def toy(tmp_path, monkeypatch):
+    monkeypatch.setattr(code, "_watched", set())
     package = tmp_path / "toy"
     package.mkdir()
     for name, text in SOURCES.items():
@@ -125,6 +126,7 @@ def test_what_was_found_is_kept_until_a_source_changes(toy, tmp_path, monkeypatc
     assert code._remembered(memory, "rows", TOY) == first
 
     monkeypatch.undo()
+    monkeypatch.setattr(code, "_watched", set())
     monkeypatch.setattr(code, "PACKAGE", toy)
     edit(toy / "draw.py", "return picture", "return -picture")
 
@@ -161,7 +163,6 @@ def test_the_declared_hashes_are_whole():
 def test_a_source_that_is_written_while_a_run_lasts_ends_its_units(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(code, "PACKAGE", toy)
     monkeypatch.setattr(code, "_AT_IMPORT", frozenset(code._stamps()))
-    monkeypatch.setattr(code, "_watched", set())
     code._remembered(tmp_path / "memory", "rows", TOY)
     edit(toy / "unrelated.py", "1", "2")
     code.check_unchanged()

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from natadv.engine.pictures import Picture
 from natadv.engine.squares import as_square, sees_whole, squared
+from natadv.errors import DataError
 
 
 class Tower:
@@ -75,3 +76,8 @@ def test_a_picture_is_enlarged_to_a_square_and_has_a_key_of_its_own(size):
     assert found.key != "key"
     assert found.open().size == (40, 40)
     assert found.open().getpixel((0, 0)) == (9, 8, 7)
+
+
+def test_a_square_that_is_too_large_is_refused():
+    with pytest.raises(DataError, match=r"20000 x 200 makes a square of more than \d+ pixels"):
+        squared(Image.new("RGB", (20_000, 200)))

@@ -26,11 +26,11 @@ def loads(eyes, monkeypatch):
     """The models that were loaded, and how."""
     seen = []
 
-    def load(found, *, device, dtype, threads):
+    def load(found, *, weights, device, dtype, threads):
         seen.append((found.name, device, dtype, threads))
         return eyes
 
-    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr(loading, "load_hashed", load)
     return seen
 
 
@@ -70,7 +70,7 @@ def test_a_model_that_cannot_be_loaded_leaves_none_behind(bench, make_unit, monk
 
     bench.compute(make_unit())
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "load", out_of_memory)
+        patch.setattr(loading, "load_hashed", out_of_memory)
         with pytest.raises(RuntimeError, match="out of memory"):
             bench.compute(make_unit(model="mini-siglip", weights="5" * 64))
 

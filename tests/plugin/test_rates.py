@@ -28,7 +28,7 @@ rates_charts.rates_chart = broken
 """
 FAULTS = {
     "RuntimeError: planted": "raise RuntimeError('planted')",
-    "UserWarning: planted": "import warnings; warnings.warn('planted', stacklevel=1)",
+    "UserWarning: planted": "raise UserWarning('planted')",
 }
 
 
