@@ -25,11 +25,11 @@ from hypothesis import HealthCheck, settings
 from PIL.Image import Image
 from transformers import pipeline
 
-from natadv.engine.bench import Bench, embed_texts
-from natadv.engine.datasets import Dataset, dataset_named
-from natadv.engine.embeddings import EmbeddingCache
-from natadv.engine.plan import dataset_units
-from natadv.engine.units import Numerics, installed_packages
+from natadv.evaluate.datasets import Dataset, dataset_named
+from natadv.evaluate.embeddings import EmbeddingCache
+from natadv.evaluate.loaded_model import LoadedModel, embed_texts
+from natadv.evaluate.plan import dataset_units
+from natadv.evaluate.units import Numerics, installed_packages
 from natadv.models.loading import fingerprint, load
 from natadv.models.resolve import resolve
 from natadv.pipelines.population import bounds_of
@@ -85,15 +85,15 @@ def objective_with(
         rows=pictures,
         numerics=numerics,
     )
-    bench = Bench(model, EmbeddingCache(folder, "bench"), pictures)
-    return objective_on_class(unit, dataset, "dog", bench)
+    loaded = LoadedModel(model, EmbeddingCache(folder, "loaded"), pictures)
+    return objective_on_class(unit, dataset, "dog", loaded)
 
 
 def judging_ways(objective: AttackObjective, spec: ModelSpec) -> dict[str, Judge]:
-    card, model = objective.dataset.card, objective.bench.encoder
+    card, model = objective.dataset.card, objective.loaded.encoder
     prompts = classification.prompts(card.classes, card.templates)
     weights = classification.class_weights(
-        embed_texts(prompts, objective.bench),
+        embed_texts(prompts, objective.loaded),
         classes=len(card.classes),
         templates=len(card.templates),
     )

@@ -33,12 +33,12 @@ from safetensors.torch import save_file
 from natadv.data.card import CardDraft
 from natadv.data.reader import decode_image, read_samples
 from natadv.data.writer import write_dataset
-from natadv.engine.bench import Bench
-from natadv.engine.datasets import Dataset
-from natadv.engine.embeddings import EmbeddingCache
-from natadv.engine.evaluate import compute
-from natadv.engine.plan import dataset_units
-from natadv.engine.units import Numerics, Unit, installed_packages
+from natadv.evaluate.compute import compute
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.embeddings import EmbeddingCache
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.plan import dataset_units
+from natadv.evaluate.units import Numerics, Unit, installed_packages
 from natadv.models.loading import fingerprint, load
 from natadv.models.resolve import resolve
 from natadv.rng import rng_for
@@ -131,7 +131,7 @@ def engine_ways(checkpoint: Path, dataset: Dataset, root: Path) -> dict[str, Way
     units = units_of(dataset, fingerprint(spec))
     images = [decode_image(s.image, where=s.id) for s in samples_of(dataset)]
     batches = [model.prepare(images[a : a + BATCH]) for a in range(0, len(images), BATCH)]
-    warm = Bench(model, EmbeddingCache(root, "warm"), BATCH)
+    warm = LoadedModel(model, EmbeddingCache(root, "warm"), BATCH)
     run_units(units, dataset, warm)
     return {
         "forward pass on preloaded tensors": lambda: forward(model, batches),
@@ -171,12 +171,12 @@ def preprocess(model: ZeroShotClassifier, dataset: Dataset) -> None:
 def cold(units: Sequence[Unit], dataset: Dataset, model: ZeroShotClassifier) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cache = EmbeddingCache(Path(folder), "cold")
-        run_units(units, dataset, Bench(model, cache, BATCH))
+        run_units(units, dataset, LoadedModel(model, cache, BATCH))
 
 
-def run_units(units: Sequence[Unit], dataset: Dataset, bench: Bench) -> None:
+def run_units(units: Sequence[Unit], dataset: Dataset, loaded: LoadedModel) -> None:
     for unit in units:
-        compute([unit], dataset, clean=None, bench=bench)
+        compute([unit], dataset, clean=None, loaded=loaded)
 
 
 class JpegFiles(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):

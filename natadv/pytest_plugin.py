@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from natadv.engine.devices import pinned_environment, visible_gpus
 from natadv.errors import ConfigError, GateFailure, InfraError, NatadvError
+from natadv.evaluate.devices import pinned_environment, visible_gpus
 from natadv.plugin import options
+from natadv.plugin.artifacts import remove_verdict
 from natadv.plugin.controller import Controller
 from natadv.plugin.gates import Gate
 from natadv.plugin.session import GateSession, make_session
-from natadv.plugin.written import remove_verdict
 from natadv.types import Case
 
 SESSION = pytest.StashKey[GateSession]()
@@ -170,13 +170,13 @@ def _is_of_no_case(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Fill before a worker tells what it collected: no test can be blamed for a dead worker yet."""
+    """Compute before a worker reports its tests: none can be blamed for a dead worker yet."""
     config = session.config
     gates = config.stash.get(SESSION, None)
     if gates is None or not _may_fill(session):
         return
     gates = gates.of(selected_cases(session.items))
-    gates = gates.of(gates.selected, notes=gates.fill())
+    gates = gates.of(gates.selected, notes=gates.compute_units())
     config.stash[SESSION] = gates
     if CONTROLLER in config.stash:
         config.stash[CONTROLLER].note(gates.notes)

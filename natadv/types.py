@@ -180,7 +180,7 @@ class ZeroShotClassifier(Protocol):
         ...
 
 
-class Look(NamedTuple):
+class ForwardFeatures(NamedTuple):
     """What one pass through a picture tower gives."""
 
     embeddings: FloatArray
@@ -200,7 +200,7 @@ class DenseFeatures(Protocol):
         ...
 
     def prepare(self, images: Sequence[Image]) -> Prepared: ...
-    def look(self, prepared: Prepared, layers: Sequence[int]) -> Look:
+    def forward_features(self, prepared: Prepared, layers: Sequence[int]) -> ForwardFeatures:
         """One pass, with these layers, counted from 1 at the input."""
         ...
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
+from natadv.metrics.correctness import right
 from natadv.metrics.paired import with_clean
-from natadv.metrics.rightness import right
 from natadv.metrics.terms import Terms, numbers
 from natadv.types import DoubleArray, Outcomes
 

@@ -99,7 +99,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _typo(options: argparse.Namespace) -> int:
     # Here, for `natadv --help` needs neither Parquet nor torch.
     from natadv.data.plan import summary_of
-    from natadv.engine.devices import device_kind
+    from natadv.evaluate.devices import device_kind
     from natadv.pipelines.members import Arithmetic
     from natadv.pipelines.typographic_twins import TypoPlan, make_typographic
 
@@ -127,7 +127,7 @@ def _typo(options: argparse.Namespace) -> int:
 
 
 def _filter(options: argparse.Namespace) -> int:
-    from natadv.engine.devices import device_kind
+    from natadv.evaluate.devices import device_kind
     from natadv.pipelines.filtering import FilterPlan, filter_pool
     from natadv.pipelines.members import Arithmetic
 

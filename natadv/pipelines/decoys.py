@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from natadv.data.reader import iter_columns
-from natadv.engine.datasets import Dataset
 from natadv.errors import DataError
+from natadv.evaluate.datasets import Dataset
 from natadv.scenarios.nouns import noun_of, singular
 from natadv.scenarios.typographic.fonts import CHARACTERS
 from natadv.scenarios.typographic.recipes import choose_decoy

@@ -17,8 +17,8 @@ from PIL import Image
 from natadv.data.card import Card, CardDraft, draft_card, refuse_drawn
 from natadv.data.plan import Item, SetAside
 from natadv.data.reader import decode_image, read_samples
-from natadv.engine.datasets import Dataset, dataset_named
 from natadv.errors import ConfigError, DataError
+from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.scenarios.typographic.contrast import WEIGHTS, contrast
 from natadv.scenarios.typographic.overlay import Box, Overlay, box, size_after, to_json
 from natadv.scenarios.typographic.places import MaskArray, covered, hidden, kept_off, place_of

@@ -23,10 +23,10 @@ from natadv.data.packing import pack
 from natadv.data.placing import refuse_existing
 from natadv.data.plan import Plan
 from natadv.data.reader import iter_samples, read_samples
-from natadv.engine.datasets import Dataset, dataset_named
-from natadv.engine.pictures import attacked
-from natadv.engine.units import digest, shards
 from natadv.errors import DataError
+from natadv.evaluate.datasets import Dataset, dataset_named
+from natadv.evaluate.pictures import attacked
+from natadv.evaluate.units import digest, shards
 from natadv.models.loading import fingerprint
 from natadv.pipelines.acceptance import Acceptance, write_acceptance
 from natadv.pipelines.members import Arithmetic, Member, find_ensemble, load_member
@@ -176,7 +176,7 @@ def _judged_by(
             truth = np.array([samples[row - start].label for row in at])
             found = judged(likely[None], truth)
             p_true[:, at], wrong[:, at] = found.p_true, found.wrong
-        encoded = member.bench.encoded
+        encoded = member.loaded.encoded
         progress.reach(stop, note=f"{encoded} embedded, {stop - encoded} known")
     return Judged(p_true, wrong)
 

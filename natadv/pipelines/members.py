@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from natadv.engine.bench import Bench, embed_texts, look_at
-from natadv.engine.code import numerics_here
-from natadv.engine.embeddings import EmbeddingCache, space
-from natadv.engine.memory import is_out_of_memory
-from natadv.engine.units import AUTO, Numerics
 from natadv.errors import ConfigError, ModelError
+from natadv.evaluate.code import numerics_here
+from natadv.evaluate.embeddings import EmbeddingCache, space
+from natadv.evaluate.loaded_model import LoadedModel, embed_texts, encode_pictures
+from natadv.evaluate.memory import is_out_of_memory
+from natadv.evaluate.units import AUTO, Numerics
 from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve, resolve_all
 from natadv.tasks import classification
 from natadv.types import DoubleArray, FloatArray, ModelSpec
 
 if TYPE_CHECKING:
-    from natadv.engine.pictures import Picture
+    from natadv.evaluate.pictures import Picture
     from natadv.pipelines.decoys import Vectors
 
 STORE = Path(".natadv") / "store"
@@ -55,12 +55,12 @@ class Member:
     name: str
     weights: str
     """Its fingerprint."""
-    bench: Bench
+    loaded: LoadedModel
 
     def class_weights(self, names: Sequence[str], templates: Sequence[str]) -> DoubleArray:
         """Unit rows of shape (names, d)."""
         return classification.class_weights(
-            embed_texts(classification.prompts(names, templates), self.bench),
+            embed_texts(classification.prompts(names, templates), self.loaded),
             classes=len(names),
             templates=len(templates),
         )
@@ -69,10 +69,10 @@ class Member:
         self, pictures: Mapping[str, Picture], broken: dict[str, str]
     ) -> dict[str, FloatArray]:
         """Vectors by key; a picture that cannot be decoded goes into `broken`."""
-        found = self.bench.cache.get(pictures)
+        found = self.loaded.cache.get(pictures)
         missing = {key: picture for key, picture in pictures.items() if key not in found}
         with _memory_told(self.name):
-            for seen in look_at(missing, broken, layers=(), bench=self.bench):
+            for seen in encode_pictures(missing, broken, layers=(), loaded=self.loaded):
                 found |= dict(zip(seen.keys, seen.embeddings, strict=True))
         return found
 
@@ -82,7 +82,7 @@ class Member:
         Also where a model scores each class on its own (sigmoid): such scores are small for every
         class, and would pass any threshold.
         """
-        scoring = self.bench.encoder.scoring
+        scoring = self.loaded.encoder.scoring
         found = classification.logits(images, weights=weights, scoring=scoring)
         return classification.probabilities(found, scoring=_Shared(scoring.scale, scoring.bias))
 
@@ -119,7 +119,7 @@ def load_member(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Membe
         threads=numerics.threads,
     )
     cache = EmbeddingCache(root / STORE / "embeddings", space(weights, numerics))
-    return Member(spec.name, weights, Bench(model, cache, arithmetic.batch_size))
+    return Member(spec.name, weights, LoadedModel(model, cache, arithmetic.batch_size))
 
 
 def load_reader(name: str, arithmetic: Arithmetic, *, root: Path) -> Member:

@@ -16,8 +16,8 @@ from natadv.data.packing import Packed, pack
 from natadv.data.placing import refuse_existing
 from natadv.data.plan import Plan
 from natadv.data.reader import iter_columns
-from natadv.engine.datasets import Dataset
 from natadv.errors import ConfigError
+from natadv.evaluate.datasets import Dataset
 from natadv.pipelines.drawing import Drawing, Drawn, OnPicture, Worded, drawn_draft, ground_named
 from natadv.rng import rng_for
 

@@ -17,9 +17,9 @@ from natadv.data.packing import Packed, pack
 from natadv.data.placing import refuse_existing
 from natadv.data.plan import Item, Plan, SetAside, summary_of
 from natadv.data.reader import decode_image, read_samples
-from natadv.engine.datasets import Dataset, dataset_named
-from natadv.engine.units import digest
 from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.evaluate.datasets import Dataset, dataset_named
+from natadv.evaluate.units import digest
 from natadv.pipelines.decoys import Decoys, decoys_of
 from natadv.pipelines.members import Arithmetic, Member, load_reader, vectors_of
 from natadv.rng import rng_for

@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from natadv import __version__
-from natadv.engine.store import prove_writable, write_atomically
 from natadv.errors import NatadvError
+from natadv.evaluate.store import prove_writable, write_atomically
 from natadv.evidence import empty_evidence
 from natadv.plugin import options
+from natadv.plugin.artifacts import gate_json, git_commit, remove_verdict, write_all_evidence
 from natadv.plugin.attacks import empty_attacks, write_attacks
 from natadv.plugin.rows import rows_of
 from natadv.plugin.session import GateSession
-from natadv.plugin.written import gate_json, git_commit, remove_verdict, write_all_evidence
 from natadv.report import results
-from natadv.report.fill_progress import FillProgress
 from natadv.report.rows import Row
 from natadv.report.terminal import overview, reasons, table
+from natadv.report.unit_progress import UnitProgress
 from natadv.types import Case
 
 GREEN, RED = 0, 1
@@ -43,7 +43,7 @@ class Controller:
         self.notes: list[str] = []
         self.began = time.time()
         self.workers_ready = 0
-        self.progress: FillProgress | None = None
+        self.progress: UnitProgress | None = None
         self.allure = options.settle_allure(config)
         self.contract = options.path_option(config, "thresholds", options.THRESHOLDS)
         self.evidence = options.path_option(config, "evidence", options.EVIDENCE)
@@ -83,7 +83,7 @@ class Controller:
             terminal.ensure_newline()
             terminal.write_line(text)
 
-        self.progress = FillProgress(
+        self.progress = UnitProgress(
             self.session.run.events,
             rewrite=rewrite if terminal.isatty else None,
             write_line=write_line,

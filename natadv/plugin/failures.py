@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from natadv.data.reader import decode_image, read_by_id
-from natadv.engine.datasets import Dataset
-from natadv.engine.pictures import shown, sized
-from natadv.engine.plan import kept_masks
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.pictures import shown, sized
+from natadv.evaluate.plan import kept_masks
 from natadv.plugin.session import GateSession
 from natadv.report.sheet import MOST_TILES, QUIET, WRONG, Line, Outline, Picture, Tile
 from natadv.search.contact_sheet import MARKED, MEANT

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from natadv import arguments
-from natadv.engine.grid import Request
+from natadv.evaluate.grid import Request
 
 GATE_JSON = "gate.json"
 EVIDENCE = ".natadv/evidence"

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from natadv.engine.code import numerics_here
-from natadv.engine.devices import device_kind
-from natadv.engine.fill import Fill
-from natadv.engine.grid import Grid, make_grid
-from natadv.engine.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
-from natadv.engine.run import Run
-from natadv.engine.store import Store
-from natadv.engine.units import Numerics
 from natadv.errors import ConfigError, GateFailure, InfraError
+from natadv.evaluate.code import numerics_here
+from natadv.evaluate.devices import device_kind
+from natadv.evaluate.grid import Grid, make_grid
+from natadv.evaluate.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
+from natadv.evaluate.run import Run
+from natadv.evaluate.store import Store
+from natadv.evaluate.units import Numerics
+from natadv.evaluate.worker import Worker
 from natadv.evidence import Selection, StoredCase
 from natadv.gate.baseline import (
     BaselineJudgement,
@@ -71,28 +71,28 @@ class GateSession:
             self._units[case] = with_searches(rows, case, self.grid)
         return self._units[case]
 
-    def fill(self) -> tuple[str, ...]:
+    def compute_units(self) -> tuple[str, ...]:
         """Return when every unit of the selected cases has a result or an error; what went wrong
         with this process."""
         # Only here: judging and collecting need no Parquet and no pictures.
-        from natadv.engine.workbench import Workbench, drain_with_slot
+        from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
         from natadv.search.worker import compute_with
 
         # As the tier lists them, whatever the order of the tests.
         first = [case for case in self.grid.cases if case in self.selected]
         units = unique_units(self.units(case) for case in first)
         self.run.prepare()
-        bench = Workbench(self.store, self.grid.datasets, self.grid.specs, run=self.run)
-        fill = Fill(
+        runner = ModelRunner(self.store, self.grid.datasets, self.grid.specs, run=self.run)
+        worker = Worker(
             self.store,
             self.run,
-            compute_with(bench),
+            compute_with(runner),
             unit_timeout_s=self.unit_timeout_s,
             rotation=self.rotation,
             parent=self.parent,
         )
-        drain_with_slot(fill, units, device=self.numerics.device, slots=self.gpu_slots)
-        return tuple(fill.problems)
+        drain_with_gpu_slot(worker, units, device=self.numerics.device, slots=self.gpu_slots)
+        return tuple(worker.problems)
 
     def plan(self, case: Case) -> CasePlan:
         rows = self.grid.planned_rows if self.asserting else self.grid.rows
@@ -100,7 +100,7 @@ class GateSession:
 
     @cached_property
     def evidence(self) -> dict[Case, CaseEvidence]:
-        """What the store holds for the selected cases; read once, after the fill."""
+        """What the store holds for the selected cases; read once, when they are computed."""
         return {case: self.evidence_of(case) for case in self.selected}
 
     def evidence_of(self, case: Case) -> CaseEvidence:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from natadv.engine.datasets import Dataset
-from natadv.engine.units import digest
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.units import digest
 from natadv.models.resolve import slug
 from natadv.search.attack import write_attack
 from natadv.search.contact_sheet import attack_sheet, attacked_samples

@@ -118,7 +118,7 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
 
 def _search(options: argparse.Namespace) -> int:
     # Imported here because `natadv --help` needs neither Parquet nor torch nor Hypothesis.
-    from natadv.engine.devices import device_kind
+    from natadv.evaluate.devices import device_kind
     from natadv.gate.rules import SearchProfile
     from natadv.pipelines.members import Arithmetic
     from natadv.search.standalone import SearchPlan, search
@@ -152,7 +152,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from natadv.engine.devices import device_kind
+    from natadv.evaluate.devices import device_kind
     from natadv.search.replay import ReplayPlan, replay
 
     replayed = replay(

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from natadv.data.reader import decode_image, read_by_id
-from natadv.engine.datasets import Dataset
-from natadv.engine.pictures import overlaid
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.pictures import overlaid
 from natadv.report.sheet import (
     MOST_TILES,
     QUIET,

@@ -15,8 +15,8 @@ from natadv.data.card import DATASETS_FOLDER, Card
 from natadv.data.packing import pack
 from natadv.data.plan import Plan
 from natadv.data.reader import iter_columns
-from natadv.engine.datasets import Dataset
 from natadv.errors import ConfigError, DataError
+from natadv.evaluate.datasets import Dataset
 from natadv.pipelines.drawing import Drawing, OnPicture, drawn_draft, ground_named
 from natadv.scenarios.typographic.population import DrawnOverlay
 from natadv.search.attack import Attack, read_attack, write_attack

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from natadv.data.reader import decode_image
-from natadv.engine.bench import Bench
-from natadv.engine.datasets import Dataset
-from natadv.engine.evaluate import Answers
-from natadv.engine.pictures import overlaid
-from natadv.engine.units import Unit
 from natadv.errors import ConfigError, DataError
+from natadv.evaluate.compute import Answers
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.pictures import overlaid
+from natadv.evaluate.units import Unit
 from natadv.scenarios.typographic.overlay import Overlay, Size, box
 from natadv.scenarios.typographic.places import covered, place_of
 from natadv.scenarios.typographic.population import DrawnOverlay, worded
@@ -39,7 +39,7 @@ class AttackObjective:
     unit: Unit
     """Asks the dataset of the samples; its rows do not matter."""
     dataset: Dataset
-    bench: Bench
+    loaded: LoadedModel
     subject: str
     """The class of the samples."""
     samples: tuple[Sample, ...]
@@ -103,7 +103,9 @@ class AttackObjective:
         if not rows:
             return ()
         after = predictions_by_id(self._predict(rows))
-        before = predictions_by_id(predict_clean(self.unit, self.dataset, self.bench, self.samples))
+        before = predictions_by_id(
+            predict_clean(self.unit, self.dataset, self.loaded, self.samples)
+        )
         return tuple(
             PredictionPair(clean.id, before[clean.id], after[row.id])
             for clean, row in zip(self.samples, rows, strict=True)
@@ -160,25 +162,27 @@ class AttackObjective:
             row.id: overlaid(row, clean[str(row.twin)], decode=self.picture) for row in rows
         }
         self.images_shown += len(pictures)
-        return predict(self.unit, self.dataset, self.bench, rows, pictures)
+        return predict(self.unit, self.dataset, self.loaded, rows, pictures)
 
 
-def objective_on_class(unit: Unit, dataset: Dataset, subject: str, bench: Bench) -> AttackObjective:
+def objective_on_class(
+    unit: Unit, dataset: Dataset, subject: str, loaded: LoadedModel
+) -> AttackObjective:
     """On up to `unit.stop` random samples of the class. Raises DataError if it has none."""
-    found = draw_correct_samples(unit, dataset, subject, bench)
-    return AttackObjective(unit, dataset, bench, subject, found.samples, found.tried)
+    found = draw_correct_samples(unit, dataset, subject, loaded)
+    return AttackObjective(unit, dataset, loaded, subject, found.samples, found.tried)
 
 
 def objective_of_attack(
-    unit: Unit, dataset: Dataset, attack: Attack, bench: Bench
+    unit: Unit, dataset: Dataset, attack: Attack, loaded: LoadedModel
 ) -> AttackObjective:
     """On the samples of an attack, with its text in every overlay. Raises DataError if the dataset
     does not have these samples of this class."""
-    found = correct_samples_of(attack, unit, dataset, bench)
+    found = correct_samples_of(attack, unit, dataset, loaded)
     return AttackObjective(
         unit,
         dataset,
-        bench,
+        loaded,
         attack.subject,
         found.samples,
         found.tried,

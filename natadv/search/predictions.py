@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from natadv.engine.bench import Bench
-from natadv.engine.datasets import Dataset
-from natadv.engine.evaluate import Answers, answers
-from natadv.engine.pictures import Picture, attacked
-from natadv.engine.shard import Shard
-from natadv.engine.units import Unit
 from natadv.errors import DataError
-from natadv.metrics.rightness import right
+from natadv.evaluate.compute import Answers, answers
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.pictures import Picture, attacked
+from natadv.evaluate.shard import EvaluationShard
+from natadv.evaluate.units import Unit
+from natadv.metrics.correctness import right
 from natadv.types import Sample
 
 
@@ -39,21 +39,23 @@ class PredictionPair:
     after: Prediction
 
 
-def predict_clean(unit: Unit, dataset: Dataset, bench: Bench, samples: Sequence[Sample]) -> Answers:
+def predict_clean(
+    unit: Unit, dataset: Dataset, loaded: LoadedModel, samples: Sequence[Sample]
+) -> Answers:
     pictures = {sample.id: attacked(sample) for sample in samples}
-    return predict(unit, dataset, bench, samples, pictures)
+    return predict(unit, dataset, loaded, samples, pictures)
 
 
 def predict(
     unit: Unit,
     dataset: Dataset,
-    bench: Bench,
+    loaded: LoadedModel,
     samples: Sequence[Sample],
     pictures: dict[str, Picture],
 ) -> Answers:
     """Of the samples, each shown as its entry of `pictures`. Raises DataError if one of them cannot
     be shown."""
-    found = answers(unit, Shard(dataset, tuple(samples), pictures), bench)
+    found = answers(unit, EvaluationShard(dataset, tuple(samples), pictures), loaded)
     if errors := found.rows.errors:
         name, why = next(iter(errors.items()))
         raise DataError(f"{len(errors)} pictures cannot be shown, the first is {name}: {why}")

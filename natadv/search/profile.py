@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from natadv.engine.datasets import Dataset
-from natadv.engine.grid import Grid
-from natadv.engine.plan import CaseUnits
-from natadv.engine.units import Unit
 from natadv.errors import ConfigError, NatadvError
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.grid import Grid
+from natadv.evaluate.plan import CaseUnits
+from natadv.evaluate.units import Unit
 from natadv.gate.rules import SearchProfile
 from natadv.search.spec import SearchSpec, population_digest
 from natadv.types import Case

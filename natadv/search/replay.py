@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from natadv.engine.bench import Bench
-from natadv.engine.store import Store
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.store import Store
 from natadv.pipelines.members import Arithmetic, one_model
 from natadv.search.attack import Attack, read_attack
 from natadv.search.contact_sheet import attack_sheet, attacked_samples
@@ -98,15 +98,15 @@ def replay(plan: ReplayPlan) -> Replay:
     arithmetic = Arithmetic(plan.device, batch_size=at_once)
     target = find_target(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)
     store = Store(plan.store)
-    workbench = target.workbench(store, prepare_run(store))
+    runner = target.runner(store, prepare_run(store))
 
-    def attacked(bench: Bench) -> tuple[Attack, tuple[PredictionPair, ...]] | None:
-        objective = objective_of_attack(target.unit, dataset, attack, bench)
+    def attacked(loaded: LoadedModel) -> tuple[Attack, tuple[PredictionPair, ...]] | None:
+        objective = objective_of_attack(target.unit, dataset, attack, loaded)
         if not objective.samples:
             return None
         return objective.attack(attack.drawn), objective.predictions(attack.drawn)
 
-    found = with_model(workbench, target.unit, attacked)
+    found = with_model(runner, target.unit, attacked)
     weights = target.unit.answers_with
     if found is None:
         return Replay(spec.name, attack, None, weights, None)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from natadv.engine.store import Store
-from natadv.engine.units import Unit
+from natadv.evaluate.store import Store
+from natadv.evaluate.units import Unit
 from natadv.search.attack import Attack, attack_from, attack_json
 from natadv.search.predictions import PredictionPair, pair_from, pair_json
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from natadv.data.reader import iter_columns, read_by_id
-from natadv.engine.bench import Bench
-from natadv.engine.datasets import Dataset
-from natadv.engine.units import Unit
 from natadv.errors import DataError
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.units import Unit
 from natadv.rng import rng_for
 from natadv.search.attack import Attack
 from natadv.search.predictions import correct_ids, predict_clean
@@ -29,7 +29,7 @@ class CorrectSamples(NamedTuple):
 
 
 def draw_correct_samples(
-    unit: Unit, dataset: Dataset, subject: str, bench: Bench
+    unit: Unit, dataset: Dataset, subject: str, loaded: LoadedModel
 ) -> CorrectSamples:
     """Draw `unit.stop` samples of the class `subject`, or fewer where the model gets fewer right.
 
@@ -39,7 +39,7 @@ def draw_correct_samples(
     correct: list[Sample] = []
     tried = 0
     for samples in _in_random_order(dataset, subject, unit.stop):
-        ids = correct_ids(predict_clean(unit, dataset, bench, samples))
+        ids = correct_ids(predict_clean(unit, dataset, loaded, samples))
         correct += [sample for sample in samples if sample.id in ids]
         tried += len(samples)
         if len(correct) >= unit.stop:
@@ -50,7 +50,7 @@ def draw_correct_samples(
 
 
 def correct_samples_of(
-    attack: Attack, unit: Unit, dataset: Dataset, bench: Bench
+    attack: Attack, unit: Unit, dataset: Dataset, loaded: LoadedModel
 ) -> CorrectSamples:
     """The samples of an attack that the model gets right.
 
@@ -58,7 +58,7 @@ def correct_samples_of(
         DataError: The dataset does not have these samples of this class.
     """
     samples = samples_of(attack, dataset)
-    ids = correct_ids(predict_clean(unit, dataset, bench, samples))
+    ids = correct_ids(predict_clean(unit, dataset, loaded, samples))
     correct = [sample for sample in samples if sample.id in ids]
     return CorrectSamples(_check_masks(correct), len(samples))
 

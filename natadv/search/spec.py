@@ -8,8 +8,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from natadv.engine.units import digest
 from natadv.errors import ConfigError
+from natadv.evaluate.units import digest
 
 if TYPE_CHECKING:
     from natadv.scenarios.typographic.bounds import Bounds

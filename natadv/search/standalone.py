@@ -11,12 +11,12 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TextIO
 
-from natadv.engine.fill import Fill
-from natadv.engine.run import Run
-from natadv.engine.store import Store
-from natadv.engine.units import Unit
-from natadv.engine.workbench import Workbench, drain_with_slot
 from natadv.errors import InfraError, unknown_name
+from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
+from natadv.evaluate.run import Run
+from natadv.evaluate.store import Store
+from natadv.evaluate.units import Unit
+from natadv.evaluate.worker import Worker
 from natadv.gate.rules import SearchProfile
 from natadv.pipelines.drawing import ground_named
 from natadv.pipelines.members import Arithmetic, one_model
@@ -82,8 +82,8 @@ def search(plan: SearchPlan) -> SavedSearch:
     target, unit = _planned(plan)
     store = Store(plan.store)
     run = prepare_run(store)
-    workbench = target.workbench(store, run)
-    result = _result(unit, store=store, run=run, workbench=workbench, stream=plan.stream)
+    runner = target.runner(store, run)
+    result = _result(unit, store=store, run=run, runner=runner, stream=plan.stream)
     result = result.of_run(run.id)
     if (attack := result.attack) is None:
         return SavedSearch(result, None, None)
@@ -109,23 +109,23 @@ def _planned(plan: SearchPlan) -> tuple[AttackTarget, Unit]:
 
 
 def _result(
-    unit: Unit, *, store: Store, run: Run, workbench: Workbench, stream: TextIO
+    unit: Unit, *, store: Store, run: Run, runner: ModelRunner, stream: TextIO
 ) -> SearchResult:
-    fill = Fill(store, run, compute_with(workbench))
+    worker = Worker(store, run, compute_with(runner))
     if store.has(unit.key):
         print("searched already: what came of it lies in the store", file=stream)
     else:
-        with _progress(unit, workbench, stream):
-            drain_with_slot(fill, [unit], device=unit.numerics.device, slots=1)
+        with _progress(unit, runner, stream):
+            drain_with_gpu_slot(worker, [unit], device=unit.numerics.device, slots=1)
     results = stored_results([unit], store)
     if not results:
-        reason = run.error(unit.key) or "; ".join(fill.problems)
+        reason = run.error(unit.key) or "; ".join(worker.problems)
         raise InfraError(f"{unit.title}: {reason or 'it was not computed; start it again'}")
     return results[0]
 
 
 @contextmanager
-def _progress(unit: Unit, workbench: Workbench, stream: TextIO) -> Iterator[None]:
+def _progress(unit: Unit, runner: ModelRunner, stream: TextIO) -> Iterator[None]:
     """Prints what is done and how far it is, from a thread, because a search is a single unit."""
     spec = unit.search
     assert spec is not None
@@ -142,8 +142,8 @@ def _progress(unit: Unit, workbench: Workbench, stream: TextIO) -> Iterator[None
 
     def follow() -> None:
         while not over.wait(_EVERY_S):
-            if workbench.encoded:  # the model is loaded
-                progress.reach(min(workbench.encoded, most - 1))
+            if runner.encoded:  # the model is loaded
+                progress.reach(min(runner.encoded, most - 1))
 
     thread = Thread(target=follow, name="natadv-search", daemon=True)
     thread.start()
@@ -152,4 +152,4 @@ def _progress(unit: Unit, workbench: Workbench, stream: TextIO) -> Iterator[None
     finally:
         over.set()
         thread.join()
-        progress.say(f"{spec.subject}: {workbench.encoded} pictures went through the model")
+        progress.say(f"{spec.subject}: {runner.encoded} pictures went through the model")

@@ -9,13 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from natadv.engine.bench import Bench
-from natadv.engine.datasets import Dataset
-from natadv.engine.plan import dataset_units, head_of
-from natadv.engine.run import Run
-from natadv.engine.store import Store
-from natadv.engine.units import Unit
-from natadv.engine.workbench import Workbench
 from natadv.errors import (
     ConfigError,
     DataError,
@@ -24,6 +17,13 @@ from natadv.errors import (
     UnknownNameError,
     unknown_name,
 )
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.model_runner import ModelRunner
+from natadv.evaluate.plan import dataset_units, head_of
+from natadv.evaluate.run import Run
+from natadv.evaluate.store import Store
+from natadv.evaluate.units import Unit
 from natadv.models.loading import fingerprint
 from natadv.pipelines.drawing import ground_named
 from natadv.pipelines.members import Arithmetic
@@ -42,9 +42,9 @@ class AttackTarget:
     unit: Unit
     """Asks the pictures of the dataset as they are stored."""
 
-    def workbench(self, store: Store, run: Run) -> Workbench:
+    def runner(self, store: Store, run: Run) -> ModelRunner:
         datasets = {self.dataset.name: self.dataset}
-        return Workbench(store, datasets, {self.spec.name: self.spec}, run=run)
+        return ModelRunner(store, datasets, {self.spec.name: self.spec}, run=run)
 
 
 def find_target(
@@ -97,10 +97,10 @@ def prepare_run(store: Store) -> Run:
     return run
 
 
-def with_model(workbench: Workbench, unit: Unit, work: Callable[[Bench], T]) -> T:
+def with_model(runner: ModelRunner, unit: Unit, work: Callable[[LoadedModel], T]) -> T:
     """The result of `work` with the model of `unit`; whatever a model raises is an InfraError."""
     try:
-        return workbench.lend(unit, work)
+        return runner.with_model(unit, work)
     except NatadvError:
         raise
     except Exception as error:

@@ -8,46 +8,46 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from natadv.engine.bench import Bench
-from natadv.engine.code import check_unchanged
-from natadv.engine.datasets import Dataset
-from natadv.engine.evaluate import rests_on
-from natadv.engine.fill import Compute
-from natadv.engine.units import Unit
-from natadv.engine.workbench import Workbench
+from natadv.evaluate.code import check_unchanged
+from natadv.evaluate.compute import rests_on
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.model_runner import ModelRunner
+from natadv.evaluate.units import Unit
+from natadv.evaluate.worker import Compute
 from natadv.search.objective import AttackObjective, objective_on_class
 from natadv.search.result import SearchResult, result_json
 from natadv.search.spec import SearchSpec
 
 
-def compute_with(workbench: Workbench) -> Compute:
-    """Computes any unit: a search here, rows by the workbench."""
+def compute_with(runner: ModelRunner) -> Compute:
+    """Computes any unit: a search here, rows by the runner."""
 
     def compute(unit: Unit, beside: Sequence[Unit] = ()) -> dict[str, Any]:
         if unit.search is None:
-            return workbench.compute(unit, beside)
-        dataset = workbench.datasets[unit.dataset]
-        result = workbench.lend(unit, partial(run_search, unit, dataset))
+            return runner.compute(unit, beside)
+        dataset = runner.datasets[unit.dataset]
+        result = runner.with_model(unit, partial(run_search, unit, dataset))
         check_unchanged()
         return result
 
     return compute
 
 
-def run_search(unit: Unit, dataset: Dataset, bench: Bench) -> dict[str, Any]:
+def run_search(unit: Unit, dataset: Dataset, loaded: LoadedModel) -> dict[str, Any]:
     """What the store keeps of a search: what it rests on, what it cost, and its result."""
     # Imported here because no other unit needs Hypothesis.
     from natadv.search.shrink import check_population
 
     assert unit.search is not None
-    began, encoded = time.perf_counter(), bench.encoded
+    began, encoded = time.perf_counter(), loaded.encoded
     check_population(unit.search)
-    objective = objective_on_class(unit, dataset, unit.search.subject, bench)
+    objective = objective_on_class(unit, dataset, unit.search.subject, loaded)
     result = _result(unit.search, objective)
     return {
-        **rests_on(unit, dataset, bench),
+        **rests_on(unit, dataset, loaded),
         "images": objective.images_shown,
-        "encoded": bench.encoded - encoded,
+        "encoded": loaded.encoded - encoded,
         "wall_s": time.perf_counter() - began,
         "search": result_json(result),
     }

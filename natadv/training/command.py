@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from natadv.arguments import count
-from natadv.engine.devices import device_kind
+from natadv.evaluate.devices import device_kind
 from natadv.settings import PARAMS
 from natadv.training.settings import SETTINGS, settings_for
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from natadv.engine.squares import sees_whole, squared
+from natadv.evaluate.square_resize import sees_whole, squared
 from natadv.heads.config import DecoderConfig
 from natadv.heads.decoder import Decoder
 from natadv.rng import rng_for

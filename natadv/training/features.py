@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from natadv.data.reader import decode_image
-from natadv.engine.ahead import ahead
-from natadv.engine.datasets import Dataset
-from natadv.engine.units import digest, installed_packages
 from natadv.errors import ModelError
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.prefetch import ahead
+from natadv.evaluate.units import digest, installed_packages
 from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
 from natadv.training.feature_cache import Array, Block, File, cached_arrays
@@ -147,7 +147,7 @@ def _look_at_all(source: Source, tower: Tower, view: View, start: int) -> Iterat
             yield tower.dense.prepare(images)
 
     for pixels in ahead(prepared()):
-        features = tower.dense.look(pixels, tower.layers).features
+        features = tower.dense.forward_features(pixels, tower.layers).features
         yield [_halved(tower, at, places) for at, places in enumerate(features)]
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from natadv.data.reader import iter_samples
-from natadv.engine.datasets import Dataset
 from natadv.errors import DataError
+from natadv.evaluate.datasets import Dataset
 from natadv.storage.progress import Progress
 from natadv.tasks.vqa import question_of
 from natadv.training.settings import TrainedTask

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from natadv.data.card import refuse_drawn
-from natadv.engine.datasets import Dataset, dataset_named
-from natadv.engine.units import installed_packages
 from natadv.errors import ConfigError, DataError
+from natadv.evaluate.datasets import Dataset, dataset_named
+from natadv.evaluate.units import installed_packages
 from natadv.heads.folder import save_head
 from natadv.heads.head_file import CONFIG
 from natadv.storage.progress import Progress, duration

@@ -90,7 +90,7 @@ def load_tower(spec: ModelSpec, settings: Settings, *, device: str, threads: int
         )
     layers = _layers(spec.name, settings, depth=model.depth)
     prepared = model.prepare([Image.new("RGB", (_PROBE_PX, _PROBE_PX), (90, 140, 200))])
-    features = model.look(prepared, layers).features
+    features = model.forward_features(prepared, layers).features
     return Tower(
         spec=spec,
         fingerprint=weights,

@@ -13,17 +13,17 @@ from PIL import Image
 
 from natadv.data.card import CardDraft
 from natadv.data.writer import write_dataset
-from natadv.engine.bench import Bench
-from natadv.engine.datasets import Dataset
-from natadv.engine.embeddings import EmbeddingCache, space
-from natadv.engine.evaluate import compute
-from natadv.engine.fill import Fill
-from natadv.engine.plan import dataset_units
-from natadv.engine.run import Run
-from natadv.engine.store import Store
-from natadv.engine.units import Numerics, Unit
+from natadv.evaluate.compute import compute
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.embeddings import EmbeddingCache, space
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.plan import dataset_units
+from natadv.evaluate.run import Run
+from natadv.evaluate.store import Store
+from natadv.evaluate.units import Numerics, Unit
+from natadv.evaluate.worker import Worker
 from natadv.types import Case, Sample
-from tests.engine.conftest import CLASSES, TEMPLATES, Eyes
+from tests.evaluate.conftest import CLASSES, TEMPLATES, Eyes
 
 SHARE, ALL = 20, 200
 """Of results and of the cache each; every mutant writes to the disk and waits for it."""
@@ -81,14 +81,14 @@ def drained(root: Path, units: list[Unit], dataset: Dataset, *, run: str) -> int
         nonlocal computed
         computed += 1
         cache = EmbeddingCache(root / "embeddings", space(unit.weights, NUMERICS))
-        bench = Bench(Eyes(), cache, batch_size=NUMERICS.batch_size)  # type: ignore[arg-type]
-        return compute((unit, *beside), dataset, clean=None, bench=bench)[unit.key]
+        loaded = LoadedModel(Eyes(), cache, batch_size=NUMERICS.batch_size)  # type: ignore[arg-type]
+        return compute((unit, *beside), dataset, clean=None, loaded=loaded)[unit.key]
 
     store = Store(root)
     store.prepare()
     journal = Run(store, run)
     journal.prepare()
-    fill = Fill(store, journal, work)
+    fill = Worker(store, journal, work)
     fill.drain(units)
     assert fill.problems == []
     return computed

@@ -83,7 +83,9 @@ def class_tokens_of(answered, layers):
 def test_logits_are_those_of_clipseg(clipseg, port, pixels, condition, answered):
     layers = port.config.layers
     with torch.inference_mode():
-        states = square_tower(clipseg.clip, leading=1).look({"pixel_values": pixels}).states
+        states = (
+            square_tower(clipseg.clip, leading=1).forward_features({"pixel_values": pixels}).states
+        )
         found = port(
             [states[layer - 1] for layer in layers],
             condition,

@@ -152,13 +152,13 @@ def test_scores_of_a_model_that_scores_each_class_alone_are_shared_out(filtered)
 def test_what_was_embedded_is_not_embedded_again(filtered, root, monkeypatch):
     filtered()
     loaded = []
-    original = members.look_at
+    original = members.encode_pictures
 
     def watched(pictures, *arguments, **named):
         loaded.extend(pictures)
         return original(pictures, *arguments, **named)
 
-    monkeypatch.setattr(members, "look_at", watched)
+    monkeypatch.setattr(members, "encode_pictures", watched)
     again = filtered(name="again", threshold=0.3)
 
     assert loaded == []
@@ -168,7 +168,7 @@ def test_what_was_embedded_is_not_embedded_again(filtered, root, monkeypatch):
 def test_a_run_that_fails_half_way_goes_on_where_it_stopped(filtered, root, tmp_path, monkeypatch):
     whole = filtered().card.shards
     (root / ".natadv").unlink()
-    original, looked = members.look_at, []
+    original, looked = members.encode_pictures, []
 
     def until_full(pictures, *arguments, **named):
         for seen in original(pictures, *arguments, **named):
@@ -177,7 +177,7 @@ def test_a_run_that_fails_half_way_goes_on_where_it_stopped(filtered, root, tmp_
                 raise OSError("no space left on device")
             yield seen
 
-    monkeypatch.setattr(members, "look_at", until_full)
+    monkeypatch.setattr(members, "encode_pictures", until_full)
     with pytest.raises(OSError, match="no space"):
         filtered(name="again")
     assert not (root / "fixtures/datasets/again").exists()
@@ -252,7 +252,7 @@ def test_too_little_memory_is_told_with_what_to_do(filtered, monkeypatch, root):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
         yield
 
-    monkeypatch.setattr(members, "look_at", short)
+    monkeypatch.setattr(members, "encode_pictures", short)
 
     with pytest.raises(ModelError, match="mini-clip: out of memory; run again with a smaller --ba"):
         filtered()

@@ -20,8 +20,8 @@ from PIL import Image
 
 from natadv.data.card import dataset_folder, load_card
 from natadv.data.images import decode_image
-from natadv.engine.datasets import Dataset
 from natadv.errors import ConfigError, DataError, UnknownNameError
+from natadv.evaluate.datasets import Dataset
 from natadv.pipelines import overlaid
 from natadv.pipelines.drawing import NO_ROOM, NO_WORD
 from natadv.pipelines.filtering import FilterPlan, filter_pool
@@ -411,7 +411,7 @@ def test_a_picture_that_cannot_be_decoded_is_refused_by_name(make, root, bare, p
 
 
 def test_makers_that_need_pictures_refuse_what_is_drawn(make, make_plan, root):
-    from natadv.pipelines.annotate.workplace import Job
+    from natadv.pipelines.annotate.job import Job
     from natadv.pipelines.typographic_twins import make_typographic
 
     make()

@@ -13,9 +13,9 @@ from PIL import Image
 
 from natadv.data.card import CardDraft, load_card
 from natadv.data.writer import write_dataset
-from natadv.engine.datasets import Dataset
-from natadv.engine.plan import CaseUnits
 from natadv.errors import DataError
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.plan import CaseUnits
 from natadv.evidence import Evidence
 from natadv.gate.plan import CaseEvidence
 from natadv.plugin import failures

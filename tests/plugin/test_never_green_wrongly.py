@@ -17,7 +17,7 @@ import yaml
 from natadv.data.card import CardDraft, load_card
 from natadv.data.reader import read_samples
 from natadv.data.writer import write_dataset
-from natadv.engine.code import PACKAGE
+from natadv.evaluate.code import PACKAGE
 
 CLEAN_CLIP = "classification/clean/plain/mini-clip"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from natadv.engine.store import Store
+from natadv.evaluate.store import Store
 from natadv.scenarios.typographic.population import population_path
 from natadv.search.attack import read_attack
 

@@ -23,10 +23,10 @@ from natadv.pipelines.population import bounds_of, drawn_within
 from natadv.scenarios.typographic.population import population_path, write_population
 from natadv.scenarios.typographic.twins import lossless
 from natadv.types import FloatArray, Sample
-from tests.engine import conftest as engine_fixtures
+from tests.evaluate import conftest as engine_fixtures
 from tests.scenarios import conftest as scenario_fixtures
 
-bench = engine_fixtures.bench
+loaded = engine_fixtures.loaded
 clean_samples = engine_fixtures.clean_samples
 eyes = engine_fixtures.eyes
 make_unit = engine_fixtures.make_unit

@@ -11,11 +11,11 @@ import pytest
 from natadv.data.card import load_card
 from natadv.data.images import decode_image
 from natadv.data.reader import iter_samples
-from natadv.engine.bench import Bench
-from natadv.engine.datasets import dataset_named
-from natadv.engine.embeddings import EmbeddingCache
-from natadv.engine.evaluate import compute
-from natadv.engine.pictures import overlaid, shown
+from natadv.evaluate.compute import compute
+from natadv.evaluate.datasets import dataset_named
+from natadv.evaluate.embeddings import EmbeddingCache
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.pictures import overlaid, shown
 from natadv.models.resolve import resolve
 from natadv.pipelines.members import Arithmetic
 from natadv.scenarios.typographic.overlay import from_json, render
@@ -140,17 +140,17 @@ def test_rows_are_those_that_are_drawn_by_hand(two, world, samples):
 
 
 def test_a_row_is_the_picture_of_the_replay_and_gets_the_same_answer(two, world, tmp_path, loads):
-    def bench(name):
-        return Bench(Eyes(12.0), EmbeddingCache(tmp_path / "cache", name), 16)
+    def loaded(name):
+        return LoadedModel(Eyes(12.0), EmbeddingCache(tmp_path / "cache", name), 16)
 
     clean, packed = unit_on(world, "plain"), unit_on(world, "plain-counterexamples")
     unit = packed.unit
-    result = compute([unit], packed.dataset, clean=clean.dataset, bench=bench("rows"))[unit.key]
+    result = compute([unit], packed.dataset, clean=clean.dataset, loaded=loaded("rows"))[unit.key]
     said = dict(zip(result["outcomes"]["id"], result["outcomes"]["prediction"], strict=True))
     by_id = {row.id: row for row in rows(world)}
     count = 0
     for name, attack in two.items():
-        objective = objective_of_attack(clean.unit, clean.dataset, attack, bench("replay"))
+        objective = objective_of_attack(clean.unit, clean.dataset, attack, loaded("replay"))
         pairs = objective.predictions(attack.drawn)
         for one in attacked_samples(attack, pairs, clean.dataset):
             row = by_id[f"{one.clean.id}@{name}"]

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from natadv.data.images import decode_image
-from natadv.engine.bench import Bench
-from natadv.engine.embeddings import EmbeddingCache
 from natadv.errors import DataError
+from natadv.evaluate.embeddings import EmbeddingCache
+from natadv.evaluate.loaded_model import LoadedModel
 from natadv.scenarios.typographic.overlay import Overlay, box, from_json, render
 from natadv.scenarios.typographic.places import covered, kept_off, place_of
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
@@ -24,7 +24,7 @@ from natadv.search.objective import AttackObjective, objective_of_attack, object
 from natadv.search.samples import samples_of
 from natadv.tasks.masks import truth_mask
 from natadv.types import FloatArray, Sample
-from tests.engine.conftest import Eyes
+from tests.evaluate.conftest import Eyes
 
 CLASSES = ("cat", "dog", "cow")
 SIDE = 48
@@ -98,8 +98,8 @@ def unit(make_unit):
 
 
 @pytest.fixture
-def objective(unit, dataset, bench) -> AttackObjective:
-    return objective_on_class(unit, dataset, "dog", bench)
+def objective(unit, dataset, loaded) -> AttackObjective:
+    return objective_on_class(unit, dataset, "dog", loaded)
 
 
 def said_by_hand(picture: Image.Image) -> str:
@@ -137,25 +137,25 @@ def test_the_samples_are_those_that_the_model_gets_right(objective, dataset, cle
     assert 5 <= objective.samples_tried <= 10
 
 
-def test_where_it_is_right_about_fewer_there_are_fewer(make_unit, dataset, bench):
-    found = objective_on_class(make_unit(stop=50), dataset, "dog", bench)
+def test_where_it_is_right_about_fewer_there_are_fewer(make_unit, dataset, loaded):
+    found = objective_on_class(make_unit(stop=50), dataset, "dog", loaded)
 
     assert (len(found.samples), found.samples_tried) == (ALL - 1, ALL)
 
 
-def test_a_damaged_mask_ends_the_search(dataset, clean, make_unit, bench, monkeypatch):
+def test_a_damaged_mask_ends_the_search(dataset, clean, make_unit, loaded, monkeypatch):
     damaged = [replace(sample, mask=b"none") for sample in clean]
     monkeypatch.setattr(
         samples_module, "read_by_id", lambda folder, card, ids: [s for s in damaged if s.id in ids]
     )
 
     with pytest.raises(DataError, match="mask"):
-        objective_on_class(make_unit(stop=5), dataset, "dog", bench)
+        objective_on_class(make_unit(stop=5), dataset, "dog", loaded)
 
 
-def test_a_class_without_pictures_cannot_be_searched_on(make_unit, dataset, bench):
+def test_a_class_without_pictures_cannot_be_searched_on(make_unit, dataset, loaded):
     with pytest.raises(DataError, match="plain has no pictures of 'cow'"):
-        objective_on_class(make_unit(stop=5), dataset, "cow", bench)
+        objective_on_class(make_unit(stop=5), dataset, "cow", loaded)
 
 
 def both_by_hand(objective: AttackObjective, drawn: DrawnOverlay) -> tuple[set[str], set[str]]:
@@ -226,7 +226,7 @@ def test_pictures_that_only_the_box_flips_do_not_offset_those_that_the_letters_f
     ]
     cache = EmbeddingCache(store.root / "embeddings", "two")
     objective = objective_on_class(
-        unit, dataset, "dog", Bench(Two(pixels=tuple(pixels)), cache, batch_size=4)
+        unit, dataset, "dog", LoadedModel(Two(pixels=tuple(pixels)), cache, batch_size=4)
     )
 
     pictures = {sample.id: decode_image(sample.image, where="") for sample in objective.samples}
@@ -243,8 +243,8 @@ LEAST = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @pytest.fixture
-def ten(make_unit, dataset, bench) -> AttackObjective:
-    return objective_on_class(make_unit(stop=10), dataset, "dog", bench)
+def ten(make_unit, dataset, loaded) -> AttackObjective:
+    return objective_on_class(make_unit(stop=10), dataset, "dog", loaded)
 
 
 def test_shares_of_at_least_so_much_are_exact_and_others_stay_below(ten):
@@ -278,15 +278,17 @@ def test_the_box_alone_is_shown_only_for_flipped_samples_that_are_enough(
 ):
     overlays = (OVERLAYS[0], *BETWEEN)
     for least in (0.0, 0.3, 0.9, 1.0):
-        bench = Bench(eyes, EmbeddingCache(store.root / "embeddings", f"{least}"), batch_size=4)
-        ten = objective_on_class(make_unit(stop=10), dataset, "dog", bench)
+        loaded = LoadedModel(
+            eyes, EmbeddingCache(store.root / "embeddings", f"{least}"), batch_size=4
+        )
+        ten = objective_on_class(make_unit(stop=10), dataset, "dog", loaded)
         sizes = [len(both_by_hand(ten, drawn)[0]) for drawn in overlays]
         ten.flip_rates(overlays, least=least)
 
         enough = [size for size in sizes if size > 0 and size >= round(10 * least)]
         assert 0 < len(enough) < len(overlays)
         assert ten.images_shown == 10 * len(overlays) + sum(enough)
-        assert bench.encoded == ten.images_shown + ten.samples_tried
+        assert loaded.encoded == ten.images_shown + ten.samples_tried
 
 
 def test_where_nothing_is_flipped_no_box_is_looked_at(ten):
@@ -295,7 +297,7 @@ def test_where_nothing_is_flipped_no_box_is_looked_at(ten):
 
 
 def test_together_and_alone_overlays_do_the_same(objective, unit, dataset, store, eyes):
-    other = Bench(eyes, EmbeddingCache(store.root / "embeddings", "elsewhere"), batch_size=4)
+    other = LoadedModel(eyes, EmbeddingCache(store.root / "embeddings", "elsewhere"), batch_size=4)
     alone = objective_on_class(unit, dataset, "dog", other)
 
     for least in (0.0, 0.6):
@@ -304,12 +306,12 @@ def test_together_and_alone_overlays_do_the_same(objective, unit, dataset, store
         assert [[share] for share in together] == one_by_one
 
 
-def test_a_picture_that_was_shown_is_not_embedded_again(objective, bench):
+def test_a_picture_that_was_shown_is_not_embedded_again(objective, loaded):
     objective.flip_rates(OVERLAYS)
-    encoded = bench.encoded
+    encoded = loaded.encoded
     objective.flip_rates(OVERLAYS[::-1])
 
-    assert bench.encoded == encoded
+    assert loaded.encoded == encoded
 
 
 @pytest.mark.parametrize("error", ["none", "unwritable"])
@@ -376,9 +378,9 @@ def test_each_picture_is_told_clean_and_attacked(objective):
     assert all(one.after.values.keys() >= {"score", "true_score"} for one in shown)
 
 
-def test_an_attack_is_tried_on_its_own_pictures_with_its_own_text(objective, unit, dataset, bench):
+def test_an_attack_is_tried_on_its_own_pictures_with_its_own_text(objective, unit, dataset, loaded):
     attack = replace(objective.attack(OVERLAYS[1]), text="zork", decoy=None)
-    again = objective_of_attack(unit, dataset, attack, bench)
+    again = objective_of_attack(unit, dataset, attack, loaded)
     now = again.attack(attack.drawn)
 
     assert (now.text, now.decoy, now.pictures) == ("zork", None, attack.pictures)
@@ -388,10 +390,10 @@ def test_an_attack_is_tried_on_its_own_pictures_with_its_own_text(objective, uni
     )
 
 
-def test_what_the_model_is_wrong_about_when_clean_is_left_out(objective, unit, dataset, bench):
+def test_what_the_model_is_wrong_about_when_clean_is_left_out(objective, unit, dataset, loaded):
     attack = objective.attack(OVERLAYS[1])
     attack = replace(attack, pictures=("s01", *attack.pictures))
-    again = objective_of_attack(unit, dataset, attack, bench)
+    again = objective_of_attack(unit, dataset, attack, loaded)
 
     assert tuple(sample.id for sample in again.samples) == attack.pictures[1:]
     assert again.samples_tried == len(attack.pictures)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from natadv.data.images import decode_image
-from natadv.engine.pictures import overlaid
 from natadv.errors import ConfigError, DataError
+from natadv.evaluate.pictures import overlaid
 from natadv.scenarios.typographic.overlay import Overlay, box, from_json, render
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.search.placement import drawn_row, place_overlay

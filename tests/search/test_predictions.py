@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from natadv.engine.pictures import overlaid
 from natadv.errors import DataError
+from natadv.evaluate.pictures import overlaid
 from natadv.scenarios.typographic.overlay import Overlay
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.search.contact_sheet import AttackedSample, attack_sheet, attacked_samples
@@ -49,8 +49,8 @@ def dataset(pack, clean):
 
 
 @pytest.fixture
-def objective(make_unit, dataset, bench):
-    return objective_on_class(make_unit(stop=5), dataset, "dog", bench)
+def objective(make_unit, dataset, loaded):
+    return objective_on_class(make_unit(stop=5), dataset, "dog", loaded)
 
 
 def written(*, kind="decoy", off_object=False, **other) -> DrawnOverlay:

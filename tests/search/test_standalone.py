@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from natadv.engine.code import numerics_here
-from natadv.engine.datasets import load_datasets
-from natadv.engine.fill import Fill
-from natadv.engine.grid import Grid
-from natadv.engine.plan import units_of
-from natadv.engine.run import Run
-from natadv.engine.store import Store
-from natadv.engine.workbench import Workbench
+from natadv.evaluate.code import numerics_here
+from natadv.evaluate.datasets import load_datasets
+from natadv.evaluate.grid import Grid
+from natadv.evaluate.model_runner import ModelRunner
+from natadv.evaluate.plan import units_of
+from natadv.evaluate.run import Run
+from natadv.evaluate.store import Store
+from natadv.evaluate.worker import Worker
 from natadv.gate.rules import SearchProfile, Thresholds, Tier
 from natadv.models import loading
 from natadv.models.resolve import resolve
@@ -87,8 +87,8 @@ def test_what_the_gate_computed_the_command_finds(search, gate_units, world, loa
     store.prepare()
     run = Run(store, "gate")
     run.prepare()
-    workbench = Workbench(store, grid.datasets, grid.specs, run=run)
-    Fill(store, run, compute_with(workbench)).drain(units)
+    runner = ModelRunner(store, grid.datasets, grid.specs, run=run)
+    Worker(store, run, compute_with(runner)).drain(units)
     before = units_written(store)
     assert len(before) == len(units) == 2
     search()

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from natadv.engine.bench import Bench
-from natadv.engine.embeddings import EmbeddingCache
-from natadv.engine.fill import Fill
-from natadv.engine.run import Run
-from natadv.engine.store import Store
-from natadv.engine.workbench import Workbench
 from natadv.errors import ConfigError
+from natadv.evaluate.embeddings import EmbeddingCache
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.model_runner import ModelRunner
+from natadv.evaluate.run import Run
+from natadv.evaluate.store import Store
+from natadv.evaluate.worker import Worker
 from natadv.gate.rules import SearchProfile
 from natadv.models import loading
 from natadv.pipelines.population import drawn_within
@@ -139,8 +139,8 @@ def asking(make_unit, pictures):
     return make_unit(dataset="colours", revision=pictures.card.revision)
 
 
-def bench_of(store: Store, model: Reader, size: int = 4) -> Bench:
-    return Bench(model, EmbeddingCache(store.root / "embeddings", f"k{model.least_px}"), size)
+def bench_of(store: Store, model: Reader, size: int = 4) -> LoadedModel:
+    return LoadedModel(model, EmbeddingCache(store.root / "embeddings", f"k{model.least_px}"), size)
 
 
 def test_the_least_height_that_a_model_reads_is_found_to_the_pixel(unit, pictures, store):
@@ -231,8 +231,8 @@ def test_the_workbench_and_the_store_keep_a_search_like_any_unit(
     def fill(into: Store, units):
         one = Run(into, "r")
         one.prepare()
-        bench = Workbench(into, {"colours": pictures}, {"mini-clip": spec}, run=one)
-        done = Fill(into, one, compute_with(bench))
+        loaded = ModelRunner(into, {"colours": pictures}, {"mini-clip": spec}, run=one)
+        done = Worker(into, one, compute_with(loaded))
         done.drain(units)
         assert not done.problems
         assert [one.error(u.key) for u in units] == [None] * len(units)
@@ -268,7 +268,7 @@ def test_flip_rates_are_those_of_each_overlay_by_itself(unit, pictures, store, f
 
 
 def test_the_workbench_alone_makes_no_rows_of_a_search(unit, pictures, store, run):
-    bench = Workbench(store, {"colours": pictures}, {}, run=run)
+    loaded = ModelRunner(store, {"colours": pictures}, {}, run=run)
 
     with pytest.raises(AssertionError, match="a search has no rows"):
-        bench.compute(unit)
+        loaded.compute(unit)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from natadv.engine.squares import squared
 from natadv.errors import StoreError
+from natadv.evaluate.square_resize import squared
 from natadv.models.adapters.encoder import DualEncoder
 from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
@@ -32,13 +32,13 @@ FEW = ("steps=1", "batch=2")
 def seen(monkeypatch):
     """The number of pictures of each pass through a tower."""
     passes = []
-    look = DualEncoder.look
+    forward_features = DualEncoder.forward_features
 
     def counted(self, prepared, layers):
         passes.append(len(prepared["pixel_values"]))
-        return look(self, prepared, layers)
+        return forward_features(self, prepared, layers)
 
-    monkeypatch.setattr(DualEncoder, "look", counted)
+    monkeypatch.setattr(DualEncoder, "forward_features", counted)
     return passes
 
 
@@ -84,7 +84,7 @@ def test_features_are_those_of_each_picture(source, tower, samples):
     layers = picture_features(source, tower, whole)
     for number in (0, 17, 39):
         picture = Image.open(io.BytesIO(samples[2 * number].image)).convert("RGB")
-        look = tower.dense.look(tower.dense.prepare([picture]), tower.layers)
+        look = tower.dense.forward_features(tower.dense.prepare([picture]), tower.layers)
         for layer, places in zip(layers, look.features, strict=True):
             assert layer.shape == (40, 8, 8, 128)
             assert layer[number] == pytest.approx(places[0], abs=0.02)
@@ -105,16 +105,16 @@ def test_an_interrupted_pass_goes_on_where_it_was(source, tower, seen, monkeypat
     again = Source(source.dataset, None, source.rows, tmp_path / "other", source.stream)
     monkeypatch.setattr(features, "AT_ONCE", 8)
     monkeypatch.setattr(feature_cache, "_COMMIT_EVERY_S", 0.0)
-    look = DualEncoder.look
+    forward_features = DualEncoder.forward_features
 
     def dies(self, prepared, layers):
         if len(seen) == 4:
             raise KeyboardInterrupt
-        return look(self, prepared, layers)
+        return forward_features(self, prepared, layers)
 
     seen.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(DualEncoder, "look", dies)
+        patch.setattr(DualEncoder, "forward_features", dies)
         with pytest.raises(KeyboardInterrupt):
             picture_features(again, tower, whole)
     (state,) = (tmp_path / "other").rglob(STATE)

@@ -47,13 +47,13 @@ def make():
 @pytest.fixture(autouse=True)
 def nothing_computed(monkeypatch):
     """No picture of a dataset may go through a tower."""
-    look = DualEncoder.look
+    forward_features = DualEncoder.forward_features
 
     def once(self, prepared, layers):
         assert len(prepared["pixel_values"]) == 1, "the mistake was found too late"
-        return look(self, prepared, layers)
+        return forward_features(self, prepared, layers)
 
-    monkeypatch.setattr(DualEncoder, "look", once)
+    monkeypatch.setattr(DualEncoder, "forward_features", once)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_layer_that_the_tower_has_not(make_plan, unread, task, setting):
         train(make_plan(task, setting))
 
 
-@pytest.mark.parametrize("depth", ["", "depth = 0\n    look = embed_images = None"])
+@pytest.mark.parametrize("depth", ["", "depth = 0\n    forward_features = embed_images = None"])
 @pytest.mark.parametrize("task", ["segmentation", "vqa"])
 def test_a_model_that_tells_nothing_of_places(make_plan, unread, root, task, depth):
     name = f"flat_{len(depth)}_{task}"

@@ -23,13 +23,13 @@ class Attention:
     """For errors."""
     model: Any
     """The whole model, whose attention can be computed in two ways."""
-    look: Callable[[Mapping[str, torch.Tensor]], Any]
+    forward_features: Callable[[Mapping[str, torch.Tensor]], Any]
     """The tower on preprocessed pictures on the device, asked for its attentions."""
 
     def maps(self, pixels: Mapping[str, torch.Tensor]) -> Maps:
         """Raises ModelError if a layer gives none, as fused kernels do without saying so."""
         with eager(self.model):
-            found = self.look(pixels).attentions
+            found = self.forward_features(pixels).attentions
         if not found or any(weights is None for weights in found):
             raise ModelError(
                 f"{self.name}: its attention maps came back as None, so a relevance map would show "

@@ -32,7 +32,7 @@ class DenseTower:
 
     depth: int
     """Layers (of a residual network: stages)."""
-    look: Callable[[Mapping[str, torch.Tensor]], Seen]
+    forward_features: Callable[[Mapping[str, torch.Tensor]], Seen]
     """One pass of preprocessed pictures on the device."""
 
 
@@ -44,12 +44,12 @@ def square_tower(model: Any, *, leading: int) -> DenseTower:
     config = model.config.vision_config
     side = config.image_size // config.patch_size
 
-    def look(pixels: Mapping[str, torch.Tensor]) -> Seen:
+    def forward_features(pixels: Mapping[str, torch.Tensor]) -> Seen:
         embeddings, states = one_pass(model, pixels)
         on_grids = (on_grid(state[:, leading:], height=side, width=side) for state in states)
         return Seen(embeddings, tuple(on_grids))
 
-    return DenseTower(config.num_hidden_layers, look)
+    return DenseTower(config.num_hidden_layers, forward_features)
 
 
 def one_pass(model: Any, pixels: Mapping[str, torch.Tensor]) -> Seen:
@@ -101,7 +101,7 @@ def read_layers(
             f"{name}: no layer {wrong[0]!r}; it has layers 1 (next to the input) to {tower.depth}"
         )
     with torch.inference_mode():
-        seen = tower.look(pixels)
+        seen = tower.forward_features(pixels)
         found = tuple(seen.states[layer - 1].float().cpu().numpy() for layer in layers)
     for layer, places in zip(layers, found, strict=True):
         if not np.isfinite(places).all():

@@ -14,7 +14,7 @@ from natadv.errors import ModelError
 from natadv.models.adapters.attention import Attention
 from natadv.models.adapters.border import told_in_one_line
 from natadv.models.adapters.dense import DenseTower, read_layers
-from natadv.types import FloatArray, Look
+from natadv.types import FloatArray, ForwardFeatures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,7 +55,7 @@ class Parts:
     """What an adapter brings together for the encoder; embeddings need not be of unit length."""
 
     prepare: Callable[[Sequence[Image]], Pixels]
-    look: Callable[[Pixels], torch.Tensor]
+    forward_features: Callable[[Pixels], torch.Tensor]
     """Preprocessed pictures, on the device, to embeddings of shape (b, d)."""
     tokenise: Callable[[Sequence[str]], Tokens]
     read: Callable[[Tokens], torch.Tensor]
@@ -85,7 +85,7 @@ class DualEncoder:
         if prepared is None:
             return np.zeros((0, self._dim), np.float32)
         with torch.inference_mode():
-            found = self._parts.look(self._placement.of_pixels(prepared))
+            found = self._parts.forward_features(self._placement.of_pixels(prepared))
         return self._rows(found)
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
@@ -99,7 +99,7 @@ class DualEncoder:
     def depth(self) -> int:
         return self._parts.dense.depth if self._parts.dense else 0
 
-    def look(self, prepared: Pixels | None, layers: Sequence[int]) -> Look:
+    def forward_features(self, prepared: Pixels | None, layers: Sequence[int]) -> ForwardFeatures:
         # No picture has no grid, so one is made up for its shape.
         pixels = self._parts.prepare([any_picture()]) if prepared is None else prepared
         found = read_layers(
@@ -110,8 +110,8 @@ class DualEncoder:
         )
         embeddings = self._rows(found.embeddings)
         if prepared is None:
-            return Look(embeddings[:0], tuple(places[:0] for places in found.features))
-        return Look(embeddings, found.features)
+            return ForwardFeatures(embeddings[:0], tuple(places[:0] for places in found.features))
+        return ForwardFeatures(embeddings, found.features)
 
     def attention(self, prepared: Pixels | None) -> tuple[FloatArray, ...]:
         if self._parts.attention is None:

@@ -57,7 +57,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
     model.eval().requires_grad_(False).to(placement.device)
     parts = Parts(
         prepare=_prepare(spec.folder),
-        look=lambda pixels: model.encode_image(pixels["image"]),
+        forward_features=lambda pixels: model.encode_image(pixels["image"]),
         tokenise=_tokenise(spec.folder, vocabulary=model.vocab_size),
         read=lambda tokens: model.encode_text(tokens["text"]),
         scoring=scoring,
@@ -161,10 +161,12 @@ def _tokenise(folder: Path, *, vocabulary: int) -> Callable[[Sequence[str]], Tok
 def _dense(visual: Any) -> DenseTower:
     resnet = isinstance(visual, modified_resnet.ModifiedResNet)
 
-    def look(pixels: Mapping[str, torch.Tensor]) -> Seen:
+    def forward_features(pixels: Mapping[str, torch.Tensor]) -> Seen:
         found = visual.forward_intermediates(pixels["image"])
         # Of a ResNet the first is the stem, before any stage.
         layers = found["image_intermediates"][1 if resnet else 0 :]
         return Seen(found["image_features"], tuple(layer.permute(0, 2, 3, 1) for layer in layers))
 
-    return DenseTower(RESNET_STAGES if resnet else len(visual.transformer.resblocks), look)
+    return DenseTower(
+        RESNET_STAGES if resnet else len(visual.transformer.resblocks), forward_features
+    )

@@ -44,7 +44,7 @@ def encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncoder
             pretrained.image_processor(spec.folder),
             side=model.config.vision_config.image_size,
         ),
-        look=lambda pixels: dense.pooled(model.get_image_features(**pixels)),
+        forward_features=lambda pixels: dense.pooled(model.get_image_features(**pixels)),
         tokenise=tokeniser(spec, model.config.text_config),
         read=lambda tokens: dense.pooled(model.get_text_features(**tokens)),
         scoring=scoring,

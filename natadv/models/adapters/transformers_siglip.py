@@ -52,7 +52,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
             pretrained.image_processor(spec.folder),
             side=model.config.vision_config.image_size,
         ),
-        look=lambda pixels: dense.pooled(model.get_image_features(**pixels)),
+        forward_features=lambda pixels: dense.pooled(model.get_image_features(**pixels)),
         tokenise=tokenise,
         read=lambda tokens: dense.pooled(model.get_text_features(**tokens)),
         scoring=scoring,

@@ -64,7 +64,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
             pretrained.image_processor(spec.folder),
             patch=model.config.vision_config.patch_size,
         ),
-        look=lambda pixels: pooled(model.get_image_features(**pixels)),
+        forward_features=lambda pixels: pooled(model.get_image_features(**pixels)),
         tokenise=tokenise,
         read=lambda tokens: pooled(model.get_text_features(**tokens)),
         scoring=scoring,
@@ -93,7 +93,7 @@ def _patches(name: str, processor: Any, *, patch: int) -> Callable[[Sequence[Ima
 def _flexible_tower(name: str, model: Any) -> DenseTower:
     """The layers of the tower, for pictures that are cut into one and the same grid."""
 
-    def look(pixels: Pixels) -> Seen:
+    def forward_features(pixels: Pixels) -> Seen:
         grids = sorted({(rows, columns) for rows, columns in pixels[SHAPES].tolist()})
         if len(grids) > 1:
             listed = " and ".join(f"{rows} x {columns}" for rows, columns in grids[:2])
@@ -109,7 +109,7 @@ def _flexible_tower(name: str, model: Any) -> DenseTower:
             embeddings, tuple(on_grid(place, height=height, width=width) for place in places)
         )
 
-    return DenseTower(model.config.vision_config.num_hidden_layers, look)
+    return DenseTower(model.config.vision_config.num_hidden_layers, forward_features)
 
 
 def _check_end_of_text(name: str, tokenizer: Any) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from natadv.arguments import count
-from natadv.engine.devices import device_kind
 from natadv.errors import ConfigError
+from natadv.evaluate.devices import device_kind
 from natadv.models.grounding.loading import BOX_THRESHOLD, BOXES, MASKS, TEXT_THRESHOLD
 
 if TYPE_CHECKING:
     from natadv.pipelines.annotate.endpoint import Manner
+    from natadv.pipelines.annotate.job import Job
     from natadv.pipelines.annotate.masks import Made
-    from natadv.pipelines.annotate.workplace import Job
 
 PER_PICTURE, SEED = 3, 1
 _REVIEW = (
@@ -139,10 +139,10 @@ def _by_templates(options: argparse.Namespace) -> int:
 
 
 def _by_endpoint(options: argparse.Namespace) -> int:
-    from natadv.pipelines.annotate.access import endpoint_of
+    from natadv.pipelines.annotate.cost_ledger import Ledger, Prices
+    from natadv.pipelines.annotate.credentials import endpoint_of
     from natadv.pipelines.annotate.endpoint import EndpointProposer
     from natadv.pipelines.annotate.questions import Settings, annotate_questions
-    from natadv.pipelines.annotate.spending import Ledger, Prices
 
     if options.budget is not None and not (options.price_in or options.price_out):
         raise ConfigError("--budget needs --price-in and --price-out; else nothing costs anything")
@@ -181,7 +181,7 @@ def _manner(options: argparse.Namespace) -> Manner:
 
 
 def _job(options: argparse.Namespace) -> Job:
-    from natadv.pipelines.annotate.workplace import Job
+    from natadv.pipelines.annotate.job import Job
 
     return Job(
         dataset=options.dataset,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from natadv.data.images import decode_image
 from natadv.errors import ConfigError, DataError, ModelError
-from natadv.pipelines.annotate.access import BASE_URL, KEY, Endpoint
-from natadv.pipelines.annotate.pace import Clock, Pace, WallClock
+from natadv.pipelines.annotate.cost_ledger import Ledger, Tokens, tokens_of
+from natadv.pipelines.annotate.credentials import BASE_URL, KEY, Endpoint
 from natadv.pipelines.annotate.proposing import UNUSABLE, Proposal, Rejected, noun_of
-from natadv.pipelines.annotate.spending import Ledger, Tokens, tokens_of
+from natadv.pipelines.annotate.rate_limit import Clock, Pace, WallClock
 from natadv.scenarios.annotate.proposals import SYSTEM, reply_of, request, schema
 from natadv.storage.progress import duration
 from natadv.types import Sample

@@ -17,12 +17,12 @@ from PIL import Image
 from natadv.data.card import Card
 from natadv.data.images import decode_image
 from natadv.data.writer import write_dataset
-from natadv.engine.datasets import Dataset
 from natadv.errors import DataError
+from natadv.evaluate.datasets import Dataset
 from natadv.models.resolve import slug
+from natadv.pipelines.annotate.job import Job, draft
 from natadv.pipelines.annotate.proposing import noun_of
 from natadv.pipelines.annotate.sheets import mask_tile, write_sheets
-from natadv.pipelines.annotate.workplace import Job, draft
 from natadv.report.sheet import Tile
 from natadv.scenarios.annotate.review import Box, MaskLine, Review
 from natadv.storage.atomic import write_whole

@@ -10,13 +10,13 @@ from typing import Any, TextIO
 
 from natadv.data.card import Card
 from natadv.data.writer import write_dataset
-from natadv.engine.datasets import Dataset
 from natadv.errors import DataError, ModelError
+from natadv.evaluate.datasets import Dataset
 from natadv.pipelines.annotate.asking import Asking
+from natadv.pipelines.annotate.job import Job, draft
 from natadv.pipelines.annotate.masks import Made
 from natadv.pipelines.annotate.proposing import Proposer, Rejected
 from natadv.pipelines.annotate.sheets import questions_tile, write_sheets
-from natadv.pipelines.annotate.workplace import Job, draft
 from natadv.report.sheet import Tile
 from natadv.scenarios.annotate import vqa_v2
 from natadv.scenarios.annotate.review import QuestionsLine, Review

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from natadv.arguments import count
 from natadv.data.card import DATASETS_FOLDER, UNSTATED
-from natadv.engine.devices import device_kind
 from natadv.errors import ConfigError, unknown_name
+from natadv.evaluate.devices import device_kind
 from natadv.factories import entry_points, is_reference, made_by
 from natadv.pipelines.langadv.settings import SearchSettings, settings_for
 from natadv.scenarios.langadv.generator import GeneratorPlug

@@ -52,11 +52,11 @@ def test_maps_that_come_back_as_none_are_an_error(tiny):
         def set_attn_implementation(self, name):
             pass
 
-    def look(pixels):
+    def forward_features(pixels):
         return fused.vision_model(**pixels, output_attentions=True)
 
     with pytest.raises(ModelError, match="candidate: its attention maps came back as None"):
-        Attention("candidate", StaysFused(), look).maps(pixels)
+        Attention("candidate", StaysFused(), forward_features).maps(pixels)
 
 
 def test_fused_attention_comes_back_whatever_happens(tiny):

@@ -71,7 +71,7 @@ def transformers_states(folder, images):
 
 
 def test_features_are_those_of_transformers(folder, model, squares):
-    first, second = model.look(model.prepare(squares), [1, 2]).features
+    first, second = model.forward_features(model.prepare(squares), [1, 2]).features
     class_tokens = 1 if folder.name == "tiny-clip" else 0
     expected = transformers_states(folder, squares)
 
@@ -90,23 +90,23 @@ def test_tower_offers_all_its_layers(model):
 
 def test_layers_come_as_asked(model, squares):
     prepared = model.prepare(squares)
-    first, second = model.look(prepared, [1, 2]).features
-    found = model.look(prepared, [2, 1, 2]).features
+    first, second = model.forward_features(prepared, [1, 2]).features
+    found = model.forward_features(prepared, [2, 1, 2]).features
 
     assert [places.tobytes() for places in found] == [
         places.tobytes() for places in (second, first, second)
     ]
-    assert model.look(prepared, []).features == ()
+    assert model.forward_features(prepared, []).features == ()
 
 
 @pytest.mark.parametrize("layer", [0, 3, -1])
 def test_layer_that_is_not_there_is_refused(model, squares, layer):
     with pytest.raises(ModelError, match=rf"no layer {layer}; it has layers 1 \(.*\) to 2"):
-        model.look(model.prepare(squares), [1, layer])
+        model.forward_features(model.prepare(squares), [1, layer])
 
 
 def test_no_pictures_give_empty_features(folder, model):
-    found = model.look(model.prepare([]), [1, 2]).features
+    found = model.forward_features(model.prepare([]), [1, 2]).features
 
     # Of the grid that the probing picture has, where grids differ.
     grid = (5, 3) if folder.name == "tiny-siglip2" else (4, 4)
@@ -114,15 +114,15 @@ def test_no_pictures_give_empty_features(folder, model):
 
 
 def test_features_do_not_depend_on_the_batch(model, squares):
-    together = model.look(model.prepare(squares), [2]).features[0]
-    alone = [model.look(model.prepare([image]), [2]).features[0] for image in squares]
+    together = model.forward_features(model.prepare(squares), [2]).features[0]
+    alone = [model.forward_features(model.prepare([image]), [2]).features[0] for image in squares]
 
     assert together == pytest.approx(np.concatenate(alone), abs=1e-5)
 
 
 def test_embeddings_stay_as_they_are(folder, model, squares, load_folder, embedded):
     before = embedded(load_folder(folder), squares)
-    model.look(model.prepare(squares), [1])
+    model.forward_features(model.prepare(squares), [1])
 
     assert embedded(model, squares).tobytes() == before.tobytes()
 
@@ -132,7 +132,9 @@ def changed_places(model, *, size, row, column):
     dark = Image.new("RGB", size, (20, 20, 20))
     bright = dark.copy()
     bright.paste(Image.new("RGB", (PATCH, PATCH), (255, 240, 90)), (column * PATCH, row * PATCH))
-    before, after = (model.look(model.prepare([p]), [2]).features[0][0] for p in (dark, bright))
+    before, after = (
+        model.forward_features(model.prepare([p]), [2]).features[0][0] for p in (dark, bright)
+    )
     return np.abs(after - before).max(axis=-1) > 1e-3
 
 
@@ -159,14 +161,14 @@ def test_pictures_of_several_grids_have_no_features_in_one_call(tiny_siglip2, lo
     prepared = model.prepare([Image.new("RGB", size) for size in ((32, 32), (64, 16))])
 
     with pytest.raises(ModelError, match="cut into 2 x 8 and 4 x 4 patches; ask for pictures of"):
-        model.look(prepared, [1])
+        model.forward_features(prepared, [1])
 
 
 def test_pictures_of_one_shape_share_a_grid_at_any_size(tiny_siglip2, load_folder):
     model = load_folder(tiny_siglip2)
     prepared = model.prepare([Image.new("RGB", size) for size in ((40, 24), (80, 48))])
 
-    assert model.look(prepared, [1]).features[0].shape == (2, 3, 5, 32)
+    assert model.forward_features(prepared, [1]).features[0].shape == (2, 3, 5, 32)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -182,7 +184,7 @@ def test_features_that_are_not_finite_are_refused(value):
 def test_adapter_without_features_says_so():
     parts = Parts(
         prepare=lambda images: {"pixel_values": torch.zeros(len(images), 3, 2, 2)},
-        look=lambda pixels: torch.ones(1, 2),
+        forward_features=lambda pixels: torch.ones(1, 2),
         tokenise=lambda texts: {"input_ids": torch.zeros(len(texts), 1)},
         read=lambda tokens: torch.ones(1, 2),
         scoring=LogitScoring(1.0, 0.0, "softmax"),
@@ -192,11 +194,14 @@ def test_adapter_without_features_says_so():
 
     assert model.depth == 0
     with pytest.raises(ModelError, match="candidate: its adapter gives no features"):
-        model.look(model.prepare([Image.new("RGB", (2, 2))]), [1])
+        model.forward_features(model.prepare([Image.new("RGB", (2, 2))]), [1])
 
 
 def test_the_embedding_of_a_closer_look_has_the_same_bytes(model, squares):
     """Else a picture's embedding would depend on whether a head wants its features."""
     prepared = model.prepare(squares)
 
-    assert model.look(prepared, [1]).embeddings.tobytes() == model.embed_images(prepared).tobytes()
+    assert (
+        model.forward_features(prepared, [1]).embeddings.tobytes()
+        == model.embed_images(prepared).tobytes()
+    )

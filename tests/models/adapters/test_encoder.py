@@ -113,7 +113,7 @@ def encoder(*, image=((1.0, 0.0),), text=((0.0, 1.0),), side=2):
 
     parts = Parts(
         prepare=square_pixels("candidate", process, side=2),
-        look=lambda pixels: torch.tensor(image),
+        forward_features=lambda pixels: torch.tensor(image),
         tokenise=lambda texts: {"input_ids": torch.zeros(len(texts), 1)},
         read=lambda tokens: torch.tensor(text),
         scoring=LogitScoring(1.0, 0.0, "softmax"),

@@ -255,7 +255,7 @@ def test_features_of_places_are_those_of_each_block(open_clip_quick, photographs
         model.encode_image(prepared["image"])
 
     assert ours.depth == 2
-    for found, expected in zip(ours.look(prepared, [1, 2]).features, seen, strict=True):
+    for found, expected in zip(ours.forward_features(prepared, [1, 2]).features, seen, strict=True):
         assert found == pytest.approx(expected[:, 1:].unflatten(1, (4, 4)).numpy(), abs=1e-5)
 
 
@@ -263,7 +263,7 @@ def test_features_of_places_are_those_of_each_stage(open_clip_resnet, photograph
     visual = open_clip.create_model(f"local-dir:{open_clip_resnet}").eval().visual
     ours = loaded(open_clip_resnet)
     prepared = ours.prepare(photographs)
-    found = ours.look(prepared, [1, 4]).features
+    found = ours.forward_features(prepared, [1, 4]).features
     with torch.inference_mode():
         first = visual.layer1(visual.stem(prepared["image"]))
         last = visual.layer4(visual.layer3(visual.layer2(first)))

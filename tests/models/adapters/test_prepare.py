@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from natadv.engine.batches import Part, filled_up, has_rows, joined, merged
+from natadv.evaluate.batches import Part, filled_up, has_rows, joined, merged
 
 SIZE = 10
 """Pictures of a full batch: two more than there are photographs."""

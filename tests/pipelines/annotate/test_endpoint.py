@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from natadv.errors import ConfigError, DataError, ModelError
-from natadv.pipelines.annotate.access import Endpoint
+from natadv.pipelines.annotate.cost_ledger import Ledger, Prices, Tokens
+from natadv.pipelines.annotate.credentials import Endpoint
 from natadv.pipelines.annotate.endpoint import EndpointProposer, Manner
-from natadv.pipelines.annotate.spending import Ledger, Prices, Tokens
 from natadv.scenarios.annotate.asked import Asked
 
 from .conftest import CLASSES, QUESTIONS, Fault, completion, error, pets, picture

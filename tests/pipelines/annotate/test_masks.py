@@ -14,8 +14,8 @@ from natadv.data.card import DATASETS_FOLDER, load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError
 from natadv.models.grounding.boxes import Found
+from natadv.pipelines.annotate.job import Job
 from natadv.pipelines.annotate.masks import Grounding, Settings, annotate_masks
-from natadv.pipelines.annotate.workplace import Job
 
 BOXES = {"dog": [(2.0, 3.0, 10.0, 12.0), (8.0, 8.0, 20.0, 20.0)], "owl": [(0.0, 0.0, 5.0, 5.0)]}
 SETTINGS = Settings(models={"fake": "0"}, box_threshold=0.3, text_threshold=0.25)

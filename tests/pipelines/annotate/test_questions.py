@@ -10,12 +10,12 @@ import pytest
 from natadv.data.card import DATASETS_FOLDER, load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError, ModelError
-from natadv.pipelines.annotate.access import Endpoint
+from natadv.pipelines.annotate.cost_ledger import Ledger, Prices
+from natadv.pipelines.annotate.credentials import Endpoint
 from natadv.pipelines.annotate.endpoint import EndpointProposer, Manner
+from natadv.pipelines.annotate.job import Job
 from natadv.pipelines.annotate.proposing import Proposal, Templates
 from natadv.pipelines.annotate.questions import Settings, annotate_questions
-from natadv.pipelines.annotate.spending import Ledger, Prices
-from natadv.pipelines.annotate.workplace import Job
 from natadv.scenarios.annotate import vqa_v2
 from natadv.scenarios.annotate.asked import Asked
 from natadv.tasks.vqa import LEAST_ANSWERS
@@ -133,11 +133,11 @@ def test_what_a_person_wrote_wins(annotate, place, packed):
     (place / "review.jsonl").write_text(
         text.replace('"id":"pet/1","keep":true', '"id":"pet/1","keep":false')
     )
-    asker = Recorded()
+    evaluator = Recorded()
 
-    made = annotate(asker, force=True)
+    made = annotate(evaluator, force=True)
 
-    assert asker.asked == []
+    assert evaluator.asked == []
     assert packed()[0].answers[0] == "no"
     assert "pet/1" not in {sample.id.split("#")[0] for sample in packed()}
     assert made.left_out == 1
@@ -148,11 +148,11 @@ def test_what_a_person_wrote_wins(annotate, place, packed):
 def test_what_was_answered_before_a_failure_is_kept(annotate, place):
     with pytest.raises(ModelError, match="no answer about pet/2"):
         annotate(Recorded(fails=["pet/2"]), settings=replace(TEMPLATES, at_once=4, per_write=1))
-    asker = Recorded()
+    evaluator = Recorded()
 
-    annotate(asker)
+    annotate(evaluator)
 
-    assert asker.asked == ["pet/2", "pet/4"]
+    assert evaluator.asked == ["pet/2", "pet/4"]
 
 
 def test_an_interrupted_run_ends_with_the_same_revision(annotate):

@@ -1,0 +1,86 @@
+"""Computes units: samples and a model in, outcome rows out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.evaluators import EVALUATORS, Evaluator
+from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
+from natadv.evaluate.outcomes_json import columns
+from natadv.evaluate.overlay_attributes import factors_of
+from natadv.evaluate.shard import EvaluationShard, shard_of
+from natadv.evaluate.square_resize import AS_SQUARE
+from natadv.evaluate.units import Unit
+from natadv.types import Outcomes
+
+
+def compute(
+    units: Sequence[Unit], dataset: Dataset, *, clean: Dataset | None, loaded: LoadedModel
+) -> dict[str, dict[str, Any]]:
+    """Results by unit key, of units that ask different tasks of the same rows.
+
+    A picture goes through the tower once, whatever number of tasks ask about it; the first unit's
+    result tells what that cost.
+    """
+    began, encoded = time.perf_counter(), loaded.encoded
+    shard = shard_of(units[0], dataset, clean=clean)
+    evaluators = {unit.key: EVALUATORS[unit.task](unit, shard, loaded) for unit in units}
+    _look(shard, list(evaluators.values()), loaded)
+    results: dict[str, dict[str, Any]] = {}
+    for unit in units:
+        rows = _rows(evaluators[unit.key], shard)
+        cost = {"encoded": loaded.encoded - encoded, "wall_s": time.perf_counter() - began}
+        began, encoded = time.perf_counter(), loaded.encoded
+        images = {"images": len(shard.samples)}
+        results[unit.key] = {**rests_on(unit, dataset, loaded), **images, **rows, **cost}
+    return results
+
+
+class Answers(NamedTuple):
+    rows: Outcomes
+    masks: Mapping[str, bytes]
+    """Sample id -> PNG in base64 of what was marked, of those that were found worst."""
+
+
+def answers(unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> Answers:
+    """What the model of `unit` says of a shard that was made for it."""
+    evaluator = EVALUATORS[unit.task](unit, shard, loaded)
+    _look(shard, [evaluator], loaded)
+    return Answers(*evaluator.outcomes())
+
+
+def _look(shard: EvaluationShard, evaluators: Sequence[Evaluator], loaded: LoadedModel) -> None:
+    """Show the evaluators every picture that one of them misses."""
+    layers = sorted({layer for evaluator in evaluators for layer in evaluator.layers})
+    pictures = {key: p for evaluator in evaluators for key, p in evaluator.missing().items()}
+    broken: dict[str, str] = {}
+    for seen in encode_pictures(pictures, broken, layers=layers, loaded=loaded):
+        for evaluator in evaluators:
+            evaluator.see(seen)
+    # What is shown to one task in another way is broken for all.
+    shard.exclude({key.removesuffix(AS_SQUARE): why for key, why in broken.items()})
+
+
+def _rows(evaluator: Evaluator, shard: EvaluationShard) -> dict[str, Any]:
+    rows, masks = evaluator.outcomes()
+    if shard.dataset.card.drawn:
+        known = {sample.id: sample for sample in shard.samples}
+        rows = replace(rows, factors=factors_of([known[name] for name in rows.id]))
+    kept = {"masks": {name: png.decode() for name, png in masks.items()}} if masks else {}
+    return {"outcomes": columns(rows), "errors": dict(rows.errors), **kept}
+
+
+def rests_on(unit: Unit, dataset: Dataset, loaded: LoadedModel) -> Mapping[str, Any]:
+    """What a result says of how it was made."""
+    return {
+        "unit": unit.title,
+        "revision": dataset.card.revision,
+        "weights": unit.answers_with,
+        "tower": unit.weights,
+        "protocol": unit.protocol,
+        "batch_size": loaded.batch_size,
+    }

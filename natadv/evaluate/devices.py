@@ -1,0 +1,68 @@
+"""Which accelerator a process may use, decided without importing torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from itertools import takewhile
+from pathlib import Path
+
+from natadv.evaluate.store import writing
+from natadv.storage.locks import LockFile
+
+CPU = "cpu"
+CUDA = "cuda"
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The ids that the caller lets us see (opaque: numbers, UUIDs or MIG names)."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        # As CUDA reads it: what stands behind an invalid id is hidden too.
+        parts = (part.strip() for part in listed.split(","))
+        return tuple(takewhile(lambda part: part not in ("", "-1"), parts))
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(answer.stdout.split())
+
+
+def device_kind(asked: str) -> str:
+    """`cpu` or `cuda` for `auto`, or what was asked."""
+    if asked != "auto":
+        return asked
+    return CUDA if visible_gpus() else CPU
+
+
+def pinned_environment(index: int, gpus: tuple[str, ...], *, workers: int) -> dict[str, str]:
+    """What worker `index` must have in its environment before anything is imported."""
+    pinned = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)),
+    }
+    if gpus:
+        pinned["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+    return pinned
+
+
+def lease_slot(folder: Path, *, gpu: str, slots: int) -> int | None:
+    """An open descriptor that holds one of the GPU's slots, or None if live processes hold all.
+
+    One loaded model per slot, however many workers there are. Keep the descriptor open; the kernel
+    gives the slot back when the process ends.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    for number in range(slots):
+        path = folder / f"gpu-{gpu.replace('/', '_')}-{number}.slot"
+        with writing(path):
+            lock = LockFile(path)
+        if lock.take():
+            return lock.detach()
+        lock.close()
+    return None

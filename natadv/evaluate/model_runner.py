@@ -1,0 +1,187 @@
+"""Turns the units of a grid into results: finds the data, loads the model once, computes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from natadv.errors import ModelError, StoreError
+from natadv.evaluate.code import check_unchanged
+from natadv.evaluate.compute import compute
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.devices import CUDA, lease_slot, visible_gpus
+from natadv.evaluate.embeddings import EmbeddingCache, space
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.memory import fitted_batch, free_memory, is_out_of_memory, record_batch
+from natadv.evaluate.run import Run
+from natadv.evaluate.store import Store
+from natadv.evaluate.units import Unit
+from natadv.evaluate.worker import POLL_S, Worker
+from natadv.types import CAPABILITY, Model, ModelSpec
+
+if TYPE_CHECKING:
+    from natadv.heads.folder import Head
+
+T = TypeVar("T")
+
+
+class ModelRunner:
+    """Keeps one model loaded, and computes units with it."""
+
+    def __init__(
+        self,
+        store: Store,
+        datasets: Mapping[str, Dataset],
+        specs: Mapping[str, ModelSpec],
+        *,
+        run: Run,
+    ) -> None:
+        self.store = store
+        self.datasets = datasets
+        self.specs = specs
+        self.run = run
+        self._current_weights = ""
+        self._current: LoadedModel | None = None
+        self._beside: dict[str, dict[str, Any]] = {}
+        """Results of units that were computed together with another one, by key."""
+
+    def compute(self, unit: Unit, beside: Sequence[Unit] = ()) -> dict[str, Any]:
+        """The unit's result. `beside` ask the same rows of the same model: they are computed in
+        the same pass, and their results wait here until they are asked for."""
+        if unit.key not in self._beside:
+            try:
+                self._beside = self._compute_pass((unit, *beside))
+            except StoreError:
+                raise
+            except Exception:
+                if not beside:
+                    raise
+                # Whichever of them fails is to fail alone.
+                self._beside = self._compute_pass((unit,))
+        check_unchanged()
+        return self._beside.pop(unit.key)
+
+    @property
+    def encoded(self) -> int:
+        """Pictures that went through the model that is loaded now."""
+        return self._current.encoded if self._current is not None else 0
+
+    def with_model(self, unit: Unit, work: Callable[[LoadedModel], T]) -> T:
+        """What comes of `work` with the model of `unit`, which can do its task; where memory is
+        short, it is done again in smaller batches."""
+        while True:
+            loaded = self._model_for(unit)
+            try:
+                self._ready_for(unit, loaded)
+                return work(loaded)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+            # Outside of the handler, whose traceback holds on to the tensors.
+            self._halve(unit, loaded, reason)
+
+    def _compute_pass(self, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
+        """Results by key."""
+        unit = units[0]
+        assert unit.search is None, "a search has no rows; natadv.search.worker computes it"
+        dataset = self.datasets[unit.dataset]
+        twin_of = dataset.card.twin_of
+        clean = self.datasets.get(twin_of) if twin_of else None
+
+        def work(loaded: LoadedModel) -> dict[str, dict[str, Any]]:
+            for beside in units[1:]:
+                self._ready_for(beside, loaded)
+            return compute(units, dataset, clean=clean, loaded=loaded)
+
+        return self.with_model(unit, work)
+
+    def _halve(self, unit: Unit, loaded: LoadedModel, reason: str) -> None:
+        smaller = loaded.batch_size // 2
+        if smaller == 0:
+            raise ModelError(f"{unit.model}: out of memory with a single picture: {reason}")
+        free_memory()
+        record_batch(self.store.root, unit, smaller)
+        self.run.tell("halved", model=unit.model, batch_size=smaller, reason=reason)
+        self._resize(loaded, unit, smaller)
+
+    def _model_for(self, unit: Unit) -> LoadedModel:
+        fitting = fitted_batch(self.store.root, unit)
+        if self._current is None or self._current_weights != unit.weights:
+            self._current, self._current_weights = None, ""  # free the old one first
+            self._current = self._of_size(
+                self._model(unit), unit, fitted_batch(self.store.root, unit)
+            )
+            self._current_weights = unit.weights
+        # Searches show fewer pictures at a time.
+        elif (fitting := fitted_batch(self.store.root, unit)) != self._current.batch_size:
+            self._resize(self._current, unit, fitting)
+        return self._current
+
+    def _resize(self, loaded: LoadedModel, unit: Unit, batch_size: int) -> None:
+        self._current = self._of_size(loaded.model, unit, batch_size)
+        self._current.heads = loaded.heads
+
+    def _model(self, unit: Unit) -> Model:
+        from natadv.models.loading import load_hashed
+
+        numerics = unit.numerics
+        return load_hashed(
+            self.specs[unit.model],
+            weights=unit.weights,
+            device=numerics.device,
+            dtype=numerics.dtype,
+            threads=numerics.threads,
+        )
+
+    def _ready_for(self, unit: Unit, loaded: LoadedModel) -> None:
+        """Load the head that the unit asks for, or check that the model can do the task itself."""
+        if unit.head:
+            if unit.head not in loaded.heads:
+                loaded.heads[unit.head] = self._head(unit)
+        elif not isinstance(loaded.model, CAPABILITY[unit.task]):
+            raise ModelError(f"{unit.model} cannot do {unit.task}")
+
+    def _head(self, unit: Unit) -> Head:
+        from natadv.heads.folder import load_head, placed
+        from natadv.heads.head_file import fingerprint
+
+        folder = self.specs[unit.model].heads[unit.task]
+        head = load_head(folder, tower=unit.weights, model=unit.model)
+        # Loaded before it is looked at again: whatever came in between is seen.
+        if fingerprint(folder) != unit.head:
+            raise ModelError(
+                f"{folder}: this head is another one than when the run began; run again"
+            )
+        return placed(head, device=unit.numerics.device)
+
+    def _of_size(self, model: Model, unit: Unit, batch_size: int) -> LoadedModel:
+        # Another batch size is another arithmetic: its vectors are kept apart.
+        numerics = replace(unit.numerics, batch_size=batch_size)
+        folder = self.store.root / "embeddings"
+        return LoadedModel(model, EmbeddingCache(folder, space(unit.weights, numerics)), batch_size)
+
+
+def drain_with_gpu_slot(worker: Worker, units: Sequence[Unit], *, device: str, slots: int) -> None:
+    """Drain on the CPU at once, on a GPU only while holding one of its slots."""
+    if device != CUDA:
+        worker.drain(units)
+        return
+    gpu = (visible_gpus() or ("0",))[0]
+    while not all(worker.settled(u) for u in units):
+        try:
+            slot = lease_slot(worker.store.root / "locks", gpu=gpu, slots=slots)
+        except StoreError as error:
+            worker.problems.append(str(error))
+            return
+        if slot is None:
+            time.sleep(POLL_S)
+            continue
+        worker.drain(units)
+        # Else held until this process ends: its model stays on the GPU for the gates' maps.
+        if worker.problems:
+            os.close(slot)  # those who wait for the slot would wait for ever
+        return

@@ -1,0 +1,161 @@
+"""The pictures of a unit, each with the key under which its embedding is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+from natadv.data.reader import decode_image
+from natadv.errors import ConfigError, DataError
+from natadv.evaluate.units import digest
+from natadv.scenarios.typographic.overlay import (
+    Overlays,
+    from_json,
+    matched,
+    occlusion,
+    render,
+    size_after,
+)
+from natadv.tasks.masks import upright_size
+from natadv.types import Sample, Variant
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_KEPT = 2
+"""Clean pictures that stay decoded: rows that are drawn on the same one follow each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that is decoded only if nobody has embedded it yet."""
+
+    key: str
+    open: Callable[[], Image]
+    """Raises DataError if the picture cannot be decoded."""
+
+
+Decode = Callable[[Sample], "Image"]
+
+
+def attacked(sample: Sample) -> Picture:
+    """The picture as it is stored."""
+    key = hashlib.sha256(sample.image).hexdigest()
+    return Picture(key, partial(decode_image, sample.image, where=sample.id))
+
+
+def overlaid(sample: Sample, clean: Sample, *, decode: Decode | None = None) -> Picture:
+    """The clean twin with the sample's overlay on it, as it would have been stored."""
+    overlays = _overlays(sample)
+    key = digest([_below(clean), "attack", sample.overlay])
+    return Picture(key, partial(_draw, clean, overlays, decode or _decoded))
+
+
+def control(
+    sample: Sample, clean: Sample, *, variant: Variant, word: str, decode: Decode | None = None
+) -> Picture:
+    """The clean twin under a control of the sample's own overlay: no letters, or the true word."""
+    overlays = _control_overlays(sample, variant, word)
+    key = digest([_below(clean), variant, word, sample.overlay])
+    return Picture(key, partial(_draw, clean, overlays, decode or _decoded))
+
+
+def sized(sample: Sample, clean: Mapping[str, Sample]) -> Sample:
+    """A sample whose picture is drawn, with the size that it will have.
+
+    Without it where that cannot be told: the picture cannot be drawn either, and says why.
+    """
+    try:
+        size = upright_size(_twin_of(sample, clean, what="picture"))
+        return replace(sample, drawn_size=size_after(_overlays(sample), size))
+    except DataError:
+        return sample
+
+
+def pictures(
+    samples: Sequence[Sample],
+    clean: Mapping[str, Sample],
+    *,
+    variant: Variant,
+    classes: Sequence[str],
+    drawn: bool = False,
+) -> tuple[list[Picture], dict[str, str]]:
+    """The pictures in order, and why a sample (by id) has none.
+
+    Args:
+        drawn: Whether no picture is stored, and the attack is drawn on the clean twin too.
+    """
+    found: list[Picture] = []
+    errors: dict[str, str] = {}
+    decode = lru_cache(maxsize=_KEPT)(_decoded)
+    for sample in samples:
+        try:
+            if variant == "attack":
+                found.append(shown(sample, clean, drawn=drawn, decode=decode))
+            else:
+                found.append(_control(sample, clean, variant, classes, decode))
+        except DataError as error:
+            errors[sample.id] = str(error)
+    return found, errors
+
+
+def shown(
+    sample: Sample, clean: Mapping[str, Sample], *, drawn: bool, decode: Decode | None = None
+) -> Picture:
+    """The attack's picture, stored or drawn. Raises DataError if it cannot be drawn."""
+    if not drawn:
+        return attacked(sample)
+    return overlaid(sample, _twin_of(sample, clean, what="picture"), decode=decode)
+
+
+def _control(
+    sample: Sample,
+    clean: Mapping[str, Sample],
+    variant: Variant,
+    classes: Sequence[str],
+    decode: Decode,
+) -> Picture:
+    twin = _twin_of(sample, clean, what=f"{variant} control")
+    if sample.label is None:
+        raise DataError(f"sample {sample.id!r} has no label")
+    return control(sample, twin, variant=variant, word=classes[sample.label], decode=decode)
+
+
+def _twin_of(sample: Sample, clean: Mapping[str, Sample], *, what: str) -> Sample:
+    if sample.twin is None or sample.twin not in clean:
+        raise DataError(f"sample {sample.id!r} names no clean twin, so it has no {what}")
+    return clean[sample.twin]
+
+
+def _below(clean: Sample) -> str:
+    return hashlib.sha256(clean.image).hexdigest()
+
+
+def _overlays(sample: Sample) -> Overlays:
+    if sample.overlay is None:
+        raise DataError(f"sample {sample.id!r} has no overlay to draw")
+    try:
+        return from_json(sample.overlay)
+    except ConfigError as error:
+        raise DataError(f"sample {sample.id!r} has no overlay to draw: {error}") from error
+
+
+def _control_overlays(sample: Sample, variant: Variant, word: str) -> Overlays:
+    if sample.overlay is None:
+        raise DataError(f"sample {sample.id!r} has no overlay, so its {variant} control is unknown")
+    try:
+        overlays = from_json(sample.overlay)
+        return occlusion(overlays) if variant == "occlusion" else matched(overlays, word)
+    except ConfigError as error:
+        raise DataError(f"sample {sample.id!r} has no {variant} control: {error}") from error
+
+
+def _decoded(sample: Sample) -> Image:
+    return decode_image(sample.image, where=sample.id)
+
+
+def _draw(clean: Sample, overlays: Overlays, decode: Decode) -> Image:
+    return render(overlays, decode(clean))

@@ -1,0 +1,267 @@
+"""From a case to its units, and from the units' results to what the judge needs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from natadv.errors import ModelError, NatadvError, StoreError
+from natadv.evaluate.datasets import Dataset, undrawable
+from natadv.evaluate.grid import Grid
+from natadv.evaluate.outcomes_json import outcomes_of
+from natadv.evaluate.run import Run
+from natadv.evaluate.store import Store
+from natadv.evaluate.units import Numerics, Unit, prompts_digest, shards
+from natadv.evidence import Evidence
+from natadv.gate.plan import CaseEvidence, CasePlan
+from natadv.heads import head_file
+from natadv.models.head_folders import HEADS, heads_beside
+from natadv.models.loading import fingerprint
+from natadv.models.zoo import ZOO
+from natadv.tasks import TASKS
+from natadv.types import Case, ModelSpec, Outcomes, Task, Variant
+
+
+@dataclass(frozen=True, slots=True)
+class CaseUnits:
+    """The units of a case, by the role that their rows play."""
+
+    attack: tuple[Unit, ...] = ()
+    clean: tuple[Unit, ...] = ()
+    occlusion: tuple[Unit, ...] = ()
+    matched: tuple[Unit, ...] = ()
+    searches: tuple[Unit, ...] = ()
+    """Searches for small attacks, which the case has to wait for and which decide none of it."""
+    problem: str = ""
+    """Why there is nothing to measure."""
+
+    def all(self) -> tuple[Unit, ...]:
+        # The longest first: at the end one would keep a worker after the others are done.
+        return self.searches + self.clean + self.attack + self.occlusion + self.matched
+
+    def roles(self) -> dict[str, tuple[Unit, ...]]:
+        return {
+            "attack": self.attack,
+            "clean": self.clean,
+            "occlusion": self.occlusion,
+            "matched": self.matched,
+        }
+
+
+def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
+    """The units of `case` but for its searches; a missing dataset or an unreadable model is a
+    problem, never an error, so that it fails this case and no other."""
+    dataset = grid.datasets.get(case.dataset)
+    if dataset is None:
+        return CaseUnits(problem=_missing(case.dataset))
+    if problem := _misnamed(case, dataset):
+        return CaseUnits(problem=problem)
+    spec = grid.specs[case.model]
+    try:
+        weights = fingerprint(spec)
+        head = head_of(case, spec, weights=weights)
+    except NatadvError as error:
+        return CaseUnits(problem=str(error))
+    numerics = numerics.of(spec)
+
+    def of(found: Dataset, variant: Variant, rows: int | None = None) -> tuple[Unit, ...]:
+        units = dataset_units(
+            case,
+            found,
+            variant=variant,
+            weights=weights,
+            rows=grid.rows(found.name) if rows is None else rows,
+            numerics=numerics,
+        )
+        return tuple(replace(unit, head=head) for unit in units)
+
+    twin_of = dataset.card.twin_of
+    if twin_of is None:
+        return CaseUnits(attack=of(dataset, "attack"))
+    clean = grid.datasets.get(twin_of)
+    if clean is None:
+        return CaseUnits(problem=_missing(twin_of))
+    if problem := undrawable(dataset, clean):
+        return CaseUnits(problem=problem)
+    drawn = dataset.card.overlays and TASKS[case.task].controls
+    return CaseUnits(
+        attack=of(dataset, "attack"),
+        # The first rows of what is drawn stand on pictures from anywhere in the clean dataset.
+        clean=of(clean, "attack", clean.card.rows if dataset.card.drawn else None),
+        occlusion=of(dataset, "occlusion") if drawn else (),
+        matched=of(dataset, "matched") if drawn else (),
+    )
+
+
+def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
+    """Fingerprint of the head that answers `case`; empty if the model answers by itself.
+
+    Raises:
+        ModelError: The model cannot do the task and has no head for it, or one of another tower.
+    """
+    if case.task in spec.tasks:
+        return ""
+    train = _training(case.task, spec)
+    if case.task not in spec.heads:
+        able = ", ".join(sorted({*spec.tasks, *spec.heads})) or "nothing"
+        raise ModelError(
+            f"{spec.name} cannot do {case.task}: it can do {able} and has no head for it; train "
+            f"one ({train}), or leave it out with --task"
+        )
+    folder = spec.heads[case.task]
+    described = head_file.read_head_file(folder)
+    if described.task != case.task or described.tower != weights:
+        raise ModelError(
+            f"{folder}: this head is for {described.task} on the model with hash "
+            f"{described.tower[:12]}, {spec.name} has {weights[:12]}; train one for it ({train}), "
+            "or leave it out with --task"
+        )
+    return head_file.fingerprint(folder)
+
+
+def _training(task: Task, spec: ModelSpec) -> str:
+    """The command that trains a head which the next run finds."""
+    model, out = str(spec.folder), str(heads_beside(spec.folder) / task)
+    if spec.name in ZOO:
+        model, out = spec.name, str(HEADS / spec.name / task)
+    elif spec.factory:
+        model, out = spec.factory, "DIR"
+    return f"natadv train {task} --model {model} --data NAME --out {out}"
+
+
+def _misnamed(case: Case, dataset: Dataset) -> str:
+    """Why the measured case would not be what its address says; empty if it is."""
+    card = dataset.card
+    if case.task not in card.tasks or case.scenario != card.scenario:
+        return (
+            f"the tier asks for {case.task}/{case.scenario}, the card of {dataset.name!r} says "
+            f"{'+'.join(card.tasks)}/{card.scenario}; change the tier"
+        )
+    return ""
+
+
+def _missing(name: str) -> str:
+    folder = f"fixtures/datasets/{name}"
+    return f"dataset {name!r} is not at {folder}; run dvc pull {folder}"
+
+
+def dataset_units(
+    case: Case,
+    dataset: Dataset,
+    *,
+    variant: Variant,
+    weights: str,
+    rows: int,
+    numerics: Numerics,
+) -> tuple[Unit, ...]:
+    """The shards of the first `rows` of `dataset`, asked of the model of `case`."""
+    card = dataset.card
+    prompts = prompts_digest(card.classes, card.templates)
+    return tuple(
+        Unit(
+            task=case.task,
+            dataset=dataset.name,
+            revision=card.revision,
+            prompts=prompts,
+            variant=variant,
+            start=start,
+            stop=stop,
+            model=case.model,
+            weights=weights,
+            protocol=TASKS[case.task].protocol,
+            numerics=numerics,
+        )
+        for start, stop in shards(rows)
+    )
+
+
+def unique_units(plans: Iterable[CaseUnits]) -> list[Unit]:
+    """Each unit once, in the order in which the cases first need it."""
+    units = {u.key: u for plan in plans for u in plan.all()}
+    return list(units.values())
+
+
+def case_plan(case: Case, units: CaseUnits, *, grid: Grid, rows: int) -> CasePlan:
+    """What has to be measured for `case` to pass: `rows` samples, of one data and weights."""
+    dataset = grid.datasets.get(case.dataset)
+    first = units.attack[0] if units.attack else None
+    return CasePlan(
+        case=case,
+        lineage=grid.specs[case.model].lineage,
+        planned_n=rows,
+        data_revision=dataset.card.revision if dataset else "",
+        weights=first.answers_with if first else "",
+        protocol=first.protocol if first else "",
+    )
+
+
+def case_evidence(
+    case: Case, units: CaseUnits, *, store: Store, run: Run, notes: Iterable[str] = ()
+) -> CaseEvidence:
+    """What the store holds for `case`; whatever is missing is named in its problems, with `notes`
+    that may tell why."""
+    problems: list[str] = [units.problem] if units.problem else []
+    tables: dict[str, Outcomes | None] = {}
+    measured: list[Mapping[str, Any]] = []
+    problems += _results(units.searches, store=store, run=run)[1]
+    for role, of_role in units.roles().items():
+        results, missing = _results(of_role, store=store, run=run)
+        problems += missing
+        tables[role] = outcomes_of(results) if of_role and not missing else None
+        measured += results if role == "attack" else []
+    attack = tables.pop("attack")
+    problems += notes if problems else ()
+    return CaseEvidence(
+        case=case,
+        evidence=Evidence(attack=attack or outcomes_of([]), **tables),
+        data_revision=_agreed(measured, "revision"),
+        weights=_agreed(measured, "weights"),
+        tower=_agreed(measured, "tower"),
+        protocol=_agreed(measured, "protocol"),
+        problems=tuple(dict.fromkeys(problems)),
+    )
+
+
+def kept_masks(units: CaseUnits, *, store: Store) -> dict[str, bytes]:
+    """Sample id -> PNG of what the model marked, of the picture's size, 255 inside.
+
+    Only of the samples that were found worst in each unit, and none where a result is missing.
+    """
+    results = (store.get(unit.key) for unit in units.attack)
+    return {
+        name: base64.b64decode(png)
+        for result in results
+        if result is not None
+        for name, png in result.get("masks", {}).items()
+    }
+
+
+def _agreed(results: Iterable[Mapping[str, Any]], name: str) -> str:
+    """What all results say of themselves; a mixture is shown, and equals no plan."""
+    return " and ".join(sorted({result[name] for result in results}))
+
+
+def _results(
+    units: Iterable[Unit], *, store: Store, run: Run
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    results: list[Mapping[str, Any]] = []
+    problems: list[str] = []
+    for unit in units:
+        try:
+            result = store.get(unit.key)
+        except StoreError as error:
+            problems.append(str(error))
+            continue
+        if result is not None:
+            results.append(result)
+        elif store.is_damaged(unit.key):
+            problems.append(
+                f"{store.path(unit.key)}: is no longer as it was written; run again, and it is "
+                "computed anew"
+            )
+        else:
+            # One reason for many units is told once.
+            problems.append(run.error(unit.key) or "some of its units were not measured")
+    return results, problems

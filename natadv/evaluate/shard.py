@@ -1,0 +1,62 @@
+"""The rows of a unit: its samples, each with the picture that is shown or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from natadv.data.reader import read_by_id, read_samples
+from natadv.errors import DataError
+from natadv.evaluate.datasets import Dataset, undrawable
+from natadv.evaluate.pictures import Picture, pictures, sized
+from natadv.evaluate.units import Unit
+from natadv.types import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationShard:
+    """What every task asks about the same rows."""
+
+    dataset: Dataset
+    samples: tuple[Sample, ...]
+    shown: Mapping[str, Picture]
+    """Sample id -> its picture, under the unit's variant."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Sample id -> why it has no outcome; it grows while pictures are opened."""
+
+    def answerable(self) -> list[Sample]:
+        """In order."""
+        return [sample for sample in self.samples if sample.id not in self.errors]
+
+    def pictures(self) -> dict[str, Picture]:
+        """Each distinct picture once, by key."""
+        return {picture.key: picture for picture in self.shown.values()}
+
+    def exclude(self, broken: Mapping[str, str]) -> None:
+        """Give up the samples whose picture, by key, cannot be used."""
+        self.errors.update(
+            {name: broken[p.key] for name, p in self.shown.items() if p.key in broken}
+        )
+
+
+def shard_of(unit: Unit, dataset: Dataset, *, clean: Dataset | None) -> EvaluationShard:
+    if problem := undrawable(dataset, clean):
+        raise DataError(problem)
+    card = dataset.card
+    samples = read_samples(dataset.folder, card, start=unit.start, stop=unit.stop)
+    twins = _clean_twins(samples, clean) if card.drawn or unit.variant != "attack" else {}
+    if card.drawn:
+        samples = [sized(sample, twins) for sample in samples]
+    found, errors = pictures(
+        samples, twins, variant=unit.variant, classes=card.classes, drawn=card.drawn
+    )
+    usable = [s for s in samples if s.id not in errors]
+    shown = dict(zip([s.id for s in usable], found, strict=True))
+    return EvaluationShard(dataset, tuple(samples), shown, errors)
+
+
+def _clean_twins(samples: Sequence[Sample], clean: Dataset | None) -> dict[str, Sample]:
+    if clean is None:
+        return {}
+    wanted = {s.twin for s in samples if s.twin is not None}
+    return {s.id: s for s in read_by_id(clean.folder, clean.card, wanted)}

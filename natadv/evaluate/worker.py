@@ -1,0 +1,162 @@
+"""Drains the units that the selected gates need; lock files are the queue.
+
+Every process runs this same loop, so one model keeps many GPUs busy, a killed run goes on where it
+stopped, and a dead worker costs one unit.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from natadv.errors import NatadvError, StoreError
+from natadv.evaluate.run import MAX_ATTEMPTS, Run
+from natadv.evaluate.store import BusyError, Store
+from natadv.evaluate.units import Unit
+
+POLL_S = 0.02
+
+Compute = Callable[[Unit, Sequence[Unit]], dict[str, Any]]
+"""The result of a unit; the others ask the same rows of the same model, and are asked for next."""
+
+Pass = tuple[Unit, ...]
+"""Units of the same rows and model: whoever has one of them in hand computes them all, so that a
+picture is decoded and encoded once for all tasks."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process's share of the work."""
+
+    store: Store
+    run: Run
+    compute: Compute
+    unit_timeout_s: float = 0.0
+    """Seconds after which a hung unit takes its worker down, for each shard's worth of pictures
+    that it shows; 0 waits for ever."""
+    rotation: int = 0
+    """Where this worker begins in the list of models, so that workers spread over models."""
+    current: str = ""
+    """Weights of the model that is loaded now."""
+    parent: int = 0
+    """Process whose end ends the work, as nobody reads its results any more; 0: none."""
+    problems: list[str] = field(default_factory=list)
+
+    def drain(self, units: Sequence[Unit]) -> None:
+        """Return when every unit has a result or an error, whoever made it; or, with a problem,
+        when the store cannot be written."""
+        open_units = [u for u in units if not self.settled(u)]
+        todo = _passes(open_units)
+        try:
+            self.run.tell("plan", units=len(units), cached=len(units) - len(open_units))
+            while todo and not self._abandoned():
+                waiting = self._sweep(todo)
+                if len(waiting) == len(todo):
+                    time.sleep(POLL_S)
+                todo = waiting
+        except StoreError as error:
+            self.problems.append(str(error))
+
+    def _abandoned(self) -> bool:
+        return bool(self.parent) and os.getppid() != self.parent
+
+    def settled(self, unit: Unit) -> bool:
+        return self.store.has(unit.key) or self.run.error(unit.key) is not None
+
+    def _sweep(self, todo: Sequence[Pass]) -> list[Pass]:
+        """Try every pass once; the ones that other processes hold are left."""
+        left = []
+        remaining = self._in_order(todo)
+        while remaining and not self._abandoned():
+            units = remaining.pop(0)
+            try:
+                computed = self._ensure(units)
+            except BusyError:
+                left.append(units)
+                continue
+            if computed and units[0].weights != self.current:
+                self.current = units[0].weights
+                remaining = self._in_order(remaining)
+        return left
+
+    def _in_order(self, todo: Sequence[Pass]) -> list[Pass]:
+        models = list(dict.fromkeys(sorted(units[0].weights for units in todo)))
+        turn = {weights: (i - self.rotation) % len(models) for i, weights in enumerate(models)}
+        # Stable: the loaded model first, since a switch costs more than a unit.
+        return sorted(todo, key=lambda p: (p[0].weights != self.current, turn[p[0].weights]))
+
+    def _ensure(self, units: Pass) -> bool:
+        """Compute those that nobody has; True if this process computed one.
+
+        Raises:
+            BusyError: Another live process is at them.
+            StoreError: A result cannot be kept.
+        """
+        if all(map(self.settled, units)):
+            return False
+        computed = False
+        with self.store.claim(units[0].rows_key):
+            todo = [u for u in units if not self.settled(u) and not self._hopeless(u)]
+            while todo and not self._abandoned():
+                self._attempt(todo.pop(0), beside=todo)
+                computed = True
+        return computed
+
+    def _hopeless(self, unit: Unit) -> bool:
+        """Give up a unit that has cost enough workers."""
+        tries = self.run.attempts(unit.key)
+        if tries >= MAX_ATTEMPTS:
+            self.run.mark_deadly(unit.key, weights=unit.weights)
+            self._give_up(unit, f"a worker died {tries} times computing {unit.title}")
+        elif self.run.is_deadly(unit.weights):
+            self._give_up(unit, f"not tried: {unit.model} took down too many workers")
+        return self.settled(unit)
+
+    def _attempt(self, unit: Unit, *, beside: Sequence[Unit]) -> None:
+        # After a death alone, so that it is known which of them is deadly.
+        beside = () if self.run.attempts(unit.key) else tuple(beside)
+        if self.store.is_damaged(unit.key):
+            self.run.tell("damaged", unit=unit.title)
+        self.run.begin(unit.key)
+        self.run.tell("start", unit=unit.title)
+        if self.unit_timeout_s:
+            # A hung kernel cannot be interrupted: die, and be replaced.
+            faulthandler.dump_traceback_later(self.unit_timeout_s * unit.length, exit=True)
+        try:
+            result = self.compute(unit, beside)
+            # Inside: a NaN, which no result may hold, is this unit's error as well.
+            self.store.put(unit.key, result)
+        except StoreError:
+            self.run.end(unit.key)
+            raise
+        except NatadvError as error:
+            self._give_up(unit, str(error))
+        except Exception as error:
+            # A border: whatever a model raises fails its own gates, and no other.
+            self._give_up(unit, f"{type(error).__name__}: {error}")
+        else:
+            self.run.tell("done", unit=unit.title, **_costs(result))
+        finally:
+            if self.unit_timeout_s:
+                faulthandler.cancel_dump_traceback_later()
+        self.run.end(unit.key)
+
+    def _give_up(self, unit: Unit, reason: str) -> None:
+        self.run.fail(unit.key, reason)
+        self.run.tell("error", unit=unit.title, reason=reason)
+
+
+def _passes(units: Sequence[Unit]) -> list[Pass]:
+    """In the order in which their first units come."""
+    found: dict[str, Pass] = {}
+    for unit in units:
+        found[unit.rows_key] = (*found.get(unit.rows_key, ()), unit)
+    return list(found.values())
+
+
+def _costs(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: result[name] for name in ("images", "encoded", "wall_s")}

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from natadv.errors import DataError, ModelError
+from natadv.evaluate.compute import compute as compute_together
+from natadv.evaluate.embeddings import EmbeddingCache
+from natadv.evaluate.loaded_model import TEXT_BATCH, LoadedModel, embed_texts
+from natadv.evaluate.outcomes_json import outcomes_of
+
+CLASSES = ("cat", "dog", "cow")
+
+
+def compute(unit, dataset, **rest):
+    """One unit on its own."""
+    return compute_together([unit], dataset, **rest)[unit.key]
+
+
+@pytest.fixture
+def unit(make_unit, plain):
+    return make_unit(revision=plain.card.revision)
+
+
+def test_every_batch_is_full_and_no_row_of_the_padding_counts(unit, plain, loaded, eyes):
+    result = compute(unit, plain, clean=None, loaded=loaded)
+
+    assert eyes.batches == [4, 4, 4]
+    assert (result["images"], result["encoded"]) == (10, 10)
+    assert len(result["outcomes"]["id"]) == 10
+
+
+def test_the_batch_size_moves_no_outcome(unit, plain, store, loaded, eyes):
+    results = [compute(unit, plain, clean=None, loaded=loaded)["outcomes"]]
+    for size in (1, 16):
+        cache = EmbeddingCache(store.root / "embeddings", f"space-{size}")
+        other = LoadedModel(eyes, cache, batch_size=size)
+        results.append(compute(unit, plain, clean=None, loaded=other)["outcomes"])
+
+    assert results[0] == results[1] == results[2]
+
+
+def test_rows_stand_in_the_order_of_the_samples(unit, plain, clean_samples, loaded):
+    rows = outcomes_of([compute(unit, plain, clean=None, loaded=loaded)])
+
+    assert rows.id == tuple(s.id for s in clean_samples)
+    assert rows.group == tuple(s.group for s in clean_samples)
+    assert rows.truth == rows.prediction == tuple(CLASSES[s.label] for s in clean_samples)
+
+
+def test_a_result_says_what_it_rests_on(unit, plain, store, loaded):
+    result = compute(unit, plain, clean=None, loaded=loaded)
+
+    assert result["unit"] == unit.title
+    assert result["revision"] == plain.card.revision
+    assert result["weights"] == unit.weights
+    assert result["protocol"] == unit.protocol
+    assert result["wall_s"] >= 0
+
+    store.put(unit.key, result)
+
+    assert store.get(unit.key) == result
+
+
+def test_a_shard_is_its_own_rows_and_nothing_else(unit, plain, loaded):
+    whole = outcomes_of([compute(unit, plain, clean=None, loaded=loaded)])
+    shards = [replace(unit, start=a, stop=b) for a, b in ((0, 3), (3, 10))]
+    parts = outcomes_of(compute(u, plain, clean=None, loaded=loaded) for u in shards)
+
+    assert parts.id == whole.id
+    for name, column in whole.values.items():
+        assert parts.values[name].tobytes() == column.tobytes()
+
+
+def test_a_picture_is_embedded_once(unit, plain, loaded, eyes):
+    first = compute(unit, plain, clean=None, loaded=loaded)
+    batches, texts = list(eyes.batches), list(eyes.texts)
+    later = LoadedModel(eyes, loaded.cache, loaded.batch_size)  # another process, the same cache
+    second = compute(unit, plain, clean=None, loaded=later)
+
+    assert second["encoded"] == 0
+    assert eyes.batches == batches
+    assert eyes.texts == texts
+    assert second["outcomes"] == first["outcomes"]
+
+
+def test_equal_pictures_of_two_samples_are_embedded_once(unit, pack, clean_samples, loaded):
+    twice = [clean_samples[0], replace(clean_samples[0], id="again")]
+    result = compute(replace(unit, stop=2), pack("twice", twice), clean=None, loaded=loaded)
+
+    assert result["encoded"] == 1
+    assert result["outcomes"]["id"] == ["s0", "again"]
+
+
+def test_only_pictures_that_nobody_embedded_go_through_the_model(unit, plain, loaded):
+    compute(replace(unit, stop=6), plain, clean=None, loaded=loaded)
+
+    assert compute(unit, plain, clean=None, loaded=loaded)["encoded"] == 4
+
+
+def test_texts_go_in_batches_of_one_size_and_once(loaded, eyes):
+    texts = [f"a cat, number {i}" for i in range(TEXT_BATCH + 1)]
+    first = embed_texts(texts, loaded)
+    again = embed_texts([texts[-1], texts[0], texts[-1]], loaded)
+
+    assert [len(batch) for batch in eyes.texts] == [TEXT_BATCH, TEXT_BATCH]
+    assert first.shape == (TEXT_BATCH + 1, 3)
+    assert np.array_equal(again, first[[-1, 0, -1]])
+
+
+def test_a_picture_that_cannot_be_decoded_is_excluded_and_counted(
+    unit, pack, clean_samples, loaded
+):
+    samples = list(clean_samples)
+    samples[2] = replace(samples[2], image=samples[2].image[:60])
+    samples[5] = replace(samples[5], image=b"no picture")
+    dataset = pack("damaged", samples)
+    result = compute(unit, dataset, clean=None, loaded=loaded)
+
+    assert result["errors"].keys() == {"s2", "s5"}
+    assert "s5: not a picture" in result["errors"]["s5"]
+    assert result["outcomes"]["id"] == [s.id for s in clean_samples if s.id not in ("s2", "s5")]
+    assert (result["images"], result["encoded"]) == (10, 8)
+    assert len(result["outcomes"]["values"]["correct"]) == 8
+
+
+def test_a_damaged_picture_is_tried_again_and_never_answered(unit, pack, clean_samples, loaded):
+    samples = [replace(clean_samples[0], image=b"no picture"), clean_samples[1]]
+    dataset = pack("damaged", samples)
+    first, second = (
+        compute(replace(unit, stop=2), dataset, clean=None, loaded=loaded) for _ in range(2)
+    )
+
+    assert first["errors"] == second["errors"] != {}
+    assert first["outcomes"] == second["outcomes"]
+
+
+def test_nothing_but_damaged_pictures_is_a_table_of_no_rows(unit, pack, clean_samples, loaded):
+    samples = [replace(s, image=b"no picture " + s.id.encode()) for s in clean_samples]
+    result = compute(unit, pack("damaged", samples), clean=None, loaded=loaded)
+    rows = outcomes_of([result])
+
+    assert rows.n == 0
+    assert len(rows.errors) == 10
+    assert {len(column) for column in rows.values.values()} == {0}
+
+
+def test_controls_are_drawn_on_the_clean_twins(unit, plain, typo, typo_samples, loaded):
+    variants = ("attack", "occlusion", "matched")
+    tables = {
+        v: outcomes_of([compute(replace(unit, variant=v), typo, clean=plain, loaded=loaded)])
+        for v in variants
+    }
+
+    assert loaded.encoded == 30  # every variant shows other pixels
+    for rows in tables.values():
+        assert rows.id == tuple(s.id for s in typo_samples)
+        assert rows.decoy == tuple(s.decoy for s in typo_samples)
+        assert rows.truth == tuple(CLASSES[s.label] for s in typo_samples)
+    assert len({rows.values["margin"].tobytes() for rows in tables.values()}) == 3
+
+
+def test_the_attack_does_not_ask_for_the_clean_twins(unit, typo, loaded):
+    assert compute(unit, typo, clean=None, loaded=loaded)["errors"] == {}
+
+
+def test_controls_without_the_clean_dataset_are_errors_of_every_sample(unit, typo, loaded):
+    result = compute(replace(unit, variant="matched"), typo, clean=None, loaded=loaded)
+
+    assert len(result["errors"]) == 10
+    assert result["outcomes"]["id"] == []
+
+
+def test_a_twin_that_the_clean_dataset_lacks_is_named(unit, pack, typo, clean_samples, loaded):
+    smaller = pack("smaller", clean_samples[:9])
+
+    with pytest.raises(DataError, match="first 's9'"):
+        compute(replace(unit, variant="matched"), typo, clean=smaller, loaded=loaded)
+
+
+def test_a_model_that_loses_rows_is_an_error(unit, plain, loaded, eyes, monkeypatch):
+    embed = eyes.embed_images
+    monkeypatch.setattr(eyes, "embed_images", lambda images: embed(images)[:-1])
+
+    with pytest.raises(ModelError, match="for each of 4 pictures, got 3"):
+        compute(unit, plain, clean=None, loaded=loaded)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from natadv.errors import StoreError
+from natadv.evaluate import devices
+from natadv.evaluate.devices import device_kind, lease_slot, pinned_environment, visible_gpus
+
+LEASER = """
+import sys, time
+from pathlib import Path
+from natadv.evaluate.devices import lease_slot
+
+slot = lease_slot(Path(sys.argv[1]), gpu=sys.argv[2], slots=int(sys.argv[3]))
+print("no" if slot is None else "yes", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def leaser(folder: Path, gpu: str, slots: int) -> Iterator[tuple[subprocess.Popen[str], bool]]:
+    """A live process that asked for a slot, and whether it got one."""
+    command = [sys.executable, "-c", LEASER, str(folder), gpu, str(slots)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, process.stdout.readline() == "yes\n"
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def no_driver(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def driver(folder: Path, script: str) -> None:
+    """A fake nvidia-smi."""
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("listed", "seen"),
+    [
+        ("0", ("0",)),
+        ("2,5", ("2", "5")),
+        (" 3 , 1 ", ("3", "1")),
+        ("GPU-8932f937-d72c,GPU-1f2e", ("GPU-8932f937-d72c", "GPU-1f2e")),
+        ("MIG-GPU-8932f937/1/0", ("MIG-GPU-8932f937/1/0",)),
+        ("", ()),
+        ("-1", ()),
+        # As CUDA itself reads it: nothing behind an invalid id is visible.
+        ("0,-1,1", ("0",)),
+        ("0,,1", ("0",)),
+    ],
+)
+def test_the_callers_list_is_respected(monkeypatch, listed, seen):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+
+    assert visible_gpus() == seen
+    assert device_kind("auto") == ("cuda" if seen else "cpu")
+
+
+def test_without_a_list_the_driver_is_asked(no_driver):
+    driver(no_driver, 'echo 0; echo 1; [ "$1" = "--query-gpu=index" ]')
+
+    assert visible_gpus() == ("0", "1")
+    assert device_kind("auto") == "cuda"
+
+
+@pytest.mark.parametrize("script", [None, "exit 9", "echo NVIDIA-SMI has failed; exit 1"])
+def test_without_a_driver_there_is_no_gpu(no_driver, script):
+    if script is not None:
+        driver(no_driver, script)
+
+    assert visible_gpus() == ()
+    assert device_kind("auto") == "cpu"
+
+
+@pytest.mark.parametrize("asked", ["cpu", "cuda"])
+def test_what_was_asked_for_is_not_second_guessed(no_driver, asked):
+    assert device_kind(asked) == asked
+
+
+def test_workers_take_the_visible_gpus_in_turn():
+    taken = [pinned_environment(i, ("2", "5"), workers=4)["CUDA_VISIBLE_DEVICES"] for i in range(5)]
+
+    assert taken == ["2", "5", "2", "5", "2"]
+
+
+def test_without_gpus_nothing_is_pinned_to_one():
+    assert "CUDA_VISIBLE_DEVICES" not in pinned_environment(0, (), workers=2)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "threads"), [(8, 2, "4"), (8, 3, "2"), (2, 8, "1"), (None, 1, "1")]
+)
+def test_workers_share_the_cores(monkeypatch, cores, workers, threads):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    pinned = pinned_environment(0, (), workers=workers)
+
+    assert pinned["OMP_NUM_THREADS"] == threads
+    assert pinned["TOKENIZERS_PARALLELISM"] == "false"
+    assert pinned["HF_HUB_OFFLINE"] == "1"
+    assert pinned["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+def test_a_gpu_has_so_many_slots_and_a_dead_holder_gives_its_own_back(tmp_path):
+    with leaser(tmp_path, "0", 2) as (first, one), leaser(tmp_path, "0", 2) as (_, two):
+        assert (one, two) == (True, True)
+        with leaser(tmp_path, "0", 2) as (_, three):
+            assert not three
+        with leaser(tmp_path, "MIG-GPU-8932/1/0", 2) as (_, elsewhere):
+            assert elsewhere
+
+        first.kill()
+        first.wait()
+
+        with leaser(tmp_path, "0", 2) as (_, again):
+            assert again
+
+
+def test_a_slot_is_held_as_long_as_its_descriptor(tmp_path):
+    slot = lease_slot(tmp_path / "locks", gpu="0", slots=1)
+    assert slot is not None
+    with leaser(tmp_path / "locks", "0", 1) as (_, got):
+        assert not got
+
+    os.close(slot)
+
+    with leaser(tmp_path / "locks", "0", 1) as (_, got):
+        assert got
+
+
+def test_no_descriptor_is_left_of_slots_that_were_not_got(tmp_path, monkeypatch):
+    def taken(descriptor: int, how: int) -> None:
+        raise BlockingIOError(11, "taken")
+
+    monkeypatch.setattr(fcntl, "lockf", taken)
+    before = len(os.listdir("/proc/self/fd"))
+
+    assert lease_slot(tmp_path, gpu="0", slots=3) is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path):
+    (tmp_path / "locks").write_text("in the way")
+
+    with pytest.raises(StoreError, match="give another --store DIR"):
+        lease_slot(tmp_path / "locks", gpu="0", slots=1)
+
+
+def test_torch_is_not_needed_to_know(no_driver):
+    script = (
+        "import sys; from natadv.evaluate.devices import device_kind; device_kind('auto')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    assert devices.CPU == "cpu"

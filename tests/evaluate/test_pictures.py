@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from natadv.errors import DataError
+from natadv.evaluate.pictures import attacked, control, pictures
+from natadv.scenarios.typographic.overlay import from_json, render
+
+CLASSES = ("cat", "dog", "cow")
+CONTROLS = ("occlusion", "matched")
+
+
+@pytest.fixture
+def pair(clean_samples, typo_samples):
+    return clean_samples[1], typo_samples[1]
+
+
+def pixels(picture) -> np.ndarray:
+    return np.asarray(picture.open())
+
+
+def test_an_attacked_picture_is_known_by_its_bytes(pair):
+    _, typo = pair
+    found = attacked(typo)
+
+    assert found.key == hashlib.sha256(typo.image).hexdigest()
+    assert attacked(replace(typo, id="renamed", label=2)).key == found.key
+    assert attacked(replace(typo, image=typo.image + b"\0")).key != found.key
+
+
+def test_controls_differ_from_the_attack_and_from_each_other(pair):
+    clean, typo = pair
+    controls = [control(typo, clean, variant=v, word="dog") for v in CONTROLS]
+    shown = [pixels(p) for p in (attacked(clean), attacked(typo), *controls)]
+    keys = {p.key for p in (attacked(clean), attacked(typo), *controls)}
+
+    assert len(keys) == 4
+    for i, one in enumerate(shown):
+        assert all(not np.array_equal(one, other) for other in shown[i + 1 :])
+
+
+def test_a_control_is_drawn_on_the_clean_picture_where_the_word_stands(pair):
+    clean, typo = pair
+    untouched = pixels(attacked(clean)) == pixels(attacked(typo))
+    box = ~untouched.all(axis=2)
+    hidden = pixels(control(typo, clean, variant="occlusion", word="dog"))
+
+    outside = ~box
+    rows, columns = np.nonzero(box)
+    outside[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = False
+    # Blocks may stick out of the letters' own box by a pixel of their rounding.
+    changed = (hidden != pixels(attacked(clean))).any(axis=2)
+    assert (changed & outside).sum() <= 0.1 * max(1, changed.sum())
+
+
+def test_the_matched_control_says_the_truth(pair):
+    clean, typo = pair
+    found = control(typo, clean, variant="matched", word="dog")
+    overlays = tuple(replace(layer, text="dog") for layer in from_json(typo.overlay))
+
+    assert np.array_equal(pixels(found), np.asarray(render(overlays, attacked(clean).open())))
+
+
+def test_a_control_is_known_by_all_that_it_is_drawn_from(pair):
+    clean, typo = pair
+
+    def key(sample=typo, below=clean, variant="matched", word="dog") -> str:
+        return control(sample, below, variant=variant, word=word).key
+
+    smaller = json.dumps([{**layer, "size": 0.05} for layer in json.loads(typo.overlay)])
+    others = {
+        key(sample=replace(typo, overlay=smaller)),
+        key(below=replace(clean, image=clean.image + b"\0")),
+        key(variant="occlusion"),
+        key(word="cow"),
+    }
+
+    assert len(others | {key()}) == 5
+    assert key() == key(sample=replace(typo, id="renamed"), below=replace(clean, id="renamed"))
+
+
+@pytest.mark.parametrize("variant", CONTROLS)
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"twin": None}, "names no clean twin"),
+        ({"twin": "nobody"}, "names no clean twin"),
+        ({"overlay": None}, "has no overlay"),
+        ({"overlay": "{}"}, "must be a list of at least one layer"),
+        ({"overlay": "not json"}, "is not JSON"),
+        ({"overlay": '[{"text": "cat"}]'}, "lacks"),
+        ({"label": None}, "has no label"),
+    ],
+)
+def test_a_sample_without_its_control_is_an_error_of_that_sample_only(
+    clean_samples, typo_samples, variant, change, reason
+):
+    samples = [typo_samples[0], replace(typo_samples[1], **change), typo_samples[2]]
+    clean = {s.id: s for s in clean_samples}
+    found, errors = pictures(samples, clean, variant=variant, classes=CLASSES)
+
+    assert len(found) == 2
+    assert errors.keys() == {samples[1].id}
+    assert reason in errors[samples[1].id]
+    assert samples[1].id in errors[samples[1].id]
+
+
+def test_a_class_name_that_no_font_can_draw_is_an_error_of_its_samples(clean_samples, typo_samples):
+    clean = {s.id: s for s in clean_samples}
+    found, errors = pictures(
+        typo_samples[:3], clean, variant="matched", classes=("cat", "狗", "cow")
+    )
+
+    assert len(found) == 2
+    assert "fonts cannot draw" in errors[typo_samples[1].id]
+
+
+def test_the_attack_needs_neither_twin_nor_overlay_nor_label(typo_samples):
+    bare = replace(typo_samples[0], twin=None, overlay=None, label=None)
+    found, errors = pictures([bare], {}, variant="attack", classes=CLASSES)
+
+    assert [p.key for p in found] == [attacked(bare).key]
+    assert errors == {}
+
+
+def test_a_picture_is_decoded_only_when_it_is_opened(typo_samples):
+    damaged = replace(typo_samples[0], image=b"no picture")
+    (found,), errors = pictures([damaged], {}, variant="attack", classes=CLASSES)
+
+    assert errors == {}
+    with pytest.raises(DataError, match="s0@defense-prefix: not a picture"):
+        found.open()
+
+
+def test_a_decoded_picture_is_rgb(pair):
+    assert isinstance(attacked(pair[1]).open(), Image.Image)
+    assert attacked(pair[1]).open().mode == "RGB"
