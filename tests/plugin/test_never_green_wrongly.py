@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -12,12 +11,12 @@ import time
 from dataclasses import replace
 
 import pytest
-import yaml
 
 from natadv.data.card import CardDraft, load_card
 from natadv.data.reader import read_samples
 from natadv.data.writer import write_dataset
 from natadv.evaluate.code import PACKAGE
+from natadv.plugin import options
 
 CLEAN_CLIP = "classification/clean/plain/mini-clip"
 
@@ -56,19 +55,19 @@ def test_weights_that_are_swapped_before_they_are_loaded_are_not_judged(world, s
 # 2. Empty values
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        *("--model", "--task", "--scenario", "--dataset", "--tier", "--store", "--thresholds"),
-        *("--baseline", "--evidence", "--attacks", "--gate-json", "--limit", "--device"),
-    ],
+EMPTY = (
+    *("--model", "--task", "--scenario", "--dataset", "--tier", "--store", "--thresholds"),
+    *("--baseline", "--evidence", "--attacks", "--gate-json", "--limit", "--device"),
 )
-def test_an_empty_value_is_a_usage_error(world, option):
-    done = world.pytest(f"{option}=")
 
-    assert done.returncode == 4
-    assert option in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+
+@pytest.mark.parametrize("option", EMPTY)
+def test_an_empty_value_is_refused(option):
+    parser = pytest.Parser(_ispytest=True)
+    options.add_options(parser)
+
+    with pytest.raises(pytest.UsageError, match=option):
+        parser.parse([f"{option}="])
 
 
 def test_an_empty_name_among_others_is_a_usage_error(world):
@@ -81,16 +80,16 @@ def test_an_empty_name_among_others_is_a_usage_error(world):
 # 3. A baseline that is the run's own evidence
 
 
-@pytest.mark.parametrize("baseline", [".natadv/evidence", "link"])
-def test_a_run_is_not_compared_with_itself(world, baseline):
+def test_a_run_is_not_compared_with_itself(world):
     assert world.pytest("-n", "0").returncode == 0
     (world.root / "link").symlink_to(world.root / ".natadv/evidence")
     before = world.outcome_bytes()
-    done = world.pytest("-n", "0", "--baseline", baseline)
+    for baseline in (".natadv/evidence", "link"):
+        done = world.pytest("-n", "0", "--baseline", baseline)
 
-    assert done.returncode == 4
-    assert "it would be compared with itself" in done.stderr
-    assert world.outcome_bytes() == before
+        assert done.returncode == 4
+        assert "it would be compared with itself" in done.stderr
+        assert world.outcome_bytes() == before
 
 
 # 4. Results that somebody edited
@@ -177,7 +176,6 @@ def test_a_verdict_says_what_it_is_of(world):
 
 
 NARROWED = {
-    "by scenario": (["--scenario", "clean"], "2 of 4 cases of tier mini"),
     "by dataset": (["--dataset", "plain-typo"], "2 of 4 cases of tier mini"),
     "by keyword": (["-k", "clean and mini-clip"], "1 of 4 cases of tier mini"),
     "by model too": (["--model", "mini-clip", "--scenario", "clean"], "1 of 2 cases of tier mini"),
@@ -246,9 +244,8 @@ def test_a_run_that_asserts_nothing_tells_of_pictures_that_cannot_be_read(world)
 # 9. Warnings of other packages
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("strict", ["ini", "option", "python"])
-def test_no_warning_of_a_package_decides(world, workers, strict):
+@pytest.mark.parametrize(("strict", "workers"), [("ini", "2"), ("option", "0"), ("python", "0")])
+def test_no_warning_of_a_package_decides(world, strict, workers):
     arguments = ["-n", workers, "--model", "mini-clip"]
     env = {"FAKE_WARNING": "1"}
     if strict == "ini":
@@ -267,19 +264,17 @@ def test_no_warning_of_a_package_decides(world, workers, strict):
 # 10. Code that computes otherwise
 
 
-@pytest.mark.parametrize(
-    ("new", "computed"),
-    [("return _rgb(image).rotate(180)", 24), ("return _rgb(image)  # as it is", 0)],
-)
-def test_results_of_other_code_are_not_used(world, tmp_path, new, computed):
+def test_results_of_other_code_are_not_used(world, tmp_path):
     assert world.pytest("-n", "0").returncode == 0
     shutil.copytree(PACKAGE, tmp_path / "natadv")
     images = tmp_path / "natadv/data/images.py"
-    assert images.read_text().count("return _rgb(image)") == 1
-    images.write_text(images.read_text().replace("return _rgb(image)", new))
-    world.pytest("-n", "0", env={"PYTHONPATH": str(tmp_path)})
+    text, line = images.read_text(), "return _rgb(image)"
+    assert text.count(line) == 1
+    for new, computed in ((f"{line}  # as it is", 0), (f"{line}.rotate(180)", 24)):
+        images.write_text(text.replace(line, new))
+        world.pytest("-n", "0", env={"PYTHONPATH": str(tmp_path)})
 
-    assert world.verdict()["run"]["units_computed"] == computed
+        assert world.verdict()["run"]["units_computed"] == computed
 
 
 # 12. Files of others
@@ -431,13 +426,3 @@ def test_workers_do_not_outlive_their_controller(world, tmp_path):
 
     assert ended
     assert world.pytest("-n", "2").returncode == 0
-
-
-def test_the_contract_of_these_tests_can_fail(world):
-    """Whatever is green above is so against rules that the worse model breaks."""
-    rules = yaml.safe_load((world.root / "thresholds.yaml").read_text())["rules"]
-    worse = world.model("tuned", blind=True)
-
-    assert rules
-    assert world.pytest("-n", "0", "--model", str(worse)).returncode == 1
-    assert json.loads((world.root / "gate.json").read_text())["verdict"] == "fail"
