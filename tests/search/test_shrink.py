@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, core, given, settings
 from hypothesis import strategies as st
 from hypothesis.internal.conjecture import engine, providers
 from hypothesis.internal.constants_ast import Constants
@@ -286,3 +286,16 @@ def test_a_discovery_does_not_depend_on_what_else_is_imported(spec, monkeypatch)
 
     assert find_smallest(spec, flip_rates) == alone
     providers.CONSTANTS_CACHE.cache.clear()
+
+
+def test_a_search_does_not_depend_on_how_its_code_is_spelled(spec, monkeypatch):
+    """Hypothesis would take its random numbers from the source of the function that it runs."""
+
+    def uneven(drawn, least=0.0):
+        return [float(px(one) >= 7 and one.overlay.x > 0.3 and len(one.kind) > 0) for one in drawn]
+
+    found = find_smallest(spec, uneven)
+    for digest in (b"one", b"another"):
+        monkeypatch.setattr(core, "function_digest", lambda _, digest=digest: digest)
+
+        assert find_smallest(spec, uneven) == found
