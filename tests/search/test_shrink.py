@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from natadv.scenarios.typographic.iid import draw_iid
 from natadv.scenarios.typographic.overlay import letters_px
 from natadv.scenarios.typographic.population import DrawnOverlay
 from natadv.scenarios.typographic.strategies import overlays
-from natadv.search.shrink import find_smallest, population_of
+from natadv.search.shrink import SHRINK_SEED, find_smallest, population_of
 from natadv.search.spec import SearchSpec
 
 SIZE = (64, 64)
@@ -289,13 +290,16 @@ def test_a_discovery_does_not_depend_on_what_else_is_imported(spec, monkeypatch)
 
 
 def test_a_search_does_not_depend_on_how_its_code_is_spelled(spec, monkeypatch):
-    """Hypothesis would take its random numbers from the source of the function that it runs."""
+    """Hypothesis would seed its random numbers by the source of the function that it runs."""
+    states = []
+    made_by_hypothesis = core.get_random_for_wrapped_test
 
-    def uneven(drawn, least=0.0):
-        return [float(px(one) >= 7 and one.overlay.x > 0.3 and len(one.kind) > 0) for one in drawn]
+    def recorded(*given):
+        made = made_by_hypothesis(*given)
+        states.append(made.getstate())
+        return made
 
-    found = find_smallest(spec, uneven)
-    for digest in (b"one", b"another"):
-        monkeypatch.setattr(core, "function_digest", lambda _, digest=digest: digest)
+    monkeypatch.setattr(core, "get_random_for_wrapped_test", recorded)
+    find_smallest(spec, Reader(12))
 
-        assert find_smallest(spec, uneven) == found
+    assert states[-1] == random.Random(SHRINK_SEED).getstate()
