@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from natadv.errors import ReportError
-from natadv.report.results import CATEGORIES
+from natadv.report.results import CATEGORIES, ENVIRONMENT
 
 ALLURE = "3.18.0"
 LEAST_NODE = 20
@@ -115,7 +115,7 @@ def _generate(results: Path, scratch: Path, *, node: Path, script: Path) -> Path
     config = scratch / "allurerc.json"
     report = scratch / "report"
     settings = {
-        "name": "natadv",
+        "name": _title(results),
         "output": str(report),
         "categories": [{**rule, "groupBy": [{"label": "model"}]} for rule in CATEGORIES],
         "plugins": {"awesome": {"options": {"singleFile": True, "groupBy": GROUPS}}},
@@ -127,6 +127,18 @@ def _generate(results: Path, scratch: Path, *, node: Path, script: Path) -> Path
     if not pages:
         raise ReportError(f"allure generate wrote no page from {results}")
     return pages[0]
+
+
+def _title(results: Path) -> str:
+    """With the verdict, so that a part of a tier is not taken for the whole."""
+    path = results / ENVIRONMENT
+    if not path.is_file():
+        return "natadv"
+    escaped = re.search(r"^verdict=(.*)$", path.read_text(encoding="latin-1"), re.MULTILINE)
+    if escaped is None:
+        return "natadv"
+    verdict = re.sub(r"\\u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), escaped[1])
+    return f"natadv: {verdict}"
 
 
 GROUPS = ["parentSuite", "suite", "subSuite"]

@@ -37,6 +37,8 @@ CATEGORIES = (
 """Worst first, and no message falls into two. Java (Allure 2, whole message) and JavaScript
 (Allure 3, anywhere in it) read the patterns alike."""
 
+ENVIRONMENT = "environment.properties"
+
 WRITTEN = (
     "*-result.json",
     "*-container.json",
@@ -44,7 +46,7 @@ WRITTEN = (
     "*-attachment.*",
     "*-globals.json",
     "categories.json",
-    "environment.properties",
+    ENVIRONMENT,
     "executor.json",
 )
 """What Allure's integrations and this module write."""
@@ -72,7 +74,7 @@ def empty_results(folder: Path) -> None:
 
 def write_environment(folder: Path, facts: Mapping[str, str]) -> None:
     lines = [f"{_escaped(name)}={_escaped(value)}" for name, value in sorted(facts.items())]
-    (folder / "environment.properties").write_text("\n".join(lines) + "\n", encoding="latin-1")
+    (folder / ENVIRONMENT).write_text("\n".join(lines) + "\n", encoding="latin-1")
 
 
 def _escaped(text: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from natadv.errors import ReportError
 from natadv.report.html import ALLURE, find_node, without_analytics, write_report
-from natadv.report.results import CATEGORIES
+from natadv.report.results import CATEGORIES, write_environment
 
 ANALYTICS = (
     '<script async src="https://www.googletagmanager.com/gtag/js?id=G-1"></script>\n'
@@ -152,6 +152,22 @@ def test_the_page_is_one_file_grouped_by_model_with_our_categories(write, node):
     assert awesome["groupBy"] == ["parentSuite", "suite", "subSuite"]
     assert [c["name"] for c in config["categories"]] == [c["name"] for c in CATEGORIES]
     assert not Path(config["output"]).exists()  # nothing stale for the next page
+
+
+@pytest.mark.parametrize(
+    ("facts", "title"),
+    [
+        ({"verdict": "PARTIAL: 2 of 36 cases hold"}, "natadv: PARTIAL: 2 of 36 cases hold"),
+        ({"tier": "mini"}, "natadv"),
+        (None, "natadv"),
+    ],
+)
+def test_the_title_tells_the_verdict(write, node, results, facts, title):
+    if facts is not None:
+        write_environment(results, facts)
+    write()
+
+    assert json.loads((node.bin / "config").read_text())["name"] == title
 
 
 def test_allure_is_installed_once(write, node):
