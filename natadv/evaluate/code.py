@@ -62,14 +62,15 @@ def numerics_here(
     The store keeps what is found, as to parse all sources takes half a second. Raises StoreError if
     it cannot be written.
     """
+    state = _state(PACKAGE)
     return Numerics(
         device=device,
         dtype=dtype,
         batch_size=batch_size,
         threads=threads,
         packages=installed_packages(),
-        code=_remembered(store / "code", "rows", ROWS),
-        search_code=_remembered(store / "code", "searches", SEARCHES),
+        code=_remembered(store / "code" / f"rows-{state}", ROWS),
+        search_code=_remembered(store / "code" / f"searches-{state}", SEARCHES),
     )
 
 
@@ -84,8 +85,8 @@ def check_unchanged() -> None:
         )
 
 
-def _remembered(memory: Path, name: str, part: Part) -> str:
-    path = memory / f"{name}-{_state(PACKAGE)}"
+def _remembered(path: Path, part: Part) -> str:
+    """The hash of the part, from the file, whose name tells the sources that it is of."""
     try:
         known = unsealed(path.read_bytes(), name=path.name)
     except FileNotFoundError:

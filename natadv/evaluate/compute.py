@@ -23,7 +23,7 @@ def compute(
 ) -> dict[str, dict[str, Any]]:
     """Results by unit key, of units that ask different tasks of the same rows.
 
-    A picture goes through the tower once, whatever number of tasks ask about it; the first unit's
+    A picture goes through the tower once, however many tasks ask about it; the first unit's
     result tells what that cost.
     """
     began, encoded = time.perf_counter(), loaded.encoded

@@ -49,7 +49,7 @@ def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
     """What `new` asks otherwise than `old`, the weaker first; empty if they ask the same.
 
     A contract does not know the lineage of a model, so each case is held to the rules that its own
-    model's name meets; where those newly stand in for a lineage's, that is told.
+    model's name meets; the difference says where those now replace a lineage's.
     """
     of_rules = _of_rules(old, new)
     found = [

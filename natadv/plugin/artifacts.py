@@ -13,7 +13,6 @@ from natadv import __version__
 from natadv.errors import ConfigError, StoreError
 from natadv.evaluate.units import Numerics
 from natadv.evidence import Evidence, Manifest, clean_case, write_evidence, write_selection
-from natadv.gate.contract import contract_digest
 from natadv.gate.plan import CaseEvidence
 from natadv.plugin.session import GateSession
 from natadv.report.rows import Row
@@ -127,7 +126,7 @@ def gate_json(
         "version": GATE_JSON_VERSION,
         "verdict": verdict,
         "tier": session.grid.tier.name,
-        "contract": {"file": contract.name, "sha256": contract_digest(contract)},
+        "contract": {"file": contract.name, "sha256": session.contract},
         "selection": dict(selection),
         "asserted": session.asserting,
         "whole_tier": session.whole_tier,

@@ -27,6 +27,7 @@ from natadv.gate.baseline import (
     judge_against_baseline,
     refuse_same,
 )
+from natadv.gate.contract import contract_digest
 from natadv.gate.judge import GateVerdict, judge_all
 from natadv.gate.plan import CaseEvidence, CasePlan, mismatches, unreadable
 from natadv.gate.stored import case_evidence as stored_evidence
@@ -45,6 +46,8 @@ class GateSession:
     """What the hooks delegate to."""
 
     grid: Grid
+    contract: str
+    """Hash of the thresholds file that the grid was made from."""
     store: Store
     run: Run
     numerics: Numerics
@@ -222,6 +225,8 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     """
     option = config.getoption
     contract = options.path_option(config, "thresholds", "thresholds.yaml")
+    # Now, and not when the verdict is written: by then it may be another file.
+    digest = contract_digest(contract)
     thresholds = load_thresholds(contract, asserting=not option("natadv_no_assert"))
     store = Store(options.path_option(config, "store", ".natadv/store"))
     worker = getattr(config, "workerinput", {})
@@ -230,6 +235,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     device = device_kind(option("natadv_device"))
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
+        contract=digest,
         store=store,
         run=Run(store, worker.get("natadv_run") or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"),
         numerics=numerics_here(store.root, device=device, **how)

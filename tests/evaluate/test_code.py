@@ -120,27 +120,27 @@ def test_what_judges_or_shows_does_not_make_rows_old(module):
 def test_what_was_found_is_kept_until_a_source_changes(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(code, "PACKAGE", toy)
     memory = tmp_path / "memory"
-    first = code._remembered(memory, "rows", TOY)
+    first = code._remembered(memory / code._state(toy), TOY)
     monkeypatch.setattr(code, "code_of", lambda *_: pytest.fail("parsed again"))
 
-    assert code._remembered(memory, "rows", TOY) == first
+    assert code._remembered(memory / code._state(toy), TOY) == first
 
     monkeypatch.undo()
     monkeypatch.setattr(code, "_watched", set())
     monkeypatch.setattr(code, "PACKAGE", toy)
     edit(toy / "draw.py", "return picture", "return -picture")
 
-    assert code._remembered(memory, "rows", TOY) != first
+    assert code._remembered(memory / code._state(toy), TOY) != first
 
 
 def test_a_damaged_memory_is_not_believed(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(code, "PACKAGE", toy)
     memory = tmp_path / "memory"
-    first = code._remembered(memory, "rows", TOY)
+    first = code._remembered(memory / code._state(toy), TOY)
     (path,) = memory.iterdir()
     path.write_text(path.read_text().replace(first, "0" * 64))
 
-    assert code._remembered(memory, "rows", TOY) == first
+    assert code._remembered(memory / code._state(toy), TOY) == first
 
 
 def test_code_that_is_declared_equal_goes_on_under_the_older_hash(toy, tmp_path, monkeypatch):
@@ -150,7 +150,7 @@ def test_code_that_is_declared_equal_goes_on_under_the_older_hash(toy, tmp_path,
     monkeypatch.setattr(code, "PACKAGE", toy)
     monkeypatch.setattr(code, "EQUAL", listed)
 
-    assert code._remembered(tmp_path / "memory", "rows", TOY) == older
+    assert code._remembered(tmp_path / "memory" / code._state(toy), TOY) == older
 
 
 def test_the_declared_hashes_are_whole():
@@ -163,7 +163,7 @@ def test_the_declared_hashes_are_whole():
 def test_a_source_that_is_written_while_a_run_lasts_ends_its_units(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(code, "PACKAGE", toy)
     monkeypatch.setattr(code, "_AT_IMPORT", frozenset(code._stamps()))
-    code._remembered(tmp_path / "memory", "rows", TOY)
+    code._remembered(tmp_path / "memory" / code._state(toy), TOY)
     edit(toy / "unrelated.py", "1", "2")
     code.check_unchanged()
     edit(toy / "draw.py", "return picture", "return -picture")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -170,6 +171,19 @@ def test_a_verdict_says_what_it_is_of(world):
     assert verdict["run"]["began"] <= time.time()
     assert {"commit", "numerics"} <= verdict.keys()
     assert len(verdict["numerics"]["code"]) == 64
+
+
+def test_a_verdict_is_of_the_contract_that_it_was_judged_by(world):
+    contract, conftest = world.root / "thresholds.yaml", world.root / "conftest.py"
+    before = hashlib.sha256(contract.read_bytes()).hexdigest()
+    edit = (
+        "\n\ndef pytest_runtestloop(session):\n    Path('thresholds.yaml').open('a').write('# x')\n"
+    )
+    conftest.write_text(conftest.read_text() + edit)
+
+    assert world.pytest("-n", "0", "--model", "mini-clip").returncode == 0
+    assert world.verdict()["contract"]["sha256"] == before
+    assert hashlib.sha256(contract.read_bytes()).hexdigest() != before
 
 
 # 7. Narrowed runs

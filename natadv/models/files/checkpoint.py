@@ -35,7 +35,7 @@ COUNTS = (
     "num_multimask_outputs",
     "iou_head_depth",
 )
-"""Keys, in whatever section, by which transformers builds modules, each with tensors of its own."""
+"""Keys of any section by which transformers builds modules, each with tensors of its own."""
 
 LABELS = "num_labels"
 MOST_LABELS = 100_000
@@ -172,7 +172,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _values(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value at whatever depth, with the keys that lead to it; not by recursion, which what
+    """Every value at any depth, with the keys that lead to it; not by recursion, which what
     is nested deep would break."""
     todo: list[tuple[tuple[str, ...], Any]] = [((), content)]
     while todo:
