@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from natadv.evaluate.datasets import Dataset
-from natadv.evaluate.evaluators import EVALUATORS, Evaluator
 from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
 from natadv.evaluate.outcomes_json import columns
 from natadv.evaluate.overlay_attributes import factors_of
 from natadv.evaluate.shard import EvaluationShard, shard_of
 from natadv.evaluate.square_resize import AS_SQUARE
 from natadv.evaluate.units import Unit
+from natadv.tasks import TASKS
+from natadv.tasks.task import Evaluator
 from natadv.types import Outcomes
 
 
@@ -28,8 +29,8 @@ def compute(
     """
     began, encoded = time.perf_counter(), loaded.encoded
     shard = shard_of(units[0], dataset, clean=clean)
-    evaluators = {unit.key: EVALUATORS[unit.task](unit, shard, loaded) for unit in units}
-    _look(shard, list(evaluators.values()), loaded)
+    evaluators = {unit.key: TASKS[unit.task].evaluator(unit, shard, loaded) for unit in units}
+    _encode(shard, list(evaluators.values()), loaded)
     results: dict[str, dict[str, Any]] = {}
     for unit in units:
         rows = _rows(evaluators[unit.key], shard)
@@ -48,19 +49,19 @@ class Answers(NamedTuple):
 
 def answers(unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> Answers:
     """What the model of `unit` says of a shard that was made for it."""
-    evaluator = EVALUATORS[unit.task](unit, shard, loaded)
-    _look(shard, [evaluator], loaded)
+    evaluator = TASKS[unit.task].evaluator(unit, shard, loaded)
+    _encode(shard, [evaluator], loaded)
     return Answers(*evaluator.outcomes())
 
 
-def _look(shard: EvaluationShard, evaluators: Sequence[Evaluator], loaded: LoadedModel) -> None:
+def _encode(shard: EvaluationShard, evaluators: Sequence[Evaluator], loaded: LoadedModel) -> None:
     """Show the evaluators every picture that one of them misses."""
     layers = sorted({layer for evaluator in evaluators for layer in evaluator.layers})
     pictures = {key: p for evaluator in evaluators for key, p in evaluator.missing().items()}
     broken: dict[str, str] = {}
-    for seen in encode_pictures(pictures, broken, layers=layers, loaded=loaded):
+    for batch in encode_pictures(pictures, broken, layers=layers, loaded=loaded):
         for evaluator in evaluators:
-            evaluator.see(seen)
+            evaluator.take(batch)
     # What is shown to one task in another way is broken for all.
     shard.exclude({key.removesuffix(AS_SQUARE): why for key, why in broken.items()})
 

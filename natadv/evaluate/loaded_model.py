@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from natadv.errors import DataError, ModelError
 from natadv.evaluate.batches import (
@@ -21,13 +22,16 @@ from natadv.evaluate.batches import (
 )
 from natadv.evaluate.embeddings import EmbeddingCache, key_of
 from natadv.evaluate.pictures import Picture
-from natadv.evaluate.prefetch import ahead
-from natadv.types import DenseFeatures, FloatArray, Model, ZeroShotClassifier
+from natadv.evaluate.prefetch import prefetch
+from natadv.types import DenseFeatures, FloatArray, Model, Sample, ZeroShotClassifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from natadv.evaluate.shard import EvaluationShard
     from natadv.heads.folder import Head
+
+T = TypeVar("T")
 
 TEXT_BATCH = 16
 """Texts go to the model in batches of one size, for the same reason as pictures do. Small, as the
@@ -45,7 +49,7 @@ class LoadedModel:
     """By fingerprint, on the device of the model."""
     encoded: int = 0
     """Pictures that went through the model."""
-    text: dict[str, FloatArray] = field(default_factory=dict)
+    _texts: dict[str, FloatArray] = field(default_factory=dict)
 
     @property
     def encoder(self) -> ZeroShotClassifier:
@@ -59,8 +63,60 @@ class LoadedModel:
             raise ModelError(f"{type(self.model).__name__} shows no layers of its picture tower")
         return self.model
 
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Embeddings of shape (n, d), from the cache where it holds them."""
+        keys = {text: key_of(b"text:" + text.encode()) for text in texts}
+        if unknown := [text for text in keys if text not in self._texts]:
+            stored = self.cache.get(keys[text] for text in unknown)
+            self._texts |= {text: stored[keys[text]] for text in unknown if keys[text] in stored}
+            if missing := [text for text in unknown if text not in self._texts]:
+                fresh = _encode_texts(missing, self.encoder)
+                self.cache.put({keys[text]: vector for text, vector in fresh.items()})
+                self._texts |= fresh
+        return np.stack([self._texts[text] for text in texts])
 
-class Seen(NamedTuple):
+    def decoded_batches(self, shard: EvaluationShard) -> Iterator[tuple[SampleBatch, list[Image]]]:
+        """All samples with their decoded pictures; one that cannot be decoded is excluded.
+
+        A batch ends early where its pictures are large, and only one is decoded in advance.
+        """
+        groups = within_budget(_decoded(shard), most=self.batch_size)
+        for decoded in prefetch(groups, depth=1):
+            samples = [sample for sample, _ in decoded]
+            self.encoded += len(samples)
+            full = filled_up(samples, self.batch_size)
+            images = filled_up_lightly([image for _, image in decoded], self.batch_size)
+            yield SampleBatch(full, len(samples), np.arange(len(full))), images
+
+
+class SampleBatch(NamedTuple):
+    """A full batch of samples: the last one is repeated until the batch is full."""
+
+    samples: Sequence[Sample]
+    n: int
+    """Samples that count; those after them only fill the batch."""
+    rows: NDArray[np.int64]
+    """The row of each sample's picture in the encoded batch."""
+
+    def counted(self, items: Sequence[T]) -> Sequence[T]:
+        """The items of the samples that count."""
+        return items[: self.n]
+
+    def counted_of(self, predictions: Iterable[T], *, what: str) -> Sequence[T]:
+        """A model's predictions for the samples that count.
+
+        Raises:
+            ModelError: Predictions are missing, so that others would pass for theirs.
+        """
+        each = list(predictions)
+        if len(each) != len(self.samples):
+            raise ModelError(
+                f"expected one {what} per picture, got {len(each)} for {len(self.samples)}"
+            )
+        return self.counted(each)
+
+
+class EncodedBatch(NamedTuple):
     """A batch of pictures that went through the picture tower."""
 
     keys: tuple[str, ...]
@@ -69,6 +125,19 @@ class Seen(NamedTuple):
     features: Mapping[int, FloatArray]
     """Layer -> of shape (b, h, w, d)."""
 
+    def sample_batches(
+        self, samples: Sequence[Sample], shown: Mapping[str, Picture], *, size: int
+    ) -> Iterator[SampleBatch]:
+        """The samples whose pictures (by sample id in `shown`) are in this batch; several samples
+        may share one picture."""
+        rows = {key: row for row, key in enumerate(self.keys)}
+        here = [s for s in samples if shown[s.id].key in rows]
+        for start in range(0, len(here), size):
+            part = here[start : start + size]
+            full = filled_up(part, size)
+            at = np.array([rows[shown[s.id].key] for s in full], dtype=np.int64)
+            yield SampleBatch(full, len(part), at)
+
 
 def encode_pictures(
     pictures: Mapping[str, Picture],
@@ -76,13 +145,13 @@ def encode_pictures(
     *,
     layers: Sequence[int],
     loaded: LoadedModel,
-) -> Iterator[Seen]:
+) -> Iterator[EncodedBatch]:
     """Each picture by key, once through the tower; one that cannot be decoded goes into `broken`.
 
     The embeddings are put into the cache.
     """
     # Decoding and preprocessing overlap with the forward pass of the batch before.
-    for batch in ahead(_batches(pictures, broken, loaded)):
+    for batch in prefetch(_batches(pictures, broken, loaded)):
         n = len(batch.keys)
         if layers:
             embeddings, features = loaded.tower.forward_features(batch.prepared, layers)
@@ -95,7 +164,7 @@ def encode_pictures(
             )
         loaded.encoded += n
         loaded.cache.put(dict(zip(batch.keys, embeddings[:n], strict=True)))
-        yield Seen(
+        yield EncodedBatch(
             batch.keys,
             embeddings[:n],
             {layer: f[:n] for layer, f in zip(layers, features, strict=True)},
@@ -134,19 +203,6 @@ def _prepared(group: Sequence[tuple[str, Image]], *, loaded: LoadedModel) -> Par
     return Part(keys, loaded.encoder.prepare(full), len(full))
 
 
-def embed_texts(texts: Sequence[str], loaded: LoadedModel) -> FloatArray:
-    """Vectors of shape (n, d), from the cache where they stand already."""
-    keys = {text: key_of(b"text:" + text.encode()) for text in texts}
-    if unknown := [text for text in keys if text not in loaded.text]:
-        stored = loaded.cache.get(keys[text] for text in unknown)
-        loaded.text |= {text: stored[keys[text]] for text in unknown if keys[text] in stored}
-        if missing := [text for text in unknown if text not in loaded.text]:
-            fresh = _encode_texts(missing, loaded.encoder)
-            loaded.cache.put({keys[text]: vector for text, vector in fresh.items()})
-            loaded.text |= fresh
-    return np.stack([loaded.text[text] for text in texts])
-
-
 def _encode_texts(texts: Sequence[str], model: ZeroShotClassifier) -> dict[str, FloatArray]:
     fresh: dict[str, FloatArray] = {}
     for a in range(0, len(texts), TEXT_BATCH):
@@ -154,3 +210,11 @@ def _encode_texts(texts: Sequence[str], model: ZeroShotClassifier) -> dict[str, 
         rows = model.embed_texts(filled_up(part, TEXT_BATCH))
         fresh |= dict(zip(part, rows, strict=False))
     return fresh
+
+
+def _decoded(shard: EvaluationShard) -> Iterator[tuple[Sample, Image]]:
+    for sample in shard.answerable():
+        try:
+            yield sample, shard.shown[sample.id].open()
+        except DataError as error:
+            shard.errors[sample.id] = str(error)

@@ -20,7 +20,8 @@ from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import POLL_S, Worker
-from natadv.types import CAPABILITY, Model, ModelSpec
+from natadv.tasks import TASKS
+from natadv.types import Model, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.heads.folder import Head
@@ -112,12 +113,10 @@ class ModelRunner:
         fitting = fitted_batch(self.store.root, unit)
         if self._current is None or self._current_weights != unit.weights:
             self._current, self._current_weights = None, ""  # free the old one first
-            self._current = self._of_size(
-                self._model(unit), unit, fitted_batch(self.store.root, unit)
-            )
+            self._current = self._of_size(self._model(unit), unit, fitting)
             self._current_weights = unit.weights
         # Searches show fewer pictures at a time.
-        elif (fitting := fitted_batch(self.store.root, unit)) != self._current.batch_size:
+        elif fitting != self._current.batch_size:
             self._resize(self._current, unit, fitting)
         return self._current
 
@@ -142,7 +141,7 @@ class ModelRunner:
         if unit.head:
             if unit.head not in loaded.heads:
                 loaded.heads[unit.head] = self._head(unit)
-        elif not isinstance(loaded.model, CAPABILITY[unit.task]):
+        elif not isinstance(loaded.model, TASKS[unit.task].model):
             raise ModelError(f"{unit.model} cannot do {unit.task}")
 
     def _head(self, unit: Unit) -> Head:

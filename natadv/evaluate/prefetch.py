@@ -1,4 +1,4 @@
-"""Work ahead: the next item is made on another thread while this one is used."""
+"""Prefetching: the next item is made on another thread while this one is used."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
+def prefetch(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
     """The same items in the same order, up to `depth` of them made before they are asked for.
 
     What making one raises is raised where it would have been yielded.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
 
         def make() -> Future[object]:
             return thread.submit(next, items, _END)

@@ -9,8 +9,10 @@ from natadv.data.reader import read_by_id, read_samples
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset, undrawable
 from natadv.evaluate.pictures import Picture, pictures, sized
+from natadv.evaluate.square_resize import as_square, sees_whole
 from natadv.evaluate.units import Unit
-from natadv.types import Sample
+from natadv.tasks.masks import upright_size
+from natadv.types import DenseFeatures, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,26 @@ class EvaluationShard:
         """Each distinct picture once, by key."""
         return {picture.key: picture for picture in self.shown.values()}
 
+    def whole_pictures(self, tower: DenseFeatures) -> Mapping[str, Picture]:
+        """Sample id -> its picture, as a square where the tower would see only the middle of it."""
+        if sees_whole(tower):
+            return self.shown
+        shown = {sample: self.shown[sample.id] for sample in self.answerable()}
+        return {s.id: p if _is_square(s) else as_square(p) for s, p in shown.items()}
+
     def exclude(self, broken: Mapping[str, str]) -> None:
         """Give up the samples whose picture, by key, cannot be used."""
         self.errors.update(
             {name: broken[p.key] for name, p in self.shown.items() if p.key in broken}
         )
+
+
+def _is_square(sample: Sample) -> bool:
+    try:
+        width, height = upright_size(sample)
+    except DataError:
+        return True  # it cannot be opened either, and is excluded then
+    return width == height
 
 
 def shard_of(unit: Unit, dataset: Dataset, *, clean: Dataset | None) -> EvaluationShard:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from natadv.errors import ModelError
 from natadv.heads.config import DecoderConfig, Upsampling, refined_kernels
 from natadv.heads.transformer import Attention, FeedForward
+from natadv.types import FloatArray
 
 
 @final
@@ -50,6 +51,25 @@ class Decoder(nn.Module):
         self.reduces = nn.ModuleList(nn.Linear(w, width) for w in reversed(config.widths))
         self.layers = nn.ModuleList(Block(config) for _ in config.layers)
         self.upsample = UPSAMPLING[config.upsample](config)
+
+    @property
+    def tower_layers(self) -> tuple[int, ...]:
+        """The layers of the picture tower that it reads."""
+        return self.config.layers
+
+    @property
+    def threshold(self) -> float:
+        """The probability above which a pixel belongs to the phrase."""
+        return self.config.threshold
+
+    def segment(self, features: Sequence[FloatArray], conditions: FloatArray) -> FloatArray:
+        """Probabilities of shape (b, h * patch, w * patch), from what `forward` takes."""
+        device = next(self.parameters()).device
+        layers = [torch.from_numpy(layer).to(device) for layer in features]
+        with torch.inference_mode():
+            logits = self(layers, torch.from_numpy(conditions).to(device))
+            probabilities: FloatArray = logits.sigmoid().float().cpu().numpy()
+        return probabilities
 
     def forward(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from natadv.heads.head_file import (
     read_verified,
 )
 from natadv.heads.mcan import Mcan
-from natadv.heads.words import Vocabulary, each_once
+from natadv.heads.words import Vocabulary, each_once, encode
 from natadv.storage.atomic import replacing
+from natadv.types import FloatArray
 
 TRAINING = "training.json"
 """What the training was and what came out; no answer depends on it."""
@@ -64,6 +65,24 @@ class AnsweringHead:
                 f"the head chooses among {config.answers} answers, its answer vocabulary has "
                 f"{len(self.answers)}; train it with that vocabulary"
             )
+
+    @property
+    def layer(self) -> int:
+        """The layer of the picture tower that it reads."""
+        return self.mcan.config.layer
+
+    def answer(self, features: FloatArray, questions: Sequence[str]) -> list[str]:
+        """The likeliest answer to each question, from features of shape (b, h, w, d)."""
+        device = next(self.mcan.parameters()).device
+        words = torch.from_numpy(encode(questions, self.words)).to(device)
+        with torch.inference_mode():
+            logits = self.mcan(torch.from_numpy(features).to(device), words)
+        if not logits.isfinite().all():
+            raise ModelError(
+                "the head's answers are not finite; its weights are damaged: copy its folder "
+                "again, or train it again"
+            )
+        return [self.answers[i] for i in logits.argmax(dim=1).tolist()]
 
 
 Head = Decoder | AnsweringHead

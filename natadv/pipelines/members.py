@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from natadv.errors import ConfigError, ModelError
 from natadv.evaluate.code import numerics_here
 from natadv.evaluate.embeddings import EmbeddingCache, space
-from natadv.evaluate.loaded_model import LoadedModel, embed_texts, encode_pictures
+from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
 from natadv.evaluate.memory import is_out_of_memory
 from natadv.evaluate.units import AUTO, Numerics
 from natadv.models.loading import fingerprint, load_hashed
@@ -60,7 +60,7 @@ class Member:
     def class_weights(self, names: Sequence[str], templates: Sequence[str]) -> DoubleArray:
         """Unit rows of shape (names, d)."""
         return classification.class_weights(
-            embed_texts(classification.prompts(names, templates), self.loaded),
+            self.loaded.embed_texts(classification.prompts(names, templates)),
             classes=len(names),
             templates=len(templates),
         )

@@ -16,7 +16,7 @@ from natadv.data.card import Card, dataset_folder, load_card
 from natadv.data.reader import decode_image, read_samples
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.pipelines.annotate.sheets import write_sheets
-from natadv.report.sheet import Line, Picture, Tile
+from natadv.report.sheet import Panel, Tile
 from natadv.scenarios.typographic.bounds import Bounds
 from natadv.scenarios.typographic.contrast import contrast
 from natadv.scenarios.typographic.overlay import render
@@ -32,6 +32,7 @@ from natadv.scenarios.typographic.population import (
     write_population,
 )
 from natadv.storage.progress import Progress
+from natadv.tasks.task import Caption
 
 PARAMS = "params.yaml"
 SECTION = "overlays"
@@ -145,17 +146,17 @@ def _tiles(population: Population, folder: Path, card: Card) -> Iterator[Tile]:
         truth = card.classes[sample.label]
         text, decoy = worded(drawn, truth=truth, names=card.classes, sample_id=sample.id)
         attacked = render(drawn.saying(text), picture)
-        yield Tile((Picture(attacked),), _lines(drawn, text=text, decoy=decoy, truth=truth))
+        yield Tile((Panel(attacked),), _lines(drawn, text=text, decoy=decoy, truth=truth))
 
 
-def _lines(drawn: DrawnOverlay, *, text: str, decoy: str | None, truth: str) -> tuple[Line, ...]:
+def _lines(drawn: DrawnOverlay, *, text: str, decoy: str | None, truth: str) -> tuple[Caption, ...]:
     overlay = drawn.overlay
     # Not every letter of the overlays is one of the sheets.
     said = f": {text}" if text.isascii() else ""
     meant = f" for {decoy}" if decoy is not None and decoy != text else ""
     return (
-        Line(f"{drawn.id} {drawn.kind}{said}{meant}", most=2),
-        Line(f"on {truth}" + (", to keep off it" if drawn.off_object else "")),
-        Line(f"size {overlay.size:.2f}, angle {overlay.angle:.0f}"),
-        Line(f"opacity {overlay.opacity:.2f}, contrast {contrast(overlay):.2f}"),
+        Caption(f"{drawn.id} {drawn.kind}{said}{meant}", most=2),
+        Caption(f"on {truth}" + (", to keep off it" if drawn.off_object else "")),
+        Caption(f"size {overlay.size:.2f}, angle {overlay.angle:.0f}"),
+        Caption(f"opacity {overlay.opacity:.2f}, contrast {contrast(overlay):.2f}"),
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from natadv.errors import MetricError
 from natadv.gate.judge import Judgement
 from natadv.metrics import measure
-from natadv.metrics.factors import SCORE
 from natadv.plugin.session import GateSession, told
-from natadv.report.rows import SHOWN, Row
+from natadv.report.rows import Row
+from natadv.scenarios import SCENARIOS
+from natadv.tasks import TASKS
 from natadv.types import Case
 
 
@@ -57,8 +58,10 @@ def _unruled(session: GateSession, case: Case) -> list[Row]:
 def _besides(session: GateSession, case: Case, *, taken: set[str]) -> list[Row]:
     evidence = session.evidence[case].evidence
     parts = sorted({part for part in evidence.attack.part if part})
-    shown, by_part = SHOWN[case.task, case.scenario], SCORE[case.task]
-    wanted = [*((name, None) for name in shown), *((by_part, part) for part in parts)]
+    task = TASKS[case.task]
+    attacked = SCENARIOS[case.scenario].attacks
+    whole = task.attack_metrics if attacked else task.metrics
+    wanted = [*((name, None) for name in whole), *((task.headline, part) for part in parts)]
     rows = []
     for name, part in wanted:
         subject = name if part is None else f"{name} ({part})"

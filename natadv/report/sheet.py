@@ -11,58 +11,37 @@ from typing import NamedTuple
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
+from natadv.tasks.task import INK, Caption, Colour, Outline
+
 PICTURE = 144
 GAP = 8
 COLUMNS = 3
 LINE = 15
 MOST_TILES = 12
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-Colour = tuple[int, int, int]
 
-BACKGROUND, INK, WRONG, QUIET = (250, 250, 250), (25, 25, 25), (180, 30, 30), (120, 120, 120)
-
-
-class Outline(NamedTuple):
-    """The border of a region, drawn inside it."""
-
-    mask: Image.Image
-    """Grey, of the picture's proportions: more than half white is inside."""
-    colour: Colour
-    width_px: int = 2
-    """On the sheet."""
+BACKGROUND = (250, 250, 250)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of any size with what is drawn over it, the last on top."""
+class Panel:
+    """A picture of any size and the outlines on it, the last on top."""
 
     image: Image.Image
     outlines: tuple[Outline, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """Something to say of a picture."""
-
-    text: str
-    colour: Colour = INK
-    swatch: Colour | None = None
-    """Of a small square before the text, where it tells what a colour means."""
-    most: int = 1
-    """Lines that it may be wrapped to; what is longer is cut."""
-
-
-@dataclass(frozen=True, slots=True)
 class Tile:
-    """One failing sample."""
+    """One sample."""
 
-    pictures: tuple[Picture, ...]
+    panels: tuple[Panel, ...]
     """One, or two side by side."""
-    lines: tuple[Line, ...]
+    captions: tuple[Caption, ...]
 
 
-class _Text(NamedTuple):
-    """One line of the sheet."""
+class _Line(NamedTuple):
+    """One line of text on the sheet."""
 
     text: str
     colour: Colour
@@ -70,11 +49,11 @@ class _Text(NamedTuple):
     indent: int
 
 
-class _Laid(NamedTuple):
-    """A tile whose lines are those of the sheet."""
+class _WrappedTile(NamedTuple):
+    """A tile whose captions are wrapped to the width of the sheet's columns."""
 
-    pictures: tuple[Picture, ...]
-    lines: tuple[_Text, ...]
+    panels: tuple[Panel, ...]
+    lines: tuple[_Line, ...]
 
     @property
     def height(self) -> int:
@@ -84,7 +63,7 @@ class _Laid(NamedTuple):
 def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
     """A PNG of up to twelve tiles."""
     shown = tiles[:MOST_TILES]
-    pairs = any(len(tile.pictures) > 1 for tile in shown)
+    pairs = any(len(tile.panels) > 1 for tile in shown)
     width = (2 if pairs else 1) * (PICTURE + GAP) + (0 if pairs else PICTURE // 2) + GAP
     rows = list(_rows(shown, room=width - GAP))
     heights = [max(tile.height for tile in row) for row in rows]
@@ -102,26 +81,26 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
     return out.getvalue()
 
 
-def _rows(tiles: Sequence[Tile], *, room: int) -> Iterator[list[_Laid]]:
+def _rows(tiles: Sequence[Tile], *, room: int) -> Iterator[list[_WrappedTile]]:
     font = _small()
     for first in range(0, len(tiles), COLUMNS):
         row = tiles[first : first + COLUMNS]
-        yield [_Laid(t.pictures, tuple(_laid(t.lines, font, room))) for t in row]
+        yield [_WrappedTile(t.panels, tuple(_lines(t.captions, font, room))) for t in row]
 
 
-def _laid(lines: Sequence[Line], font: Font, room: int) -> Iterator[_Text]:
-    for line in lines:
-        indent = LINE if line.swatch else 0
-        for i, text in enumerate(_wrapped(line.text, font, room - indent, most=line.most)):
-            yield _Text(text, line.colour, line.swatch if i == 0 else None, indent)
+def _lines(captions: Sequence[Caption], font: Font, room: int) -> Iterator[_Line]:
+    for caption in captions:
+        indent = LINE if caption.swatch else 0
+        for i, text in enumerate(_wrapped(caption.text, font, room - indent, most=caption.most)):
+            yield _Line(text, caption.colour, caption.swatch if i == 0 else None, indent)
 
 
 def _draw_tile(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: _Laid, *, corner: tuple[int, int]
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: _WrappedTile, *, corner: tuple[int, int]
 ) -> None:
     x, y = corner
-    for i, picture in enumerate(tile.pictures):
-        sheet.paste(_fitted(picture), (x + i * (PICTURE + GAP), y))
+    for i, panel in enumerate(tile.panels):
+        sheet.paste(_fitted(panel), (x + i * (PICTURE + GAP), y))
     for i, line in enumerate(tile.lines):
         left, top = x, y + PICTURE + 2 + i * LINE
         if line.swatch is not None:
@@ -161,13 +140,13 @@ def _cut(text: str, font: Font, room: int) -> str:
     return line[: max(0, fits - 1)] + "…"
 
 
-def _fitted(picture: Picture) -> Image.Image:
+def _fitted(panel: Panel) -> Image.Image:
     """The whole picture inside a square, its proportions kept."""
-    image = picture.image
+    image = panel.image
     scale = PICTURE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     inside = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    regions = [(o, _region(o.mask, size)) for o in picture.outlines]
+    regions = [(o, _region(o.mask, size)) for o in panel.outlines]
     # Dark casings first, as the picture may have any colour.
     for outline, region in regions:
         inside.paste(INK, mask=_border(region, outline.width_px + 1))

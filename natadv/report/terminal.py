@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 
-from natadv.report.rows import COLUMNS, Row
-from natadv.types import Task
+from natadv.report.rows import Row
+from natadv.tasks import TASKS
 
 ORDER = {"FAIL": 0, "INCOMPLETE": 1, "INCONCLUSIVE": 2, "PASS": 3, None: 4}
 NOTHING, GAP = "-", "  "
@@ -36,10 +36,10 @@ def overview(rows: Sequence[Row]) -> list[str]:
     return [line for block in blocks for line in ("", *block)][1:]
 
 
-def _cells_of_task(rows: Sequence[Row], task: Task) -> list[Cells]:
+def _cells_of_task(rows: Sequence[Row], task: str) -> list[Cells]:
     found = {(r.case, r.metric): r.measurement for r in rows if r.case.task == task}
     cases = list(dict.fromkeys(case for case, _ in found))
-    columns = COLUMNS[task]
+    columns = TASKS[task].short_names
     metrics = [name for name in columns if any(name == metric for _, metric in found)]
     lines = [(task, "n", *(columns[name] for name in metrics))]
     for case in cases:

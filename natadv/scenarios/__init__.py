@@ -1,1 +1,23 @@
-"""Why a picture is hard: the attacks, each a pure function of (picture, key)."""
+"""Why a picture is hard: where it comes from, or what was done to a clean one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A reason why pictures are hard. A new one is a row of `SCENARIOS`."""
+
+    summary: str
+    attacks: bool = False
+    """Whether each picture is an attacked version of a clean one, so that drops can be measured."""
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "clean": Scenario("pictures as they are"),
+    "typographic": Scenario("a wrong word is written on the picture", attacks=True),
+    "natural": Scenario("photographs that every member of an ensemble gets wrong"),
+    "langadv": Scenario("pictures generated from prompts that were chosen to mislead"),
+}

@@ -15,19 +15,8 @@ from natadv.evaluate.pictures import Picture, attacked
 from natadv.evaluate.shard import EvaluationShard
 from natadv.evaluate.units import Unit
 from natadv.metrics.correctness import right
+from natadv.tasks.task import Prediction
 from natadv.types import Sample
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the model predicts for one picture."""
-
-    text: str
-    correct: bool
-    values: Mapping[str, float]
-    """The task's numbers, as of `Outcomes`."""
-    mask: bytes | None = None
-    """PNG of the picture's size: 255 where the model marked it; None if it was not kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,16 @@
-"""What is asked of a model, and how one answer is scored, sample by sample."""
+"""What is asked about a picture, and how one answer is scored, sample by sample."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from natadv.tasks import classification, segmentation, vqa
-from natadv.types import Task
+from natadv.tasks.classification import CLASSIFICATION
+from natadv.tasks.segmentation import SEGMENTATION
+from natadv.tasks.task import Task
+from natadv.tasks.vqa import VQA
 
-
-@dataclass(frozen=True, slots=True)
-class TaskRow:
-    """A task that can be measured."""
-
-    protocol: str
-    """Version of how it is asked and scored; part of every result's key."""
-    values: tuple[str, ...]
-    """Columns that its outcomes have."""
-    controls: bool = False
-    """Whether an attack is measured beside its controls, which tell reading from hiding."""
-
-
-TASKS: dict[Task, TaskRow] = {
-    "classification": TaskRow(classification.PROTOCOL, classification.VALUES, controls=True),
-    "segmentation": TaskRow(segmentation.PROTOCOL, segmentation.VALUES),
-    "vqa": TaskRow(vqa.PROTOCOL, vqa.VALUES),
+TASKS: Mapping[str, Task] = {
+    "classification": CLASSIFICATION,
+    "segmentation": SEGMENTATION,
+    "vqa": VQA,
 }

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from natadv.errors import DataError, ModelError
-from natadv.types import DoubleArray, FloatArray, Outcomes, Sample, Scoring
+from natadv.tasks.task import WRONG, Caption, Prediction, Task, TaskSheet
+from natadv.types import (
+    DoubleArray,
+    FloatArray,
+    IntArray,
+    Outcomes,
+    Sample,
+    Scoring,
+    ZeroShotClassifier,
+)
 
-PROTOCOL = "zero-shot-1"
-"""Raised by hand when the same embeddings give other outcomes."""
-
-VALUES = ("correct", "said_decoy", "rank", "score", "true_score", "margin")
-
-IntArray = NDArray[np.int64]
+if TYPE_CHECKING:
+    from natadv.evaluate.loaded_model import EncodedBatch, LoadedModel
+    from natadv.evaluate.pictures import Picture
+    from natadv.evaluate.shard import EvaluationShard
+    from natadv.evaluate.units import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +176,107 @@ def _unit(rows: DoubleArray) -> DoubleArray:
         raise ModelError("embeddings are not finite, or all zero; the model's weights are damaged")
     unit: DoubleArray = rows / lengths
     return unit
+
+
+class ZeroShotEvaluator:
+    """Classifies from embeddings alone, most of which the cache may hold already."""
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> None:
+        self._shard, self._loaded = shard, loaded
+        self._embeddings = loaded.cache.get(shard.pictures())
+
+    def missing(self) -> Mapping[str, Picture]:
+        pictures = self._shard.pictures()
+        return {key: picture for key, picture in pictures.items() if key not in self._embeddings}
+
+    def take(self, batch: EncodedBatch) -> None:
+        # Embeddings from the cache stay as they are.
+        self._embeddings = dict(zip(batch.keys, batch.embeddings, strict=True)) | self._embeddings
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        card, samples = self._shard.dataset.card, self._shard.answerable()
+        weights = class_weights(
+            self._loaded.embed_texts(prompts(card.classes, card.templates)),
+            classes=len(card.classes),
+            templates=len(card.templates),
+        )
+        images = [self._embeddings[self._shard.shown[s.id].key] for s in samples]
+        rows = outcomes(
+            samples,
+            np.stack(images) if images else np.zeros((0, weights.shape[1]), np.float32),
+            weights=weights,
+            classes=card.classes,
+            scoring=self._loaded.encoder.scoring,
+            errors=self._shard.errors,
+        )
+        return rows, {}
+
+
+def check(sample: Sample) -> None:
+    """Raises DataError if the sample has no label."""
+    if sample.label is None:
+        raise DataError(f"sample {sample.id!r} has no label, which classification needs")
+
+
+def _failure_captions(sample: Sample, truth: str, found: Prediction) -> tuple[Caption, ...]:
+    said = f"said: {found.text} ({found.values['score']:.2f})"
+    return Caption(f"truth: {truth}"), Caption(said, WRONG)
+
+
+def _attack_captions(
+    sample: Sample, clean: Prediction, attacked: Prediction
+) -> tuple[Caption, ...]:
+    return tuple(
+        Caption(f"{name}: {found.text} ({found.values['score']:.2f})", found.colour)
+        for name, found in (("clean", clean), ("attacked", attacked))
+    )
+
+
+CLASSIFICATION = Task(
+    # Raised by hand when the same embeddings give other outcomes.
+    protocol="zero-shot-1",
+    values=("correct", "said_decoy", "rank", "score", "true_score", "margin"),
+    model=ZeroShotClassifier,
+    check=check,
+    evaluator=ZeroShotEvaluator,
+    headline="top1",
+    metrics=("top1", "top5"),
+    attack_metrics=(
+        "top1",
+        "accuracy_drop",
+        "attack_success_rate",
+        "decoy_rate",
+        "occlusion_drop",
+        "matched_drop",
+        "reading_drop",
+        "breaking_point",
+        "breaking_point_q10",
+    ),
+    proposed=("top1", "accuracy_drop"),
+    proposed_of_drawn=("attack_success_rate", "breaking_point"),
+    rates=("attack_success_rate", "decoy_rate"),
+    short_names={
+        "top1": "top1",
+        "top1 (seen)": "seen",
+        "top1 (held-out)": "held-out",
+        "accuracy_drop": "drop",
+        "attack_success_rate": "attack",
+        "decoy_rate": "decoy",
+        "occlusion_drop": "occluded",
+        "matched_drop": "matched",
+        "reading_drop": "reading",
+        "breaking_point": "breaks",
+        "breaking_point_q10": "breaks q10",
+    },
+    versus_baseline="{difference} against the baseline, {lost} new errors and {fixed} fixed",
+    sheet=TaskSheet(
+        failed_below=("correct", 1),
+        failures_by="margin",
+        attacks_by="true_score",
+        failure=_failure_captions,
+        attack=_attack_captions,
+    ),
+    controls=True,
+)

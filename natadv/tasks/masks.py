@@ -29,37 +29,39 @@ _FILTERS = threading.Lock()
 
 def truth_mask(sample: Sample) -> MaskArray:
     """Of shape (h, w), as the upright picture. All false where the phrase refers to nothing."""
-    pixels = _mask_pixels(sample)
+    inside = stored_mask(sample)
     width, height = upright_size(sample)
-    if pixels.shape != (height, width):
+    if inside.shape != (height, width):
         raise DataError(
             f"sample {sample.id!r}: expected a mask of the picture's {width} x {height} pixels, "
-            f"got {pixels.shape[1]} x {pixels.shape[0]}; draw it on the upright picture"
-        )
-    inside: MaskArray = pixels == 255
-    if odd := np.unique(pixels[~inside & (pixels != 0)])[:3].tolist():
-        raise DataError(
-            f"sample {sample.id!r}: expected a mask of 255 inside and 0 outside, got {odd}; "
-            "save it without smoothing, and as 255 where it says 1"
+            f"got {inside.shape[1]} x {inside.shape[0]}; draw it on the upright picture"
         )
     return inside
 
 
-def _mask_pixels(sample: Sample) -> NDArray[np.uint8]:
+def stored_mask(sample: Sample) -> MaskArray:
+    """The mask of the sample, whatever the size of its picture."""
     if sample.mask is None:
         raise DataError(f"sample {sample.id!r}: expected a mask, got none; pack the dataset again")
+    return mask_of(sample.mask, where=f"sample {sample.id!r}: its mask")
+
+
+def mask_of(png: bytes, *, where: str) -> MaskArray:
+    """Of shape (h, w). Raises DataError if it is not a grey PNG of 255 inside and 0 outside."""
     try:
-        with Image.open(io.BytesIO(sample.mask), formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             mode, pixels = image.mode, np.asarray(image.convert("L"))
     except (*_DAMAGE, *_DAMAGE_BELOW, *_TOO_LARGE) as error:
-        raise DataError(
-            f"sample {sample.id!r}: its mask is not a whole PNG: {error}; pack the dataset again"
-        ) from error
+        raise DataError(f"{where} is not a whole PNG: {error}; make it again") from error
     if mode not in ("L", "1"):
+        raise DataError(f"{where} must be grey (mode L), got mode {mode!r}; convert it")
+    inside: MaskArray = pixels == 255
+    if odd := np.unique(pixels[~inside & (pixels != 0)])[:3].tolist():
         raise DataError(
-            f"sample {sample.id!r}: expected a mask in grey (mode L), got mode {mode!r}; convert it"
+            f"{where} must be 255 inside and 0 outside, got {odd}; save it without smoothing, "
+            "and as 255 where it says 1"
         )
-    return pixels
+    return inside
 
 
 def upright_size(sample: Sample) -> tuple[int, int]:

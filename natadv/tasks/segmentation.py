@@ -7,19 +7,36 @@ other (`align_corners`), in float64 and elementwise, so that a row is the same o
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from natadv.errors import DataError, ModelError
-from natadv.types import DoubleArray, FloatArray, Outcomes, Sample
+from natadv.tasks.task import (
+    PREDICTED_REGION,
+    TRUE_REGION,
+    WRONG,
+    Caption,
+    Prediction,
+    Regions,
+    Task,
+    TaskSheet,
+)
+from natadv.types import DoubleArray, FloatArray, Outcomes, Sample, Segmenter
 
-PROTOCOL = "segmentation-1"
-"""Raised by hand when the same masks give other outcomes."""
+if TYPE_CHECKING:
+    from natadv.evaluate.loaded_model import EncodedBatch, LoadedModel
+    from natadv.evaluate.pictures import Picture
+    from natadv.evaluate.shard import EvaluationShard
+    from natadv.evaluate.units import Unit
 
-VALUES = ("tp", "fp", "fn", "tn", "iou")
+STORED_MASKS = 12
+"""Of each shard: enough for a sheet of the worst, whichever shards they lie in."""
 
 THRESHOLD = 0.5
 """A pixel belongs to the phrase if its probability is above. Decoders trained as CLIPSeg was, with
@@ -151,3 +168,199 @@ def _told(share: float) -> str:
     if share < 0.01:
         return "under 1 % of the picture"
     return f"{100 * share:.0f} % of the picture"
+
+
+@runtime_checkable
+class SegmentationHead(Protocol):
+    """A decoder on layers of a picture tower, conditioned on the embedding of a phrase."""
+
+    @property
+    def tower_layers(self) -> tuple[int, ...]: ...
+    @property
+    def threshold(self) -> float:
+        """The probability above which a pixel belongs to the phrase."""
+        ...
+
+    def segment(self, features: Sequence[FloatArray], conditions: FloatArray) -> FloatArray:
+        """Probabilities of shape (b, h, w), from features of shape (b, h, w, d), one array per
+        layer, and conditions of shape (b, d)."""
+        ...
+
+
+def evaluator(
+    unit: Unit, shard: EvaluationShard, loaded: LoadedModel
+) -> SegmentationByHead | SegmentationByModel:
+    """By the head of the unit, or by a model that segments without one."""
+    if unit.head:
+        return SegmentationByHead(unit, shard, loaded)
+    if isinstance(loaded.model, Segmenter):
+        return SegmentationByModel(shard, loaded, loaded.model)
+    raise ModelError(f"{type(loaded.model).__name__} finds nothing by a phrase, and has no head")
+
+
+class SegmentationByHead:
+    """Segments with a decoder on features of the picture tower."""
+
+    def __init__(self, unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> None:
+        head = loaded.heads[unit.head]
+        if not isinstance(head, SegmentationHead):
+            raise ModelError(f"expected a head for segmentation, got a {type(head).__name__}")
+        self._shard, self._loaded, self._head = shard, loaded, head
+        self._masks: dict[str, FloatArray] = {}
+        self._shown = shard.whole_pictures(loaded.tower)
+        self.layers = head.tower_layers
+
+    def missing(self) -> Mapping[str, Picture]:
+        return {picture.key: picture for picture in self._shown.values()}
+
+    def take(self, batch: EncodedBatch) -> None:
+        samples, size = self._shard.answerable(), self._loaded.batch_size
+        for part in batch.sample_batches(samples, self._shown, size=size):
+            phrases = [phrase_of(sample) for sample in part.samples]
+            features = [batch.features[layer][part.rows] for layer in self.layers]
+            masks = self._head.segment(features, self._loaded.embed_texts(phrases))
+            for sample, mask in zip(part.counted(part.samples), masks, strict=False):
+                self._masks[sample.id] = mask
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        masks = [self._masks[sample.id] for sample in self._shard.answerable()]
+        return _judged(self._shard, masks, self._head.threshold)
+
+
+class SegmentationByModel:
+    """Segments with a model that takes pictures and phrases together."""
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, shard: EvaluationShard, loaded: LoadedModel, model: Segmenter) -> None:
+        self._shard, self._loaded, self._model = shard, loaded, model
+
+    def missing(self) -> Mapping[str, Picture]:
+        return {}
+
+    def take(self, batch: EncodedBatch) -> None:
+        """Reads nothing: the model encodes pictures by itself."""
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        masks: list[FloatArray] = []
+        for part, images in self._loaded.decoded_batches(self._shard):
+            phrases = [phrase_of(sample) for sample in part.samples]
+            masks += part.counted_of(self._model.segment(images, phrases), what="mask")
+        return _judged(self._shard, masks, getattr(self._model, "threshold", THRESHOLD))
+
+
+def _judged(
+    shard: EvaluationShard, masks: Sequence[FloatArray], threshold: float
+) -> tuple[Outcomes, Mapping[str, bytes]]:
+    samples = shard.answerable()
+    rows = outcomes(samples, masks, threshold=threshold, errors=shard.errors)
+    iou = rows.values["iou"]
+    # In the order of a sheet.
+    worst = sorted(range(rows.n), key=lambda i: (iou[i], rows.id[i]))[:STORED_MASKS]
+    return rows, {samples[i].id: _png(samples[i], masks[i], threshold) for i in worst}
+
+
+def _png(sample: Sample, mask: FloatArray, threshold: float) -> bytes:
+    from PIL import Image
+
+    from natadv.tasks.masks import truth_mask
+
+    height, width = truth_mask(sample).shape
+    buffer = io.BytesIO()
+    inside = marked(mask, height=height, width=width, threshold=threshold)
+    Image.fromarray(inside).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue())
+
+
+def check(sample: Sample) -> None:
+    """Raises DataError if the sample lacks a phrase, or a mask that fits its picture."""
+    from natadv.tasks.masks import stored_mask, truth_mask
+
+    phrase_of(sample)
+    # How large a drawn picture is, only its clean twin can tell, and that lies in another dataset.
+    (truth_mask if sample.image else stored_mask)(sample)
+
+
+def regions(sample: Sample, found: Prediction) -> Regions:
+    """What the phrase refers to, and what the model marked if that was stored."""
+    from PIL import Image
+
+    from natadv.tasks.masks import mask_of, truth_mask
+
+    true = Image.fromarray(truth_mask(sample).astype(np.uint8) * 255)
+    if found.mask is None:
+        return Regions(true, None)
+    predicted = mask_of(found.mask, where=f"sample {sample.id!r}: the predicted mask")
+    return Regions(true, Image.fromarray(predicted.astype(np.uint8) * 255))
+
+
+def _failure_captions(sample: Sample, truth: str, found: Prediction) -> tuple[Caption, ...]:
+    text = f"marked: {found.text}"
+    drawn = found.mask is not None
+    return (
+        Caption(truth, most=2),
+        Caption("meant", swatch=TRUE_REGION),
+        Caption(text, swatch=PREDICTED_REGION) if drawn else Caption(f"{text} (not drawn)"),
+        Caption(f"IoU {found.values['iou']:.2f}", WRONG),
+    )
+
+
+def _attack_captions(
+    sample: Sample, clean: Prediction, attacked: Prediction
+) -> tuple[Caption, ...]:
+    drawn = attacked.mask is not None
+    return (
+        Caption(sample.phrase or "", most=2),
+        *((Caption("meant", swatch=TRUE_REGION),) if drawn else ()),
+        Caption(f"marked: {attacked.text}", swatch=PREDICTED_REGION if drawn else None),
+        Caption(f"clean: IoU {clean.values['iou']:.2f}", clean.colour),
+        Caption(f"attacked: IoU {attacked.values['iou']:.2f}", attacked.colour),
+    )
+
+
+_METRICS = (
+    "iou_fg",
+    "miou",
+    "precision",
+    "pixel_accuracy",
+    "precision_at_50",
+    "precision_at_70",
+    "precision_at_90",
+)
+
+SEGMENTATION = Task(
+    # Raised by hand when the same masks give other outcomes.
+    protocol="segmentation-1",
+    values=("tp", "fp", "fn", "tn", "iou"),
+    fields={"phrase": str, "mask": bytes},
+    model=Segmenter,
+    check=check,
+    evaluator=evaluator,
+    headline="iou_fg",
+    metrics=_METRICS,
+    attack_metrics=(*_METRICS, "iou_drop", "breaking_point", "breaking_point_q10"),
+    proposed=("iou_fg", "iou_drop"),
+    proposed_of_drawn=("breaking_point",),
+    rates=("iou_drop",),
+    short_names={
+        "iou_fg": "iou_fg",
+        "iou_fg (seen)": "seen",
+        "iou_fg (held-out)": "held-out",
+        "iou_drop": "drop",
+        "breaking_point": "breaks",
+        "breaking_point_q10": "breaks q10",
+        "miou": "miou",
+        "precision": "precision",
+        "pixel_accuracy": "pixels",
+    },
+    versus_baseline="mean IoU {difference} against the baseline, {lost} samples lost more than "
+    "half and {fixed} gained as much",
+    sheet=TaskSheet(
+        failed_below=("iou", 0.5),
+        failures_by="iou",
+        attacks_by="iou",
+        failure=_failure_captions,
+        attack=_attack_captions,
+        regions=regions,
+    ),
+)

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from natadv.errors import DataError
+from natadv.errors import DataError, ModelError
 from natadv.tasks import vqa_text
-from natadv.types import LEAST_ANSWERS, DoubleArray, Outcomes, Sample
+from natadv.tasks.task import WRONG, Caption, Prediction, Task, TaskSheet
+from natadv.types import LEAST_ANSWERS, Answerer, DoubleArray, FloatArray, Outcomes, Sample
 
-PROTOCOL = "vqa-1"
-"""Raised by hand when the same answers give other outcomes."""
-
-VALUES = ("accuracy", "simple", "exact", "said_decoy", "yes_no", "number", "other")
+if TYPE_CHECKING:
+    from natadv.evaluate.loaded_model import EncodedBatch, LoadedModel
+    from natadv.evaluate.pictures import Picture
+    from natadv.evaluate.shard import EvaluationShard
+    from natadv.evaluate.units import Unit
 
 TYPES = {"yes/no": "yes_no", "number": "number", "other": "other"}
 """Column of each type of answer; a sample without a type is 0 in all of them."""
@@ -38,7 +41,7 @@ def outcomes(
     if len(samples) != len(answers):
         raise DataError(f"expected one answer per sample, got {len(answers)} for {len(samples)}")
     for sample in samples:
-        _check(sample)
+        check(sample)
     return Outcomes(
         id=tuple(s.id for s in samples),
         group=tuple(s.group for s in samples),
@@ -54,7 +57,7 @@ def outcomes(
 
 def question_of(sample: Sample) -> str:
     """Raises DataError if it asks nothing, or if no answer to it could be scored."""
-    _check(sample)
+    check(sample)
     if not any(map(str.isalnum, sample.question or "")):
         raise DataError(
             f"sample {sample.id!r}: expected a question, got {sample.question!r}; "
@@ -107,7 +110,8 @@ def _comparable(answer: str, given: Sequence[str]) -> tuple[str, list[str]]:
     return vqa_text.official(said), [vqa_text.official(text) for text in others]
 
 
-def _check(sample: Sample) -> None:
+def check(sample: Sample) -> None:
+    """Raises DataError if no answer to the sample could be scored."""
     if not sample.answers:
         raise DataError(
             f"sample {sample.id!r}: expected what people answered, got nothing; "
@@ -129,3 +133,154 @@ def _check(sample: Sample) -> None:
             f"sample {sample.id!r}: expected an answer type of {', '.join(map(repr, TYPES))}, "
             f"got {sample.answer_type!r}; correct it, or leave it empty"
         )
+
+
+@runtime_checkable
+class VqaHead(Protocol):
+    """Answers questions from one layer of a picture tower."""
+
+    @property
+    def layer(self) -> int: ...
+    def answer(self, features: FloatArray, questions: Sequence[str]) -> list[str]:
+        """One answer per question, from features of shape (b, h, w, d)."""
+        ...
+
+
+def evaluator(unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> VqaByHead | VqaByModel:
+    """By the head of the unit, or by a model that answers without one."""
+    if unit.head:
+        return VqaByHead(unit, shard, loaded)
+    if isinstance(loaded.model, Answerer):
+        return VqaByModel(shard, loaded, loaded.model)
+    raise ModelError(f"{type(loaded.model).__name__} answers no questions, and has no head")
+
+
+class VqaByHead:
+    """Answers with a head on features of the picture tower."""
+
+    def __init__(self, unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> None:
+        head = loaded.heads[unit.head]
+        if not isinstance(head, VqaHead):
+            raise ModelError(f"expected a head for questions, got a {type(head).__name__}")
+        self._shard, self._loaded, self._head = shard, loaded, head
+        self._answers: dict[str, str] = {}
+        self._questions = _questions(shard)
+        self.layers = (head.layer,)
+
+    def missing(self) -> Mapping[str, Picture]:
+        return self._shard.pictures()
+
+    def take(self, batch: EncodedBatch) -> None:
+        shard, size = self._shard, self._loaded.batch_size
+        for part in batch.sample_batches(shard.answerable(), shard.shown, size=size):
+            questions = [self._questions[sample.id] for sample in part.samples]
+            answers = self._head.answer(batch.features[self._head.layer][part.rows], questions)
+            for sample, answer in zip(part.counted(part.samples), answers, strict=False):
+                self._answers[sample.id] = answer
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        samples = self._shard.answerable()
+        answers = [self._answers[sample.id] for sample in samples]
+        return outcomes(samples, answers, errors=self._shard.errors), {}
+
+
+class VqaByModel:
+    """Answers with a model that takes pictures and questions together."""
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, shard: EvaluationShard, loaded: LoadedModel, model: Answerer) -> None:
+        self._shard, self._loaded, self._model = shard, loaded, model
+        self._questions = _questions(shard)
+
+    def missing(self) -> Mapping[str, Picture]:
+        return {}
+
+    def take(self, batch: EncodedBatch) -> None:
+        """Reads nothing: the model encodes pictures by itself."""
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        answers: list[str] = []
+        for part, images in self._loaded.decoded_batches(self._shard):
+            questions = [self._questions[sample.id] for sample in part.samples]
+            answers += part.counted_of(self._model.answer(images, questions), what="answer")
+        return outcomes(self._shard.answerable(), answers, errors=self._shard.errors), {}
+
+
+def _questions(shard: EvaluationShard) -> dict[str, str]:
+    """By sample id. Raises DataError before anything is computed."""
+    return {sample.id: question_of(sample) for sample in shard.answerable()}
+
+
+def _failure_captions(sample: Sample, truth: str, found: Prediction) -> tuple[Caption, ...]:
+    given = Counter(sample.answers).most_common(4)
+    people = ", ".join(f"{answer} ({count})" for answer, count in given)
+    return (
+        Caption(sample.question or "", most=3),
+        Caption(f"people: {people}", most=2),
+        Caption(f"said: {found.text or '(nothing)'}", WRONG, most=2),
+        Caption(f"accuracy {found.values['accuracy']:.2f}", WRONG),
+    )
+
+
+def _attack_captions(
+    sample: Sample, clean: Prediction, attacked: Prediction
+) -> tuple[Caption, ...]:
+    return (
+        Caption(sample.question or "", most=3),
+        Caption(f"clean: {clean.text or '(nothing)'}", clean.colour, most=2),
+        Caption(f"attacked: {attacked.text or '(nothing)'}", attacked.colour, most=2),
+    )
+
+
+_METRICS = (
+    "vqa_accuracy",
+    "vqa_accuracy_yes_no",
+    "vqa_accuracy_number",
+    "vqa_accuracy_other",
+    "vqa_accuracy_simple",
+    "exact_match",
+)
+
+VQA = Task(
+    # Raised by hand when the same answers give other outcomes.
+    protocol="vqa-1",
+    values=("accuracy", "simple", "exact", "said_decoy", "yes_no", "number", "other"),
+    fields={"question": str, "answers": tuple, "answer_type": str},
+    model=Answerer,
+    check=question_of,
+    evaluator=evaluator,
+    headline="vqa_accuracy",
+    metrics=_METRICS,
+    attack_metrics=(
+        *_METRICS,
+        "vqa_drop",
+        "decoy_rate",
+        "breaking_point",
+        "breaking_point_q10",
+    ),
+    proposed=("vqa_accuracy", "vqa_drop"),
+    proposed_of_drawn=("breaking_point",),
+    rates=("vqa_drop", "decoy_rate"),
+    short_names={
+        "vqa_accuracy": "acc",
+        "vqa_accuracy (seen)": "seen",
+        "vqa_accuracy (held-out)": "held-out",
+        "vqa_drop": "drop",
+        "decoy_rate": "decoy",
+        "breaking_point": "breaks",
+        "breaking_point_q10": "breaks q10",
+        "vqa_accuracy_yes_no": "yes/no",
+        "vqa_accuracy_number": "number",
+        "vqa_accuracy_other": "other",
+    },
+    versus_baseline="VQA accuracy {difference} against the baseline, {lost} answers lost more "
+    "than half and {fixed} gained as much",
+    sheet=TaskSheet(
+        failed_below=("accuracy", 1),
+        failures_by="accuracy",
+        attacks_by="accuracy",
+        failure=_failure_captions,
+        attack=_attack_captions,
+    ),
+)

@@ -16,7 +16,7 @@ from PIL import Image
 from natadv.data.reader import decode_image
 from natadv.errors import ModelError
 from natadv.evaluate.datasets import Dataset
-from natadv.evaluate.prefetch import ahead
+from natadv.evaluate.prefetch import prefetch
 from natadv.evaluate.units import digest, installed_packages
 from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
@@ -146,7 +146,7 @@ def _look_at_all(source: Source, tower: Tower, view: View, start: int) -> Iterat
             images = [view(decode_image(s.image, where=s.id)) for s in samples]
             yield tower.dense.prepare(images)
 
-    for pixels in ahead(prepared()):
+    for pixels in prefetch(prepared()):
         features = tower.dense.forward_features(pixels, tower.layers).features
         yield [_halved(tower, at, places) for at, places in enumerate(features)]
 
@@ -185,7 +185,7 @@ def _reduced_masks(source: Source, height: int, width: int, start: int) -> Itera
         for part in in_parts(samples, AT_ONCE):
             yield np.stack([_reduced(sample, height, width) for sample in part])
 
-    for block in ahead(reduced()):
+    for block in prefetch(reduced()):
         yield [block]
 
 

@@ -96,7 +96,7 @@ def test_a_module_that_is_left_out_is_not_followed(toy):
     ("part", "module"),
     [
         (ROWS, "natadv.data.images"),
-        (ROWS, "natadv.evaluate.evaluators.segmentation"),
+        (ROWS, "natadv.tasks.segmentation"),
         (ROWS, "natadv.heads.mcan"),
         (ROWS, "natadv.models.adapters.open_clip"),
         (ROWS, "natadv.scenarios.typographic.overlay"),

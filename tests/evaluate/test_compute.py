@@ -8,7 +8,7 @@ import pytest
 from natadv.errors import DataError, ModelError
 from natadv.evaluate.compute import compute as compute_together
 from natadv.evaluate.embeddings import EmbeddingCache
-from natadv.evaluate.loaded_model import TEXT_BATCH, LoadedModel, embed_texts
+from natadv.evaluate.loaded_model import TEXT_BATCH, LoadedModel
 from natadv.evaluate.outcomes_json import outcomes_of
 
 CLASSES = ("cat", "dog", "cow")
@@ -102,8 +102,8 @@ def test_only_pictures_that_nobody_embedded_go_through_the_model(unit, plain, lo
 
 def test_texts_go_in_batches_of_one_size_and_once(loaded, eyes):
     texts = [f"a cat, number {i}" for i in range(TEXT_BATCH + 1)]
-    first = embed_texts(texts, loaded)
-    again = embed_texts([texts[-1], texts[0], texts[-1]], loaded)
+    first = loaded.embed_texts(texts)
+    again = loaded.embed_texts([texts[-1], texts[0], texts[-1]])
 
     assert [len(batch) for batch in eyes.texts] == [TEXT_BATCH, TEXT_BATCH]
     assert first.shape == (TEXT_BATCH + 1, 3)

@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 
 from natadv.errors import DataError, ModelError
 from natadv.evaluate.compute import compute
-from natadv.evaluate.evaluators import EVALUATORS
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.outcomes_json import outcomes_of
 from natadv.heads.config import DecoderConfig, McanConfig
@@ -119,10 +118,6 @@ def table(results, unit):
     return outcomes_of([results[unit.key]])
 
 
-def test_every_task_can_be_asked():
-    assert EVALUATORS.keys() == TASKS.keys()
-
-
 def test_three_tasks_encode_each_picture_once(units, dataset, equipped, tower):
     results = compute(units, dataset, clean=None, loaded=equipped)
 
@@ -171,7 +166,7 @@ def test_masks_are_those_of_the_decoder_on_each_sample_alone(
 
     assert rows.id == tuple(s.id for s in samples)
     assert rows.truth == tuple(s.phrase for s in samples)
-    for name in segmentation.VALUES:
+    for name in TASKS["segmentation"].values:
         np.testing.assert_allclose(rows.values[name], expected.values[name], atol=1e-9)
     assert len(set(rows.values["tp"])) > 3
 
@@ -371,7 +366,7 @@ def test_a_tower_that_cuts_is_shown_squares_to_find_things(
         return (prepare or plain)(images)
 
     if prepare is None:
-        monkeypatch.setattr("natadv.evaluate.evaluators.segmentation.sees_whole", lambda _: True)
+        monkeypatch.setattr("natadv.evaluate.shard.sees_whole", lambda _: True)
     tower.prepare = noting
     results = compute(units, pack("wide", rows, tasks=TASK_NAMES), clean=None, loaded=equipped)
 

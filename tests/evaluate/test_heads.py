@@ -13,7 +13,6 @@ from PIL import Image
 
 from natadv.errors import DataError, ModelError
 from natadv.evaluate import plan as plan_module
-from natadv.evaluate.evaluators.segmentation import KEPT_MASKS
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.model_runner import ModelRunner
 from natadv.evaluate.plan import case_evidence, case_plan, head_of, kept_masks, units_of
@@ -24,6 +23,7 @@ from natadv.heads.config import DecoderConfig
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import save_head
 from natadv.models import loading
+from natadv.tasks.segmentation import STORED_MASKS
 from natadv.types import Case, ForwardFeatures, ModelSpec
 
 NUMERICS = Numerics("cpu", "float32", batch_size=4, threads=1, packages={"torch": "2"})
@@ -167,7 +167,7 @@ def test_the_evidence_rests_on_tower_and_head(grid, runner, store, run):
     masks = kept_masks(units, store=store)
 
     assert masks.keys() == set(found.evidence.attack.id)
-    assert len(masks) == 10 <= KEPT_MASKS
+    assert len(masks) == 10 <= STORED_MASKS
     for png in masks.values():
         assert Image.open(io.BytesIO(png)).size == (32, 32)
 

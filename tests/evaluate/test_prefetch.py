@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natadv.evaluate.prefetch import ahead
+from natadv.evaluate.prefetch import prefetch
 
 
 @given(st.lists(st.integers() | st.none()), st.integers(1, 4))
 def test_items_come_whole_and_in_order(items, depth):
-    assert list(ahead(iter(items), depth=depth)) == items
+    assert list(prefetch(iter(items), depth=depth)) == items
 
 
 def test_the_next_item_is_made_while_this_one_is_used():
@@ -22,7 +22,7 @@ def test_the_next_item_is_made_while_this_one_is_used():
         made.set()
         yield 2
 
-    found = ahead(items())
+    found = prefetch(items())
 
     assert next(found) == 1
     assert made.wait(timeout=10)
@@ -31,7 +31,7 @@ def test_the_next_item_is_made_while_this_one_is_used():
 
 def test_no_more_than_the_depth_is_made_ahead():
     made = []
-    found = ahead((made.append(i) or i for i in range(100)), depth=2)
+    found = prefetch((made.append(i) or i for i in range(100)), depth=2)
 
     for used in range(10):
         next(found)
@@ -45,7 +45,7 @@ def test_what_making_an_item_raises_is_raised_in_its_place():
         yield 1
         raise KeyError("planted")
 
-    found = ahead(items())
+    found = prefetch(items())
 
     assert next(found) == 1
     with pytest.raises(KeyError, match="planted"):
@@ -54,7 +54,7 @@ def test_what_making_an_item_raises_is_raised_in_its_place():
 
 def test_leaving_early_leaves_no_thread_behind():
     before = threading.active_count()
-    found = ahead(iter(range(100)))
+    found = prefetch(iter(range(100)))
     next(found)
     found.close()
 

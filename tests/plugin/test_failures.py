@@ -19,9 +19,12 @@ from natadv.evaluate.plan import CaseUnits
 from natadv.evidence import Evidence
 from natadv.gate.plan import CaseEvidence
 from natadv.plugin import failures
-from natadv.plugin.failures import MARKED, MEANT, SHOWINGS, failing_tiles
-from natadv.report.sheet import QUIET, WRONG, contact_sheet
+from natadv.plugin.failures import failing_tiles
+from natadv.report.sheet import contact_sheet
 from natadv.scenarios.typographic.overlay import Overlay, render, to_json
+from natadv.tasks.task import PREDICTED_REGION as MARKED
+from natadv.tasks.task import QUIET, WRONG
+from natadv.tasks.task import TRUE_REGION as MEANT
 from natadv.types import TASKS, Case, Outcomes, Sample
 
 N, SIDE = 20, 32
@@ -120,7 +123,7 @@ def tiles_of(datasets, monkeypatch):
 
 
 def texts(tile):
-    return [line.text for line in tile.lines]
+    return [line.text for line in tile.captions]
 
 
 def ids(tiles):
@@ -135,10 +138,6 @@ def scores(**at):
     return column
 
 
-def test_every_task_can_show_its_failures():
-    assert tuple(SHOWINGS) == TASKS
-
-
 def test_classification_shows_wrong_answers_by_their_margin(tiles_of):
     margin = np.linspace(1, -1, N)
     margin[3] = -5
@@ -148,8 +147,8 @@ def test_classification_shows_wrong_answers_by_their_margin(tiles_of):
 
     assert ids(tiles) == ["c03", "c19", "c07"]
     assert texts(tiles[0]) == ["truth: the truth of 3", "said: dog (0.71)", "c03"]
-    assert [len(tile.pictures) for tile in tiles] == [1, 1, 1]
-    assert tiles[0].pictures[0].outlines == ()
+    assert [len(tile.panels) for tile in tiles] == [1, 1, 1]
+    assert tiles[0].panels[0].outlines == ()
 
 
 def test_segmentation_shows_what_was_not_half_found_and_the_least_first(tiles_of):
@@ -198,7 +197,7 @@ def test_a_segmentation_tile_shows_both_outlines_in_their_colours(tiles_of):
     found = rows(iou=scores(s3=0.25), prediction="12 % of the picture")
     (tile,) = tiles_of("segmentation", found, masks={"c03": png(0, mode="L", box=(0, 0, 5, 5))})
 
-    meant, marked = tile.pictures[0].outlines
+    meant, marked = tile.panels[0].outlines
     assert (meant.colour, meant.mask.getbbox()) == (MEANT, BOX)
     assert (marked.colour, marked.mask.getbbox()) == (MARKED, (0, 0, 5, 5))
     assert texts(tile) == [
@@ -208,8 +207,8 @@ def test_a_segmentation_tile_shows_both_outlines_in_their_colours(tiles_of):
         "IoU 0.25",
         "c03",
     ]
-    assert [line.swatch for line in tile.lines] == [None, MEANT, MARKED, None, None]
-    assert [line.colour for line in tile.lines[-2:]] == [WRONG, QUIET]
+    assert [line.swatch for line in tile.captions] == [None, MEANT, MARKED, None, None]
+    assert [line.colour for line in tile.captions[-2:]] == [WRONG, QUIET]
 
 
 def test_every_tile_has_its_own_mask(tiles_of):
@@ -217,7 +216,7 @@ def test_every_tile_has_its_own_mask(tiles_of):
     masks = {name: png(0, mode="L", box=box) for name, box in boxes.items()}
     tiles = tiles_of("segmentation", rows(iou=scores(s3=0, s4=0.2, s7=0.3)), masks=masks)
 
-    found = [tile.pictures[0].outlines[1:] for tile in tiles]
+    found = [tile.panels[0].outlines[1:] for tile in tiles]
     assert [[o.mask.getbbox() for o in outlines] for outlines in found] == [
         [boxes["c03"]],
         [boxes["c04"]],
@@ -228,13 +227,13 @@ def test_every_tile_has_its_own_mask(tiles_of):
 def test_a_mask_that_was_not_kept_is_said_to_be_missing(tiles_of):
     (tile,) = tiles_of("segmentation", rows(iou=scores(s3=0.25), prediction="7 % of the picture"))
 
-    assert [outline.colour for outline in tile.pictures[0].outlines] == [MEANT]
+    assert [outline.colour for outline in tile.panels[0].outlines] == [MEANT]
     assert "marked: 7 % of the picture (not drawn)" in texts(tile)
-    assert [line.swatch for line in tile.lines].count(MARKED) == 0
+    assert [line.swatch for line in tile.captions].count(MARKED) == 0
 
 
 def test_a_damaged_mask_is_our_error(tiles_of):
-    with pytest.raises(DataError, match="c03: what was marked"):
+    with pytest.raises(DataError, match="c03.: the predicted mask"):
         tiles_of("segmentation", rows(iou=scores(s3=0)), masks={"c03": b"\x89PNG no more"})
 
 
@@ -248,7 +247,7 @@ def test_a_vqa_tile_shows_the_question_and_what_people_said(tiles_of):
         "accuracy 0.30",
         "c03",
     ]
-    assert tile.lines[0].most > 1
+    assert tile.captions[0].most > 1
 
 
 def test_an_empty_answer_is_said_to_be_one(tiles_of):
@@ -269,9 +268,9 @@ def test_the_clean_twin_stands_beside_the_attacked_picture(tiles_of, task):
     tiles = tiles_of(task, rows("t", **ALL_WRONG[task]))
 
     for i, tile in enumerate(tiles):
-        before, after = (picture.image.getpixel((0, 0)) for picture in tile.pictures)
+        before, after = (picture.image.getpixel((0, 0)) for picture in tile.panels)
         assert (before, after) == ((10, 200, i), (200, 10, i))
-        assert tile.pictures[0].outlines == ()
+        assert tile.panels[0].outlines == ()
         assert texts(tile)[-2:] == ["word: dog", f"t{i:02d}"]
 
 
@@ -329,7 +328,7 @@ def test_pictures_that_are_drawn_when_shown_are_drawn_for_the_sheet_too(datasets
 
     (tile,) = failing_tiles(session, case)
 
-    twin, shown = tile.pictures
+    twin, shown = tile.panels
     assert (twin.image.size, shown.image.size) == ((SIDE, SIDE), (SIDE, SIDE + SIDE // 4))
     assert np.array_equal(shown.image, render(overlay, twin.image))
     assert shown.outlines[0].mask.size == shown.image.size

@@ -13,7 +13,7 @@ from natadv.gate.judge import judge_all
 from natadv.gate.plan import CaseEvidence, CasePlan
 from natadv.gate.rules import Rule, Thresholds, Tier
 from natadv.plugin.rows import rows_of, rows_of_case
-from natadv.report.rows import SHOWN
+from natadv.tasks import TASKS as TASK_ROWS
 from natadv.types import TASKS, Case, Outcomes
 
 FACTS = ("revision-1", "c" * 64, "protocol-1")
@@ -145,7 +145,7 @@ def test_where_a_picture_breaks_is_shown_of_drawn_overlays_alone(task):
 def test_without_clean_twins_the_rest_is_shown(task):
     alone = rows_of(session_of(case_of(task, "typographic"), Evidence(TYPO)))
 
-    assert metrics(alone)[0] == SHOWN[task, "typographic"][0]
+    assert metrics(alone)[0] == TASK_ROWS[task].attack_metrics[0]
     assert not [name for name in metrics(alone) if name.endswith("_drop")]
 
 

@@ -13,21 +13,20 @@ from natadv.report.sheet import (
     LINE,
     MOST_TILES,
     PICTURE,
-    Line,
-    Outline,
-    Picture,
+    Panel,
     Tile,
     contact_sheet,
 )
+from natadv.tasks.task import Caption, Outline
 
 RED, GREEN, BLUE = (200, 20, 20), (20, 160, 20), (20, 20, 220)
 TEXTS = ("truth: cat", "said: dog (0.71)", "sample-1")
 
 
 def tile(size=(64, 64), *, clean=None, shown=None, texts=TEXTS, most=1) -> Tile:
-    shown = shown or Picture(Image.new("RGB", size, RED))
-    before = () if clean is None else (Picture(Image.new("RGB", clean, GREEN)),)
-    return Tile((*before, shown), tuple(Line(text, most=most) for text in texts))
+    shown = shown or Panel(Image.new("RGB", size, RED))
+    before = () if clean is None else (Panel(Image.new("RGB", clean, GREEN)),)
+    return Tile((*before, shown), tuple(Caption(text, most=most) for text in texts))
 
 
 def opened(tiles, *, title="classification/clean/mini/mini-clip") -> Image.Image:
@@ -94,13 +93,13 @@ def test_clean_and_attacked_stand_side_by_side():
     ],
 )
 def test_pictures_of_any_shape_are_whole_and_keep_their_proportions(size, shown):
-    found = opened([tile(shown=Picture(Image.new("RGB", size, BLUE)))])
+    found = opened([tile(shown=Panel(Image.new("RGB", size, BLUE)))])
 
     assert extent(found, BLUE) == shown
 
 
 def test_a_picture_in_another_mode_is_shown():
-    grey = tile(shown=Picture(Image.new("L", (8, 8), 111)))
+    grey = tile(shown=Panel(Image.new("L", (8, 8), 111)))
 
     assert extent(opened([grey]), (111,) * 3) >= (144, 144)
 
@@ -113,8 +112,8 @@ LONG = ["an-id-of-a-great-length/" * 40, "many short words, one after another, "
 @pytest.mark.parametrize("clean", [None, (64, 64)])
 def test_long_texts_do_not_run_into_the_next_tile(clean, swatch, most):
     plain = tile(clean=clean)
-    lines = tuple(Line(text, swatch=swatch, most=most) for text in LONG)
-    sheet = opened([Tile(plain.pictures, lines)])
+    lines = tuple(Caption(text, swatch=swatch, most=most) for text in LONG)
+    sheet = opened([Tile(plain.panels, lines)])
     pixels = np.asarray(sheet)
     # Alone on its sheet: right of it, and below the title, nothing is drawn.
     width = (sheet.width - GAP) // COLUMNS
@@ -185,8 +184,8 @@ def test_a_row_is_as_tall_as_its_longest_tile_needs():
 
 
 def test_a_swatch_stands_before_its_text():
-    lines = (Line("meant", swatch=BLUE),)
-    sheet = opened([Tile(tile().pictures, lines)])
+    lines = (Caption("meant", swatch=BLUE),)
+    sheet = opened([Tile(tile().panels, lines)])
 
     assert extent(sheet, BLUE) == (10, 10)
     assert sheet.getpixel((GAP + 5, 2 * LINE + PICTURE + 2 + 7)) == BLUE
@@ -206,7 +205,7 @@ def mask(box, size=(96, 96)) -> Image.Image:
 
 def outlined(*outlines, size=(96, 96)) -> Image.Image:
     """The picture's square of a sheet."""
-    sheet = opened([tile(shown=Picture(Image.new("RGB", size, (240, 240, 240)), outlines))])
+    sheet = opened([tile(shown=Panel(Image.new("RGB", size, (240, 240, 240)), outlines))])
     return sheet.crop((GAP, 2 * LINE, GAP + PICTURE, 2 * LINE + PICTURE))
 
 
@@ -256,7 +255,7 @@ def test_two_outlines_of_one_region_are_both_seen():
 def test_an_outline_leaves_the_pictures_given_to_it_alone():
     image, region = Image.new("RGB", (96, 96), GREEN), mask((20, 20, 80, 80))
     before = image.tobytes(), region.tobytes()
-    contact_sheet([tile(shown=Picture(image, (Outline(region, BLUE),)))], title="t")
+    contact_sheet([tile(shown=Panel(image, (Outline(region, BLUE),)))], title="t")
 
     assert (image.tobytes(), region.tobytes()) == before
 

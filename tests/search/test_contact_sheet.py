@@ -12,7 +12,7 @@ from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.search import contact_sheet
 from natadv.search.attack import Attack
 from natadv.search.contact_sheet import AttackedSample, attack_sheet
-from natadv.search.predictions import Prediction
+from natadv.tasks.task import Prediction
 from natadv.types import Sample
 
 
@@ -82,7 +82,7 @@ def sheet(monkeypatch):
 
 
 def names(tiles):
-    return [tile.lines[-1].text for tile in tiles]
+    return [tile.captions[-1].text for tile in tiles]
 
 
 def test_what_is_flipped_comes_first_and_the_worst_of_it_before_the_rest(sheet):
@@ -97,7 +97,7 @@ def test_what_is_flipped_comes_first_and_the_worst_of_it_before_the_rest(sheet):
     assert title == (
         "m, classification: 'cat' flips 2 of 3 pictures of dog, 1 of them without letters too"
     )
-    assert [line.text for line in tiles[0].lines[:2]] == [
+    assert [line.text for line in tiles[0].captions[:2]] == [
         "clean: dog (0.50)",
         "attacked: cat (0.50)",
     ]
@@ -118,8 +118,8 @@ def test_segmentation_is_outlined_where_the_mask_is_known(sheet):
     ]
     tiles, _ = sheet("segmentation", rows)
 
-    assert [len(tile.pictures[1].outlines) for tile in tiles] == [2, 0]
-    assert [line.text for line in tiles[0].lines] == [
+    assert [len(tile.panels[1].outlines) for tile in tiles] == [2, 0]
+    assert [line.text for line in tiles[0].captions] == [
         "the dog",
         "meant",
         "marked: cat",
@@ -132,4 +132,9 @@ def test_segmentation_is_outlined_where_the_mask_is_known(sheet):
 def test_answers_stand_below_their_question(sheet):
     tiles, _ = sheet("vqa", [attacked_sample("a", right=False)])
 
-    assert [line.text for line in tiles[0].lines] == ["what?", "clean: dog", "attacked: cat", "a"]
+    assert [line.text for line in tiles[0].captions] == [
+        "what?",
+        "clean: dog",
+        "attacked: cat",
+        "a",
+    ]

@@ -16,7 +16,8 @@ from natadv.scenarios.typographic.overlay import Overlay
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.search.contact_sheet import AttackedSample, attack_sheet, attacked_samples
 from natadv.search.objective import objective_on_class
-from natadv.search.predictions import Prediction, PredictionPair, pair_from, pair_json
+from natadv.search.predictions import PredictionPair, pair_from, pair_json
+from natadv.tasks.task import Prediction
 from natadv.types import Sample
 
 BLUE = (0, 0, 255)

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from natadv.search.predictions import Prediction, PredictionPair
+from natadv.search.predictions import PredictionPair
 from natadv.search.result import SearchResult, ShrinkCounts, result_from, result_json
+from natadv.tasks.task import Prediction
 
 from .test_attack import ATTACK
 

@@ -100,7 +100,7 @@ def test_a_mask_that_is_not_0_or_255_is_refused(value):
     pixels = np.zeros((4, 6), np.uint8)
     pixels[1, 2], pixels[2, 2] = value, 255
 
-    with pytest.raises(DataError, match=rf"sample 's': expected a mask of 255.*got \[{value}\]"):
+    with pytest.raises(DataError, match=rf"sample 's': its mask must be 255.*got \[{value}\]"):
         truth_mask(sample(pixels > 0, mask=png(pixels)))
 
 
@@ -112,7 +112,7 @@ def test_a_mask_with_colours_is_refused(mode):
     else:
         Image.new("L", (6, 4), 255).convert(mode).save(file, "PNG")
 
-    with pytest.raises(DataError, match=rf"sample 's': expected a mask in grey.*got mode '{mode}'"):
+    with pytest.raises(DataError, match=rf"sample 's': its mask must be grey.*got mode '{mode}'"):
         truth_mask(sample(np.ones((4, 6), bool), mask=file.getvalue()))
 
 

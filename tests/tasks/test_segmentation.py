@@ -214,7 +214,7 @@ def test_outcomes_are_one_row_per_sample():
     assert rows.truth == ("a cat", "the sky", "a cat")
     assert rows.prediction == ("30 % of the picture", "nothing", "under 1 % of the picture")
     assert rows.errors == {"d": "broken"}
-    assert tuple(rows.values) == segmentation.VALUES
+    assert tuple(rows.values) == segmentation.SEGMENTATION.values
     expected = {
         "tp": [4, 0, 0],
         "fp": [8, 0, 1],
@@ -278,7 +278,9 @@ def test_no_samples_give_no_rows():
     rows = segmentation.outcomes([], [], errors={"a": "why"})
 
     assert rows.n == 0
-    assert [len(column) for column in rows.values.values()] == [0] * len(segmentation.VALUES)
+    assert [len(column) for column in rows.values.values()] == [0] * len(
+        segmentation.SEGMENTATION.values
+    )
 
 
 @pytest.mark.parametrize("phrase", [None, "", "  "])

@@ -157,7 +157,7 @@ def test_outcomes_are_one_row_per_sample():
     assert found.truth == ("dog", "2", "no")
     assert found.prediction == ("a dog", "two", "no")
     assert found.errors == {"d": "cannot be decoded"}
-    assert tuple(found.values) == vqa.VALUES
+    assert tuple(found.values) == vqa.VQA.values
     expected = {
         "accuracy": [1, 0, 1],
         "simple": [1, 0, 1],
@@ -222,7 +222,7 @@ def test_no_samples_give_no_rows():
     found = vqa.outcomes([], [], errors={"a": "why"})
 
     assert found.n == 0
-    assert [len(column) for column in found.values.values()] == [0] * len(vqa.VALUES)
+    assert [len(column) for column in found.values.values()] == [0] * len(vqa.VQA.values)
 
 
 def test_missing_answers_are_refused_by_name():

@@ -10,10 +10,11 @@ from pathlib import Path
 from PIL import Image
 
 from natadv.data.images import decode_image
-from natadv.report.sheet import MOST_TILES, WRONG, Line, Outline, Picture, Tile, contact_sheet
+from natadv.report.sheet import MOST_TILES, Panel, Tile, contact_sheet
 from natadv.scenarios.annotate.review import MaskLine, QuestionsLine
 from natadv.storage.atomic import write_whole
 from natadv.storage.progress import Progress
+from natadv.tasks.task import WRONG, Caption, Outline
 from natadv.types import Sample
 
 FOLDER = "sheets"
@@ -45,17 +46,21 @@ def mask_tile(sample: Sample, line: MaskLine, mask: bytes | None) -> Tile:
             outlines = (Outline(drawn.convert("L"), _MASK),)
     said = f"{len(line.boxes)} boxes" if line.keep else _left_out(line.note)
     return Tile(
-        (Picture(picture, outlines),),
-        (Line(sample.id), Line(line.phrase), Line(said) if line.keep else Line(said, WRONG)),
+        (Panel(picture, outlines),),
+        (
+            Caption(sample.id),
+            Caption(line.phrase),
+            Caption(said) if line.keep else Caption(said, WRONG),
+        ),
     )
 
 
 def questions_tile(sample: Sample, line: QuestionsLine) -> Tile:
     picture = decode_image(sample.image, where=f"sample {sample.id!r}")
-    lines = [Line(f"{one.question} {one.answer}", most=2) for one in line.asked()]
+    lines = [Caption(f"{one.question} {one.answer}", most=2) for one in line.asked()]
     if not line.keep:
-        lines = [Line(_left_out(line.note), WRONG, most=2)]
-    return Tile((Picture(picture),), (Line(sample.id), *lines[:_MOST_LINES]))
+        lines = [Caption(_left_out(line.note), WRONG, most=2)]
+    return Tile((Panel(picture),), (Caption(sample.id), *lines[:_MOST_LINES]))
 
 
 def _left_out(note: str) -> str:

@@ -1,0 +1,151 @@
+"""What a task is: one object with everything that the other rooms ask about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from natadv.types import Outcomes, Sample
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from natadv.evaluate.loaded_model import EncodedBatch, LoadedModel
+    from natadv.evaluate.pictures import Picture
+    from natadv.evaluate.shard import EvaluationShard
+    from natadv.evaluate.units import Unit
+
+Colour = tuple[int, int, int]
+
+INK: Colour = (25, 25, 25)
+CORRECT: Colour = (20, 110, 50)
+WRONG: Colour = (180, 30, 30)
+QUIET: Colour = (120, 120, 120)
+TRUE_REGION: Colour = (0, 190, 255)
+"""Outline of the object that a phrase refers to."""
+PREDICTED_REGION: Colour = (255, 60, 0)
+"""Outline of what the model marked instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model predicts for one picture."""
+
+    text: str
+    correct: bool
+    values: Mapping[str, float]
+    """The task's numbers, as in `Outcomes`."""
+    mask: bytes | None = None
+    """PNG of the picture's size: 255 where the model marked it; None if it was not stored."""
+
+    @property
+    def colour(self) -> Colour:
+        """The colour in which a contact sheet prints it."""
+        return CORRECT if self.correct else WRONG
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A line of text below a picture of a contact sheet."""
+
+    text: str
+    colour: Colour = INK
+    swatch: Colour | None = None
+    """Colour of a small square before the text, which explains the colour of an outline."""
+    most: int = 1
+    """Lines that it may be wrapped to; a longer text is cut."""
+
+
+class Outline(NamedTuple):
+    """The border of a region, drawn inside it."""
+
+    mask: Image.Image
+    """Grey, of the picture's proportions: more than half white is inside."""
+    colour: Colour
+    width_px: int = 2
+    """On the sheet."""
+
+
+class Regions(NamedTuple):
+    """The two regions that a contact sheet outlines on one picture."""
+
+    true: Image.Image
+    predicted: Image.Image | None
+    """None if it was not stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSheet:
+    """How contact sheets show the samples of a task."""
+
+    failed_below: tuple[str, float]
+    """A value of the outcomes, and the bound below which a prediction counts as failed."""
+    failures_by: str
+    """The value that is lowest for the worst failure."""
+    attacks_by: str
+    """The value that is lowest where an attack worked best."""
+    failure: Callable[[Sample, str, Prediction], tuple[Caption, ...]]
+    """Captions of a failure, from the sample, its truth and the prediction."""
+    attack: Callable[[Sample, Prediction, Prediction], tuple[Caption, ...]]
+    """Captions of a picture without and with an overlay."""
+    regions: Callable[[Sample, Prediction], Regions] | None = None
+    """What is outlined; None for a task that marks no pixels."""
+
+
+class Evaluator(Protocol):
+    """Asks one task about the samples of one shard."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers of the picture tower that it reads."""
+        ...
+
+    def missing(self) -> Mapping[str, Picture]:
+        """The pictures, by key, that still have to go through the tower."""
+        ...
+
+    def take(self, batch: EncodedBatch) -> None:
+        """Read what it needs from a batch, which may hold pictures that it did not ask for."""
+        ...
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        """One row per sample that has a prediction; and predicted masks for people to look at, as
+        PNG in base64 by sample id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task that can be measured. A new one is a file with such an object and a row of `TASKS`."""
+
+    protocol: str
+    """Version of how it is asked and scored; part of every result's key."""
+    values: tuple[str, ...]
+    """Columns of numbers that its outcomes have."""
+    model: type
+    """The protocol of models that do it without a head."""
+    check: Callable[[Sample], object]
+    """Raises DataError if a sample lacks what the task requires."""
+    evaluator: Callable[[Unit, EvaluationShard, LoadedModel], Evaluator]
+    headline: str
+    """The metric that describes any part of a case."""
+    metrics: tuple[str, ...]
+    """Metrics that are measured, with or without a rule, where pictures are not attacked."""
+    attack_metrics: tuple[str, ...]
+    """Metrics that are measured where pictures are attacked versions of clean ones."""
+    proposed: tuple[str, ...]
+    """Metrics that are worth a rule where pictures are attacked."""
+    proposed_of_drawn: tuple[str, ...]
+    """Further ones for a population of drawn overlays."""
+    rates: tuple[str, ...]
+    """Metrics, beside the headline, that are split by overlay attribute."""
+    short_names: Mapping[str, str]
+    """Columns of an overview: metric -> its name where space is scarce."""
+    versus_baseline: str
+    """A comparison in words, with `{difference}`, `{lost}` and `{fixed}`."""
+    sheet: TaskSheet
+    fields: Mapping[str, type] = field(default_factory=dict)
+    """Fields of `Sample` that are packed for this task only: str, bytes or tuple (of str)."""
+    controls: bool = False
+    """Whether an attack is measured beside its controls, which separate reading from hiding."""
