@@ -233,7 +233,7 @@ def test_a_mask_that_was_not_kept_is_said_to_be_missing(tiles_of):
 
 
 def test_a_damaged_mask_is_our_error(tiles_of):
-    with pytest.raises(DataError, match="c03.: the predicted mask"):
+    with pytest.raises(DataError, match=r"c03.: the predicted mask"):
         tiles_of("segmentation", rows(iou=scores(s3=0)), masks={"c03": b"\x89PNG no more"})
 
 
