@@ -1,11 +1,12 @@
-"""Decoded pictures as batches of one size, of which few are decoded at a time."""
+"""Batches of one size, with few decoded pictures in memory, made while the model computes."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections import UserDict
+from collections import UserDict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -21,20 +22,43 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 PIXELS_AT_ONCE = 2**25
-"""Decoded pixels that a model is given at once: 64 photographs of 720 x 720, or one picture of any
-size. Each takes 4 bytes, and a processor copies it a few times over."""
+"""Decoded pixels that a model gets at once: 64 photographs of 720 x 720, or one larger picture.
+Each pixel takes 4 bytes, and a processor copies it several times."""
 
 FILLER_PX = 32
-"""Longer side of a picture that only fills up a batch, where the last one itself is too large."""
+"""Longer side of a picture that only fills a batch, where the last one itself is too large."""
 
 
-class Part(NamedTuple):
-    """Some pictures of a batch, preprocessed together."""
+_END = object()
+
+
+def prefetch(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
+    """The same items in the same order; another thread makes up to `depth` of them in advance.
+
+    An error of the iterator is raised where its item would have been yielded.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+
+        def make() -> Future[object]:
+            return thread.submit(next, items, _END)
+
+        waiting = deque(make() for _ in range(depth))
+        try:
+            while (item := waiting.popleft().result()) is not _END:
+                waiting.append(make())
+                yield item  # type: ignore[misc]  # everything but the end is of `items`
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class PreparedBatch(NamedTuple):
+    """Pictures that were preprocessed together."""
 
     keys: tuple[str, ...]
     prepared: Prepared
     rows: int
-    """In `prepared`; those that come after `keys` fill up."""
+    """Rows of `prepared`; those after the last key only fill the batch."""
 
 
 def within_budget(
@@ -60,8 +84,8 @@ def filled_up(rows: Sequence[T], size: int) -> list[T]:
 
 
 def filled_up_lightly(images: Sequence[Image], size: int) -> list[Image]:
-    """With the last picture repeated up to `size`; made small where PIXELS_AT_ONCE is passed, as
-    a processor copies each."""
+    """With the last picture repeated up to `size`; a small copy of it where the batch would exceed
+    PIXELS_AT_ONCE, as a processor copies each."""
     full = filled_up(images, size)
     if sum(image.width * image.height for image in full) <= PIXELS_AT_ONCE:
         return full
@@ -70,21 +94,21 @@ def filled_up_lightly(images: Sequence[Image], size: int) -> list[Image]:
     return [*images, *[small] * (size - len(images))]
 
 
-def merged(parts: Sequence[Part], size: int) -> Iterator[Part]:
-    """Parts of one batch as batches of `size` rows: a single one where they can be joined."""
+def merged(parts: Sequence[PreparedBatch], size: int) -> Iterator[PreparedBatch]:
+    """The parts of one batch as batches of `size` rows: a single one where they can be joined."""
     yield from (part for part in parts if part.rows == size)
     short = [part for part in parts if part.rows < size]
     together = joined([part.prepared for part in short]) if short else None
     if together is not None:
         keys = tuple(chain.from_iterable(part.keys for part in short))
-        short = [Part(keys, together, len(keys))]
+        short = [PreparedBatch(keys, together, len(keys))]
     for part in short:
         last = _last_row(part.prepared)
-        yield Part(part.keys, joined([part.prepared, *[last] * (size - part.rows)]), size)
+        yield PreparedBatch(part.keys, joined([part.prepared, *[last] * (size - part.rows)]), size)
 
 
 def has_rows(prepared: Prepared, count: int) -> bool:
-    """Whether it surely holds one row for each of `count` pictures."""
+    """Whether `prepared` certainly holds one row for each of `count` pictures."""
     if isinstance(prepared, dict | UserDict):
         return bool(prepared) and all(has_rows(value, count) for value in prepared.values())
     if _is_array(prepared):
@@ -96,14 +120,18 @@ def has_rows(prepared: Prepared, count: int) -> bool:
 
 
 def joined(parts: Sequence[Prepared]) -> Prepared | None:
-    """The rows of all parts, as if they had been prepared at once; None if they are unlike."""
+    """The rows of all parts, as if they had been preprocessed at once; None if the parts differ in
+    type or shape."""
     first = parts[0]
     if len(parts) == 1:
         return first
     if any(type(part) is not type(first) for part in parts):
         return None
     if isinstance(first, dict | UserDict):
-        return _joined_mappings(parts)
+        if any(part.keys() != first.keys() for part in parts):
+            return None
+        values = {key: joined([part[key] for part in parts]) for key in first}
+        return None if any(v is None for v in values.values()) else _updated(first, values)
     if not _is_array(first):
         return type(first)(chain.from_iterable(parts))
     if any((part.dtype, part.shape[1:]) != (first.dtype, first.shape[1:]) for part in parts):
@@ -113,30 +141,24 @@ def joined(parts: Sequence[Prepared]) -> Prepared | None:
     )
 
 
-def _joined_mappings(parts: Sequence[Prepared]) -> Prepared | None:
-    if any(part.keys() != parts[0].keys() for part in parts):
-        return None
-    values = {key: joined([part[key] for part in parts]) for key in parts[0]}
-    if any(value is None for value in values.values()):
-        return None
-    # Of the very type that the model takes, which may be more than its keys.
-    found = copy(parts[0])
+def _last_row(prepared: Prepared) -> Prepared:
+    if isinstance(prepared, dict | UserDict):
+        return _updated(prepared, {key: _last_row(value) for key, value in prepared.items()})
+    return prepared[-1:]
+
+
+def _updated(mapping: Prepared, values: dict[str, Prepared]) -> Prepared:
+    """A copy with these values, of the very type that the model takes: it may be more than its
+    keys."""
+    found = copy(mapping)
     found.update(values)
     return found
 
 
-def _last_row(prepared: Prepared) -> Prepared:
-    if isinstance(prepared, dict | UserDict):
-        found = copy(prepared)
-        found.update({key: _last_row(value) for key, value in prepared.items()})
-        return found
-    return prepared[-1:]
-
-
 def _is_array(value: Prepared) -> bool:
-    """Whether it is a plain array or tensor, whose rows lie one behind the other."""
+    """Whether the value is a plain array or tensor whose rows are contiguous in memory."""
     if type(value) is np.ndarray:
         return bool(value.flags.c_contiguous)
-    # Who has a tensor has loaded it; nobody else is to wait for it.
+    # A process that has a tensor has imported torch; no other process should wait for it.
     torch = sys.modules.get("torch")
     return torch is not None and type(value) is torch.Tensor and bool(value.is_contiguous())

@@ -1,7 +1,7 @@
-"""The code that turns a unit into rows, as one hash: a result is as good as the code behind it.
+"""The hash of the code that turns a unit into rows, which is part of every result's key.
 
-Comments, docstrings and layout do not count. Results of older code are kept where newer code is
-declared equal to it in effect (`EQUAL`).
+It ignores comments, docstrings and layout. Newer code that is declared equal in effect (`EQUAL`)
+keeps the hash of the older code, and with it the results.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from natadv.storage.sealed import sealed, unsealed
 PACKAGE = Path(__file__).parents[1]
 
 EQUAL = PACKAGE / "evaluate" / "equal_code.tsv"
-"""Lines of two hashes: of code, and of the older code whose results it may go on using."""
+"""Lines of two hashes: of code, and of the older code whose results stay valid."""
 
 
-class Part(NamedTuple):
-    """A part of the package: some modules, and all that they import of it, however late."""
+class CodeSubset(NamedTuple):
+    """Some modules of the package, and all of its modules that these import, also late."""
 
     roots: tuple[str, ...]
     without: frozenset[str] = frozenset()
-    """Modules that are not followed."""
+    """Modules that are left out, with what only they import."""
 
 
-SEARCHES = Part(("natadv.search.worker",))
-ROWS = Part(
+SEARCHES = CodeSubset(("natadv.search.worker",))
+ROWS = CodeSubset(
     (
         "natadv.evaluate.compute",
         "natadv.evaluate.model_runner",
@@ -46,20 +46,20 @@ ROWS = Part(
 )
 
 _DATA = (".tsv", ".txt", ".ttf", ".otf")
-"""What a computation may read of the package, beside its modules."""
+"""Data files of the package that a computation may read."""
 
 _watched: set[Path] = set()
 
 _UNSEEN = ("__all__", "__version__")
-"""Names whose values no computation sees."""
+"""Names whose values cannot influence a computation."""
 
 
 def numerics_here(
     store: Path, *, device: str, dtype: str, batch_size: int, threads: int
 ) -> Numerics:
-    """With the packages and the code that are installed.
+    """The given settings, with the installed packages and the hashes of the code.
 
-    The store keeps what is found, as to parse all sources takes half a second. Raises StoreError if
+    The store caches the hashes, as parsing all sources takes half a second. Raises StoreError if
     it cannot be written.
     """
     state = _state(PACKAGE)
@@ -75,18 +75,18 @@ def numerics_here(
 
 
 def check_unchanged() -> None:
-    """Raises ChangedError if a file behind the hashes of `numerics_here` was written since this
-    process began."""
+    """Raises ChangedError if a source file behind the hashes was written since this process
+    began."""
     now = {stamp_of(path) for path in _watched}
     if changed := now - _AT_IMPORT:
         raise ChangedError(
-            f"{min(changed).path}: the code changed while it ran, so nobody knows which of the two "
-            "was at work; run again"
+            f"{min(changed).path}: the code changed during the run, so a result may come from "
+            "either version; run again"
         )
 
 
-def _remembered(path: Path, part: Part) -> str:
-    """The hash of the part, from the file, whose name tells the sources that it is of."""
+def _remembered(path: Path, part: CodeSubset) -> str:
+    """The hash of the subset, cached in a file whose name identifies the sources."""
     try:
         known = unsealed(path.read_bytes(), name=path.name)
     except FileNotFoundError:
@@ -102,18 +102,20 @@ def _remembered(path: Path, part: Part) -> str:
 
 
 def declared(text: str) -> dict[str, str]:
-    """Code -> the older code that it equals in effect, of the lines of `EQUAL`."""
+    """Hash of code -> hash of the older code that it equals in effect, from lines of `EQUAL`."""
     lines = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
     return {own: older for own, older in lines}
 
 
 class Code(NamedTuple):
+    """A hash and the files behind it."""
+
     digest: str
     files: tuple[Path, ...]
 
 
-def code_of(package: Path, part: Part) -> Code:
-    """The modules of `part` and the data beside them, as one hash."""
+def code_of(package: Path, part: CodeSubset) -> Code:
+    """One hash of the modules of `part` and of the data files beside them."""
     spelled = _reached(package, part)
     beside = {path for folder in {m.parent for m in spelled} for path in folder.iterdir()}
     data = {path for path in beside if path.suffix in _DATA and path.name != EQUAL.name}
@@ -127,7 +129,7 @@ def code_of(package: Path, part: Part) -> Code:
 
 
 def _state(package: Path) -> str:
-    """The hash of all sources as they stand: quick to find, and another one after any edit."""
+    """The hash of the bytes of all sources: fast, and different after any edit."""
     found = hashlib.sha256()
     for path in _sources(package):
         found.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes() + b"\n")
@@ -143,16 +145,16 @@ def _sources(package: Path) -> tuple[Path, ...]:
     return tuple(sorted(p for p in package.rglob("*") if p.suffix in (".py", *_DATA)))
 
 
-def _reached(package: Path, part: Part) -> dict[Path, str]:
-    """The modules, each with its syntax spelled out."""
+def _reached(package: Path, part: CodeSubset) -> dict[Path, str]:
+    """The modules, each with its normalised syntax."""
     reached: dict[Path, str] = {}
     todo = list(part.roots)
     while todo:
         name = todo.pop()
         path = _file(package, name)
         if path not in reached and name not in part.without:
-            tree = _Speechless().visit(ast.parse(path.read_bytes()))
-            reached[path] = _spelled(tree)
+            tree = _WithoutDocstrings().visit(ast.parse(path.read_bytes()))
+            reached[path] = _normalised(tree)
             todo += _imported(tree, package)
     return reached
 
@@ -163,7 +165,7 @@ def _imported(tree: ast.AST, package: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # What is imported from a package may be a module of it.
+            # A name that is imported from a package may be a module.
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         yield from (n for n in names if n.split(".")[0] == package.name and _exists(package, n))
 
@@ -177,8 +179,8 @@ def _file(package: Path, name: str) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
-class _Speechless(ast.NodeTransformer):
-    """Takes out what no computation sees: docstrings, and imports for annotations alone."""
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Removes what no computation depends on: docstrings, and imports for annotations only."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -195,15 +197,17 @@ class _Speechless(ast.NodeTransformer):
         return node
 
 
-def _spelled(node: object) -> str:
-    """Syntax as text that is the same under every version of Python: `ast.dump` is not."""
+def _normalised(node: object) -> str:
+    """Syntax as text that is equal under all versions of Python, which `ast.dump` is not."""
     if isinstance(node, ast.AST):
         fields = ((name, value) for name, value in ast.iter_fields(node) if name != "kind")
-        # What is empty is left out: newer versions have more fields.
-        told = (f"{name}={_spelled(value)}" for name, value in fields if value not in (None, []))
-        return f"{type(node).__name__}({','.join(told)})"
+        # Empty fields are left out, as newer versions have more of them.
+        texts = (
+            f"{name}={_normalised(value)}" for name, value in fields if value not in (None, [])
+        )
+        return f"{type(node).__name__}({','.join(texts)})"
     if isinstance(node, list):
-        return f"[{','.join(map(_spelled, node))}]"
+        return f"[{','.join(map(_normalised, node))}]"
     return repr(node)
 
 

@@ -1,4 +1,4 @@
-"""Computes units: samples and a model in, outcome rows out."""
+"""From samples and a loaded model to outcome rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
-from natadv.evaluate.outcomes_json import columns
-from natadv.evaluate.overlay_attributes import factors_of
+from natadv.evaluate.outcomes_json import columns, factors_of
 from natadv.evaluate.shard import EvaluationShard, shard_of
 from natadv.evaluate.square_resize import AS_SQUARE
 from natadv.evaluate.units import Unit
@@ -22,10 +21,10 @@ from natadv.types import Outcomes
 def compute(
     units: Sequence[Unit], dataset: Dataset, *, clean: Dataset | None, loaded: LoadedModel
 ) -> dict[str, dict[str, Any]]:
-    """Results by unit key, of units that ask different tasks of the same rows.
+    """Results by unit key, of units that ask different tasks about the same rows.
 
-    A picture goes through the tower once, however many tasks ask about it; the first unit's
-    result tells what that cost.
+    A picture goes through the tower once, however many tasks need it; the first unit's result
+    carries the cost of that pass.
     """
     began, encoded = time.perf_counter(), loaded.encoded
     shard = shard_of(units[0], dataset, clean=clean)
@@ -37,46 +36,48 @@ def compute(
         cost = {"encoded": loaded.encoded - encoded, "wall_s": time.perf_counter() - began}
         began, encoded = time.perf_counter(), loaded.encoded
         images = {"images": len(shard.samples)}
-        results[unit.key] = {**rests_on(unit, dataset, loaded), **images, **rows, **cost}
+        results[unit.key] = {**provenance(unit, dataset, loaded), **images, **rows, **cost}
     return results
 
 
 class Answers(NamedTuple):
+    """Outcomes of a shard that belongs to no unit of rows."""
+
     rows: Outcomes
     masks: Mapping[str, bytes]
-    """Sample id -> PNG in base64 of what was marked, of those that were found worst."""
+    """Sample id -> PNG in base64 of what the model marked, for the worst samples."""
 
 
 def answers(unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> Answers:
-    """What the model of `unit` says of a shard that was made for it."""
+    """What the model of `unit` predicts for a shard that was made for it."""
     evaluator = TASKS[unit.task].evaluator(unit, shard, loaded)
     _encode(shard, [evaluator], loaded)
     return Answers(*evaluator.outcomes())
 
 
 def _encode(shard: EvaluationShard, evaluators: Sequence[Evaluator], loaded: LoadedModel) -> None:
-    """Show the evaluators every picture that one of them misses."""
+    """Encode each picture that an evaluator misses, and hand every batch to all evaluators."""
     layers = sorted({layer for evaluator in evaluators for layer in evaluator.layers})
     pictures = {key: p for evaluator in evaluators for key, p in evaluator.missing().items()}
     broken: dict[str, str] = {}
     for batch in encode_pictures(pictures, broken, layers=layers, loaded=loaded):
         for evaluator in evaluators:
             evaluator.take(batch)
-    # What is shown to one task in another way is broken for all.
+    # A picture that one task needs as a square is broken for all tasks.
     shard.exclude({key.removesuffix(AS_SQUARE): why for key, why in broken.items()})
 
 
 def _rows(evaluator: Evaluator, shard: EvaluationShard) -> dict[str, Any]:
     rows, masks = evaluator.outcomes()
     if shard.dataset.card.drawn:
-        known = {sample.id: sample for sample in shard.samples}
-        rows = replace(rows, factors=factors_of([known[name] for name in rows.id]))
-    kept = {"masks": {name: png.decode() for name, png in masks.items()}} if masks else {}
-    return {"outcomes": columns(rows), "errors": dict(rows.errors), **kept}
+        samples = {sample.id: sample for sample in shard.samples}
+        rows = replace(rows, factors=factors_of([samples[name] for name in rows.id]))
+    pngs = {"masks": {name: png.decode() for name, png in masks.items()}} if masks else {}
+    return {"outcomes": columns(rows), "errors": dict(rows.errors), **pngs}
 
 
-def rests_on(unit: Unit, dataset: Dataset, loaded: LoadedModel) -> Mapping[str, Any]:
-    """What a result says of how it was made."""
+def provenance(unit: Unit, dataset: Dataset, loaded: LoadedModel) -> Mapping[str, Any]:
+    """The data, weights and settings that a result rests on."""
     return {
         "unit": unit.title,
         "revision": dataset.card.revision,

@@ -1,4 +1,4 @@
-"""A dataset that was found: its folder and its card."""
+"""Datasets on disk: a name, a folder and a card."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from natadv.data.card import Card, dataset_folder, find_datasets, load_card
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
+    """A packed dataset, found by name."""
+
     name: str
     folder: Path
     card: Card
 
 
 def undrawable(dataset: Dataset, clean: Dataset | None) -> str:
-    """Why the pictures of `dataset` cannot be drawn on those of `clean`; empty if they can, or if
-    they are stored."""
+    """Why the pictures of `dataset` cannot be drawn on those of `clean`; empty if they can be, or
+    are stored."""
     card = dataset.card
     if not card.drawn:
         return ""

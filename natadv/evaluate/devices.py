@@ -1,4 +1,4 @@
-"""Which accelerator a process may use, decided without importing torch."""
+"""The GPUs that a process may use, found without importing torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ CUDA = "cuda"
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The ids that the caller lets us see (opaque: numbers, UUIDs or MIG names)."""
+    """Ids of the GPUs that the environment allows (opaque: numbers, UUIDs or MIG names)."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
-        # As CUDA reads it: what stands behind an invalid id is hidden too.
+        # CUDA ignores all ids after an invalid one.
         parts = (part.strip() for part in listed.split(","))
         return tuple(takewhile(lambda part: part not in ("", "-1"), parts))
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
@@ -30,14 +30,14 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def device_kind(asked: str) -> str:
-    """`cpu` or `cuda` for `auto`, or what was asked."""
+    """`cpu` or `cuda`; `auto` means `cuda` if there is a GPU."""
     if asked != "auto":
         return asked
     return CUDA if visible_gpus() else CPU
 
 
 def pinned_environment(index: int, gpus: tuple[str, ...], *, workers: int) -> dict[str, str]:
-    """What worker `index` must have in its environment before anything is imported."""
+    """The environment that worker `index` needs before it imports anything."""
     pinned = {
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -50,10 +50,10 @@ def pinned_environment(index: int, gpus: tuple[str, ...], *, workers: int) -> di
 
 
 def lease_slot(folder: Path, *, gpu: str, slots: int) -> int | None:
-    """An open descriptor that holds one of the GPU's slots, or None if live processes hold all.
+    """An open descriptor that holds one slot of the GPU, or None if live processes hold all.
 
-    One loaded model per slot, however many workers there are. Keep the descriptor open; the kernel
-    gives the slot back when the process ends.
+    A slot is the right to keep one model loaded. Keep the descriptor open: the kernel frees the
+    slot when the process ends.
 
     Raises:
         StoreError: The folder cannot be written.

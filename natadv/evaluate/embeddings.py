@@ -1,4 +1,4 @@
-"""Embed once: vectors by what was embedded, shared by prompts, scenarios, tasks and later runs."""
+"""The cache of embeddings, which scenarios, tasks and later runs share."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _SYSTEM = (
     *("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_INTERRUPT", "SQLITE_IOERR"),
     *("SQLITE_LOCKED", "SQLITE_NOMEM", "SQLITE_PERM", "SQLITE_READONLY"),
 )
-"""What SQLite calls it when the system fails it; all other errors are of what the file holds."""
+"""SQLite's names of errors of the system; all its other errors concern the content of the file."""
 
 
 def space(weights: str, numerics: Numerics) -> str:
-    """Names the vectors that may be mixed: same weights, preprocessing and arithmetic."""
+    """The name of a set of comparable embeddings: equal weights, preprocessing and arithmetic."""
     return digest(
         {
             "weights": weights,
@@ -47,22 +47,22 @@ def key_of(content: bytes) -> str:
 
 
 class EmbeddingCache:
-    """One SQLite file per space; it brings the locking and the atomic writes.
+    """One SQLite file per space; SQLite provides the locks and the atomic writes.
 
-    Each vector stands beside its hash. A file in which one is no longer as it was written is given
-    up whole: which of its other pages are damaged, nobody knows.
+    Each embedding is stored beside its checksum. If one does not match, the whole file is deleted,
+    as other pages may be damaged too.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{name}.sqlite"
 
     def get(self, keys: Iterable[str]) -> dict[str, FloatArray]:
-        """The vectors that are there."""
+        """The embeddings that the cache holds, by key."""
         wanted = list(dict.fromkeys(keys))
         return self._healed(partial(self._select, wanted), verb="read")
 
     def put(self, vectors: Mapping[str, FloatArray]) -> None:
-        """Add vectors; the first of two writers of one key wins, so that rows never change."""
+        """Add embeddings; the first writer of a key wins, so that rows never change."""
         blobs = {key: np.ascontiguousarray(v, np.float32).tobytes() for key, v in vectors.items()}
         rows = [(key, blob, _checksum(key, blob)) for key, blob in blobs.items()]
         self._healed(partial(self._insert, rows), verb="write")
@@ -76,7 +76,7 @@ class EmbeddingCache:
             connection.executemany("INSERT OR IGNORE INTO embedding VALUES (?, ?, ?)", rows)
 
     def _healed(self, work: Callable[[], T], *, verb: str) -> T:
-        """What comes of `work`; where the file is damaged, with a new one."""
+        """The result of `work`, repeated with a new file if the old one is damaged."""
         try:
             try:
                 return work()
@@ -92,7 +92,7 @@ class EmbeddingCache:
             ) from error
 
     def _give_up(self) -> None:
-        # The journal belongs to the old file, and would be played back into the new one.
+        # The journal belongs to the old file; SQLite would replay it into the new one.
         for path in (self.path, self.path.with_name(f"{self.path.name}-journal")):
             path.unlink(missing_ok=True)
 
@@ -110,18 +110,18 @@ class EmbeddingCache:
 
 
 def _rows(connection: sqlite3.Connection, wanted: Sequence[str]) -> dict[str, FloatArray]:
-    """Raises sqlite3.DatabaseError if a vector is not as it was written."""
+    """Raises sqlite3.DatabaseError if an embedding does not match its checksum."""
     found: dict[str, FloatArray] = {}
     for a in range(0, len(wanted), SELECT_AT_ONCE):
         part = set(wanted[a : a + SELECT_AT_ONCE])
-        # As bytes: of a damaged row they may be of any kind.
+        # As bytes: the columns of a damaged row may have any type.
         query = (
             "SELECT key, CAST(vector AS BLOB), CAST(checksum AS BLOB) FROM embedding "
             f"WHERE key IN ({','.join('?' * len(part))})"
         )
         for key, blob, checksum in connection.execute(query, sorted(part)):
             if key not in part or blob is None or checksum != _checksum(key, blob):
-                raise sqlite3.DatabaseError(f"the vector of {key} is not as it was written")
+                raise sqlite3.DatabaseError(f"the embedding {key} does not match its checksum")
             found[key] = np.frombuffer(blob, dtype=np.float32)
     return found
 

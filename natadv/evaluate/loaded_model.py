@@ -1,4 +1,4 @@
-"""What units are computed with: a loaded model, its heads, and what was embedded already."""
+"""A model in memory with its heads and its cache of embeddings, and the batches it computes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from natadv.errors import DataError, ModelError
 from natadv.evaluate.batches import (
-    Part,
+    PreparedBatch,
     filled_up,
     filled_up_lightly,
     has_rows,
     merged,
+    prefetch,
     within_budget,
 )
 from natadv.evaluate.embeddings import EmbeddingCache, key_of
 from natadv.evaluate.pictures import Picture
-from natadv.evaluate.prefetch import prefetch
 from natadv.types import DenseFeatures, FloatArray, Model, Sample, ZeroShotClassifier
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TEXT_BATCH = 16
-"""Texts go to the model in batches of one size, for the same reason as pictures do. Small, as the
-last batch is filled up: ten class names should not cost sixty-four."""
+"""Texts are embedded in batches of one size, for the same reason as pictures. It is small, as the
+last batch is filled up and ten class names should not cost as much as sixty-four."""
 
 
 @dataclass(slots=True)
 class LoadedModel:
-    """What a process keeps from unit to unit."""
+    """A model with its heads and its cache, which a process keeps from unit to unit."""
 
     model: Model
     cache: EmbeddingCache
@@ -146,11 +146,9 @@ def encode_pictures(
     layers: Sequence[int],
     loaded: LoadedModel,
 ) -> Iterator[EncodedBatch]:
-    """Each picture by key, once through the tower; one that cannot be decoded goes into `broken`.
-
-    The embeddings are put into the cache.
-    """
-    # Decoding and preprocessing overlap with the forward pass of the batch before.
+    """Encodes each picture (by key) once, and caches the embeddings; pictures that cannot be
+    decoded are added to `broken`."""
+    # Decoding and preprocessing overlap with the forward pass of the previous batch.
     for batch in prefetch(_batches(pictures, broken, loaded)):
         n = len(batch.keys)
         if layers:
@@ -173,13 +171,13 @@ def encode_pictures(
 
 def _batches(
     pictures: Mapping[str, Picture], broken: dict[str, str], loaded: LoadedModel
-) -> Iterator[Part]:
-    """Preprocessed batches, always full: another number of rows may choose another kernel, hence
-    other last bits."""
+) -> Iterator[PreparedBatch]:
+    """Preprocessed batches, always full: with another number of rows, another kernel may run and
+    give other last bits."""
     size = loaded.batch_size
     opened = _opened(pictures, broken)
     prepare = partial(_prepared, loaded=loaded)
-    # By map, which holds on to no group: its pictures are large.
+    # By map, which keeps no reference to a group: its pictures are large.
     while parts := list(map(prepare, within_budget(islice(opened, size), most=size))):
         yield from merged(parts, size)
 
@@ -192,15 +190,15 @@ def _opened(pictures: Mapping[str, Picture], broken: dict[str, str]) -> Iterator
             broken[key] = str(error)
 
 
-def _prepared(group: Sequence[tuple[str, Image]], *, loaded: LoadedModel) -> Part:
+def _prepared(group: Sequence[tuple[str, Image]], *, loaded: LoadedModel) -> PreparedBatch:
     keys = tuple(key for key, _ in group)
     images = [image for _, image in group]
     prepared = loaded.encoder.prepare(images)
     if len(keys) == loaded.batch_size or has_rows(prepared, len(keys)):
-        return Part(keys, prepared, len(keys))
-    # What it gives cannot be filled up or joined, so the pictures themselves are.
+        return PreparedBatch(keys, prepared, len(keys))
+    # The rows of the result are unknown, so the batch is filled up with pictures instead.
     full = filled_up_lightly(images, loaded.batch_size)
-    return Part(keys, loaded.encoder.prepare(full), len(full))
+    return PreparedBatch(keys, loaded.encoder.prepare(full), len(full))
 
 
 def _encode_texts(texts: Sequence[str], model: ZeroShotClassifier) -> dict[str, FloatArray]:

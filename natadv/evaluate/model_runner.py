@@ -1,11 +1,14 @@
-"""Turns the units of a grid into results: finds the data, loads the model once, computes."""
+"""Computes the units of a grid: finds their data and loads each model once."""
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natadv.errors import ModelError, StoreError
@@ -15,11 +18,11 @@ from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.devices import CUDA, lease_slot, visible_gpus
 from natadv.evaluate.embeddings import EmbeddingCache, space
 from natadv.evaluate.loaded_model import LoadedModel
-from natadv.evaluate.memory import fitted_batch, free_memory, is_out_of_memory, record_batch
 from natadv.evaluate.run import Run
-from natadv.evaluate.store import Store
+from natadv.evaluate.store import Store, write_atomically
 from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import POLL_S, Worker
+from natadv.storage.sealed import sealed, unsealed
 from natadv.tasks import TASKS
 from natadv.types import Model, ModelSpec
 
@@ -30,7 +33,7 @@ T = TypeVar("T")
 
 
 class ModelRunner:
-    """Keeps one model loaded, and computes units with it."""
+    """Computes units with one loaded model after another."""
 
     def __init__(
         self,
@@ -50,8 +53,11 @@ class ModelRunner:
         """Results of units that were computed together with another one, by key."""
 
     def compute(self, unit: Unit, beside: Sequence[Unit] = ()) -> dict[str, Any]:
-        """The unit's result. `beside` ask the same rows of the same model: they are computed in
-        the same pass, and their results wait here until they are asked for."""
+        """The result of a unit.
+
+        The units `beside` ask about the same rows of the same model: they are computed in the
+        same pass, and their results are kept until somebody asks for them.
+        """
         if unit.key not in self._beside:
             try:
                 self._beside = self._compute_pass((unit, *beside))
@@ -60,19 +66,19 @@ class ModelRunner:
             except Exception:
                 if not beside:
                     raise
-                # Whichever of them fails is to fail alone.
+                # One of them failed; the others must not fail with it.
                 self._beside = self._compute_pass((unit,))
         check_unchanged()
         return self._beside.pop(unit.key)
 
     @property
     def encoded(self) -> int:
-        """Pictures that went through the model that is loaded now."""
+        """Pictures that went through the loaded model so far."""
         return self._current.encoded if self._current is not None else 0
 
     def with_model(self, unit: Unit, work: Callable[[LoadedModel], T]) -> T:
-        """What comes of `work` with the model of `unit`, which can do its task; where memory is
-        short, it is done again in smaller batches."""
+        """The result of `work` with the model of `unit`; repeated with smaller batches where memory
+        runs out."""
         while True:
             loaded = self._model_for(unit)
             try:
@@ -137,7 +143,7 @@ class ModelRunner:
         )
 
     def _ready_for(self, unit: Unit, loaded: LoadedModel) -> None:
-        """Load the head that the unit asks for, or check that the model can do the task itself."""
+        """Load the head of the unit, or check that the model does the task without one."""
         if unit.head:
             if unit.head not in loaded.heads:
                 loaded.heads[unit.head] = self._head(unit)
@@ -150,15 +156,13 @@ class ModelRunner:
 
         folder = self.specs[unit.model].heads[unit.task]
         head = load_head(folder, tower=unit.weights, model=unit.model)
-        # Loaded before it is looked at again: whatever came in between is seen.
+        # Checked after loading, so that no change in between goes unnoticed.
         if fingerprint(folder) != unit.head:
-            raise ModelError(
-                f"{folder}: this head is another one than when the run began; run again"
-            )
+            raise ModelError(f"{folder}: this head changed since the run began; run again")
         return placed(head, device=unit.numerics.device)
 
     def _of_size(self, model: Model, unit: Unit, batch_size: int) -> LoadedModel:
-        # Another batch size is another arithmetic: its vectors are kept apart.
+        # Another batch size may give other last bits: its vectors are kept apart.
         numerics = replace(unit.numerics, batch_size=batch_size)
         folder = self.store.root / "embeddings"
         return LoadedModel(model, EmbeddingCache(folder, space(unit.weights, numerics)), batch_size)
@@ -184,3 +188,48 @@ def drain_with_gpu_slot(worker: Worker, units: Sequence[Unit], *, device: str, s
         if worker.problems:
             os.close(slot)  # those who wait for the slot would wait for ever
         return
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the host ran out of memory."""
+    import torch
+
+    # Torch has no class for the second: its allocator for the CPU raises a bare RuntimeError.
+    text = str(error)
+    of_host = "not enough memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or of_host
+
+
+def free_memory() -> None:
+    """Release what the failed batch left behind."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def fitted_batch(root: Path, unit: Unit) -> int:
+    """Pictures per forward pass: the number that the user chose, or a smaller one that was found
+    to fit this model on this device."""
+    chosen, path = unit.numerics.batch_size, _batch_size_path(root, unit)
+    try:
+        known = unsealed(path.read_bytes(), name=path.name)
+    except FileNotFoundError:
+        return chosen
+    return chosen if known is None else min(chosen, int(known))
+
+
+def record_batch(root: Path, unit: Unit, batch_size: int) -> None:
+    """Remember the number of pictures that fit, for later runs and other processes."""
+    path = _batch_size_path(root, unit)
+    write_atomically(path, sealed(str(batch_size), name=path.name))
+
+
+def _batch_size_path(root: Path, unit: Unit) -> Path:
+    device = unit.numerics.device
+    if device == CUDA:
+        import torch
+
+        device = re.sub(r"\W+", "-", torch.cuda.get_device_name())
+    return root / "batch_sizes" / f"{space(unit.weights, unit.numerics)}-{device}"

@@ -1,18 +1,19 @@
-"""Outcome tables to JSON and back; light, for gates read what the store holds."""
+"""Outcomes as JSON and back, and the attributes of drawn overlays as columns."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from natadv.types import Factor, Outcomes
+from natadv.types import Factor, Outcomes, Sample
 
 
 def columns(rows: Outcomes) -> dict[str, Any]:
-    """Outcomes as JSON values; `factors` only if there are any."""
-    factors = {name: list(told) for name, told in rows.factors.items()}
+    """Outcomes as JSON values; `factors` only where overlays were drawn."""
+    factors = {name: list(column) for name, column in rows.factors.items()}
     return {
         "id": list(rows.id),
         "group": list(rows.group),
@@ -28,9 +29,10 @@ def columns(rows: Outcomes) -> dict[str, Any]:
 
 def outcomes_of(results: Iterable[Mapping[str, Any]]) -> Outcomes:
     """The results of a dataset's units, in order, as one table."""
-    parts = list(results)
-    tables = [part["outcomes"] for part in parts]
+    units = list(results)
+    tables = [unit["outcomes"] for unit in units]
     names = tables[0]["values"].keys() if tables else ()
+    attributes = [table.get("factors", {}) for table in tables if table["id"]]
 
     def joined(name: str) -> tuple[Any, ...]:
         return tuple(x for table in tables for x in table[name])
@@ -44,13 +46,31 @@ def outcomes_of(results: Iterable[Mapping[str, Any]]) -> Outcomes:
         truth=joined("truth"),
         prediction=joined("prediction"),
         values={n: np.array([x for t in tables for x in t["values"][n]]) for n in names},
-        errors={name: why for part in parts for name, why in part["errors"].items()},
-        factors=_factors(tables),
+        errors={name: why for unit in units for name, why in unit["errors"].items()},
+        factors={n: tuple(x for a in attributes for x in a[n]) for n in _shared(attributes)},
     )
 
 
-def _factors(tables: Sequence[Mapping[str, Any]]) -> dict[str, Factor]:
-    """Those that are told of every row: one unit may know less of its rows than another."""
-    told = [table.get("factors", {}) for table in tables if table["id"]]
-    shared = [name for name in told[0] if all(name in each for each in told)] if told else []
-    return {name: tuple(x for each in told for x in each[name]) for name in shared}
+def factors_of(samples: Sequence[Sample]) -> dict[str, Factor]:
+    """The facts of drawn samples as columns: those that all samples have, and that are text or
+    numbers throughout; booleans become `yes` and `no`."""
+    facts: list[dict[str, Any]] = [json.loads(sample.facts) for sample in samples]
+    columns = {name: _column([of_sample[name] for of_sample in facts]) for name in _shared(facts)}
+    return {name: column for name, column in columns.items() if column is not None}
+
+
+def _shared(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that all mappings have: one may know less about its rows than another."""
+    first = mappings[0] if mappings else {}
+    return [name for name in first if all(name in each for each in mappings)]
+
+
+def _column(facts: Sequence[Any]) -> Factor | None:
+    """None if the facts are neither text nor numbers throughout."""
+    if all(isinstance(fact, bool) for fact in facts):
+        return tuple("yes" if fact else "no" for fact in facts)
+    if all(isinstance(fact, str) for fact in facts):
+        return tuple(facts)
+    if all(isinstance(fact, int | float) and not isinstance(fact, bool) for fact in facts):
+        return tuple(float(fact) for fact in facts)
+    return None

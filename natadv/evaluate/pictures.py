@@ -1,4 +1,4 @@
-"""The pictures of a unit, each with the key under which its embedding is kept."""
+"""The pictures of a unit, each with the key of its embedding."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _KEPT = 2
-"""Clean pictures that stay decoded: rows that are drawn on the same one follow each other."""
+"""Clean pictures that stay decoded, as rows that are drawn on the same one follow each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that is decoded only if nobody has embedded it yet."""
+    """A picture that is decoded only if the cache lacks its embedding."""
 
     key: str
     open: Callable[[], Image]
@@ -42,13 +42,13 @@ Decode = Callable[[Sample], "Image"]
 
 
 def attacked(sample: Sample) -> Picture:
-    """The picture as it is stored."""
+    """The stored picture of the sample."""
     key = hashlib.sha256(sample.image).hexdigest()
     return Picture(key, partial(decode_image, sample.image, where=sample.id))
 
 
 def overlaid(sample: Sample, clean: Sample, *, decode: Decode | None = None) -> Picture:
-    """The clean twin with the sample's overlay on it, as it would have been stored."""
+    """The clean twin with the sample's overlay drawn on it."""
     overlays = _overlays(sample)
     key = digest([_below(clean), "attack", sample.overlay])
     return Picture(key, partial(_draw, clean, overlays, decode or _decoded))
@@ -57,16 +57,16 @@ def overlaid(sample: Sample, clean: Sample, *, decode: Decode | None = None) -> 
 def control(
     sample: Sample, clean: Sample, *, variant: Variant, word: str, decode: Decode | None = None
 ) -> Picture:
-    """The clean twin under a control of the sample's own overlay: no letters, or the true word."""
+    """The clean twin with a control of the sample's overlay: no letters, or the true word."""
     overlays = _control_overlays(sample, variant, word)
     key = digest([_below(clean), variant, word, sample.overlay])
     return Picture(key, partial(_draw, clean, overlays, decode or _decoded))
 
 
 def sized(sample: Sample, clean: Mapping[str, Sample]) -> Sample:
-    """A sample whose picture is drawn, with the size that it will have.
+    """The sample with the size that its drawn picture will have.
 
-    Without it where that cannot be told: the picture cannot be drawn either, and says why.
+    Unchanged if the size is unknown: the picture cannot be drawn either, and that error says why.
     """
     try:
         size = upright_size(_twin_of(sample, clean, what="picture"))
@@ -83,10 +83,10 @@ def pictures(
     classes: Sequence[str],
     drawn: bool = False,
 ) -> tuple[list[Picture], dict[str, str]]:
-    """The pictures in order, and why a sample (by id) has none.
+    """The pictures in order, and sample id -> why it has none.
 
     Args:
-        drawn: Whether no picture is stored, and the attack is drawn on the clean twin too.
+        drawn: Whether attacked pictures are drawn on their clean twins rather than stored.
     """
     found: list[Picture] = []
     errors: dict[str, str] = {}
@@ -105,7 +105,7 @@ def pictures(
 def shown(
     sample: Sample, clean: Mapping[str, Sample], *, drawn: bool, decode: Decode | None = None
 ) -> Picture:
-    """The attack's picture, stored or drawn. Raises DataError if it cannot be drawn."""
+    """The attacked picture, stored or drawn. Raises DataError if it cannot be drawn."""
     if not drawn:
         return attacked(sample)
     return overlaid(sample, _twin_of(sample, clean, what="picture"), decode=decode)

@@ -1,4 +1,4 @@
-"""From a case to its units, and from the units' results to what the judge needs."""
+"""From a case to its units, and from the results of the units to the evidence of the case."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from natadv.types import Case, ModelSpec, Outcomes, Task, Variant
 
 @dataclass(frozen=True, slots=True)
 class CaseUnits:
-    """The units of a case, by the role that their rows play."""
+    """The units of a case, by the role of their rows."""
 
     attack: tuple[Unit, ...] = ()
     clean: tuple[Unit, ...] = ()
     occlusion: tuple[Unit, ...] = ()
     matched: tuple[Unit, ...] = ()
     searches: tuple[Unit, ...] = ()
-    """Searches for small attacks, which the case has to wait for and which decide none of it."""
+    """Searches for small attacks: the case is incomplete without them; they decide no verdict."""
     problem: str = ""
-    """Why there is nothing to measure."""
+    """Why the case cannot be measured; empty if it can."""
 
     def all(self) -> tuple[Unit, ...]:
-        # The longest first: at the end one would keep a worker after the others are done.
+        # The longest first, so that none of them is left at the end.
         return self.searches + self.clean + self.attack + self.occlusion + self.matched
 
     def roles(self) -> dict[str, tuple[Unit, ...]]:
@@ -51,8 +51,8 @@ class CaseUnits:
 
 
 def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
-    """The units of `case` but for its searches; a missing dataset or an unreadable model is a
-    problem, never an error, so that it fails this case and no other."""
+    """The units of `case` without its searches. A missing dataset or an unreadable model becomes
+    the problem of this case, so that other cases go on."""
     dataset = grid.datasets.get(case.dataset)
     if dataset is None:
         return CaseUnits(problem=_missing(case.dataset))
@@ -88,7 +88,7 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     drawn = dataset.card.overlays and TASKS[case.task].controls
     return CaseUnits(
         attack=of(dataset, "attack"),
-        # The first rows of what is drawn stand on pictures from anywhere in the clean dataset.
+        # Drawn rows may use any picture of the clean dataset, also under a limit.
         clean=of(clean, "attack", clean.card.rows if dataset.card.drawn else None),
         occlusion=of(dataset, "occlusion") if drawn else (),
         matched=of(dataset, "matched") if drawn else (),
@@ -96,7 +96,7 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
 
 
 def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
-    """Fingerprint of the head that answers `case`; empty if the model answers by itself.
+    """Fingerprint of the head for `case`; empty if the model does the task by itself.
 
     Raises:
         ModelError: The model cannot do the task and has no head for it, or one of another tower.
@@ -122,7 +122,7 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
 
 
 def _training(task: Task, spec: ModelSpec) -> str:
-    """The command that trains a head which the next run finds."""
+    """The command that trains a head where the next run finds it."""
     model, out = str(spec.folder), str(heads_beside(spec.folder) / task)
     if spec.name in ZOO:
         model, out = spec.name, str(HEADS / spec.name / task)
@@ -132,7 +132,7 @@ def _training(task: Task, spec: ModelSpec) -> str:
 
 
 def _misnamed(case: Case, dataset: Dataset) -> str:
-    """Why the measured case would not be what its address says; empty if it is."""
+    """Why the dataset does not fit the address of the case; empty if it does."""
     card = dataset.card
     if case.task not in card.tasks or case.scenario != card.scenario:
         return (
@@ -156,7 +156,7 @@ def dataset_units(
     rows: int,
     numerics: Numerics,
 ) -> tuple[Unit, ...]:
-    """The shards of the first `rows` of `dataset`, asked of the model of `case`."""
+    """Units for the first `rows` of `dataset`, with the task and the model of `case`."""
     card = dataset.card
     prompts = prompts_digest(card.classes, card.templates)
     return tuple(
@@ -178,13 +178,13 @@ def dataset_units(
 
 
 def unique_units(plans: Iterable[CaseUnits]) -> list[Unit]:
-    """Each unit once, in the order in which the cases first need it."""
+    """Each unit once, in the order of the first case that needs it."""
     units = {u.key: u for plan in plans for u in plan.all()}
     return list(units.values())
 
 
 def case_plan(case: Case, units: CaseUnits, *, grid: Grid, rows: int) -> CasePlan:
-    """What has to be measured for `case` to pass: `rows` samples, of one data and weights."""
+    """What `case` needs in order to pass: `rows` samples of one revision, by the same weights."""
     dataset = grid.datasets.get(case.dataset)
     first = units.attack[0] if units.attack else None
     return CasePlan(
@@ -200,8 +200,8 @@ def case_plan(case: Case, units: CaseUnits, *, grid: Grid, rows: int) -> CasePla
 def case_evidence(
     case: Case, units: CaseUnits, *, store: Store, run: Run, notes: Iterable[str] = ()
 ) -> CaseEvidence:
-    """What the store holds for `case`; whatever is missing is named in its problems, with `notes`
-    that may tell why."""
+    """The evidence of `case` in the store; its problems name what is missing, with `notes` that
+    may explain it."""
     problems: list[str] = [units.problem] if units.problem else []
     tables: dict[str, Outcomes | None] = {}
     measured: list[Mapping[str, Any]] = []
@@ -225,9 +225,9 @@ def case_evidence(
 
 
 def kept_masks(units: CaseUnits, *, store: Store) -> dict[str, bytes]:
-    """Sample id -> PNG of what the model marked, of the picture's size, 255 inside.
+    """Sample id -> PNG of the predicted mask, of the picture's size, 255 inside.
 
-    Only of the samples that were found worst in each unit, and none where a result is missing.
+    Only for the worst samples of each unit that has a result.
     """
     results = (store.get(unit.key) for unit in units.attack)
     return {
@@ -239,7 +239,7 @@ def kept_masks(units: CaseUnits, *, store: Store) -> dict[str, bytes]:
 
 
 def _agreed(results: Iterable[Mapping[str, Any]], name: str) -> str:
-    """What all results say of themselves; a mixture is shown, and equals no plan."""
+    """The value that all results share; several are joined by `and`, which fits no plan."""
     return " and ".join(sorted({result[name] for result in results}))
 
 
@@ -258,10 +258,10 @@ def _results(
             results.append(result)
         elif store.is_damaged(unit.key):
             problems.append(
-                f"{store.path(unit.key)}: is no longer as it was written; run again, and it is "
-                "computed anew"
+                f"{store.path(unit.key)}: was altered after it was written; run again to compute "
+                "it anew"
             )
         else:
-            # One reason for many units is told once.
+            # Many units may share one reason, which is reported once.
             problems.append(run.error(unit.key) or "some of its units were not measured")
     return results, problems

@@ -1,4 +1,4 @@
-"""One run's own journal: what was tried, what failed, what happened; never a cached truth."""
+"""The journal of one run: attempts, errors and events. Later runs never read it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 from natadv.evaluate.store import Store, write_atomically, writing
 
 MAX_ATTEMPTS = 2
-"""Workers that one unit may take down before it is given up."""
+"""Workers that one unit may crash before the run gives it up."""
 
 MAX_DEADLY_UNITS = 2
-"""Units of one model that may be given up so, before its other units are given up untried: a model
-that kills whoever loads it would use up the workers that other models need."""
+"""Units of one model that may be given up so before its other units are given up untried: a model
+that crashes every worker would use up the workers that other models need."""
 
 
 class Run:
-    """Errors and attempts belong to a run: yesterday's out-of-memory must not be cached.
+    """Errors and attempts belong to a run, as an error may not happen again in the next.
 
-    Whatever writes raises StoreError if the disk is full or read-only.
+    All methods that write raise StoreError if the disk is full or read-only.
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
@@ -38,7 +38,7 @@ class Run:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def attempts(self, key: str) -> int:
-        """How many processes began this unit and never ended it."""
+        """How many processes began this unit and died before they ended it."""
         try:
             return (self.folder / "attempts" / key).stat().st_size
         except FileNotFoundError:
@@ -57,14 +57,14 @@ class Run:
             path.unlink(missing_ok=True)
 
     def mark_deadly(self, key: str, *, weights: str) -> None:
-        """Record a unit that no worker survives, against its model."""
+        """Record that the unit crashes workers, against its model."""
         deadly = self.folder / "deadly" / weights
         with writing(deadly):
             deadly.mkdir(exist_ok=True)
             (deadly / key).touch()
 
     def is_deadly(self, weights: str) -> bool:
-        """True if the model took down so many workers that it is not tried again."""
+        """Whether the model crashed so many workers that the run does not try it again."""
         deadly = self.folder / "deadly" / weights
         return deadly.is_dir() and len(list(deadly.iterdir())) >= MAX_DEADLY_UNITS
 
@@ -78,7 +78,7 @@ class Run:
         write_atomically(self.folder / "errors" / key, reason)
 
     def tell(self, kind: str, **facts: Any) -> None:
-        """Append one event; short appends of many processes do not mix."""
+        """Append one event. Processes may do so at the same time: short appends do not mix."""
         line = json.dumps({"t": time.time(), "pid": os.getpid(), "kind": kind, **facts})
         # Unbuffered: one write per line.
         with writing(self.events_path), self.events_path.open("ab", buffering=0) as file:
@@ -89,12 +89,11 @@ class Run:
             lines = self.events_path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
-        found = map(_event, lines)
-        return [event for event in found if event is not None]
+        return [event for event in map(_event, lines) if event is not None]
 
 
 def _event(line: str) -> dict[str, Any] | None:
-    """None for what a dying process or a full disk left of a line."""
+    """None for a line that a dying process or a full disk cut off."""
     try:
         value = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The rows of a unit: its samples, each with the picture that is shown or why there is none."""
+"""The rows of a unit: its samples, each with its picture or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from natadv.types import DenseFeatures, Sample
 
 @dataclass(frozen=True, slots=True)
 class EvaluationShard:
-    """What every task asks about the same rows."""
+    """Samples and pictures that several tasks share."""
 
     dataset: Dataset
     samples: tuple[Sample, ...]
     shown: Mapping[str, Picture]
-    """Sample id -> its picture, under the unit's variant."""
+    """Sample id -> its picture, in the variant of the unit."""
     errors: dict[str, str] = field(default_factory=dict)
-    """Sample id -> why it has no outcome; it grows while pictures are opened."""
+    """Sample id -> why it has no outcome; grows while pictures are decoded."""
 
     def answerable(self) -> list[Sample]:
-        """In order."""
+        """The samples without an error, in order."""
         return [sample for sample in self.samples if sample.id not in self.errors]
 
     def pictures(self) -> dict[str, Picture]:
@@ -42,7 +42,7 @@ class EvaluationShard:
         return {s.id: p if _is_square(s) else as_square(p) for s, p in shown.items()}
 
     def exclude(self, broken: Mapping[str, str]) -> None:
-        """Give up the samples whose picture, by key, cannot be used."""
+        """Record an error for the samples whose picture (by key) is broken."""
         self.errors.update(
             {name: broken[p.key] for name, p in self.shown.items() if p.key in broken}
         )
@@ -57,6 +57,7 @@ def _is_square(sample: Sample) -> bool:
 
 
 def shard_of(unit: Unit, dataset: Dataset, *, clean: Dataset | None) -> EvaluationShard:
+    """Reads the rows of the unit. Raises DataError if they cannot be read or drawn."""
     if problem := undrawable(dataset, clean):
         raise DataError(problem)
     card = dataset.card
@@ -64,11 +65,11 @@ def shard_of(unit: Unit, dataset: Dataset, *, clean: Dataset | None) -> Evaluati
     twins = _clean_twins(samples, clean) if card.drawn or unit.variant != "attack" else {}
     if card.drawn:
         samples = [sized(sample, twins) for sample in samples]
-    found, errors = pictures(
+    in_order, errors = pictures(
         samples, twins, variant=unit.variant, classes=card.classes, drawn=card.drawn
     )
     usable = [s for s in samples if s.id not in errors]
-    shown = dict(zip([s.id for s in usable], found, strict=True))
+    shown = dict(zip([s.id for s in usable], in_order, strict=True))
     return EvaluationShard(dataset, tuple(samples), shown, errors)
 
 

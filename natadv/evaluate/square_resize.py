@@ -1,4 +1,4 @@
-"""Whether a tower sees all of a picture that is no square, and what to show it if it does not."""
+"""Whether preprocessing keeps all of a picture that is not square, and a square copy if not."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from natadv.evaluate.pictures import Picture
 from natadv.types import DenseFeatures, Prepared
 
 AS_SQUARE = "/square"
-"""Ends the key of a picture that is shown so: its embedding is another one."""
+"""Suffix of the key of a squared picture, as its embedding differs."""
 
 _SIDE = 256
 _CLOSE = 0.05
-"""Of the range of the probe, on average: what squashing in one step or two makes of difference."""
+"""Mean difference, as a share of the probe's range, that resizing in two steps may cause."""
 
 
 def squared(image: Image.Image) -> Image.Image:
-    """All of it as a square, so that any tower sees all that a mask is of.
+    """The whole picture resized to a square, so that any tower sees all that a mask covers.
 
-    Raises DataError if that is too large to be made.
+    Raises DataError if the square would be too large.
     """
     side = max(image.size)
     if side * side > MAX_PIXELS:
@@ -41,11 +41,11 @@ def as_square(picture: Picture) -> Picture:
 
 
 def sees_whole(tower: DenseFeatures) -> bool:
-    """Whether preprocessing squashes a picture to a square, rather than cutting out its middle.
+    """Whether preprocessing resizes a whole picture to a square, rather than cropping its middle.
 
-    Tried and not read from a config: it holds for any model, also for one that is plugged in.
+    Found by a probe and not from a config, so that it also holds for models from plugins.
     """
-    # Dark on the left and bright on the right: of a cut picture both ends are missing.
+    # Dark on the left and bright on the right: a crop loses both ends.
     ramp = np.linspace(0, 255, 2 * _SIDE).astype(np.uint8)
     wide = Image.fromarray(np.tile(ramp, (_SIDE, 1))).convert("RGB")
     as_it_is, whole = (_pixels(tower.prepare([image])) for image in (wide, squared(wide)))
@@ -55,7 +55,7 @@ def sees_whole(tower: DenseFeatures) -> bool:
 
 
 def _pixels(prepared: Prepared) -> np.ndarray | None:
-    """None where preprocessing gives anything but one array per picture."""
+    """None if preprocessing returns anything but one array per picture."""
     found = prepared.get("pixel_values") if isinstance(prepared, Mapping) else prepared
     try:
         pixels = np.asarray(found, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The evidence store: results by content, written once, under locks that die with their owner."""
+"""The store: results of units by content key, under locks that end with their owner."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ STORE_OPTION = "--store DIR"
 
 
 class BusyError(Exception):
-    """Somebody is computing this unit."""
+    """Another process is computing this unit."""
 
 
 class Store:
-    """A folder that any number of processes fill together."""
+    """A folder of results that any number of processes share."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._whole: dict[str, Stamp] = {}
-        """Results that were read and are as they were written, in this state of their file."""
+        """Key -> the state of its file when the result was last verified."""
 
     def prepare(self) -> None:
-        """Make the folder and prove that it can be written.
+        """Create the folder and check that it can be written.
 
         Raises:
             StoreError: The folder cannot be made or written.
@@ -45,7 +45,7 @@ class Store:
         return self.root / "units" / key[:2] / key
 
     def has(self, key: str) -> bool:
-        """Whether there is a result that is as it was written."""
+        """Whether the store holds an undamaged result."""
         try:
             stamp = stamp_of(self.path(key))
         except FileNotFoundError:
@@ -55,12 +55,12 @@ class Store:
         return self._whole.get(key) == stamp or self.get(key) is not None
 
     def is_damaged(self, key: str) -> bool:
-        """Whether there is a file that is no longer as it was written."""
+        """Whether the store holds a result that was altered after it was written."""
         return self.path(key).exists() and not self.has(key)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The result of a unit; None if nobody has computed it, or if it is no longer as it was
-        written, so that it is computed again.
+        """The result of a unit; None if it was never computed, or was altered since, so that it is
+        computed again.
 
         Raises:
             StoreError: The file cannot be read.
@@ -83,17 +83,17 @@ class Store:
         """Write a result whole or not at all.
 
         Raises:
-            StoreError: The disk is full or read-only; results that stand already are kept.
+            StoreError: The disk is full or read-only; earlier results stay.
         """
         body = json.dumps(value, allow_nan=False)
         write_atomically(self.path(key), sealed(body, name=key))
 
     @contextmanager
     def claim(self, key: str) -> Iterator[None]:
-        """Hold the right to compute a unit.
+        """Hold the lock of a unit, which gives the right to compute it.
 
         Raises:
-            BusyError: It is held already.
+            BusyError: Another process holds it.
         """
         path = self.root / "locks" / f"{key}.lock"
         with writing(path):
@@ -105,7 +105,7 @@ class Store:
 
 
 def prove_writable(folder: Path, option: str = STORE_OPTION) -> None:
-    """Make the folder, and a file in it that is removed again. Raises StoreError."""
+    """Create the folder, and write and remove a file in it. Raises StoreError."""
     probe = folder / f".probe-{os.getpid()}"
     with writing(folder, option):
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,12 +120,12 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 def write_atomically(path: Path, text: str) -> None:
     """Whole or not at all. Raises StoreError."""
     with writing(path), atomic.replacing(path) as temporary:
-        # What a model raises may hold anything, and has to be told all the same.
+        # The message of a model's error may hold any character, and must be stored all the same.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def writing(path: Path, option: str = STORE_OPTION) -> AbstractContextManager[None]:
-    """Says what to do when the system refuses a write to what `option` names."""
+    """Turns a refused write into a StoreError that says what to do; `option` names the folder."""
     kept = "what is stored already is kept"
     remedy = f"{kept}: free space or give another {option}, and run again"
     return atomic.writing(path, remedy=remedy)

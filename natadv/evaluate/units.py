@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from natadv.search.spec import SearchSpec
 
 SHARD_ROWS = 256
-"""Rows of a unit. Fixed: a size that followed the number of workers would change the keys."""
+"""Rows of a unit. Fixed, as a size that depended on the number of workers would change the keys."""
 
 AUTO = "auto"
 
@@ -33,22 +33,22 @@ NUMERIC_PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """What can move a float without anybody meaning it."""
+    """The settings, packages and code that may change the last bits of a number."""
 
     device: str
     """`cpu` or `cuda`: the kind, not the number."""
     dtype: str
     batch_size: int
     threads: int
-    """Threads of one kernel on the CPU. More workers must not mean other sums."""
+    """Threads of one kernel on the CPU; fixed, so that more workers give the same sums."""
     packages: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
     """Hash of the code of this package that turns a unit into rows."""
     search_code: str = ""
-    """The same of the code that searches for attacks; it does not move other units."""
+    """Hash of the code that searches for attacks; it is part of the keys of searches only."""
 
     def of(self, spec: ModelSpec) -> Numerics:
-        """With `auto` settled: on a GPU what the model's row of the zoo says, else float32."""
+        """With `auto` replaced: on a GPU by the dtype of the model's zoo row, else by float32."""
         if self.dtype != AUTO:
             return self
         return replace(self, dtype=spec.gpu_dtype if self.device == "cuda" else "float32")
@@ -60,7 +60,7 @@ def installed_packages() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Rows `start` to `stop` of a dataset, asked of one model."""
+    """One task about rows `start` to `stop` of a dataset, for one model."""
 
     task: Task
     dataset: str
@@ -76,13 +76,13 @@ class Unit:
     protocol: str
     numerics: Numerics
     head: str = ""
-    """Fingerprint of the head that answers on top of it; empty if the model answers by itself."""
+    """Fingerprint of the head on top of the model; empty if the model does the task by itself."""
     search: SearchSpec | None = None
-    """The search for an attack that this unit is; None for a unit of rows."""
+    """The search for an attack, if the unit is one; None for a unit of rows."""
 
     @property
     def key(self) -> str:
-        # Names are for people: a renamed checkpoint or dataset is not computed again.
+        # Without names: a renamed checkpoint or dataset is not computed again.
         content = {
             "task": self.task,
             "revision": self.revision,
@@ -99,7 +99,7 @@ class Unit:
 
     @property
     def rows_key(self) -> str:
-        """The same for all tasks that show the same rows to the same model."""
+        """Equal for all units that show the same rows to the same model."""
         if self.search:
             return self.key  # the pictures of a search depend on the predictions
         return digest(
@@ -114,12 +114,12 @@ class Unit:
 
     @property
     def answers_with(self) -> str:
-        """All the weights that decide an answer, as one hash."""
+        """Hash of all weights that decide a prediction: those of the model and of its head."""
         return digest([self.weights, self.head]) if self.head else self.weights
 
     @property
     def length(self) -> int:
-        """How many times the pictures of a full shard it may show."""
+        """The most pictures that it may show, in multiples of a full shard."""
         if not self.search:
             return 1
         # Each overlay may be followed by its box alone.
@@ -153,5 +153,5 @@ def prompts_digest(classes: Sequence[str], templates: Sequence[str]) -> str:
 
 
 def shards(rows: int) -> tuple[tuple[int, int], ...]:
-    """Row ranges of fixed size that cover `rows`."""
+    """Ranges of at most SHARD_ROWS rows that cover the first `rows`."""
     return tuple((a, min(a + SHARD_ROWS, rows)) for a in range(0, rows, SHARD_ROWS))

@@ -1,7 +1,7 @@
-"""Drains the units that the selected gates need; lock files are the queue.
+"""Computes the units that the selected cases need, with lock files as the queue.
 
-Every process runs this same loop, so one model keeps many GPUs busy, a killed run goes on where it
-stopped, and a dead worker costs one unit.
+All processes run the same loop, so one model keeps many GPUs busy, a killed run can be resumed, and
+a worker that dies costs one unit.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from natadv.evaluate.units import Unit
 POLL_S = 0.02
 
 Compute = Callable[[Unit, Sequence[Unit]], dict[str, Any]]
-"""The result of a unit; the others ask the same rows of the same model, and are asked for next."""
+"""The result of a unit, given others about the same rows and model that come next."""
 
 Pass = tuple[Unit, ...]
-"""Units of the same rows and model: whoever has one of them in hand computes them all, so that a
-picture is decoded and encoded once for all tasks."""
+"""Units about the same rows and model. One process computes them all, so that a picture is decoded
+and encoded once for all tasks."""
 
 
 @dataclass(slots=True)
@@ -36,19 +36,19 @@ class Worker:
     run: Run
     compute: Compute
     unit_timeout_s: float = 0.0
-    """Seconds after which a hung unit takes its worker down, for each shard's worth of pictures
-    that it shows; 0 waits for ever."""
+    """Seconds after which a worker that hangs in a unit ends, per full shard of pictures that the
+    unit may show; 0 waits for ever."""
     rotation: int = 0
-    """Where this worker begins in the list of models, so that workers spread over models."""
+    """The place in the list of models where this worker begins, so that workers share them out."""
     current: str = ""
-    """Weights of the model that is loaded now."""
+    """Weights of the loaded model."""
     parent: int = 0
-    """Process whose end ends the work, as nobody reads its results any more; 0: none."""
+    """Process whose end ends the work, as no other process reads the results; 0: none."""
     problems: list[str] = field(default_factory=list)
 
     def drain(self, units: Sequence[Unit]) -> None:
-        """Return when every unit has a result or an error, whoever made it; or, with a problem,
-        when the store cannot be written."""
+        """Return when every unit has a result or an error, by this process or another; or, with a
+        problem, when the store cannot be written."""
         open_units = [u for u in units if not self.settled(u)]
         todo = _passes(open_units)
         try:
@@ -68,7 +68,7 @@ class Worker:
         return self.store.has(unit.key) or self.run.error(unit.key) is not None
 
     def _sweep(self, todo: Sequence[Pass]) -> list[Pass]:
-        """Try every pass once; the ones that other processes hold are left."""
+        """Try each pass once; returns those that other processes hold."""
         left = []
         remaining = self._in_order(todo)
         while remaining and not self._abandoned():
@@ -86,15 +86,15 @@ class Worker:
     def _in_order(self, todo: Sequence[Pass]) -> list[Pass]:
         models = list(dict.fromkeys(sorted(units[0].weights for units in todo)))
         turn = {weights: (i - self.rotation) % len(models) for i, weights in enumerate(models)}
-        # Stable: the loaded model first, since a switch costs more than a unit.
+        # Stable: units of the loaded model first, as a switch costs more than a unit.
         return sorted(todo, key=lambda p: (p[0].weights != self.current, turn[p[0].weights]))
 
     def _ensure(self, units: Pass) -> bool:
-        """Compute those that nobody has; True if this process computed one.
+        """Compute the units that have no result; True if this process computed one.
 
         Raises:
-            BusyError: Another live process is at them.
-            StoreError: A result cannot be kept.
+            BusyError: Another live process computes them.
+            StoreError: A result cannot be stored.
         """
         if all(map(self.settled, units)):
             return False
@@ -107,7 +107,7 @@ class Worker:
         return computed
 
     def _hopeless(self, unit: Unit) -> bool:
-        """Give up a unit that has cost enough workers."""
+        """Whether the unit is given up, because it or its model crashed too many workers."""
         tries = self.run.attempts(unit.key)
         if tries >= MAX_ATTEMPTS:
             self.run.mark_deadly(unit.key, weights=unit.weights)
@@ -117,18 +117,18 @@ class Worker:
         return self.settled(unit)
 
     def _attempt(self, unit: Unit, *, beside: Sequence[Unit]) -> None:
-        # After a death alone, so that it is known which of them is deadly.
+        # After a crash one at a time, to find out which unit crashes.
         beside = () if self.run.attempts(unit.key) else tuple(beside)
         if self.store.is_damaged(unit.key):
             self.run.tell("damaged", unit=unit.title)
         self.run.begin(unit.key)
         self.run.tell("start", unit=unit.title)
         if self.unit_timeout_s:
-            # A hung kernel cannot be interrupted: die, and be replaced.
+            # A hung kernel cannot be interrupted: end this process, which xdist replaces.
             faulthandler.dump_traceback_later(self.unit_timeout_s * unit.length, exit=True)
         try:
             result = self.compute(unit, beside)
-            # Inside: a NaN, which no result may hold, is this unit's error as well.
+            # Inside: a result with a NaN is an error of this unit too.
             self.store.put(unit.key, result)
         except StoreError:
             self.run.end(unit.key)
@@ -136,7 +136,7 @@ class Worker:
         except NatadvError as error:
             self._give_up(unit, str(error))
         except Exception as error:
-            # A border: whatever a model raises fails its own gates, and no other.
+            # A border: an error of a model fails its own cases only.
             self._give_up(unit, f"{type(error).__name__}: {error}")
         else:
             self.run.tell("done", unit=unit.title, **_costs(result))
@@ -151,7 +151,7 @@ class Worker:
 
 
 def _passes(units: Sequence[Unit]) -> list[Pass]:
-    """In the order in which their first units come."""
+    """In the order of their first units."""
     found: dict[str, Pass] = {}
     for unit in units:
         found[unit.rows_key] = (*found.get(unit.rows_key, ()), unit)

@@ -13,7 +13,7 @@ from natadv.errors import ConfigError, ModelError
 from natadv.evaluate.code import numerics_here
 from natadv.evaluate.embeddings import EmbeddingCache, space
 from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
-from natadv.evaluate.memory import is_out_of_memory
+from natadv.evaluate.model_runner import is_out_of_memory
 from natadv.evaluate.units import AUTO, Numerics
 from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve, resolve_all

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from natadv.evaluate.code import check_unchanged
-from natadv.evaluate.compute import rests_on
+from natadv.evaluate.compute import provenance
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.model_runner import ModelRunner
@@ -45,7 +45,7 @@ def run_search(unit: Unit, dataset: Dataset, loaded: LoadedModel) -> dict[str, A
     objective = objective_on_class(unit, dataset, unit.search.subject, loaded)
     result = _result(unit.search, objective)
     return {
-        **rests_on(unit, dataset, loaded),
+        **provenance(unit, dataset, loaded),
         "images": objective.images_shown,
         "encoded": loaded.encoded - encoded,
         "wall_s": time.perf_counter() - began,

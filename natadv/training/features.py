@@ -15,8 +15,8 @@ from PIL import Image
 
 from natadv.data.reader import decode_image
 from natadv.errors import ModelError
+from natadv.evaluate.batches import prefetch
 from natadv.evaluate.datasets import Dataset
-from natadv.evaluate.prefetch import prefetch
 from natadv.evaluate.units import digest, installed_packages
 from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask

@@ -7,7 +7,7 @@ import pytest
 
 from natadv.errors import ChangedError
 from natadv.evaluate import code
-from natadv.evaluate.code import EQUAL, PACKAGE, ROWS, SEARCHES, Part, code_of, declared
+from natadv.evaluate.code import EQUAL, PACKAGE, ROWS, SEARCHES, CodeSubset, code_of, declared
 
 SOURCES = {
     "__init__.py": '"""A package."""\n__version__ = "1"\n',
@@ -30,7 +30,7 @@ SOURCES = {
     "unrelated.py": "x = 1\n",
     "words.tsv": "a\tb\n",
 }
-TOY = Part(("toy.rows",))
+TOY = CodeSubset(("toy.rows",))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_words_and_code_that_is_not_reached_do_not_move_it(toy, file, old, new):
 
 
 def test_a_module_that_is_left_out_is_not_followed(toy):
-    part = Part(TOY.roots, without=frozenset({"toy.draw"}))
+    part = CodeSubset(TOY.roots, without=frozenset({"toy.draw"}))
     before = code_of(toy, part).digest
     edit(toy / "draw.py", "return picture", "return -picture")
 
@@ -168,5 +168,5 @@ def test_a_source_that_is_written_while_a_run_lasts_ends_its_units(toy, tmp_path
     code.check_unchanged()
     edit(toy / "draw.py", "return picture", "return -picture")
 
-    with pytest.raises(ChangedError, match=r"draw\.py: the code changed while it ran.*run again"):
+    with pytest.raises(ChangedError, match=r"draw\.py: the code changed during the run.*run again"):
         code.check_unchanged()

@@ -226,5 +226,5 @@ def test_a_head_that_was_replaced_during_the_run_answers_for_nothing(grid, folde
     config = DecoderConfig((1,), (3,), 3, 8, reduce_width=8, heads=2, feed_forward=16)
     save_head(folder, Decoder(config), tower=TOWER, facts={})
 
-    with pytest.raises(ModelError, match="another one than when the run began"):
+    with pytest.raises(ModelError, match="changed since the run began"):
         runner.compute(unit)

@@ -219,7 +219,7 @@ def test_a_result_that_was_damaged_since_is_a_problem_that_names_the_file(grid, 
 
     (problem,) = evidence(CLEAN, grid, store, run).problems
     assert unit.key in problem
-    assert "is no longer as it was written; run again" in problem
+    assert "was altered after it was written; run again" in problem
 
 
 @pytest.mark.parametrize(
