@@ -6,7 +6,6 @@ from functools import partial
 
 from natadv.metrics import breaking
 from natadv.metrics.measure import Metric
-from natadv.types import TASKS
 
 ROWS: dict[str, Metric] = {
     "breaking_point": Metric(
@@ -15,7 +14,7 @@ ROWS: dict[str, Metric] = {
         total=partial(breaking.quantile, share=0.5),
         kind="bounded",
         higher_is_better=True,
-        tasks=TASKS,
+        columns=(),
         needs=("clean",),
     ),
     "breaking_point_q10": Metric(
@@ -24,7 +23,7 @@ ROWS: dict[str, Metric] = {
         total=partial(breaking.quantile, share=0.1),
         kind="bounded",
         higher_is_better=True,
-        tasks=TASKS,
+        columns=(),
         needs=("clean",),
     ),
 }

@@ -1,4 +1,4 @@
-"""How often the right class was named: top-k, and precision, recall and F1 over classes."""
+"""Metrics of classification: top-k, averages over classes, and the effect of an attack."""
 
 from __future__ import annotations
 
@@ -7,27 +7,20 @@ from numpy.typing import NDArray
 
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
-from natadv.metrics.terms import Terms, column, flags, shares
-from natadv.types import DoubleArray, Outcomes
-
-
-def correct(outcomes: Outcomes) -> DoubleArray:
-    hits = flags(outcomes, "correct")
-    # Not the other way round: two classes may bear one name (ImageNet's cranes).
-    for name, hit, truth, said in zip(
-        outcomes.id, hits, outcomes.truth, outcomes.prediction, strict=True
-    ):
-        if hit and truth != said:
-            raise MetricError(f"sample {name!r} is marked correct, yet {truth!r} is not {said!r}")
-    return hits
+from natadv.metrics import paired
+from natadv.metrics.measure import Metric
+from natadv.metrics.terms import Terms, column, correct, difference, flags, ratio, shares
+from natadv.types import DoubleArray
 
 
 def top1(evidence: Evidence) -> Terms:
+    """Samples whose best class is the true one."""
     own = evidence.attack
     return shares(correct(own), own.group, excluded=len(own.errors))
 
 
 def top5(evidence: Evidence) -> Terms:
+    """Samples with fewer than five other classes above the true one."""
     own = evidence.attack
     rank = column(own, "rank")
     if not (rank >= 0).all():
@@ -36,41 +29,43 @@ def top5(evidence: Evidence) -> Terms:
 
 
 def decoy_rate(evidence: Evidence) -> Terms:
-    """Of what says a wrong class; an overlay by lot may also say none, which nobody can answer
-    with."""
+    """Samples with a decoy that are classified as it. Random overlays may write a word that is not
+    a class; such samples do not count."""
     own = evidence.attack
-    said = [decoy is not None for decoy in own.decoy]
-    if not (any(said) if own.factors else all(said)):
-        plain = [name for name, says in zip(own.id, said, strict=True) if not says][:3]
+    has_decoy = [decoy is not None for decoy in own.decoy]
+    if not (any(has_decoy) if own.factors else all(has_decoy)):
+        plain = [name for name, has in zip(own.id, has_decoy, strict=True) if not has][:3]
         raise MetricError(f"samples {plain} have no decoy; measure this on attacked pictures only")
-    group = [g for g, kept in zip(own.group, said, strict=True) if kept]
-    return shares(flags(own, "said_decoy")[said], group, excluded=len(own.errors))
+    group = [g for g, has in zip(own.group, has_decoy, strict=True) if has]
+    return shares(flags(own, "said_decoy")[has_decoy], group, excluded=len(own.errors))
 
 
 def confusion(evidence: Evidence) -> Terms:
-    """Per class that occurs as truth: hits, false alarms, misses; shape (n, 3c)."""
+    """For each class that occurs as truth: hits, false alarms and misses; shape (n, 3c)."""
     own = evidence.attack
     classes = sorted(set(own.truth))
     index = {name: i for i, name in enumerate(classes)}
     cells = np.zeros((own.n, 3, len(classes)))
-    for row, truth, said in zip(cells, own.truth, own.prediction, strict=True):
-        if truth == said:
+    for row, truth, predicted in zip(cells, own.truth, own.prediction, strict=True):
+        if truth == predicted:
             row[0, index[truth]] = 1
             continue
         row[2, index[truth]] = 1
-        if said in index:
-            row[1, index[said]] = 1
+        if predicted in index:
+            row[1, index[predicted]] = 1
     return Terms(cells.reshape(own.n, 3 * len(classes)), own.group, len(own.errors))
 
 
 def macro_precision(sums: DoubleArray) -> DoubleArray:
-    """A class that was never predicted counts as 0."""
+    """Mean of the classes' precision; a class that was never predicted counts as 0."""
     hits, alarms, misses = _cells(sums)
-    said = hits + alarms
-    return _mean_over_present(hits / np.where(said > 0, said, 1), hits + misses > 0)
+    predicted = hits + alarms
+    shares_right = hits / np.where(predicted > 0, predicted, 1)
+    return _mean_over_present(shares_right, hits + misses > 0)
 
 
 def macro_recall(sums: DoubleArray) -> DoubleArray:
+    """Mean of the classes' recall."""
     hits, _, misses = _cells(sums)
     present = hits + misses
     return _mean_over_present(hits / np.where(present > 0, present, 1), present > 0)
@@ -92,3 +87,100 @@ def _mean_over_present(values: DoubleArray, present: NDArray[np.bool_]) -> Doubl
     # A resample may hold no sample of a class; the mean is over those it holds.
     kept = np.where(present, values, 0.0).sum(axis=-1)
     return np.asarray(kept / np.sum(present, axis=-1), dtype=np.float64)
+
+
+ROWS: dict[str, Metric] = {
+    "top1": Metric(
+        says="share of samples whose best class is the true one",
+        terms=top1,
+        total=ratio,
+        kind="proportion",
+        higher_is_better=True,
+        columns=("correct",),
+    ),
+    "top5": Metric(
+        says="share of samples whose true class is among the best five",
+        terms=top5,
+        total=ratio,
+        kind="proportion",
+        higher_is_better=True,
+        columns=("rank",),
+    ),
+    "macro_precision": Metric(
+        says="precision, averaged over the classes that occur as truth",
+        terms=confusion,
+        total=macro_precision,
+        kind="bounded",
+        higher_is_better=True,
+        columns=("correct",),
+    ),
+    "macro_recall": Metric(
+        says="recall, averaged over the classes that occur as truth",
+        terms=confusion,
+        total=macro_recall,
+        kind="bounded",
+        higher_is_better=True,
+        columns=("correct",),
+    ),
+    "macro_f1": Metric(
+        says="F1, averaged over the classes that occur as truth",
+        terms=confusion,
+        total=macro_f1,
+        kind="bounded",
+        higher_is_better=True,
+        columns=("correct",),
+    ),
+    "decoy_rate": Metric(
+        says="share of the samples with a decoy that are answered with it",
+        terms=decoy_rate,
+        total=ratio,
+        kind="proportion",
+        higher_is_better=False,
+        columns=("said_decoy",),
+    ),
+    "accuracy_drop": Metric(
+        says="clean minus attacked accuracy, over pairs",
+        terms=paired.accuracy_drop,
+        total=difference,
+        kind="difference",
+        higher_is_better=False,
+        columns=("correct",),
+        needs=("clean",),
+    ),
+    "attack_success_rate": Metric(
+        says="share of samples right when clean that are wrong when attacked",
+        terms=paired.attack_success_rate,
+        total=ratio,
+        kind="proportion",
+        higher_is_better=False,
+        columns=("correct",),
+        needs=("clean",),
+    ),
+    "occlusion_drop": Metric(
+        says="clean accuracy minus accuracy under the box without letters, over pairs",
+        terms=paired.occlusion_drop,
+        total=difference,
+        kind="difference",
+        higher_is_better=False,
+        columns=("correct",),
+        needs=("clean", "occlusion"),
+    ),
+    "matched_drop": Metric(
+        says="clean accuracy minus accuracy under the true word, over pairs",
+        terms=paired.matched_drop,
+        total=difference,
+        kind="difference",
+        higher_is_better=False,
+        columns=("correct",),
+        needs=("clean", "matched"),
+    ),
+    "reading_drop": Metric(
+        says="accuracy under the box without letters minus under the decoy, over pairs",
+        terms=paired.reading_drop,
+        total=difference,
+        kind="difference",
+        higher_is_better=False,
+        columns=("correct",),
+        needs=("occlusion",),
+    ),
+}

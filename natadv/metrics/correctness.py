@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from natadv.errors import MetricError
-from natadv.metrics.classification import correct
 from natadv.metrics.paired import Score
 from natadv.metrics.segmentation import iou
+from natadv.metrics.terms import correct
 from natadv.metrics.vqa import agreement
 from natadv.types import Outcomes
 

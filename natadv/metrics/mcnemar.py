@@ -10,11 +10,10 @@ import numpy as np
 
 from natadv.errors import MetricError
 from natadv.metrics import intervals, segmentation, vqa
-from natadv.metrics.classification import correct
 from natadv.metrics.intervals import Interval
 from natadv.metrics.paired import Pairs, Score, pair
 from natadv.metrics.significance import mcnemar_p, p_difference, p_resampled, p_shift
-from natadv.metrics.terms import Terms, check, difference
+from natadv.metrics.terms import Terms, check, correct, difference
 from natadv.types import Outcomes, Task
 
 SCORES: Mapping[Task, Score] = {

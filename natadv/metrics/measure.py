@@ -1,4 +1,4 @@
-"""From evidence to a number with an interval, and to how surely it breaks a bound."""
+"""From evidence to a value with its interval, and the p-value against a bound."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from natadv.metrics.significance import (
     p_shift,
 )
 from natadv.metrics.terms import Terms, Total, check
-from natadv.types import DoubleArray, Measurement, Task
+from natadv.tasks import TASKS
+from natadv.types import DoubleArray, Measurement
 
 Kind = Literal["proportion", "difference", "bounded"]
 Need = Literal["clean", "occlusion", "matched"]
@@ -30,36 +31,44 @@ class Metric:
     """One row of the table of metrics."""
 
     says: str
-    """What it is, in words."""
+    """Its definition in words."""
     terms: Callable[[Evidence], Terms]
     total: Total
     kind: Kind
-    """How its interval is made. `proportion`: rows of 0 and 1, by Wilson; `difference`: pairs, by
-    Bonett and Price, and by the bootstrap where a side may be right in part; `bounded`: any
-    statistic in [0, 1], by the bootstrap. Where a source picture stands behind several rows, all
-    are resampled by picture."""
+    """Decides the interval. `proportion`: rows of 0 and 1, by Wilson; `difference`: pairs, by
+    Bonett and Price, or by the bootstrap where scores are graded; `bounded`: any statistic in
+    [0, 1], by the bootstrap. Where rows share a source picture, pictures are resampled."""
     higher_is_better: bool
-    tasks: tuple[Task, ...]
+    columns: tuple[str, ...] = ()
+    """Values that the outcomes of a task must have; none for a metric of every task."""
     needs: tuple[Need, ...] = ()
+    """Outcomes that must be measured beside those of the attack."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that it is defined for."""
+        return tuple(n for n, task in TASKS.items() if {*self.columns} <= {*task.values})
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A metric on some evidence; its interval and its p-values come from one set of resamples."""
+    """A metric on some evidence. Its interval and p-values come from one set of resamples."""
 
     name: str
     metric: Metric
     terms: Terms
     value: float
     resamples: DoubleArray | None
-    """None where a closed form serves."""
+    """None where a closed form exists."""
 
     def measurement(self, *, confidence: float) -> Measurement:
+        """The value with its interval and the number of samples."""
         low, high = self.interval(confidence=confidence)
         terms = self.terms
         return Measurement(self.name, self.value, low, high, terms.n, terms.groups, terms.excluded)
 
     def interval(self, *, confidence: float) -> Interval:
+        """The two-sided interval at this confidence (0 to 1)."""
         terms, values = self.terms, self.resamples
         if values is None and self.metric.kind == "proportion":
             return intervals.wilson(self._hits, terms.n, confidence=confidence)
@@ -72,14 +81,14 @@ class Estimate:
         return intervals.bounded(self.value, values, groups=terms.groups, confidence=confidence)
 
     def p_value(self, *, bound: float, side: Side) -> float:
-        """One-sided: small when the value lies beyond `bound` by more than chance."""
+        """One-sided p-value: small if the value breaks `bound` by more than chance."""
         terms, values = self.terms, self.resamples
         if values is None and self.metric.kind == "proportion":
             return p_proportion(self._hits, terms.n, bound=bound, side=side)
         if values is None:
             plain = intervals.discordance(terms, None)
             return p_difference(*plain, bound=bound, side=side)
-        # The share of resamples cannot tell 0 from 1 in 2000, and the score knows nothing of skew.
+        # The share of resamples has a resolution of 1 in 2000, and the score test ignores skew.
         by_score = self._p_by_score(values, bound=bound, side=side)
         return max(by_score, p_resampled(values, bound=bound, side=side))
 
@@ -98,6 +107,7 @@ class Estimate:
 
 
 def estimated(name: str, metric: Metric, evidence: Evidence) -> Estimate:
+    """Raises MetricError if the metric is not defined on the evidence."""
     terms = _collected(metric, evidence)
     value = float(metric.total(terms.rows.sum(axis=0)))
     counted = metric.kind == "proportion" or (

@@ -9,8 +9,7 @@ import numpy as np
 
 from natadv.errors import MetricError
 from natadv.evidence import Evidence, select
-from natadv.metrics.classification import correct
-from natadv.metrics.terms import Terms, check, shares
+from natadv.metrics.terms import Terms, check, correct, shares
 from natadv.types import DoubleArray, IntArray, Outcomes
 
 Score = Callable[[Outcomes], DoubleArray]

@@ -1,24 +1,26 @@
-"""How well what was marked covers what was meant: over all pixels, and picture by picture.
+"""Metrics of segmentation: overlap of predicted and true regions, over all pixels or by sample.
 
-Where there is nothing to mark, marking nothing is right (1); where there is something, it is wrong
-(0), also for precision: a model that never marks a pixel must not look precise.
+Where the true region is empty, an empty prediction counts as 1; elsewhere it counts as 0, also for
+precision, as a model that never marks a pixel must not look precise.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
+from natadv.metrics.measure import Metric
 from natadv.metrics.paired import with_clean
-from natadv.metrics.terms import Terms, column, fractions, shares
+from natadv.metrics.terms import Terms, column, difference, fractions, ratio, shares
 from natadv.types import DoubleArray, Outcomes
 
 
 class Pixels(NamedTuple):
-    """Counts, one per sample."""
+    """Numbers of pixels, one per sample."""
 
     tp: DoubleArray
     fp: DoubleArray
@@ -27,10 +29,12 @@ class Pixels(NamedTuple):
 
     @property
     def total(self) -> DoubleArray:
+        """All pixels of each picture."""
         return self.tp + self.fp + self.fn + self.tn
 
 
 def pixels(outcomes: Outcomes) -> Pixels:
+    """The checked counts. Raises MetricError if one is not a count, or a sample has none."""
     found = Pixels(*(column(outcomes, name) for name in Pixels._fields))
     for name, counts in found._asdict().items():
         if wrong := [v for v in counts.tolist() if not (v >= 0 and v.is_integer())][:3]:
@@ -41,6 +45,7 @@ def pixels(outcomes: Outcomes) -> Pixels:
 
 
 def iou(outcomes: Outcomes) -> DoubleArray:
+    """Intersection over union by sample, checked against the pixel counts."""
     values, counts = fractions(outcomes, "iou"), pixels(outcomes)
     expected = overlap(_overlaps(counts))
     for name, value, wanted in zip(outcomes.id, values, expected, strict=True):
@@ -52,8 +57,8 @@ def iou(outcomes: Outcomes) -> DoubleArray:
 def iou_fg(evidence: Evidence) -> Terms:
     """Rows of intersection and union, for `overlap`.
 
-    CLIPSeg's evaluation adds 1 to the union so as never to divide by zero. Left out: it keeps a
-    perfect model below 1, and moves what is measured on small pictures.
+    CLIPSeg's evaluation adds 1 to the union to avoid a division by zero. We do not: it keeps a
+    perfect model below 1, and changes the value on small pictures.
     """
     own = evidence.attack
     return Terms(_overlaps(pixels(own)), own.group, len(own.errors))
@@ -66,11 +71,12 @@ def overlap(sums: DoubleArray) -> DoubleArray:
 
 
 def miou(evidence: Evidence) -> Terms:
+    """Rows of intersection over union, for the mean over samples."""
     own = evidence.attack
     return shares(iou(own), own.group, excluded=len(own.errors))
 
 
-def marked_rightly(evidence: Evidence) -> Terms:
+def precision_terms(evidence: Evidence) -> Terms:
     """Rows of TP, FP and FN, for `precision`."""
     own = evidence.attack
     found = pixels(own)
@@ -79,13 +85,14 @@ def marked_rightly(evidence: Evidence) -> Terms:
 
 
 def precision(sums: DoubleArray) -> DoubleArray:
+    """Share of the marked pixels that are in the true region."""
     hits, marked, missed = sums[..., 0], sums[..., 0] + sums[..., 1], sums[..., 2]
     shares_right = hits / np.where(marked > 0, marked, 1)
     return np.asarray(np.where((marked == 0) & (missed == 0), 1.0, shares_right))
 
 
 def pixel_accuracy(evidence: Evidence) -> Terms:
-    """Rows of pixels judged rightly and of all pixels, for `ratio`."""
+    """Rows of correctly judged pixels and of all pixels, for `ratio`."""
     own = evidence.attack
     found = pixels(own)
     rows = np.stack([found.tp + found.tn, found.total], axis=1)
@@ -105,3 +112,72 @@ def iou_drop(evidence: Evidence) -> Terms:
 
 def _overlaps(counts: Pixels) -> DoubleArray:
     return np.stack([counts.tp, counts.tp + counts.fp + counts.fn], axis=1)
+
+
+ROWS: dict[str, Metric] = {
+    "iou_fg": Metric(
+        says="intersection over union of the pixels of all samples together",
+        terms=iou_fg,
+        total=overlap,
+        kind="bounded",
+        higher_is_better=True,
+        columns=("iou",),
+    ),
+    "miou": Metric(
+        says="mean of the samples' intersection over union",
+        terms=miou,
+        total=ratio,
+        kind="bounded",
+        higher_is_better=True,
+        columns=("iou",),
+    ),
+    "precision": Metric(
+        says="share of all marked pixels that lie in the true region",
+        terms=precision_terms,
+        total=precision,
+        kind="bounded",
+        higher_is_better=True,
+        columns=("iou",),
+    ),
+    "pixel_accuracy": Metric(
+        says="share of all pixels that are judged correctly",
+        terms=pixel_accuracy,
+        total=ratio,
+        kind="bounded",
+        higher_is_better=True,
+        columns=("iou",),
+    ),
+    "precision_at_50": Metric(
+        says="share of samples whose intersection over union is above 0.5",
+        terms=partial(precision_at, above=0.5),
+        total=ratio,
+        kind="proportion",
+        higher_is_better=True,
+        columns=("iou",),
+    ),
+    "precision_at_70": Metric(
+        says="share of samples whose intersection over union is above 0.7",
+        terms=partial(precision_at, above=0.7),
+        total=ratio,
+        kind="proportion",
+        higher_is_better=True,
+        columns=("iou",),
+    ),
+    "precision_at_90": Metric(
+        says="share of samples whose intersection over union is above 0.9",
+        terms=partial(precision_at, above=0.9),
+        total=ratio,
+        kind="proportion",
+        higher_is_better=True,
+        columns=("iou",),
+    ),
+    "iou_drop": Metric(
+        says="clean minus attacked mean intersection over union, over pairs",
+        terms=iou_drop,
+        total=difference,
+        kind="difference",
+        higher_is_better=False,
+        columns=("iou",),
+        needs=("clean",),
+    ),
+}

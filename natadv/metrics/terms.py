@@ -1,4 +1,4 @@
-"""A metric is sums over samples and a function of the sums: so one bootstrap serves them all."""
+"""A metric is sums over samples and a function of the sums, so one bootstrap serves all metrics."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Total = Callable[[DoubleArray], DoubleArray]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What each sample adds to the sums."""
+    """The contribution of each sample to the sums."""
 
     rows: DoubleArray
     """Shape (n, k)."""
     group: tuple[str, ...]
     """The source picture of each row."""
     excluded: int = 0
-    """Samples that have no row because they, or their other half, failed."""
+    """Samples without a row, because they or their counterparts failed."""
 
     def __post_init__(self) -> None:
         if len(self.rows) == 0:
@@ -38,15 +38,17 @@ class Terms:
 
     @property
     def n(self) -> int:
+        """Number of samples."""
         return len(self.rows)
 
     @property
     def groups(self) -> int:
+        """Number of source pictures."""
         return len(set(self.group))
 
     @property
     def repeats(self) -> bool:
-        """Whether some source picture stands behind several rows."""
+        """Whether several rows come from one source picture."""
         return self.groups < self.n
 
     def by_group(self) -> DoubleArray:
@@ -68,7 +70,7 @@ def difference(sums: DoubleArray) -> DoubleArray:
 
 
 def check(outcomes: Outcomes, *, what: str) -> None:
-    """Refuse a table whose columns do not fit, or that holds a sample twice."""
+    """Raises MetricError if columns differ in length, or a sample occurs twice."""
     texts: tuple[Sized, ...] = (outcomes.group, outcomes.part, outcomes.twin, outcomes.decoy)
     texts = (*texts, outcomes.truth, outcomes.prediction)
     lengths = {len(c) for c in (*texts, *outcomes.values.values(), *outcomes.factors.values())}
@@ -82,17 +84,30 @@ def check(outcomes: Outcomes, *, what: str) -> None:
 
 
 def column(outcomes: Outcomes, name: str) -> DoubleArray:
+    """A column of values. Raises MetricError if the outcomes lack it."""
     if name not in outcomes.values:
         raise MetricError(f"expected a value {name!r}, got {sorted(outcomes.values)}")
     return np.asarray(outcomes.values[name], dtype=np.float64)
 
 
 def flags(outcomes: Outcomes, name: str) -> DoubleArray:
-    """A column that must hold 0 and 1 alone."""
+    """A column that may hold only 0 and 1."""
     values = column(outcomes, name)
     if wrong := [v for v in values.tolist() if v not in (0.0, 1.0)][:3]:
         raise MetricError(f"expected {name!r} to be 0 or 1, got {wrong}")
     return values
+
+
+def correct(outcomes: Outcomes) -> DoubleArray:
+    """1 where the prediction is the true class, else 0."""
+    hits = flags(outcomes, "correct")
+    # Not the other way round: two classes may bear one name (ImageNet's cranes).
+    for name, hit, truth, said in zip(
+        outcomes.id, hits, outcomes.truth, outcomes.prediction, strict=True
+    ):
+        if hit and truth != said:
+            raise MetricError(f"sample {name!r} is marked correct, yet {truth!r} is not {said!r}")
+    return hits
 
 
 def fractions(outcomes: Outcomes, name: str) -> DoubleArray:
@@ -104,16 +119,16 @@ def fractions(outcomes: Outcomes, name: str) -> DoubleArray:
 
 
 def numbers(outcomes: Outcomes, name: str) -> DoubleArray:
-    """What is told of each row's overlay, as numbers."""
+    """A numeric attribute of each row's overlay."""
     if name not in outcomes.factors:
         raise MetricError(
             f"expected a factor {name!r}, got {sorted(outcomes.factors)}; "
-            "it is told of drawn overlays only"
+            "only drawn overlays have it"
         )
-    told = outcomes.factors[name]
-    if wrong := [value for value in told if isinstance(value, str)][:3]:
+    values = outcomes.factors[name]
+    if wrong := [value for value in values if isinstance(value, str)][:3]:
         raise MetricError(f"expected {name!r} to be a number, got {wrong}")
-    return np.asarray(told, dtype=np.float64)
+    return np.asarray(values, dtype=np.float64)
 
 
 def shares(hits: DoubleArray | NDArray[np.bool_], group: Sequence[str], *, excluded: int) -> Terms:

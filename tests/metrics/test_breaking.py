@@ -230,7 +230,7 @@ def test_stored_pictures_tell_no_share(shown):
     evidence = shown([(True, [(0.2, False)])])
 
     with pytest.raises(
-        MetricError, match=r"expected a factor 'covered', got .*drawn overlays only"
+        MetricError, match=r"expected a factor 'covered', got .*only drawn overlays"
     ):
         measure("breaking_point", replace(evidence, attack=replace(evidence.attack, factors={})))
 
