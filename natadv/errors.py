@@ -1,4 +1,4 @@
-"""One tree for everything that can go wrong, so that a border can catch it whole."""
+"""The tree of errors, which a border can catch as a whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ConfigError(NatadvError):
 
 
 class UnknownNameError(ConfigError):
-    """A name that no table knows."""
+    """A name is in no table."""
 
 
 class DataError(NatadvError):
@@ -27,11 +27,11 @@ class ModelError(NatadvError):
 
 
 class ChangedError(NatadvError):
-    """A file was written while it was used."""
+    """A file was written while a run used it."""
 
 
 class StoreError(NatadvError):
-    """The evidence store cannot be read or written."""
+    """The store cannot be read or written."""
 
 
 class MetricError(NatadvError):

@@ -1,7 +1,7 @@
-"""Zero-shot classification: which class name lies nearest to the picture.
+"""Zero-shot classification: the class name whose embedding is nearest to the picture's.
 
-Everything is computed in float64 from float32 embeddings, and without BLAS, whose last bits depend
-on the number of threads and rows: equal prompts tie exactly, and a row is the same in any batch.
+All scores are float64, computed from float32 embeddings without BLAS, whose last bits depend on the
+number of threads and rows: equal prompts tie exactly, and a row does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from natadv.errors import DataError, ModelError
-from natadv.tasks.task import WRONG, Caption, Prediction, Task, TaskSheet
+from natadv.tasks.task import WRONG, Caption, Prediction, Task, TaskSheet, outcomes_for
 from natadv.types import (
     DoubleArray,
     FloatArray,
@@ -37,9 +37,9 @@ class Predictions:
     """One entry per sample."""
 
     index: IntArray
-    """The predicted class. Where the truth ties with another class, the other one."""
+    """The predicted class; on a tie with the truth, the other class."""
     rank: IntArray
-    """Other classes at least as likely as the truth; 0 is right."""
+    """Number of other classes that score at least as high as the truth; 0 is correct."""
     correct: NDArray[np.bool_]
     score: DoubleArray
     """Probability of the prediction."""
@@ -59,7 +59,8 @@ def prompts(classes: Sequence[str], templates: Sequence[str]) -> list[str]:
 
 
 def class_weights(embeddings: FloatArray, *, classes: int, templates: int) -> DoubleArray:
-    """Unit rows of shape (c, d): the mean direction of each class's prompts, in prompts() order."""
+    """Unit rows of shape (c, d): the mean direction of the prompts of each class, which must be in
+    the order of `prompts`."""
     if embeddings.ndim != 2 or len(embeddings) != classes * templates:
         raise DataError(
             f"expected embeddings of {classes} classes x {templates} templates, "
@@ -81,12 +82,12 @@ def logits(images: FloatArray, *, weights: DoubleArray, scoring: Scoring) -> Dou
 
 
 def probabilities(logits: DoubleArray, *, scoring: Scoring) -> DoubleArray:
-    """Of shape (n, c): shared out among the classes (softmax), or each on its own (sigmoid)."""
+    """Of shape (n, c): by softmax over the classes, or by a sigmoid for each class."""
     if scoring.activation == "softmax":
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares: DoubleArray = powers / powers.sum(axis=1, keepdims=True)
         return shares
-    # exp of a negative number only, so that nothing overflows.
+    # exp of negative numbers only, so that it cannot overflow.
     small = np.exp(-np.abs(logits))
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
 
@@ -123,37 +124,36 @@ def outcomes(
     scoring: Scoring,
     errors: Mapping[str, str] | None = None,
 ) -> Outcomes:
-    """One row per sample, in order; `errors` (id -> why) are samples that have no embedding."""
+    """One row per sample, from image embeddings of shape (n, d) and class weights of shape (c, d).
+
+    `errors` (id -> why) are samples without an embedding.
+    """
     if len(samples) != len(images) or len(classes) != len(weights):
         raise DataError(
             f"expected an embedding per sample and per class, got {len(images)} for {len(samples)} "
             f"samples and {len(weights)} for {len(classes)} classes"
         )
     truths = np.array([_truth(sample, classes) for sample in samples], dtype=np.int64)
-    found = predict(logits(images, weights=weights, scoring=scoring), truths, scoring=scoring)
-    predictions = tuple(classes[i] for i in found.index)
-    return Outcomes(
-        id=tuple(s.id for s in samples),
-        group=tuple(s.group for s in samples),
-        part=tuple(s.part for s in samples),
-        twin=tuple(s.twin for s in samples),
-        decoy=tuple(s.decoy for s in samples),
-        truth=tuple(classes[i] for i in truths),
-        prediction=predictions,
+    rows = predict(logits(images, weights=weights, scoring=scoring), truths, scoring=scoring)
+    predicted = tuple(classes[i] for i in rows.index)
+    return outcomes_for(
+        samples,
+        truth=(classes[i] for i in truths),
+        prediction=predicted,
         values={
-            "correct": found.correct.astype(np.float64),
-            "said_decoy": said_decoy(predictions, [s.decoy for s in samples]),
-            "rank": found.rank.astype(np.float64),
-            "score": found.score,
-            "true_score": found.true_score,
-            "margin": found.margin,
+            "correct": rows.correct.astype(np.float64),
+            "said_decoy": said_decoy(predicted, [s.decoy for s in samples]),
+            "rank": rows.rank.astype(np.float64),
+            "score": rows.score,
+            "true_score": rows.true_score,
+            "margin": rows.margin,
         },
-        errors=dict(errors or {}),
+        errors=errors,
     )
 
 
 def said_decoy(predictions: Sequence[str], decoys: Sequence[str | None]) -> DoubleArray:
-    """1 where the predicted class is the word that was written on the picture."""
+    """1 where the predicted class is the word on the picture, ignoring case."""
     pairs = zip(predictions, decoys, strict=True)
     return np.array(
         [decoy is not None and name.casefold() == decoy.casefold() for name, decoy in pairs],
@@ -188,14 +188,17 @@ class ZeroShotEvaluator:
         self._embeddings = loaded.cache.get(shard.pictures())
 
     def missing(self) -> Mapping[str, Picture]:
+        """The pictures, by key, that still have to go through the tower."""
         pictures = self._shard.pictures()
         return {key: picture for key, picture in pictures.items() if key not in self._embeddings}
 
     def take(self, batch: EncodedBatch) -> None:
+        """Read what it needs from the batch."""
         # Embeddings from the cache stay as they are.
         self._embeddings = dict(zip(batch.keys, batch.embeddings, strict=True)) | self._embeddings
 
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        """One row per sample with a prediction."""
         card, samples = self._shard.dataset.card, self._shard.answerable()
         weights = class_weights(
             self._loaded.embed_texts(prompts(card.classes, card.templates)),

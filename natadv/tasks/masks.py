@@ -1,4 +1,4 @@
-"""What a phrase refers to, pixel by pixel, of the size of the upright picture."""
+"""Masks of what phrases refer to, at the size of the upright picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MaskArray = NDArray[np.bool_]
 
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
-# All that Pillow's decoders are known to raise on damaged files.
+# What the decoders of Pillow raise on damaged files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
 _DAMAGE_BELOW = (struct.error, zlib.error, MemoryError, OverflowError)
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -28,7 +28,7 @@ _FILTERS = threading.Lock()
 
 
 def truth_mask(sample: Sample) -> MaskArray:
-    """Of shape (h, w), as the upright picture. All false where the phrase refers to nothing."""
+    """Of shape (h, w), like the upright picture; all false if the phrase refers to nothing."""
     inside = stored_mask(sample)
     width, height = upright_size(sample)
     if inside.shape != (height, width):
@@ -65,7 +65,7 @@ def mask_of(png: bytes, *, where: str) -> MaskArray:
 
 
 def upright_size(sample: Sample) -> tuple[int, int]:
-    """Width and height, by the header alone."""
+    """Width and height from the header. Raises DataError if the picture cannot be read."""
     if sample.drawn_size is not None:
         return sample.drawn_size
     try:
@@ -80,7 +80,7 @@ def _size_in_header(picture: bytes) -> tuple[int, int]:
     try:
         return _turned_size(picture)
     except Warning:
-        # Somebody made warnings errors. Odd metadata must not decide what is measured.
+        # Warnings may be errors here, but odd metadata must not exclude a picture.
         with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _turned_size(picture)
@@ -96,5 +96,5 @@ def _on_its_side(image: Image.Image) -> bool:
     try:
         return image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
     except (*_DAMAGE, *_DAMAGE_BELOW):
-        # Damaged metadata says nothing, and the pixels are whole.
+        # Damaged metadata is ignored: the pixels are whole.
         return False

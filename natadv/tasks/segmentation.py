@@ -1,8 +1,8 @@
-"""Referring segmentation: which pixels belong to what a phrase means.
+"""Referring segmentation: the pixels that belong to what a phrase refers to.
 
-Probabilities come at the model's resolution and are judged at the picture's. They are resized as
-the evaluation of CLIPSeg does it: bilinear, with the centres of the corner pixels laid on each
-other (`align_corners`), in float64 and elementwise, so that a row is the same on any machine.
+A model predicts probabilities at its own resolution, which are judged at that of the picture. They
+are resized as in the evaluation of CLIPSeg: bilinear with `align_corners`, in float64 and
+elementwise, so that a row is the same on any machine.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from natadv.tasks.task import (
     TRUE_REGION,
     WRONG,
     Caption,
+    PicturesAndTexts,
     Prediction,
     Regions,
     Task,
     TaskSheet,
+    outcomes_for,
 )
 from natadv.types import DoubleArray, FloatArray, Outcomes, Sample, Segmenter
 
@@ -39,15 +41,15 @@ STORED_MASKS = 12
 """Of each shard: enough for a sheet of the worst, whichever shards they lie in."""
 
 THRESHOLD = 0.5
-"""A pixel belongs to the phrase if its probability is above. Decoders trained as CLIPSeg was, with
-few pixels inside, are judged at 0.3 (Lueddecke & Ecker 2022)."""
+"""A pixel belongs to the phrase if its probability is higher. Decoders trained like CLIPSeg, on few
+pixels inside, are judged at 0.3 (Lueddecke & Ecker 2022)."""
 
 MaskArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Pixels of one picture."""
+    """Numbers of pixels of one picture."""
 
     tp: int
     fp: int
@@ -56,13 +58,13 @@ class Counts:
 
     @property
     def iou(self) -> float:
-        """1 where there is nothing to find and nothing was found."""
+        """Intersection over union; 1 if both regions are empty."""
         union = self.tp + self.fp + self.fn
         return self.tp / union if union else 1.0
 
     @property
-    def found(self) -> float:
-        """Share of the picture that was marked."""
+    def marked(self) -> float:
+        """Share of the picture that the model marked."""
         return (self.tp + self.fp) / (self.tp + self.fp + self.fn + self.tn)
 
 
@@ -73,7 +75,7 @@ def outcomes(
     threshold: float = THRESHOLD,
     errors: Mapping[str, str] | None = None,
 ) -> Outcomes:
-    """One row per sample, in order; `errors` (id -> why) are samples that have no mask.
+    """One row per sample, in order; `errors` (id -> why) are samples without a predicted mask.
 
     Args:
         masks: Probabilities of shape (h, w), at the model's resolution.
@@ -83,35 +85,29 @@ def outcomes(
     if not 0 <= threshold < 1:
         raise ModelError(f"expected a threshold of at least 0 and below 1, got {threshold!r}")
     counts = [_counted(s, mask, threshold) for s, mask in zip(samples, masks, strict=True)]
-    return Outcomes(
-        id=tuple(s.id for s in samples),
-        group=tuple(s.group for s in samples),
-        part=tuple(s.part for s in samples),
-        twin=tuple(s.twin for s in samples),
-        decoy=tuple(s.decoy for s in samples),
-        truth=tuple(phrase_of(s) for s in samples),
-        prediction=tuple(_told(c.found) for c in counts),
+    return outcomes_for(
+        samples,
+        truth=(phrase_of(s) for s in samples),
+        prediction=(_in_words(c.marked) for c in counts),
         values={
-            "tp": np.array([c.tp for c in counts], dtype=np.float64),
-            "fp": np.array([c.fp for c in counts], dtype=np.float64),
-            "fn": np.array([c.fn for c in counts], dtype=np.float64),
-            "tn": np.array([c.tn for c in counts], dtype=np.float64),
-            "iou": np.array([c.iou for c in counts], dtype=np.float64),
+            name: np.array([getattr(c, name) for c in counts], dtype=np.float64)
+            for name in SEGMENTATION.values
         },
-        errors=dict(errors or {}),
+        errors=errors,
     )
 
 
 def marked(
     probabilities: FloatArray, *, height: int, width: int, threshold: float = THRESHOLD
 ) -> MaskArray:
-    """The pixels of a picture of that size that belong to the phrase."""
+    """The pixels that belong to the phrase, of shape (height, width)."""
     at_size = resized(probabilities.astype(np.float64), height=height, width=width)
     inside: MaskArray = at_size > threshold
     return inside
 
 
 def compared(found: MaskArray, truth: MaskArray) -> Counts:
+    """Raises DataError if the masks differ in shape."""
     if found.shape != truth.shape:
         raise DataError(f"expected masks of one shape, got {found.shape} and {truth.shape}")
     tp = int(np.count_nonzero(found & truth))
@@ -120,12 +116,12 @@ def compared(found: MaskArray, truth: MaskArray) -> Counts:
 
 
 def resized(values: DoubleArray, *, height: int, width: int) -> DoubleArray:
-    """Bilinear, the corner pixels' centres on each other."""
+    """Bilinear interpolation in which the centres of the corner pixels coincide."""
     return _stretched(_stretched(values, height).T, width).T
 
 
 def phrase_of(sample: Sample) -> str:
-    # Of marks alone no text tower reads anything.
+    """Raises DataError if the phrase has no letter or digit, as no text tower reads marks alone."""
     if sample.phrase is None or not any(map(str.isalnum, sample.phrase)):
         raise DataError(
             f"sample {sample.id!r}: expected a phrase to look for, got {sample.phrase!r}; "
@@ -144,7 +140,7 @@ def _counted(sample: Sample, mask: FloatArray, threshold: float) -> Counts:
             f"sample {sample.id!r}: expected probabilities from 0 to 1, got {mask.min():.3g} to "
             f"{mask.max():.3g}; the model's masks lack their sigmoid, or its weights are damaged"
         )
-    # Only here: collecting and judging decode no pictures.
+    # Imported here because collecting and judging decode no pictures.
     from natadv.tasks.masks import truth_mask
 
     truth = truth_mask(sample)
@@ -158,11 +154,11 @@ def _stretched(values: DoubleArray, length: int) -> DoubleArray:
     at = np.linspace(0, last, length)
     before = at.astype(np.int64)
     low, high = values[before], values[np.minimum(before + 1, last)]
-    # Not (1 - w) * low + w * high, which moves a constant by an ulp and so across the threshold.
+    # Not (1 - w) * low + w * high, which may move a constant by an ulp, across the threshold.
     return np.asarray(low + (high - low) * (at - before)[:, None], dtype=np.float64)
 
 
-def _told(share: float) -> str:
+def _in_words(share: float) -> str:
     if share == 0:
         return "nothing"
     if share < 0.01:
@@ -211,9 +207,11 @@ class SegmentationByHead:
         self.layers = head.tower_layers
 
     def missing(self) -> Mapping[str, Picture]:
+        """The pictures, by key, that still have to go through the tower."""
         return {picture.key: picture for picture in self._shown.values()}
 
     def take(self, batch: EncodedBatch) -> None:
+        """Read what it needs from the batch."""
         samples, size = self._shard.answerable(), self._loaded.batch_size
         for part in batch.sample_batches(samples, self._shown, size=size):
             phrases = [phrase_of(sample) for sample in part.samples]
@@ -223,25 +221,19 @@ class SegmentationByHead:
                 self._masks[sample.id] = mask
 
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        """One row per sample with a prediction."""
         masks = [self._masks[sample.id] for sample in self._shard.answerable()]
         return _judged(self._shard, masks, self._head.threshold)
 
 
-class SegmentationByModel:
+class SegmentationByModel(PicturesAndTexts):
     """Segments with a model that takes pictures and phrases together."""
-
-    layers: tuple[int, ...] = ()
 
     def __init__(self, shard: EvaluationShard, loaded: LoadedModel, model: Segmenter) -> None:
         self._shard, self._loaded, self._model = shard, loaded, model
 
-    def missing(self) -> Mapping[str, Picture]:
-        return {}
-
-    def take(self, batch: EncodedBatch) -> None:
-        """Reads nothing: the model encodes pictures by itself."""
-
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        """One row per sample with a prediction."""
         masks: list[FloatArray] = []
         for part, images in self._loaded.decoded_batches(self._shard):
             phrases = [phrase_of(sample) for sample in part.samples]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, final
 
-from natadv.types import Outcomes, Sample
+from natadv.types import DoubleArray, Outcomes, Sample
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -113,6 +113,43 @@ class Evaluator(Protocol):
         """One row per sample that has a prediction; and predicted masks for people to look at, as
         PNG in base64 by sample id."""
         ...
+
+
+class PicturesAndTexts:
+    """Base of evaluators whose model takes decoded pictures and texts, and encodes them itself."""
+
+    layers: tuple[int, ...] = ()
+
+    @final
+    def missing(self) -> Mapping[str, Picture]:
+        """None: the pictures need not go through the tower first."""
+        return {}
+
+    @final
+    def take(self, batch: EncodedBatch) -> None:
+        """Ignores the batch."""
+
+
+def outcomes_for(
+    samples: Sequence[Sample],
+    *,
+    truth: Iterable[str],
+    prediction: Iterable[str],
+    values: Mapping[str, DoubleArray],
+    errors: Mapping[str, str] | None,
+) -> Outcomes:
+    """One row per sample, in order; `errors` (id -> why) are samples without a prediction."""
+    return Outcomes(
+        id=tuple(s.id for s in samples),
+        group=tuple(s.group for s in samples),
+        part=tuple(s.part for s in samples),
+        twin=tuple(s.twin for s in samples),
+        decoy=tuple(s.decoy for s in samples),
+        truth=tuple(truth),
+        prediction=tuple(prediction),
+        values=values,
+        errors=dict(errors or {}),
+    )
 
 
 @dataclass(frozen=True, slots=True)

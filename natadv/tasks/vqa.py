@@ -1,8 +1,8 @@
-"""Visual question answering: how many of those who were asked would have said the same.
+"""Visual question answering: how many people gave the same answer.
 
-Accuracy is that of the official evaluation: each person's answer is left out in turn, and three of
-the others who agree make an answer right. Where all people agree, answers are compared as they
-stand, capitals included, as the official evaluation does.
+Accuracy is that of the official evaluation: each person is left out in turn, and an answer is
+right if three of the others agree with it. Where all people agree, answers are compared without
+normalisation, capitals included, as in the official evaluation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ import numpy as np
 
 from natadv.errors import DataError, ModelError
 from natadv.tasks import vqa_text
-from natadv.tasks.task import WRONG, Caption, Prediction, Task, TaskSheet
+from natadv.tasks.task import (
+    WRONG,
+    Caption,
+    PicturesAndTexts,
+    Prediction,
+    Task,
+    TaskSheet,
+    outcomes_for,
+)
 from natadv.types import LEAST_ANSWERS, Answerer, DoubleArray, FloatArray, Outcomes, Sample
 
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from natadv.evaluate.units import Unit
 
 TYPES = {"yes/no": "yes_no", "number": "number", "other": "other"}
-"""Column of each type of answer; a sample without a type is 0 in all of them."""
+"""Type of answer -> its column, which is 1 for the samples of that type."""
 
 
 def outcomes(
@@ -34,29 +42,25 @@ def outcomes(
     *,
     errors: Mapping[str, str] | None = None,
 ) -> Outcomes:
-    """One row per sample, in order; `errors` (id -> why) are samples that have no answer.
+    """One row per sample, in order; `errors` (id -> why) are samples without a predicted answer.
 
-    The truth is what most people answered, on a tie what was answered first.
+    The truth is the most common answer; on a tie, the first.
     """
     if len(samples) != len(answers):
         raise DataError(f"expected one answer per sample, got {len(answers)} for {len(samples)}")
     for sample in samples:
         check(sample)
-    return Outcomes(
-        id=tuple(s.id for s in samples),
-        group=tuple(s.group for s in samples),
-        part=tuple(s.part for s in samples),
-        twin=tuple(s.twin for s in samples),
-        decoy=tuple(s.decoy for s in samples),
-        truth=tuple(Counter(s.answers).most_common(1)[0][0] for s in samples),
-        prediction=tuple(answers),
+    return outcomes_for(
+        samples,
+        truth=(Counter(s.answers).most_common(1)[0][0] for s in samples),
+        prediction=answers,
         values=_values(samples, answers),
-        errors=dict(errors or {}),
+        errors=errors,
     )
 
 
 def question_of(sample: Sample) -> str:
-    """Raises DataError if it asks nothing, or if no answer to it could be scored."""
+    """Raises DataError if the question is empty, or if no answer to it could be scored."""
     check(sample)
     if not any(map(str.isalnum, sample.question or "")):
         raise DataError(
@@ -67,26 +71,28 @@ def question_of(sample: Sample) -> str:
 
 
 def accuracy(answer: str, given: Sequence[str]) -> float:
-    """Share of `given` who see three others agree with `answer`, with thirds for one and two."""
-    said, others = _comparable(answer, given)
-    n, agree = len(others), others.count(said)
-    # Whoever gave the answer is left out, and so sees one less.
+    """Mean over the people of `given`, each left out in turn, of a third (at most three) per other
+    person who agrees with `answer`."""
+    answer, others = _comparable(answer, given)
+    n, agree = len(others), others.count(answer)
+    # A person who gave the answer is left out, so one less agrees.
     thirds = agree * min(3, agree - 1) + (n - agree) * min(3, agree)
     return thirds / (3 * n)
 
 
 def simple_accuracy(answer: str, given: Sequence[str]) -> float:
-    """The paper's: a third for each person who agrees, and nobody is left out."""
-    said = vqa_text.light(answer)
-    return min(1.0, sum(vqa_text.light(text) == said for text in given) / 3)
+    """The accuracy of the paper: a third per person who agrees, at most 1; nobody is left out."""
+    answer = vqa_text.light(answer)
+    return min(1.0, sum(vqa_text.light(text) == answer for text in given) / 3)
 
 
 def exact_match(answer: str, given: Sequence[str]) -> bool:
-    """Whether anybody said the same, compared as in the paper."""
+    """Whether at least one person gave the answer, compared as in the paper."""
     return simple_accuracy(answer, given) > 0
 
 
 def said_decoy(answer: str, decoy: str | None) -> bool:
+    """Whether the answer is the word on the picture, by the official comparison."""
     return decoy is not None and vqa_text.same(answer, decoy)
 
 
@@ -104,10 +110,10 @@ def _values(samples: Sequence[Sample], answers: Sequence[str]) -> dict[str, Doub
 
 
 def _comparable(answer: str, given: Sequence[str]) -> tuple[str, list[str]]:
-    said, others = vqa_text.on_one_line(answer), [vqa_text.on_one_line(text) for text in given]
+    answer, others = vqa_text.on_one_line(answer), [vqa_text.on_one_line(text) for text in given]
     if len(set(others)) == 1:
-        return said, others
-    return vqa_text.official(said), [vqa_text.official(text) for text in others]
+        return answer, others
+    return vqa_text.official(answer), [vqa_text.official(text) for text in others]
 
 
 def check(sample: Sample) -> None:
@@ -168,9 +174,11 @@ class VqaByHead:
         self.layers = (head.layer,)
 
     def missing(self) -> Mapping[str, Picture]:
+        """The pictures, by key, that still have to go through the tower."""
         return self._shard.pictures()
 
     def take(self, batch: EncodedBatch) -> None:
+        """Read what it needs from the batch."""
         shard, size = self._shard, self._loaded.batch_size
         for part in batch.sample_batches(shard.answerable(), shard.shown, size=size):
             questions = [self._questions[sample.id] for sample in part.samples]
@@ -179,27 +187,21 @@ class VqaByHead:
                 self._answers[sample.id] = answer
 
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        """One row per sample with a prediction."""
         samples = self._shard.answerable()
         answers = [self._answers[sample.id] for sample in samples]
         return outcomes(samples, answers, errors=self._shard.errors), {}
 
 
-class VqaByModel:
+class VqaByModel(PicturesAndTexts):
     """Answers with a model that takes pictures and questions together."""
-
-    layers: tuple[int, ...] = ()
 
     def __init__(self, shard: EvaluationShard, loaded: LoadedModel, model: Answerer) -> None:
         self._shard, self._loaded, self._model = shard, loaded, model
         self._questions = _questions(shard)
 
-    def missing(self) -> Mapping[str, Picture]:
-        return {}
-
-    def take(self, batch: EncodedBatch) -> None:
-        """Reads nothing: the model encodes pictures by itself."""
-
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        """One row per sample with a prediction."""
         answers: list[str] = []
         for part, images in self._loaded.decoded_batches(self._shard):
             questions = [self._questions[sample.id] for sample in part.samples]

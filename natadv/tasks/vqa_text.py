@@ -1,13 +1,12 @@
-"""Answers made comparable: by the rules of the official VQA evaluation, and by the paper's own.
+"""Normalises answers by the rules of the official VQA evaluation, and by those of the paper.
 
-What counts as equal decides every published number, so the oddities of both stay as they are.
+The rules decide every published number, so the oddities of both are kept.
 """
 
 from __future__ import annotations
 
 import re
-
-from natadv.tasks.vqa_contractions import CONTRACTIONS
+from pathlib import Path
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -26,6 +25,12 @@ _NUMBERS = {
     "ten": "10",
 }
 
+_TABLE = Path(__file__).with_name("vqa_contractions.tsv").read_text(encoding="utf-8")
+CONTRACTIONS: dict[str, str] = dict(
+    line.split("\t") for line in _TABLE.splitlines() if not line.startswith("#")
+)
+"""Word without an apostrophe -> the word as the official evaluation writes it."""
+
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 # The original means to keep a period after a digit too, but misspells its look-behind.
 _PERIOD = re.compile(r"\.(?!\d)")
@@ -37,19 +42,20 @@ _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 
 def on_one_line(text: str) -> str:
+    """Without line breaks, tabs and outer spaces."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def official(text: str) -> str:
-    """As the official evaluation compares answers of people who do not all agree."""
+    """The form in which the official evaluation compares answers if people disagree."""
     return plain_words(without_punctuation(text))
 
 
 def without_punctuation(text: str) -> str:
-    """Apostrophes and colons stay, and so does the period of a decimal number.
+    """Without marks, but with apostrophes, colons and the period of a decimal number.
 
-    A mark with a space beside it is deleted wherever it stands, else it becomes a space; where a
-    number is written with a comma, all marks are deleted.
+    A mark that has a space beside it anywhere in the text is deleted, others become spaces; in a
+    text with a comma inside a number, all marks are deleted.
     """
     in_number = _COMMA_IN_NUMBER.search(text) is not None
     found = text
@@ -66,13 +72,13 @@ def plain_words(text: str) -> str:
 
 
 def light(text: str) -> str:
-    """As the paper's script compares answers: lower case, no symbols, no articles."""
+    """The form in which the paper compares answers: lower case, no symbols, no articles."""
     return " ".join(_ARTICLE.sub(" ", _SYMBOL.sub("", text.lower())).split())
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two answers are one by the official rules."""
+    """Whether two answers are equal by the official rules."""
     one, other = on_one_line(one), on_one_line(other)
     left = official(one)
-    # Nothing is left of "A", nor of no answer at all; yet who keeps silent does not say "A".
+    # "A" and an empty answer both normalise to nothing, and are not equal.
     return left == official(other) and bool(left or one.lower() == other.lower())

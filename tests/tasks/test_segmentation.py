@@ -161,7 +161,7 @@ def test_counts_equal_a_double_loop(masks):
 
     counts = segmentation.compared(found, truth)
     assert (counts.tp, counts.fp, counts.fn, counts.tn) == (tp, fp, fn, tn)
-    assert counts.found == (tp + fp) / found.size
+    assert counts.marked == (tp + fp) / found.size
     assert counts.iou == (tp / (tp + fp + fn) if tp + fp + fn else 1.0)
 
 

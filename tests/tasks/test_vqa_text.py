@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.tasks import vqa_text
-from natadv.tasks.vqa_contractions import CONTRACTIONS
+from natadv.tasks.vqa_text import CONTRACTIONS
 
 MARKS = [";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<", "@", "`"]
 MARKS += [",", "?", "!"]
