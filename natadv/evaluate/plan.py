@@ -101,7 +101,8 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
     Raises:
         ModelError: The model cannot do the task and has no head for it, or one of another tower.
     """
-    if case.task in spec.tasks:
+    # A task that asks the same of a model as one that the model can do is one that it can do.
+    if TASKS[case.task].model in {TASKS[task].model for task in spec.tasks}:
         return ""
     train = _training(case.task, spec)
     if case.task not in spec.heads:
