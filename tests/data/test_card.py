@@ -130,7 +130,7 @@ def test_dataset_cannot_be_its_own_twin(draft: CardDraft) -> None:
 
 def test_cards_are_found_and_read_without_arrow_and_pillow(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, natadv.data.card as c, natadv.data.commands;"
+        "import sys, pathlib, natadv.data.card as c, natadv.cli.data_commands;"
         "c.find_datasets(pathlib.Path('.'));"
         "sys.exit(any(m in sys.modules for m in ('pyarrow', 'PIL', 'torch')))"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from natadv.data.commands import add_data_parser
+from natadv.cli.data_commands import add_data_parser
 from natadv.errors import ConfigError
 
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from natadv.cli.data_commands import list_datasets
 from natadv.data.card import CardDraft, dump_card, load_card, refuse_drawn
-from natadv.data.commands import list_datasets
 from natadv.data.packing import pack
 from natadv.data.plan import Plan
 from natadv.data.reader import iter_samples, read_by_id, verify

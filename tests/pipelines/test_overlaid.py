@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from natadv.cli.overlays_commands import add_overlays_parser
 from natadv.data.card import dataset_folder, load_card
 from natadv.data.images import decode_image
 from natadv.errors import ConfigError, DataError, UnknownNameError
@@ -26,7 +27,6 @@ from natadv.pipelines import overlaid
 from natadv.pipelines.drawing import NO_ROOM, NO_WORD
 from natadv.pipelines.filtering import FilterPlan, filter_pool
 from natadv.pipelines.overlaid import OverlaidPlan, chosen_rows
-from natadv.pipelines.overlays_commands import add_overlays_parser
 from natadv.scenarios.typographic.layout import lay_out
 from natadv.scenarios.typographic.overlay import Overlay, box, from_json, size_after
 from natadv.scenarios.typographic.twins import mask_after

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from natadv import cli
-from natadv.pipelines import commands
+from natadv.cli import dataset_commands as commands
 from natadv.scenarios.typographic.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]

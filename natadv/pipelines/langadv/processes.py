@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from natadv.errors import NatadvError
-from natadv.pipelines.langadv.commands import plan_of
+from natadv.pipelines.langadv.request import plan_of
 from natadv.pipelines.langadv.run import begin, run
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from natadv import cli
+from natadv.cli import models_commands as commands
 from natadv.errors import ConfigError, UnknownNameError
-from natadv.models import commands
 from natadv.models.hub import local as local
 from natadv.models.hub.fetch import Target, fetch
 from natadv.models.hub.local import Locked

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from natadv import factories
-from natadv.pipelines.langadv.commands import GROUP
+from natadv.pipelines.langadv.request import GROUP
 from natadv.pipelines.langadv.run import Plan
 from natadv.pipelines.langadv.settings import SearchSettings
 from natadv.scenarios.langadv.generator import Generated

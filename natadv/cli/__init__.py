@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from natadv import __version__
-from natadv.data.commands import add_data_parser
+from natadv.cli.annotate_commands import add_annotate_parser
+from natadv.cli.contract_command import add_contract_parser
+from natadv.cli.data_commands import add_data_parser
+from natadv.cli.dataset_commands import add_filter_parser, add_typo_parser
+from natadv.cli.doctor_command import add_doctor_parser
+from natadv.cli.langadv_commands import add_langadv_parser
+from natadv.cli.models_commands import add_models_parser
+from natadv.cli.overlays_commands import add_overlays_parser
+from natadv.cli.search_commands import add_freeze_parser, add_replay_parser, add_search_parser
+from natadv.cli.train_command import add_train_parser
 from natadv.errors import NatadvError
-from natadv.gate.commands import add_contract_parser
-from natadv.models.commands import add_models_parser
-from natadv.models.doctor.command import add_doctor_parser
-from natadv.pipelines.annotate.commands import add_annotate_parser
-from natadv.pipelines.commands import add_filter_parser, add_typo_parser
-from natadv.pipelines.langadv.commands import add_langadv_parser
-from natadv.pipelines.overlays_commands import add_overlays_parser
 from natadv.report.html import write_report
-from natadv.search.commands import add_freeze_parser, add_replay_parser, add_search_parser
-from natadv.training.command import add_train_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
