@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from natadv import cli
+from natadv.cli import gate_commands
 from natadv.data.card import CardDraft
 from natadv.data.writer import write_dataset
 from natadv.types import Sample
@@ -83,14 +84,15 @@ def test_the_installed_command_is_this_one():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "required: COMMAND"),
-        (("reprot",), "invalid choice: 'reprot'"),
-        (("data",), "required: ACTION"),
-        (("data", "lsit"), "invalid choice: 'lsit'"),
-        (("contract",), "required: ACTION"),
-        (("contract", "diff"), "required: OLD"),
+        ((), "Missing command"),
+        (("reprot",), "No such command 'reprot'. Did you mean 'report'"),
+        (("data",), "Missing command"),
+        (("data", "lsit"), "No such command 'lsit'. Did you mean 'list'"),
+        (("contract",), "Missing command"),
+        (("contract", "diff"), "Missing argument 'OLD'"),
         (("contract", "diff", ""), "is a variable unset?"),
-        (("report", "--resluts", "x"), "unrecognized arguments"),
+        (("report", "--resluts", "x"), "No such option: --resluts (Possible options: --results)"),
+        (("report", "--results", "--out", "x"), "Option '--results' requires an argument"),
     ],
 )
 def test_a_command_that_is_not_known_is_a_usage_error(capsys, arguments, message):
@@ -139,7 +141,7 @@ def test_an_interrupt_has_the_shells_exit_code(capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "write_report", interrupted)
+    monkeypatch.setattr(gate_commands, "write_report", interrupted)
 
     assert run("report") == 130
     assert capsys.readouterr().err == "natadv: interrupted\n"

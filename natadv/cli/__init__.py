@@ -1,91 +1,119 @@
-"""The `natadv` command: each subcommand belongs to the room that it is about."""
+"""The `natadv` command. Each of its commands is imported only when it is called."""
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
 
 from natadv import __version__
-from natadv.cli.annotate_commands import add_annotate_parser
-from natadv.cli.contract_command import add_contract_parser
-from natadv.cli.data_commands import add_data_parser
-from natadv.cli.dataset_commands import add_filter_parser, add_typo_parser
-from natadv.cli.doctor_command import add_doctor_parser
-from natadv.cli.langadv_commands import add_langadv_parser
-from natadv.cli.models_commands import add_models_parser
-from natadv.cli.overlays_commands import add_overlays_parser
-from natadv.cli.search_commands import add_freeze_parser, add_replay_parser, add_search_parser
-from natadv.cli.train_command import add_train_parser
 from natadv.errors import NatadvError
-from natadv.report.html import write_report
+
+COMMANDS = {
+    "data": ("data_commands", "import and list datasets"),
+    "models": ("models_commands", "list the models that have a name, and fetch them"),
+    "doctor": ("models_commands", "check that a model is whole, safe, and fed as it was trained"),
+    "train": (
+        "train_commands",
+        "train a head for segmentation or vqa on a frozen tower",
+    ),
+    "typo": ("dataset_commands", "write a wrong word on every picture of a dataset"),
+    "filter": ("dataset_commands", "keep the pictures that every model of an ensemble gets wrong"),
+    "annotate": ("annotate_commands", "give a dataset masks or questions that a person can review"),
+    "langadv": ("langadv_commands", "search for prompts whose pictures fool classifiers"),
+    "overlays": ("overlays_commands", "draw a population of typographic overlays, and look at it"),
+    "search": ("search_commands", "find the smallest typographic overlay that flips a model"),
+    "replay": ("search_commands", "show an attack that was found on one model to another"),
+    "freeze": ("search_commands", "keep an attack as a counter-example that the gate can judge"),
+    "contract": ("gate_commands", "compare two versions of thresholds.yaml"),
+    "report": ("gate_commands", "write the last run's Allure results as one HTML page"),
+}
+"""Name -> the module of this package whose `app` holds the command, and its line in the help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = sys.argv[1:] if arguments is None else arguments
-    parser = _parser()
-    if empty := [word for word in given if not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word)]:
-        parser.error(f"expected a value, got nothing in {empty[0]!r}; is a variable unset?")
-    options = parser.parse_args(given)
+    """Runs a command and returns its exit code.
+
+    Raises:
+        SystemExit: With code 2 after a usage error, with code 0 after `--help`.
+    """
+    command = typer.main.get_group(app)
+    for name, (_, text) in COMMANDS.items():
+        command.add_command(TyperCommand(name, help=text))
     try:
-        return int(options.handler(options) or 0)
-    except NatadvError as error:
-        print(f"natadv: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # Whoever reads has had enough (`natadv models | head`); nothing is left to be flushed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("natadv: interrupted", file=sys.stderr)
-        return 130
+        command.main(sys.argv[1:] if arguments is None else arguments, prog_name="natadv")
+    except _CommandEnded as end:
+        return end.exit_code
+    raise AssertionError("typer ends the process if no command was run")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "natadv",
-        description="Robustness gate for vision-language models. The gate itself is run by pytest: "
-        "pytest suites/ --help shows its options under 'robustness gate'.",
-    )
-    parser.add_argument("--version", action="version", version=f"natadv {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_data_parser(commands)
-    add_models_parser(commands)
-    add_doctor_parser(commands)
-    add_train_parser(commands)
-    add_typo_parser(commands)
-    add_filter_parser(commands)
-    add_annotate_parser(commands)
-    add_langadv_parser(commands)
-    add_overlays_parser(commands)
-    add_search_parser(commands)
-    add_replay_parser(commands)
-    add_freeze_parser(commands)
-    add_contract_parser(commands)
-    _add_report_parser(commands)
-    return parser
+class _CommandEnded(Exception):
+    """Carries the exit code of a command past typer, which would end the process with code 0."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
-def _add_report_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "one self-contained HTML page from the last run's Allure results"
-    parser = commands.add_parser("report", help=text, description=text)
-    parser.add_argument(
-        "--results", type=Path, default=Path("allure-results"), metavar="DIR", help="(%(default)s)"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("allure-report") / "index.html",
-        metavar="FILE",
-        help="(%(default)s)",
-    )
-    parser.set_defaults(handler=_report)
+class _Commands(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for word in args:
+            if not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word):
+                ctx.fail(f"expected a value, got nothing in {word!r}; is a variable unset?")
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        if name not in COMMANDS:
+            return name, placeholder, rest
+        module = importlib.import_module(f"{__name__}.{COMMANDS[name][0]}")
+        return name, typer.main.get_group(module.app).commands[name], rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            code = int(super().invoke(ctx) or 0)
+        except NatadvError as error:
+            print(f"natadv: {error}", file=sys.stderr)
+            code = 1
+        except BrokenPipeError:
+            # The reader has closed the pipe (`natadv models | head`); nothing is left to flush.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        except KeyboardInterrupt:
+            print("natadv: interrupted", file=sys.stderr)
+            code = 130
+        raise _CommandEnded(code)
 
 
-def _report(options: argparse.Namespace) -> int:
-    page = write_report(options.results, options.out, tools=Path(".natadv/tools").absolute())
-    print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
-    return 0
+app = typer.Typer(
+    cls=_Commands,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"natadv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def natadv(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="show the version"),
+    ] = False,
+) -> None:
+    """Robustness gate for vision-language models.
+
+    The gate itself is run by pytest: `pytest suites/ --help` shows its options under 'robustness
+    gate'.
+    """

@@ -1,12 +1,16 @@
-"""`natadv data ...`: pictures in, and what is there."""
+"""`natadv data ...`: imports pictures, and says which datasets there are."""
 
 from __future__ import annotations
 
-import argparse
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import typer
+
+from natadv.cli import shared_options as opt
 from natadv.data.card import UNSTATED, Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES
 from natadv.data.importers import FORMATS
@@ -14,124 +18,44 @@ from natadv.data.importers.format import Format, Option, Request, import_dataset
 from natadv.data.templates import TEMPLATES
 from natadv.errors import DataError
 
-_OPTIONS: dict[Option, dict[str, Any]] = {
-    "classes": {
-        "choices": sorted(CLASS_TABLES),
-        "help": "what the folder names are (imagenet: WordNet ids, all 1000 classes count; "
-        "imagenet-a: the 200 of ImageNet-A); default: the folder names are the class names",
-    },
-    "templates": {"choices": sorted(TEMPLATES), "help": "prompts for the classes (single)"},
-    "labels": {
-        "type": Path,
-        "metavar": "FILE",
-        "help": "the truth of a flat archive: ILSVRC2012_devkit_t12.tar.gz, Kaggle's "
-        "LOC_val_solution.csv, or a text file with one WordNet id a line",
-    },
-    "images": {"type": Path, "metavar": "PATH", "help": "folder, zip or tar of the pictures"},
-    "annotations": {"type": Path, "metavar": "FILE", "help": "zip or JSON of the annotations"},
-    "image_column": {"metavar": "COLUMN", "help": "column of the pictures (image)"},
-    "label_column": {"metavar": "COLUMN", "help": "column of the class labels (label)"},
-    "id_column": {"metavar": "COLUMN", "help": "column of the ids (the path of each picture)"},
-    "split": {"help": "which one, if a folder has files of several (train, validation, test)"},
+app = opt.command_group()
+data = opt.command_group("Import and list datasets.", metavar="ACTION")
+importing = opt.command_group("Pack pictures into a dataset.", metavar="FORMAT")
+app.add_typer(data, name="data")
+data.add_typer(importing, name="import")
+
+_Classes: Any = Literal[tuple(sorted(CLASS_TABLES))]
+_Templates: Any = Literal[tuple(sorted(TEMPLATES))]
+_CLASSES = (
+    "what the folder names are (imagenet: WordNet ids, all 1000 classes count; imagenet-a: the 200 "
+    "of ImageNet-A); default: the folder names are the class names"
+)
+_LABELS = (
+    "the truth of a flat archive: ILSVRC2012_devkit_t12.tar.gz, Kaggle's LOC_val_solution.csv, or "
+    "a text file with one WordNet id a line"
+)
+_VERIFY = "hash every file instead of comparing sizes"
+_SPLIT = "which one, if a folder has files of several (train, validation, test)"
+
+_OPTIONS: dict[Option, Any] = {
+    "classes": Annotated[_Classes, typer.Option(help=_CLASSES)],
+    "templates": Annotated[_Templates, typer.Option(help="prompts for the classes (single)")],
+    "labels": Annotated[Path, opt.path(_LABELS, metavar="FILE")],
+    "images": Annotated[Path, opt.path("folder, zip or tar of the pictures", metavar="PATH")],
+    "annotations": Annotated[Path, opt.path("zip or JSON of the annotations", metavar="FILE")],
+    "image_column": Annotated[str, opt.text("COLUMN", "of the pictures (image)")],
+    "label_column": Annotated[str, opt.text("COLUMN", "of the class labels (label)")],
+    "id_column": Annotated[str, opt.text("COLUMN", "of the ids (the path of each picture)")],
+    "split": Annotated[str, opt.text("SPLIT", _SPLIT)],
 }
 
 
-def add_data_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Adds `data`; the parsed namespace carries `handler`, which returns the exit code."""
-    data = subparsers.add_parser("data", help="import and list datasets")
-    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
-    _add_list(actions)
-    _add_status(actions)
-    importers = actions.add_parser("import", help="pack pictures into a dataset").add_subparsers(
-        dest="format", required=True, metavar="FORMAT"
-    )
-    for name, row in FORMATS.items():
-        _add_importer(importers, name, row)
-
-
-def _add_list(actions: argparse._SubParsersAction[Any]) -> None:
-    parser = actions.add_parser("list", help="the datasets under fixtures/datasets")
-    _add_root(parser)
-    parser.set_defaults(handler=list_datasets)
-
-
-def _add_status(actions: argparse._SubParsersAction[Any]) -> None:
-    parser = actions.add_parser(
-        "status", help="what is there, what the locks say, and how to get the rest"
-    )
-    parser.add_argument(
-        "--verify", action="store_true", help="hash every file instead of comparing sizes"
-    )
-    _add_root(parser)
-    parser.set_defaults(handler=show_status)
-
-
-def _add_importer(importers: argparse._SubParsersAction[Any], name: str, row: Format) -> None:
-    about = f"{row.help}. To get it:\n\n{row.access}" if row.access else row.help
-    parser = importers.add_parser(
-        name,
-        help=row.help,
-        description=about.replace("%", "%%"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("path", type=Path, metavar="PATH", help="the file or folder to import")
-    parser.add_argument(
-        "--name",
-        default=row.name or None,
-        required=not row.name,
-        help=f"name of the dataset to make{f' ({row.name})' if row.name else ''}",
-    )
-    for option in row.takes:
-        flag = f"--{option.replace('_', '-')}"
-        parser.add_argument(
-            flag, default=argparse.SUPPRESS, required=option in row.needs, **_OPTIONS[option]
-        )
-    parser.add_argument(
-        "--licence",
-        default=row.licence if row.licence != UNSTATED else "",
-        help="terms of the pictures, for the card",
-    )
-    parser.add_argument("--sha256", default="", metavar="HEX", help="what PATH must have")
-    parser.add_argument("--force", action="store_true", help="replace a dataset of that name")
-    _add_root(parser)
-    parser.set_defaults(handler=import_files)
-
-
-def _add_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--root", type=Path, default=Path(), help="holds fixtures/; default: the working directory"
-    )
-
-
-def import_files(args: argparse.Namespace) -> int:
-    row = FORMATS[args.format]
-    chosen = {option: getattr(args, option) for option in row.takes if option in args}
-    request = Request(
-        format=row,
-        path=args.path,
-        name=args.name,
-        licence=args.licence,
-        sha256=args.sha256,
-        stream=sys.stderr,
-        **chosen,
-    )
-    packed = import_dataset(request, root=args.root, force=args.force)
-    folder = find_datasets(args.root)[packed.card.name]
-    print(f"{folder}: {_summary(packed.card)}")
-    if packed.set_aside:
-        first = packed.set_aside[0]
-        print(
-            f"{len(packed.set_aside)} set aside, first {first.id}: {first.why}; all are listed in "
-            f"{folder / 'set-aside.jsonl'}"
-        )
-    return 0
-
-
-def list_datasets(args: argparse.Namespace) -> int:
-    """Exit code 1 if a card is broken; the others are listed all the same."""
-    found = find_datasets(args.root)
+@data.command("list", cls=opt.Command)
+def list_datasets(root: opt.Root = Path()) -> int:
+    """The datasets under fixtures/datasets."""
+    found = find_datasets(root)
     if not found:
-        print(f"no datasets under {args.root / 'fixtures/datasets'}")
+        print(f"no datasets under {root / 'fixtures/datasets'}")
     broken = 0
     for name, folder in found.items():
         try:
@@ -142,14 +66,61 @@ def list_datasets(args: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def show_status(args: argparse.Namespace) -> int:
-    """Exit code 1 if something that is there is not what its lock or card says."""
+@data.command("status", cls=opt.Command)
+def show_status(
+    verify: Annotated[bool, opt.flag("--verify", _VERIFY)] = False, root: opt.Root = Path()
+) -> int:
+    """What is there, what the locks say, and how to get the rest."""
     from natadv.data.status import status_lines, statuses
 
-    found = statuses(args.root, verify=args.verify)
+    found = statuses(root, verify=verify)
     for line in status_lines(found):
         print(line)
     return 1 if any(status.wrong for status in found) else 0
+
+
+def _importer(row: Format) -> Callable[..., int]:
+    """The command for one format: each format takes other options."""
+
+    def import_files(path: Path, name: str, force: bool, root: Path, **options: Any) -> int:
+        given = {option: value for option, value in options.items() if value is not None}
+        request = Request(format=row, path=path, name=name, stream=sys.stderr, **given)
+        packed = import_dataset(request, root=root, force=force)
+        folder = find_datasets(root)[packed.card.name]
+        print(f"{folder}: {_summary(packed.card)}")
+        if packed.set_aside:
+            first = packed.set_aside[0]
+            print(
+                f"{len(packed.set_aside)} set aside, first {first.id}: {first.why}; all are listed "
+                f"in {folder / 'set-aside.jsonl'}"
+            )
+        return 0
+
+    required = inspect.Parameter.empty
+    licence = row.licence if row.licence != UNSTATED else ""
+    declared: dict[str, tuple[Any, Any]] = {
+        "path": (Annotated[Path, opt.argument("PATH", "the file or folder to import")], required),
+        "name": (opt.NewName, row.name or required),
+        **{o: (_OPTIONS[o], required if o in row.needs else None) for o in row.takes},
+        "licence": (Annotated[str, opt.text("TEXT", "terms of the pictures")], licence),
+        "sha256": (Annotated[str, opt.text("HEX", "what PATH must have")], ""),
+        "force": (opt.Force, False),
+        "root": (opt.Root, Path()),
+    }
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in declared.items()
+    ]
+    import_files.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return import_files
+
+
+for _name, _row in FORMATS.items():
+    # Typer keeps the lines of a paragraph that starts with \b as they are.
+    _access = f" To get it:\n\n\b\n{_row.access}" if _row.access else ""
+    importing.command(_name, cls=opt.Command, short_help=_row.help, help=f"{_row.help}.{_access}")(
+        _importer(_row)
+    )
 
 
 def _summary(card: Card) -> str:

@@ -1,14 +1,16 @@
-"""`natadv models ...`: what is in the zoo, and how it comes onto this machine."""
+"""`natadv models ...` and `natadv doctor`: lists, fetches and checks models."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import typer
+
+from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, ModelError, unknown_name
 from natadv.models.hub import local as hub
 from natadv.models.hub.download_progress import amount
@@ -18,77 +20,112 @@ from natadv.types import PAPER_SUFFIX
 
 if TYPE_CHECKING:
     from natadv.models.hub.fetch import Fetched, Place, Target
+    from natadv.types import ModelSpec
 
 _MARK_OF_ROOT = "thresholds.yaml"
+_Root = Annotated[
+    Path | None,
+    opt.path(f"holds {hub.LOCK}; default: the nearest folder above with {_MARK_OF_ROOT}"),
+]
+_NAMES = f"a model, a family, {PAPER}, a glob, or any owner/name of the hub"
+_UPDATE = "move from the locked to the newest commit"
+_KNOWN = "pictures that the model must recognise, each called after what it shows (cat.png)"
+_Dtype = Literal["float32", "bfloat16", "float16"]
+
+app = opt.command_group()
+models = opt.command_group(metavar="[ACTION]")
+app.add_typer(models, name="models")
 
 
-def add_models_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
-    """Adds `models`; the parsed namespace carries `handler`, which returns the exit code."""
-    text = "list the models that have a name, and fetch them"
-    models = subparsers.add_parser("models", help=text, description=text)
-    models.add_argument("--family", metavar="F", help=f"only this family, or {PAPER}")
-    models.add_argument("--json", action="store_true", help="all that is known, for programs")
-    models.add_argument("--root", type=Path, help=f"holds {hub.LOCK}; default: {_ROOT_DEFAULT}")
-    models.set_defaults(handler=list_models)
-    _add_fetch(models.add_subparsers(title="actions", metavar="ACTION"))
+@models.callback(invoke_without_command=True)
+def list_models(
+    context: typer.Context,
+    family: Annotated[str | None, opt.text("F", f"only this family, or {PAPER}")] = None,
+    json: Annotated[bool, opt.flag("--json", "all that is known, for programs")] = False,
+    root: _Root = None,
+) -> None:
+    """List the models that have a name, and fetch them."""
+    if context.invoked_subcommand is not None:
+        context.obj = root
+        return
+    known = (*families(), PAPER)
+    if family is not None and family not in known:
+        raise unknown_name("family", family, known)
+    rows = tuple(ZOO.values()) if family is None else rows_named(family)
+    root = root or repository_root(Path.cwd())
+    print(as_json(rows, root=root) if json else table(rows, root=root))
 
 
-_ROOT_DEFAULT = f"the nearest folder above with {_MARK_OF_ROOT}, or else the working directory"
+@models.command("fetch", cls=opt.Command)
+def fetch_models(
+    context: typer.Context,
+    names: Annotated[list[str], opt.argument("NAME", _NAMES)],
+    update: Annotated[bool, opt.flag("--update", _UPDATE)] = False,
+    revision: Annotated[str | None, opt.text("REV", "move to this commit, branch or tag")] = None,
+    root: _Root = None,
+) -> int:
+    """Download models from the Hugging Face hub.
 
+    They go into its usual cache, and commit and sha256 of every file into models.lock: commit that
+    file, and everyone measures the same weights. A download that was cut off goes on where it
+    stopped.
+    """
+    from natadv.models.hub.fetch import Place, Target
 
-def _add_fetch(actions: argparse._SubParsersAction[Any]) -> None:
-    parser = actions.add_parser(
-        "fetch",
-        help="download models from the Hugging Face hub",
-        description="Download models from the Hugging Face hub into its usual cache, and write "
-        f"commit and sha256 of every file into {hub.LOCK}: commit that file, and everyone measures "
-        "the same weights. A download that was cut goes on where it stopped.",
-    )
-    parser.add_argument(
-        "names",
-        nargs="+",
-        metavar="NAME",
-        help=f"a model, a family, {PAPER}, a glob, or any owner/name of the hub",
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--update", action="store_true", help="move from the locked to the newest commit"
-    )
-    which.add_argument("--revision", metavar="REV", help="move to this commit, branch or tag")
-    parser.add_argument(
-        "--root", type=Path, default=argparse.SUPPRESS, help=f"as above; default: {_ROOT_DEFAULT}"
-    )
-    parser.set_defaults(handler=fetch_models)
-
-
-def list_models(args: argparse.Namespace) -> int:
-    rows = _rows_of_family(args.family) if args.family is not None else tuple(ZOO.values())
-    root = args.root or repository_root(Path.cwd())
-    print(as_json(rows, root=root) if args.json else table(rows, root=root))
-    return 0
-
-
-def fetch_models(args: argparse.Namespace) -> int:
-    """Exit code 1 if one of them could not be fetched; the others are, all the same."""
-    # Here, for `natadv --help` needs no network library.
-    from natadv.models.hub.fetch import Place
-
-    root = args.root or repository_root(Path.cwd())
-    rows, others = named(args.names)
-    targets = [*_targets(rows), *_others(others)]
-    if args.revision is not None and len(targets) != 1:
+    if update and revision is not None:
+        context.fail("--revision is not allowed with --update")
+    rows, others = resolve_names(names)
+    targets = [Target(row.name, row.hub, row.loader) for row in rows if row.hub]
+    targets += [Target(hub_id, hub_id) for hub_id in others]
+    if revision is not None and len(targets) != 1:
         raise ConfigError(f"--revision is of one model, and {len(targets)} are named")
     for row in rows:
         if row.location:
             print(f"{row.name}: comes with the repository ({row.location})")
-    place = Place(root=root, cache=hub.cache_folder())
-    return fetch_all(targets, place=place, update=args.update, revision=args.revision)
+    folder = root or context.obj or repository_root(Path.cwd())
+    place = Place(root=folder, cache=hub.cache_folder())
+    return fetch_all(targets, place=place, update=update, revision=revision)
+
+
+@app.command(cls=opt.Command)
+def doctor(
+    names: Annotated[list[str], opt.argument("MODEL", "as pytest --model takes it")],
+    device: Annotated[str, opt.text("DEVICE", "cpu or cuda")] = "cpu",
+    dtype: Annotated[_Dtype, typer.Option(help="of the arithmetic")] = "float32",
+    known: Annotated[Path | None, opt.path(_KNOWN)] = None,
+) -> int:
+    """Check that a model is whole, safe, and fed as it was trained."""
+    from natadv.models.resolve import resolve
+
+    specs = (spec for name in names for spec in resolve(name, root=Path.cwd()))
+    return 1 if sum(_examine(spec, device, dtype, known) for spec in specs) else 0
+
+
+def _examine(spec: ModelSpec, device: str, dtype: str, known: Path | None) -> int:
+    """Prints every check of one model; the number of those that failed."""
+    from natadv.models.doctor.examine import examine
+
+    print(f"{spec.name} ({spec.folder})")
+    row = ZOO.get(spec.lineage)
+    if known is None and row is not None and row.known:
+        known = Path.cwd() / row.known
+    failed = checks = 0
+    for line in examine(spec, device=device, dtype=dtype, known=known):
+        print(line, flush=True)
+        checks += 1
+        failed += not line.finding.ok
+    print(f"{checks} checks, {failed} failed\n" if failed else f"{checks} checks passed\n")
+    return failed
 
 
 def fetch_all(
     targets: Sequence[Target], *, place: Place, update: bool = False, revision: str | None = None
 ) -> int:
-    """Fetch one after the other, tell each, and sum up."""
+    """Fetches one target after the other and prints a line for each, then a summary.
+
+    Returns:
+        Exit code 1 if one of them could not be fetched; the others are fetched all the same.
+    """
     from natadv.models.hub.fetch import fetch
 
     done: list[Fetched] = []
@@ -103,22 +140,25 @@ def fetch_all(
             print(f"natadv: {target.name}: {error}", file=sys.stderr, flush=True)
         else:
             done.append(found)
-            print(told(found), flush=True)
+            print(fetched_line(found), flush=True)
     if targets:
-        print(_summary(done, failed, place.root / hub.LOCK))
+        text = f"{len(done)} of {len(targets)} here and locked in {place.root / hub.LOCK}"
+        print(f"{text}; failed: {', '.join(failed)}" if failed else text)
     return 1 if failed else 0
 
 
-def named(names: Iterable[str]) -> tuple[tuple[ZooRow, ...], tuple[str, ...]]:
-    """The rows of the zoo, and the hub ids beside it, that `names` mean, each once.
+def resolve_names(names: Iterable[str]) -> tuple[tuple[ZooRow, ...], tuple[str, ...]]:
+    """The rows of the zoo that `names` mean, and the hub ids that are not in it, each once.
 
     Raises:
-        UnknownNameError: One of them means nothing; near misses are listed.
+        UnknownNameError: A name means nothing; near misses are listed.
     """
     rows: dict[str, ZooRow] = {}
     others: dict[str, None] = {}
     for name in (name.removesuffix(PAPER_SUFFIX) for name in names):
-        found = rows_named(name) or _matching(name)
+        found = rows_named(name) or tuple(
+            row for row in ZOO.values() if fnmatchcase(row.name, name)
+        )
         rows.update({row.name: row for row in found})
         if found:
             continue
@@ -134,8 +174,8 @@ def repository_root(start: Path) -> Path:
     return next(found, start)
 
 
-def told(found: Fetched) -> str:
-    """One line on what became of a target."""
+def fetched_line(found: Fetched) -> str:
+    """What a fetch has changed, in one line."""
     before, now = found.before, found.locked
     where = f" on {found.branch}" if found.branch else ""
     if before and before.revision != now.revision:
@@ -147,32 +187,3 @@ def told(found: Fetched) -> str:
     else:
         what = f"fetched at {now.revision[:12]}{where}"
     return f"{found.target.name}: {what}, {len(now.files)} files, {amount(found.size)}"
-
-
-def _rows_of_family(name: str) -> tuple[ZooRow, ...]:
-    known = (*families(), PAPER)
-    if name not in known:
-        raise unknown_name("family", name, known)
-    return rows_named(name)
-
-
-def _matching(name: str) -> tuple[ZooRow, ...]:
-    return tuple(row for row in ZOO.values() if fnmatchcase(row.name, name))
-
-
-def _targets(rows: Iterable[ZooRow]) -> tuple[Target, ...]:
-    from natadv.models.hub.fetch import Target
-
-    return tuple(Target(row.name, row.hub, row.loader) for row in rows if row.hub)
-
-
-def _others(hub_ids: Iterable[str]) -> tuple[Target, ...]:
-    from natadv.models.hub.fetch import Target
-
-    return tuple(Target(hub_id, hub_id) for hub_id in hub_ids)
-
-
-def _summary(done: Sequence[Fetched], failed: Sequence[str], lock: Path) -> str:
-    total = len(done) + len(failed)
-    text = f"{len(done)} of {total} here and locked in {lock}"
-    return f"{text}; failed: {', '.join(failed)}" if failed else text

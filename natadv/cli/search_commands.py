@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from natadv.arguments import count
-from natadv.types import TASKS
+import typer
+
+from natadv.cli import shared_options as opt
+from natadv.types import Task
 
 if TYPE_CHECKING:
     from natadv.search.freeze import CounterexampleSet
@@ -15,192 +17,143 @@ if TYPE_CHECKING:
 STORE = Path(".natadv") / "store"
 OUT = Path(".natadv") / "attacks"
 
+_Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU if seen")]
+_Store = Annotated[Path | None, opt.path(f"results that are never computed twice ({STORE})")]
+_SHARE = "of the pictures, that an attack has to flip by its letters"
+_Share = opt.number(_SHARE, "SHARE", lambda value: 0 < value <= 1, "above 0 and at most 1")
+_EVALUATIONS = "overlays that are tried at most while the attack is made smaller"
+_DISCOVER = (
+    "climb towards stronger overlays, N at most, within the bounds of the population instead of "
+    "trying its overlays"
+)
+_SHEET = f"the contact sheet ({OUT}/FILE__on__MODEL.png)"
+_PACK = "freeze nothing, only pack what is frozen on DATASET"
 
-def add_search_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `search`; the parsed namespace carries `handler`, which returns the exit code."""
-    text = "the smallest typographic overlay that still flips a model on pictures of one class"
-    parser = commands.add_parser(
-        "search",
-        help=text,
-        description=f"Search for {text}. It starts from the overlays of a population, and makes "
-        "one that works smaller. A search that has ended, here or in a run of the gate, is not "
-        "done again.",
-    )
-    add = parser.add_argument
-    add("--model", required=True, metavar="M", help="as pytest --model takes it")
-    add("--population", required=True, metavar="NAME", help="of fixtures/populations")
-    add("--data", required=True, metavar="DATASET", help="of natadv data list, with clean pictures")
-    add("--subject", required=True, metavar="CLASS", help="whose pictures are attacked")
-    add("--task", choices=TASKS, default="classification", help="(%(default)s)")
-    add("--pictures", type=count, default=16, metavar="N", help="of the class (%(default)s)")
-    add(
-        "--at-least",
-        type=_share,
-        default=0.25,
-        metavar="SHARE",
-        help="of the pictures, that an attack has to flip by its letters (%(default)s)",
-    )
-    add(
-        "--evaluations",
-        type=_count_or_none,
-        default=60,
-        metavar="N",
-        help="overlays that are tried at most while the attack is made smaller (%(default)s)",
-    )
-    add(
-        "--discover",
-        type=count,
-        metavar="N",
-        help="climb towards stronger overlays, N at most, within the bounds of the population "
-        "instead of trying its overlays",
-    )
-    add("--seed", type=int, default=1, metavar="S", help="of --discover (%(default)s)")
-    add("--out", type=Path, metavar="DIR", help=f"of attacks and their sheets ({OUT})")
-    _add_where(parser)
-    parser.set_defaults(handler=_search)
+app = opt.command_group()
 
 
-def add_replay_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `replay`."""
-    text = "show an attack that was found on one model to any other"
-    parser = commands.add_parser(
-        "replay",
-        help=text,
-        description=f"{text.capitalize()}: the same overlay with the same text on the same "
-        "pictures. This is no gate: whatever comes of it, it ends well.",
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="that natadv search has written")
-    parser.add_argument("--model", required=True, metavar="M", help="as pytest --model takes it")
-    parser.add_argument(
-        "--out", type=Path, metavar="PNG", help=f"the contact sheet ({OUT}/FILE__on__MODEL.png)"
-    )
-    _add_where(parser)
-    parser.set_defaults(handler=_replay)
+@app.command(cls=opt.Command)
+def search(
+    model: opt.Model,
+    population: Annotated[str, opt.text("NAME", "of fixtures/populations")],
+    data: opt.Data,
+    subject: Annotated[str, opt.text("CLASS", "whose pictures are attacked")],
+    task: Annotated[Task, typer.Option(help="what the model is asked")] = "classification",
+    pictures: Annotated[int, opt.count("of the class")] = 16,
+    at_least: Annotated[float, _Share] = 0.25,
+    evaluations: Annotated[int, opt.count(_EVALUATIONS, at_least=0)] = 60,
+    discover: Annotated[int | None, opt.count(_DISCOVER)] = None,
+    seed: opt.Seed = 1,
+    out: Annotated[Path | None, opt.path(f"gets attacks and their sheets ({OUT})")] = None,
+    device: _Device = "auto",
+    store: _Store = None,
+    root: opt.Root = Path(),
+) -> None:
+    """Search for the smallest typographic overlay that still flips a model on pictures of a class.
 
-
-def add_freeze_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds `freeze`."""
-    text = "keep an attack as a counter-example, in a dataset that the gate can judge"
-    parser = commands.add_parser(
-        "freeze",
-        help=text,
-        description=f"{text.capitalize()}. It is copied to fixtures/counterexamples, and all "
-        "counter-examples on the same dataset are packed anew as DATASET-counterexamples.",
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE", help="that natadv search has written"
-    )
-    what.add_argument(
-        "--pack", metavar="DATASET", help="freeze nothing, only pack what is frozen on DATASET"
-    )
-    parser.add_argument("--name", default="", help="(TASK-MODEL-SUBJECT-TEXT)")
-    parser.add_argument("--force", action="store_true", help="replace another one of that name")
-    _add_root(parser)
-    parser.set_defaults(handler=_freeze)
-
-
-def _add_where(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(a GPU if seen)"
-    )
-    parser.add_argument(
-        "--store", type=Path, metavar="DIR", help=f"what is never computed twice ({STORE})"
-    )
-    _add_root(parser)
-
-
-def _add_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--root", type=Path, default=Path(), help="holds fixtures/; default: the working directory"
-    )
-
-
-def _search(options: argparse.Namespace) -> int:
-    # Imported here because `natadv --help` needs neither Parquet nor torch nor Hypothesis.
-    from natadv.evaluate.devices import device_kind
+    It starts from the overlays of a population, and makes one that works smaller. A search that has
+    ended, here or in a run of the gate, is not done again.
+    """
     from natadv.gate.rules import SearchProfile
-    from natadv.pipelines.members import Arithmetic
-    from natadv.search.standalone import SearchPlan, search
+    from natadv.search.standalone import SearchPlan
+    from natadv.search.standalone import search as run_search
 
     profile = SearchProfile(
-        population=options.population,
-        subjects=(options.subject,),
-        pictures=options.pictures,
-        at_least=options.at_least,
-        evaluations=options.evaluations,
-        discover=options.discover or 0,
-        seed=options.seed,
+        population=population,
+        subjects=(subject,),
+        pictures=pictures,
+        at_least=at_least,
+        evaluations=evaluations,
+        discover=discover or 0,
+        seed=seed,
     )
-    saved = search(
+    saved = run_search(
         SearchPlan(
-            model=options.model,
+            model=model,
             profile=profile,
-            data=options.data,
-            task=options.task,
-            root=options.root,
-            store=options.store or options.root / STORE,
-            out=options.out or options.root / OUT,
-            arithmetic=Arithmetic(device_kind(options.device)),
+            data=data,
+            task=task,
+            root=root,
+            store=store or root / STORE,
+            out=out or root / OUT,
+            arithmetic=opt.arithmetic(device),
         )
     )
     print(saved.in_words)
     if saved.file is not None:
         print(f"{saved.file}, {saved.sheet}")
-        print(f"natadv replay {saved.file} --model {options.model}")
-    return 0
+        print(f"natadv replay {saved.file} --model {model}")
 
 
-def _replay(options: argparse.Namespace) -> int:
+@app.command(cls=opt.Command)
+def replay(
+    file: Annotated[Path, opt.argument("FILE", "that natadv search has written")],
+    model: opt.Model,
+    out: Annotated[Path | None, opt.path(_SHEET, metavar="PNG")] = None,
+    device: _Device = "auto",
+    store: _Store = None,
+    root: opt.Root = Path(),
+) -> None:
+    """Show an attack that was found on one model to another.
+
+    The overlay, the text and the pictures are the same. This is not a gate: the exit code is 0
+    whatever the model answers.
+    """
     from natadv.evaluate.devices import device_kind
-    from natadv.search.replay import ReplayPlan, replay
+    from natadv.search.replay import ReplayPlan
+    from natadv.search.replay import replay as run_replay
 
-    replayed = replay(
+    replayed = run_replay(
         ReplayPlan(
-            file=options.file,
-            model=options.model,
-            sheet=options.out,
-            root=options.root,
-            store=options.store or options.root / STORE,
-            attacks=options.root / OUT,
-            device=device_kind(options.device),
+            file=file,
+            model=model,
+            sheet=out,
+            root=root,
+            store=store or root / STORE,
+            attacks=root / OUT,
+            device=device_kind(device),
         )
     )
     for line in (replayed.in_words, *replayed.remarks):
         print(line)
     if replayed.sheet is not None:
         print(replayed.sheet)
-    return 0
 
 
-def _freeze(options: argparse.Namespace) -> int:
-    import sys
+@app.command(cls=opt.Command)
+def freeze(
+    context: typer.Context,
+    file: Annotated[Path | None, opt.argument("FILE", "that natadv search has written")] = None,
+    pack: Annotated[str | None, opt.text("DATASET", _PACK)] = None,
+    name: Annotated[str, opt.text("NAME", "(TASK-MODEL-SUBJECT-TEXT)")] = "",
+    force: opt.Force = False,
+    root: opt.Root = Path(),
+) -> None:
+    """Keep an attack as a counter-example, in a dataset that the gate can judge.
 
+    It is copied to fixtures/counterexamples, and all counter-examples on the same dataset are
+    packed anew as DATASET-counterexamples.
+    """
     from natadv.search.attack import read_attack
-    from natadv.search.freeze import FreezePlan, freeze, pack_counterexamples
+    from natadv.search.freeze import FreezePlan, pack_counterexamples
+    from natadv.search.freeze import freeze as run_freeze
 
-    data = options.pack
-    if data is None:
-        plan = FreezePlan(options.file, options.name, root=options.root, force=options.force)
-        kept = freeze(plan)
+    if (file is None) == (pack is None):
+        context.fail("expected either FILE or --pack DATASET")
+    data = pack
+    if file is not None:
+        kept = run_freeze(FreezePlan(file, name, root=root, force=force))
         print(kept)
         data = read_attack(kept).dataset
-    packed = pack_counterexamples(data, root=options.root, stream=sys.stderr)
-    for line in _summary(packed):
-        print(line)
-    if options.pack is None:
-        print("\n".join(_next_steps(packed, data)))
-    return 0
-
-
-def _summary(packed: CounterexampleSet) -> tuple[str, ...]:
+    assert data is not None
+    packed = pack_counterexamples(data, root=root, stream=sys.stderr)
     left_out = f", {len(packed.left_out)} left out" if packed.left_out else ""
     count = len(packed.counterexamples)
     what = "counter-example" if count == 1 else "counter-examples"
-    return (
-        f"{packed.folder}: {packed.card.rows} rows of {count} {what}{left_out}",
-        f"revision {packed.card.revision}",
-    )
+    print(f"{packed.folder}: {packed.card.rows} rows of {count} {what}{left_out}")
+    print(f"revision {packed.card.revision}")
+    if file is not None:
+        print("\n".join(_next_steps(packed, data)))
 
 
 def _next_steps(packed: CounterexampleSet, data: str) -> list[str]:
@@ -215,17 +168,3 @@ def _next_steps(packed: CounterexampleSet, data: str) -> list[str]:
         f"and, once dvc.yaml has a stage {name} with the command natadv freeze --pack {data}:",
         f"  dvc commit {name}",
     ]
-
-
-def _count_or_none(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
-    return value

@@ -1,21 +1,15 @@
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from natadv.cli.data_commands import add_data_parser
-from natadv.errors import ConfigError
+from natadv.cli import main
 
 
 def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser("natadv")
-    add_data_parser(parser.add_subparsers(required=True))
-    args = parser.parse_args(list(map(str, arguments)))
-    code: int = args.handler(args)
-    return code
+    return main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -42,12 +36,12 @@ def test_import_makes_a_dataset_that_list_shows(
     assert "licence: CC0-1.0" in (tmp_path / "fixtures/datasets/fish/card.yaml").read_text()
 
 
-def test_force_replaces(photos: Path, tmp_path: Path) -> None:
+def test_force_replaces(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("data", "import", "imagefolder", photos, "--name", "fish", "--root", tmp_path)
     run(*command)
 
-    with pytest.raises(ConfigError, match="--force"):
-        run(*command)
+    assert run(*command) == 1
+    assert "replace it with --force" in capsys.readouterr().err
     assert run(*command, "--force") == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import signal
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from natadv.cli.overlays_commands import add_overlays_parser
+from natadv.cli import main
 from natadv.data.card import dataset_folder, load_card
 from natadv.data.images import decode_image
 from natadv.errors import ConfigError, DataError, UnknownNameError
@@ -439,10 +438,7 @@ def command(monkeypatch, root):
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
     def run(*arguments):
-        parser = argparse.ArgumentParser("natadv")
-        add_overlays_parser(parser.add_subparsers(required=True))
-        options = parser.parse_args(["overlays", "pack", *arguments, "--root", str(root)])
-        return options.handler(options), asked
+        return main(["overlays", "pack", *arguments, "--root", str(root)]), asked
 
     return run
 

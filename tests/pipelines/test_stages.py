@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from natadv import cli
-from natadv.cli import dataset_commands as commands
+from natadv.errors import ConfigError
+from natadv.pipelines import typographic_twins
+from natadv.pipelines.typographic_twins import TypoPlan
 from natadv.scenarios.typographic.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,22 +29,23 @@ def filled(text: str, name: str) -> str:
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_stage_makes_the_set_that_its_parameters_describe(name, monkeypatch):
-    asked: list[Any] = []
-    monkeypatch.setattr(commands, "_typo", lambda options: asked.append(options) or 0)
+    plans: list[TypoPlan] = []
+
+    def recorded(plan: TypoPlan) -> None:
+        plans.append(plan)
+        raise ConfigError("nothing is drawn here")
+
+    monkeypatch.setattr(typographic_twins, "make_typographic", recorded)
     stage = STAGES["typo"]["do"]
 
-    assert cli.main(shlex.split(filled(stage["cmd"], name))[1:]) == 0
+    assert cli.main(shlex.split(filled(stage["cmd"], name))[1:]) == 1
 
-    (options,) = asked
+    (plan,) = plans
     row = SETS[name]
-    assert (options.source, options.name, options.task) == (row["source"], name, row["task"])
-    assert (options.severity, options.seed, options.decoy) == (
-        row["severity"],
-        row["seed"],
-        row["decoy"],
-    )
-    assert set(options.recipe) <= set(RECIPES)
-    assert options.limit == row["rows"]
+    assert (plan.source, plan.name, plan.task) == (row["source"], name, row["task"])
+    assert (plan.severity, plan.seed, plan.decoy) == (row["severity"], row["seed"], row["decoy"])
+    assert set(plan.recipes) <= set(RECIPES)
+    assert plan.limit == row["rows"]
     assert filled(stage["outs"][0], name) == f"fixtures/datasets/{name}"
     assert f"fixtures/datasets/{row['source']}" in [filled(d, name) for d in stage["deps"]]
 

@@ -11,7 +11,7 @@ import pytest
 
 from natadv import cli
 from natadv.cli import models_commands as commands
-from natadv.errors import ConfigError, UnknownNameError
+from natadv.errors import UnknownNameError
 from natadv.models.hub import local as local
 from natadv.models.hub.fetch import Target, fetch
 from natadv.models.hub.local import Locked
@@ -149,27 +149,34 @@ def test_listing_loads_nothing_heavy(place, arguments):
     ],
 )
 def test_names_mean_rows_or_hub_ids(names, rows, others):
-    found, beside = commands.named(names)
+    found, beside = commands.resolve_names(names)
 
     assert ([row.name for row in found], list(beside)) == (rows, others)
 
 
 def test_paper_means_its_models():
-    assert len(commands.named(["paper"])[0]) == 22
+    assert len(commands.resolve_names(["paper"])[0]) == 22
 
 
 @pytest.mark.parametrize("name", ["clip-vit-b61", "", "papr", "clop-*", "a/b/c"])
 def test_an_unknown_name_stops_before_anything_is_fetched(hub, place, name):
     with pytest.raises(UnknownNameError, match="unknown model"):
-        commands.named([ROW.name, name])
+        commands.resolve_names([ROW.name, name])
     assert hub.asked == []
 
 
-def test_a_revision_is_of_one_model(place):
+def test_a_revision_is_of_one_model(capsys, place):
     arguments = ["models", "fetch", "clip", "--revision", "main", "--root", str(place.root)]
 
-    with pytest.raises(ConfigError, match="--revision is of one model, and 3 are named"):
-        commands.fetch_models(cli._parser().parse_args(arguments))
+    assert cli.main(arguments) == 1
+    assert "--revision is of one model, and 3 are named" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*arguments, "--update"])
+
+
+def test_the_root_may_stand_before_the_action(capsys, place):
+    assert cli.main(["models", "--root", str(place.root), "fetch", "mini"]) == 0
+    assert "mini-clip: comes with the repository" in capsys.readouterr().out
 
 
 def test_what_comes_with_the_repository_is_not_fetched(capsys, hub, place):
@@ -225,7 +232,7 @@ def test_an_update_says_from_where_to_where(hub, place, clip_files, other_weight
 
     found = fetch(target, place=place, progress_to=io.StringIO(), update=True)
 
-    assert commands.told(found).startswith(
+    assert commands.fetched_line(found).startswith(
         f"{ROW.name}: moved from {old[:12]} to {new[:12]} (changed: model.safetensors), 6 files"
     )
 
@@ -238,7 +245,7 @@ def test_a_conversion_is_named(hub, place, clip_files):
 
     found = fetch(target, place=place, progress_to=io.StringIO())
 
-    assert f"fetched at {commit[:12]} on refs/pr/1, 6 files" in commands.told(found)
+    assert f"fetched at {commit[:12]} on refs/pr/1, 6 files" in commands.fetched_line(found)
 
 
 def test_no_network_is_one_line_for_each(capsys, place):

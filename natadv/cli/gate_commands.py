@@ -1,0 +1,69 @@
+"""`natadv contract diff` and `natadv report`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from natadv.cli import shared_options as opt
+from natadv.errors import ConfigError
+from natadv.report.html import write_report
+
+if TYPE_CHECKING:
+    from natadv.gate.contract import Difference
+
+ALIKE, WEAKER, WRONG_FILE = 0, 1, 4
+
+app = opt.command_group()
+contract = opt.command_group("Compare two versions of thresholds.yaml.")
+app.add_typer(contract, name="contract")
+
+
+@contract.command(
+    cls=opt.Command,
+    short_help="whether the new one lets pass what the old one did not",
+    epilog="Example: natadv contract diff <(git show main:thresholds.yaml)",
+)
+def diff(
+    old: Annotated[Path, opt.argument("OLD")],
+    new: Annotated[Path, opt.argument("NEW")] = Path("thresholds.yaml"),
+) -> int:
+    """Compare what two contracts ask of every case of every tier, however they are written.
+
+    Exit codes: 0 nothing is weaker, 1 something is, 4 a file is wrong.
+    """
+    from natadv.gate.contract import differences
+    from natadv.gate.thresholds import load_thresholds
+
+    try:
+        found = differences(load_thresholds(old), load_thresholds(new))
+    except ConfigError as error:
+        print(f"natadv: {error}", file=sys.stderr)
+        return WRONG_FILE
+    for difference in found:
+        print(difference)
+    print(_summary(found))
+    return WEAKER if any(one.effect == "WEAKER" for one in found) else ALIKE
+
+
+def _summary(found: tuple[Difference, ...]) -> str:
+    from natadv.gate.contract import EFFECTS
+
+    if not found:
+        return "both contracts ask the same"
+    counts = Counter(one.effect for one in found)
+    listed = ", ".join(f"{counts[effect]} {effect.lower()}" for effect in EFFECTS)
+    return f"{listed}: {'the gate lets more pass' if counts['WEAKER'] else 'nothing is weaker'}"
+
+
+@app.command(cls=opt.Command)
+def report(
+    results: Annotated[Path, opt.path("of the gate's last run")] = Path("allure-results"),
+    out: Annotated[Path, opt.path("the page", metavar="FILE")] = Path("allure-report")
+    / "index.html",
+) -> None:
+    """Write the last run's Allure results as one self-contained HTML page."""
+    page = write_report(results, out, tools=Path(".natadv/tools").absolute())
+    print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")

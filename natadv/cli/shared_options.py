@@ -1,0 +1,115 @@
+"""How options are declared, and those that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+if TYPE_CHECKING:
+    from natadv.pipelines.members import Arithmetic
+
+CPUS = os.cpu_count() or 1
+
+
+class Command(TyperCommand):
+    """A command whose repeatable options take several values at a time: `--set A=1 B=2`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = [param for param in self.params if isinstance(param, TyperOption)]
+        valued = {name for option in options if not option.is_flag for name in option.opts}
+        repeatable = {name for option in options if option.multiple for name in option.opts}
+        words: list[str] = []
+        current = ""
+        for before, word in pairwise(["", *args, "--"]):
+            if before in valued and word.startswith("--"):
+                # Typer would take the next option for the value: `--model $UNSET --data mini`.
+                ctx.fail(f"Option {before!r} requires an argument.")
+            if word.startswith("-"):
+                current = word if word in repeatable else ""
+            elif current and before != current:
+                words.append(current)
+            words.append(word)
+        return super().parse_args(ctx, words[:-1])
+
+
+def command_group(text: str | None = None, *, metavar: str = "COMMAND") -> typer.Typer:
+    """A group of commands whose help is plain text.
+
+    Args:
+        text: Its description; None for the top level of a module, which is never shown.
+        metavar: What its commands are called in the usage line.
+    """
+    usage = f"{metavar} [ARGS]..."
+    return typer.Typer(
+        help=text, subcommand_metavar=usage, rich_markup_mode=None, add_completion=False
+    )
+
+
+def text(metavar: str, about: str, *names: str) -> Any:
+    """Declares an option, of any type that typer can read."""
+    return typer.Option(*names, metavar=metavar, help=about)
+
+
+def flag(name: str, about: str) -> Any:
+    """Declares an option without a value."""
+    return typer.Option(name, help=about)
+
+
+def count(about: str, *, metavar: str = "N", at_least: int = 1) -> Any:
+    """Declares an option for a whole number from `at_least` on."""
+    return typer.Option(min=at_least, metavar=metavar, help=about)
+
+
+def path(about: str, *, metavar: str = "DIR", show_default: bool = True) -> Any:
+    """Declares an option for a path; the command itself says whether it can be read."""
+    return typer.Option(readable=False, metavar=metavar, help=about, show_default=show_default)
+
+
+def argument(metavar: str, about: str | None = None) -> Any:
+    """Declares a positional argument, of any type that typer can read."""
+    return typer.Argument(readable=False, metavar=metavar, help=about)
+
+
+def number(about: str, metavar: str, allowed: Callable[[float], bool], expected: str) -> Any:
+    """Declares an option for a number that has to be `allowed`, which `expected` puts in words."""
+
+    def checked(given: str | float) -> float:
+        if not allowed(value := float(given)):
+            raise ValueError(f"must be {expected}, got {given}")
+        return value
+
+    return typer.Option(parser=checked, metavar=metavar, help=about)
+
+
+def split_names(given: str) -> tuple[str, ...]:
+    """The names between commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+
+
+def arithmetic(device: str, *, batch_size: int = 64, threads: int = 1) -> Arithmetic:
+    """How models compute, with `auto` decided: on a GPU if one is visible, else on the CPU."""
+    from natadv.evaluate.devices import device_kind
+    from natadv.pipelines.members import Arithmetic
+
+    return Arithmetic(device_kind(device), batch_size, threads)
+
+
+Dataset = Annotated[str, argument("DATASET", "of natadv data list")]
+Data = Annotated[str, text("DATASET", "of natadv data list")]
+NewName = Annotated[str, text("NAME", "of the dataset to make", "--name")]
+Model = Annotated[str, text("MODEL", "as pytest --model takes it")]
+Device = Annotated[str, text("DEVICE", "cpu, cuda or cuda:N; auto: a GPU if seen")]
+BatchSize = Annotated[int, count("pictures per forward pass")]
+Threads = Annotated[int, count("of a model on the CPU")]
+Limit = Annotated[int | None, count("use the first N rows only")]
+Seed = Annotated[int, text("N", "of all that is drawn")]
+Force = Annotated[bool, flag("--force", "replace what has that name")]
+Root = Annotated[Path, path("holds fixtures/; default: the working directory", show_default=False)]
+Section = Annotated[str | None, text("SECTION", "of params.yaml, with settings", "--settings")]
+Overrides = Annotated[list[str] | None, text("NAME=VALUE...", "override that section", "--set")]
