@@ -1,4 +1,4 @@
-"""Types of command-line arguments that several commands take."""
+"""Checks of the values that options of pytest and of `python -m natadv.gate` are given."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def count(given: str) -> int:
-    """A whole number from 1 on. Raises what argparse turns into a usage error."""
+    """A whole number from 1 on.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not one; argparse makes a usage error of that.
+    """
     try:
         value = int(given)
     except ValueError:
@@ -19,7 +23,7 @@ def count(given: str) -> int:
 
 
 def text(given: str) -> str:
-    """Any text but none: an empty one is mostly a variable that nobody set."""
+    """Any text that is not blank: a blank one mostly comes from a variable that is not set."""
     if not given.strip():
         raise argparse.ArgumentTypeError("expected a value, got nothing; is a variable unset?")
     return given
@@ -30,7 +34,7 @@ def path(given: str) -> Path:
 
 
 def names(given: str) -> tuple[str, ...]:
-    """Names with commas between them, none of them empty."""
+    """The names between commas, none of them blank."""
     return tuple(text(name).strip() for name in given.split(","))
 
 

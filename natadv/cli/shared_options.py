@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
     from natadv.pipelines.members import Arithmetic
@@ -18,24 +18,35 @@ CPUS = os.cpu_count() or 1
 
 
 class Command(TyperCommand):
-    """A command whose repeatable options take several values at a time: `--set A=1 B=2`."""
-
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        options = [param for param in self.params if isinstance(param, TyperOption)]
-        valued = {name for option in options if not option.is_flag for name in option.opts}
-        repeatable = {name for option in options if option.multiple for name in option.opts}
-        words: list[str] = []
-        current = ""
-        for before, word in pairwise(["", *args, "--"]):
-            if before in valued and word.startswith("--"):
-                # Typer would take the next option for the value: `--model $UNSET --data mini`.
-                ctx.fail(f"Option {before!r} requires an argument.")
-            if word.startswith("-"):
-                current = word if word in repeatable else ""
-            elif current and before != current:
-                words.append(current)
-            words.append(word)
-        return super().parse_args(ctx, words[:-1])
+        return super().parse_args(ctx, _one_value_each(self, ctx, args))
+
+
+class Group(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _one_value_each(self, ctx, args))
+
+
+def _one_value_each(command: Command | Group, ctx: Any, args: list[str]) -> list[str]:
+    """The words with `--set A=1 B=2` as `--set A=1 --set B=2`, which is what typer can read.
+
+    A usage error if an option has no value: typer would take the next option for it, as in
+    `--model $UNSET --data mini`.
+    """
+    options = [param for param in command.params if isinstance(param, TyperOption)]
+    valued = {name for option in options if not option.is_flag for name in option.opts}
+    repeatable = {name for option in options if option.multiple for name in option.opts}
+    words: list[str] = []
+    current = ""
+    for before, word in pairwise(["", *args]):
+        if before in valued and word.startswith("--"):
+            ctx.fail(f"Option {before!r} requires an argument.")
+        if word.startswith("-"):
+            current = word if word in repeatable else ""
+        elif current and before != current:
+            words.append(current)
+        words.append(word)
+    return words
 
 
 def command_group(text: str | None = None, *, metavar: str = "COMMAND") -> typer.Typer:
@@ -46,9 +57,7 @@ def command_group(text: str | None = None, *, metavar: str = "COMMAND") -> typer
         metavar: What its commands are called in the usage line.
     """
     usage = f"{metavar} [ARGS]..."
-    return typer.Typer(
-        help=text, subcommand_metavar=usage, rich_markup_mode=None, add_completion=False
-    )
+    return typer.Typer(cls=Group, help=text, subcommand_metavar=usage, rich_markup_mode=None)
 
 
 def text(metavar: str, about: str, *names: str) -> Any:

@@ -1,10 +1,10 @@
-"""Judges stored evidence again, without a model, a GPU or pytest: `python -m natadv.gate`."""
+"""`python -m natadv.gate`: judges stored evidence again, without a model, a GPU or pytest."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -27,7 +27,7 @@ DATASETS = Path("fixtures/datasets")
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        # argparse's own 2 means "interrupted" to those who read pytest's exit codes.
+        # Exit code 2, which argparse would choose, means "interrupted" in pytest.
         self.print_usage(sys.stderr)
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
@@ -70,7 +70,8 @@ def _run(options: argparse.Namespace) -> int:
     asked = tier.grid_of(models or tier.models)
     if run is not None and not run.whole and run.tier == tier.name and not options.model:
         asked = run.cases
-    cards = options.datasets or _datasets_beside(options.thresholds)
+    beside = options.thresholds.parent / DATASETS
+    cards = options.datasets or (beside if beside.is_dir() else None)
     plans = plans_of(asked, tier, stored, datasets=cards)
     verdict = judge_all(
         plans,
@@ -82,24 +83,14 @@ def _run(options: argparse.Namespace) -> int:
         selected=None if set(asked) == set(tier.grid) else asked,
     )
     _print(verdict)
-    left = sorted(set(stored) - set(asked) - _twins(asked, stored))
-    if left:
-        print(f"not judged, as nobody asked for it: {', '.join(map(str, left))}")
+    manifests = {case: stored[case].manifest for case in asked if case in stored}
+    twins = {clean_case(case, m.twin_of) for case, m in manifests.items() if m.twin_of}
+    if rest := sorted(set(stored) - set(asked) - twins):
+        print(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
     green = verdict.green
     if options.baseline is not None:
         green = _compare(asked, stored, options.baseline, tier).green and green
     return GREEN if green else NOT_GREEN
-
-
-def _twins(cases: Sequence[Case], stored: Mapping[Case, StoredCase]) -> set[Case]:
-    """The clean cases that others rest on."""
-    names = ((case, stored[case].manifest.twin_of) for case in cases if case in stored)
-    return {clean_case(case, twin_of) for case, twin_of in names if twin_of}
-
-
-def _datasets_beside(thresholds: Path) -> Path | None:
-    beside = thresholds.parent / DATASETS
-    return beside if beside.is_dir() else None
 
 
 def _print(verdict: GateVerdict) -> None:
@@ -126,8 +117,8 @@ def _compare(
         baseline=_counterparts(cases, stored, before),
         max_excluded=tier.max_excluded,
     )
-    for found in verdict.cases:
-        print(f"{found.verdict:12} {found.reason}")
+    for case in verdict.cases:
+        print(f"{case.verdict:12} {case.reason}")
     print(f"{verdict.overall.upper()} against the baseline")
     return verdict
 
@@ -135,14 +126,14 @@ def _compare(
 def _counterparts(
     cases: Sequence[Case], stored: dict[Case, StoredCase], before: dict[Case, StoredCase]
 ) -> dict[Case, CaseEvidence]:
-    """The baseline's evidence by the candidate's case: of the same model, else of its lineage."""
-    found = {}
+    """Candidate's case -> the baseline's evidence on it: of the same model, else of its lineage."""
+    evidence = {}
     for case in cases:
         lineage = stored[case].manifest.lineage if case in stored else case.model
-        ancestor = replace(case, model=lineage)
-        if (there := case if case in before else ancestor) in before:
-            found[case] = case_evidence(there, before)
-    return found
+        counterpart = case if case in before else replace(case, model=lineage)
+        if counterpart in before:
+            evidence[case] = case_evidence(counterpart, before)
+    return evidence
 
 
 if __name__ == "__main__":

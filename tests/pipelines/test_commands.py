@@ -1,10 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
-import pytest
-
 from natadv.cli import main
 
 from .conftest import read
@@ -38,15 +33,3 @@ def test_a_mistake_is_one_line(root, capsys):
 
     err = capsys.readouterr().err
     assert err.startswith("natadv: unknown dataset 'al', did you mean 'all'")
-
-
-@pytest.mark.parametrize("command", ["typo", "filter"])
-def test_help_needs_neither_torch_nor_parquet(command):
-    code = (
-        "import sys; from natadv.cli import main\n"
-        f"try: main(['{command}', '--help'])\n"
-        "except SystemExit: pass\n"
-        "assert not {'torch', 'pyarrow', 'transformers'} & set(sys.modules)"
-    )
-
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

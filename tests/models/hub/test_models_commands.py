@@ -17,19 +17,7 @@ from natadv.models.hub.fetch import Target, fetch
 from natadv.models.hub.local import Locked
 from natadv.models.zoo import ZOO
 
-HEAVY = ("torch", "transformers", "open_clip", "huggingface_hub", "httpx2", "pandas")
 ROW = ZOO["clip-vit-b16"]
-LIGHT = f"""
-import sys
-from natadv.cli import main
-
-try:
-    code = main(sys.argv[1:])
-except SystemExit as end:
-    code = end.code
-print("loaded:", *sorted(set({HEAVY!r}) & set(sys.modules)))
-sys.exit(code)
-"""
 
 
 def listed(capsys, place, *arguments: str) -> str:
@@ -121,20 +109,6 @@ def test_json_tells_all(capsys, place):
         "source": "Appendix Table 1",
     } in record["published"]
     assert (found["fare2-l14"]["here"], found["fare2-l14"]["revision"]) == (False, None)
-
-
-@pytest.mark.parametrize("arguments", [(), ("--json",), ("fetch", "--help")])
-def test_listing_loads_nothing_heavy(place, arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", LIGHT, "models", *arguments],
-        cwd=place.root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "loaded:"
 
 
 @pytest.mark.parametrize(

@@ -154,20 +154,6 @@ def test_an_unknown_dataset_is_told_with_the_nearest(run):
     assert "did you mean 'pets'" in said.err
 
 
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys\nfrom natadv.cli import main\n"
-        "try: main(['annotate', 'masks', '--help'])\n"
-        "except SystemExit: pass\n"
-        "found = {'torch', 'transformers', 'openai', 'pyarrow'} & set(sys.modules)\n"
-        "sys.exit(str(found) if found else 0)"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_run_that_was_killed_outright_goes_on(run, fake_endpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_BASE_URL", fake_endpoint.url)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
@@ -9,11 +11,15 @@ import pytest
 
 from natadv import cli
 from natadv.cli import gate_commands
+from natadv.cli.shared_options import Command
 from natadv.data.card import CardDraft
 from natadv.data.writer import write_dataset
 from natadv.types import Sample
 
-HEAVY = ("torch", "transformers", "open_clip", "diffusers", "hypothesis", "pyarrow", "pytest")
+HEAVY = (
+    *("torch", "transformers", "open_clip", "diffusers", "hypothesis", "pyarrow", "pytest"),
+    *("huggingface_hub", "httpx2", "openai", "pandas", "rich"),
+)
 
 # Runs a command in this very process, then tells which heavy modules it pulled in.
 LOADED = f"""
@@ -32,6 +38,32 @@ except SystemExit as end:
 print("\\nloaded:", *sorted(set({HEAVY!r}) & set(sys.modules)))
 sys.exit(code)
 """
+
+
+# Shows the help of every command in one process; beside each, the heavy modules that came with it.
+HELPS = f"""
+import contextlib, io, sys
+from importlib import import_module
+from typer.core import TyperGroup
+from typer.main import get_group
+from natadv import cli
+
+def show(words, command):
+    with contextlib.redirect_stdout(io.StringIO()) as page, contextlib.suppress(SystemExit):
+        cli.main([*words, "--help"])
+    assert page.getvalue().startswith("Usage: natadv "), words
+    loaded = sorted(set({HEAVY!r}) & set(sys.modules))
+    print(" ".join(["natadv", *words]), " ".join(loaded), sep=": ")
+    if isinstance(command, TyperGroup):
+        for name, one in command.commands.items():
+            show([*words, name], one)
+
+show([], None)
+for name, (module, _) in cli.COMMANDS.items():
+    app = import_module("natadv.cli." + module).app
+    show([name], get_group(app).commands[name])
+"""
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -93,6 +125,8 @@ def test_the_installed_command_is_this_one():
         (("contract", "diff", ""), "is a variable unset?"),
         (("report", "--resluts", "x"), "No such option: --resluts (Possible options: --results)"),
         (("report", "--results", "--out", "x"), "Option '--results' requires an argument"),
+        (("report", "--results"), "Option '--results' requires an argument"),
+        (("models", "--root", "--json"), "Option '--root' requires an argument"),
     ],
 )
 def test_a_command_that_is_not_known_is_a_usage_error(capsys, arguments, message):
@@ -150,9 +184,8 @@ def test_an_interrupt_has_the_shells_exit_code(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        (("natadv", "--help"), 0),
         (("natadv", "data", "list"), 0),
-        (("natadv", "overlays", "draw", "--help"), 0),
+        (("natadv", "models"), 0),
         (("natadv", "contract", "diff", "absent.yaml"), 4),
         (("natadv", "report"), 1),
         (("natadv.gate", "--help"), 0),
@@ -169,6 +202,53 @@ def test_what_needs_no_model_loads_no_torch(tmp_path, command, code):
 
     assert done.returncode == code, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_help_of_no_command_loads_anything_heavy():
+    done = subprocess.run(
+        [sys.executable, "-c", HELPS], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    helps = done.stdout.splitlines()
+    assert helps[0] == "natadv: "
+    assert len(helps) > 30
+    assert [line for line in helps if not line.endswith(": ")] == []
+
+
+def documented() -> list[str]:
+    """The lines of the documents that call a command."""
+    lines = []
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            words = line.split()
+            if words[:1] == ["natadv"] and words[1:2] and words[1] in cli.COMMANDS:
+                lines.append(line)
+    return lines
+
+
+def test_every_command_line_of_the_documents_can_be_read(monkeypatch, capsys):
+    monkeypatch.setattr(Command, "invoke", lambda self, context: 0)
+    monkeypatch.chdir(ROOT)
+    lines = documented()
+
+    assert len(lines) > 25
+    for line in lines:
+        # Optional parts stand in brackets, and a shell replaces `<(...)` by a path.
+        plain = re.sub(r"<\(.*?\)", "pipe", line).translate(str.maketrans("[]", "  "))
+        assert run(*shlex.split(plain, comments=True)[1:]) == 0, (line, capsys.readouterr().err)
+
+
+def test_several_values_of_a_repeatable_option(monkeypatch):
+    given = []
+    monkeypatch.setattr(Command, "invoke", lambda self, context: given.append(context.params))
+    where = ("--model", "m", "--data", "d", "--out", "o")
+
+    assert run("train", "vqa", "--set", "a=1", "b=-2", *where, "--set=c=3", "--set", "d=4") == 0
+    assert given[0]["overrides"] == ["a=1", "b=-2", "c=3", "d=4"]
+    assert run("train", "vqa", *where, "--set=c=3", "d=4") == 2
+    assert run("train", "vqa", "d=4", *where) == 2
+    assert run("train", "vqa", *where, "--set", "--fresh") == 2
 
 
 def test_the_gate_knows_pytests_usage_error(tmp_path):
