@@ -12,9 +12,6 @@ import pytest
 from natadv import cli
 from natadv.cli import gate_commands
 from natadv.cli.shared_options import Command
-from natadv.data.card import CardDraft
-from natadv.data.writer import write_dataset
-from natadv.types import Sample
 
 HEAVY = (
     *("torch", "transformers", "open_clip", "diffusers", "hypothesis", "pyarrow", "pytest"),
@@ -64,24 +61,6 @@ for name, (module, _) in cli.COMMANDS.items():
     show([name], get_group(app).commands[name])
 """
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    """The folder of a dataset under the root `tmp_path`."""
-    folder = tmp_path / "fixtures" / "datasets" / "tiny"
-    draft = CardDraft(
-        name="tiny",
-        tasks=("classification",),
-        scenario="clean",
-        classes=("cat", "dog"),
-        templates=("a photo of a {}.",),
-        licence="CC0-1.0",
-        source="made by the tests",
-        description="no pictures",
-    )
-    write_dataset(folder, draft, [Sample("a", group="a", image=b"x", label=0)])
-    return folder
 
 
 def run(*arguments: str) -> int:
@@ -142,23 +121,6 @@ def test_a_report_without_results_says_how_to_get_them(capsys, tmp_path, monkeyp
     assert told.out == ""
     assert told.err.startswith("natadv: no Allure results in allure-results; run the gate first")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_datasets_are_listed(capsys, tmp_path, dataset):
-    assert run("data", "list", "--root", str(tmp_path)) == 0
-    assert capsys.readouterr().out.startswith("tiny  ")
-
-
-def test_no_dataset_is_no_error(capsys, tmp_path):
-    assert run("data", "list", "--root", str(tmp_path)) == 0
-    assert "no datasets under" in capsys.readouterr().out
-
-
-def test_a_broken_card_is_told_and_counts(capsys, tmp_path, dataset):
-    (dataset / "card.yaml").write_text("name: tiny\n")
-
-    assert run("data", "list", "--root", str(tmp_path)) == 1
-    assert "broken" in capsys.readouterr().err
 
 
 def test_a_mistake_is_one_line_and_no_traceback(capsys, tmp_path):
