@@ -1,1 +1,1 @@
-"""What is trained on a frozen tower: a decoder that finds, and a network that answers."""
+"""Heads that are trained on a frozen tower: a decoder for masks, and MCAN for answers."""

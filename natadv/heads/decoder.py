@@ -1,24 +1,24 @@
-"""The decoder of CLIPSeg on the layers of any tower: a phrase in, the logit of each pixel out."""
+"""The decoder of CLIPSeg on the layers of any tower: phrase in, one logit per pixel out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import final
+from typing import assert_never, final
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from natadv.errors import ModelError
-from natadv.heads.config import DecoderConfig, Upsampling, refined_kernels
+from natadv.heads.head_file import DecoderConfig, refined_kernels
 from natadv.heads.transformer import Attention, FeedForward
 from natadv.types import FloatArray
 
 
 @final
-class Block(nn.Module):
-    """A transformer block that normalises what it has added up."""
+class DecoderBlock(nn.Module):
+    """A post-norm transformer block."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -29,6 +29,7 @@ class Block(nn.Module):
         self.layer_norm2 = nn.LayerNorm(width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Of the same shape (b, t, reduce_width)."""
         tokens = self.layer_norm1(tokens + self.self_attn(tokens, tokens))
         mixed: torch.Tensor = self.layer_norm2(tokens + self.mlp(tokens))
         return mixed
@@ -36,10 +37,10 @@ class Block(nn.Module):
 
 @final
 class Decoder(nn.Module):
-    """Goes from the deepest layer of the tower to the least deep one.
+    """Decodes from the deepest of the tower layers to the shallowest.
 
-    Its tensors have the names of transformers' `CLIPSegDecoder`; `transposed_convolution` is
-    `upsample` here.
+    Parameters are named as in transformers' `CLIPSegDecoder`, except that its
+    `transposed_convolution` is called `upsample`.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -49,8 +50,8 @@ class Decoder(nn.Module):
         self.film_mul = nn.Linear(config.condition_width, width)
         self.film_add = nn.Linear(config.condition_width, width)
         self.reduces = nn.ModuleList(nn.Linear(w, width) for w in reversed(config.widths))
-        self.layers = nn.ModuleList(Block(config) for _ in config.layers)
-        self.upsample = UPSAMPLING[config.upsample](config)
+        self.layers = nn.ModuleList(DecoderBlock(config) for _ in config.layers)
+        self.upsample = upsampling(config)
 
     @property
     def tower_layers(self) -> tuple[int, ...]:
@@ -78,24 +79,26 @@ class Decoder(nn.Module):
         *,
         class_tokens: Sequence[torch.Tensor] = (),
     ) -> torch.Tensor:
-        """Logits of shape (b, h * patch, w * patch), not yet through the sigmoid.
+        """Logits of shape (b, h * patch, w * patch), before the sigmoid.
 
         Args:
-            features: For each layer of the config, in its order, of shape (b, h, w, width).
-            condition: What the phrases are embedded in, of shape (b, condition_width).
-            class_tokens: For each layer of shape (b, width), if the config has them; else none.
+            features: One tensor of shape (b, h, w, width) per layer of the config, in its order.
+            condition: Phrase embeddings of shape (b, condition_width).
+            class_tokens: One tensor of shape (b, width) per layer if the config uses class tokens;
+                otherwise empty.
 
         Raises:
-            ModelError: They are not those of the config, or do not belong together.
+            ModelError: The shapes do not match the config, or each other.
         """
         _check(self.config, features, condition=condition, class_tokens=class_tokens)
-        height, width = _grid(self.config, features)
+        side = self.config.grid
+        height, width = (side, side) if side is not None else features[0].shape[1:3]
         levels = self._levels(features, class_tokens)
         scale, shift = self.film_mul(condition)[:, None], self.film_add(condition)[:, None]
         tokens = self.layers[0](scale * levels[0] + shift)
         for level, layer in zip(levels[1:], self.layers[1:], strict=True):
             tokens = layer(level + tokens)
-        # A class token stands before the places, and has no place of its own.
+        # A class token comes before the places, and is not painted.
         places = tokens[:, -height * width :].transpose(1, 2).unflatten(-1, (height, width))
         logits: torch.Tensor = self.upsample(places).squeeze(1)
         return logits
@@ -105,61 +108,44 @@ class Decoder(nn.Module):
     ) -> list[torch.Tensor]:
         """The deepest layer first, of shape (b, tokens, reduce_width)."""
         levels = []
+        side = self.config.grid
         for index, reduce in enumerate(self.reduces, start=1):
-            places = _resized(reduce(features[-index]), side=self.config.grid).flatten(1, 2)
-            before = [reduce(class_tokens[-index])[:, None]] if class_tokens else []
-            levels.append(torch.cat([*before, places], dim=1))
+            places = reduce(features[-index])
+            if side is not None:
+                # Resized after the reduction, which is cheaper: the two operations commute.
+                maps = places.permute(0, 3, 1, 2)
+                maps = functional.interpolate(
+                    maps, (side, side), mode="bilinear", align_corners=False
+                )
+                places = maps.permute(0, 2, 3, 1)
+            first = [reduce(class_tokens[-index])[:, None]] if class_tokens else []
+            levels.append(torch.cat([*first, places.flatten(1, 2)], dim=1))
         return levels
 
 
-def _transposed(config: DecoderConfig) -> nn.Module:
-    return nn.ConvTranspose2d(config.reduce_width, 1, config.patch, stride=config.patch)
-
-
-def _refined(config: DecoderConfig) -> nn.Module:
-    width, half = config.reduce_width, config.reduce_width // 2
-    first, second = refined_kernels(config.patch)
-    return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(width, half, first, stride=first),
-        nn.ReLU(),
-        nn.ConvTranspose2d(half, 1, second, stride=second),
-    )
-
-
-def _bilinear(config: DecoderConfig) -> nn.Module:
-    width = config.reduce_width
-    return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(width, 1, 1),
-        nn.Upsample(scale_factor=config.patch, mode="bilinear", align_corners=False),
-    )
-
-
-UPSAMPLING: dict[Upsampling, Callable[[DecoderConfig], nn.Module]] = {
-    "transposed": _transposed,
-    "refined": _refined,
-    "bilinear": _bilinear,
-}
-"""From places of shape (b, reduce_width, h, w) to (b, 1, h * patch, w * patch)."""
-
-
-def _resized(places: torch.Tensor, *, side: int | None) -> torch.Tensor:
-    """On a square grid of `side`, of shape (b, side, side, d)."""
-    if side is None:
-        return places
-    maps = places.permute(0, 3, 1, 2)
-    # After the reduction: each mixes along other axes, so their order only costs time.
-    found = functional.interpolate(maps, (side, side), mode="bilinear", align_corners=False)
-    return found.permute(0, 2, 3, 1)
-
-
-def _grid(config: DecoderConfig, features: Sequence[torch.Tensor]) -> tuple[int, int]:
-    if config.grid is not None:
-        return config.grid, config.grid
-    return features[0].shape[1], features[0].shape[2]
+def upsampling(config: DecoderConfig) -> nn.Module:
+    """The end of a decoder: from (b, reduce_width, h, w) to (b, 1, h * patch, w * patch)."""
+    width, half, patch = config.reduce_width, config.reduce_width // 2, config.patch
+    match config.upsample:
+        case "transposed":
+            return nn.ConvTranspose2d(width, 1, patch, stride=patch)
+        case "refined":
+            first, second = refined_kernels(patch)
+            return nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.ReLU(),
+                nn.ConvTranspose2d(width, half, first, stride=first),
+                nn.ReLU(),
+                nn.ConvTranspose2d(half, 1, second, stride=second),
+            )
+        case "bilinear":
+            return nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(width, 1, 1),
+                nn.Upsample(scale_factor=patch, mode="bilinear", align_corners=False),
+            )
+    assert_never(config.upsample)
 
 
 def _check(

@@ -1,4 +1,4 @@
-"""Heads to folders and back: whole, safe to open, and only with the tower they were trained on."""
+"""Folders of heads: complete, safe to open, and loaded only with the tower of their training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as tensors_of
-from safetensors.torch import save as bytes_of
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
 from natadv.errors import ModelError
@@ -25,26 +25,29 @@ from natadv.heads.head_file import (
     WEIGHTS,
     WORDS,
     DecoderFile,
-    HeadFile,
     parse_words,
     read_head_file,
     read_verified,
 )
 from natadv.heads.mcan import Mcan
-from natadv.heads.words import Vocabulary, each_once, encode
+from natadv.heads.vocabulary import Vocabulary, encode, list_problem
 from natadv.storage.atomic import replacing
 from natadv.types import FloatArray
 
 TRAINING = "training.json"
-"""What the training was and what came out; no answer depends on it."""
+"""Facts about the training; they affect no answer."""
 
 LISTED = 3
-"""Names that an error message gives before it only counts."""
+"""Names that an error message lists before it counts the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweringHead:
-    """MCAN with the words that it reads and the answers that it gives."""
+    """MCAN with the words that it reads and the answers that it gives.
+
+    Raises:
+        ModelError: Vocabulary or answers do not fit the network.
+    """
 
     mcan: Mcan
     words: Vocabulary
@@ -58,7 +61,7 @@ class AnsweringHead:
                 f"the head reads {config.words} words (with PAD and UNK), its vocabulary has "
                 f"{self.words.size}; train it with that vocabulary"
             )
-        if problem := each_once(self.answers):
+        if problem := list_problem(self.answers):
             raise ModelError(f"expected the answers of a head, {problem}")
         if len(self.answers) != config.answers:
             raise ModelError(
@@ -91,23 +94,26 @@ Head = Decoder | AnsweringHead
 def save_head(folder: Path, head: Head, *, tower: str, facts: Mapping[str, Any]) -> None:
     """Write a head that was trained on the tower of the model whose fingerprint is `tower`.
 
-    `facts` are what people want to know of the training; they decide no answer.
+    `facts` describe the training for people; they affect no answer.
 
     Raises:
         ModelError: A weight or a fact is not finite, or the folder cannot be written.
     """
     if not re.fullmatch(SHA256, tower):
         raise ModelError(f"expected the fingerprint of the tower's model (sha256), got {tower!r}")
-    contents = _contents(head)
-    described = {
+    module = _module(head)
+    contents = {WEIGHTS: _weights(module)}
+    if isinstance(head, AnsweringHead):
+        contents |= {WORDS: _json(head.words.words), ANSWERS: _json(head.answers)}
+    config = {
         "format": 1,
         "task": "segmentation" if isinstance(head, Decoder) else "vqa",
         "tower": tower,
-        "config": asdict(_module(head).config),
+        "config": asdict(module.config),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
-    # The config last: until it stands, nothing passes for a head.
-    contents |= {TRAINING: _json(dict(facts)), CONFIG: _json(described)}
+    # The config comes last: without it, the folder does not count as a head.
+    contents |= {TRAINING: _json(dict(facts)), CONFIG: _json(config)}
     try:
         for name, content in contents.items():
             with replacing(folder / name) as temporary:
@@ -117,10 +123,10 @@ def save_head(folder: Path, head: Head, *, tower: str, facts: Mapping[str, Any])
 
 
 def load_head(folder: Path, *, tower: str, model: str = "NAME") -> Head:
-    """The head in inference mode, on the host; `model` is what errors call the tower's model.
+    """The head in inference mode, on the CPU; errors call the tower's model `model`.
 
     Raises:
-        ModelError: It was trained on another tower than `tower`, or its files are not whole.
+        ModelError: It was trained on another tower than `tower`, or its files are damaged.
     """
     described = read_head_file(folder)
     if described.tower != tower:
@@ -129,7 +135,13 @@ def load_head(folder: Path, *, tower: str, model: str = "NAME") -> Head:
             f"{'the model' if model == 'NAME' else model} is {tower[:12]}; train one for it: "
             f"natadv train {described.task} --model {model} --data NAME --out DIR"
         )
-    module = _empty(described)
+    # On no device: this takes no memory for the weights, and draws none.
+    with torch.device("meta"):
+        module = (
+            Decoder(described.config)
+            if isinstance(described, DecoderFile)
+            else Mcan(described.config)
+        )
     _fill(module, read_verified(folder, WEIGHTS, described), path=folder / WEIGHTS)
     if isinstance(module, Decoder):
         return module
@@ -144,78 +156,62 @@ def load_head(folder: Path, *, tower: str, model: str = "NAME") -> Head:
 
 
 def placed(head: Head, *, device: str) -> Head:
-    """The head on that device."""
+    """The same head, moved to that device."""
     _module(head).to(device)
     return head
-
-
-def _contents(head: Head) -> dict[str, bytes]:
-    """The files beside the config."""
-    weights = {WEIGHTS: _weights(_module(head))}
-    if isinstance(head, Decoder):
-        return weights
-    return {**weights, WORDS: _json(head.words.words), ANSWERS: _json(head.answers)}
 
 
 def _module(head: Head) -> Decoder | Mcan:
     return head if isinstance(head, Decoder) else head.mcan
 
 
-def _empty(described: HeadFile) -> Decoder | Mcan:
-    """Without memory for its weights, and without drawing any."""
-    with torch.device("meta"):
-        if isinstance(described, DecoderFile):
-            return Decoder(described.config)
-        return Mcan(described.config)
-
-
 def _fill(module: nn.Module, content: bytes, *, path: Path) -> None:
     try:
-        found = tensors_of(content)
+        tensors = tensors_from_bytes(content)
     except SafetensorError as error:
         raise ModelError(
             f"{path}: expected a whole safetensors file, got {len(content)} bytes that do not "
             f"open ({error}); copy the whole folder again"
         ) from error
-    if fault := _misfit(module.state_dict(), found):
+    if fault := _mismatch(module.state_dict(), tensors):
         raise ModelError(
             f"{path}: weights and {CONFIG} do not belong together: {fault}; copy the whole folder "
             "again, or train the head again"
         )
-    module.load_state_dict(found, assign=True)
+    module.load_state_dict(tensors, assign=True)
     module.eval().requires_grad_(False)
 
 
-def _misfit(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
-    """In what the tensors found are not those expected; empty if they are."""
-    shared = expected.keys() & found.keys()
+def _mismatch(expected: Mapping[str, torch.Tensor], stored: Mapping[str, torch.Tensor]) -> str:
+    """How the stored tensors differ from those of the module; empty if they do not."""
+    shared = expected.keys() & stored.keys()
     faults = {
-        "missing": expected.keys() - found.keys(),
-        "not known to this head": found.keys() - expected.keys(),
-        "of another shape": {n for n in shared if expected[n].shape != found[n].shape},
-        "not float32": {n for n in found if found[n].dtype != torch.float32},
-        "not finite": {n for n in shared if not found[n].isfinite().all()},
+        "missing": expected.keys() - stored.keys(),
+        "not known to this head": stored.keys() - expected.keys(),
+        "of another shape": {n for n in shared if expected[n].shape != stored[n].shape},
+        "not float32": {n for n in stored if stored[n].dtype != torch.float32},
+        "not finite": {n for n in shared if not stored[n].isfinite().all()},
     }
     return "; ".join(f"{_listed(names)} {word}" for word, names in faults.items() if names)
 
 
 def _listed(names: Iterable[str]) -> str:
-    known = sorted(names)
-    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
-    return ", ".join(known[:LISTED]) + more
+    ordered = sorted(names)
+    more = f" and {len(ordered) - LISTED} more" if len(ordered) > LISTED else ""
+    return ", ".join(ordered[:LISTED]) + more
 
 
 def _weights(module: nn.Module) -> bytes:
-    found = {
+    tensors = {
         name: tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in module.state_dict().items()
     }
-    if broken := [name for name in found if not found[name].isfinite().all()]:
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise ModelError(
             f"the head is not saved: {_listed(broken)} not finite; train again, with a lower rate "
             "or in float32"
         )
-    return bytes_of(found, metadata={"format": "pt"})
+    return tensors_to_bytes(tensors, metadata={"format": "pt"})
 
 
 def _json(content: object) -> bytes:
@@ -224,5 +220,5 @@ def _json(content: object) -> bytes:
         return f"{text}\n".encode()
     except (TypeError, ValueError) as error:
         raise ModelError(
-            f"the head is not saved: what it comes with is no JSON: {error}"
+            f"the head is not saved: its vocabulary or facts cannot be written as JSON: {error}"
         ) from error

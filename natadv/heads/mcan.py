@@ -1,4 +1,4 @@
-"""MCAN on what a tower knows of each place: a question in, the logit of each known answer out."""
+"""MCAN (Yu et al. 2019) on the dense features of a tower: question in, one logit per answer out."""
 
 from __future__ import annotations
 
@@ -8,14 +8,112 @@ import torch
 from torch import nn
 
 from natadv.errors import ModelError
-from natadv.heads.config import McanConfig
-from natadv.heads.mcan_layers import GuidedBlock, Norm, SelfBlock, Summary
-from natadv.heads.words import PAD
+from natadv.heads.head_file import McanConfig
+from natadv.heads.transformer import Attention, FeedForward
+from natadv.heads.vocabulary import PAD
+
+EPS = 1e-6
+
+
+@final
+class Norm(nn.Module):
+    """Layer normalisation by the unbiased deviation, with EPS added outside the root."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Normalise the last axis."""
+        # EPS would vanish in half precision.
+        rows = tokens.float()
+        centred = rows - rows.mean(dim=-1, keepdim=True)
+        scaled = centred / (rows.std(dim=-1, keepdim=True) + EPS)
+        return self.weight * scaled.to(self.weight.dtype) + self.bias
+
+
+@final
+class Residual(nn.Module):
+    """Adds the output of a layer to its input, and normalises the sum."""
+
+    def __init__(self, config: McanConfig) -> None:
+        super().__init__()
+        self.norm = Norm(config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, inputs: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """Dropout acts on the outputs only."""
+        summed: torch.Tensor = self.norm(inputs + self.dropout(outputs))
+        return summed
+
+
+@final
+class SelfBlock(nn.Module):
+    """SA: words attend to words."""
+
+    def __init__(self, config: McanConfig) -> None:
+        super().__init__()
+        self.attention = _attention(config)
+        self.after_attention = Residual(config)
+        self.feed_forward = _feed_forward(config)
+        self.after_feed_forward = Residual(config)
+
+    def forward(self, words: torch.Tensor, *, no_word: torch.Tensor) -> torch.Tensor:
+        """Words of shape (b, t, hidden); `no_word`, of shape (b, t), is true at padding."""
+        words = self.after_attention(words, self.attention(words, words, hidden=no_word))
+        mixed: torch.Tensor = self.after_feed_forward(words, self.feed_forward(words))
+        return mixed
+
+
+@final
+class GuidedBlock(nn.Module):
+    """SGA: places attend to places, then to words."""
+
+    def __init__(self, config: McanConfig) -> None:
+        super().__init__()
+        self.attention = _attention(config)
+        self.after_attention = Residual(config)
+        self.guided = _attention(config)
+        self.after_guided = Residual(config)
+        self.feed_forward = _feed_forward(config)
+        self.after_feed_forward = Residual(config)
+
+    def forward(
+        self,
+        places: torch.Tensor,
+        words: torch.Tensor,
+        *,
+        no_place: torch.Tensor,
+        no_word: torch.Tensor,
+    ) -> torch.Tensor:
+        """Places of shape (b, n, hidden) and words of shape (b, t, hidden), with padding masks."""
+        places = self.after_attention(places, self.attention(places, places, hidden=no_place))
+        places = self.after_guided(places, self.guided(places, words, hidden=no_word))
+        mixed: torch.Tensor = self.after_feed_forward(places, self.feed_forward(places))
+        return mixed
+
+
+@final
+class Summary(nn.Module):
+    """AttFlat: the weighted mean of the tokens, with weights that are predicted from them."""
+
+    def __init__(self, config: McanConfig) -> None:
+        super().__init__()
+        self.weigh = FeedForward(config.hidden, inner=config.summary, out=1, dropout=config.dropout)
+        self.merge = nn.Linear(config.hidden, config.fused)
+
+    def forward(self, tokens: torch.Tensor, *, hidden: torch.Tensor) -> torch.Tensor:
+        """From tokens of shape (b, t, hidden) to (b, fused), without those that are `hidden`."""
+        scores = self.weigh(tokens).squeeze(-1)
+        shares = scores.masked_fill(hidden, torch.finfo(scores.dtype).min).softmax(dim=-1)
+        merged: torch.Tensor = self.merge((shares[..., None] * tokens).sum(dim=1))
+        return merged
 
 
 @final
 class Mcan(nn.Module):
-    """The encoder-decoder kind: all words are read before the first look at the picture."""
+    """The encoder-decoder variant: all words are encoded before the image attends to them."""
 
     def __init__(self, config: McanConfig) -> None:
         super().__init__()
@@ -34,28 +132,13 @@ class Mcan(nn.Module):
         """Logits of shape (b, answers), each for a sigmoid of its own.
 
         Args:
-            features: Of the layer of the config, of shape (b, h, w, image_width). Their order
-                means nothing; a place that is all zero is padding.
-            words: Ids of shape (b, t), PAD behind the last word.
+            features: The output of the config's layer, of shape (b, h, w, image_width). The order
+                of places has no effect; a place that is all zero is padding.
+            words: Ids of shape (b, t), with PAD after the last word.
 
         Raises:
-            ModelError: They are not those of the config, or do not belong together.
+            ModelError: The shapes do not match the config, or each other.
         """
-        self._check(features, words)
-        places = features.flatten(1, 2)
-        no_place, no_word = (places == 0).all(dim=-1), words == PAD
-        question, _ = self.lstm(self.embedding(words))
-        for block in self.question_blocks:
-            question = block(question, no_word=no_word)
-        picture = self.image(places)
-        for block in self.image_blocks:
-            picture = block(picture, question, no_place=no_place, no_word=no_word)
-        told = self.question_summary(question, hidden=no_word)
-        seen = self.image_summary(picture, hidden=no_place)
-        logits: torch.Tensor = self.answer(self.norm(told + seen))
-        return logits
-
-    def _check(self, features: torch.Tensor, words: torch.Tensor) -> None:
         width = self.config.image_width
         if features.ndim != 4 or features.shape[-1] != width:
             raise ModelError(
@@ -67,3 +150,24 @@ class Mcan(nn.Module):
                 f"MCAN takes one row of word ids per picture, got {tuple(words.shape)} for "
                 f"{len(features)} pictures"
             )
+        places = features.flatten(1, 2)
+        no_place, no_word = (places == 0).all(dim=-1), words == PAD
+        question, _ = self.lstm(self.embedding(words))
+        for block in self.question_blocks:
+            question = block(question, no_word=no_word)
+        image = self.image(places)
+        for block in self.image_blocks:
+            image = block(image, question, no_place=no_place, no_word=no_word)
+        fused = self.question_summary(question, hidden=no_word) + self.image_summary(
+            image, hidden=no_place
+        )
+        logits: torch.Tensor = self.answer(self.norm(fused))
+        return logits
+
+
+def _attention(config: McanConfig) -> Attention:
+    return Attention(config.hidden, heads=config.heads, dropout=config.dropout)
+
+
+def _feed_forward(config: McanConfig) -> FeedForward:
+    return FeedForward(config.hidden, inner=config.feed_forward, dropout=config.dropout)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from natadv.errors import ConfigError, DataError
-from natadv.heads.config import McanConfig
 from natadv.heads.folder import AnsweringHead
+from natadv.heads.head_file import McanConfig
 from natadv.heads.mcan import Mcan
-from natadv.heads.words import (
+from natadv.heads.vocabulary import (
     RESERVED,
     Vocabulary,
     common_answers,

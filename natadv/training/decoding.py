@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from natadv.evaluate.square_resize import sees_whole, squared
-from natadv.heads.config import DecoderConfig
 from natadv.heads.decoder import Decoder
+from natadv.heads.head_file import DecoderConfig
 from natadv.rng import rng_for
 from natadv.training.features import (
     Source,

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from natadv.config import Strict
 from natadv.errors import ConfigError, unknown_name
-from natadv.heads.config import Upsampling
+from natadv.heads.head_file import Upsampling
 from natadv.settings import PARAMS, parse_override, section_of
 
 TrainedTask = Literal["segmentation", "vqa"]

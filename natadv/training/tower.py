@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from natadv.errors import ConfigError, ModelError
-from natadv.heads.config import default_layers
+from natadv.heads.head_file import default_layers
 from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve
 from natadv.training.settings import SegmentationSettings, Settings

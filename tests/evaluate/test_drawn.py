@@ -26,11 +26,11 @@ from natadv.evaluate.plan import units_of
 from natadv.evaluate.shard import shard_of
 from natadv.evaluate.units import Numerics
 from natadv.gate.rules import Thresholds, Tier
-from natadv.heads.config import DecoderConfig, McanConfig
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import AnsweringHead
+from natadv.heads.head_file import DecoderConfig, McanConfig
 from natadv.heads.mcan import Mcan
-from natadv.heads.words import Vocabulary
+from natadv.heads.vocabulary import Vocabulary
 from natadv.scenarios.typographic.overlay import Overlay, render, to_json
 from natadv.scenarios.typographic.twins import lossless, mask_after
 from natadv.tasks import TASKS

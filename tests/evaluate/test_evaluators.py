@@ -16,11 +16,11 @@ from natadv.errors import DataError, ModelError
 from natadv.evaluate.compute import compute
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.outcomes_json import outcomes_of
-from natadv.heads.config import DecoderConfig, McanConfig
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import AnsweringHead
+from natadv.heads.head_file import DecoderConfig, McanConfig
 from natadv.heads.mcan import Mcan
-from natadv.heads.words import Vocabulary, encode
+from natadv.heads.vocabulary import Vocabulary, encode
 from natadv.tasks import TASKS, segmentation, vqa
 from natadv.types import TASKS as TASK_NAMES
 from natadv.types import ForwardFeatures

@@ -19,9 +19,9 @@ from natadv.evaluate.plan import case_evidence, case_plan, head_of, kept_masks, 
 from natadv.evaluate.units import Numerics
 from natadv.gate.plan import mismatches
 from natadv.gate.rules import Thresholds, Tier
-from natadv.heads.config import DecoderConfig
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import save_head
+from natadv.heads.head_file import DecoderConfig
 from natadv.models import loading
 from natadv.tasks.segmentation import STORED_MASKS
 from natadv.types import Case, ForwardFeatures, ModelSpec

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from natadv.heads.config import DecoderConfig, McanConfig
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import AnsweringHead
+from natadv.heads.head_file import DecoderConfig, McanConfig
 from natadv.heads.mcan import Mcan
-from natadv.heads.words import Vocabulary
+from natadv.heads.vocabulary import Vocabulary
 
 DECODER: dict[str, Any] = {
     "layers": (1, 2, 4),

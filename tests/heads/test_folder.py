@@ -15,7 +15,7 @@ from natadv.heads.folder import (
     load_head,
     save_head,
 )
-from natadv.heads.words import Vocabulary, encode
+from natadv.heads.vocabulary import Vocabulary, encode
 
 TOWER, OTHER = "ab" * 32, "cd" * 32
 
@@ -264,7 +264,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, decoder):
 
 @pytest.mark.parametrize("facts", [{"loss": float("nan")}, {"model": object()}])
 def test_facts_that_are_no_json_are_refused(tmp_path, decoder, facts):
-    with pytest.raises(ModelError, match="what it comes with is no JSON"):
+    with pytest.raises(ModelError, match="vocabulary or facts cannot be written as JSON"):
         save_head(tmp_path / "head", decoder, tower=TOWER, facts=facts)
     assert not (tmp_path / "head").exists()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from natadv.errors import ModelError
-from natadv.heads.config import McanConfig
-from natadv.heads.mcan import Mcan
+from natadv.heads.head_file import McanConfig
+from natadv.heads.mcan import Mcan, Norm, Residual, Summary
 from natadv.heads.transformer import Attention
 
 QUESTIONS = [[2, 4, 8, 3, 0, 0], [5, 1, 0, 0, 0, 0], [7, 7, 2, 3, 6, 8]]
@@ -152,13 +153,14 @@ def test_order_of_words_matters(mcan, features, words):
     assert apart[1:].max() < 1e-5
 
 
-@pytest.mark.parametrize("place", range(8))
-def test_every_place_counts(mcan, features, words, place):
-    changed = features.flatten(1, 2).clone()
-    changed[:, place] += 1
+def test_every_place_counts(mcan, features, words):
+    before = mcan(features, words)
+    for place in range(8):
+        changed = features.flatten(1, 2).clone()
+        changed[:, place] += 1
 
-    apart = mcan(changed.unflatten(1, (2, 4)), words) - mcan(features, words)
-    assert apart.abs().max() > 1e-3
+        apart = mcan(changed.unflatten(1, (2, 4)), words) - before
+        assert apart.abs().max() > 1e-3, place
 
 
 def test_nothing_but_padding_is_finite(mcan, features, words):
@@ -273,3 +275,62 @@ def test_size_fit_for_a_repository():
 def test_input_of_another_shape_is_refused(mcan, features, words, sabotage, told):
     with pytest.raises(ModelError, match=told):
         mcan(*sabotage(features, words))
+
+
+SMALL = McanConfig(
+    words=9, answers=3, layer=1, image_width=4, hidden=8, heads=2, summary=6, fused=10
+)
+
+
+def test_norm_divides_by_the_unbiased_deviation_plus_its_eps(randomised, noise):
+    norm, rows = randomised(Norm(6)), (1e-6 * noise(3, 6)).numpy().astype(np.float64)
+    deviation = np.sqrt(((rows - rows.mean(1, keepdims=True)) ** 2).sum(1, keepdims=True) / 5)
+    expected = norm.weight.detach().numpy() * (rows - rows.mean(1, keepdims=True))
+    expected = expected / (deviation + 1e-6) + norm.bias.detach().numpy()
+
+    found = norm(torch.tensor(rows, dtype=torch.float32)).detach().numpy()
+    assert found == pytest.approx(expected, abs=1e-5)
+    # So small that an eps within the root would leave nothing.
+    assert np.abs(found - norm.bias.detach().numpy()).max() > 0.1
+
+
+def test_norm_of_large_rows_differs_from_layer_norm_by_the_bias_of_the_deviation(noise):
+    rows = 100 * noise(3, 6)
+    biased = torch.nn.functional.layer_norm(rows, (6,))
+
+    assert torch.allclose(Norm(6)(rows), biased * (5 / 6) ** 0.5, atol=1e-5)
+
+
+def test_norm_of_half_precision_is_computed_in_float32(noise):
+    rows = (1e-4 * noise(3, 6)).half()
+
+    assert torch.allclose(Norm(6)(rows), Norm(6)(rows.float()))
+
+
+def test_residual_drops_what_was_found_and_never_what_was_given(randomised, noise):
+    residual, given, found = randomised(Residual(SMALL)), noise(2, 5, 8), noise(2, 5, 8, seed=1)
+    assert torch.equal(residual(given, found), residual.norm(given + found))
+
+    residual.train()
+    residual.dropout.p = 1.0
+    assert torch.equal(residual(given, found), residual.norm(given))
+
+
+def test_summary_is_the_mean_of_the_tokens_weighted_by_the_softmax_of_their_scores(
+    randomised, noise
+):
+    summary, tokens = randomised(Summary(SMALL)), noise(2, 5, 8)
+    hidden = torch.arange(5) >= torch.tensor([[3], [5]])
+    for picture, count in enumerate((3, 5)):
+        kept = tokens[picture, :count]
+        powers = summary.weigh(kept).exp()
+        expected = summary.merge((powers / powers.sum() * kept).sum(0))
+
+        assert torch.allclose(summary(tokens, hidden=hidden)[picture], expected, atol=1e-5)
+
+
+def test_summary_of_hidden_tokens_alone_is_their_mean(randomised, noise):
+    summary, tokens = randomised(Summary(SMALL)), noise(2, 5, 8)
+
+    found = summary(tokens, hidden=torch.ones(2, 5, dtype=torch.bool))
+    assert torch.allclose(found, summary.merge(tokens.mean(1)), atol=1e-5)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from natadv.errors import ConfigError, ModelError
 from natadv.heads.folder import load_head
 from natadv.heads.mcan import Mcan
-from natadv.heads.words import RESERVED
+from natadv.heads.vocabulary import RESERVED
 from natadv.models.loading import fingerprint
 from natadv.models.resolve import resolve
 from natadv.training import answering

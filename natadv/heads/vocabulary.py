@@ -1,4 +1,4 @@
-"""How MCAN reads: questions as the ids of words, people's answers as soft targets."""
+"""The words and answers of MCAN: questions as word ids, people's answers as soft targets."""
 
 from __future__ import annotations
 
@@ -15,60 +15,65 @@ from natadv.types import FloatArray
 
 PAD, UNK = 0, 1
 RESERVED = 2
-"""Ids that are no word of the vocabulary; its first word comes after them."""
+"""The number of ids before that of the first word: PAD and UNK."""
 
 LENGTH = 14
-"""Words of a question that are read, as published; what comes after them is cut off."""
+"""Words of a question that are read, as published; the rest is cut off."""
 
 SOFT = np.array([0.0, 0.3, 0.6, 0.9, 1.0], np.float32)
-"""What an answer is worth by how many people gave it, the last also for more."""
+"""The score of an answer by the number of people who gave it; the last one also for more."""
 
 _SPELLING = str.maketrans({**dict.fromkeys(".,'!?\"()*#:;", ""), **dict.fromkeys("-/", " ")})
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words that a head knows. Any other word, of whatever script, is read as UNK."""
+    """The words that a head knows. Any other word, in any script, is read as UNK.
+
+    Raises:
+        ModelError: There are no words, or one of them is empty or repeated.
+    """
 
     words: tuple[str, ...]
-    """In the order of their ids, from RESERVED on."""
+    """In the order of their ids, which begin at RESERVED."""
 
     def __post_init__(self) -> None:
-        if problem := each_once(self.words):
+        if problem := list_problem(self.words):
             raise ModelError(f"expected a vocabulary of words, {problem}")
 
     @property
     def size(self) -> int:
-        """Ids, PAD and UNK included."""
+        """The number of ids, including PAD and UNK."""
         return RESERVED + len(self.words)
 
     @cached_property
     def ids(self) -> Mapping[str, int]:
+        """Word -> id."""
         return {word: RESERVED + index for index, word in enumerate(self.words)}
 
 
 def tokenise(question: str) -> list[str]:
-    """The words of a question as MCAN splits them, however many there are."""
+    """All words of a question, split as MCAN does."""
     return question.lower().translate(_SPELLING).split()
 
 
 def vocabulary_of(questions: Iterable[str]) -> Vocabulary:
-    """All their words, also those that encoding cuts off; sorted, so that order plays no role."""
+    """All words of the questions, also those beyond LENGTH, in alphabetical order."""
     return Vocabulary(tuple(sorted({word for text in questions for word in tokenise(text)})))
 
 
 def encode(questions: Sequence[str], vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """Ids of shape (n, LENGTH), padded behind and cut off there.
+    """Word ids of shape (n, LENGTH), cut off or padded at the end.
 
     Raises:
-        ModelError: A question holds no word.
+        ModelError: A question contains no word.
     """
     rows = np.full((len(questions), LENGTH), PAD, np.int64)
     for index, question in enumerate(questions):
         ids = [vocabulary.ids.get(word, UNK) for word in tokenise(question)[:LENGTH]]
         if not ids:
             raise ModelError(
-                f"question {index} of {len(questions)} is {question!r}, which holds no word; "
+                f"question {index} of {len(questions)} is {question!r}, which contains no word; "
                 "correct it or leave it out"
             )
         rows[index, : len(ids)] = ids
@@ -76,20 +81,20 @@ def encode(questions: Sequence[str], vocabulary: Vocabulary) -> NDArray[np.int64
 
 
 def common_answers(answers: Iterable[str], *, more_than: int) -> tuple[str, ...]:
-    """Those given more often than that, the most common first, equals in alphabetical order.
+    """The answers that were given more often than that, by falling count, then alphabetically.
 
-    VQA v2 has 3129 that are given more than 8 times.
+    VQA v2 has 3129 answers that were given more than 8 times.
     """
     counts = Counter(answers)
-    kept = (answer for answer, count in counts.items() if count > more_than)
-    return tuple(sorted(kept, key=lambda answer: (-counts[answer], answer)))
+    common = (answer for answer, count in counts.items() if count > more_than)
+    return tuple(sorted(common, key=lambda answer: (-counts[answer], answer)))
 
 
 def soft_targets(answers: Sequence[Sequence[str]], known: Sequence[str]) -> FloatArray:
-    """Of shape (n, known): what each known answer is worth, 0 to 1, by the people who gave it.
+    """The score, 0 to 1, of each known answer for each question, of shape (n, known).
 
-    Both are compared as they are spelled. A question whose answers are all unknown is a row of
-    zeros.
+    `answers` has one entry per person and question; spellings are compared exactly. The row of a
+    question whose answers are all unknown is zero.
 
     Raises:
         ModelError: A question has no answers at all.
@@ -108,8 +113,8 @@ def soft_targets(answers: Sequence[Sequence[str]], known: Sequence[str]) -> Floa
     return targets
 
 
-def each_once(words: Sequence[str]) -> str:
-    """What is wrong with a list of words whose places are ids; empty if nothing is."""
+def list_problem(words: Sequence[str]) -> str:
+    """Why a list of words cannot be indexed by ids; empty if it can."""
     if not words:
         return "got none"
     if "" in words:

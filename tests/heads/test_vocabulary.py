@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natadv.errors import ModelError
-from natadv.heads.words import (
+from natadv.heads.vocabulary import (
     LENGTH,
     PAD,
     UNK,
@@ -81,7 +81,7 @@ def test_words_of_another_script_are_unknown_ones():
 
 @pytest.mark.parametrize("question", ["", " ", "?", "-/"])
 def test_question_without_a_word_is_refused(question):
-    with pytest.raises(ModelError, match=r"question 1 of 2 is .*holds no word"):
+    with pytest.raises(ModelError, match=r"question 1 of 2 is .*contains no word"):
         encode(["the cat", question], KNOWN)
 
 
