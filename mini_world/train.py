@@ -24,7 +24,7 @@ from mini_world.probe import PICTURES, make_probe, zero_shot
 from mini_world.token_labels import GRID
 from mini_world.tokenizer import CONTEXT, make_tokenizer
 from natadv.errors import unknown_name
-from natadv.models.adapters.text import canonical
+from natadv.models.adapters.siglip import canonical
 from natadv.rng import rng_for
 
 Settings = dict[str, Any]

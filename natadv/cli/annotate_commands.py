@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError
 from natadv.evaluate.devices import device_kind
-from natadv.models.grounding.loading import BOX_THRESHOLD, BOXES, MASKS, TEXT_THRESHOLD
+from natadv.models.grounding import BOX_THRESHOLD, BOXES, MASKS, TEXT_THRESHOLD
 
 if TYPE_CHECKING:
     from natadv.pipelines.annotate.cost_ledger import Prices
@@ -64,7 +64,7 @@ def annotate_masks(
     force: opt.Force = False,
     root: opt.Root = Path(),
 ) -> None:
-    from natadv.models.grounding.loading import load, tool
+    from natadv.models.grounding import load, tool
     from natadv.pipelines.annotate import masks as pipeline
     from natadv.pipelines.annotate.job import Job
 

@@ -1,11 +1,10 @@
-"""From a named model to one that embeds: verified, safe, and the same on every machine."""
+"""From a named model to a loaded one: verified, safe, and the same on every machine."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,124 +17,110 @@ from natadv.types import CAPABILITY, Model, ModelSpec
 if TYPE_CHECKING:
     from natadv.models.adapters.encoder import Placement
 
-
-@dataclass(frozen=True, slots=True)
-class Loader:
-    """How one kind of checkpoint becomes a model."""
-
-    build: Callable[[ModelSpec, Placement], Model]
-    version: str
-    """Raised by hand when the adapter feeds the same files in another way."""
-
-
-def _clip(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models.adapters import transformers_clip
-
-    return transformers_clip.build(spec, placement)
-
-
-def _open_clip(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models.adapters import open_clip as open_clip_model
-
-    return open_clip_model.build(spec, placement)
-
-
-def _open_clip_visual(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models.adapters import open_clip_tower as open_clip_visual
-
-    return open_clip_visual.build(spec, placement)
-
-
-def _siglip(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models.adapters import transformers_siglip
-
-    return transformers_siglip.build(spec, placement)
-
-
-def _siglip2(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models.adapters import transformers_siglip2
-
-    return transformers_siglip2.build(spec, placement)
-
-
-def _clipseg(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models.adapters import clipseg
-
-    return clipseg.build(spec, placement)
-
-
-def _paligemma(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models.adapters import paligemma
-
-    return paligemma.build(spec, placement)
-
-
-def _blip2(spec: ModelSpec, placement: Placement) -> Model:
-    from natadv.models.adapters import blip2
-
-    return blip2.build(spec, placement)
-
-
-def _plugged(spec: ModelSpec, placement: Placement) -> Model:
-    device, dtype = str(placement.device), str(placement.dtype).removeprefix("torch.")
-    return plugged.build(spec, device=device, dtype=dtype)
-
-
-LOADERS: dict[str, Loader] = {
-    "transformers-clip": Loader(_clip, "1"),
-    "open-clip": Loader(_open_clip, "1"),
-    "open-clip-visual": Loader(_open_clip_visual, "1"),
-    "transformers-siglip": Loader(_siglip, "1"),
-    "transformers-siglip2": Loader(_siglip2, "1"),
-    "clipseg": Loader(_clipseg, "1"),
-    "paligemma": Loader(_paligemma, "1"),
-    "blip-2": Loader(_blip2, "1"),
-    plugged.LOADER: Loader(_plugged, "1"),
+LOADERS: dict[str, str] = {
+    "transformers-clip": "1",
+    "open-clip": "1",
+    "open-clip-visual": "1",
+    "transformers-siglip": "1",
+    "transformers-siglip2": "1",
+    "clipseg": "1",
+    "paligemma": "1",
+    "blip-2": "1",
+    plugged.LOADER: "1",
 }
+"""The version of each adapter, raised by hand when it feeds the same files in another way."""
+
+
+def adapter(loader: str) -> Callable[[ModelSpec, Placement], Model]:
+    """The `build` of one of LOADERS, imported late: each needs torch and packages of its own."""
+    match loader:
+        case "transformers-clip":
+            from natadv.models.adapters import clip
+
+            return clip.build
+        case "open-clip":
+            from natadv.models.adapters import open_clip
+
+            return open_clip.build
+        case "open-clip-visual":
+            from natadv.models.adapters import clip
+
+            return clip.build_with_tower
+        case "transformers-siglip":
+            from natadv.models.adapters import siglip
+
+            return siglip.build
+        case "transformers-siglip2":
+            from natadv.models.adapters import siglip
+
+            return siglip.build_naflex
+        case "clipseg":
+            from natadv.models.adapters import clipseg
+
+            return clipseg.build
+        case "paligemma":
+            from natadv.models.adapters import paligemma
+
+            return paligemma.build
+        case "blip-2":
+            from natadv.models.adapters import blip2
+
+            return blip2.build
+    return plugged.build
 
 
 def fingerprint(spec: ModelSpec) -> str:
-    """sha256 over everything that decides an answer: weights, configs, tokenizer, adapter.
+    """sha256 over everything that affects an answer: weights, configs, tokenizer, adapter.
 
     Raises:
         ModelError: A file is not the one that models.lock names.
         ChangedError: A file is being written.
     """
-    head = f"{spec.loader} {_loader(spec).version} {spec.feeding} {spec.factory}\n"
-    digest = hashlib.sha256(head.encode())
-    for path in content_files(spec):
-        found = sha256_of(path)
-        if spec.locked and spec.locked.get(path.name) != found:
+    head = f"{spec.loader} {_version(spec)} {spec.feeding} {spec.factory}\n"
+    lines = verified_hashes(content_files(spec), locked=spec.locked, command="natadv models fetch")
+    return hashlib.sha256(head.encode() + lines).hexdigest()
+
+
+def verified_hashes(files: Iterable[Path], *, locked: Mapping[str, str], command: str) -> bytes:
+    """A line of name and sha256 per file.
+
+    Raises:
+        ModelError: `locked` is not empty, and has another sha256; `command` fetches the files.
+    """
+    lines = []
+    for path in files:
+        actual = sha256_of(path)
+        if locked and locked.get(path.name) != actual:
             raise ModelError(
-                f"{path}: sha256 is {found[:12]}, models.lock says "
-                f"{spec.locked.get(path.name, 'nothing')[:12]}; the file was changed or damaged: "
-                "run natadv models fetch again"
+                f"{path}: sha256 is {actual[:12]}, models.lock says "
+                f"{locked.get(path.name, 'nothing')[:12]}; the file was changed or damaged: "
+                f"run {command} again"
             )
-        digest.update(f"{path.name} {found}\n".encode())
-    return digest.hexdigest()
+        lines.append(f"{path.name} {actual}\n")
+    return "".join(lines).encode()
 
 
 def content_files(spec: ModelSpec) -> tuple[Path, ...]:
-    """Every file that decides an answer."""
+    """Every file that affects an answer."""
     if spec.loader == plugged.LOADER:
         return plugged.content_files(spec)
-    places = (spec.folder, spec.tower_of) if spec.tower_of else (spec.folder,)
-    return tuple(file for place in places for file in layout_of(place).content_files(place))
+    folders = (spec.folder, spec.tower_of) if spec.tower_of else (spec.folder,)
+    return tuple(file for path in folders for file in layout_of(path).content_files(path))
 
 
 def load_hashed(spec: ModelSpec, *, weights: str, device: str, dtype: str, threads: int) -> Model:
-    """`load`, of the very files whose fingerprint is `weights`.
+    """`load`, of exactly the files whose fingerprint is `weights`.
 
     Raises:
         ModelError: As `load` does.
-        ChangedError: The files are others than those, or were written while they were loaded.
+        ChangedError: The files have another fingerprint, or were written while they were loaded.
     """
     files = content_files(spec)
     before = [stamp_of(path) for path in files]
-    if (found := fingerprint(spec)) != weights:
+    if (actual := fingerprint(spec)) != weights:
         raise ChangedError(
             f"{spec.folder}: its files changed after the run began (hash {weights[:12]}, now "
-            f"{found[:12]}); run again when nothing writes to them, or judge a copy"
+            f"{actual[:12]}); run again when nothing writes to them, or judge a copy"
         )
     model = load(spec, device=device, dtype=dtype, threads=threads)
     for path, stamp in zip(files, before, strict=True):
@@ -148,17 +133,18 @@ def load_hashed(spec: ModelSpec, *, weights: str, device: str, dtype: str, threa
 
 
 def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
-    """The model in inference mode; `threads` bounds the CPU threads of this whole process.
+    """The model in inference mode; `threads` limits the CPU threads of the whole process.
 
     Raises:
-        ModelError: It cannot be loaded, or cannot do what its tasks need.
+        ModelError: It cannot be loaded, or lacks a method that one of its tasks requires.
+        ConfigError: The device or the dtype is not available.
     """
-    loader = _loader(spec)
+    _version(spec)
     if spec.loader != plugged.LOADER:
         layout_of(spec.folder).check(spec.folder)
     placement = placement_of(device, dtype)
-    _settle(device, threads)
-    model = loader.build(spec, placement)
+    _set_up_torch(device, threads)
+    model = adapter(spec.loader)(spec, placement)
     for task in spec.tasks:
         if not isinstance(model, CAPABILITY[task]):
             raise ModelError(
@@ -168,14 +154,14 @@ def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
     return model
 
 
-def _loader(spec: ModelSpec) -> Loader:
+def _version(spec: ModelSpec) -> str:
     if spec.loader not in LOADERS:
         raise ModelError(f"{spec.name}: no loader {spec.loader!r}; known: {', '.join(LOADERS)}")
     return LOADERS[spec.loader]
 
 
 def placement_of(device: str, dtype: str) -> Placement:
-    """Raises ConfigError for a device or a dtype that cannot be had."""
+    """The device and the dtype of torch. Raises ConfigError if one is not available."""
     import torch
 
     from natadv.models.adapters.encoder import Placement
@@ -192,15 +178,15 @@ def placement_of(device: str, dtype: str) -> Placement:
     return Placement(place, dtypes[dtype])
 
 
-def _settle(device: str, threads: int) -> None:
+def _set_up_torch(device: str, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
     if device.startswith("cuda"):
         # cuBLAS is deterministic only with a workspace of fixed size.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # By default float32 convolutions keep 10 bits of the mantissa.
+        # By default, float32 convolutions keep 10 bits of the mantissa.
         torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True)
-    # That switch also clears new memory, which costs bandwidth and which no layer here reads.
+    # That also clears new memory, which costs bandwidth, and no layer here reads such memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

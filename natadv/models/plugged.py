@@ -1,15 +1,19 @@
-"""Models that come in from outside: `module:factory`, or an entry point of `natadv.models`."""
+"""Models from outside: `module:factory`, or an entry point of the group `natadv.models`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from natadv.errors import ChangedError, ModelError
 from natadv.factories import made_by, module_of, told
 from natadv.storage.hashes import Stamp, stamp_of
 from natadv.types import TASKS, Model, ModelSpec, Task
+
+if TYPE_CHECKING:
+    from natadv.models.adapters.encoder import Placement
 
 GROUP = "natadv.models"
 LOADER = "plugged"
@@ -19,18 +23,18 @@ _at_import: dict[Path, Stamp] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plug:
-    """What a factory returns. It is called often, so it must not load anything itself."""
+    """The return value of a factory, which is called often and so must not load anything."""
 
     load: Callable[[str, str], Model]
     """From device (`cpu`, `cuda`) and dtype (`float32`, ...) to the model."""
     files: Sequence[Path | str]
-    """All files that decide its answers: their bytes are hashed, together with the module's own,
-    so that no result outlives the weights that it came from."""
+    """All files that affect its answers: their bytes are hashed with those of the module, so that
+    no result is kept for other weights than it came from."""
     tasks: tuple[Task, ...] = ("classification",)
 
 
 def spec_of(reference: str, *, name: str, base: Path) -> ModelSpec:
-    """The model of `module:factory`; the module may lie in `base`."""
+    """The model of `module:factory`; the module may lie in `base`. Raises ModelError."""
     source, plug = _source(reference, base), plug_of(reference, base=base)
     return ModelSpec(
         name=name,
@@ -45,21 +49,28 @@ def spec_of(reference: str, *, name: str, base: Path) -> ModelSpec:
 
 
 def content_files(spec: ModelSpec) -> tuple[Path, ...]:
-    """The module, and what the plug says that it rests on.
+    """The module, and the files that its plug names.
 
     Raises:
+        ModelError: A file is missing.
         ChangedError: The module was written since it was imported.
     """
     base = spec.base or spec.folder.parent
-    plug = plug_of(spec.factory, base=base)
-    return (_source(spec.factory, base), *(_file(path, spec) for path in plug.files))
+    files = [_source(spec.factory, base)]
+    for name in plug_of(spec.factory, base=base).files:
+        if not (base / name).is_file():
+            raise ModelError(
+                f"--model {spec.factory}: no file {base / name}, though its Plug names it"
+            )
+        files.append(base / name)
+    return tuple(files)
 
 
 def plug_of(reference: str, *, base: Path) -> Plug:
-    """What the factory returns, checked.
+    """The checked return value of the factory.
 
     Raises:
-        ModelError: No such module or factory, it raised, or it returned something else.
+        ModelError: There is no such module or factory, it raised, or it returned something else.
     """
     plug = made_by(reference, Plug, base=base, option="--model")
     if not plug.files or not plug.tasks or not set(plug.tasks) <= set(TASKS):
@@ -70,11 +81,11 @@ def plug_of(reference: str, *, base: Path) -> Plug:
     return plug
 
 
-def build(spec: ModelSpec, *, device: str, dtype: str) -> Model:
-    """The loaded model of a plug."""
+def build(spec: ModelSpec, placement: Placement) -> Model:
+    """The loaded model of a plug. Raises ModelError if loading raises anything."""
     plug = plug_of(spec.factory, base=spec.base or spec.folder.parent)
     try:
-        return plug.load(device, dtype)
+        return plug.load(str(placement.device), str(placement.dtype).removeprefix("torch."))
     except Exception as error:
         raise ModelError(f"--model {spec.factory}: loading raised {told(error)}") from error
 
@@ -84,14 +95,7 @@ def _source(reference: str, base: Path) -> Path:
     if path is None:
         raise ModelError(f"--model {reference}: its module has no file that could be hashed")
     source = Path(path)
-    # What is hashed has to be what runs.
+    # The hashed code has to be the code that runs.
     if stamp_of(source) != _at_import.setdefault(source, stamp_of(source)):
         raise ChangedError(f"{source}: was written after it was imported; run again")
     return source
-
-
-def _file(path: Path | str, spec: ModelSpec) -> Path:
-    found = (spec.base or spec.folder.parent) / path
-    if not found.is_file():
-        raise ModelError(f"--model {spec.factory}: no file {found}, though its Plug names it")
-    return found

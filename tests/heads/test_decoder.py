@@ -11,7 +11,7 @@ from torch import nn
 from natadv.errors import ModelError
 from natadv.heads.decoder import Decoder
 from natadv.heads.head_file import DecoderConfig, Upsampling, default_layers
-from natadv.models.adapters.dense import square_tower
+from natadv.models.adapters.towers import square_tower
 
 DEPTH, WIDTH, PROJECTION, PATCH, SIDE = 12, 24, 10, 16, 48
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ..tiny_grounding import save_dino, save_sam
+
 if TYPE_CHECKING:
     from natadv.models.adapters.encoder import DualEncoder
 
@@ -591,3 +593,22 @@ def _in_transformers(state: dict[str, Any]) -> dict[str, Any]:
     for theirs, ours in parts.items():
         found |= {f"{ours}.{kind}": state[f"{theirs}.{kind}"] for kind in ("weight", "bias")}
     return found
+
+
+@pytest.fixture(scope="session")
+def tiny_dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Do not write into it."""
+    return save_dino(tmp_path_factory.mktemp("grounding") / "tiny-dino")
+
+
+@pytest.fixture(scope="session")
+def tiny_sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Do not write into it."""
+    return save_sam(tmp_path_factory.mktemp("grounding") / "tiny-sam")
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Image.Image:
+    """Wider than high."""
+    pixels = np.random.default_rng(3).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((90, 60))

@@ -1,1 +1,1 @@
-"""One module per kind of checkpoint: fed as it was trained, or refused."""
+"""One module per kind of checkpoint: each feeds it as it was trained, or refuses it."""

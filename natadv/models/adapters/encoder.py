@@ -1,26 +1,25 @@
-"""Two towers as one zero-shot classifier: what CLIP and SigLIP of any library share."""
+"""Two towers as one zero-shot classifier: what the adapters of CLIP and SigLIP share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 import torch
 
-from natadv.errors import ModelError
-from natadv.models.adapters.attention import Attention
-from natadv.models.adapters.border import told_in_one_line
-from natadv.models.adapters.dense import DenseTower, read_layers
-from natadv.types import FloatArray, ForwardFeatures
+from natadv.errors import ModelError, NatadvError
+from natadv.models.adapters.towers import AttentionMaps, DenseTower, read_layers
+from natadv.types import FloatArray, ForwardFeatures, ModelSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 TEXT_BATCH = 256
-"""Bounds the memory of a long list of prompts."""
+"""Bounds the memory that a long list of prompts takes."""
 
 Tokens = Mapping[str, torch.Tensor]
 Pixels = Mapping[str, torch.Tensor]
@@ -28,17 +27,21 @@ Pixels = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model runs and in which arithmetic."""
+    """The device that a model runs on, and its dtype."""
 
     device: torch.device
     dtype: torch.dtype
 
     def of_pixels(self, pixels: Pixels) -> dict[str, torch.Tensor]:
-        """Every tensor on the device, the floating ones in the dtype."""
+        """Every tensor on the device, floating-point ones in the dtype."""
         return {
             key: t.to(self.device, self.dtype if t.is_floating_point() else t.dtype)
             for key, t in pixels.items()
         }
+
+    def of_tokens(self, tokens: Tokens) -> dict[str, torch.Tensor]:
+        """Every tensor on the device."""
+        return {key: t.to(self.device) for key, t in tokens.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,85 +54,114 @@ class LogitScoring:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What an adapter brings together for the encoder; embeddings need not be of unit length."""
+class EncoderParts:
+    """The functions of one checkpoint; they may return embeddings of any length."""
 
     prepare: Callable[[Sequence[Image]], Pixels]
-    forward_features: Callable[[Pixels], torch.Tensor]
-    """Preprocessed pictures, on the device, to embeddings of shape (b, d)."""
+    embed_pixels: Callable[[Pixels], torch.Tensor]
+    """From preprocessed pictures on the device to embeddings of shape (b, d)."""
     tokenise: Callable[[Sequence[str]], Tokens]
-    read: Callable[[Tokens], torch.Tensor]
-    """Tokens, on the device, to embeddings of shape (c, d)."""
+    embed_tokens: Callable[[Tokens], torch.Tensor]
+    """From tokens on the device to embeddings of shape (c, d)."""
     scoring: LogitScoring
     dense: DenseTower | None = None
-    """The layers of the picture tower, where an adapter can read them."""
-    attention: Attention | None = None
-    """What those layers attend to, where an adapter can tell."""
+    """The layers of the picture tower, if the adapter can read them."""
+    attention: AttentionMaps | None = None
+    """The attention maps of these layers, if the adapter can read them."""
 
 
 @final
 class DualEncoder:
-    """Embeds pictures and texts with the towers of one checkpoint."""
+    """Embeds pictures and texts with the towers of one checkpoint.
 
-    def __init__(self, name: str, parts: Parts, *, placement: Placement) -> None:
+    Raises:
+        ModelError: The towers cannot embed one picture and one text into a shared space; the
+            constructor tries it, so that a mismatch shows before any data is read.
+    """
+
+    def __init__(self, name: str, parts: EncoderParts, *, placement: Placement) -> None:
         self.name = name
         self.scoring = parts.scoring
         self._parts = parts
         self._placement = placement
-        self._dim = self._probe()
+        self._dim = 0
+        with as_model_error(name, "preprocess a picture"):
+            prepared = self.prepare([any_picture()])
+        with as_model_error(name, "embed a picture"):
+            self._dim = self.embed_images(prepared).shape[1]
+        with as_model_error(name, "embed a text"):
+            text_dim = self.embed_texts(["a photo of a cat."]).shape[1]
+        if text_dim != self._dim:
+            raise ModelError(
+                f"{name}: pictures have {self._dim} dimensions, texts {text_dim}; "
+                "its towers do not share one space"
+            )
 
     def prepare(self, images: Sequence[Image]) -> Pixels | None:
+        """Preprocessed pictures on the CPU; None for no pictures."""
         return self._parts.prepare(images) if images else None
 
     def embed_images(self, prepared: Pixels | None) -> FloatArray:
+        """Unit rows of shape (b, d). Raises ModelError if one is not finite."""
         if prepared is None:
             return np.zeros((0, self._dim), np.float32)
         with torch.inference_mode():
-            found = self._parts.forward_features(self._placement.of_pixels(prepared))
-        return self._rows(found)
+            embeddings = self._parts.embed_pixels(self._placement.of_pixels(prepared))
+        return self._rows(embeddings)
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
-        parts = [
-            self._embed_text_batch(texts[start : start + TEXT_BATCH])
-            for start in range(0, len(texts), TEXT_BATCH)
-        ]
-        return np.concatenate(parts) if parts else np.zeros((0, self._dim), np.float32)
+        """Unit rows of shape (c, d). Raises ModelError if one is not finite."""
+        batches = [np.zeros((0, self._dim), np.float32)] if not texts else []
+        for start in range(0, len(texts), TEXT_BATCH):
+            tokens = self._parts.tokenise(texts[start : start + TEXT_BATCH])
+            with torch.inference_mode():
+                embeddings = self._parts.embed_tokens(self._placement.of_tokens(tokens))
+            batches.append(self._rows(embeddings))
+        return np.concatenate(batches)
 
     @property
     def depth(self) -> int:
+        """Layers whose features can be read."""
         return self._parts.dense.depth if self._parts.dense else 0
 
     def forward_features(self, prepared: Pixels | None, layers: Sequence[int]) -> ForwardFeatures:
-        # No picture has no grid, so one is made up for its shape.
-        pixels = self._parts.prepare([any_picture()]) if prepared is None else prepared
-        found = read_layers(
-            self.name,
-            self._parts.dense,
-            pixels=self._placement.of_pixels(pixels),
-            layers=layers,
-        )
-        embeddings = self._rows(found.embeddings)
+        """Embeddings and the features of `layers` from one pass; layers count from 1.
+
+        Raises:
+            ModelError: There is no such layer, or its output is not finite.
+        """
+        dense = self._parts.dense
+        if dense is None:
+            raise ModelError(
+                f"{self.name}: its adapter gives no features of places; use another model"
+            )
+        with torch.inference_mode():
+            read = read_layers(self.name, dense, pixels=self._pixels(prepared), layers=layers)
+        embeddings = self._rows(read.embeddings)
         if prepared is None:
-            return ForwardFeatures(embeddings[:0], tuple(places[:0] for places in found.features))
-        return ForwardFeatures(embeddings, found.features)
+            return ForwardFeatures(embeddings[:0], tuple(places[:0] for places in read.features))
+        return ForwardFeatures(embeddings, read.features)
 
     def attention(self, prepared: Pixels | None) -> tuple[FloatArray, ...]:
+        """Attention weights of shape (b, heads, to, from) per layer, the first layer first.
+
+        Raises:
+            ModelError: The adapter or a layer gives none.
+        """
         if self._parts.attention is None:
             raise ModelError(f"{self.name}: its adapter gives no attention maps; use another model")
+        with torch.inference_mode():
+            weights = self._parts.attention(self._pixels(prepared))
+        maps = tuple(layer.float().cpu().numpy() for layer in weights)
+        return tuple(layer[:0] for layer in maps) if prepared is None else maps
+
+    def _pixels(self, prepared: Pixels | None) -> Pixels:
+        """Where there are no pictures, those of one that only gives the output its shape."""
         pixels = self._parts.prepare([any_picture()]) if prepared is None else prepared
-        with torch.inference_mode():
-            found = self._parts.attention.maps(self._placement.of_pixels(pixels))
-        maps = tuple(weights.float().cpu().numpy() for weights in found)
-        return tuple(weights[:0] for weights in maps) if prepared is None else maps
+        return self._placement.of_pixels(pixels)
 
-    def _embed_text_batch(self, texts: Sequence[str]) -> FloatArray:
-        tokens = {k: t.to(self._placement.device) for k, t in self._parts.tokenise(texts).items()}
-        with torch.inference_mode():
-            found = self._parts.read(tokens)
-        return self._rows(found)
-
-    def _rows(self, found: torch.Tensor) -> FloatArray:
-        rows = unit_rows(found)
+    def _rows(self, embeddings: torch.Tensor) -> FloatArray:
+        rows = unit_rows(embeddings)
         if not np.isfinite(rows).all():
             raise ModelError(
                 f"{self.name}: embeddings are not finite (NaN, infinite or all zero) in "
@@ -137,25 +169,45 @@ class DualEncoder:
             )
         return rows
 
-    def _probe(self) -> int:
-        """Feed one picture and one text, so that a misfit shows before any data is read."""
-        self._dim = 0
-        with told_in_one_line(self.name, "preprocess a picture"):
-            prepared = self.prepare([any_picture()])
-        with told_in_one_line(self.name, "embed a picture"):
-            image = self.embed_images(prepared)
-        with told_in_one_line(self.name, "embed a text"):
-            text = self.embed_texts(["a photo of a cat."])
-        if image.shape != text.shape:
-            raise ModelError(
-                f"{self.name}: pictures have {image.shape[1]} dimensions, texts {text.shape[1]}; "
-                "its towers do not share one space"
-            )
-        return int(image.shape[1])
+
+@contextmanager
+def as_model_error(where: object, action: str) -> Iterator[None]:
+    """Turn any exception of other people's code into a ModelError: `where` cannot `action`."""
+    try:
+        yield
+    except NatadvError:
+        raise
+    # Tokenizers, safetensors and strict configs raise bare Exceptions of their own, and a damaged
+    # config that was accepted can break layers in any way.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{where}: cannot {action}: {reason} ({type(error).__name__}); "
+            "copy or download the folder again"
+        ) from error
+
+
+def check_activation(spec: ModelSpec, computed: Mapping[str, str], *, remedy: str) -> None:
+    """Compare the MLP activation of each tower with that of the training.
+
+    No weight shape reveals a wrong one, which costs accuracy silently.
+
+    Raises:
+        ModelError: They differ; `remedy` says what to do.
+    """
+    wrong = {tower: kind for tower, kind in computed.items() if kind != spec.activation}
+    if spec.activation is not None and wrong:
+        faults = " and ".join(
+            f"its {tower} tower computes {kind!r}" for tower, kind in wrong.items()
+        )
+        raise ModelError(
+            f"{spec.name}: {faults}, but the weights were trained with {spec.activation!r} and "
+            f"would give other embeddings; {remedy}"
+        )
 
 
 def scale_of(logarithm: float, *, where: object) -> float:
-    """What is stored as a logarithm. Raises ModelError where no number can hold it."""
+    """The scale that is stored as a logarithm. Raises ModelError if it overflows."""
     try:
         return math.exp(logarithm)
     except OverflowError as error:
@@ -166,6 +218,7 @@ def scale_of(logarithm: float, *, where: object) -> float:
 
 
 def any_picture() -> Image:
+    """A small picture that is neither square nor grey, to try a model with."""
     from PIL import Image
 
     return Image.new("RGB", (40, 56), (90, 140, 200))
@@ -174,7 +227,10 @@ def any_picture() -> Image:
 def square_pixels(
     name: str, processor: Any, *, side: int
 ) -> Callable[[Sequence[Image]], dict[str, torch.Tensor]]:
-    """A `prepare` that runs a processor of transformers, and sees to it that the tower fits."""
+    """A `prepare` that runs a processor of transformers.
+
+    It raises ModelError if the processor's pictures are not squares of `side` pixels.
+    """
 
     def prepare(images: Sequence[Image]) -> dict[str, torch.Tensor]:
         pixels: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
@@ -190,7 +246,7 @@ def square_pixels(
 
 
 def unit_rows(embeddings: torch.Tensor) -> FloatArray:
-    """Rows of length one, float32, on the host; a row of zeros becomes NaN."""
+    """Rows of length one, float32, on the CPU; a row of zeros becomes NaN."""
     rows = embeddings.float()
     unit: FloatArray = (rows / rows.norm(dim=-1, keepdim=True)).cpu().numpy()
     return unit

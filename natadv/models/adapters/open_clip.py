@@ -12,17 +12,17 @@ from open_clip import model as architecture  # type: ignore[import-untyped]
 from open_clip import modified_resnet, tokenizer, transform, transformer
 
 from natadv.errors import ModelError
-from natadv.models.adapters import activation
-from natadv.models.adapters.dense import DenseTower, Seen
 from natadv.models.adapters.encoder import (
     DualEncoder,
+    EncoderParts,
     LogitScoring,
-    Parts,
     Pixels,
     Placement,
     Tokens,
+    check_activation,
     scale_of,
 )
+from natadv.models.adapters.towers import DenseTower, TowerPass
 from natadv.models.files import open_clip_folder, tensor_files
 from natadv.types import ModelSpec
 
@@ -30,36 +30,43 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 COUNTER = "num_batches_tracked"
-"""Counts steps of training and decides nothing; old files lack it."""
+"""Counts training steps and affects nothing; old files lack it."""
 
 RESNET_STAGES = 4
 
 
 def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
+    """The model in the folder of `spec`. Raises ModelError."""
     config = open_clip_folder.model_config(spec.folder)
     if spec.feeding == "paper":
-        # Its scripts built the model of a plain name, which means GELU, and filled it from a file.
+        # The paper's scripts built the architecture by a name that means GELU, and loaded weights
+        # from a file.
         config["quick_gelu"] = False
     elif spec.activation is not None:
-        # Old files leave it open; where one says something else than its row, it is refused below.
+        # Old files leave it open; a file that contradicts its row of the zoo is refused below.
         config.setdefault("quick_gelu", spec.activation == "quick_gelu")
-    # First on no device: the sizes of a config can ask for more than any memory.
+    # First on no device: a config can ask for more memory than any machine has.
     with torch.device("meta"):
         empty = _model(config, spec.folder, placement)
     if spec.feeding != "paper":
-        activation.check(spec, activations(empty), remedy=_remedy(spec))
+        quick = str(spec.activation == "quick_gelu").lower()
+        remedy = (
+            f"set 'quick_gelu' to {quick} in model_cfg of {open_clip_folder.CONFIG} (in a copy of "
+            f"{spec.folder}, if models.lock names it)"
+        )
+        check_activation(spec, activations(empty), remedy=remedy)
     _check_fit(empty, spec.folder)
     model = _model(config, spec.folder, placement)
-    scoring = _filled(model, spec.folder)
+    scoring = _load_weights(model, spec.folder)
     if placement.dtype != torch.float32:
-        # Norms stay in float32, as open_clip does it.
+        # Norms stay in float32, as in open_clip.
         architecture.convert_weights_to_lp(model, dtype=placement.dtype)
     model.eval().requires_grad_(False).to(placement.device)
-    parts = Parts(
+    parts = EncoderParts(
         prepare=_prepare(spec.folder),
-        forward_features=lambda pixels: model.encode_image(pixels["image"]),
+        embed_pixels=lambda pixels: model.encode_image(pixels["image"]),
         tokenise=_tokenise(spec.folder, vocabulary=model.vocab_size),
-        read=lambda tokens: model.encode_text(tokens["text"]),
+        embed_tokens=lambda tokens: model.encode_text(tokens["text"]),
         scoring=scoring,
         dense=_dense(model.visual),
     )
@@ -67,35 +74,29 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
 
 
 def activations(model: Any) -> dict[str, str]:
-    """What the MLPs of each tower compute; a ResNet has none."""
-    found: dict[str, str] = {}
+    """The activation in the MLPs of each tower; a ResNet has none."""
+    computed: dict[str, str] = {}
     for tower, part in {"picture": model.visual, "text": model.transformer}.items():
-        mlps = (m for name, m in part.named_modules() if name.endswith("mlp.gelu"))
-        if kinds := sorted({_kind(mlp) for mlp in mlps}):
-            found[tower] = " and ".join(kinds)
-    return found
-
-
-def _kind(module: torch.nn.Module) -> str:
-    if isinstance(module, transformer.QuickGELU):
-        return "quick_gelu"
-    if isinstance(module, torch.nn.GELU) and module.approximate == "none":
-        return "gelu"
-    return repr(module)
-
-
-def _remedy(spec: ModelSpec) -> str:
-    return (
-        f"set 'quick_gelu' to {str(spec.activation == 'quick_gelu').lower()} in model_cfg of "
-        f"{open_clip_folder.CONFIG} (in a copy of {spec.folder}, if models.lock names it)"
-    )
+        kinds = set()
+        for name, module in part.named_modules():
+            if not name.endswith("mlp.gelu"):
+                continue
+            if isinstance(module, transformer.QuickGELU):
+                kinds.add("quick_gelu")
+            elif isinstance(module, torch.nn.GELU) and module.approximate == "none":
+                kinds.add("gelu")
+            else:
+                kinds.add(repr(module))
+        if kinds:
+            computed[tower] = " and ".join(sorted(kinds))
+    return computed
 
 
 def _model(config: Mapping[str, Any], folder: Path, placement: Placement) -> Any:
     cast = None if placement.dtype == torch.float32 else placement.dtype
     try:
         return architecture.CLIP(**config, cast_dtype=cast)
-    # A border: sizes that do not belong together raise whatever the layer in question raises.
+    # A border: sizes that do not belong together can raise anything.
     except Exception as error:
         raise ModelError(
             f"{folder / open_clip_folder.CONFIG}: open_clip cannot build this model: "
@@ -104,18 +105,22 @@ def _model(config: Mapping[str, Any], folder: Path, placement: Placement) -> Any
 
 
 def _check_fit(model: Any, folder: Path) -> None:
-    """Raise ModelError unless `folder` holds every weight of the model and no other."""
-    path = open_clip_folder.weights_file(folder)
+    """Raise ModelError unless `folder` holds exactly the weights of the model."""
+    stored = tensor_files.shapes(open_clip_folder.weights_file(folder))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if fault := tensor_files.misfit(_decisive(expected), _decisive(tensor_files.shapes(path))):
+    expected, stored = (
+        {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
+        for shapes in (expected, stored)
+    )
+    if fault := tensor_files.misfit(expected, stored):
         raise ModelError(
             f"{folder}: weights and {open_clip_folder.CONFIG} do not belong together: {fault}; "
             "copy both from the same checkpoint"
         )
 
 
-def _filled(model: Any, folder: Path) -> LogitScoring:
-    """Fill the model with the weights of `folder`, which fit, and read how it scores."""
+def _load_weights(model: Any, folder: Path) -> LogitScoring:
+    """Load the weights of `folder`, which fit, into the model, and return its scoring."""
     path = open_clip_folder.weights_file(folder)
     state = tensor_files.load(path)
     model.load_state_dict(state, strict=False)
@@ -123,10 +128,6 @@ def _filled(model: Any, folder: Path) -> LogitScoring:
     if "logit_bias" in state:
         return LogitScoring(scale, _number(state["logit_bias"], path), "sigmoid")
     return LogitScoring(scale, 0.0, "softmax")
-
-
-def _decisive(shapes: Mapping[str, tensor_files.Shape]) -> dict[str, tensor_files.Shape]:
-    return {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
 
 
 def _number(tensor: torch.Tensor, path: Path) -> float:
@@ -138,17 +139,13 @@ def _number(tensor: torch.Tensor, path: Path) -> float:
 
 def _prepare(folder: Path) -> Callable[[Sequence[Image]], Pixels]:
     config = transform.PreprocessCfg(**open_clip_folder.preprocessing(folder))
-    of_one = transform.image_transform_v2(config, is_train=False)
-
-    def prepare(images: Sequence[Image]) -> Pixels:
-        return {"image": torch.stack([of_one(image) for image in images])}
-
-    return prepare
+    to_tensor = transform.image_transform_v2(config, is_train=False)
+    return lambda images: {"image": torch.stack([to_tensor(image) for image in images])}
 
 
 def _tokenise(folder: Path, *, vocabulary: int) -> Callable[[Sequence[str]], Tokens]:
     packaged = tokenizer.SimpleTokenizer(**open_clip_folder.tokenizer_options(folder))
-    # The text tower pools at the highest id of a text, which is where the tokenizer ends it.
+    # The text tower pools at the highest id of a text, which is where this tokenizer ends it.
     if packaged.vocab_size != vocabulary:
         raise ModelError(
             f"{folder}: the text tower knows {vocabulary} tokens, open_clip's packaged tokenizer "
@@ -161,12 +158,11 @@ def _tokenise(folder: Path, *, vocabulary: int) -> Callable[[Sequence[str]], Tok
 def _dense(visual: Any) -> DenseTower:
     resnet = isinstance(visual, modified_resnet.ModifiedResNet)
 
-    def forward_features(pixels: Mapping[str, torch.Tensor]) -> Seen:
-        found = visual.forward_intermediates(pixels["image"])
-        # Of a ResNet the first is the stem, before any stage.
-        layers = found["image_intermediates"][1 if resnet else 0 :]
-        return Seen(found["image_features"], tuple(layer.permute(0, 2, 3, 1) for layer in layers))
+    def forward_features(pixels: Mapping[str, torch.Tensor]) -> TowerPass:
+        output = visual.forward_intermediates(pixels["image"])
+        # The first map of a ResNet is that of the stem, before any stage.
+        maps = output["image_intermediates"][1 if resnet else 0 :]
+        return TowerPass(output["image_features"], tuple(m.permute(0, 2, 3, 1) for m in maps))
 
-    return DenseTower(
-        RESNET_STAGES if resnet else len(visual.transformer.resblocks), forward_features
-    )
+    depth = RESNET_STAGES if resnet else len(visual.transformer.resblocks)
+    return DenseTower(depth, forward_features)

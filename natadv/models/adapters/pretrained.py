@@ -1,4 +1,4 @@
-"""The only calls of `from_pretrained`: local safetensors, no foreign code, nothing made up."""
+"""The only calls of `from_pretrained`: local safetensors, no foreign code, no invented weights."""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from natadv.errors import ModelError
-from natadv.models.adapters.border import told_in_one_line
-from natadv.models.adapters.encoder import Placement
+from natadv.models.adapters.encoder import Placement, as_model_error
 from natadv.models.files import checkpoint, tensor_files
 
-LISTED = 3
-"""Keys that an error message names before it only counts."""
-
 PROBE = "a photo of two small cats"
-"""Lower case without punctuation: classes differ in those on purpose."""
+"""Lower case without punctuation, in which tokenizer classes differ on purpose."""
 
-MOST_TIED = 2
-"""How often a stored number may count in a model: a weight can be tied to another one."""
+MAX_TIED = 2
+"""How many parameters of a model may share one stored number: a weight can be tied to another."""
 
 FAULTS: dict[str, str] = {
     "missing_keys": "missing",
@@ -42,15 +38,18 @@ def weights(
     placement: Placement,
     attention: str | Mapping[str, str] = "sdpa",
 ) -> Any:
-    """A model of class `architecture` that holds every weight of `folder` and no other.
+    """A model of class `architecture` with exactly the weights that `folder` holds.
 
     A weight that is tied to another one need not be stored. `attention` may differ by section of
     the config.
+
+    Raises:
+        ModelError: Weights and config do not belong together, or the files are damaged.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     _refuse_larger(architecture, folder)
-    with told_in_one_line(folder, "load its weights"):
+    with as_model_error(folder, "load its weights"):
         model, info = architecture.from_pretrained(
             folder,
             local_files_only=True,
@@ -59,22 +58,22 @@ def weights(
             dtype=placement.dtype,
             attn_implementation=attention,
             output_loading_info=True,
-            # Else generation_config.json is read, and decides answers that no check has seen.
+            # Otherwise generation_config.json is read, unchecked, and affects answers.
             generation_config=GenerationConfig(),  # type: ignore[no-untyped-call]
-            # Else the first other shape ends it, and the message names no key.
+            # Otherwise loading ends at the first wrong shape, with an error that names no key.
             ignore_mismatched_sizes=True,
         )
-    if faults := [_listed(info[key], word) for key, word in FAULTS.items() if info.get(key)]:
+    faults = []
+    for key, fault in FAULTS.items():
+        if names := [str(k[0] if isinstance(k, tuple) else k) for k in info.get(key) or ()]:
+            faults.append(f"{tensor_files.listed(names)} {fault}")
+    if faults:
         raise ModelError(
             f"{folder}: weights and {checkpoint.CONFIG} do not belong together: "
             f"{'; '.join(faults)}; copy both from the same checkpoint"
         )
-    return _owned(model.eval().requires_grad_(False).to(placement.device))
-
-
-def _owned(model: Any) -> Any:
-    """The model with its weights in memory of its own: as they are loaded they lie in the mapped
-    file, and would follow whoever overwrites it."""
+    model.eval().requires_grad_(False).to(placement.device)
+    # Loaded weights lie in the mapped file, and would change with it.
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
@@ -82,66 +81,74 @@ def _owned(model: Any) -> Any:
 
 
 def _refuse_larger(architecture: Any, folder: Path) -> None:
-    """Count before anything is built: the sizes of a config can ask for more than any memory."""
+    """Count before anything is built: a config can ask for more memory than any machine has."""
     files = [path for path in checkpoint.weight_files(folder) if path.suffix == ".safetensors"]
     stored = sum(math.prod(shape) for path in files for shape in tensor_files.shapes(path).values())
-    with told_in_one_line(folder, f"read its {checkpoint.CONFIG}"):
+    with as_model_error(folder, f"read its {checkpoint.CONFIG}"):
         config = architecture.config_class.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
-            asked = sum(part.numel() for part in architecture(config).parameters())
-    if asked > MOST_TIED * stored:
+            configured = sum(part.numel() for part in architecture(config).parameters())
+    if configured > MAX_TIED * stored:
         raise ModelError(
             f"{folder}: weights and {checkpoint.CONFIG} do not belong together: the config asks "
-            f"for a model of {asked} numbers, the weights hold {stored}; copy both from the same "
-            "checkpoint"
+            f"for a model of {configured} numbers, the weights hold {stored}; copy both from the "
+            "same checkpoint"
         )
 
 
 def image_processor(folder: Path, *, wanted: Sequence[str] | None = None) -> Any:
     """The preprocessing of `folder` on the PIL backend, whose pixels no GPU or version changes.
 
-    `wanted` are the keys that its config must give, by default those of its `model_type`.
+    `wanted` are the keys that its config must have, by default those of its `model_type`.
+
+    Raises:
+        ModelError: A key is missing, or there is no PIL backend.
     """
     checkpoint.image_processing(folder, wanted=wanted)
-    with told_in_one_line(folder, "load its preprocessing config"):
-        found = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+    with as_model_error(folder, "load its preprocessing config"):
+        processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, backend="pil", local_files_only=True, trust_remote_code=False
         )
-    if found.backend != "pil":
+    if processor.backend != "pil":
         raise ModelError(
-            f"{folder}: {type(found).__name__} has no PIL backend, so it is not supported"
+            f"{folder}: {type(processor).__name__} has no PIL backend, so it is not supported"
         )
-    return found
+    return processor
 
 
 def tokenizer(folder: Path, *, vocabulary: int) -> Any:
-    """The tokenizer of `folder`, whose ids all have a row among `vocabulary` embeddings."""
-    with told_in_one_line(folder, "load its tokenizer"):
-        found = AutoTokenizer.from_pretrained(
+    """The tokenizer of `folder`, for a text tower with `vocabulary` embeddings.
+
+    Raises:
+        ModelError: An id has no embedding, there is no padding token, or the tokenizer class
+            splits texts otherwise than tokenizer.json.
+    """
+    with as_model_error(folder, "load its tokenizer"):
+        loaded = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_fast=True
         )
-    _check_same_split(folder, found)
-    highest = max(found.get_vocab().values(), default=-1)
+    _check_same_split(folder, loaded)
+    highest = max(loaded.get_vocab().values(), default=-1)
     if not 0 <= highest < vocabulary:
         raise ModelError(
             f"{folder}: the tokenizer has ids up to {highest}, the text tower knows {vocabulary}; "
             "copy the tokenizer files from the checkpoint that this one was made from"
         )
-    if found.pad_token_id is None:
+    if loaded.pad_token_id is None:
         raise ModelError(
             f"{folder}: the tokenizer has no padding token; set pad_token in its config"
         )
-    return found
+    return loaded
 
 
 def _check_same_split(folder: Path, loaded: Any) -> None:
-    """A tokenizer class rebuilds its own pipeline over the words of tokenizer.json, unasked."""
+    """A tokenizer class may replace the pipeline of tokenizer.json by its own."""
     path = folder / checkpoint.TOKENIZER_VOCABULARIES[0]
     if not path.is_file():
         return
-    with told_in_one_line(folder, "load its tokenizer"):
+    with as_model_error(folder, "load its tokenizer"):
         as_stored = Tokenizer.from_file(str(path))
-        # Padding and truncation may be stored too; they are asked for at each call.
+        # Padding and truncation may be stored too, but each call sets its own.
         as_stored.no_padding()
         as_stored.no_truncation()
         stored = as_stored.encode(PROBE, add_special_tokens=False).ids
@@ -154,8 +161,24 @@ def _check_same_split(folder: Path, loaded: Any) -> None:
         )
 
 
+def padded_tokens(tokenizer: Any, texts: list[str], *, context: int) -> Any:
+    """Tokens cut off at the context or padded to it on the right, wherever the tokenizer pads."""
+    return tokenizer(
+        texts,
+        padding="max_length",
+        padding_side="right",
+        max_length=context,
+        truncation=True,
+        return_tensors="pt",
+    )
+
+
 def scalar(folder: Path, key: str) -> float:
-    """A weight of one number as it is stored, not as a narrower dtype would round it."""
+    """A weight of one number as it is stored, not rounded to a narrower dtype.
+
+    Raises:
+        ModelError: It is missing or not finite.
+    """
     for path in checkpoint.weight_files(folder):
         if path.suffix != ".safetensors":
             continue
@@ -166,9 +189,3 @@ def scalar(folder: Path, key: str) -> float:
                     raise ModelError(f"{path}: {key} is {value!r}; the weights are damaged")
                 return value
     raise ModelError(f"{folder}: no {key} among the weights; copy the whole checkpoint")
-
-
-def _listed(keys: Any, word: str) -> str:
-    names = sorted(str(key[0] if isinstance(key, tuple) else key) for key in keys)
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return f"{', '.join(names[:LISTED])}{more} {word}"

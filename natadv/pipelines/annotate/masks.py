@@ -30,7 +30,7 @@ from natadv.storage.progress import Progress
 from natadv.types import Sample
 
 if TYPE_CHECKING:
-    from natadv.models.grounding.boxes import Found
+    from natadv.models.adapters.grounded_sam import PhraseBox
 
 MASKS = "masks"
 """The folder of the masks that were drawn."""
@@ -41,7 +41,7 @@ EMPTY = "the mask is empty"
 class Finder(Protocol):
     def find(
         self, picture: Image.Image, phrase: str, *, box_threshold: float, text_threshold: float
-    ) -> Sequence[Found]: ...
+    ) -> Sequence[PhraseBox]: ...
 
 
 class Drawer(Protocol):

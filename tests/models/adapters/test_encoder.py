@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
-from natadv.models.adapters.dense import pooled
 from natadv.models.adapters.encoder import (
     TEXT_BATCH,
     DualEncoder,
+    EncoderParts,
     LogitScoring,
-    Parts,
     Placement,
     square_pixels,
     unit_rows,
@@ -84,22 +82,6 @@ def test_input_pictures_stay_as_they_are(model, photographs, embedded):
     assert [image.tobytes() for image in photographs] == before
 
 
-@pytest.mark.parametrize(
-    "found",
-    [
-        torch.ones(1, 4),
-        (torch.ones(1, 4),),
-        {"pooler_output": torch.ones(1, 4)},
-        BaseModelOutput(last_hidden_state=torch.ones(1, 2, 4)),
-        BaseModelOutputWithPooling(last_hidden_state=torch.ones(1, 2, 4)),
-        None,
-    ],
-)
-def test_other_outputs_are_never_taken_for_embeddings(found):
-    with pytest.raises(TypeError, match="expected BaseModelOutputWithPooling"):
-        pooled(found)
-
-
 def test_length_is_taken_in_float32():
     # The squares of these overflow float16.
     rows = unit_rows(torch.full((1, 4), 300.0, dtype=torch.float16))
@@ -111,11 +93,11 @@ def encoder(*, image=((1.0, 0.0),), text=((0.0, 1.0),), side=2):
     def process(images, return_tensors):
         return {"pixel_values": torch.zeros(len(images), 3, side, side)}
 
-    parts = Parts(
+    parts = EncoderParts(
         prepare=square_pixels("candidate", process, side=2),
-        forward_features=lambda pixels: torch.tensor(image),
+        embed_pixels=lambda pixels: torch.tensor(image),
         tokenise=lambda texts: {"input_ids": torch.zeros(len(texts), 1)},
-        read=lambda tokens: torch.tensor(text),
+        embed_tokens=lambda tokens: torch.tensor(text),
         scoring=LogitScoring(1.0, 0.0, "softmax"),
     )
     return DualEncoder("candidate", parts, placement=Placement(torch.device("cpu"), torch.float32))

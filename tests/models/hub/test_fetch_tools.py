@@ -7,7 +7,7 @@ import io
 import pytest
 
 from natadv.errors import ModelError
-from natadv.models.grounding.loading import tool
+from natadv.models.grounding import tool
 from natadv.models.hub.fetch import Target, fetch
 
 from ...tiny_grounding import save_dino, save_sam

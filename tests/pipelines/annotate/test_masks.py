@@ -13,7 +13,7 @@ from PIL import Image
 from natadv.data.card import DATASETS_FOLDER, load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError
-from natadv.models.grounding.boxes import Found
+from natadv.models.adapters.grounded_sam import PhraseBox
 from natadv.pipelines.annotate.job import Job
 from natadv.pipelines.annotate.masks import Grounding, Settings, annotate_masks
 
@@ -32,7 +32,7 @@ class FakeGrounding:
         if len(self.found) == self.dies_at:
             raise KeyboardInterrupt
         self.found.append(phrase)
-        return tuple(Found(box, 0.9, phrase) for box in BOXES.get(phrase, ()))
+        return tuple(PhraseBox(box, 0.9, phrase) for box in BOXES.get(phrase, ()))
 
     def draw(self, picture, boxes):
         self.drawn.append(boxes)

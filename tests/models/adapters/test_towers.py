@@ -7,11 +7,20 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor, AutoModel
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
-from natadv.models.adapters.dense import DenseTower, Seen, read_layers
-from natadv.models.adapters.encoder import DualEncoder, LogitScoring, Parts, Placement
-from natadv.types import DenseFeatures
+from natadv.models.adapters.encoder import DualEncoder, EncoderParts, LogitScoring, Placement
+from natadv.models.adapters.towers import (
+    DenseTower,
+    TowerPass,
+    attention_maps,
+    eager,
+    pooled,
+    read_layers,
+)
+from natadv.types import DenseFeatures, Explainable
 
 TOWERS = ("tiny_clip", "tiny_siglip", "tiny_siglip2")
 PATCH = 8
@@ -55,8 +64,6 @@ def blinded(copied, load_folder):
 
 def transformers_states(folder, images):
     """What leaves each layer, by a hook, with the tokens in their order."""
-    from transformers import AutoImageProcessor, AutoModel
-
     model = AutoModel.from_pretrained(folder).eval()
     seen = []
     for layer in model.vision_model.encoder.layers:
@@ -174,7 +181,7 @@ def test_pictures_of_one_shape_share_a_grid_at_any_size(tiny_siglip2, load_folde
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_features_that_are_not_finite_are_refused(value):
     states = (torch.zeros(1, 2, 2, 3), torch.full((1, 2, 2, 3), value))
-    tower = DenseTower(2, lambda pixels: Seen(torch.ones(1, 4), states))
+    tower = DenseTower(2, lambda pixels: TowerPass(torch.ones(1, 4), states))
 
     assert read_layers("candidate", tower, pixels={}, layers=[1]).features[0].shape == (1, 2, 2, 3)
     with pytest.raises(ModelError, match="candidate: features of layer 2 are not finite"):
@@ -182,11 +189,11 @@ def test_features_that_are_not_finite_are_refused(value):
 
 
 def test_adapter_without_features_says_so():
-    parts = Parts(
+    parts = EncoderParts(
         prepare=lambda images: {"pixel_values": torch.zeros(len(images), 3, 2, 2)},
-        forward_features=lambda pixels: torch.ones(1, 2),
+        embed_pixels=lambda pixels: torch.ones(1, 2),
         tokenise=lambda texts: {"input_ids": torch.zeros(len(texts), 1)},
-        read=lambda tokens: torch.ones(1, 2),
+        embed_tokens=lambda tokens: torch.ones(1, 2),
         scoring=LogitScoring(1.0, 0.0, "softmax"),
     )
     placement = Placement(torch.device("cpu"), torch.float32)
@@ -205,3 +212,76 @@ def test_the_embedding_of_a_closer_look_has_the_same_bytes(model, squares):
         model.forward_features(prepared, [1]).embeddings.tobytes()
         == model.embed_images(prepared).tobytes()
     )
+
+
+def test_maps_are_those_of_transformers(tiny, load_folder, photographs):
+    model = load_folder(tiny)
+    found = model.attention(model.prepare(photographs))
+    reference = AutoModel.from_pretrained(tiny, attn_implementation="eager").eval()
+    pixels = AutoImageProcessor.from_pretrained(tiny, backend="pil")(
+        images=photographs, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        expected = reference.vision_model(**pixels, output_attentions=True).attentions
+
+    assert isinstance(model, Explainable)
+    assert len(found) == len(expected) == 2
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs.numpy(), abs=1e-6)
+        assert ours.sum(axis=-1) == pytest.approx(np.ones(ours.shape[:-1]), abs=1e-5)
+
+
+def test_embeddings_are_the_same_bytes_before_and_after(tiny, load_folder, photographs, embedded):
+    model = load_folder(tiny)
+    before = embedded(model, photographs)
+    model.attention(model.prepare(photographs))
+
+    assert embedded(model, photographs).tobytes() == before.tobytes()
+
+
+def test_no_picture_gives_no_maps(tiny, load_folder):
+    model = load_folder(tiny)
+
+    assert {maps.shape[0] for maps in model.attention(model.prepare([]))} == {0}
+
+
+def test_maps_that_come_back_as_none_are_an_error(tiny):
+    """What a fused kernel gives: silently nothing."""
+    fused = AutoModel.from_pretrained(tiny, attn_implementation="sdpa").eval()
+    pixels = {"pixel_values": torch.zeros(1, 3, 32, 32)}
+
+    class StaysFused:
+        config, vision_model = fused.config, fused.vision_model
+
+        def set_attn_implementation(self, name):
+            pass
+
+    with pytest.raises(ModelError, match="candidate: its attention maps came back as None"):
+        attention_maps("candidate", StaysFused())(pixels)
+
+
+def test_fused_attention_comes_back_whatever_happens(tiny):
+    model = AutoModel.from_pretrained(tiny, attn_implementation="sdpa")
+
+    def fail():
+        with eager(model):
+            assert model.config._attn_implementation == "eager"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_other_outputs_are_never_taken_for_embeddings():
+    states = torch.ones(1, 2, 4)
+    for output in (
+        torch.ones(1, 4),
+        (torch.ones(1, 4),),
+        {"pooler_output": torch.ones(1, 4)},
+        BaseModelOutput(last_hidden_state=states),
+        BaseModelOutputWithPooling(last_hidden_state=states),
+        None,
+    ):
+        with pytest.raises(TypeError, match="expected BaseModelOutputWithPooling"):
+            pooled(output)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from natadv.errors import ConfigError, ModelError
-from natadv.models.grounding.loading import load, tool
+from natadv.models.grounding import load, tool
 from natadv.models.hub import local as hub
 from natadv.models.hub.local import Locked
 from natadv.models.resolve import resolve

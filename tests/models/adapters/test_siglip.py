@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import string
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from natadv.models.adapters.siglip import canonical
 from natadv.tasks import classification
 
 PROMPTS = ["a photo of a cat", "a photo of a dog", "a photo of a hen, or a cow"]
@@ -139,3 +143,27 @@ def test_context_is_that_of_the_config(tiny_siglip):
     config = json.loads((tiny_siglip / "config.json").read_text())
 
     assert config["text_config"]["max_position_embeddings"] == CONTEXT
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("A Photo of a Cat.", "a photo of a cat"),
+        ("a photo of a guinea_pig", "a photo of a guinea pig"),
+        ("jack-o'-lantern!", "jackolantern"),
+        ("  a \t photo\nof  {} ", "a photo of"),
+        ("hen, chicken", "hen, chicken"),
+        ("", ""),
+    ],
+)
+def test_canonical_is_spelt_as_in_training(text, expected):
+    assert canonical(text) == expected
+
+
+@given(st.text())
+def test_canonical_is_settled_after_one_pass(text):
+    once = canonical(text)
+
+    assert canonical(once) == once
+    assert not set(once) & set(string.punctuation.replace(",", ""))
+    assert "  " not in once

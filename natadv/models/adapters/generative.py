@@ -1,0 +1,165 @@
+"""Answers to questions about pictures, by the vision-language models of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, final
+
+import torch
+from transformers import LogitsProcessorList
+
+from natadv.errors import ModelError
+from natadv.models.adapters.encoder import Pixels, Placement, any_picture, as_model_error
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ANSWER_TOKENS = 10
+"""The longest answer, as in LAVIS and in the paper's scripts."""
+
+Inputs = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptFormat:
+    """How a question becomes a prompt."""
+
+    template: str
+    """Text with `{question}`; words of the question never count as special tokens."""
+    before: tuple[int, ...]
+    """Token ids in front of the text: the image tokens, the start token."""
+    after: tuple[int, ...] = ()
+    context: int
+    """The largest number of tokens in a prompt, image tokens included."""
+    padding: Literal["left", "right"]
+    """Left for a decoder, which continues the prompt."""
+    next_question: str = ""
+    """Where this text occurs in an answer, the model has begun to ask the next question."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswererParts:
+    """The functions of one checkpoint."""
+
+    prepare: Callable[[Sequence[Image]], Pixels]
+    tokenizer: Any
+    prompt: PromptFormat
+    generate: Callable[[Inputs, LogitsProcessorList], torch.Tensor]
+    """From `pixel_values`, `input_ids` and `attention_mask` to the ids of the answers alone, of
+    shape (b, t)."""
+
+
+@final
+class GenerativeAnswerer:
+    """Generates an answer to a question about a picture.
+
+    Raises:
+        ModelError: It cannot answer one question; the constructor tries it, so that a mismatch
+            shows before any data is read.
+    """
+
+    def __init__(self, name: str, parts: AnswererParts, *, placement: Placement) -> None:
+        self.name = name
+        self._parts = parts
+        self._placement = placement
+        self._processors = LogitsProcessorList([self._finite])
+        with as_model_error(name, "answer a question about a picture"):
+            self.answer([any_picture()], ["what is this?"])
+
+    def answer(self, images: Sequence[Image], questions: Sequence[str]) -> tuple[str, ...]:
+        """One answer per picture and question, independent of the rest of the batch.
+
+        Raises:
+            ModelError: A question is empty or too long, or the scores are not finite.
+        """
+        if len(images) != len(questions):
+            raise ModelError(
+                f"{self.name}: expected one question per picture, got {len(images)} pictures and "
+                f"{len(questions)} questions"
+            )
+        if not images:
+            return ()
+        tokens = padded(
+            [self._prompt(question, index) for index, question in enumerate(questions)],
+            pad_id=self._parts.tokenizer.pad_token_id,
+            side=self._parts.prompt.padding,
+        )
+        inputs = self._placement.of_pixels({**self._parts.prepare(images), **tokens})
+        with torch.inference_mode():
+            generated = self._parts.generate(inputs, self._processors)
+        texts = self._parts.tokenizer.batch_decode(generated, skip_special_tokens=True)
+        if mark := self._parts.prompt.next_question:
+            texts = [text.partition(mark)[0] for text in texts]
+        return tuple(text.strip() for text in texts)
+
+    def _prompt(self, question: str, index: int) -> list[int]:
+        prompt = self._parts.prompt
+        if not question.strip():
+            raise ModelError(f"{self.name}: expected a question at {index}, got {question!r}")
+        text = prompt.template.format(question=question.strip())
+        # Otherwise '<image>' in a question would count as an image token.
+        tokens = self._parts.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        ids = [*prompt.before, *tokens["input_ids"], *prompt.after]
+        if len(ids) > prompt.context:
+            fixed = len(prompt.before) + len(prompt.after)
+            raise ModelError(
+                f"{self.name}: question {index} ({question.strip()[:40]!r}) makes a prompt of "
+                f"{len(ids) - fixed} tokens, the model reads {prompt.context - fixed}; shorten it"
+            )
+        return ids
+
+    def _finite(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores, checked; minus infinity is valid, and excludes a token."""
+        if not bool((scores < torch.inf).all()):
+            raise ModelError(
+                f"{self.name}: the scores of the next word are not finite in "
+                f"{self._placement.dtype}; its weights are damaged, or need --dtype float32"
+            )
+        return scores
+
+
+def padded(
+    prompts: Sequence[Sequence[int]], *, pad_id: int, side: Literal["left", "right"]
+) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` of shape (b, t), where t is the longest prompt."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        start = longest - len(prompt) if side == "left" else 0
+        ids[row, start : start + len(prompt)] = torch.tensor(prompt)
+        mask[row, start : start + len(prompt)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def continuation(prompt: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
+    """The tokens that a decoder generated after `prompt`, with which `generated` begins."""
+    length = prompt.shape[1]
+    if generated.shape[1] <= length or not torch.equal(generated[:, :length], prompt):
+        raise TypeError(
+            f"expected generate to return the prompt's {length} tokens and new ones (transformers "
+            f"5), got {generated.shape[1]} that begin otherwise"
+        )
+    return generated[:, length:]
+
+
+def image_token_id(name: str, tokenizer: Any, *, configured: int | None) -> int:
+    """The id of an image token. Raises ModelError if tokenizer and config disagree on it."""
+    token_id = tokenizer.get_vocab().get("<image>")
+    if token_id is None or token_id != configured:
+        raise ModelError(
+            f"{name}: the tokenizer writes '<image>' as {token_id}, the model expects {configured} "
+            "(image_token_index in config.json); copy both from the same checkpoint"
+        )
+    return int(token_id)
+
+
+def check_image_tokens(name: str, *, processor: object, model: int) -> None:
+    """Raise ModelError unless the processor reserves as many tokens as the model needs."""
+    if processor != model:
+        raise ModelError(
+            f"{name}: the preprocessing leaves {processor!r} tokens for a picture, the model "
+            f"makes {model} of it; copy config.json and the preprocessing config from the same "
+            "checkpoint"
+        )

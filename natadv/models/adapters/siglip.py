@@ -1,0 +1,166 @@
+"""SigLIP and SigLIP 2 checkpoints in the layout of transformers, NaFlex included."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from transformers import Siglip2Model, SiglipModel
+
+from natadv.errors import ModelError
+from natadv.models.adapters import pretrained, towers
+from natadv.models.adapters.encoder import (
+    DualEncoder,
+    EncoderParts,
+    LogitScoring,
+    Pixels,
+    Placement,
+    Tokens,
+    scale_of,
+    square_pixels,
+)
+from natadv.models.adapters.towers import AttentionMaps, DenseTower, TowerPass
+from natadv.types import ModelSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CHANNELS = 3
+
+SHAPES = "spatial_shapes"
+"""Rows and columns of patches of each picture, of shape (b, 2)."""
+
+_REMOVED = "".join(c for c in string.punctuation if c not in "_,")
+"""big_vision keeps commas in class names ('hen, chicken'), which prompts contain."""
+
+_SPELLING = str.maketrans("_", " ", _REMOVED)
+
+
+def canonical(text: str) -> str:
+    """Lower case, no punctuation but commas, single spaces: as SigLIP was evaluated."""
+    return " ".join(text.translate(_SPELLING).lower().split())
+
+
+def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
+    """SigLIP or SigLIP 2 for squares of one size. Raises ModelError."""
+    model = pretrained.weights(SiglipModel, spec.folder, placement=placement)
+    return _encoder(
+        spec,
+        model,
+        placement=placement,
+        tokenizer=_tokenizer(spec, model),
+        prepare=square_pixels(
+            spec.name,
+            pretrained.image_processor(spec.folder),
+            side=model.config.vision_config.image_size,
+        ),
+        dense=towers.square_tower(model, leading=0),
+        attention=towers.attention_maps(spec.name, model),
+    )
+
+
+def build_naflex(spec: ModelSpec, placement: Placement) -> DualEncoder:
+    """SigLIP 2 for pictures that keep their proportions. Raises ModelError."""
+    model = pretrained.weights(Siglip2Model, spec.folder, placement=placement)
+    tokenizer = _tokenizer(spec, model)
+    # In training, a text began with its first word and ended with the end token.
+    ids = tokenizer("a photo of a cat")["input_ids"]
+    if ids[0] == tokenizer.bos_token_id or ids[-1] != tokenizer.eos_token_id:
+        raise ModelError(
+            f"{spec.name}: expected texts that end with token id {tokenizer.eos_token_id} and have "
+            f"no start token, the tokenizer makes {ids[0]} ... {ids[-1]}; copy the tokenizer files "
+            "of the original checkpoint"
+        )
+    return _encoder(
+        spec,
+        model,
+        placement=placement,
+        tokenizer=tokenizer,
+        prepare=_patches(
+            spec.name,
+            pretrained.image_processor(spec.folder),
+            patch=model.config.vision_config.patch_size,
+        ),
+        dense=_flexible_tower(spec.name, model),
+    )
+
+
+def _tokenizer(spec: ModelSpec, model: Any) -> Any:
+    return pretrained.tokenizer(spec.folder, vocabulary=model.config.text_config.vocab_size)
+
+
+def _encoder(
+    spec: ModelSpec,
+    model: Any,
+    *,
+    placement: Placement,
+    tokenizer: Any,
+    prepare: Callable[[Sequence[Image]], Pixels],
+    dense: DenseTower,
+    attention: AttentionMaps | None = None,
+) -> DualEncoder:
+    context = model.config.text_config.max_position_embeddings
+    # The paper's scripts did not canonicalise prompts (NaFlex's tokenizer still lower-cases them).
+    spell = str if spec.feeding == "paper" else canonical
+
+    def tokenise(texts: Sequence[str]) -> Tokens:
+        # The tower pools at the last position of the context and was trained without a mask, so
+        # any other padding, or a mask, gives another embedding.
+        spelled = [spell(text) for text in texts]
+        tokens = pretrained.padded_tokens(tokenizer, spelled, context=context)
+        return {"input_ids": tokens["input_ids"]}
+
+    parts = EncoderParts(
+        prepare=prepare,
+        embed_pixels=lambda pixels: towers.pooled(model.get_image_features(**pixels)),
+        tokenise=tokenise,
+        embed_tokens=lambda tokens: towers.pooled(model.get_text_features(**tokens)),
+        scoring=LogitScoring(
+            scale=scale_of(pretrained.scalar(spec.folder, "logit_scale"), where=spec.folder),
+            bias=pretrained.scalar(spec.folder, "logit_bias"),
+            activation="sigmoid",
+        ),
+        dense=dense,
+        attention=attention,
+    )
+    return DualEncoder(spec.name, parts, placement=placement)
+
+
+def _patches(name: str, processor: Any, *, patch: int) -> Callable[[Sequence[Image]], Pixels]:
+    """A `prepare` that cuts pictures into up to as many patches as the preprocessing allows."""
+
+    def prepare(images: Sequence[Image]) -> Pixels:
+        patches = processor(images=list(images), return_tensors="pt")
+        shape = tuple(patches["pixel_values"].shape)
+        expected = (len(images), processor.max_num_patches, CHANNELS * patch * patch)
+        if shape != expected:
+            raise ModelError(
+                f"{name}: the model takes patches of shape {expected}, its preprocessing makes "
+                f"{shape}; copy the original preprocessing config"
+            )
+        return {key: patches[key] for key in ("pixel_values", "pixel_attention_mask", SHAPES)}
+
+    return prepare
+
+
+def _flexible_tower(name: str, model: Any) -> DenseTower:
+    """The layers of the tower, for pictures that are cut into the same grid."""
+
+    def forward_features(pixels: Pixels) -> TowerPass:
+        grids = sorted({(rows, columns) for rows, columns in pixels[SHAPES].tolist()})
+        if len(grids) > 1:
+            listed = " and ".join(f"{rows} x {columns}" for rows, columns in grids[:2])
+            raise ModelError(
+                f"{name}: features of one call share a grid, and these pictures are cut into "
+                f"{listed} patches; ask for pictures of one shape at a time"
+            )
+        ((height, width),) = grids
+        embeddings, states = towers.one_pass(model, pixels)
+        # The tokens after those of the grid are padding.
+        places = (state[:, : height * width] for state in states)
+        return TowerPass(
+            embeddings, tuple(towers.on_grid(p, height=height, width=width) for p in places)
+        )
+
+    return DenseTower(model.config.vision_config.num_hidden_layers, forward_features)

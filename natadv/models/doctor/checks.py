@@ -1,0 +1,330 @@
+"""The doctor's checks: what a model of each task must do, whatever it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from natadv.errors import ModelError
+from natadv.rng import rng_for
+from natadv.types import (
+    Answerer,
+    FloatArray,
+    Model,
+    ModelSpec,
+    Segmenter,
+    Task,
+    ZeroShotClassifier,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEXTS = ("a photo of a cat.", "a photo of a dog.", "a drawing of two green birds on the grass.")
+SPELLINGS = ("a photo of a cat.", "A PHOTO OF A CAT.")
+PUNCTUATED = ("a photo of a cat", "A photo of a cat!")
+PHRASES = ("a cat", "the green bird on the left", "grass")
+QUESTIONS = ("What colour is this?", "Is there a cat?", "How many birds are in the picture?")
+
+WIDEST_PIXEL = 6.0
+"""No preprocessing in use makes a white or black pixel larger than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A loaded model under examination."""
+
+    spec: ModelSpec
+    model: Model
+    dtype: str
+    known: Path | None = None
+    """A folder of pictures, each named after its class."""
+
+    @property
+    def tolerance(self) -> float:
+        """How far rounding alone may move a number of about 1."""
+        return {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}[self.dtype]
+
+    @property
+    def classifier(self) -> ZeroShotClassifier:
+        """The model of a classification task."""
+        assert isinstance(self.model, ZeroShotClassifier)
+        return self.model
+
+    def embed_images(self, images: Sequence[Image]) -> FloatArray:
+        """Embeddings of shape (b, d)."""
+        return self.classifier.embed_images(self.classifier.prepare(images))
+
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Embeddings of shape (c, d)."""
+        return self.classifier.embed_texts(texts)
+
+    def masks(self, rows: slice = slice(None)) -> FloatArray:
+        """Masks of shape (b, h, w) for those of PHRASES."""
+        assert isinstance(self.model, Segmenter)
+        return self.model.segment(pictures()[: len(PHRASES)][rows], PHRASES[rows])
+
+    def answers(self, rows: slice = slice(None)) -> tuple[str, ...]:
+        """Answers to those of QUESTIONS."""
+        assert isinstance(self.model, Answerer)
+        return self.model.answer(pictures()[: len(QUESTIONS)][rows], QUESTIONS[rows])
+
+
+class Finding(NamedTuple):
+    """The outcome of a check; the text of a failure says what to do."""
+
+    ok: bool
+    text: str
+
+
+Check = Callable[[Patient], Finding]
+
+
+def pictures() -> list[Image]:
+    """Eight RGB pictures of several shapes, the same everywhere."""
+    from PIL import Image
+
+    rng = rng_for("doctor")
+    shapes = [(64, 64), (120, 80), (80, 120), (224, 224), (300, 200), (33, 50), (256, 64), (90, 90)]
+    coarse = [rng.integers(0, 256, (6, 6, 3), dtype=np.uint8) for _ in shapes]
+    return [
+        Image.fromarray(pixels).resize(shape, Image.Resampling.BICUBIC)
+        for pixels, shape in zip(coarse, shapes, strict=True)
+    ]
+
+
+def unit_embeddings(patient: Patient) -> Finding:
+    """Embeddings are finite and of unit length."""
+    rows = np.concatenate([patient.embed_images(pictures()), patient.embed_texts(TEXTS)])
+    lengths = np.linalg.norm(rows, axis=1)
+    if not np.isfinite(rows).all() or np.abs(lengths - 1).max() > 1e-3:
+        return Finding(
+            False,
+            f"embeddings have lengths {lengths.min():.3g} to {lengths.max():.3g}, expected 1; "
+            "the weights are damaged, or need --dtype float32",
+        )
+    return Finding(True, f"{rows.shape[1]} dimensions, finite, of unit length")
+
+
+def same_embeddings(patient: Patient) -> Finding:
+    """Two calls give the same bytes."""
+    first, second = (patient.embed_images(pictures()) for _ in range(2))
+    texts = [patient.embed_texts(TEXTS) for _ in range(2)]
+    if first.tobytes() != second.tobytes() or texts[0].tobytes() != texts[1].tobytes():
+        moved = np.abs(first - second).max()
+        return Finding(
+            False,
+            f"two calls differ by up to {moved:.2g}; switch dropout off (eval mode) and draw no "
+            "random crops",
+        )
+    return Finding(True, "two calls give the same bytes")
+
+
+def embeddings_in_batches(patient: Patient) -> Finding:
+    """Measures how far kernel noise can reach, and thus where it may flip an answer."""
+    images = pictures()
+    together = patient.embed_images(images)
+    alone = np.concatenate([patient.embed_images([image]) for image in images])
+    moved = float(np.abs(together - alone).max())
+    texts = patient.embed_texts(TEXTS)
+    logits = [rows @ texts.T * patient.classifier.scoring.scale for rows in (together, alone)]
+    band = 2 * float(np.abs(logits[0] - logits[1]).max())
+    text = f"alone or together, embeddings differ by up to {moved:.1g}"
+    if moved > patient.tolerance:
+        return Finding(
+            False, f"{text}, more than {patient.dtype} explains; the pictures of a batch interact"
+        )
+    return Finding(
+        True, f"{text}; an answer can flip only where two classes are within {band:.1g} logits"
+    )
+
+
+def text_padding(patient: Patient) -> Finding:
+    """A longer text in the batch does not move a text's embedding."""
+    alone = patient.embed_texts(TEXTS[:1])
+    long = "a very long text about many different animals " * 12
+    beside = patient.embed_texts((TEXTS[0], long))
+    moved = float(np.abs(alone[0] - beside[0]).max())
+    if moved > patient.tolerance:
+        return Finding(
+            False,
+            f"a text's embedding moves by {moved:.2g} beside a longer one; pad every text to the "
+            "full context, as in training",
+        )
+    return Finding(True, f"a longer text beside it moves a text's embedding by {moved:.1g}")
+
+
+def spelling(patient: Patient) -> Finding:
+    """Prompts must be spelled as in training; plugged models may spell as they like."""
+    canonical = patient.spec.loader.startswith("transformers-siglip")
+    pair = PUNCTUATED if canonical else SPELLINGS
+    rows = patient.embed_texts(pair)
+    moved = float(np.abs(rows[0] - rows[1]).max())
+    text = f"{pair[0]!r} and {pair[1]!r} differ by {moved:.1g}"
+    if moved <= patient.tolerance or patient.spec.loader == "plugged":
+        return Finding(True, text)
+    if patient.spec.feeding == "paper":
+        return Finding(True, f"{text}, as in the paper's scripts, which did not spell as trained")
+    return Finding(
+        False,
+        f"{text}; prompts have to be lower-cased, as in training: check tokenizer_config.json",
+    )
+
+
+def scoring(patient: Patient) -> Finding:
+    """Scale and bias are in the range of trained models."""
+    scoring = patient.classifier.scoring
+    text = f"scale {scoring.scale:.4g}, bias {scoring.bias:.4g}, {scoring.activation}"
+    # CLIP's training clips its scale at 100; SigLIP's ends at about 110 with a bias of about -16.
+    if not (1.0 <= scoring.scale <= 300.0 and -100.0 <= scoring.bias <= 0.0):
+        return Finding(
+            False, f"{text}: no trained model is scaled so; store logit_scale as a logarithm"
+        )
+    return Finding(True, text)
+
+
+def image_range(patient: Patient) -> Finding:
+    """Pictures that are not scaled, scaled twice or centred on a wrong mean still get an answer."""
+    from PIL import Image
+
+    flat = [Image.new("RGB", (256, 256), (level,) * 3) for level in (0, 255)]
+    prepared = patient.classifier.prepare(flat)
+    if not isinstance(prepared, Mapping) or "pixel_values" not in prepared:
+        return Finding(True, "not examined: this model keeps its preprocessing to itself")
+    black, white = (float(prepared["pixel_values"][i].float().mean()) for i in (0, 1))
+    text = f"black becomes {black:.3g}, white {white:.3g}"
+    # Every tower of the field is trained on pictures around 0.
+    if not (white - black > 1.0 and black < 0 < white and max(-black, white) < WIDEST_PIXEL):
+        return Finding(
+            False,
+            f"{text}, expected about -2 and 2: set do_rescale, rescale_factor (1/255), image_mean "
+            "and image_std in the preprocessing config as in training",
+        )
+    return Finding(True, text)
+
+
+def discernment(patient: Patient) -> Finding:
+    """Different inputs have different embeddings."""
+    nearest = [
+        float((rows @ rows.T - 2 * np.eye(len(rows))).max())
+        for rows in (patient.embed_images(pictures()), patient.embed_texts(TEXTS))
+    ]
+    if max(nearest) > 1 - 1e-6:
+        return Finding(
+            False, "different inputs give one embedding; the weights are damaged or untrained"
+        )
+    return Finding(True, f"different pictures are at most {nearest[0]:.4f} alike")
+
+
+def known_answers(patient: Patient) -> Finding:
+    """Pictures that are named after their class are recognised."""
+    from PIL import Image
+
+    if patient.known is None:
+        return Finding(True, "none on record for this model; give --known FOLDER")
+    paths = sorted(patient.known.glob("*.png")) + sorted(patient.known.glob("*.jpg"))
+    if len(paths) < 2:
+        raise ModelError(f"{patient.known}: expected at least two pictures called CLASS.png")
+    texts = patient.embed_texts([f"a photo of a {path.stem}." for path in paths])
+    images = patient.embed_images([Image.open(path).convert("RGB") for path in paths])
+    answers = (images @ texts.T).argmax(axis=1)
+    wrong = [
+        f"{path.stem} for {paths[answer].stem}"
+        for index, (path, answer) in enumerate(zip(paths, answers, strict=True))
+        if answer != index
+    ]
+    if wrong:
+        return Finding(
+            False,
+            f"{len(wrong)} of {len(paths)} pictures not recognised (took {', '.join(wrong[:3])}); "
+            "weights, preprocessing or tokenizer are not those of training",
+        )
+    return Finding(True, f"all {len(paths)} pictures in {patient.known.name} recognised")
+
+
+def probabilities(patient: Patient) -> Finding:
+    """Masks are probabilities, not logits."""
+    masks = patient.masks()
+    text = f"{masks.shape[1]} x {masks.shape[2]} pixels, {masks.min():.3g} to {masks.max():.3g}"
+    if not (np.isfinite(masks).all() and masks.min() >= 0 and masks.max() <= 1):
+        return Finding(False, f"{text}, expected 0 to 1; apply the sigmoid, once")
+    return Finding(True, text)
+
+
+def same_masks(patient: Patient) -> Finding:
+    """Two calls give the same bytes."""
+    if patient.masks().tobytes() != patient.masks().tobytes():
+        return Finding(False, "two calls differ; switch dropout off (eval mode)")
+    return Finding(True, "two calls give the same bytes")
+
+
+def masks_in_batches(patient: Patient) -> Finding:
+    """Other pictures in the batch do not move a mask."""
+    together = patient.masks()
+    alone = np.concatenate([patient.masks(slice(i, i + 1)) for i in range(len(PHRASES))])
+    moved = float(np.abs(together - alone).max())
+    text = f"alone or together, probabilities differ by up to {moved:.1g}"
+    if moved > patient.tolerance:
+        return Finding(False, f"{text}; pad phrases to the full context, as in training")
+    return Finding(True, text)
+
+
+def same_answers(patient: Patient) -> Finding:
+    """Two calls give the same answers."""
+    first, second = patient.answers(), patient.answers()
+    if first != second:
+        return Finding(
+            False, f"two calls answer {first!r} and {second!r}; generate without sampling"
+        )
+    return Finding(True, "two calls give the same answers")
+
+
+def answers_in_batches(patient: Patient) -> Finding:
+    """Other questions in the batch change no answer in float32."""
+    together = patient.answers()
+    alone = tuple(patient.answers(slice(i, i + 1))[0] for i in range(len(QUESTIONS)))
+    changed = sum(a != b for a, b in zip(together, alone, strict=True))
+    text = f"{changed} of {len(QUESTIONS)} answers change with what else is in the batch"
+    if changed and patient.dtype == "float32":
+        return Finding(False, f"{text}; pad on the left, and mask the padding")
+    # Half precision may flip a token where two are nearly alike.
+    return Finding(True, text)
+
+
+def only_the_answer(patient: Patient) -> Finding:
+    """Answers do not repeat the question."""
+    for question, answer in zip(QUESTIONS, patient.answers(), strict=True):
+        if question.rstrip("?").lower() in answer.lower():
+            return Finding(
+                False, f"the answer {answer!r} repeats the prompt; decode the new tokens only"
+            )
+    return Finding(True, "answers hold nothing of the prompt")
+
+
+CHECKS: Mapping[Task, Mapping[str, Check]] = {
+    "classification": {
+        "embeddings": unit_embeddings,
+        "same twice": same_embeddings,
+        "batch size": embeddings_in_batches,
+        "text padding": text_padding,
+        "spelling": spelling,
+        "scale and bias": scoring,
+        "image range": image_range,
+        "discernment": discernment,
+        "known answers": known_answers,
+    },
+    "segmentation": {
+        "masks": probabilities,
+        "same twice": same_masks,
+        "batch size": masks_in_batches,
+    },
+    "vqa": {
+        "same twice": same_answers,
+        "batch size": answers_in_batches,
+        "prompt": only_the_answer,
+    },
+}
