@@ -17,8 +17,8 @@ from natadv.evaluate.units import Numerics, Unit, prompts_digest, shards
 from natadv.evidence import Evidence
 from natadv.gate.plan import CaseEvidence, CasePlan
 from natadv.heads import head_file
-from natadv.models.head_folders import HEADS, heads_beside
 from natadv.models.loading import fingerprint
+from natadv.models.resolve import HEADS, heads_beside
 from natadv.models.zoo import ZOO
 from natadv.tasks import TASKS
 from natadv.types import Case, ModelSpec, Outcomes, Task, Variant

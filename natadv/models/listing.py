@@ -1,23 +1,51 @@
-"""The zoo as a table for people and as JSON for programs."""
+"""The zoo as a table for people and as JSON for programs, with what others measured of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from natadv.models.head_folders import heads_of_row
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
 from natadv.models.hub import local as hub
 from natadv.models.hub.local import Locked
-from natadv.models.published import published_for
-from natadv.models.zoo import PAPER, ZOO, ZooRow
+from natadv.models.resolve import heads_of_row
+from natadv.models.zoo import PAPER, ZOO, ZooRow, read_table
+from natadv.types import Feeding
 
 _NAME = max(len(name) for name in ZOO) + 2
 _WIDTHS = (_NAME, 6, 6, 13)
 _HEAD = ("  name", "image", "params", "here", "on the hub, or in the repository")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A number that others measured, to compare with: never a bound by itself."""
+
+    model: str
+    dataset: str
+    metric: str
+    value: Annotated[float, Field(ge=0, le=1)]
+    protocol: Feeding
+    """How the model was fed: only numbers of one protocol compare."""
+    source: str
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """All published numbers of models of the zoo."""
+    return read_table(Path(__file__).with_name("published.tsv"), Published)
+
+
+def published_for(name: str) -> tuple[Published, ...]:
+    """The published numbers of one row of the zoo."""
+    return tuple(number for number in published() if number.model == name)
 
 
 def table(rows: Sequence[ZooRow], *, root: Path) -> str:
@@ -26,13 +54,32 @@ def table(rows: Sequence[ZooRow], *, root: Path) -> str:
     lines = [_line(*_HEAD)]
     for head, group in groupby(rows, key=lambda row: _group(row, root)):
         lines += ["", head, *(_model(row, locks, root) for row in group)]
-    return "\n".join([*lines, "", *_legend(rows, locks, root)])
+    gated = sum(row.gated for row in rows)
+    counts = (
+        f"{len(rows)} models, {sum(row.in_paper for row in rows)} of them in the paper (*), "
+        f"{sum(is_here(row, locks, root=root) for row in rows)} here"
+        + (f", {gated} gated" if gated else "")
+    )
+    fetch = f"natadv models fetch NAME   (a name, a family, {PAPER}, a glob, owner/name)"
+    legend = [f"{counts}; `at` is the commit in {hub.LOCK}", f"fetch with: {fetch}"]
+    return "\n".join([*lines, "", *legend])
 
 
 def as_json(rows: Sequence[ZooRow], *, root: Path) -> str:
-    """All that is known of each model, what was published of it included."""
+    """All that is known of each model, published numbers included."""
     locks = hub.read_lock(root)
-    return json.dumps([_record(row, locks, root) for row in rows], indent=2, allow_nan=False)
+    records: list[dict[str, Any]] = []
+    for row in rows:
+        locked = locks.get(row.hub)
+        records.append(
+            {
+                **asdict(row),
+                "here": is_here(row, locks, root=root),
+                "revision": locked.revision if locked else None,
+                "published": [asdict(number) for number in published_for(row.name)],
+            }
+        )
+    return json.dumps(records, indent=2, allow_nan=False)
 
 
 def is_here(row: ZooRow, locks: Mapping[str, Locked], *, root: Path) -> bool:
@@ -49,10 +96,15 @@ def _group(row: ZooRow, root: Path) -> str:
 
 
 def _model(row: ZooRow, locks: Mapping[str, Locked], root: Path) -> str:
+    millions = row.parameters_m
+    if millions >= 1000:
+        parameters = f"{millions / 1000:.1f} B"
+    else:
+        parameters = f"{millions:.0f} M" if millions >= 10 else f"{millions:.1f} M"
     return _line(
         f"{'*' if row.in_paper else ' '} {row.name}",
         f"{row.image_px} px",
-        _parameters(row.parameters_m),
+        parameters,
         _place(row, locks, root),
         row.hub or row.location,
     )
@@ -61,12 +113,6 @@ def _model(row: ZooRow, locks: Mapping[str, Locked], root: Path) -> str:
 def _line(*cells: str) -> str:
     padded = (f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=False))
     return f"{' '.join(padded)} {cells[-1]}"
-
-
-def _parameters(millions: float) -> str:
-    if millions >= 1000:
-        return f"{millions / 1000:.1f} B"
-    return f"{millions:.0f} M" if millions >= 10 else f"{millions:.1f} M"
 
 
 def _place(row: ZooRow, locks: Mapping[str, Locked], root: Path) -> str:
@@ -81,25 +127,3 @@ def _place(row: ZooRow, locks: Mapping[str, Locked], root: Path) -> str:
             return "incomplete"
         case "absent":
             return "locked" if locked else "no"
-
-
-def _legend(rows: Sequence[ZooRow], locks: Mapping[str, Locked], root: Path) -> Iterator[str]:
-    here = sum(is_here(row, locks, root=root) for row in rows)
-    of_paper = sum(row.in_paper for row in rows)
-    gated = sum(row.gated for row in rows)
-    yield (
-        f"{len(rows)} models, {of_paper} of them in the paper (*), {here} here"
-        + (f", {gated} gated" if gated else "")
-        + f"; `at` is the commit in {hub.LOCK}"
-    )
-    yield f"fetch with: natadv models fetch NAME   (a name, a family, {PAPER}, a glob, owner/name)"
-
-
-def _record(row: ZooRow, locks: Mapping[str, Locked], root: Path) -> dict[str, Any]:
-    locked = locks.get(row.hub)
-    return {
-        **asdict(row),
-        "here": is_here(row, locks, root=root),
-        "revision": locked.revision if locked else None,
-        "published": [asdict(number) for number in published_for(row.name)],
-    }

@@ -1,4 +1,4 @@
-"""How a name, a family, a glob, a hub id, a path or a factory becomes models; none is loaded."""
+"""From a name, a family, a glob, a hub id, a path or a factory to models; none is loaded here."""
 
 from __future__ import annotations
 
@@ -18,32 +18,44 @@ from natadv.models.files import tower_file
 from natadv.models.files.checkpoint import CONFIG
 from natadv.models.files.layouts import layout_of
 from natadv.models.files.paths import expanded
-from natadv.models.head_folders import heads_beside, heads_in, heads_of_row
 from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.types import PAPER_SUFFIX, ModelSpec, Task
 
+HEADS = Path("fixtures/heads")
+"""Relative to the root: a folder per model of the zoo, with one folder per task."""
+
+HEAD_TASKS: tuple[Task, ...] = ("segmentation", "vqa")
+
 
 def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSpec, ...]:
-    """The models that `name` means, checked to be whole.
+    """The models of a name, checked to be complete.
 
-    In this order: a name, hub id or family of the zoo, or `paper`; an entry point of the group
-    `natadv.models`; a folder or file that exists (relative to `base`, or else to `root`, the root
-    of the repository); a glob over names of the zoo; `module:factory`; a hub id that was fetched.
-    The suffix `@paper` feeds the model as the paper's scripts did.
+    Tried in this order: a name, hub id or family of the zoo, or `paper`; an entry point of the
+    group `natadv.models`; an existing folder or file (relative to `base`, or else to `root`, the
+    root of the repository); a glob over names of the zoo; `module:factory`; a hub id that was
+    fetched. The suffix `@paper` feeds the model as the paper's scripts did.
 
     Raises:
-        ModelError: It is not here, not whole or not safe.
-        UnknownNameError: Nothing is called so; near misses are listed.
+        ModelError: It is missing, incomplete or unsafe.
+        UnknownNameError: Nothing has this name; near misses are listed.
     """
     if name.endswith(PAPER_SUFFIX):
-        found = resolve(name.removesuffix(PAPER_SUFFIX), root=root, base=base)
-        return tuple(map(_as_in_paper, found))
+        return tuple(
+            replace(
+                spec,
+                name=spec.name + PAPER_SUFFIX,
+                lineage=spec.lineage + PAPER_SUFFIX,
+                feeding="paper",
+            )
+            for spec in resolve(name.removesuffix(PAPER_SUFFIX), root=root, base=base)
+        )
     if rows := rows_named(name):
         return _of_rows(rows, root)
     if reference := entry_points(plugged.GROUP).get(name):
         return (plugged.spec_of(reference, name=slug(name), base=base or root),)
-    path = _absolute(name, base or root)
+    # Not Path.resolve: a link called `latest` is to keep its name.
+    path = Path(os.path.abspath((base or root) / expanded(name)))
     if name.strip() and _exists(path):
         return (_of_path(path, root),)
     if rows := tuple(row for row in ZOO.values() if fnmatchcase(row.name, name)):
@@ -54,17 +66,17 @@ def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSp
 def resolve_all(
     names: tuple[str, ...], *, root: Path, base: Path | None = None
 ) -> tuple[ModelSpec, ...]:
-    """The models of all `names`, each once; two places that would share an address are refused."""
-    found: dict[str, ModelSpec] = {}
+    """The models of all `names`, each once. Raises ConfigError if two folders share a name."""
+    specs: dict[str, ModelSpec] = {}
     for name in names:
         for spec in resolve(name, root=root, base=base):
-            other = found.setdefault(spec.name, spec)
+            other = specs.setdefault(spec.name, spec)
             if not other.folder.samefile(spec.folder):
                 raise ConfigError(
                     f"{other.folder} and {spec.folder} would both be called {spec.name!r}; "
                     "rename one of them, or run them one after the other"
                 )
-    return tuple(found.values())
+    return tuple(specs.values())
 
 
 def slug(text: str) -> str:
@@ -73,18 +85,19 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or "model"
 
 
-def _as_in_paper(spec: ModelSpec) -> ModelSpec:
-    return replace(
-        spec,
-        name=spec.name + PAPER_SUFFIX,
-        lineage=spec.lineage + PAPER_SUFFIX,
-        feeding="paper",
-    )
+def heads_of_row(name: str, *, root: Path) -> dict[Task, Path]:
+    """The heads of a model of the zoo."""
+    return _heads_in(root / HEADS / name)
 
 
-def _absolute(name: str, base: Path) -> Path:
-    # Not resolve(): a link called `latest` is to keep its name.
-    return Path(os.path.abspath(base / expanded(name)))
+def heads_beside(checkpoint: Path) -> Path:
+    """The folder for the heads of somebody's own model."""
+    return checkpoint / "heads"
+
+
+def _heads_in(folder: Path) -> dict[Task, Path]:
+    """The heads in `folder`; whether one fits the model shows when it is loaded."""
+    return {task: folder / task for task in HEAD_TASKS if (folder / task / CONFIG).is_file()}
 
 
 def _exists(path: Path) -> bool:
@@ -98,16 +111,16 @@ def _exists(path: Path) -> bool:
 
 
 def _of_rows(rows: Iterable[ZooRow], root: Path) -> tuple[ModelSpec, ...]:
-    """All of them, or one error that names each model that cannot be used."""
-    found: list[ModelSpec] = []
+    """The models of all rows, or one error that names every model that cannot be used."""
+    specs: list[ModelSpec] = []
     problems: dict[str, ModelError] = {}
     for row in rows:
         try:
-            found.append(_of_row(row, root))
+            specs.append(_of_row(row, root))
         except ModelError as error:
             problems[row.name] = error
     if not problems:
-        return tuple(found)
+        return tuple(specs)
     first, *others = problems
     also = f" (not usable either: {', '.join(others)})" if others else ""
     raise ModelError(f"{first}: {problems[first]}{also}")
@@ -137,10 +150,16 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
         own = root / row.location
         if row.location and own.is_dir() and own.samefile(path):
             return _of_row(row, root)
-    kind = layout.kind(path)
-    name = _case_name(path)
-    ancestor = _ancestor(kind.signature, root)
+    kind, name = layout.kind(path), _case_name(path)
+    ancestor = next((r for r in ZOO.values() if _signature(r, root) == kind.signature), None)
+    heads = heads_of_row(ancestor.name, root=root) if ancestor else {}
+    if path.is_dir():
+        heads |= _heads_in(heads_beside(path))
     base = _tower_base(path, root) if kind.loader == tower_file.LOADER else None
+    activation = base.activation if base else None
+    # Published architectures have weights for either activation, under the same shapes.
+    if base is None and ancestor is not None and ancestor.location:
+        activation = ancestor.activation
     return ModelSpec(
         name=name,
         lineage=ancestor.name if ancestor else name,
@@ -148,46 +167,34 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
         folder=path,
         loader=kind.loader,
         tasks=ancestor.tasks if ancestor else kind.tasks,
-        activation=_activation(ancestor, base),
+        activation=activation,
         gpu_dtype=ancestor.gpu_dtype if ancestor else "float32",
         tower_of=base.folder if base else None,
-        heads=(heads_of_row(ancestor.name, root=root) if ancestor else {}) | _own_heads(path),
+        heads=heads,
     )
 
 
-def _activation(ancestor: ZooRow | None, base: ModelSpec | None) -> str | None:
-    """What the weights were trained with, where that is known of a file on somebody's disk."""
-    if base is not None:
-        return base.activation
-    # Of published architectures there are weights for either, under the same shapes.
-    return ancestor.activation if ancestor is not None and ancestor.location else None
-
-
-def _own_heads(path: Path) -> dict[Task, Path]:
-    return heads_in(heads_beside(path)) if path.is_dir() else {}
-
-
 def _tower_base(path: Path, root: Path) -> ModelSpec:
-    """The model whose text tower a picture tower alone was tuned for."""
+    """The model whose text tower a lone picture tower was tuned for."""
     section = tower_file.section(path)
-    rows = [row for row in ZOO.values() if row.loader == "transformers-clip"]
-    signatures = {row.name: _signature(row, root) for row in rows}
-    row = next((r for r in rows if _vision(signatures[r.name]) == section), None)
-    if row is None:
-        raise ModelError(
-            f"{path}: a picture tower of {json.dumps(section)} fits the text tower of none of "
-            f"{', '.join(signatures)}; give the whole model as a folder"
-        )
-    try:
-        return _of_row(row, root)
-    except ModelError as error:
-        raise ModelError(
-            f"{path} holds a picture tower alone and needs {row.name} for the texts: {error}"
-        ) from error
-
-
-def _vision(signature: str | None) -> object:
-    return json.loads(signature)["vision_config"] if signature else None
+    bases: list[str] = []
+    for row in ZOO.values():
+        if row.loader != "transformers-clip":
+            continue
+        bases.append(row.name)
+        signature = _signature(row, root)
+        if signature is None or json.loads(signature)["vision_config"] != section:
+            continue
+        try:
+            return _of_row(row, root)
+        except ModelError as error:
+            raise ModelError(
+                f"{path} holds a picture tower alone and needs {row.name} for the texts: {error}"
+            ) from error
+    raise ModelError(
+        f"{path}: a picture tower of {json.dumps(section)} fits the text tower of none of "
+        f"{', '.join(bases)}; give the whole model as a folder"
+    )
 
 
 def _of_reference(name: str, path: Path, root: Path, base: Path) -> ModelSpec:
@@ -199,10 +206,9 @@ def _of_reference(name: str, path: Path, root: Path, base: Path) -> ModelSpec:
             f"no folder {path}, and no hub id in {hub.LOCK}; give a folder, or run {command}"
         )
     if hub.is_id(name):
-        folder = hub.snapshot(name, root=root)
-        found = _of_path(folder, root)
-        # The folder is called after its commit.
-        return replace(found, name=slug(name), locked=hub.locked_files(name, root=root))
+        spec = _of_path(hub.snapshot(name, root=root), root)
+        # Its folder has the name of a commit.
+        return replace(spec, name=slug(name), locked=hub.locked_files(name, root=root))
     if name.startswith((".", "~")) or os.sep in name:
         raise ModelError(f"no folder {path}; give a folder that holds {CONFIG}, or a model's name")
     raise unknown_name("model", name, [*ZOO, *families(), PAPER, *entry_points(plugged.GROUP)])
@@ -215,10 +221,6 @@ def _case_name(path: Path) -> str:
     while name.casefold() in taken:
         name = f"{name}-from-{slug(path.parent.name)}"
     return name
-
-
-def _ancestor(signature: str, root: Path) -> ZooRow | None:
-    return next((row for row in ZOO.values() if _signature(row, root) == signature), None)
 
 
 def _signature(row: ZooRow, root: Path) -> str | None:
