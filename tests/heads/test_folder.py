@@ -241,16 +241,17 @@ def test_weights_that_are_no_safetensors_are_refused(folder):
         load_head(folder, tower=TOWER)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 60, -1])
-def test_weights_that_are_cut_off_are_refused(folder, kept):
+def test_weights_that_are_cut_off_are_refused(folder):
     path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:kept])
+    content = path.read_bytes()
+    for kept in (0, 4, 60, -1):
+        path.write_bytes(content[:kept])
 
-    with pytest.raises(ModelError, match=r"model.safetensors: sha256 is"):
-        load_head(folder, tower=TOWER)
-    sign(folder)
-    with pytest.raises(ModelError, match="expected a whole safetensors file"):
-        load_head(folder, tower=TOWER)
+        with pytest.raises(ModelError, match=r"model.safetensors: sha256 is"):
+            load_head(folder, tower=TOWER)
+        sign(folder)
+        with pytest.raises(ModelError, match="expected a whole safetensors file"):
+            load_head(folder, tower=TOWER)
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, decoder):

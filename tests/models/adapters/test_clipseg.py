@@ -228,13 +228,15 @@ def test_preprocessing_that_makes_no_square_of_patches_is_refused(
         load_folder(folder)
 
 
-@pytest.mark.parametrize("key", ["size", "image_mean", "image_std", "resample"])
-def test_lost_preprocessing_is_refused(tiny_clipseg, copied, edited, load_folder, key):
+def test_lost_preprocessing_is_refused(tiny_clipseg, copied, load_folder):
     folder = copied(tiny_clipseg)
-    edited(folder / "preprocessor_config.json", {key: None})
+    path = folder / "preprocessor_config.json"
+    whole = json.loads(path.read_text())
+    for key in ("size", "image_mean", "image_std", "resample"):
+        path.write_text(json.dumps({name: whole[name] for name in whole if name != key}))
 
-    with pytest.raises(ModelError, match=f"{key} missing, and a default would feed"):
-        load_folder(folder)
+        with pytest.raises(ModelError, match=f"{key} missing, and a default would feed"):
+            load_folder(folder)
 
 
 def test_preprocessing_of_an_old_checkpoint_means_the_same(

@@ -265,12 +265,14 @@ def test_scores_that_stop_being_numbers_are_no_answer(tiny_answerer, loaded, pic
             model._finite(scores, scores)
 
 
-@pytest.mark.parametrize("key", ["image_mean", "image_std", "resample", "size"])
-def test_preprocessing_leaves_nothing_to_defaults(folder, edited, load_folder, key):
-    edited(folder / "preprocessor_config.json", {key: None})
+def test_preprocessing_leaves_nothing_to_defaults(folder, load_folder):
+    path = folder / "preprocessor_config.json"
+    whole = json.loads(path.read_text())
+    for key in ("image_mean", "image_std", "resample", "size"):
+        path.write_text(json.dumps({name: whole[name] for name in whole if name != key}))
 
-    with pytest.raises(ModelError, match=f"{key} missing, and a default would feed"):
-        load_folder(folder)
+        with pytest.raises(ModelError, match=f"{key} missing, and a default would feed"):
+            load_folder(folder)
 
 
 def test_preprocessing_for_another_size_is_refused(folder, edited, load_folder):

@@ -186,13 +186,15 @@ def test_paper_gave_the_prompt_as_it_stood(tiny_siglip2, load_folder, transforme
     assert np.abs(found - load_folder(tiny_siglip2).embed_texts(raw)).max() > 0.01
 
 
-@pytest.mark.parametrize("key", ["max_num_patches", "patch_size", "resample", "image_mean"])
-def test_lost_preprocessing_is_refused(tiny_siglip2, copied, edited, load_folder, key):
+def test_lost_preprocessing_is_refused(tiny_siglip2, copied, load_folder):
     folder = copied(tiny_siglip2)
-    edited(folder / "preprocessor_config.json", {key: None})
+    path = folder / "preprocessor_config.json"
+    whole = json.loads(path.read_text())
+    for key in ("max_num_patches", "patch_size", "resample", "image_mean"):
+        path.write_text(json.dumps({name: whole[name] for name in whole if name != key}))
 
-    with pytest.raises(ModelError, match=f"{key} missing, and a default would feed"):
-        load_folder(folder)
+        with pytest.raises(ModelError, match=f"{key} missing, and a default would feed"):
+            load_folder(folder)
 
 
 def test_preprocessing_of_other_patches_is_refused(tiny_siglip2, copied, edited, load_folder):

@@ -106,10 +106,11 @@ def test_layers_come_as_asked(model, squares):
     assert model.forward_features(prepared, []).features == ()
 
 
-@pytest.mark.parametrize("layer", [0, 3, -1])
-def test_layer_that_is_not_there_is_refused(model, squares, layer):
-    with pytest.raises(ModelError, match=rf"no layer {layer}; it has layers 1 \(.*\) to 2"):
-        model.forward_features(model.prepare(squares), [1, layer])
+def test_layer_that_is_not_there_is_refused(model, squares):
+    prepared = model.prepare(squares)
+    for layer in (0, 3, -1):
+        with pytest.raises(ModelError, match=rf"no layer {layer}; it has layers 1 \(.*\) to 2"):
+            model.forward_features(prepared, [1, layer])
 
 
 def test_no_pictures_give_empty_features(folder, model):
@@ -145,22 +146,21 @@ def changed_places(model, *, size, row, column):
     return np.abs(after - before).max(axis=-1) > 1e-3
 
 
-@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (3, 0), (1, 2)])
-def test_bright_patch_is_found_where_it_is(folder, blinded, row, column):
-    found = changed_places(blinded(folder), size=(32, 32), row=row, column=column)
+def test_bright_patch_is_found_where_it_is(folder, blinded):
+    model = blinded(folder)
+    for row, column in ((0, 0), (0, 3), (3, 0), (1, 2)):
+        changed = changed_places(model, size=(32, 32), row=row, column=column)
 
-    assert np.argwhere(found).tolist() == [[row, column]]
+        assert np.argwhere(changed).tolist() == [[row, column]]
 
 
-@pytest.mark.parametrize(
-    ("size", "row", "column"), [((64, 16), 1, 6), ((16, 64), 6, 1), ((40, 24), 2, 4)]
-)
-def test_bright_patch_is_found_in_a_picture_of_any_shape(tiny_siglip2, blinded, size, row, column):
-    found = changed_places(blinded(tiny_siglip2), size=size, row=row, column=column)
+def test_bright_patch_is_found_in_a_picture_of_any_shape(tiny_siglip2, blinded):
+    model = blinded(tiny_siglip2)
+    for (width, height), row, column in (((64, 16), 1, 6), ((16, 64), 6, 1), ((40, 24), 2, 4)):
+        changed = changed_places(model, size=(width, height), row=row, column=column)
 
-    width, height = size
-    assert found.shape == (height // PATCH, width // PATCH)
-    assert np.argwhere(found).tolist() == [[row, column]]
+        assert changed.shape == (height // PATCH, width // PATCH)
+        assert np.argwhere(changed).tolist() == [[row, column]]
 
 
 def test_pictures_of_several_grids_have_no_features_in_one_call(tiny_siglip2, load_folder):
