@@ -88,9 +88,8 @@ class DecoderConfig:
         _require(self.layers[-1] <= MAX_BLOCKS, f"layers up to {MAX_BLOCKS}", self.layers)
         _require(len(self.widths) == len(self.layers), "widths, one per layer", self.widths)
         grid = 1 if self.grid is None else self.grid
-        sizes = (*self.widths, self.condition_width, self.patch, self.reduce_width, self.heads)
-        _require(min(*sizes, self.feed_forward, grid) > 0, "sizes of at least 1", self)
-        _require(max(*sizes, self.feed_forward) <= MAX_SIZE, f"sizes of at most {MAX_SIZE}", self)
+        sizes = (*self.widths, self.condition_width, self.reduce_width, self.heads)
+        _check_sizes(self, *sizes, self.feed_forward, self.patch, grid)
         sides = f"patch and grid of at most {MAX_SIDE}"
         _require(max(self.patch, grid) <= MAX_SIDE, sides, self)
         _require(self.reduce_width % self.heads == 0, "reduce_width in equal heads", self)
@@ -133,18 +132,19 @@ class McanConfig:
     def __post_init__(self) -> None:
         _require(self.words > 2, "words besides PAD and UNK, so at least 3", self.words)
         _require(self.answers > 1, "at least 2 answers to choose from", self.answers)
-        sizes = (
-            *(self.layer, self.image_width, self.embedding, self.hidden, self.heads),
-            *(self.feed_forward, self.blocks, self.summary, self.fused),
-        )
-        _require(min(sizes) > 0, "sizes of at least 1", self)
-        largest = max(*sizes, self.words, self.answers)
-        _require(largest <= MAX_SIZE, f"sizes of at most {MAX_SIZE}", self)
+        widths = (self.image_width, self.embedding, self.hidden, self.feed_forward)
+        counts = (self.words, self.answers, self.layer, self.heads, self.blocks)
+        _check_sizes(self, *widths, *counts, self.summary, self.fused)
         _require(max(self.blocks, self.layer) <= MAX_BLOCKS, f"at most {MAX_BLOCKS} blocks", self)
         _require(self.hidden % self.heads == 0, "hidden in equal heads", self)
         # A single number has no unbiased deviation.
         _require(min(self.hidden, self.fused) > 1, "hidden and fused of at least 2", self)
         _require(0 <= self.dropout < 1, "dropout from 0 to below 1", self.dropout)
+
+
+def _check_sizes(config: object, *sizes: int) -> None:
+    _require(min(sizes) > 0, "sizes of at least 1", config)
+    _require(max(sizes) <= MAX_SIZE, f"sizes of at most {MAX_SIZE}", config)
 
 
 def _require(holds: bool, expected: str, got: object) -> None:

@@ -84,6 +84,10 @@ class Finding(NamedTuple):
 Check = Callable[[Patient], Finding]
 
 
+def _finding(ok: bool, text: str, *, fault: str) -> Finding:
+    return Finding(ok, text if ok else text + fault)
+
+
 def pictures() -> list[Image]:
     """Eight RGB pictures of several shapes, the same everywhere."""
     from PIL import Image
@@ -165,14 +169,11 @@ def spelling(patient: Patient) -> Finding:
     rows = patient.embed_texts(pair)
     moved = float(np.abs(rows[0] - rows[1]).max())
     text = f"{pair[0]!r} and {pair[1]!r} differ by {moved:.1g}"
-    if moved <= patient.tolerance or patient.spec.loader == "plugged":
-        return Finding(True, text)
-    if patient.spec.feeding == "paper":
+    same = moved <= patient.tolerance or patient.spec.loader == "plugged"
+    if not same and patient.spec.feeding == "paper":
         return Finding(True, f"{text}, as in the paper's scripts, which did not spell as trained")
-    return Finding(
-        False,
-        f"{text}; prompts have to be lower-cased, as in training: check tokenizer_config.json",
-    )
+    fault = "; prompts have to be lower-cased, as in training: check tokenizer_config.json"
+    return _finding(same, text, fault=fault)
 
 
 def scoring(patient: Patient) -> Finding:
@@ -180,11 +181,9 @@ def scoring(patient: Patient) -> Finding:
     scoring = patient.classifier.scoring
     text = f"scale {scoring.scale:.4g}, bias {scoring.bias:.4g}, {scoring.activation}"
     # CLIP's training clips its scale at 100; SigLIP's ends at about 110 with a bias of about -16.
-    if not (1.0 <= scoring.scale <= 300.0 and -100.0 <= scoring.bias <= 0.0):
-        return Finding(
-            False, f"{text}: no trained model is scaled so; store logit_scale as a logarithm"
-        )
-    return Finding(True, text)
+    usual = 1.0 <= scoring.scale <= 300.0 and -100.0 <= scoring.bias <= 0.0
+    fault = ": no trained model is scaled so; store logit_scale as a logarithm"
+    return _finding(usual, text, fault=fault)
 
 
 def image_range(patient: Patient) -> Finding:
@@ -198,13 +197,12 @@ def image_range(patient: Patient) -> Finding:
     black, white = (float(prepared["pixel_values"][i].float().mean()) for i in (0, 1))
     text = f"black becomes {black:.3g}, white {white:.3g}"
     # Every tower of the field is trained on pictures around 0.
-    if not (white - black > 1.0 and black < 0 < white and max(-black, white) < WIDEST_PIXEL):
-        return Finding(
-            False,
-            f"{text}, expected about -2 and 2: set do_rescale, rescale_factor (1/255), image_mean "
-            "and image_std in the preprocessing config as in training",
-        )
-    return Finding(True, text)
+    usual = white - black > 1.0 and black < 0 < white and max(-black, white) < WIDEST_PIXEL
+    fault = (
+        ", expected about -2 and 2: set do_rescale, rescale_factor (1/255), image_mean and "
+        "image_std in the preprocessing config as in training"
+    )
+    return _finding(usual, text, fault=fault)
 
 
 def discernment(patient: Patient) -> Finding:
@@ -250,9 +248,8 @@ def probabilities(patient: Patient) -> Finding:
     """Masks are probabilities, not logits."""
     masks = patient.masks()
     text = f"{masks.shape[1]} x {masks.shape[2]} pixels, {masks.min():.3g} to {masks.max():.3g}"
-    if not (np.isfinite(masks).all() and masks.min() >= 0 and masks.max() <= 1):
-        return Finding(False, f"{text}, expected 0 to 1; apply the sigmoid, once")
-    return Finding(True, text)
+    valid = bool(np.isfinite(masks).all() and masks.min() >= 0 and masks.max() <= 1)
+    return _finding(valid, text, fault=", expected 0 to 1; apply the sigmoid, once")
 
 
 def same_masks(patient: Patient) -> Finding:
@@ -268,9 +265,8 @@ def masks_in_batches(patient: Patient) -> Finding:
     alone = np.concatenate([patient.masks(slice(i, i + 1)) for i in range(len(PHRASES))])
     moved = float(np.abs(together - alone).max())
     text = f"alone or together, probabilities differ by up to {moved:.1g}"
-    if moved > patient.tolerance:
-        return Finding(False, f"{text}; pad phrases to the full context, as in training")
-    return Finding(True, text)
+    fault = "; pad phrases to the full context, as in training"
+    return _finding(moved <= patient.tolerance, text, fault=fault)
 
 
 def same_answers(patient: Patient) -> Finding:
@@ -289,10 +285,9 @@ def answers_in_batches(patient: Patient) -> Finding:
     alone = tuple(patient.answers(slice(i, i + 1))[0] for i in range(len(QUESTIONS)))
     changed = sum(a != b for a, b in zip(together, alone, strict=True))
     text = f"{changed} of {len(QUESTIONS)} answers change with what else is in the batch"
-    if changed and patient.dtype == "float32":
-        return Finding(False, f"{text}; pad on the left, and mask the padding")
     # Half precision may flip a token where two are nearly alike.
-    return Finding(True, text)
+    tolerable = not changed or patient.dtype != "float32"
+    return _finding(tolerable, text, fault="; pad on the left, and mask the padding")
 
 
 def only_the_answer(patient: Patient) -> Finding:
