@@ -1,6 +1,6 @@
 """Attention and feed-forward layers of both heads.
 
-They are not torch's own: `nn.TransformerEncoderLayer` computes the same to about 7e-7, which is
+They are not torch's own: `nn.TransformerEncoderLayer` computes the same to about 1e-6, which is
 enough to change stored outcomes, and it initialises weights otherwise.
 """
 
