@@ -8,7 +8,7 @@ from typing import Annotated
 
 from natadv.cli import shared_options as opt
 from natadv.evaluate.devices import device_kind
-from natadv.training.settings import SETTINGS, TrainedTask, settings_for
+from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for
 
 app = opt.command_group()
 train = opt.command_group(
@@ -32,9 +32,9 @@ def _trainer(task: TrainedTask) -> Callable[..., None]:
     ) -> None:
         root = Path.cwd()
         settings = settings_for(task, root=root, section=section, overrides=overrides or [])
-        from natadv.training.run import Plan, told, train
+        from natadv.training.train import TrainingPlan, summary, train
 
-        plan = Plan(
+        plan = TrainingPlan(
             task=task,
             model=model,
             data=data,
@@ -46,7 +46,7 @@ def _trainer(task: TrainedTask) -> Callable[..., None]:
             threads=threads,
             fresh=fresh,
         )
-        print(told(train(plan), plan.out))
+        print(summary(train(plan), plan.out))
 
     return train_head
 

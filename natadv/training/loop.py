@@ -1,26 +1,212 @@
-"""Step after step: the loss, the rate, the curve, and a checkpoint now and then."""
+"""The training loop: steps, the curve of losses and metrics, and checkpoints to resume from."""
 
 from __future__ import annotations
 
+import io
 import math
+import pickle
+import shutil
 import time
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
 
 import torch
 
-from natadv.errors import ModelError
+from natadv.errors import ConfigError, ModelError, StoreError
+from natadv.heads.folder import Head
+from natadv.rng import rng_for
+from natadv.storage.atomic import replacing, writing
 from natadv.storage.progress import Progress, duration
-from natadv.training.checkpoint import Checkpoint, State
-from natadv.training.curve import Curve
-from natadv.training.kinds import Training, set_dropout
-from natadv.training.settings import Settings
+from natadv.training.head_settings import HeadSettings
 
 POINTS = 200
-"""Of the curve, about; each is the mean of the steps since the one before."""
+"""Approximate number of points of a curve; each is the mean of the steps since the one before."""
+
+CHECKPOINT = Path(".training") / "checkpoint.pt"
+"""Beside the head while it is trained."""
+CHECKPOINT_FORMAT = 1
+
+
+class Training(Protocol):
+    """A head and how it learns. Everything is a function of the step, so that a training can be
+    resumed at any step."""
+
+    @property
+    def module(self) -> torch.nn.Module: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def metric(self) -> str:
+        """The name of the validation metric, as in the metrics of the task."""
+        ...
+
+    def optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """A parameter group with an entry `times` learns at that multiple of the rate."""
+        ...
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        ...
+
+    def loss(self, step: int) -> torch.Tensor:
+        """The loss to minimise in a step, counted from 0."""
+        ...
+
+    @property
+    def per_loss(self) -> int:
+        """The loss is divided by this before it is reported."""
+        ...
+
+    def validate(self) -> float | None:
+        """The metric on held-back rows, or None if there are none."""
+        ...
+
+    def head(self) -> Head:
+        """The current head, ready to be saved."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """Loss and validation metric after that many steps."""
+
+    step: int
+    loss: float
+    """Mean of the steps since the point before."""
+    validation: float | None = None
+
+
+@dataclass(slots=True)
+class Curve:
+    """The points so far, and the losses since the last one."""
+
+    points: list[CurvePoint]
+    summed: float = 0.0
+    counted: int = 0
+
+    @classmethod
+    def restored(cls, stored: Mapping[str, Any]) -> Curve:
+        """The curve of which `stored` is the `asdict`."""
+        points = [CurvePoint(**point) for point in stored["points"]]
+        return cls(points, stored["summed"], stored["counted"])
+
+    def add(self, loss: float) -> None:
+        """Count the loss of one step towards the next point."""
+        self.summed += loss
+        self.counted += 1
+
+    def mark(self, step: int, validation: float | None) -> CurvePoint:
+        """Append the point of the losses since the one before."""
+        point = CurvePoint(step, self.summed / self.counted, validation)
+        self.points.append(point)
+        self.summed, self.counted = 0.0, 0
+        return point
+
+    @property
+    def last_validation(self) -> float | None:
+        measured = [p.validation for p in self.points if p.validation is not None]
+        return measured[-1] if measured else None
+
+    def as_json(self, *, metric: str) -> dict[str, Any]:
+        """The content of `curve.json`; each point has its validation under the metric's name."""
+        points = [{"step": p.step, "loss": p.loss, metric: p.validation} for p in self.points]
+        return {"metric": metric, "points": points}
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that a step changes."""
+
+    module: torch.nn.Module
+    optimisers: tuple[torch.optim.Optimizer, ...]
+    scaler: torch.amp.GradScaler
+    curve: Curve
+    step: int = 0
+    """Completed steps."""
+    seconds: float = 0.0
+    """Time of these steps, over all processes that worked on them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The file, in the folder of the head, from which a killed training resumes."""
+
+    out: Path
+    identity: Mapping[str, Any]
+    """Plain values that identify the training; the checkpoint of another training is refused."""
+
+    @property
+    def path(self) -> Path:
+        return self.out / CHECKPOINT
+
+    def save(self, state: State) -> None:
+        """Raises StoreError if the disk is full; the checkpoint before is kept."""
+        # In memory first: torch reports a full disk in many different ways.
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "format": CHECKPOINT_FORMAT,
+                "identity": dict(self.identity),
+                "module": state.module.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in state.optimisers],
+                "scaler": state.scaler.state_dict(),
+                "curve": asdict(state.curve),
+                "step": state.step,
+                "seconds": state.seconds,
+            },
+            buffer,
+        )
+        write_bytes(self.path, buffer.getvalue())
+
+    def load_into(self, state: State) -> bool:
+        """Restore the state; returns whether there was a checkpoint.
+
+        Raises:
+            ConfigError: It is of another training.
+            StoreError: It cannot be read.
+        """
+        if not self.path.exists():
+            return False
+        stored = self._read()
+        if differences := list(_differences(stored["identity"], self.identity)):
+            raise ConfigError(
+                f"{self.path}: is of a training with {'; '.join(differences[:3])}; go on with what "
+                "it was begun with, name another --out, or begin again with --fresh"
+            )
+        state.module.load_state_dict(stored["module"])
+        for optimiser, content in zip(state.optimisers, stored["optimisers"], strict=True):
+            optimiser.load_state_dict(content)
+        state.scaler.load_state_dict(stored["scaler"])
+        state.curve = Curve.restored(stored["curve"])
+        state.step, state.seconds = stored["step"], stored["seconds"]
+        return True
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            stored = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise StoreError(
+                f"{self.path}: cannot be read ({type(error).__name__}); begin again with --fresh"
+            ) from error
+        if not isinstance(stored, dict) or stored.get("format") != CHECKPOINT_FORMAT:
+            raise StoreError(
+                f"{self.path}: not a checkpoint of this version; begin again with --fresh"
+            )
+        return stored
 
 
 def fit(
-    training: Training, settings: Settings, *, checkpoint: Checkpoint, device: str, stream: TextIO
+    training: Training,
+    settings: HeadSettings,
+    *,
+    checkpoint: Checkpoint,
+    device: str,
+    stream: TextIO,
 ) -> State:
     """Train to the end, from the checkpoint if there is one.
 
@@ -53,14 +239,22 @@ def fit(
     return state
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write the whole file or nothing. Raises StoreError."""
+    remedy = "free space, and run again: the training goes on from its last checkpoint"
+    with writing(path, remedy=remedy), replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def _step(training: Training, state: State, seed: int, *, half: bool) -> float:
-    """One step; the loss as people see it."""
+    """Train one step, and return the loss to report."""
     rate = training.rate(state.step)
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = rate * group.get("times", 1.0)
         optimiser.zero_grad()
-    set_dropout(seed, state.step)
+    # What dropout drops depends on the step alone.
+    torch.manual_seed(int(rng_for(seed, "dropout", state.step).integers(2**62)))
     training.module.train()
     with torch.autocast("cuda", torch.float16, enabled=half):
         loss = training.loss(state.step)
@@ -77,8 +271,8 @@ def _step(training: Training, state: State, seed: int, *, half: bool) -> float:
     return value
 
 
-def _mark(training: Training, state: State, settings: Settings, progress: Progress) -> None:
-    """Put a point on the curve where one is due."""
+def _mark(training: Training, state: State, settings: HeadSettings, progress: Progress) -> None:
+    """Append a point to the curve if one is due."""
     ended = state.step == training.steps
     validated = ended or state.step % settings.validate_every == 0
     if not (validated or state.step % max(1, training.steps // POINTS) == 0):
@@ -90,3 +284,18 @@ def _mark(training: Training, state: State, settings: Settings, progress: Progre
             f"step {point.step} of {training.steps}: loss {point.loss:.4f}, {training.metric} "
             f"{point.validation:.4f} on held-back rows, after {duration(state.seconds)}"
         )
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """The settings and facts that differ, as text."""
+    for name in sorted(stored.keys() | wanted.keys()):
+        was, now = stored.get(name), wanted.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from _differences(was, now)
+        elif was != now:
+            yield f"{name} {_shortened(was)} and not {_shortened(now)}"
+
+
+def _shortened(value: object) -> str:
+    text = repr(value) if not isinstance(value, str) else value
+    return text if len(text) <= 40 else f"{text[:12]}..."

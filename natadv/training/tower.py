@@ -1,4 +1,4 @@
-"""The frozen tower that a head is trained on, and what it gives of each place."""
+"""The frozen image tower that a head is trained on, and the sizes of its features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from natadv.errors import ConfigError, ModelError
 from natadv.heads.head_file import default_layers
 from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve
-from natadv.training.settings import SegmentationSettings, Settings
+from natadv.training.head_settings import HeadSettings, SegmentationSettings
 from natadv.types import DenseFeatures, Model, ModelSpec, Prepared, ZeroShotClassifier
 
 FALLBACK_PATCH = 16
@@ -21,8 +21,8 @@ FALLBACK_PATCH = 16
 _PROBE_PX = 64
 
 
-class Grid(NamedTuple):
-    """What one layer gives of a picture: places and dimensions."""
+class FeatureGrid(NamedTuple):
+    """The shape of one layer's features of a picture: positions and dimensions."""
 
     height: int
     width: int
@@ -31,30 +31,30 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tower:
-    """A loaded model, and the layers of it that a head looks at."""
+    """A loaded model, and the layers whose features a head takes."""
 
     spec: ModelSpec
     fingerprint: str
     model: Model
     dense: DenseFeatures
     layers: tuple[int, ...]
-    grids: tuple[Grid, ...]
-    """For each of the layers."""
-    seen_px: int | None
-    """Side of the pictures that the tower takes, where it takes squares."""
+    grids: tuple[FeatureGrid, ...]
+    """One for each of the layers."""
+    input_px: int | None
+    """Side of the tower's input, if it is square."""
     device: str
 
     @property
     def patch(self) -> int:
-        """Pixels beside each other that the tower sees in one place of its finest layer."""
+        """Side in pixels of one position of the finest layer."""
         places = max(grid.width for grid in self.grids)
-        if self.seen_px is None or self.seen_px % places:
+        if self.input_px is None or self.input_px % places:
             return FALLBACK_PATCH
-        return self.seen_px // places
+        return self.input_px // places
 
     @property
     def texts(self) -> ZeroShotClassifier:
-        """The model as one that reads phrases. Raises ModelError."""
+        """The model as a text encoder. Raises ModelError if it embeds no texts."""
         if not isinstance(self.model, ZeroShotClassifier):
             raise ModelError(
                 f"{self.spec.name}: this training takes the model's own embeddings of phrases or "
@@ -65,7 +65,7 @@ class Tower:
 
 
 def find_tower(name: str, *, root: Path) -> ModelSpec:
-    """The one model that `name` means. Raises ConfigError if it means several."""
+    """The model called `name`. Raises ConfigError if the name matches several models."""
     specs = resolve(name, root=root)
     if len(specs) != 1:
         raise ConfigError(
@@ -75,11 +75,12 @@ def find_tower(name: str, *, root: Path) -> ModelSpec:
     return specs[0]
 
 
-def load_tower(spec: ModelSpec, settings: Settings, *, device: str, threads: int) -> Tower:
-    """Load the model, and look once.
+def load_tower(spec: ModelSpec, settings: HeadSettings, *, device: str, threads: int) -> Tower:
+    """Load the model, and measure its features on one blank picture.
 
     Raises:
-        ModelError: It cannot tell what it knows of each place, or has no such layer.
+        ConfigError: The model lacks a layer that the settings name.
+        ModelError: The model has no dense features.
     """
     weights = fingerprint(spec)
     model = load_hashed(spec, weights=weights, device=device, dtype="float32", threads=threads)
@@ -88,7 +89,15 @@ def load_tower(spec: ModelSpec, settings: Settings, *, device: str, threads: int
             f"{spec.name}: a head is trained on what a picture tower knows of each place, and this "
             "model's adapter does not tell; use another model (natadv models)"
         )
-    layers = _layers(spec.name, settings, depth=model.depth)
+    if isinstance(settings, SegmentationSettings):
+        setting, layers = "layers", settings.layers or default_layers(model.depth)
+    else:
+        setting, layers = "layer", (settings.layer or model.depth,)
+    if max(layers) > model.depth:
+        raise ConfigError(
+            f"{setting}: {spec.name} has {model.depth} layers, {max(layers)} was asked for; set "
+            f"{setting} to at most {model.depth}"
+        )
     prepared = model.prepare([Image.new("RGB", (_PROBE_PX, _PROBE_PX), (90, 140, 200))])
     features = model.forward_features(prepared, layers).features
     return Tower(
@@ -96,28 +105,15 @@ def load_tower(spec: ModelSpec, settings: Settings, *, device: str, threads: int
         fingerprint=weights,
         model=model,
         dense=model,
-        layers=layers,
-        grids=tuple(Grid(*places.shape[1:]) for places in features),
-        seen_px=_side(prepared),
+        layers=tuple(layers),
+        grids=tuple(FeatureGrid(*places.shape[1:]) for places in features),
+        input_px=_square_side(prepared),
         device=device,
     )
 
 
-def _layers(name: str, settings: Settings, *, depth: int) -> tuple[int, ...]:
-    if isinstance(settings, SegmentationSettings):
-        setting, layers = "layers", settings.layers or default_layers(depth)
-    else:
-        setting, layers = "layer", (settings.layer or depth,)
-    if max(layers) > depth:
-        raise ConfigError(
-            f"{setting}: {name} has {depth} layers, {max(layers)} was asked for; set {setting} to "
-            f"at most {depth}"
-        )
-    return tuple(layers)
-
-
-def _side(prepared: Prepared) -> int | None:
-    """Only what is known to be pixels, of shape (b, 3, side, side)."""
+def _square_side(prepared: Prepared) -> int | None:
+    """The side of pixels of shape (b, 3, side, side); None for every other kind of input."""
     pixels = prepared.get("pixel_values") if isinstance(prepared, Mapping) else None
     if pixels is None or pixels.ndim != 4 or pixels.shape[-1] != pixels.shape[-2]:
         return None

@@ -20,8 +20,8 @@ from natadv.data.card import CardDraft
 from natadv.data.writer import write_dataset
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.twins import lossless
-from natadv.training.run import Plan, train
-from natadv.training.settings import settings_for
+from natadv.training.head_settings import settings_for
+from natadv.training.train import TrainingPlan, train
 from natadv.types import Sample
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -89,22 +89,22 @@ def root(tmp_path_factory: pytest.TempPathFactory, samples: tuple[Sample, ...]) 
 
 
 @pytest.fixture(scope="session")
-def plan_for(root: Path) -> Callable[..., Plan]:
+def plan_for(root: Path) -> Callable[..., TrainingPlan]:
     """A training of seconds; settings as `--set` takes them, and fields of the plan."""
 
-    def make(task: Any, *overrides: str, out: Path, **fields: Any) -> Plan:
+    def make(task: Any, *overrides: str, out: Path, **fields: Any) -> TrainingPlan:
         settings = settings_for(task, root=root, section=None, overrides=(*SMALL[task], *overrides))
         told = {"model": "mini-clip", "data": "animals", "root": root, "stream": io.StringIO()}
-        return Plan(task=task, settings=settings, out=out, **{**told, **fields})
+        return TrainingPlan(task=task, settings=settings, out=out, **{**told, **fields})
 
     return make
 
 
 @pytest.fixture
-def make_plan(plan_for: Callable[..., Plan], tmp_path: Path) -> Callable[..., Plan]:
+def make_plan(plan_for: Callable[..., TrainingPlan], tmp_path: Path) -> Callable[..., TrainingPlan]:
     """As `plan_for`, into a folder of the test."""
 
-    def make(task: Any, *overrides: str, **fields: Any) -> Plan:
+    def make(task: Any, *overrides: str, **fields: Any) -> TrainingPlan:
         return plan_for(task, *overrides, **{"out": tmp_path / "head", **fields})
 
     return make
@@ -112,7 +112,7 @@ def make_plan(plan_for: Callable[..., Plan], tmp_path: Path) -> Callable[..., Pl
 
 @pytest.fixture(scope="session")
 def finished(
-    plan_for: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory
+    plan_for: Callable[..., TrainingPlan], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """For each task the folder of a head that was trained to the end; nobody may change it."""
     folders = {task: tmp_path_factory.mktemp(task) / "head" for task in SMALL}

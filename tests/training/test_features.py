@@ -18,12 +18,19 @@ from natadv.evaluate.square_resize import squared
 from natadv.models.adapters.encoder import DualEncoder
 from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
-from natadv.training import feature_cache, features
-from natadv.training.feature_cache import STATE, File
-from natadv.training.features import Source, mask_targets, picture_features, whole
-from natadv.training.rows import read_rows
-from natadv.training.run import find_data, train
+from natadv.training import features
+from natadv.training.features import (
+    STATE,
+    ArrayFile,
+    FeatureSource,
+    cached_arrays,
+    mask_targets,
+    picture_features,
+    whole,
+)
 from natadv.training.tower import find_tower, load_tower
+from natadv.training.train import find_data, train
+from natadv.training.training_rows import read_rows
 
 FEW = ("steps=1", "batch=2")
 
@@ -64,7 +71,7 @@ def make_source(root, tmp_path):
         dataset = find_data("animals", "segmentation", root=root)
         progress = Progress("reading", 80, unit="rows", stream=io.StringIO())
         rows = read_rows(dataset, "segmentation", limit=limit, progress=progress)
-        return Source(dataset, limit, rows, tmp_path / "cache", io.StringIO())
+        return FeatureSource(dataset, limit, rows, tmp_path / "cache", io.StringIO())
 
     return make
 
@@ -77,7 +84,7 @@ def source(make_source):
 def test_equal_bytes_are_one_picture(source):
     assert source.rows.n == 80
     assert list(source.rows.pictures) == [row // 2 for row in range(80)]
-    assert list(source.rows.shown_first) == list(range(0, 80, 2))
+    assert list(source.rows.first_rows) == list(range(0, 80, 2))
 
 
 def test_features_are_those_of_each_picture(source, tower, samples):
@@ -102,9 +109,9 @@ def test_each_picture_goes_through_the_tower_once(source, tower, seen):
 
 def test_an_interrupted_pass_goes_on_where_it_was(source, tower, seen, monkeypatch, tmp_path):
     expected = [np.array(layer) for layer in picture_features(source, tower, whole)]
-    again = Source(source.dataset, None, source.rows, tmp_path / "other", source.stream)
+    again = FeatureSource(source.dataset, None, source.rows, tmp_path / "other", source.stream)
     monkeypatch.setattr(features, "AT_ONCE", 8)
-    monkeypatch.setattr(feature_cache, "_COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(features, "_COMMIT_EVERY_S", 0.0)
     forward_features = DualEncoder.forward_features
 
     def dies(self, prepared, layers):
@@ -185,7 +192,7 @@ def numbers():
     return blocks
 
 
-NUMBERS = [File("numbers", (1,), np.int64)]
+NUMBERS = [ArrayFile("numbers", (1,), np.int64)]
 
 
 def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
@@ -198,7 +205,7 @@ def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
 
     with pytest.raises(StoreError, match=r"No space left on device; free space, or .*--limit"):
-        feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print)
+        cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print)
     assert not list((tmp_path / "x").glob("*.npy"))
 
 
@@ -209,18 +216,16 @@ def test_the_space_is_taken_before_the_first_block(tmp_path, numbers):
         sizes.append((tmp_path / "x" / "numbers.npy").stat().st_blocks * 512)
         return numbers(start)
 
-    (found,) = feature_cache.cached_arrays(
-        tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print
-    )
+    (found,) = cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print)
 
     assert sizes[0] >= 80
     assert list(found[:, 0]) == list(range(10))
 
 
 def test_what_is_there_is_read_and_not_written(tmp_path, numbers):
-    feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
+    cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
 
-    (found,) = feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=None, say=print)
+    (found,) = cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=None, say=print)
 
     assert list(found[:, 0]) == list(range(10))
     with pytest.raises(ValueError, match="read-only"):
@@ -229,7 +234,7 @@ def test_what_is_there_is_read_and_not_written(tmp_path, numbers):
 
 def test_too_few_blocks_are_an_error_and_not_zeros(tmp_path, numbers):
     with pytest.raises(StoreError, match="10 rows came, 12 were expected"):
-        feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=12, blocks=numbers, say=print)
+        cached_arrays(tmp_path / "x", NUMBERS, rows=12, blocks=numbers, say=print)
 
 
 HOLDER = """
@@ -253,9 +258,7 @@ def test_two_trainings_do_not_fill_the_same_arrays_at_once(tmp_path, numbers):
             assert not list((tmp_path / "x").glob("*.npy"))
             other.stdin.close()
 
-        (found,) = feature_cache.cached_arrays(
-            tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=say
-        )
+        (found,) = cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=say)
 
     assert len(said) == 1
     assert "another training is filling" in said[0]
@@ -273,8 +276,8 @@ def test_two_trainings_do_not_fill_the_same_arrays_at_once(tmp_path, numbers):
     ],
 )
 def test_a_damaged_cache_is_told(tmp_path, numbers, damage):
-    feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
+    cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
     damage(tmp_path / "x")
 
     with pytest.raises(StoreError, match="only a cache: delete"):
-        feature_cache.cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
+        cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)

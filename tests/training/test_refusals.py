@@ -10,8 +10,7 @@ from natadv.data.card import CardDraft, load_card
 from natadv.data.writer import write_dataset
 from natadv.errors import ConfigError, DataError, ModelError, NatadvError, UnknownNameError
 from natadv.models.adapters.encoder import DualEncoder
-from natadv.training import run
-from natadv.training.run import train
+from natadv.training.train import train
 
 NO_LAYERS = """
 import numpy as np
@@ -63,7 +62,7 @@ def unread(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the mistake was found too late")
 
-    monkeypatch.setattr(run, "read_rows", refuse)
+    monkeypatch.setattr("natadv.training.train.read_rows", refuse)
 
 
 @pytest.mark.parametrize(

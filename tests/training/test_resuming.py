@@ -15,8 +15,8 @@ import torch
 
 from natadv.errors import ConfigError, ModelError, StoreError
 from natadv.training import loop
-from natadv.training.checkpoint import FILE, FOLDER
-from natadv.training.run import train
+from natadv.training.loop import CHECKPOINT
+from natadv.training.train import train
 
 # A point of the curve is the mean of two steps here, so a checkpoint lies between two points.
 LONG = ("steps=400", "checkpoint_every=9", "validate_every=50")
@@ -68,7 +68,7 @@ def test_a_killed_training_ends_with_the_same_bytes(plan_for, root, tmp_path):
     log = tmp_path / "log"
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=root, env=environment, stderr=file, stdout=file)
-        _wait_for(killed / FOLDER / FILE, process, log)
+        _wait_for(killed / CHECKPOINT, process, log)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (killed / "config.json").exists(), "it had ended before it was killed"
@@ -81,7 +81,7 @@ def test_a_killed_training_ends_with_the_same_bytes(plan_for, root, tmp_path):
     assert f"{killed}: 400 steps in " in ended.stdout
     for name in ("model.safetensors", "config.json", "curve.json", "curve.png"):
         assert (killed / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
-    assert not (killed / FOLDER).exists()
+    assert not (killed / CHECKPOINT).parent.exists()
 
 
 def _wait_for(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -158,7 +158,7 @@ def test_fresh_begins_again(make_plan, stopping, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04"])
 def test_a_damaged_checkpoint_is_told(make_plan, stopping, tmp_path, content):
     interrupted(make_plan("segmentation"), stopping)
-    (tmp_path / "head" / FOLDER / FILE).write_bytes(content)
+    (tmp_path / "head" / CHECKPOINT).write_bytes(content)
 
     with pytest.raises(StoreError, match=r"cannot be read .*--fresh"):
         train(make_plan("segmentation"))
@@ -166,7 +166,10 @@ def test_a_damaged_checkpoint_is_told(make_plan, stopping, tmp_path, content):
 
 def test_a_checkpoint_runs_no_code(make_plan, stopping, tmp_path):
     interrupted(make_plan("segmentation"), stopping)
-    torch.save({"format": 1, "identity": Path("x")}, tmp_path / "head" / FOLDER / FILE)
+    torch.save(
+        {"format": 1, "identity": Path("x")},
+        tmp_path / "head" / CHECKPOINT,
+    )
 
     with pytest.raises(StoreError, match="cannot be read"):
         train(make_plan("segmentation"))

@@ -16,10 +16,10 @@ from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import RESERVED
 from natadv.models.loading import fingerprint
 from natadv.models.resolve import resolve
-from natadv.training import answering
-from natadv.training.checkpoint import FOLDER
-from natadv.training.run import train
+from natadv.training import mcan_training
+from natadv.training.loop import CHECKPOINT
 from natadv.training.tower import find_tower, load_tower
+from natadv.training.train import train
 
 TASKS = ("segmentation", "vqa")
 METRICS = {"segmentation": "iou_fg", "vqa": "vqa_accuracy"}
@@ -94,7 +94,7 @@ def test_the_facts_tell_how_it_came_about(finished, task, root):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_nothing_of_the_training_stays_but_the_head(finished, task):
-    assert not (finished[task] / FOLDER).exists()
+    assert not ((finished[task] / CHECKPOINT).parent).exists()
     assert not [path.name for path in finished[task].iterdir() if path.name.startswith(".")]
 
 
@@ -174,7 +174,7 @@ def test_words_can_begin_as_the_towers_own_texts(make_plan, root, tmp_path):
 
 
 def test_words_of_another_width_are_refused_before_any_picture_is_seen(make_plan, monkeypatch):
-    monkeypatch.setattr(answering, "picture_features", lambda *_: pytest.fail("looked"))
+    monkeypatch.setattr(mcan_training, "picture_features", lambda *_: pytest.fail("looked"))
     told = "mini-clip embeds words in 128 dimensions, and embedding is 8; set embedding to 128"
 
     with pytest.raises(ConfigError, match=f"word_vectors: {told}"):

@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import asdict
 
 import pytest
 from PIL import Image
 
-from natadv.training.chart import chart, without_fall
-from natadv.training.curve import Curve, Point, as_json, curve_of
+from natadv.training.loop import Curve, CurvePoint
+from natadv.training.train import chart, without_steep_start
 
 
 @pytest.fixture
 def curve():
-    points = [Point(step, 1 / step, 0.5 if step % 4 == 0 else None) for step in range(1, 13)]
+    points = [CurvePoint(step, 1 / step, 0.5 if step % 4 == 0 else None) for step in range(1, 13)]
     return Curve(points, 0.7, 2)
 
 
@@ -23,17 +24,17 @@ def test_a_point_is_the_mean_since_the_one_before():
     curve.mark(2, None)
     curve.add(1.0)
 
-    assert curve.mark(3, 0.25) == Point(3, 1.0, 0.25)
-    assert curve.points == [Point(2, 4.0), Point(3, 1.0, 0.25)]
+    assert curve.mark(3, 0.25) == CurvePoint(3, 1.0, 0.25)
+    assert curve.points == [CurvePoint(2, 4.0), CurvePoint(3, 1.0, 0.25)]
     assert curve.last_validation == 0.25
 
 
 def test_a_stored_curve_comes_back(curve):
-    assert curve_of(json.loads(json.dumps(curve.stored()))) == curve
+    assert Curve.restored(json.loads(json.dumps(asdict(curve)))) == curve
 
 
 def test_the_file_names_the_metric(curve):
-    found = as_json(curve, metric="iou_fg")
+    found = curve.as_json(metric="iou_fg")
 
     assert found["metric"] == "iou_fg"
     assert found["points"][3] == {"step": 4, "loss": 0.25, "iou_fg": 0.5}
@@ -44,7 +45,7 @@ def test_the_chart_shows_both(curve):
     pictures = {}
     for name, points in {
         "both": curve.points,
-        "loss": [Point(p.step, p.loss) for p in curve.points],
+        "loss": [CurvePoint(p.step, p.loss) for p in curve.points],
     }.items():
         with Image.open(io.BytesIO(chart(Curve(points), title="x", metric="m"))) as picture:
             found = picture.convert("RGB")
@@ -56,7 +57,13 @@ def test_the_chart_shows_both(curve):
 
 
 @pytest.mark.parametrize(
-    "points", [[], [Point(1, 0.5)], [Point(1, 0.5, 1.0), Point(2, 0.5, 1.0)], [Point(1, 1e9, 0.0)]]
+    "points",
+    [
+        [],
+        [CurvePoint(1, 0.5)],
+        [CurvePoint(1, 0.5, 1.0), CurvePoint(2, 0.5, 1.0)],
+        [CurvePoint(1, 1e9, 0.0)],
+    ],
 )
 def test_any_curve_can_be_drawn(points):
     assert chart(Curve(points), title="", metric="m").startswith(b"\x89PNG")
@@ -65,13 +72,13 @@ def test_any_curve_can_be_drawn(points):
 def test_a_steep_beginning_does_not_flatten_the_rest():
     fall = [(1, 70.0), (2, 9.0), *((step, 1.0 + 1 / step) for step in range(3, 41))]
 
-    assert without_fall(fall) == fall[2:]
-    assert without_fall(fall[2:]) == fall[2:]
-    assert without_fall([(1, 5.0)]) == [(1, 5.0)]
-    assert without_fall([]) == []
+    assert without_steep_start(fall) == fall[2:]
+    assert without_steep_start(fall[2:]) == fall[2:]
+    assert without_steep_start([(1, 5.0)]) == [(1, 5.0)]
+    assert without_steep_start([]) == []
 
 
 def test_a_loss_that_rises_later_is_all_shown():
     rises = [(step, float(step)) for step in range(40)]
 
-    assert without_fall(rises) == rises
+    assert without_steep_start(rises) == rises

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from natadv.errors import ConfigError, UnknownNameError
-from natadv.training.settings import (
+from natadv.training.head_settings import (
     SETTINGS,
     SegmentationSettings,
     VqaSettings,

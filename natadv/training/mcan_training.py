@@ -1,4 +1,4 @@
-"""The training of MCAN: what people would answer."""
+"""The training of MCAN to answer questions as people do."""
 
 from __future__ import annotations
 
@@ -26,50 +26,49 @@ from natadv.heads.vocabulary import (
 )
 from natadv.tasks.vqa import accuracy
 from natadv.tasks.vqa_text import official, on_one_line
-from natadv.training.features import Source, picture_features, whole
-from natadv.training.kinds import features_of
-from natadv.training.rows import Rows, in_parts
-from natadv.training.schedules import (
+from natadv.training.features import FeatureSource, features_of, picture_features, whole
+from natadv.training.head_settings import VqaSettings
+from natadv.training.tower import Tower
+from natadv.training.training_rows import (
     RowNumbers,
     Split,
+    TrainingRows,
     batch_of,
-    some,
-    stepped_rate,
+    in_parts,
     steps_per_epoch,
+    subset,
 )
-from natadv.training.settings import VqaSettings
-from natadv.training.tower import Tower
 
 
-class Words(NamedTuple):
-    """What the head will read and say."""
+class Vocabularies(NamedTuple):
+    """The words of the questions, and the answers to choose among."""
 
-    read: Vocabulary
+    words: Vocabulary
     answers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
-    """All rows, as MCAN takes them."""
+class McanData:
+    """All rows in the form that MCAN takes."""
 
     layers: tuple[NDArray[np.float16], ...]
-    rows: Rows
+    rows: TrainingRows
     questions: NDArray[np.int64]
-    """Word ids of each row."""
+    """Word ids, of shape (rows, words)."""
     validation: RowNumbers
 
 
 @final
 class McanTraining:
-    """As MCAN was trained, on stored features."""
+    """Trains as MCAN was trained, on cached features."""
 
     metric = "vqa_accuracy"
 
     def __init__(
         self,
         mcan: Mcan,
-        words: Words,
-        data: Answering,
+        vocabularies: Vocabularies,
+        data: McanData,
         rows: RowNumbers,
         *,
         settings: VqaSettings,
@@ -79,11 +78,11 @@ class McanTraining:
         self.per_loss = min(settings.batch, len(rows))
         self._each_epoch = steps_per_epoch(settings.rows_per_epoch or len(rows), settings.batch)
         self.steps = settings.epochs * self._each_epoch
-        self._words, self._data, self._rows = words, data, rows
+        self._vocabularies, self._data, self._rows = vocabularies, data, rows
         self._settings, self._device = settings, device
 
     def optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
-        """Adam for all weights, or Muon for the matrices if they have a rate of their own."""
+        """Adam for all weights; Muon for the matrices if the settings give them their own rate."""
         settings = self._settings
         named = dict(self.module.named_parameters())
         matrices = {n: w for n, w in named.items() if settings.matrix_rate and is_matrix(n, w)}
@@ -105,25 +104,26 @@ class McanTraining:
     def loss(self, step: int) -> torch.Tensor:
         settings, data = self._settings, self._data
         rows = batch_of(step, self._rows, batch=settings.batch, seed=settings.seed)
-        given = [_normal(data.rows.answers[row]) for row in rows]
-        targets = torch.from_numpy(soft_targets(given, self._words.answers)).to(self._device)
+        answers = [_official(data.rows.answers[row]) for row in rows]
+        known = self._vocabularies.answers
+        targets = torch.from_numpy(soft_targets(answers, known)).to(self._device)
         logits = self._logits(rows).float()
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
 
     def validate(self) -> float | None:
-        """Official accuracy."""
+        """Mean official VQA accuracy of the held-back rows."""
         scores = list[float]()
         for part in in_parts(self._data.validation.tolist(), self._settings.batch):
             with torch.inference_mode():
                 best = self._logits(np.array(part)).argmax(dim=-1).tolist()
             scores += [
-                accuracy(self._words.answers[answer], self._data.rows.answers[row])
+                accuracy(self._vocabularies.answers[answer], self._data.rows.answers[row])
                 for row, answer in zip(part, best, strict=True)
             ]
         return sum(scores) / len(scores) if scores else None
 
     def head(self) -> AnsweringHead:
-        return AnsweringHead(self.module, self._words.read, self._words.answers)
+        return AnsweringHead(self.module, self._vocabularies.words, self._vocabularies.answers)
 
     def _logits(self, rows: RowNumbers) -> torch.Tensor:
         data = self._data
@@ -133,59 +133,70 @@ class McanTraining:
         return logits
 
 
+def stepped_rate(epoch: int, settings: VqaSettings) -> float:
+    """The learning rate of an epoch, counted from 0."""
+    rise = min(1.0, (epoch + 1) / (settings.warm_up + 1))
+    passed = sum(epoch >= after for after in settings.decay_after)
+    return settings.rate * rise * settings.decay**passed
+
+
 def is_matrix(name: str, weight: torch.Tensor) -> bool:
-    """Whether it maps one layer to the next; words and answers are rows that stand on their own."""
+    """Whether the weight maps one layer to the next; the rows of word and answer embeddings are
+    independent of each other, so these are not matrices for Muon."""
     return weight.ndim == 2 and name not in ("embedding.weight", "answer.weight")
 
 
-def mcan_training(
-    source: Source, tower: Tower, parts: Split, settings: VqaSettings
+def set_up_mcan(
+    source: FeatureSource, tower: Tower, parts: Split, settings: VqaSettings
 ) -> McanTraining:
-    """Compute what is missing, and set up a new MCAN."""
-    words = words_of(source.rows, parts.trained, more_than=settings.more_than)
-    config = mcan_config(tower, words, settings)
+    """Compute the features that are not cached, and set up a new MCAN."""
+    vocabularies = vocabularies_of(source.rows, parts.trained, more_than=settings.more_than)
+    config = mcan_config(tower, vocabularies, settings)
     torch.manual_seed(settings.seed)
     mcan = Mcan(config)
     if settings.word_vectors == "tower":
-        set_words(mcan, words.read, tower)
+        set_word_vectors(mcan, vocabularies.words, tower)
     mcan.to(tower.device)
-    # Pictures last: they take the longest, and all else may turn out to be wrong.
-    data = Answering(
+    # Pictures last: they take longest, and invalid data should fail before them.
+    data = McanData(
         rows=source.rows,
-        questions=encode(source.rows.texts, words.read),
-        validation=some(parts.held_back, most=settings.validation_rows, seed=settings.seed),
+        questions=encode(source.rows.texts, vocabularies.words),
+        validation=subset(parts.held_back, most=settings.validation_rows, seed=settings.seed),
         layers=picture_features(source, tower, whole),
     )
-    return McanTraining(mcan, words, data, parts.trained, settings=settings, device=tower.device)
+    return McanTraining(
+        mcan, vocabularies, data, parts.trained, settings=settings, device=tower.device
+    )
 
 
-def set_words(mcan: Mcan, vocabulary: Vocabulary, tower: Tower) -> None:
-    """Let each word begin as the model's own embedding of it, around 0 and of deviation 1.
+def set_word_vectors(mcan: Mcan, vocabulary: Vocabulary, tower: Tower) -> None:
+    """Initialise each word vector with the model's own text embedding of the word, centred, and
+    scaled to a standard deviation of 1.
 
     Raises:
-        ConfigError: The embedding of words is not as wide as that of the model.
+        ConfigError: Word vectors and text embeddings differ in width.
     """
-    found = torch.from_numpy(tower.texts.embed_texts(vocabulary.words))
-    if found.shape[1] != mcan.config.embedding:
+    embedded = torch.from_numpy(tower.texts.embed_texts(vocabulary.words))
+    if embedded.shape[1] != mcan.config.embedding:
         raise ConfigError(
-            f"word_vectors: {tower.spec.name} embeds words in {found.shape[1]} dimensions, and "
-            f"embedding is {mcan.config.embedding}; set embedding to {found.shape[1]}"
+            f"word_vectors: {tower.spec.name} embeds words in {embedded.shape[1]} dimensions, and "
+            f"embedding is {mcan.config.embedding}; set embedding to {embedded.shape[1]}"
         )
-    centred = found - found.mean(dim=0)
+    centred = embedded - embedded.mean(dim=0)
     with torch.no_grad():
         mcan.embedding.weight[RESERVED:] = centred / centred.std()
 
 
-def words_of(rows: Rows, trained: RowNumbers, *, more_than: int) -> Words:
-    """The words of the questions, and what enough of them are answered with.
+def vocabularies_of(rows: TrainingRows, trained: RowNumbers, *, more_than: int) -> Vocabularies:
+    """The words of the questions, and the answers of more than `more_than` questions.
 
     As in the published code, a question counts for the answer that most people gave.
 
     Raises:
-        DataError: Fewer than two answers are common enough.
+        DataError: Fewer than two answers are that common.
     """
     questions = [rows.texts[row] for row in trained]
-    mostly = [_most_given(_normal(rows.answers[row])) for row in trained]
+    mostly = [Counter(_official(rows.answers[row])).most_common(1)[0][0] for row in trained]
     answers = common_answers(mostly, more_than=more_than)
     if len(answers) < 2:
         raise DataError(
@@ -193,13 +204,14 @@ def words_of(rows: Rows, trained: RowNumbers, *, more_than: int) -> Words:
             f"those of more than {more_than} questions, and a head chooses among at least 2; give "
             f"more data, or lower the bound (--set more_than={max(0, more_than // 4)})"
         )
-    return Words(vocabulary_of(questions), answers)
+    return Vocabularies(vocabulary_of(questions), answers)
 
 
-def mcan_config(tower: Tower, words: Words, settings: VqaSettings) -> McanConfig:
+def mcan_config(tower: Tower, vocabularies: Vocabularies, settings: VqaSettings) -> McanConfig:
+    """The MCAN of this tower and these vocabularies."""
     return McanConfig(
-        words=words.read.size,
-        answers=len(words.answers),
+        words=vocabularies.words.size,
+        answers=len(vocabularies.answers),
         layer=tower.layers[0],
         image_width=tower.grids[0].dim,
         embedding=settings.embedding,
@@ -213,10 +225,6 @@ def mcan_config(tower: Tower, words: Words, settings: VqaSettings) -> McanConfig
     )
 
 
-def _normal(answers: Sequence[str]) -> tuple[str, ...]:
-    """As the official evaluation spells them, so that `two` and `2` are one answer."""
+def _official(answers: Sequence[str]) -> tuple[str, ...]:
+    """The answers as the official evaluation spells them, so that `two` and `2` are one answer."""
     return tuple(official(on_one_line(answer)) for answer in answers)
-
-
-def _most_given(answers: Sequence[str]) -> str:
-    return Counter(answers).most_common(1)[0][0]

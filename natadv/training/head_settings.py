@@ -1,4 +1,4 @@
-"""What can be set of a training: published values, over them `params.yaml`, over it `--set`."""
+"""The settings of a training: published defaults, then `params.yaml`, then `--set`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ TEMPLATES = (
     "a bad photo of a {}.",
     "a photo of the {}.",
 )
-"""In which CLIPSeg reads a phrase (Lueddecke & Ecker 2022)."""
+"""The sentences in which CLIPSeg embeds a phrase (Lueddecke & Ecker 2022)."""
 
 
 def _number(value: object) -> object:
-    # YAML 1.1 takes `1e-3` for a text.
+    # YAML 1.1 reads `1e-3` as text.
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -42,87 +42,93 @@ Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]
-# YAML has lists only; what is in them stays strict.
+# YAML has lists only; their items are still validated strictly.
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
-class _Common(Strict):
-    """What both trainings have."""
+class _HeadSettings(Strict):
+    """Settings that both trainings share."""
 
     seed: int = 1
     batch: Count = 64
     held_back: Share = 0.02
-    """Share of the groups that no step learns from, and that the validation curve is of."""
+    """Share of the groups that are never trained on; the validation metric is computed on them."""
     validate_every: Count = 500
     """Steps."""
     validation_rows: Count = 1000
-    """At most so many of the held-back rows are looked at each time."""
+    """Each validation uses at most this many held-back rows."""
     checkpoint_every: Count = 500
-    """Steps, after which a killed training loses nothing."""
+    """Steps; a killed training loses at most this many."""
     amp: bool = True
-    """Half precision on a GPU; on a CPU all is float32."""
+    """Half precision on a GPU; a CPU always computes in float32."""
 
 
-class SegmentationSettings(_Common):
-    """The decoder; what has a default is as CLIPSeg was trained on PhraseCut."""
+class SegmentationSettings(_HeadSettings):
+    """The decoder; the defaults are those of CLIPSeg on PhraseCut."""
 
     steps: Count = 20_000
     rate: Positive = 1e-3
-    """It falls along a cosine to `last_rate`, which the step after the last one would have."""
+    """Learning rate of the first step; it falls along a cosine to `last_rate`, which the step after
+    the last one would have."""
     last_rate: Positive = 1e-4
     weight_decay: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 0.01
     templates: Texts = TEMPLATES
-    """Of which each row of each step is read in one, drawn by lot."""
+    """Each step embeds the phrase of each row in one of them, drawn at random."""
     layers: Counts | None = None
-    """Of the tower, counted from 1 at the input; by default as in CLIPSeg, scaled to its depth."""
+    """Layers of the tower, counted from 1 at the input; by default those of CLIPSeg, scaled to the
+    tower's depth."""
     patch: Count | None = None
-    """Pixels that are painted for a place; by default as many as the tower sees there."""
+    """Side in pixels of the output for one position; by default the patch size of the tower."""
     upsample: Upsampling = "transposed"
     reduce_width: Count = 64
     heads: Count = 4
     feed_forward: Count = 2048
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """The probability above which a pixel counts as found, wherever the head is measured."""
+    """A pixel counts as foreground if its probability is above this, in every evaluation."""
 
     @field_validator("templates")
     @classmethod
-    def _one_place_each(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_placeholders(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
         for template in templates:
-            if not _has_one_place(template):
+            try:
+                fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+            except ValueError:
+                fields = []
+            if fields != [""]:
                 raise ValueError(f"expected texts with one '{{}}', got {template!r}")
         return templates
 
     @model_validator(mode="after")
-    def _falls(self) -> Self:
+    def _check_rates(self) -> Self:
         if self.last_rate > self.rate:
             raise ValueError(f"last_rate {self.last_rate:g} is above rate {self.rate:g}")
         return self
 
 
-class VqaSettings(_Common):
-    """MCAN; what has a default is of its small size, as it was trained on VQA v2."""
+class VqaSettings(_HeadSettings):
+    """MCAN; the defaults are those of its small size on VQA v2."""
 
     epochs: Count = 13
     rows_per_epoch: Count | None = None
-    """What `warm_up` and `decay_after` count in; by default all rows that are trained on."""
+    """Length of the epochs that `warm_up` and `decay_after` count; by default all training rows."""
     rate: Positive = 1e-4
     matrix_rate: Positive | None = None
-    """Of Muon (Jordan et al. 2024) on the matrices between layers, as far above or below `rate` all
-    along; by default they learn by Adam like the rest, as published."""
+    """Learning rate of Muon (Jordan et al. 2024) for the matrices between layers; its ratio to
+    `rate` stays constant. By default Adam trains them like all other weights, as published."""
     word_vectors: Literal["drawn", "tower"] = "drawn"
-    """What words begin as: drawn by lot, or the model's own text embeddings. MCAN began with the
-    published vectors of GloVe."""
+    """Initial word vectors: random, or the model's own text embeddings. The published MCAN started
+    from GloVe vectors."""
     warm_up: Annotated[int, Field(ge=0)] = 3
-    """Epochs at the beginning, in which the rate rises step by step: of 3 in quarters."""
+    """Epochs over which the rate rises in equal steps: 3 epochs rise by quarters."""
     decay_after: Counts = (10, 12)
-    """Epochs that have passed when the rate is multiplied by `decay`, rising."""
+    """The rate is multiplied by `decay` after each of these epochs, in ascending order."""
     decay: Positive = 0.2
     betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.98)
     eps: Positive = 1e-9
     more_than: Annotated[int, Field(ge=0)] = 8
-    """Answers are learned that more questions than that have; 3129 in VQA v2."""
+    """An answer is learned if more questions than this have it; VQA v2 has 3129 such answers."""
     layer: Count | None = None
-    """Of the tower, counted from 1 at the input; by default its last."""
+    """Layer of the tower, counted from 1 at the input; by default its last."""
     embedding: Count = 300
     hidden: Count = 512
     heads: Count = 8
@@ -134,13 +140,13 @@ class VqaSettings(_Common):
 
     @field_validator("decay_after")
     @classmethod
-    def _rises(cls, epochs: tuple[int, ...]) -> tuple[int, ...]:
+    def _check_order(cls, epochs: tuple[int, ...]) -> tuple[int, ...]:
         if list(epochs) != sorted(set(epochs)):
             raise ValueError(f"expected epochs that rise, got {list(epochs)}")
         return epochs
 
 
-Settings = SegmentationSettings | VqaSettings
+HeadSettings = SegmentationSettings | VqaSettings
 
 SETTINGS: dict[TrainedTask, type[SegmentationSettings] | type[VqaSettings]] = {
     "segmentation": SegmentationSettings,
@@ -150,32 +156,32 @@ SETTINGS: dict[TrainedTask, type[SegmentationSettings] | type[VqaSettings]] = {
 
 def settings_for(
     task: TrainedTask, *, root: Path, section: str | None, overrides: Sequence[str]
-) -> Settings:
+) -> HeadSettings:
     """The settings of a training.
 
     Args:
-        root: Where `params.yaml` lies, if there is one.
-        section: Of that file; by default `train-TASK`, where it has it.
-        overrides: `name=value` each, the value as JSON or as YAML has it.
+        root: The folder of `params.yaml`, which need not exist.
+        section: A section of that file; by default `train-TASK`, if the file has it.
+        overrides: `name=value` pairs; the value is JSON or YAML.
 
     Raises:
-        ConfigError: There is no such section or setting, or a value cannot be.
+        ConfigError: The section or a setting is unknown, or a value is invalid.
     """
     name = section or f"train-{task}"
     given = section_of(root / PARAMS, name, required=section is not None)
-    said = dict(map(parse_override, overrides))
+    overriding = dict(map(parse_override, overrides))
     try:
-        return SETTINGS[task].model_validate({**given, **said})
+        return SETTINGS[task].model_validate({**given, **overriding})
     except ValidationError as error:
-        raise _explained(error, task, said, f"{PARAMS}, section {name!r}") from error
+        raise _explained(error, task, overriding, f"{PARAMS}, section {name!r}") from error
 
 
 def _explained(
-    error: ValidationError, task: TrainedTask, said: Mapping[str, Any], where: str
+    error: ValidationError, task: TrainedTask, overriding: Mapping[str, Any], where: str
 ) -> ConfigError:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else ""
-    place = "--set" if name in said else where
+    place = "--set" if name in overriding else where
     if first["type"] == "extra_forbidden":
         unknown = unknown_name(f"setting of {task}", name, SETTINGS[task].model_fields)
         return ConfigError(f"{place}: {unknown}")
@@ -184,11 +190,3 @@ def _explained(
     else:
         reason = f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {first['input']!r}"
     return ConfigError(f"{place}: {name or 'the settings'}: {reason}")
-
-
-def _has_one_place(template: str) -> bool:
-    try:
-        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
-    except ValueError:
-        return False
-    return fields == [""]

@@ -1,4 +1,4 @@
-"""The training of a decoder: which pixels a phrase means."""
+"""The training of a decoder that segments what a phrase refers to."""
 
 from __future__ import annotations
 
@@ -16,44 +16,43 @@ from natadv.heads.decoder import Decoder
 from natadv.heads.head_file import DecoderConfig
 from natadv.rng import rng_for
 from natadv.training.features import (
-    Source,
+    FeatureSource,
+    features_of,
     mask_targets,
     phrase_embeddings,
     picture_features,
     whole,
 )
-from natadv.training.kinds import features_of
-from natadv.training.rows import in_parts
-from natadv.training.schedules import RowNumbers, Split, batch_of, cosine_rate, some
-from natadv.training.settings import SegmentationSettings
+from natadv.training.head_settings import SegmentationSettings
 from natadv.training.tower import Tower
+from natadv.training.training_rows import RowNumbers, Split, batch_of, in_parts, subset
 
 BARE = "{}"
-"""How a phrase is read when a head is measured."""
+"""The template in which a phrase is embedded during evaluation."""
 
-INSIDE = 128
-"""Of 255: a pixel of a reduced mask that at least half of which is inside."""
+FOREGROUND = 128
+"""Of 255: the value from which on a pixel of a reduced mask counts as foreground."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decoding:
-    """All rows, as the decoder takes them."""
+class DecoderData:
+    """All rows in the form that the decoder takes."""
 
     layers: tuple[NDArray[np.float16], ...]
     pictures: NDArray[np.int64]
-    """The picture of each row."""
+    """The picture number of each row."""
     phrases: NDArray[np.int64]
-    """The phrase of each row."""
+    """The phrase number of each row."""
     conditions: NDArray[np.float32]
-    """Of shape (phrases, templates, d); behind the templates the bare phrase."""
+    """Phrase embeddings of shape (phrases, templates, d); the last template is the bare phrase."""
     masks: NDArray[np.uint8]
-    """Of each row, at the size of what the decoder gives."""
+    """Of shape (rows, h, w), at the decoder's output size; 0 to 255."""
     validation: RowNumbers
 
 
 @final
 class DecoderTraining:
-    """As CLIPSeg was trained, on stored features."""
+    """Trains as CLIPSeg was trained, on cached features."""
 
     metric = "iou_fg"
     per_loss = 1
@@ -61,7 +60,7 @@ class DecoderTraining:
     def __init__(
         self,
         decoder: Decoder,
-        data: Decoding,
+        data: DecoderData,
         rows: RowNumbers,
         *,
         settings: SegmentationSettings,
@@ -93,21 +92,21 @@ class DecoderTraining:
         return functional.binary_cross_entropy_with_logits(logits.float(), targets)
 
     def validate(self) -> float | None:
-        """IoU of all pixels together, at the size of what the decoder gives, by bare phrases."""
+        """IoU over all held-back pixels, at the decoder's output size, for bare phrases."""
         if not len(self._data.validation):
             return None
         threshold = self._settings.threshold
-        least = math.log(threshold / (1 - threshold))
-        both = either = 0
+        threshold_logit = math.log(threshold / (1 - threshold))
+        intersection = union = 0
         for part in in_parts(self._data.validation.tolist(), self._settings.batch):
             rows = np.array(part)
             with torch.inference_mode():
                 logits = self._logits(rows, np.full(len(rows), len(self._settings.templates)))
-            found = (logits > least).cpu().numpy()
-            truth = self._data.masks[rows] >= INSIDE
-            both += int((found & truth).sum())
-            either += int((found | truth).sum())
-        return both / either if either else 1.0
+            predicted = (logits > threshold_logit).cpu().numpy()
+            truth = self._data.masks[rows] >= FOREGROUND
+            intersection += int((predicted & truth).sum())
+            union += int((predicted | truth).sum())
+        return intersection / union if union else 1.0
 
     def head(self) -> Decoder:
         return self.module
@@ -120,27 +119,37 @@ class DecoderTraining:
         return logits
 
 
-def decoder_training(
-    source: Source, tower: Tower, parts: Split, settings: SegmentationSettings
+def cosine_rate(step: int, settings: SegmentationSettings) -> float:
+    """The learning rate of a step, counted from 0. It differs from torch's CosineAnnealingLR in
+    the last bits, and it is a function of the step alone."""
+    swing = (1 + math.cos(math.pi * (step / settings.steps))) / 2
+    return settings.last_rate + (settings.rate - settings.last_rate) * swing
+
+
+def set_up_decoder(
+    source: FeatureSource, tower: Tower, parts: Split, settings: SegmentationSettings
 ) -> DecoderTraining:
-    """Compute what is missing, and set up a new decoder."""
+    """Compute the features that are not cached, and set up a new decoder."""
     config = decoder_config(tower, settings)
-    height, width = output_size(tower, config)
+    if config.grid is None:
+        height, width = tower.grids[0].height * config.patch, tower.grids[0].width * config.patch
+    else:
+        height = width = config.grid * config.patch
     view = whole if sees_whole(tower.dense) else squared
-    # Pictures last: they take the longest, and masks and phrases may turn out to be wrong.
+    # Pictures last: they take longest, and an invalid mask or phrase should fail before them.
     masks = mask_targets(source, height=height, width=width)
     phrases = sorted(set(source.rows.texts))
     numbers = {phrase: number for number, phrase in enumerate(phrases)}
     templates = (*settings.templates, BARE)
     texts = [template.format(phrase) for phrase in phrases for template in templates]
     embedded = phrase_embeddings(source, tower, texts)
-    data = Decoding(
+    data = DecoderData(
         layers=picture_features(source, tower, view),
         pictures=source.rows.pictures,
         phrases=np.array([numbers[text] for text in source.rows.texts]),
         conditions=embedded.reshape(len(phrases), len(templates), -1),
         masks=masks,
-        validation=some(parts.held_back, most=settings.validation_rows, seed=settings.seed),
+        validation=subset(parts.held_back, most=settings.validation_rows, seed=settings.seed),
     )
     torch.manual_seed(settings.seed)
     decoder = Decoder(config).to(tower.device)
@@ -148,7 +157,7 @@ def decoder_training(
 
 
 def decoder_config(tower: Tower, settings: SegmentationSettings) -> DecoderConfig:
-    """For layers that lie on several grids, all on the finest of them."""
+    """The decoder of this tower. Layers on different grids are all resized to the finest grid."""
     several = len({grid[:2] for grid in tower.grids}) > 1
     return DecoderConfig(
         layers=tower.layers,
@@ -162,10 +171,3 @@ def decoder_config(tower: Tower, settings: SegmentationSettings) -> DecoderConfi
         feed_forward=settings.feed_forward,
         threshold=settings.threshold,
     )
-
-
-def output_size(tower: Tower, config: DecoderConfig) -> tuple[int, int]:
-    """Height and width of what the decoder gives."""
-    if config.grid is not None:
-        return config.grid * config.patch, config.grid * config.patch
-    return tower.grids[0].height * config.patch, tower.grids[0].width * config.patch

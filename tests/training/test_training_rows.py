@@ -5,15 +5,10 @@ import pytest
 import torch
 
 from natadv.errors import DataError
-from natadv.training.schedules import (
-    batch_of,
-    cosine_rate,
-    some,
-    split,
-    stepped_rate,
-    steps_per_epoch,
-)
-from natadv.training.settings import SegmentationSettings, VqaSettings
+from natadv.training.decoder_training import cosine_rate
+from natadv.training.head_settings import SegmentationSettings, VqaSettings
+from natadv.training.mcan_training import stepped_rate
+from natadv.training.training_rows import batch_of, split, steps_per_epoch, subset
 
 
 def test_the_decoders_rate_is_that_of_torch():
@@ -101,10 +96,10 @@ def test_something_must_be_left_to_train_on():
 
 def test_some_of_the_rows_are_drawn_by_lot_and_stay_the_same():
     rows = np.arange(10, 40)
-    drawn = some(rows, most=5, seed=1)
+    drawn = subset(rows, most=5, seed=1)
 
     assert len(drawn) == 5
     assert list(drawn) == sorted(drawn)
     assert set(drawn) <= set(rows)
-    assert list(drawn) == list(some(rows, most=5, seed=1))
-    assert list(some(rows, most=30, seed=1)) == list(rows)
+    assert list(drawn) == list(subset(rows, most=5, seed=1))
+    assert list(subset(rows, most=30, seed=1)) == list(rows)
