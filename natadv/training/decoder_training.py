@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -34,22 +33,6 @@ FOREGROUND = 128
 """Of 255: the value from which on a pixel of a reduced mask counts as foreground."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecoderData:
-    """All rows in the form that the decoder takes."""
-
-    layers: tuple[NDArray[np.float16], ...]
-    pictures: NDArray[np.int64]
-    """The picture number of each row."""
-    phrases: NDArray[np.int64]
-    """The phrase number of each row."""
-    conditions: NDArray[np.float32]
-    """Phrase embeddings of shape (phrases, templates, d); the last template is the bare phrase."""
-    masks: NDArray[np.uint8]
-    """Of shape (rows, h, w), at the decoder's output size; 0 to 255."""
-    validation: RowNumbers
-
-
 @final
 class DecoderTraining:
     """Trains as CLIPSeg was trained, on cached features."""
@@ -58,18 +41,30 @@ class DecoderTraining:
     per_loss = 1
 
     def __init__(
-        self,
-        decoder: Decoder,
-        data: DecoderData,
-        rows: RowNumbers,
-        *,
-        settings: SegmentationSettings,
-        device: str,
+        self, source: FeatureSource, tower: Tower, parts: Split, settings: SegmentationSettings
     ) -> None:
-        self.module = decoder
+        """Compute the features that are not cached, and set up a new decoder."""
         self.steps = settings.steps
-        self._data, self._rows = data, rows
-        self._settings, self._device = settings, device
+        self._rows, self._trained, self._settings = source.rows, parts.trained, settings
+        self._device = tower.device
+        self._validation = subset(
+            parts.held_back, most=settings.validation_rows, seed=settings.seed
+        )
+        config = decoder_config(tower, settings)
+        height, width = (config.grid, config.grid) if config.grid else tower.grids[0][:2]
+        # Pictures last: they take longest, and an invalid mask or phrase should fail before them.
+        self._masks = mask_targets(source, height=height * config.patch, width=width * config.patch)
+        phrases = sorted(set(source.rows.texts))
+        numbers = {phrase: number for number, phrase in enumerate(phrases)}
+        self._phrases = np.array([numbers[text] for text in source.rows.texts])
+        templates = (*settings.templates, BARE)
+        texts = [template.format(phrase) for phrase in phrases for template in templates]
+        embedded = phrase_embeddings(source, tower, texts)
+        self._conditions = embedded.reshape(len(phrases), len(templates), -1)
+        view = whole if sees_whole(tower.dense) else squared
+        self._layers = picture_features(source, tower, view)
+        torch.manual_seed(settings.seed)
+        self.module = Decoder(config).to(tower.device)
 
     def optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
         settings = self._settings
@@ -84,26 +79,26 @@ class DecoderTraining:
 
     def loss(self, step: int) -> torch.Tensor:
         settings = self._settings
-        rows = batch_of(step, self._rows, batch=settings.batch, seed=settings.seed)
+        rows = batch_of(step, self._trained, batch=settings.batch, seed=settings.seed)
         rng = rng_for(settings.seed, "templates", step)
         templates = rng.integers(len(settings.templates), size=len(rows))
         logits = self._logits(rows, templates)
-        targets = torch.from_numpy(self._data.masks[rows]).to(self._device).float() / 255
+        targets = torch.from_numpy(self._masks[rows]).to(self._device).float() / 255
         return functional.binary_cross_entropy_with_logits(logits.float(), targets)
 
     def validate(self) -> float | None:
         """IoU over all held-back pixels, at the decoder's output size, for bare phrases."""
-        if not len(self._data.validation):
+        if not len(self._validation):
             return None
         threshold = self._settings.threshold
         threshold_logit = math.log(threshold / (1 - threshold))
         intersection = union = 0
-        for part in in_parts(self._data.validation.tolist(), self._settings.batch):
+        for part in in_parts(self._validation.tolist(), self._settings.batch):
             rows = np.array(part)
             with torch.inference_mode():
                 logits = self._logits(rows, np.full(len(rows), len(self._settings.templates)))
             predicted = (logits > threshold_logit).cpu().numpy()
-            truth = self._data.masks[rows] >= FOREGROUND
+            truth = self._masks[rows] >= FOREGROUND
             intersection += int((predicted & truth).sum())
             union += int((predicted | truth).sum())
         return intersection / union if union else 1.0
@@ -112,9 +107,8 @@ class DecoderTraining:
         return self.module
 
     def _logits(self, rows: RowNumbers, templates: NDArray[np.int64]) -> torch.Tensor:
-        data = self._data
-        features = features_of(data.layers, data.pictures[rows], device=self._device)
-        chosen = data.conditions[data.phrases[rows], templates]
+        features = features_of(self._layers, self._rows.pictures[rows], device=self._device)
+        chosen = self._conditions[self._phrases[rows], templates]
         logits: torch.Tensor = self.module(features, torch.from_numpy(chosen).to(self._device))
         return logits
 
@@ -124,36 +118,6 @@ def cosine_rate(step: int, settings: SegmentationSettings) -> float:
     the last bits, and it is a function of the step alone."""
     swing = (1 + math.cos(math.pi * (step / settings.steps))) / 2
     return settings.last_rate + (settings.rate - settings.last_rate) * swing
-
-
-def set_up_decoder(
-    source: FeatureSource, tower: Tower, parts: Split, settings: SegmentationSettings
-) -> DecoderTraining:
-    """Compute the features that are not cached, and set up a new decoder."""
-    config = decoder_config(tower, settings)
-    if config.grid is None:
-        height, width = tower.grids[0].height * config.patch, tower.grids[0].width * config.patch
-    else:
-        height = width = config.grid * config.patch
-    view = whole if sees_whole(tower.dense) else squared
-    # Pictures last: they take longest, and an invalid mask or phrase should fail before them.
-    masks = mask_targets(source, height=height, width=width)
-    phrases = sorted(set(source.rows.texts))
-    numbers = {phrase: number for number, phrase in enumerate(phrases)}
-    templates = (*settings.templates, BARE)
-    texts = [template.format(phrase) for phrase in phrases for template in templates]
-    embedded = phrase_embeddings(source, tower, texts)
-    data = DecoderData(
-        layers=picture_features(source, tower, view),
-        pictures=source.rows.pictures,
-        phrases=np.array([numbers[text] for text in source.rows.texts]),
-        conditions=embedded.reshape(len(phrases), len(templates), -1),
-        masks=masks,
-        validation=subset(parts.held_back, most=settings.validation_rows, seed=settings.seed),
-    )
-    torch.manual_seed(settings.seed)
-    decoder = Decoder(config).to(tower.device)
-    return DecoderTraining(decoder, data, parts.trained, settings=settings, device=tower.device)
 
 
 def decoder_config(tower: Tower, settings: SegmentationSettings) -> DecoderConfig:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from natadv.errors import ConfigError, DataError
@@ -39,23 +37,14 @@ from natadv.training.training_rows import (
     subset,
 )
 
+_SIZES = {"embedding", "hidden", "heads", "feed_forward", "blocks", "summary", "fused", "dropout"}
+
 
 class Vocabularies(NamedTuple):
     """The words of the questions, and the answers to choose among."""
 
     words: Vocabulary
     answers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class McanData:
-    """All rows in the form that MCAN takes."""
-
-    layers: tuple[NDArray[np.float16], ...]
-    rows: TrainingRows
-    questions: NDArray[np.int64]
-    """Word ids, of shape (rows, words)."""
-    validation: RowNumbers
 
 
 @final
@@ -65,21 +54,35 @@ class McanTraining:
     metric = "vqa_accuracy"
 
     def __init__(
-        self,
-        mcan: Mcan,
-        vocabularies: Vocabularies,
-        data: McanData,
-        rows: RowNumbers,
-        *,
-        settings: VqaSettings,
-        device: str,
+        self, source: FeatureSource, tower: Tower, parts: Split, settings: VqaSettings
     ) -> None:
-        self.module = mcan
-        self.per_loss = min(settings.batch, len(rows))
-        self._each_epoch = steps_per_epoch(settings.rows_per_epoch or len(rows), settings.batch)
+        """Set up a new MCAN, and compute the features that are not cached."""
+        rows, trained = source.rows, parts.trained
+        self.per_loss = min(settings.batch, len(trained))
+        self._each_epoch = steps_per_epoch(settings.rows_per_epoch or len(trained), settings.batch)
         self.steps = settings.epochs * self._each_epoch
-        self._vocabularies, self._data, self._rows = vocabularies, data, rows
-        self._settings, self._device = settings, device
+        self._rows, self._trained, self._settings = rows, trained, settings
+        self._device = tower.device
+        self._words, self._answers = vocabularies_of(rows, trained, more_than=settings.more_than)
+        torch.manual_seed(settings.seed)
+        self.module = Mcan(
+            McanConfig(
+                words=self._words.size,
+                answers=len(self._answers),
+                layer=tower.layers[0],
+                image_width=tower.grids[0].dim,
+                **settings.model_dump(include=_SIZES),
+            )
+        )
+        if settings.word_vectors == "tower":
+            set_word_vectors(self.module, self._words, tower)
+        self.module.to(tower.device)
+        self._questions = encode(rows.texts, self._words)
+        self._validation = subset(
+            parts.held_back, most=settings.validation_rows, seed=settings.seed
+        )
+        # Pictures last: they take longest, and invalid data should fail before them.
+        self._layers = picture_features(source, tower, whole)
 
     def optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
         """Adam for all weights; Muon for the matrices if the settings give them their own rate."""
@@ -102,33 +105,31 @@ class McanTraining:
         return stepped_rate(step // self._each_epoch, self._settings)
 
     def loss(self, step: int) -> torch.Tensor:
-        settings, data = self._settings, self._data
-        rows = batch_of(step, self._rows, batch=settings.batch, seed=settings.seed)
-        answers = [_official(data.rows.answers[row]) for row in rows]
-        known = self._vocabularies.answers
-        targets = torch.from_numpy(soft_targets(answers, known)).to(self._device)
+        settings = self._settings
+        rows = batch_of(step, self._trained, batch=settings.batch, seed=settings.seed)
+        answers = [_official(self._rows.answers[row]) for row in rows]
+        targets = torch.from_numpy(soft_targets(answers, self._answers)).to(self._device)
         logits = self._logits(rows).float()
         return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
 
     def validate(self) -> float | None:
         """Mean official VQA accuracy of the held-back rows."""
         scores = list[float]()
-        for part in in_parts(self._data.validation.tolist(), self._settings.batch):
+        for part in in_parts(self._validation.tolist(), self._settings.batch):
             with torch.inference_mode():
                 best = self._logits(np.array(part)).argmax(dim=-1).tolist()
             scores += [
-                accuracy(self._vocabularies.answers[answer], self._data.rows.answers[row])
+                accuracy(self._answers[answer], self._rows.answers[row])
                 for row, answer in zip(part, best, strict=True)
             ]
         return sum(scores) / len(scores) if scores else None
 
     def head(self) -> AnsweringHead:
-        return AnsweringHead(self.module, self._vocabularies.words, self._vocabularies.answers)
+        return AnsweringHead(self.module, self._words, self._answers)
 
     def _logits(self, rows: RowNumbers) -> torch.Tensor:
-        data = self._data
-        (places,) = features_of(data.layers, data.rows.pictures[rows], device=self._device)
-        questions = torch.from_numpy(data.questions[rows]).to(self._device)
+        (places,) = features_of(self._layers, self._rows.pictures[rows], device=self._device)
+        questions = torch.from_numpy(self._questions[rows]).to(self._device)
         logits: torch.Tensor = self.module(places, questions)
         return logits
 
@@ -144,29 +145,6 @@ def is_matrix(name: str, weight: torch.Tensor) -> bool:
     """Whether the weight maps one layer to the next; the rows of word and answer embeddings are
     independent of each other, so these are not matrices for Muon."""
     return weight.ndim == 2 and name not in ("embedding.weight", "answer.weight")
-
-
-def set_up_mcan(
-    source: FeatureSource, tower: Tower, parts: Split, settings: VqaSettings
-) -> McanTraining:
-    """Compute the features that are not cached, and set up a new MCAN."""
-    vocabularies = vocabularies_of(source.rows, parts.trained, more_than=settings.more_than)
-    config = mcan_config(tower, vocabularies, settings)
-    torch.manual_seed(settings.seed)
-    mcan = Mcan(config)
-    if settings.word_vectors == "tower":
-        set_word_vectors(mcan, vocabularies.words, tower)
-    mcan.to(tower.device)
-    # Pictures last: they take longest, and invalid data should fail before them.
-    data = McanData(
-        rows=source.rows,
-        questions=encode(source.rows.texts, vocabularies.words),
-        validation=subset(parts.held_back, most=settings.validation_rows, seed=settings.seed),
-        layers=picture_features(source, tower, whole),
-    )
-    return McanTraining(
-        mcan, vocabularies, data, parts.trained, settings=settings, device=tower.device
-    )
 
 
 def set_word_vectors(mcan: Mcan, vocabulary: Vocabulary, tower: Tower) -> None:
@@ -205,24 +183,6 @@ def vocabularies_of(rows: TrainingRows, trained: RowNumbers, *, more_than: int) 
             f"more data, or lower the bound (--set more_than={max(0, more_than // 4)})"
         )
     return Vocabularies(vocabulary_of(questions), answers)
-
-
-def mcan_config(tower: Tower, vocabularies: Vocabularies, settings: VqaSettings) -> McanConfig:
-    """The MCAN of this tower and these vocabularies."""
-    return McanConfig(
-        words=vocabularies.words.size,
-        answers=len(vocabularies.answers),
-        layer=tower.layers[0],
-        image_width=tower.grids[0].dim,
-        embedding=settings.embedding,
-        hidden=settings.hidden,
-        heads=settings.heads,
-        feed_forward=settings.feed_forward,
-        blocks=settings.blocks,
-        summary=settings.summary,
-        fused=settings.fused,
-        dropout=settings.dropout,
-    )
 
 
 def _official(answers: Sequence[str]) -> tuple[str, ...]:

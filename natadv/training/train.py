@@ -18,7 +18,7 @@ from natadv.heads.folder import save_head
 from natadv.heads.head_file import CONFIG
 from natadv.plots import COLOURS, blank, heading, png
 from natadv.storage.progress import Progress, duration
-from natadv.training.decoder_training import set_up_decoder
+from natadv.training.decoder_training import DecoderTraining
 from natadv.training.features import FeatureSource
 from natadv.training.head_settings import (
     HeadSettings,
@@ -27,7 +27,7 @@ from natadv.training.head_settings import (
     VqaSettings,
 )
 from natadv.training.loop import CHECKPOINT, Checkpoint, Curve, State, Training, fit, write_bytes
-from natadv.training.mcan_training import set_up_mcan
+from natadv.training.mcan_training import McanTraining
 from natadv.training.tower import Tower, find_tower, load_tower
 from natadv.training.training_rows import Split, TrainingRows, read_rows, split
 
@@ -197,8 +197,8 @@ def _set_up(
     parts = split(rows.groups, share=settings.held_back, seed=settings.seed)
     source = FeatureSource(dataset, plan.limit, rows, plan.root / CACHE, plan.stream)
     if isinstance(settings, VqaSettings):
-        return set_up_mcan(source, tower, parts, settings), parts
-    return set_up_decoder(source, tower, parts, settings), parts
+        return McanTraining(source, tower, parts, settings), parts
+    return DecoderTraining(source, tower, parts, settings), parts
 
 
 def _save(
