@@ -25,9 +25,9 @@ from mini_world.sprites import LICENCE, drawings_of
 from mini_world.vocabulary import CLOTHING, COLOURS, EVALUATED
 from mini_world.weather import WEATHERS
 from natadv.errors import ConfigError, DataError
+from natadv.langadv.generator import AttackTarget, Generated, GeneratorPlug
+from natadv.langadv.word_space import WordSpace, plural
 from natadv.rng import rng_for
-from natadv.scenarios.langadv.generator import Generated, GeneratorPlug, Target
-from natadv.scenarios.langadv.words import WordSpace, plural
 
 Rng = np.random.Generator
 
@@ -98,7 +98,7 @@ def mini() -> GeneratorPlug:
     )
 
 
-def _ensemble() -> Target:
+def _ensemble() -> AttackTarget:
     # Here, for packing needs no torch.
     from mini_world.target import mini_target
 

@@ -18,7 +18,7 @@ from mini_world.render import Mask
 from mini_world.scene import NUMBERS, SIDE_PX, Scene, article
 from mini_world.view import View, view_of
 from natadv.errors import DataError
-from natadv.scenarios.langadv.words import plural
+from natadv.langadv.word_space import plural
 
 Rng = np.random.Generator
 

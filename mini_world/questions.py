@@ -17,7 +17,7 @@ from mini_world.scene import Scene, article
 from mini_world.view import View, view_of
 from mini_world.vocabulary import ANIMALS, CLASSES, CLOTHING, EVALUATED, OTHERS
 from natadv.errors import DataError, unknown_name
-from natadv.scenarios.langadv.words import plural
+from natadv.langadv.word_space import plural
 
 Rng = np.random.Generator
 AnswerType = Literal["yes/no", "number", "other"]

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from natadv.scenarios.langadv.words import plural
+from natadv.langadv.word_space import plural
 
 SIDE_PX = 96
 """Pictures are square."""

@@ -12,7 +12,7 @@ from mini_world.filtration import recognisable
 from mini_world.generator import scene_in
 from mini_world.params import params
 from mini_world.pool import seen_by_model
-from natadv.scenarios.langadv.generator import Generated
+from natadv.langadv.generator import Generated
 from natadv.types import DoubleArray
 
 

@@ -22,7 +22,7 @@ from mini_world.gestures import GESTURES
 from mini_world.scene import NUMBERS
 from mini_world.vocabulary import CLASSES, CLOTHING, COLOURS
 from mini_world.weather import WEATHERS
-from natadv.scenarios.langadv.words import plural
+from natadv.langadv.word_space import plural
 
 CONTEXT = 32
 PAD, START, UNKNOWN, END = "<|pad|>", "<|startoftext|>", "<|unknown|>", "<|endoftext|>"

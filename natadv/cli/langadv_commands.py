@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from natadv.cli import shared_options as opt
 from natadv.data.card import DATASETS_FOLDER, UNSTATED
 from natadv.evaluate.devices import device_kind
-from natadv.pipelines.langadv.request import ANIMALS, GROUP, SearchRequest, plug_named
-from natadv.pipelines.langadv.settings import SearchSettings
-from natadv.scenarios.langadv.words import SPACES
+from natadv.langadv.genetic import SearchSettings
+from natadv.langadv.search_request import ANIMALS, GROUP, SearchRequest, plan_of, plug_named
+from natadv.langadv.word_space import SPACES
 
 _GENERATOR = (
     "a text-to-image pipeline of diffusers: a folder, or an id on the hub such as "
@@ -55,7 +56,7 @@ def search(
     same bytes. Several GPUs: --device cuda:0,cuda:1 gives each a process, which takes class after
     class.
     """
-    from natadv.pipelines.langadv.processes import run_on_all
+    from natadv.langadv.search_run import run_on_devices
 
     request = SearchRequest(
         generator=generator,
@@ -75,7 +76,9 @@ def search(
     )
     devices = [device_kind(one) for one in device.split(",")]
     workers = processes or len(devices)
-    history = run_on_all(request, [devices[i % len(devices)] for i in range(workers)])
+    history = run_on_devices(
+        partial(plan_of, request), [devices[i % len(devices)] for i in range(workers)]
+    )
     print((out / "table.md").read_text(encoding="utf-8"), end="")
     accepted = sum(len(one["accepted"]) for one in history["histories"])
     print(f"{accepted} prompts accepted; {out / 'history.png'}")
@@ -91,12 +94,12 @@ def pack(
     root: opt.Root = Path(),
 ) -> None:
     """Pack the pictures of the accepted prompts."""
-    from natadv.pipelines.langadv import packing
-    from natadv.pipelines.langadv.run import plug_of, read_history
+    from natadv.langadv.langadv_dataset import pack_accepted
+    from natadv.langadv.search_run import plug_of, read_history
 
     plug = plug_named(plug_of(read_history(out)))
     folder = root / DATASETS_FOLDER
-    card = packing.pack(
+    card = pack_accepted(
         out,
         folder / name,
         per_class=per_class,

@@ -10,8 +10,8 @@ from mini_world.losses import true_pairs
 from mini_world.sampling import STYLES, draw_scene
 from mini_world.scene import Scene, Thing, Wear, article, noun_phrase
 from mini_world.vocabulary import CLASSES
+from natadv.langadv.word_space import plural
 from natadv.rng import rng_for
-from natadv.scenarios.langadv.words import plural
 
 
 @pytest.mark.parametrize("number", range(100))

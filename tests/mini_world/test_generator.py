@@ -13,8 +13,8 @@ from mini_world.generator import MINI_WORDS, MiniGenerator, understood
 from mini_world.scene import from_json
 from mini_world.vocabulary import EVALUATED
 from natadv.errors import ConfigError
+from natadv.langadv.word_space import ANIMALS, plural
 from natadv.rng import rng_for
-from natadv.scenarios.langadv.words import ANIMALS, plural
 
 NUMBER = {"one": 1, "two": 2}
 

@@ -23,8 +23,8 @@ from mini_world.sprites import drawings_of
 from mini_world.view import ALSO_CALLED, PAINTED, RESEMBLING, view_of
 from mini_world.vocabulary import CLASSES, CLOTHING, COLOURS, EVALUATED, PROPS
 from natadv.errors import DataError
+from natadv.langadv.word_space import plural
 from natadv.rng import rng_for
-from natadv.scenarios.langadv.words import plural
 
 CAT = Thing("cat", "cat2@noto", 0.5, 0.5, 0.6)
 LEFT_DOG = Thing("dog", "dog2@noto", 0.25, 0.5, 0.45)

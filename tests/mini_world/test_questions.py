@@ -20,8 +20,8 @@ from mini_world.sampling import STYLES, draw_scene, empty_scene
 from mini_world.scene import Scene, Thing, Wear, article
 from mini_world.vocabulary import ANIMALS, CLASSES, CLOTHING, COLOURS, EVALUATED
 from natadv.errors import DataError, UnknownNameError
+from natadv.langadv.word_space import plural
 from natadv.rng import rng_for
-from natadv.scenarios.langadv.words import plural
 
 TYPES: tuple[AnswerType, ...] = get_args(AnswerType)
 CAT = Thing("cat", "cat2@noto", 0.5, 0.5, 0.6)

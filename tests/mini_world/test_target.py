@@ -10,7 +10,7 @@ from mini_world.generator import MiniGenerator
 from mini_world.target import mini_target
 from mini_world.vocabulary import EVALUATED
 from natadv.errors import DataError
-from natadv.scenarios.langadv.generator import Generated
+from natadv.langadv.generator import Generated
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from natadv.errors import ConfigError, unknown_name
 from natadv.factories import entry_points, is_reference, made_by
-from natadv.pipelines.langadv.settings import settings_for
-from natadv.scenarios.langadv.generator import GeneratorPlug
-from natadv.scenarios.langadv.words import SPACES, plural
+from natadv.langadv.generator import GeneratorPlug
+from natadv.langadv.genetic import settings_for
+from natadv.langadv.word_space import SPACES, plural
 
 if TYPE_CHECKING:
-    from natadv.pipelines.langadv.run import Plan
-    from natadv.scenarios.langadv.generator import Generator, Target
-    from natadv.scenarios.langadv.words import WordSpace
+    from natadv.langadv.generator import AttackTarget, Generator
+    from natadv.langadv.search_run import LangadvPlan
+    from natadv.langadv.word_space import WordSpace
 
 GROUP = "natadv.generators"
 """Of the entry points."""
@@ -48,9 +48,9 @@ class SearchRequest:
     revision: str | None = None
 
 
-def plan_of(request: SearchRequest, device: str) -> Plan:
+def plan_of(request: SearchRequest, device: str) -> LangadvPlan:
     """The plan of a request, with everything loaded."""
-    from natadv.pipelines.langadv.run import Plan
+    from natadv.langadv.search_run import LangadvPlan
 
     settings = settings_for(Path.cwd(), section=request.section, overrides=request.overrides)
     plug = plug_named(request.generator)
@@ -60,7 +60,7 @@ def plan_of(request: SearchRequest, device: str) -> Plan:
         classes = list(plug.classes) if plug else ANIMALS.split(",")
     if len(set(classes)) != len(classes) or len(classes) < 2:
         raise ConfigError(f"expected two classes at least, each once, came {','.join(classes)!r}")
-    return Plan(
+    return LangadvPlan(
         out=request.out,
         classes={name: plural(name) for name in classes},
         space=_space(request, plug),
@@ -91,7 +91,7 @@ def _space(request: SearchRequest, plug: GeneratorPlug | None) -> WordSpace:
 
 
 def _pipeline(request: SearchRequest, device: str) -> Generator:
-    from natadv.pipelines.langadv.diffusion import PUBLISHED, Drawing, diffusion_generator
+    from natadv.langadv.diffusion import PUBLISHED, Drawing, diffusion_generator
 
     source = request.generator
     if "/" not in source and not Path(source).is_dir():
@@ -114,12 +114,12 @@ def _pipeline(request: SearchRequest, device: str) -> Generator:
 
 def _target(
     request: SearchRequest, plug: GeneratorPlug | None, classes: list[str], device: str
-) -> Target:
+) -> AttackTarget:
     if request.target is None:
         return _own_target(request, plug, classes)
     if request.consistency is None:
         raise ConfigError("--target needs --consistency MODEL, which is not among the targets")
-    from natadv.pipelines.langadv.zero_shot import zero_shot_target
+    from natadv.langadv.zero_shot_target import zero_shot_target
 
     return zero_shot_target(
         request.target.split(","),
@@ -132,7 +132,7 @@ def _target(
     )
 
 
-def _own_target(request: SearchRequest, plug: GeneratorPlug | None, classes: list[str]) -> Target:
+def _own_target(request: SearchRequest, plug: GeneratorPlug | None, classes: list[str]) -> AttackTarget:
     if plug is None or plug.target is None:
         raise ConfigError(f"--generator {request.generator} needs --target and --consistency")
     if classes != list(plug.classes):

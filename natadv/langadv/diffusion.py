@@ -9,36 +9,39 @@ from pathlib import Path
 from typing import Any, final
 
 from natadv.errors import ConfigError, ModelError
-from natadv.scenarios.langadv.generator import Generated
+from natadv.langadv.generator import Generated
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How a pipeline is asked to draw; None leaves it to the pipeline."""
+    """The options of a pipeline; None leaves an option to the pipeline.
+
+    The repr is part of the generator's name, which is stored with a search: do not change it.
+    """
 
     steps: int | None = None
     guidance: float | None = None
     side_px: int | None = None
     batch: int = 4
-    """Pictures of one prompt at a time: it decides the arithmetic, so it belongs to the name."""
+    """Pictures of one prompt at a time; part of the name because it affects the arithmetic."""
     dtype: str = "bfloat16"
     revision: str | None = None
-    """Of the hub's repository: a tag or a commit."""
+    """A tag or a commit of the repository on the hub."""
 
 
 PUBLISHED: dict[str, Drawing] = {
-    # Distilled: 8 steps, and no guidance.
+    # Distilled to 8 steps without guidance.
     "Tongyi-MAI/Z-Image-Turbo": Drawing(steps=8, guidance=0.0, side_px=1024),
 }
-"""What the makers of a pipeline say that it needs."""
+"""The options that the makers of a pipeline recommend."""
 
 
 @final
 class DiffusionGenerator:
-    """A `Generator`; it knows no facts of its pictures."""
+    """A `Generator` whose pictures have no facts."""
 
-    def __init__(self, pipeline: Any, drawing: Drawing, *, source: str, device: str) -> None:
-        self._pipeline, self._drawing, self._device = pipeline, drawing, device
+    def __init__(self, pipeline: Any, drawing: Drawing, *, source: str) -> None:
+        self._pipeline, self._drawing = pipeline, drawing
         self.name = f"{source} {type(pipeline).__name__} {drawing}"
 
     def generate(self, prompt: str, seeds: Sequence[int]) -> list[Generated]:
@@ -51,9 +54,9 @@ class DiffusionGenerator:
         import torch
 
         drawing = self._drawing
-        # On the CPU, so that the noise is the same whatever draws the picture.
+        # On the CPU, so that the noise does not depend on the device.
         draws = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        told = {
+        options = {
             "num_inference_steps": drawing.steps,
             "guidance_scale": drawing.guidance,
             "height": drawing.side_px,
@@ -61,37 +64,32 @@ class DiffusionGenerator:
         }
         try:
             with torch.inference_mode():
-                drawn = self._pipeline(
+                images: list[Any] = self._pipeline(
                     prompt=[prompt] * len(seeds),
                     generator=draws,
                     output_type="pil",
-                    **{key: value for key, value in told.items() if value is not None},
-                )
+                    **{key: value for key, value in options.items() if value is not None},
+                ).images
         except (RuntimeError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(
                 f"{self.name}: cannot draw {prompt!r}: {reason}; if memory is short, give a "
                 "smaller --batch-size"
             ) from error
-        images: list[Any] = list(drawn.images)
         return images
 
 
 def diffusion_generator(source: str, drawing: Drawing, *, device: str) -> DiffusionGenerator:
-    """A pipeline from a folder or from the hub; safetensors only, and no code of theirs.
+    """Load a pipeline from a folder or from the hub: safetensors only, without remote code.
 
-    Raises ConfigError if diffusers is missing, ModelError if there is no such pipeline.
+    Raises:
+        ConfigError: diffusers is missing, or the dtype is unknown.
+        ModelError: The pipeline cannot be loaded.
     """
-    pipeline = _loaded(source, drawing).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    return DiffusionGenerator(pipeline, drawing, source=source, device=device)
-
-
-def _loaded(source: str, drawing: Drawing) -> Any:
     import torch
 
     try:
-        # Its own warnings are about its own future.
+        # Its deprecation warnings do not concern us.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from diffusers import DiffusionPipeline
@@ -103,7 +101,7 @@ def _loaded(source: str, drawing: Drawing) -> Any:
         raise ConfigError(f"unknown dtype {drawing.dtype!r}; bfloat16, float16 or float32")
     revision = None if Path(source).is_dir() else drawing.revision
     try:
-        return DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+        pipeline = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
             source,
             dtype=getattr(torch, drawing.dtype),
             revision=revision,
@@ -115,3 +113,6 @@ def _loaded(source: str, drawing: Drawing) -> Any:
         raise ModelError(
             f"no text-to-image pipeline can be loaded from {source!r}: {reason}"
         ) from error
+    pipeline = pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return DiffusionGenerator(pipeline, drawing, source=source)

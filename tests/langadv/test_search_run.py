@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from natadv.errors import ConfigError, DataError, ModelError
-from natadv.pipelines.langadv.run import CHART, TABLE, read_history, run
+from natadv.langadv.search_run import CHART, TABLE, read_history, run, table
 
 from .conftest import SETTINGS, Gullible, Painter, all_bytes, plan_in
 
@@ -25,7 +25,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import Painter, plan_in
-from natadv.pipelines.langadv.run import run
+from natadv.langadv.search_run import run
 
 class Dying(Painter):
     def generate(self, prompt, seeds):
@@ -171,3 +171,25 @@ def test_a_generator_that_draws_too_few_is_refused(plan):
 def test_a_search_that_has_not_ended_has_no_history(tmp_path):
     with pytest.raises(DataError, match="run natadv langadv search"):
         read_history(tmp_path)
+
+
+def history(noun: str, accepted: list[float], random: list[float]):
+    def rows(values):
+        return [{"prompt": "", "asr": value, "sem": 1.0, "fitness": value} for value in values]
+
+    return {"class": noun, "fresh": {"accepted": rows(accepted), "random": rows(random)}}
+
+
+def test_means_of_all_classes():
+    text = table([history("cat", [1.0], [0.5]), history("dog", [0.9], [0.3])])
+
+    assert text.splitlines()[-1] == "| all | 2 | 0.950 | 1.000 | 2 | 0.400 | 1.000 |"
+
+
+def test_a_class_without_accepted_prompts_weighs_on_neither_side():
+    text = table([history("cat", [1.0], [0.5]), history("spider", [], [0.1])])
+
+    assert "| spider | 0 | none | none | 1 | 0.100 | 1.000 |" in text
+    assert text.splitlines()[-1].startswith(
+        "| 1 with accepted prompts | 1 | 1.000 | 1.000 | 1 | 0.5"
+    )

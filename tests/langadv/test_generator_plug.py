@@ -24,8 +24,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from natadv.scenarios.langadv.generator import Generated, GeneratorPlug
-from natadv.scenarios.langadv.words import WordSpace
+from natadv.langadv.generator import Generated, GeneratorPlug
+from natadv.langadv.word_space import WordSpace
 
 WORDS = WordSpace(
     words={"number": ("one", "two"), "colour": ("red", "green", "blue", "grey")},
@@ -151,7 +151,7 @@ def test_its_words_can_be_had_with_another_generator(module, tmp_path, installed
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("nothing", "expected it to return natadv.scenarios.langadv.generator.GeneratorPlug, got"),
+        ("nothing", "expected it to return natadv.langadv.generator.GeneratorPlug, got"),
         ("crates", "has no function 'crates'"),
     ],
 )

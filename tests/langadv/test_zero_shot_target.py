@@ -8,7 +8,7 @@ from mini_world.generator import MiniGenerator
 from mini_world.params import ROOT
 from mini_world.vocabulary import EVALUATED
 from natadv.errors import ConfigError
-from natadv.pipelines.langadv.zero_shot import zero_shot_target
+from natadv.langadv.zero_shot_target import zero_shot_target
 
 NAMES = list(EVALUATED)
 
@@ -33,5 +33,5 @@ def test_a_zero_shot_model_knows_the_pictures_of_the_mini_world():
 
 
 def test_no_model_vouches_for_what_fools_itself():
-    with pytest.raises(ConfigError, match="cannot tell semantic consistency too"):
+    with pytest.raises(ConfigError, match="cannot measure semantic consistency too"):
         zero_shot("mini-clip", "mini-clip")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import ConfigError, UnknownNameError
+from natadv.langadv.word_space import ANIMALS, WordSpace
 from natadv.rng import rng_for
-from natadv.scenarios.langadv.words import ANIMALS, WordSpace
 
 SMALL = {"number": ("one", "two"), "colour": ("", "red", "blue")}
 

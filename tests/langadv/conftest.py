@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from natadv import factories
-from natadv.pipelines.langadv.request import GROUP
-from natadv.pipelines.langadv.run import Plan
-from natadv.pipelines.langadv.settings import SearchSettings
-from natadv.scenarios.langadv.generator import Generated
-from natadv.scenarios.langadv.words import WordSpace
+from natadv.langadv.generator import Generated
+from natadv.langadv.genetic import SearchSettings
+from natadv.langadv.search_request import GROUP
+from natadv.langadv.search_run import LangadvPlan
+from natadv.langadv.word_space import WordSpace
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 WORDS = WordSpace(
     words={
@@ -90,12 +90,12 @@ def installed(declare):
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
+def plan(tmp_path: Path) -> LangadvPlan:
     return plan_in(tmp_path / "search")
 
 
-def plan_in(out: Path, *, settings: SearchSettings = SETTINGS) -> Plan:
-    return Plan(
+def plan_in(out: Path, *, settings: SearchSettings = SETTINGS) -> LangadvPlan:
+    return LangadvPlan(
         out=out,
         classes={"cat": "cats"},
         space=WORDS,

@@ -1,4 +1,4 @@
-"""Any zero-shot classifiers as what a search attacks, and one more for semantic consistency."""
+"""Zero-shot classifiers as the target of a search, and another one for semantic consistency."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
+from PIL.Image import Image
 
 from natadv.errors import ConfigError, ModelError
+from natadv.langadv.generator import Generated
 from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve_all
-from natadv.scenarios.langadv.generator import Generated
-from natadv.types import DoubleArray, ModelSpec, ZeroShotClassifier
+from natadv.types import DoubleArray, FloatArray, ZeroShotClassifier
 
 TEMPLATE = "a photo of a {}."
 DISTRACTOR = "a photo of something else."
-"""Semantic consistency is the share that the true prompt takes against this one."""
+"""Semantic consistency is the softmax share of the true prompt against this one."""
 
 
 @final
 class ZeroShotTarget:
-    """Members answer by the single template, as the gate asks them."""
+    """Classifies by a single template, as the gate does."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class ZeroShotTarget:
         *,
         name: str,
     ) -> None:
-        """`witness` gives the semantic consistency."""
+        """`witness` measures semantic consistency; `members` are to be fooled."""
         self.name = name
         self._members, self._witness = members, witness
         texts = [TEMPLATE.format(noun) for noun in classes]
@@ -41,18 +42,13 @@ class ZeroShotTarget:
 
     def probabilities(self, pictures: Sequence[Generated]) -> DoubleArray:
         images = [picture.image for picture in pictures]
-        found = []
-        for key, member in self._members.items():
-            seen = member.embed_images(member.prepare(images))
-            found.append(_softmax(member.scoring.scale * (seen @ self._rows[key].T)))
-        return np.stack(found)
+        return np.stack(
+            [_shares(one, images, self._rows[name]) for name, one in self._members.items()]
+        )
 
     def consistency(self, pictures: Sequence[Generated], label: int) -> DoubleArray:
-        witness = self._witness
-        seen = witness.embed_images(witness.prepare([picture.image for picture in pictures]))
-        pair = self._truths[[label, -1]]
-        share: DoubleArray = _softmax(witness.scoring.scale * (seen @ pair.T))[:, 0]
-        return share
+        images = [picture.image for picture in pictures]
+        return _shares(self._witness, images, self._truths[[label, -1]])[:, 0]
 
 
 def zero_shot_target(
@@ -65,9 +61,9 @@ def zero_shot_target(
     dtype: str | None,
     threads: int,
 ) -> ZeroShotTarget:
-    """Models as `pytest --model` takes them.
+    """Load the models; the names are those of `pytest --model`.
 
-    Raises ConfigError if the witness is attacked itself: its word would then be worth nothing.
+    Raises ConfigError if the witness is among the members: its answer would then be worthless.
     """
     specs = resolve_all(tuple(names), root=root)
     judges = resolve_all((witness,), root=root)
@@ -75,15 +71,23 @@ def zero_shot_target(
         raise ConfigError(f"semantic consistency needs one model, {witness!r} names {len(judges)}")
     if judges[0].name in {spec.name for spec in specs}:
         raise ConfigError(
-            f"{judges[0].name} is attacked and cannot tell semantic consistency too; name another "
-            "--consistency model"
+            f"{judges[0].name} is attacked and cannot measure semantic consistency too; name "
+            "another --consistency model"
         )
     weights = {spec.name: fingerprint(spec) for spec in (*specs, *judges)}
-    loaded = {
-        spec.name: _loaded(spec, weights[spec.name], device=device, dtype=dtype, threads=threads)
-        for spec in (*specs, *judges)
-    }
-    hashes = ", ".join(f"{name} {found[:12]}" for name, found in weights.items())
+    loaded = {}
+    for spec in (*specs, *judges):
+        model = load_hashed(
+            spec,
+            weights=weights[spec.name],
+            device=device,
+            dtype=dtype or ("float32" if device == "cpu" else spec.gpu_dtype),
+            threads=threads,
+        )
+        if not isinstance(model, ZeroShotClassifier):
+            raise ModelError(f"{spec.name} is not a zero-shot classifier; name another model")
+        loaded[spec.name] = model
+    hashes = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in weights.items())
     digest = hashlib.sha256(f"{TEMPLATE}{DISTRACTOR}".encode()).hexdigest()[:6]
     return ZeroShotTarget(
         {spec.name: loaded[spec.name] for spec in specs},
@@ -93,18 +97,10 @@ def zero_shot_target(
     )
 
 
-def _loaded(
-    spec: ModelSpec, weights: str, *, device: str, dtype: str | None, threads: int
-) -> ZeroShotClassifier:
-    arithmetic = dtype or ("float32" if device == "cpu" else spec.gpu_dtype)
-    model = load_hashed(spec, weights=weights, device=device, dtype=arithmetic, threads=threads)
-    if not isinstance(model, ZeroShotClassifier):
-        raise ModelError(f"{spec.name} is no zero-shot classifier; name another model")
-    return model
-
-
-def _softmax(logits: object) -> DoubleArray:
-    values = np.asarray(logits, np.float64)
-    raised = np.exp(values - values.max(axis=1, keepdims=True))
+def _shares(model: ZeroShotClassifier, images: Sequence[Image], texts: FloatArray) -> DoubleArray:
+    """The softmax over the texts, of shape (images, texts)."""
+    embedded = model.embed_images(model.prepare(images))
+    logits = np.asarray(model.scoring.scale * (embedded @ texts.T), np.float64)
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: DoubleArray = raised / raised.sum(axis=1, keepdims=True)
     return shares

@@ -14,9 +14,9 @@ from mini_world.generator import MINI_WORDS, MiniGenerator, mini
 from natadv.data.card import load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import DataError
-from natadv.pipelines.langadv.packing import pack
-from natadv.pipelines.langadv.run import run
-from natadv.scenarios.langadv.words import plural
+from natadv.langadv.langadv_dataset import pack_accepted
+from natadv.langadv.search_run import run
+from natadv.langadv.word_space import plural
 from natadv.tasks.masks import truth_mask
 
 from .conftest import SETTINGS, plan_in
@@ -69,7 +69,9 @@ def tricked(found):
 
 
 def test_all_three_tasks_are_asked_of_the_mini_worlds_pictures(tricked, tmp_path):
-    card = pack(tricked.out, tmp_path / "made", per_class=6, licence="CC0-1.0", plug=mini())
+    card = pack_accepted(
+        tricked.out, tmp_path / "made", per_class=6, licence="CC0-1.0", plug=mini()
+    )
 
     samples = list(iter_samples(tmp_path / "made", load_card(tmp_path / "made")))
     assert (card.rows, card.scenario) == (18, "langadv")
@@ -84,7 +86,7 @@ def test_all_three_tasks_are_asked_of_the_mini_worlds_pictures(tricked, tmp_path
 
 def test_packing_twice_gives_the_same_revision(tricked, tmp_path):
     kept = {"per_class": 4, "licence": "CC0-1.0", "plug": mini(), "force": True}
-    one, other = (pack(tricked.out, tmp_path / "made", **kept) for _ in range(2))
+    one, other = (pack_accepted(tricked.out, tmp_path / "made", **kept) for _ in range(2))
 
     assert one.revision == other.revision
 
@@ -96,18 +98,18 @@ def test_pictures_without_facts_are_for_classification_only(plan, tmp_path):
         one["accepted"] = one["generations"][-1]["prompts"]
     (plan.out / "history.json").write_text(json.dumps(history))
 
-    card = pack(plan.out, tmp_path / "made", per_class=2, licence="CC0-1.0", plug=None)
+    card = pack_accepted(plan.out, tmp_path / "made", per_class=2, licence="CC0-1.0", plug=None)
 
     assert card.tasks == ("classification",)
 
 
 def test_facts_without_their_generator_are_not_packed(tricked, tmp_path):
     with pytest.raises(DataError, match="only their generator 'mini' understands"):
-        pack(tricked.out, tmp_path / "made", per_class=2, licence="CC0-1.0", plug=None)
+        pack_accepted(tricked.out, tmp_path / "made", per_class=2, licence="CC0-1.0", plug=None)
     assert not (tmp_path / "made").exists()
 
 
 def test_a_class_with_too_few_pictures_is_named(found, tmp_path):
     with pytest.raises(DataError, match=r"cow: 0 prompts were accepted, with 0 pictures"):
-        pack(found.out, tmp_path / "made", per_class=2, licence="CC0-1.0", plug=mini())
+        pack_accepted(found.out, tmp_path / "made", per_class=2, licence="CC0-1.0", plug=mini())
     assert not (tmp_path / "made").exists()

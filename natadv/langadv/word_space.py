@@ -1,7 +1,8 @@
-"""The words that a prompt is put together from, gene by gene."""
+"""The words that prompts are composed of, gene by gene."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from string import Formatter
@@ -11,25 +12,25 @@ import numpy as np
 from natadv.errors import ConfigError, unknown_name
 
 Genes = tuple[str, ...]
-"""One word per gene, in the order of `WordSpace.words`; a word may be several, or none."""
+"""One entry per gene, in the order of `WordSpace.words`; an entry may be a phrase or empty."""
 
 LEAST_WORDS = 3
-"""Pruning leaves a gene as many words as this."""
+"""Pruning leaves every gene at least this many words."""
 
 
 @dataclass(frozen=True)
 class WordSpace:
-    """All prompts that can be asked for."""
+    """All prompts of a search."""
 
     words: Mapping[str, tuple[str, ...]]
-    """Gene -> what it can say; an empty word says nothing."""
+    """The words of each gene; a word may be empty."""
     template: str
-    """A format string of the genes and `{noun}`."""
+    """A format string with the genes and `{noun}` as fields."""
     prunable: tuple[str, ...]
     """Genes that pruning may take words from."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError."""
+        """Raises ConfigError if the words, the template and the prunable genes do not fit."""
         for gene, words in self.words.items():
             if not words or len(set(words)) != len(words):
                 raise ConfigError(f"gene {gene!r}: expected words, each once, came {words!r}")
@@ -43,36 +44,31 @@ class WordSpace:
 
     @property
     def size(self) -> int:
-        """How many different prompts there are for a class."""
-        total = 1
-        for words in self.words.values():
-            total *= len(words)
-        return total
+        """The number of distinct prompts for a class."""
+        return math.prod(map(len, self.words.values()))
 
     def draw(self, rng: np.random.Generator) -> Genes:
-        """Every word as likely as any other of its gene."""
-        return tuple(_any(words, rng) for words in self.words.values())
+        """A random prompt; the words of a gene are equally likely."""
+        return tuple(self.word(gene, rng) for gene in self.words)
 
     def word(self, gene: str, rng: np.random.Generator) -> str:
-        return _any(self.words[gene], rng)
+        """A random word of the gene."""
+        words = self.words[gene]
+        return words[int(rng.integers(len(words)))]
 
     def without(self, gene: str, word: str) -> WordSpace:
-        """The space without a word, or unchanged if the gene would have too few left."""
+        """The space without a word, or unchanged if too few words of the gene would remain."""
         left = tuple(other for other in self.words[gene] if other != word)
         if len(left) < LEAST_WORDS:
             return self
         return replace(self, words={**self.words, gene: left})
 
     def prompt(self, genes: Genes, noun: str, *, plural: str) -> str:
-        """The text; `plural` is the noun where the gene `number` says other than one."""
-        told = dict(zip(self.words, genes, strict=True))
-        several = told.get("number", "one") != "one"
-        text = self.template.format(**told, noun=plural if several else noun)
+        """The text; `plural` replaces the noun if the gene `number` is not `one`."""
+        words = dict(zip(self.words, genes, strict=True))
+        several = words.get("number", "one") != "one"
+        text = self.template.format(**words, noun=plural if several else noun)
         return " ".join(text.split()).replace(" ,", ",")
-
-
-def _any(words: tuple[str, ...], rng: np.random.Generator) -> str:
-    return words[int(rng.integers(len(words)))]
 
 
 def plural(noun: str) -> str:
@@ -139,6 +135,6 @@ ANIMALS = WordSpace(
     ),
     prunable=("gesture", "appearance", "colour", "background", "weather"),
 )
-"""What the published search of animals draws from (Zhu et al. 2024), in wording of our own."""
+"""The word space of the published search for animals (Zhu et al. 2024), in our own wording."""
 
 SPACES: dict[str, WordSpace] = {"animals": ANIMALS}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from natadv.errors import ModelError
-from natadv.pipelines.langadv.diffusion import PUBLISHED, Drawing, diffusion_generator
-from natadv.pipelines.langadv.run import run
+from natadv.langadv.diffusion import PUBLISHED, Drawing, diffusion_generator
+from natadv.langadv.search_run import run
 
 from .conftest import SETTINGS, plan_in
 

@@ -1,0 +1,241 @@
+"""The search for one class: the genetic algorithm, run over pictures that are cached on disk.
+
+It is deterministic: a search that was killed is replayed from its beginning, reads the pictures
+that it had already drawn, and continues with the first one that is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from natadv.errors import DataError, ModelError
+from natadv.langadv.generator import AttackTarget, Generated, Generator
+from natadv.langadv.genetic import (
+    SearchSettings,
+    fitness,
+    founders,
+    next_generation,
+    pruned,
+    ranked,
+)
+from natadv.langadv.word_space import Genes, WordSpace
+from natadv.rng import rng_for
+from natadv.scenarios.typographic.twins import lossless
+from natadv.storage.atomic import replacing, writing
+
+REMEDY = "free space, and run again: what is stored already is kept"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("prompt", pa.string()),
+        pa.field("seed", pa.int64()),
+        pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        pa.field("facts", pa.string()),
+        pa.field("fooled", pa.bool_()),
+        pa.field("p_true", pa.float64()),
+        pa.field("consistency", pa.float64()),
+    ]
+)
+
+Report = Callable[[int, str], None]
+"""Called with the number of finished generations and a line about the last one."""
+
+
+class ScoredPicture(NamedTuple):
+    """One generated picture and its scores."""
+
+    prompt: str
+    seed: int
+    image: bytes
+    """The encoded file."""
+    facts: str
+    fooled: bool
+    """Whether every member misclassifies it."""
+    p_true: float
+    """The highest probability that a member gives the true class."""
+    consistency: float
+
+
+class PromptScore(NamedTuple):
+    """The mean scores of a prompt's pictures."""
+
+    asr: float
+    """Equation 1; a picture counts if it fools all members."""
+    consistency: float
+    """Equation 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureStore:
+    """The pictures of one class on disk: one Parquet file per prompt, which is written once."""
+
+    folder: Path
+
+    def path(self, prompt: str) -> Path:
+        digest = hashlib.sha256(prompt.encode()).hexdigest()
+        return self.folder / f"{digest[:16]}.parquet"
+
+    def read(self, prompt: str) -> list[ScoredPicture]:
+        """All pictures of the prompt. Raises DataError if they cannot be read."""
+        path = self.path(prompt)
+        try:
+            rows = pq.read_table(path, schema=SCHEMA).to_pylist()
+            return [ScoredPicture(**{**row, "image": row["image"]["bytes"]}) for row in rows]
+        except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+            raise DataError(f"{path}: cannot be read ({error}); delete it, and run again") from None
+
+    def write(self, pictures: Sequence[ScoredPicture]) -> None:
+        """Write the pictures of one prompt, all or none. Raises StoreError."""
+        path = self.path(pictures[0].prompt)
+        rows = [{**p._asdict(), "image": {"bytes": p.image, "path": None}} for p in pictures]
+        with writing(path, remedy=REMEDY), replacing(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary, compression="none")
+
+
+@dataclass(frozen=True)
+class ClassSearch:
+    """Everything that the search for one class needs."""
+
+    noun: str
+    plural: str
+    label: int
+    space: WordSpace
+    settings: SearchSettings
+    generator: Generator
+    target: AttackTarget
+    searched: PictureStore
+    fresh: PictureStore
+    """Pictures that took no part in the selection, to compare accepted with random prompts."""
+
+    def prompt(self, genes: Genes) -> str:
+        return self.space.prompt(genes, self.noun, plural=self.plural)
+
+    def rng(self, *key: object) -> np.random.Generator:
+        return rng_for(self.settings.seed, "langadv", self.noun, *key)
+
+    def evolve(self, report: Report) -> dict[str, Any]:
+        """Run the search; returns the class's history as it is stored: generations, accepted
+        prompts, and the comparison with random prompts."""
+        settings, space = self.settings, self.space
+        population = founders(space, settings.population, self.rng("founders"))
+        scores: dict[str, PromptScore] = {}
+        generations = []
+        for number in range(settings.generations + 1):
+            prompts = [self.prompt(genes) for genes in population]
+            rows = [self._row(prompt, self._score("searched", prompt)) for prompt in prompts]
+            scores.update((row["prompt"], PromptScore(row["asr"], row["sem"])) for row in rows)
+            generations.append(_generation(population, rows, space))
+            report(number + 1, _LINE.format(**generations[-1]))
+            if number < settings.generations:
+                rng = self.rng("generation", number)
+                fit = [row["fitness"] for row in rows]
+                worst = population[ranked(fit)[-1]]
+                space = pruned(space, worst, rng, count=settings.pruned)
+                population = next_generation(space, population, fit, settings, rng)
+        # Every prompt that was ever scored can be accepted.
+        accepted = [self._row(*pair) for pair in scores.items() if pair[1].asr > settings.accept]
+        accepted.sort(key=lambda row: (-row["fitness"], row["prompt"]))
+        del accepted[settings.prompts :]
+        drawn = founders(self.space, settings.random, self.rng("random"))
+        compared = {
+            "accepted": [row["prompt"] for row in accepted],
+            "random": [self.prompt(genes) for genes in drawn],
+        }
+        return {
+            "class": self.noun,
+            "generations": generations,
+            "accepted": accepted,
+            "fresh": {
+                kind: [self._row(prompt, self._score("fresh", prompt)) for prompt in prompts]
+                for kind, prompts in compared.items()
+            },
+        }
+
+    def _row(self, prompt: str, score: PromptScore) -> dict[str, Any]:
+        value = fitness(*score, weight=self.settings.weight)
+        return {"prompt": prompt, "asr": score.asr, "sem": score.consistency, "fitness": value}
+
+    def _score(self, kind: str, prompt: str) -> PromptScore:
+        pictures = self._pictures(kind, prompt)
+        return PromptScore(
+            float(np.mean([picture.fooled for picture in pictures])),
+            float(np.mean([picture.consistency for picture in pictures])),
+        )
+
+    def _pictures(self, kind: str, prompt: str) -> list[ScoredPicture]:
+        """The prompt's pictures, read from disk or drawn now."""
+        store = self.fresh if kind == "fresh" else self.searched
+        draws = self.rng(kind, prompt).integers(2**31, size=self.settings.pictures)
+        seeds = [int(seed) for seed in draws]
+        path = store.path(prompt)
+        if path.exists():
+            pictures = store.read(prompt)
+            if [(p.prompt, p.seed) for p in pictures] != [(prompt, seed) for seed in seeds]:
+                raise DataError(
+                    f"{path}: expected {len(seeds)} pictures of {prompt!r} with the seeds of this "
+                    "search, came others; delete it, and run again"
+                )
+            return pictures
+        generated = self.generator.generate(prompt, seeds)
+        if len(generated) != len(seeds):
+            raise ModelError(
+                f"{self.generator.name}: {len(seeds)} pictures of {prompt!r} were asked for, "
+                f"{len(generated)} came"
+            )
+        pictures = [
+            ScoredPicture(prompt, seed, lossless(one.image), one.facts, *score)
+            for seed, one, score in zip(seeds, generated, self._judge(generated), strict=True)
+        ]
+        store.write(pictures)
+        return pictures
+
+    def _judge(self, pictures: Sequence[Generated]) -> list[tuple[bool, float, float]]:
+        """`fooled`, `p_true` and `consistency` of each. Raises ModelError if the target's answer is
+        malformed."""
+        target, label = self.target, self.label
+        p = target.probabilities(pictures)
+        consistency = target.consistency(pictures, label)
+        if p.ndim != 3 or p.shape[1] != len(pictures) or consistency.shape != (len(pictures),):
+            raise ModelError(
+                f"{target.name}: expected (members, {len(pictures)}, classes) and "
+                f"({len(pictures)},), came {p.shape} and {consistency.shape}"
+            )
+        if not (np.isfinite(p).all() and (consistency >= 0).all() and (consistency <= 1).all()):
+            raise ModelError(f"{target.name}: a probability or a consistency is not from 0 to 1")
+        p_true = p[:, :, label]
+        # A tie with the true class is not an error, as in adversarial filtration.
+        fooled = (p_true < p.max(axis=2)).all(axis=0)
+        return [
+            (bool(f), round(float(t), 6), round(float(c), 6))
+            for f, t, c in zip(fooled, p_true.max(axis=0), consistency, strict=True)
+        ]
+
+
+_LINE = "best {best:.3f}, mean {mean:.3f}, ASR {asr:.2f}, SEM {sem:.2f}"
+
+
+def _generation(
+    population: Sequence[Genes], rows: Sequence[dict[str, Any]], space: WordSpace
+) -> dict[str, Any]:
+    """The stored summary of one generation."""
+    values = {key: [row[key] for row in rows] for key in ("fitness", "asr", "sem")}
+    return {
+        "best": max(values["fitness"]),
+        "mean": float(np.mean(values["fitness"])),
+        "asr": float(np.mean(values["asr"])),
+        "sem": float(np.mean(values["sem"])),
+        "prompts": list(rows),
+        "words": {gene: list(words) for gene, words in space.words.items()},
+        "used": {
+            gene: len({genes[place] for genes in population})
+            for place, gene in enumerate(space.words)
+        },
+    }

@@ -1,0 +1,251 @@
+"""A whole search: class after class, by any number of processes, and the summary at its end."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from natadv.errors import ConfigError, DataError, NatadvError
+from natadv.langadv.class_search import REMEDY, ClassSearch, PictureStore
+from natadv.langadv.generator import AttackTarget, Generator
+from natadv.langadv.genetic import SearchSettings
+from natadv.langadv.word_space import WordSpace
+from natadv.plots import COLOURS, GREY, blank, heading, png
+from natadv.storage.atomic import replacing, writing
+from natadv.storage.locks import LockFile
+from natadv.storage.progress import Progress
+
+IDENTITY, HISTORY, CHART, TABLE = "search.json", "history.json", "history.png", "table.md"
+
+History = Mapping[str, Any]
+"""The history of one class, as `ClassSearch.evolve` returns it."""
+
+
+@dataclass(frozen=True)
+class LangadvPlan:
+    """Everything that decides the result of a search, and its folder."""
+
+    out: Path
+    classes: Mapping[str, str]
+    """Singular -> plural, in the order of the labels."""
+    space: WordSpace
+    settings: SearchSettings
+    generator: Generator
+    target: AttackTarget
+    plug: str | None = None
+    """The value of `--generator` if it names a factory: packing finds the factory by it."""
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed search must have in common with the one before."""
+        generator = self.generator.name
+        if self.plug not in (None, generator):
+            generator = f"{self.plug} {generator}"
+        return {
+            "classes": list(self.classes),
+            "generator": generator,
+            "target": self.target.name,
+            "words": {gene: list(words) for gene, words in self.space.words.items()},
+            "template": self.space.template,
+            "settings": self.settings.model_dump(mode="json"),
+        }
+
+    def class_file(self, noun: str) -> Path:
+        return self.out / "classes" / f"{folder_name(noun)}.json"
+
+    def class_search(self, noun: str) -> ClassSearch:
+        return ClassSearch(
+            noun=noun,
+            plural=self.classes[noun],
+            label=list(self.classes).index(noun),
+            space=self.space,
+            settings=self.settings,
+            generator=self.generator,
+            target=self.target,
+            searched=PictureStore(self.out / "searched" / folder_name(noun)),
+            fresh=PictureStore(self.out / "fresh" / folder_name(noun)),
+        )
+
+
+def run_on_devices(load: Callable[[str], LangadvPlan], devices: Sequence[str]) -> dict[str, Any]:
+    """Search with one process per device, and return the history.
+
+    `load` makes the plan of a device and must be picklable. If a process dies, another one takes
+    over its classes.
+    """
+    plan = load(devices[0])
+    begin(plan)
+    context = multiprocessing.get_context("spawn")
+    others = [
+        context.Process(target=_run_on, args=(load, device), daemon=True) for device in devices[1:]
+    ]
+    for process in others:
+        process.start()
+    history = run(plan, stream=sys.stderr)
+    for process in others:
+        process.join()
+    return history
+
+
+def _run_on(load: Callable[[str], LangadvPlan], device: str) -> None:
+    try:
+        run(load(device), stream=sys.stderr)
+    except NatadvError as error:
+        print(f"natadv: process on {device}: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def run(plan: LangadvPlan, *, stream: TextIO) -> dict[str, Any]:
+    """Search every class that no other process has taken, wait for the others, and write history,
+    table and chart.
+
+    Raises ConfigError if `out` holds another search.
+    """
+    begin(plan)
+    for wait in (False, True):
+        for noun in plan.classes:
+            _search_class(plan, noun, wait=wait, stream=stream)
+    histories = [_read(plan.class_file(noun)) for noun in plan.classes]
+    history = {**plan.identity(), "histories": histories}
+    _write(plan.out / HISTORY, _json(history))
+    _write(plan.out / TABLE, table(histories).encode())
+    _write(plan.out / CHART, history_png(histories, accept=plan.settings.accept))
+    return history
+
+
+def _search_class(plan: LangadvPlan, noun: str, *, wait: bool, stream: TextIO) -> None:
+    """Search the class unless it is done, or another process has it and we do not wait."""
+    path = plan.class_file(noun)
+    if path.exists():
+        return
+    with writing(path.with_suffix(".lock"), remedy=REMEDY):
+        lock = LockFile(path.with_suffix(".lock"))
+    with lock:
+        if not lock.take(wait=wait) or path.exists():
+            return
+        total = plan.settings.generations + 1
+        progress = Progress(noun, total, unit="generations", stream=stream)
+        history = plan.class_search(noun).evolve(lambda done, line: progress.reach(done, note=line))
+        _write(path, _json(history))
+
+
+def begin(plan: LangadvPlan) -> None:
+    """Store the identity of the search. Raises ConfigError if `out` holds another one."""
+    path, identity = plan.out / IDENTITY, plan.identity()
+    if not path.exists():
+        _write(path, _json(identity))
+        return
+    stored = _read(path)
+    different = sorted(key for key in identity if stored.get(key) != identity[key])
+    if different:
+        both = (str(one[different[0]]) for one in ({different[0]: None, **stored}, identity))
+        was, now = (text if len(text) <= 60 else f"{text[:57]}..." for text in both)
+        raise ConfigError(
+            f"{path}: is of a search with other {', '.join(different)} ({was}, not {now}); go on "
+            "with what it was begun with, or name another --out"
+        )
+
+
+def read_history(out: Path) -> dict[str, Any]:
+    """The history of a finished search. Raises DataError if it has not finished."""
+    if not (out / HISTORY).exists():
+        raise DataError(f"{out / HISTORY}: no such file; run natadv langadv search to its end")
+    return _read(out / HISTORY)
+
+
+def plug_of(history: Mapping[str, Any]) -> str:
+    """The `plug` of the search's plan; for a diffusion pipeline, its name instead."""
+    return str(history["generator"]).partition(" ")[0]
+
+
+def folder_name(noun: str) -> str:
+    """The name of a class's files and folders."""
+    return noun.replace("/", "-").replace(" ", "-")
+
+
+def table(histories: Sequence[History]) -> str:
+    """Markdown: accepted against random prompts, on pictures that took no part in the selection."""
+    lines = [
+        "| class | accepted prompts | ASR | SEM | random prompts | ASR | SEM |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(_table_line(one["class"], one["fresh"]) for one in histories),
+    ]
+    # A class without accepted prompts must not count on one side only.
+    complete = [one["fresh"] for one in histories if one["fresh"]["accepted"]]
+    both = {
+        kind: [row for fresh in complete for row in fresh[kind]] for kind in ("accepted", "random")
+    }
+    name = "all" if len(complete) == len(histories) else f"{len(complete)} with accepted prompts"
+    return "\n".join([*lines, _table_line(name, both)]) + "\n"
+
+
+def history_png(histories: Sequence[History], *, accept: float) -> bytes:
+    """A chart of fitness, success rate and remaining words by generation, as class means."""
+    figure, (fit, rates, words) = blank(
+        "Search for adversarial prompts, mean of the classes", rows=3, height_px=820
+    )
+    numbers = range(len(histories[0]["generations"]))
+    for axis, name, colour, label in (
+        (fit, "best", COLOURS[0], "best"),
+        (fit, "mean", COLOURS[1], "mean"),
+        (rates, "asr", COLOURS[4], "ASR"),
+        (rates, "sem", COLOURS[2], "SEM"),
+    ):
+        rows = [[generation[name] for generation in one["generations"]] for one in histories]
+        axis.plot(numbers, np.mean(rows, axis=0), color=colour, label=label)
+    heading(fit, "fitness: ASR + weight x SEM")
+    rates.axhline(accept, color=GREY, linewidth=0.8, linestyle="--", label="accepted above")
+    heading(rates, "attack success rate and semantic consistency of a generation")
+    first = histories[0]["generations"][0]["words"]
+    pruned = [
+        gene
+        for gene in first
+        if any(one["generations"][-1]["words"][gene] != first[gene] for one in histories)
+    ]
+    for colour, gene in zip(COLOURS, pruned or first, strict=False):
+        rows = [[len(g["words"][gene]) for g in one["generations"]] for one in histories]
+        words.plot(numbers, np.mean(rows, axis=0), color=colour, label=gene)
+    heading(words, "words that survive pruning, per gene")
+    words.set_xlabel("generation", color=GREY, fontsize=9)
+    words.set_ylim(bottom=0)
+    for axis in (fit, rates, words):
+        axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return png(figure)
+
+
+def _table_line(name: str, fresh: Mapping[str, Sequence[History]]) -> str:
+    cells = [name]
+    for kind in ("accepted", "random"):
+        rows = fresh[kind]
+        means = (f"{np.mean([row[k] for row in rows]):.3f}" if rows else "none" for k in _RATES)
+        cells += [str(len(rows)), *means]
+    return f"| {' | '.join(cells)} |"
+
+
+_RATES = ("asr", "sem")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); delete it, and run again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a mapping; delete it, and run again")
+    return content
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with writing(path, remedy=REMEDY), replacing(path) as temporary:
+        temporary.write_bytes(content)
