@@ -14,10 +14,9 @@ from natadv.evaluate.devices import device_kind
 from natadv.models.grounding import BOX_THRESHOLD, BOXES, MASKS, TEXT_THRESHOLD
 
 if TYPE_CHECKING:
-    from natadv.pipelines.annotate.cost_ledger import Prices
-    from natadv.pipelines.annotate.endpoint import Manner
-    from natadv.pipelines.annotate.job import Job
-    from natadv.pipelines.annotate.masks import Made
+    from natadv.annotate.endpoint import RequestOptions
+    from natadv.annotate.job import AnnotationJob, AnnotationResult
+    from natadv.annotate.usage_limits import Prices
 
 _REVIEW = (
     "What was found goes into fixtures/annotations/NAME/review.jsonl, one line per picture, and "
@@ -64,23 +63,25 @@ def annotate_masks(
     force: opt.Force = False,
     root: opt.Root = Path(),
 ) -> None:
+    from natadv.annotate import mask_annotation
+    from natadv.annotate.job import AnnotationJob
     from natadv.models.grounding import load, tool
-    from natadv.pipelines.annotate import masks as pipeline
-    from natadv.pipelines.annotate.job import Job
 
-    job = Job(dataset=dataset, name=name, root=root, limit=limit, force=force)
+    job = AnnotationJob(dataset=dataset, name=name, root=root, limit=limit, force=force)
     box_tool = tool(boxes, "grounding-dino", root=root)
     mask_tool = tool(masks, "sam", root=root)
-    settings = pipeline.Settings(
+    settings = mask_annotation.MaskSettings(
         models={box_tool.name: box_tool.sha256, mask_tool.name: mask_tool.sha256},
         box_threshold=box_threshold,
         text_threshold=text_threshold,
     )
     kind = device_kind(device)
-    made = pipeline.annotate_masks(
+    made = mask_annotation.annotate_masks(
         job,
         settings,
-        load=lambda: pipeline.Grounding(*load(box_tool, mask_tool, device=kind, threads=threads)),
+        load=lambda: mask_annotation.Grounding(
+            *load(box_tool, mask_tool, device=kind, threads=threads)
+        ),
         progress_to=sys.stderr,
     )
     print(_summary(made, job))
@@ -106,18 +107,18 @@ def annotate_questions(
     force: opt.Force = False,
     root: opt.Root = Path(),
 ) -> None:
-    from natadv.pipelines.annotate.job import Job
+    from natadv.annotate.job import AnnotationJob
 
     if model and budget is not None and not (price_in or price_out):
         raise ConfigError("--budget needs --price-in and --price-out; else nothing costs anything")
-    job = Job(dataset=dataset, name=name, root=root, limit=limit, force=force)
+    job = AnnotationJob(dataset=dataset, name=name, root=root, limit=limit, force=force)
     if not model:
         made = _by_templates(job, per_picture, seed)
     else:
-        from natadv.pipelines.annotate.cost_ledger import Prices
-        from natadv.pipelines.annotate.endpoint import Manner
+        from natadv.annotate.endpoint import RequestOptions
+        from natadv.annotate.usage_limits import Prices
 
-        manner = Manner(
+        requests = RequestOptions(
             model=model,
             per_picture=per_picture,
             side_px=side,
@@ -125,42 +126,44 @@ def annotate_questions(
             per_minute=per_minute,
         )
         prices = Prices(prompt=price_in or 0.0, completion=price_out or 0.0, budget=budget)
-        made = _by_endpoint(job, manner, prices, at_once)
+        made = _by_endpoint(job, requests, prices, at_once)
     print(_summary(made, job))
 
 
-def _by_templates(job: Job, per_picture: int, seed: int) -> Made:
-    from natadv.pipelines.annotate.proposing import Templates
-    from natadv.pipelines.annotate.questions import Settings, annotate_questions
+def _by_templates(job: AnnotationJob, per_picture: int, seed: int) -> AnnotationResult:
+    from natadv.annotate.question_annotation import QuestionSettings, annotate_questions
+    from natadv.annotate.question_templates import TemplateProposer
 
-    templates = Templates(per_picture=per_picture, seed=seed)
+    templates = TemplateProposer(per_picture=per_picture, seed=seed)
     about = {"by": "templates", "per_picture": per_picture, "seed": seed}
     # Lines are written so many at a time; nothing is gained by threads.
-    settings = Settings(by="templates", about=about, at_once=1, per_write=256)
+    settings = QuestionSettings(by="templates", about=about, at_once=1, per_write=256)
     return annotate_questions(job, settings, proposer=lambda: templates, progress_to=sys.stderr)
 
 
-def _by_endpoint(job: Job, manner: Manner, prices: Prices, at_once: int) -> Made:
-    from natadv.pipelines.annotate.cost_ledger import Ledger
-    from natadv.pipelines.annotate.credentials import endpoint_of
-    from natadv.pipelines.annotate.endpoint import EndpointProposer
-    from natadv.pipelines.annotate.questions import Settings, annotate_questions
+def _by_endpoint(
+    job: AnnotationJob, requests: RequestOptions, prices: Prices, at_once: int
+) -> AnnotationResult:
+    from natadv.annotate.credentials import endpoint_of
+    from natadv.annotate.endpoint import EndpointProposer
+    from natadv.annotate.question_annotation import QuestionSettings, annotate_questions
+    from natadv.annotate.usage_limits import CostLedger
 
-    ledger = Ledger(job.folder / "spent.jsonl", prices)
-    about = {"by": manner.model, "per_picture": manner.per_picture}
+    ledger = CostLedger(job.folder / "spent.jsonl", prices)
+    about = {"by": requests.model, "per_picture": requests.per_picture}
     try:
         return annotate_questions(
             job,
-            Settings(by=manner.model, about=about, at_once=at_once),
-            proposer=lambda: EndpointProposer(endpoint_of(os.environ), manner, ledger),
+            QuestionSettings(by=requests.model, about=about, at_once=at_once),
+            proposer=lambda: EndpointProposer(endpoint_of(os.environ), requests, ledger),
             progress_to=sys.stderr,
         )
     finally:
         if ledger.replies or ledger.untold:
-            print(f"spent so far: {ledger.told()}", file=sys.stderr)
+            print(f"spent so far: {ledger.summary()}", file=sys.stderr)
 
 
-def _summary(made: Made, job: Job) -> str:
+def _summary(made: AnnotationResult, job: AnnotationJob) -> str:
     return (
         f"{job.made}: {made.card.rows} samples, {made.left_out} pictures left out, revision "
         f"{made.card.revision[:12]}\nreview: {job.review}, {made.pages} sheets in "

@@ -132,7 +132,9 @@ def _target(
     )
 
 
-def _own_target(request: SearchRequest, plug: GeneratorPlug | None, classes: list[str]) -> AttackTarget:
+def _own_target(
+    request: SearchRequest, plug: GeneratorPlug | None, classes: list[str]
+) -> AttackTarget:
     if plug is None or plug.target is None:
         raise ConfigError(f"--generator {request.generator} needs --target and --consistency")
     if classes != list(plug.classes):

@@ -11,11 +11,11 @@ from typing import Any, TextIO
 import yaml
 from pydantic import ValidationError
 
+from natadv.annotate.job import write_sheets
 from natadv.config import dotted
 from natadv.data.card import Card, dataset_folder, load_card
 from natadv.data.reader import decode_image, read_samples
 from natadv.errors import ConfigError, DataError, unknown_name
-from natadv.pipelines.annotate.sheets import write_sheets
 from natadv.report.sheet import Panel, Tile
 from natadv.scenarios.typographic.bounds import Bounds
 from natadv.scenarios.typographic.contrast import contrast

@@ -410,7 +410,7 @@ def test_a_picture_that_cannot_be_decoded_is_refused_by_name(make, root, bare, p
 
 
 def test_makers_that_need_pictures_refuse_what_is_drawn(make, make_plan, root):
-    from natadv.pipelines.annotate.job import Job
+    from natadv.annotate.job import AnnotationJob
     from natadv.pipelines.typographic_twins import make_typographic
 
     make()
@@ -420,7 +420,7 @@ def test_makers_that_need_pictures_refuse_what_is_drawn(make, make_plan, root):
     with pytest.raises(DataError, match=r"all-overlays holds no pictures.*filter natural"):
         filter_pool(FilterPlan("all-overlays", "hard", ("mini-clip",), root=root))
     with pytest.raises(DataError, match=r"all-overlays holds no pictures.*annotate all"):
-        Job(dataset="all-overlays", name="x", root=root).source()
+        AnnotationJob(dataset="all-overlays", name="x", root=root).source()
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import json
 import pytest
 from PIL import Image
 
+from natadv.annotate.credentials import Endpoint
+from natadv.annotate.endpoint import SCHEMA, EndpointProposer, RequestOptions, reply_of, request
+from natadv.annotate.review import QuestionAnswer
+from natadv.annotate.usage_limits import CostLedger, Prices, Tokens
 from natadv.errors import ConfigError, DataError, ModelError
-from natadv.pipelines.annotate.cost_ledger import Ledger, Prices, Tokens
-from natadv.pipelines.annotate.credentials import Endpoint
-from natadv.pipelines.annotate.endpoint import EndpointProposer, Manner
-from natadv.scenarios.annotate.asked import Asked
 
 from .conftest import CLASSES, QUESTIONS, Fault, completion, error, pets, picture
 
@@ -42,15 +42,15 @@ def clock():
 
 @pytest.fixture
 def ledger(tmp_path):
-    return Ledger(tmp_path / "spent.jsonl", Prices(prompt=2.0, completion=10.0))
+    return CostLedger(tmp_path / "spent.jsonl", Prices(prompt=2.0, completion=10.0))
 
 
 @pytest.fixture
 def make(fake_endpoint, ledger, clock):
-    def made(**manner):
-        settings = {"model": "seer", "per_picture": 2, "waits_s": (1.0, 4.0), **manner}
+    def made(**options):
+        settings = {"model": "seer", "per_picture": 2, "waits_s": (1.0, 4.0), **options}
         endpoint = Endpoint(fake_endpoint.url, "secret")
-        return EndpointProposer(endpoint, Manner(**settings), ledger, clock=clock)
+        return EndpointProposer(endpoint, RequestOptions(**settings), ledger, clock=clock)
 
     return made
 
@@ -58,7 +58,7 @@ def make(fake_endpoint, ledger, clock):
 def test_questions_come_back(make, fake_endpoint, clock):
     found = make().propose(SAMPLE, CLASSES)
 
-    assert found.asked == tuple(Asked(*pair) for pair in QUESTIONS)
+    assert found.pairs == tuple(QuestionAnswer(*pair) for pair in QUESTIONS)
     assert clock.slept == []
     assert fake_endpoint.keys == ["Bearer secret"]
 
@@ -113,7 +113,7 @@ def test_a_fault_that_passes_is_asked_again(name, make, fake_endpoint, clock):
     # A loaded machine must not miss the answer that comes.
     found = make(timeout_s=1.0 if name == "timeout" else 30.0).propose(SAMPLE, CLASSES)
 
-    assert len(found.asked) == 2
+    assert len(found.pairs) == 2
     assert len(fake_endpoint.asked) == 3
     assert clock.slept == [1.0, 4.0]
 
@@ -139,7 +139,7 @@ def test_a_reply_that_keeps_being_of_no_use_sets_the_picture_aside(name, make, f
 
     found = make().propose(SAMPLE, CLASSES)
 
-    assert found.asked == ()
+    assert found.pairs == ()
     assert found.note.startswith("no usable reply: ")
 
 
@@ -157,7 +157,7 @@ def test_a_refusal_is_not_asked_again(fault, make, fake_endpoint, clock):
 
     found = make().propose(SAMPLE, CLASSES)
 
-    assert found.asked == ()
+    assert found.pairs == ()
     assert found.note.startswith("refused: ")
     assert len(fake_endpoint.asked) == 1
     assert clock.slept == []
@@ -227,20 +227,22 @@ def test_every_reply_is_counted_also_those_of_no_use(make, fake_endpoint, ledger
 
     make().propose(SAMPLE, CLASSES)
 
-    assert ledger.tokens == Tokens(200, 40)
-    assert ledger.told() == "2 replies, 200 tokens in, 40 tokens out, cost 0.0008"
+    assert ledger.tokens == Tokens(prompt=200, completion=40)
+    assert ledger.summary() == "2 replies, 200 tokens in, 40 tokens out, cost 0.0008"
 
 
 def test_the_count_goes_on_in_the_next_run(make, ledger):
     make().propose(SAMPLE, CLASSES)
 
-    assert Ledger(ledger.path, ledger.prices).tokens == Tokens(100, 20)
+    assert CostLedger(ledger.path, ledger.prices).tokens == Tokens(prompt=100, completion=20)
 
 
 def test_nothing_is_asked_once_the_budget_is_spent(fake_endpoint, tmp_path, clock):
-    ledger = Ledger(tmp_path / "spent.jsonl", Prices(prompt=2.0, completion=10.0, budget=0.0005))
-    manner = Manner(model="seer", per_picture=2)
-    proposer = EndpointProposer(Endpoint(fake_endpoint.url, "k"), manner, ledger, clock=clock)
+    ledger = CostLedger(
+        tmp_path / "spent.jsonl", Prices(prompt=2.0, completion=10.0, budget=0.0005)
+    )
+    options = RequestOptions(model="seer", per_picture=2)
+    proposer = EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger, clock=clock)
     proposer.propose(SAMPLE, CLASSES)
     proposer.propose(SAMPLE, CLASSES)
 
@@ -266,16 +268,19 @@ UNTOLD = {
 def test_a_reply_whose_tokens_are_not_told_is_taken_and_told(name, make, fake_endpoint, ledger):
     fake_endpoint.faults = [Fault(body=completion(usage=UNTOLD[name]))]
 
-    assert len(make().propose(SAMPLE, CLASSES).asked) == 2
-    assert "not counted 1 replies" in ledger.told()
-    assert Ledger(ledger.path, ledger.prices).replies == 0
+    assert len(make().propose(SAMPLE, CLASSES).pairs) == 2
+    assert "not counted 1 replies" in ledger.summary()
+    assert CostLedger(ledger.path, ledger.prices).replies == 0
 
 
 @pytest.mark.parametrize("name", UNTOLD)
 def test_a_budget_that_cannot_be_kept_ends_the_run(name, fake_endpoint, tmp_path, clock):
-    ledger = Ledger(tmp_path / "spent.jsonl", Prices(prompt=2.0, budget=9.0))
+    ledger = CostLedger(tmp_path / "spent.jsonl", Prices(prompt=2.0, budget=9.0))
     proposer = EndpointProposer(
-        Endpoint(fake_endpoint.url, "k"), Manner(model="seer", per_picture=2), ledger, clock=clock
+        Endpoint(fake_endpoint.url, "k"),
+        RequestOptions(model="seer", per_picture=2),
+        ledger,
+        clock=clock,
     )
     fake_endpoint.faults = [None, Fault(body=completion(usage=UNTOLD[name]))]
     proposer.propose(SAMPLE, CLASSES)
@@ -283,7 +288,7 @@ def test_a_budget_that_cannot_be_kept_ends_the_run(name, fake_endpoint, tmp_path
     with pytest.raises(ConfigError, match=r"so --budget cannot be kept.*without --budget"):
         proposer.propose(SAMPLE, CLASSES)
     assert len(fake_endpoint.asked) == 2
-    assert Ledger(ledger.path, ledger.prices).tokens == Tokens(100, 20)
+    assert CostLedger(ledger.path, ledger.prices).tokens == Tokens(prompt=100, completion=20)
 
 
 @pytest.mark.parametrize("choices", [[], None, [{}], ["?"]], ids=str)
@@ -292,7 +297,7 @@ def test_a_reply_of_no_choice_is_paid_for_all_the_same(choices, make, fake_endpo
 
     make().propose(SAMPLE, CLASSES)
 
-    assert ledger.tokens == Tokens(200, 40)
+    assert ledger.tokens == Tokens(prompt=200, completion=40)
 
 
 @pytest.mark.parametrize(
@@ -302,18 +307,18 @@ def test_a_spoilt_line_of_the_ledger_is_named(spoilt, tmp_path):
     (tmp_path / "spent.jsonl").write_text(f'{{"prompt": 1, "completion": 2}}\n{spoilt}\n')
 
     with pytest.raises(DataError, match=r"spent\.jsonl:2: expected the tokens"):
-        Ledger(tmp_path / "spent.jsonl", Prices())
+        CostLedger(tmp_path / "spent.jsonl", Prices())
 
 
 def test_a_line_of_the_ledger_that_a_kill_has_torn_is_cut_off(ledger):
-    ledger.add(Tokens(5, 7))
+    ledger.add(Tokens(prompt=5, completion=7))
     with ledger.path.open("a") as file:
         file.write('{"prompt": 1')
 
-    again = Ledger(ledger.path, ledger.prices)
-    again.add(Tokens(1, 1))
+    again = CostLedger(ledger.path, ledger.prices)
+    again.add(Tokens(prompt=1, completion=1))
 
-    assert Ledger(ledger.path, ledger.prices).tokens == Tokens(6, 8)
+    assert CostLedger(ledger.path, ledger.prices).tokens == Tokens(prompt=6, completion=8)
 
 
 def test_without_the_package_it_is_told_what_to_install(make, monkeypatch):
@@ -328,8 +333,63 @@ def test_without_the_package_it_is_told_what_to_install(make, monkeypatch):
 def test_a_ledger_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
 
-    ledger = Ledger(tmp_path / "file" / "spent.jsonl", Prices())
+    ledger = CostLedger(tmp_path / "file" / "spent.jsonl", Prices())
 
     with pytest.raises(DataError, match="cannot be written"):
-        ledger.add(Tokens(1, 1))
-    assert ledger.tokens == Tokens(1, 1)
+        ledger.add(Tokens(prompt=1, completion=1))
+    assert ledger.tokens == Tokens(prompt=1, completion=1)
+
+
+GOOD = {"questions": [{"question": "Is it so?", "answer": "Yes."}]}
+
+
+def test_a_reply_becomes_tidy_questions():
+    assert reply_of(json.dumps(GOOD), count=1) == (QuestionAnswer("Is it so?", "yes"),)
+
+
+def test_the_schema_leaves_nothing_open():
+    def objects(part):
+        if isinstance(part, dict):
+            if part.get("type") == "object":
+                yield part
+            for value in part.values():
+                yield from objects(value)
+
+    found = list(objects(SCHEMA))
+    assert len(found) == 2
+    for part in found:
+        assert part["additionalProperties"] is False
+        assert part["required"] == list(part["properties"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "Invalid JSON"),
+        ("Sure! Here are", "Invalid JSON"),
+        ('{"questions": [{"question": "Is', "Invalid JSON"),
+        ("[]", "should be an object"),
+        ('{"questions": []}', "expected 1 questions, came 0"),
+        ('{"questions": [{"question": "Is it so?"}]}', r"questions\.0\.answer: Field required"),
+        ('{"questions": [{"question": "Is it so?", "answer": true}]}', "valid string"),
+        ('{"questions": [{"question": "Is it so?", "answer": "yes", "why": ""}]}', "Extra inputs"),
+        ('{"questions": [{"question": "It is so", "answer": "yes"}]}', "expected a question"),
+        ('{"questions": [{"question": "Is it so?", "answer": ""}]}', "expected an answer"),
+    ],
+)
+def test_a_reply_of_another_form_is_refused(text, told):
+    with pytest.raises(DataError, match=told):
+        reply_of(text, count=1)
+
+
+def test_the_same_question_twice_is_refused():
+    twice = json.dumps({"questions": GOOD["questions"] * 2})
+
+    with pytest.raises(DataError, match="twice"):
+        reply_of(twice, count=2)
+
+
+def test_the_label_is_told_if_there_is_one():
+    assert "It shows: dog." in request(count=3, shows="dog")
+    assert "shows:" not in request(count=3, shows=None)
+    assert "exactly 3 questions" in request(count=3, shows=None)

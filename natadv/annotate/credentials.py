@@ -1,4 +1,4 @@
-"""Where an endpoint is and what opens it; neither key nor password gets into anything told."""
+"""The address and the key of an endpoint; neither key nor password appears in any output."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from natadv.errors import ConfigError
 BASE_URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 OPENAI = "https://api.openai.com/v1"
 NO_KEY = "none"
-"""Servers of one's own ask for none, but the client insists on one."""
+"""Self-hosted servers need no key, but the client requires one."""
 _HIDDEN = "***"
 _LONGEST = 200
 _SHORTEST = 8
-"""Shorter keys are words that servers of one's own are given, and may well be an answer."""
+"""Shorter keys are placeholders for self-hosted servers, and may well be an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where it is, and what opens it."""
+    """The address and the key of an endpoint."""
 
     base_url: str = field(repr=False)
     key: str = field(repr=False)
 
     @property
     def where(self) -> str:
-        """Its address without user, password and query."""
+        """The address without user, password and query."""
         return _split(self.base_url).shown
 
-    def told(self, foreign: object) -> str:
-        """Text of the endpoint or of its client as it may be told and kept: short, no secrets."""
+    def redacted(self, foreign: object) -> str:
+        """A short text of the endpoint or its client, with all secrets removed."""
         text = str(foreign)
-        # Before it is cut: half a key is no longer found.
+        # Before it is shortened: half a key would not be recognised.
         for secret in self._secrets():
             text = re.sub(re.escape(secret), _HIDDEN, text, flags=re.IGNORECASE)
         return text[:_LONGEST]
 
-    def gives_away(self, reply: str) -> bool:
-        """Whether a reply holds what must not get into a dataset."""
-        found = reply.casefold()
-        return any(len(one) >= _SHORTEST and one.casefold() in found for one in self._secrets())
+    def leaks_into(self, reply: str) -> bool:
+        """Whether a reply contains a secret, which must not get into a dataset."""
+        folded = reply.casefold()
+        return any(len(one) >= _SHORTEST and one.casefold() in folded for one in self._secrets())
 
     def _secrets(self) -> list[str]:
-        """The longest first, for one may hold another; as they are, and as texts quote them."""
+        """Each secret in plain and in quoted forms, the longest first: one may contain another."""
         plain = {*_split(self.base_url).secrets, self.key} - {"", NO_KEY}
         quoted = {
             one
@@ -59,7 +59,7 @@ class Endpoint:
 
 
 def endpoint_of(environment: Mapping[str, str]) -> Endpoint:
-    """What the environment says. Raises ConfigError if that is not enough, or cannot be sent."""
+    """The endpoint of the environment. Raises ConfigError if it is incomplete or cannot be sent."""
     base_url, key = environment.get(BASE_URL, "").strip(), environment.get(KEY, "").strip()
     if not key and not base_url:
         raise ConfigError(
@@ -82,7 +82,7 @@ class _Address(NamedTuple):
 
 
 def _split(url: str) -> _Address:
-    """Raises ConfigError, which quotes nothing that could be a password."""
+    """Raises ConfigError, whose message quotes no part that could be a password."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port is not None else ""
@@ -91,7 +91,7 @@ def _split(url: str) -> _Address:
     if parts.scheme not in ("http", "https"):
         raise _no_address("it does not begin so")
     if not parts.hostname or "@" in parts.path:
-        raise _no_address("its host cannot be told; write other characters of a password as %XX")
+        raise _no_address("its host is unclear; write other characters of a password as %XX")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return _Address(f"{parts.scheme}://{host}{port}{parts.path}", _secrets_of(parts))
 
@@ -101,11 +101,11 @@ def _no_address(reason: str) -> ConfigError:
 
 
 def _secrets_of(parts: SplitResult) -> tuple[str, ...]:
-    """The password (or the user, where it stands alone), what is sent of it, and the query."""
+    """The password (or the user, if it stands alone), the header made of it, and the query."""
     values = (value for _, value in parse_qsl(parts.query))
-    found = [parts.query, *(value for value in values if len(value) >= _SHORTEST)]
+    secrets = [parts.query, *(value for value in values if len(value) >= _SHORTEST)]
     if parts.username is not None:
         user, password = unquote(parts.username), unquote(parts.password or "")
         sent = base64.b64encode(f"{user}:{password}".encode()).decode()
-        found += [parts.password or parts.username, password or user, sent]
-    return tuple(found)
+        secrets += [parts.password or parts.username, password or user, sent]
+    return tuple(secrets)

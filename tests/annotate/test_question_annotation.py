@@ -6,23 +6,28 @@ import threading
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from natadv.annotate.credentials import Endpoint
+from natadv.annotate.endpoint import EndpointProposer, RequestOptions
+from natadv.annotate.job import AnnotationJob
+from natadv.annotate.question_annotation import (
+    QuestionSettings,
+    annotate_questions,
+    vqa_v2_files,
+)
+from natadv.annotate.question_templates import Proposal, TemplateProposer
+from natadv.annotate.review import QuestionAnswer, QuestionsLine
+from natadv.annotate.usage_limits import CostLedger, Prices
 from natadv.data.card import DATASETS_FOLDER, load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError, ModelError
-from natadv.pipelines.annotate.cost_ledger import Ledger, Prices
-from natadv.pipelines.annotate.credentials import Endpoint
-from natadv.pipelines.annotate.endpoint import EndpointProposer, Manner
-from natadv.pipelines.annotate.job import Job
-from natadv.pipelines.annotate.proposing import Proposal, Templates
-from natadv.pipelines.annotate.questions import Settings, annotate_questions
-from natadv.scenarios.annotate import vqa_v2
-from natadv.scenarios.annotate.asked import Asked
 from natadv.tasks.vqa import LEAST_ANSWERS
 
 from .conftest import CLASSES, Fault, completion, error, pets, picture
 
-TEMPLATES = Settings(by="templates", about={"by": "templates"}, per_write=2)
+TEMPLATES = QuestionSettings(by="templates", about={"by": "templates"}, per_write=2)
 
 
 class Recorded:
@@ -35,7 +40,9 @@ class Recorded:
         if sample.id in self.fails:
             raise ModelError(f"no answer about {sample.id}")
         self.asked.append(sample.id)
-        return Proposal((Asked("Is it so?", "yes"), Asked("How many are there?", "2")))
+        return Proposal(
+            (QuestionAnswer("Is it so?", "yes"), QuestionAnswer("How many are there?", "2"))
+        )
 
     def waits(self):
         return ""
@@ -48,7 +55,10 @@ def annotate(pack):
     def annotated(proposer, *, settings=TEMPLATES, **job):
         described = {"dataset": "pets", "name": "pets-asked", "root": root, **job}
         return annotate_questions(
-            Job(**described), settings, proposer=lambda: proposer, progress_to=io.StringIO()
+            AnnotationJob(**described),
+            settings,
+            proposer=lambda: proposer,
+            progress_to=io.StringIO(),
         )
 
     return annotated
@@ -83,19 +93,76 @@ def test_every_question_becomes_a_sample_of_its_picture(annotate, packed):
 def test_it_is_stored_as_vqa_v2_does(annotate, place):
     annotate(Recorded())
 
-    names = ("questions.json", "annotations.json")
-    stored = vqa_v2.read(*((place / name).read_text() for name in names))
-    images = json.loads((place / "images.json").read_text())
-    assert [row.question_id for row in stored.questions.questions[:3]] == [1000, 1001, 2000]
+    questions, annotations, images = (
+        json.loads((place / f"{name}.json").read_text())
+        for name in ("questions", "annotations", "images")
+    )
     assert images["2"] == "pet/1"
-    for row in stored.annotations.annotations:
-        assert len({answer.answer_id for answer in row.answers}) == 10
+    assert [row["question_id"] for row in questions["questions"][:3]] == [1000, 1001, 2000]
+    assert questions["info"] == {"dataset": "pets-asked", "by": "templates"}
+    assert questions["questions"][1] == {
+        "question_id": 1001,
+        "image_id": 1,
+        "question": "How many are there?",
+    }
+    row = annotations["annotations"][1]
+    assert set(row) == {
+        *("question_id", "image_id", "question_type", "answer_type"),
+        *("multiple_choice_answer", "answers"),
+    }
+    assert (row["answer_type"], row["multiple_choice_answer"]) == ("number", "2")
+    assert row["answers"][0] == {"answer_id": 1, "answer": "2", "answer_confidence": "yes"}
+
+
+def by_official_rules(row, said):
+    """As the official evaluation counts: others are the records that differ as a whole."""
+    scores = []
+    for answer in row["answers"]:
+        others = [other for other in row["answers"] if other != answer]
+        scores.append(min(1, sum(other["answer"] == said for other in others) / 3))
+    return sum(scores) / len(scores)
+
+
+def test_the_official_evaluation_gives_1_to_the_answer_and_0_to_another():
+    lines = {"a": QuestionsLine(id="a", questions=(("How many are there?", "2"),))}
+    row = vqa_v2_files(lines, info={})[1][1]["annotations"][0]
+
+    assert (by_official_rules(row, "2"), by_official_rules(row, "3")) == (1.0, 0.0)
+    for answer in row["answers"]:
+        answer["answer_id"] = 1
+    assert by_official_rules(row, "2") == 0.0
+
+
+@given(st.lists(st.integers(0, 4), max_size=4))
+def test_every_question_has_an_id_of_its_own_and_an_annotation(counts):
+    lines = {
+        str(place): QuestionsLine(
+            id=str(place),
+            keep=bool(count),
+            questions=tuple((f"Is it {number}?", "yes") for number in range(count)),
+        )
+        for place, count in enumerate(counts)
+    }
+
+    (_, questions), (_, annotations), (_, images) = vqa_v2_files(lines, info={})
+
+    ids = [(row["question_id"], row["image_id"]) for row in questions["questions"]]
+    assert len(set(ids)) == len(ids) == sum(counts)
+    assert ids == [(r["question_id"], r["image_id"]) for r in annotations["annotations"]]
+    assert {str(image) for _, image in ids} == set(images)
+
+
+def test_more_questions_than_ids_are_refused():
+    questions = tuple((f"Is it {number}?", "yes") for number in range(1000))
+
+    with pytest.raises(DataError, match="image 1: 1000 questions"):
+        vqa_v2_files({"a": QuestionsLine(id="a", questions=questions)}, info={})
 
 
 def test_templates_ask_the_same_whatever_else_is_there(annotate, pack, packed):
-    annotate(Templates(per_picture=2, seed=1), limit=2)
+    annotate(TemplateProposer(per_picture=2, seed=1), limit=2)
     some = packed()
-    annotate(Templates(per_picture=2, seed=1), force=True)
+    annotate(TemplateProposer(per_picture=2, seed=1), force=True)
 
     assert packed()[:4] == some
     assert len(packed()) == 10
@@ -110,20 +177,23 @@ def test_templates_ask_where_a_mask_is(pack):
     mask.save(buffer, "PNG")
     sample = replace(pets(1)[0], phrase="the black dog", mask=buffer.getvalue())
 
-    asked = Templates(per_picture=9, seed=1).propose(sample, CLASSES).asked
+    asked = TemplateProposer(per_picture=9, seed=1).propose(sample, CLASSES).pairs
 
-    assert Asked("Is the black dog at the left or at the right of the picture?", "left") in asked
-    assert Asked("What is in the picture?", "dog") in asked
+    assert (
+        QuestionAnswer("Is the black dog at the left or at the right of the picture?", "left")
+        in asked
+    )
+    assert QuestionAnswer("What is in the picture?", "dog") in asked
 
 
 def test_nothing_can_be_asked_of_a_picture_without_label_and_phrase():
     from natadv.types import Sample
 
-    found = Templates(per_picture=2, seed=1).propose(
+    found = TemplateProposer(per_picture=2, seed=1).propose(
         Sample(id="a", group="a", image=picture(0)), CLASSES
     )
 
-    assert found.asked == ()
+    assert found.pairs == ()
     assert "no label" in found.note
 
 
@@ -182,12 +252,12 @@ def test_questions_about_a_picture_that_is_not_there_are_refused(annotate, place
 
 @pytest.fixture
 def proposer(fake_endpoint, place):
-    manner = Manner(model="seer", per_picture=2, waits_s=())
-    ledger = Ledger(place / "spent.jsonl", Prices())
-    return EndpointProposer(Endpoint(fake_endpoint.url, "k"), manner, ledger)
+    options = RequestOptions(model="seer", per_picture=2, waits_s=())
+    ledger = CostLedger(place / "spent.jsonl", Prices())
+    return EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger)
 
 
-BY_SEER = Settings(by="seer", about={"by": "seer"}, at_once=2)
+BY_SEER = QuestionSettings(by="seer", about={"by": "seer"}, at_once=2)
 
 
 def test_an_endpoint_is_asked_about_every_picture_once(annotate, proposer, fake_endpoint, packed):
@@ -293,7 +363,7 @@ def test_what_an_endpoint_is_waited_for_is_on_the_line_of_progress(pack):
         def waits(self):
             return "waiting 5 min 0 s to ask again (status 429)"
 
-    job = Job(dataset="pets", name="pets-asked", root=pack())
+    job = AnnotationJob(dataset="pets", name="pets-asked", root=pack())
     annotate_questions(job, TEMPLATES, proposer=Held, progress_to=shown)
 
     first = shown.getvalue().splitlines()[0]

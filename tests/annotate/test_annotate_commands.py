@@ -10,7 +10,7 @@ import pytest
 from natadv.cli import main
 from natadv.data.card import DATASETS_FOLDER, load_card
 
-from ...tiny_grounding import save_dino, save_sam
+from ..tiny_grounding import save_dino, save_sam
 from .conftest import Fault
 
 
@@ -92,24 +92,23 @@ def test_a_budget_stops_the_run_and_more_of_it_goes_on(run, fake_endpoint, monke
     assert len(fake_endpoint.asked) == 5
 
 
-@pytest.mark.parametrize("name", ["../../evil", "/dev/null/evil", "..", "Pets", "a b", "a\n"])
-@pytest.mark.parametrize(
-    "kind", [("questions", "--model", "seer", "--per-picture", "2"), ("questions",), ("masks",)]
-)
 def test_a_name_that_no_dataset_can_have_is_refused_first(
-    name, kind, run, fake_endpoint, monkeypatch, tmp_path
+    run, fake_endpoint, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("OPENAI_BASE_URL", fake_endpoint.url)
-    spent = tmp_path / "fixtures/annotations" / name / "spent.jsonl"
     before = sorted(tmp_path.rglob("*"))
+    kinds = [("questions", "--model", "seer", "--per-picture", "2"), ("questions",), ("masks",)]
+    for name in ("../../evil", "/dev/null/evil", "..", "Pets", "a b", "a\n"):
+        for kind, *options in kinds:
+            spent = tmp_path / "fixtures/annotations" / name / "spent.jsonl"
 
-    code, said = run(kind[0], "pets", "--name", name, *kind[1:])
+            code, said = run(kind, "pets", "--name", name, *options)
 
-    assert code == 1
-    assert f"--name {name!r} cannot be the name of a dataset" in said.err
-    assert fake_endpoint.asked == []
-    assert sorted(tmp_path.rglob("*")) == before
-    assert not spent.exists()
+            assert code == 1, (name, kind)
+            assert f"--name {name!r} cannot be the name of a dataset" in said.err
+            assert fake_endpoint.asked == [], (name, kind)
+            assert sorted(tmp_path.rglob("*")) == before, (name, kind)
+            assert not spent.exists(), (name, kind)
 
 
 def test_without_an_endpoint_it_is_told_what_to_set(run, monkeypatch):

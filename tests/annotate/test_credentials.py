@@ -6,11 +6,11 @@ import base64
 
 import pytest
 
+from natadv.annotate.credentials import Endpoint, endpoint_of
+from natadv.annotate.endpoint import EndpointProposer, RequestOptions
+from natadv.annotate.usage_limits import CostLedger, Prices
 from natadv.cli import main
 from natadv.errors import ConfigError, ModelError
-from natadv.pipelines.annotate.cost_ledger import Ledger, Prices
-from natadv.pipelines.annotate.credentials import Endpoint, endpoint_of
-from natadv.pipelines.annotate.endpoint import EndpointProposer, Manner
 
 from .conftest import CLASSES, QUESTIONS, Fault, completion, error, pets
 
@@ -32,7 +32,7 @@ def test_the_environment_says_where_the_endpoint_is():
         ({}, "set OPENAI_API_KEY"),
         ({"OPENAI_API_KEY": " \n"}, "set OPENAI_API_KEY"),
         ({"OPENAI_BASE_URL": "localhost:8000"}, "http://"),
-        ({"OPENAI_BASE_URL": "http:///v1"}, "its host cannot be told"),
+        ({"OPENAI_BASE_URL": "http:///v1"}, "its host is unclear"),
     ],
 )
 def test_without_an_endpoint_it_is_told_what_to_set(environment, told):
@@ -44,18 +44,18 @@ def test_without_an_endpoint_it_is_told_what_to_set(environment, told):
 def test_a_key_from_a_file_with_its_line_end_is_the_key(around, fake_endpoint, ask):
     found = ask(endpoint_of(environment(fake_endpoint.url, key=around.format(KEY))))
 
-    assert len(found.asked) == 2
+    assert len(found.pairs) == 2
     assert fake_endpoint.keys == [f"Bearer {KEY}"]
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL"])
-@pytest.mark.parametrize("inside", ["\n", "\r", "\x00", "\u2019", "\x7f"])
-def test_what_cannot_be_sent_is_refused_unquoted(name, inside):
-    with pytest.raises(ConfigError, match=f"{name} holds a line break") as told:
-        endpoint_of({name: f"http://pa55{inside}w0rd"})
+def test_what_cannot_be_sent_is_refused_unquoted(name):
+    for inside in ("\n", "\r", "\x00", "\u2019", "\x7f"):
+        with pytest.raises(ConfigError, match=f"{name} holds a line break") as told:
+            endpoint_of({name: f"http://pa55{inside}w0rd"})
 
-    assert "pa55" not in str(told.value)
-    assert "w0rd" not in str(told.value)
+        assert "pa55" not in str(told.value), inside
+        assert "w0rd" not in str(told.value), inside
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_dead_endpoint_is_told_by_its_address_alone(ask):
 
 
 def test_a_short_key_is_no_secret_that_answers_must_not_hold(fake_endpoint, ask):
-    assert len(ask(Endpoint(fake_endpoint.url, "dog")).asked) == 2
+    assert len(ask(Endpoint(fake_endpoint.url, "dog")).pairs) == 2
 
 
 def test_nothing_of_a_run_holds_the_key(fake_endpoint, pack, monkeypatch, capsys):
@@ -165,8 +165,8 @@ def environment(url, *, key=KEY):
 @pytest.fixture
 def ask(tmp_path):
     def asked(endpoint):
-        manner = Manner(model="seer", per_picture=2, waits_s=())
-        ledger = Ledger(tmp_path / "spent.jsonl", Prices())
-        return EndpointProposer(endpoint, manner, ledger).propose(SAMPLE, CLASSES)
+        options = RequestOptions(model="seer", per_picture=2, waits_s=())
+        ledger = CostLedger(tmp_path / "spent.jsonl", Prices())
+        return EndpointProposer(endpoint, options, ledger).propose(SAMPLE, CLASSES)
 
     return asked

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natadv.annotate.review import (
+    MOST_WORDS,
+    MaskLine,
+    QuestionAnswer,
+    QuestionsLine,
+    Review,
+    each_once,
+    tidy,
+)
 from natadv.errors import ConfigError, DataError
-from natadv.scenarios.annotate.review import MaskLine, QuestionsLine, Review
 
 ABOUT = {"dataset": "pets", "revision": "abc", "settings": {"seed": 1, "sizes": (1, 2)}}
 
@@ -39,8 +47,8 @@ def test_what_a_person_wrote_wins(review):
 
     review.append([line("c")])
 
-    assert review.lines()["a"].asked()[0].answer == "no"
-    assert review.lines()["b"].asked()[0].answer == "yes"
+    assert review.lines()["a"].pairs()[0].answer == "no"
+    assert review.lines()["b"].pairs()[0].answer == "yes"
 
 
 @given(st.data())
@@ -149,3 +157,57 @@ def test_a_mask_that_cannot_be_drawn_is_refused(tmp_path, fields, told):
 
     with pytest.raises(DataError, match=told):
         review.lines()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "answer_type"),
+    [
+        ("Yes.", "yes", "yes/no"),
+        (" NO ", "no", "yes/no"),
+        ("Two", "2", "number"),
+        ("12", "12", "number"),
+        ("²", "²", "other"),
+        ("'Golden  Retriever'", "golden retriever", "other"),
+        ("zero", "0", "number"),
+        ("yes it is", "yes it is", "other"),
+    ],
+)
+def test_the_type_follows_from_the_tidied_answer(answer, said, answer_type):
+    asked = tidy("What  is\nit?", answer, where="here")
+
+    assert asked == QuestionAnswer("What is it?", said)
+    assert asked.answer_type == answer_type
+
+
+@given(st.text(max_size=40))
+def test_tidying_twice_changes_nothing_more(answer):
+    try:
+        once = tidy("What is it?", answer, where="here")
+    except DataError:
+        return
+
+    assert tidy(once.question, once.answer, where="here") == once
+    assert 1 <= len(once.answer.split()) <= MOST_WORDS
+
+
+@pytest.mark.parametrize("question", ["", "It is.", "why?", "?", "is " + "very " * 60 + "long?"])
+def test_what_is_no_question_is_refused(question):
+    with pytest.raises(DataError, match="here: expected a question"):
+        tidy(question, "yes", where="here")
+
+
+@pytest.mark.parametrize("answer", ["", " . ", "a b c d e f"])
+def test_what_is_no_short_answer_is_refused(answer):
+    with pytest.raises(DataError, match="here: expected an answer of 1 to 5 words"):
+        tidy("What is it?", answer, where="here")
+
+
+def test_the_first_two_words_are_the_type_of_a_question():
+    assert QuestionAnswer("Is there a dog?", "yes").question_type == "is there"
+
+
+def test_a_question_that_is_asked_twice_is_refused():
+    with pytest.raises(DataError, match="asks 'IS it so\\?' twice"):
+        each_once(
+            [QuestionAnswer("Is it so?", "yes"), QuestionAnswer("IS it so?", "no")], where="here"
+        )

@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from natadv.errors import DataError
-from natadv.rng import rng_for
-from natadv.scenarios.annotate.templates import (
+from natadv.annotate.question_templates import (
     TEMPLATES,
     Subject,
     article,
     questions_of,
     without_article,
 )
+from natadv.errors import DataError
+from natadv.rng import rng_for
 
 MASKS = arrays(np.bool_, st.tuples(st.integers(4, 12), st.integers(4, 12))).filter(np.any)
 

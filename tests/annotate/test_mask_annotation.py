@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from natadv.annotate.job import AnnotationJob
+from natadv.annotate.mask_annotation import Grounding, MaskSettings, annotate_masks
 from natadv.data.card import DATASETS_FOLDER, load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError
 from natadv.models.adapters.grounded_sam import PhraseBox
-from natadv.pipelines.annotate.job import Job
-from natadv.pipelines.annotate.masks import Grounding, Settings, annotate_masks
 
 BOXES = {"dog": [(2.0, 3.0, 10.0, 12.0), (8.0, 8.0, 20.0, 20.0)], "owl": [(0.0, 0.0, 5.0, 5.0)]}
-SETTINGS = Settings(models={"fake": "0"}, box_threshold=0.3, text_threshold=0.25)
+SETTINGS = MaskSettings(models={"fake": "0"}, box_threshold=0.3, text_threshold=0.25)
 
 
 class FakeGrounding:
@@ -62,7 +62,9 @@ def annotate(pack, fake):
             return Grounding(grounding or fake.grounding, grounding or fake.grounding)
 
         described = {"dataset": "pets", "name": "pets-masks", "root": root, **job}
-        return annotate_masks(Job(**described), settings, load=load, progress_to=io.StringIO())
+        return annotate_masks(
+            AnnotationJob(**described), settings, load=load, progress_to=io.StringIO()
+        )
 
     return annotated
 
@@ -302,7 +304,7 @@ def test_the_dataset_itself_cannot_be_the_name(annotate):
 
 def test_other_settings_do_not_mix_with_what_is_there(annotate):
     annotate()
-    other = Settings(models={"fake": "0"}, box_threshold=0.5, text_threshold=0.25)
+    other = MaskSettings(models={"fake": "0"}, box_threshold=0.5, text_threshold=0.25)
 
     with pytest.raises(ConfigError, match=r"begun with box_threshold 0\.3 and not 0\.5"):
         annotate(settings=other, force=True)

@@ -1,0 +1,1 @@
+"""Masks and questions for datasets that have none, each for a person to review."""

@@ -1,0 +1,271 @@
+"""The review file: the annotation of each picture, one JSON line each, for a person to edit.
+
+It is the only state of an annotation. An existing line is never rewritten, so a person's edits win;
+a deleted line is annotated again; a run that was killed resumes after the last complete line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar, final
+
+from pydantic import Field, ValidationError, model_validator
+
+from natadv.config import Strict
+from natadv.errors import ConfigError, DataError
+
+MOST_WORDS = 5
+"""Maximum length of an answer; people rarely agree on longer ones word for word."""
+MOST_CHARACTERS = 200
+"""Maximum length of a question."""
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_AROUND = re.compile(r"^[\s\"'`]+|[\s\"'`.!]+$")
+
+
+class QuestionAnswer(NamedTuple):
+    """A question about a picture and its short answer, in the form that VQA v2 scores."""
+
+    question: str
+    answer: str
+
+    @property
+    def answer_type(self) -> str:
+        """The answer type of VQA v2; derived from the answer, so that the two cannot disagree."""
+        if self.answer in ("yes", "no"):
+            return "yes/no"
+        return "number" if self.answer.isascii() and self.answer.isdecimal() else "other"
+
+    @property
+    def question_type(self) -> str:
+        """The first two words of the question, to group results by."""
+        return " ".join(self.question.lower().rstrip("?").split()[:2])
+
+
+def tidy(question: str, answer: str, *, where: str) -> QuestionAnswer:
+    """The question on one line; the answer in lower case, numbers up to ten in digits.
+
+    Raises:
+        DataError: It is not a question, or not a short answer.
+    """
+    text = " ".join(question.split())
+    if not text.endswith("?") or len(text.split()) < 2 or len(text) > MOST_CHARACTERS:
+        raise DataError(
+            f"{where}: expected a question of two words or more, of at most {MOST_CHARACTERS} "
+            f"characters, that ends with '?', came {text[:80]!r}"
+        )
+    short = " ".join(_AROUND.sub("", answer.lower()).split())
+    if not 1 <= len(short.split()) <= MOST_WORDS:
+        raise DataError(
+            f"{where}: expected an answer of 1 to {MOST_WORDS} words to {text[:60]!r}, came "
+            f"{answer[:60]!r}"
+        )
+    return QuestionAnswer(text, str(_NUMBERS.index(short)) if short in _NUMBERS else short)
+
+
+def each_once(pairs: Iterable[QuestionAnswer], *, where: str) -> tuple[QuestionAnswer, ...]:
+    """The pairs. Raises DataError if a question is asked twice."""
+    by_question: dict[str, QuestionAnswer] = {}
+    for pair in pairs:
+        if pair.question.casefold() in by_question:
+            raise DataError(f"{where}: asks {pair.question!r} twice; keep one")
+        by_question[pair.question.casefold()] = pair
+    return tuple(by_question.values())
+
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom in pixels of the upright picture."""
+_PIECE = 1 << 16
+_Id = Annotated[str, Field(min_length=1)]
+
+
+class ReviewLine(Strict):
+    """The fields of every line."""
+
+    id: _Id
+    keep: bool = True
+    """Whether the picture goes into the dataset."""
+    note: str = ""
+    """Why the picture is left out, or any other remark."""
+
+
+class QuestionsLine(ReviewLine):
+    """The questions about one picture."""
+
+    questions: tuple[tuple[str, str], ...] = ()
+    """Pairs of question and answer."""
+
+    @model_validator(mode="after")
+    def _check_questions(self) -> Self:
+        if self.keep and not self.questions:
+            raise ValueError("keep is true, but there are no questions; add some, or say false")
+        try:
+            self.pairs()
+        except DataError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def pairs(self) -> tuple[QuestionAnswer, ...]:
+        """The tidied questions and answers."""
+        pairs = [tidy(question, answer, where=self.id) for question, answer in self.questions]
+        return each_once(pairs, where=self.id)
+
+
+class MaskLine(ReviewLine):
+    """The region of one picture that the phrase names."""
+
+    phrase: Annotated[str, Field(min_length=1)]
+    boxes: tuple[Box, ...] = ()
+    """The mask is drawn from them: other boxes give another mask."""
+    scores: tuple[float, ...] = ()
+    """Confidences of the boxes, 0 to 1; for information only."""
+    mask: str | None = None
+    """The path of a hand-made mask in this folder: a PNG, 255 inside and 0 outside."""
+
+    @model_validator(mode="after")
+    def _check_region(self) -> Self:
+        if self.keep and not self.boxes and self.mask is None:
+            raise ValueError("keep is true, but there is no box and no mask; add one, or say false")
+        for left, top, right, bottom in self.boxes:
+            if not (left < right and top < bottom):
+                raise ValueError(
+                    f"box {[left, top, right, bottom]} must be left, top, right, bottom"
+                )
+        return self
+
+
+AnyLine = TypeVar("AnyLine", bound=ReviewLine)
+
+
+@final
+class Review(Generic[AnyLine]):
+    """The review file of one dataset and one way of annotating it."""
+
+    def __init__(self, path: Path, kind: type[AnyLine], *, about: Mapping[str, Any]) -> None:
+        self.path, self._kind = path, kind
+        # In the form in which JSON returns it.
+        self._about: dict[str, Any] = json.loads(json.dumps(about))
+
+    @property
+    def head(self) -> str:
+        """The first line, which identifies what the file is about."""
+        return json.dumps({"about": self._about}, ensure_ascii=False)
+
+    def begun(self) -> bool:
+        """Whether the file has any content."""
+        return _complete_part(self.path).size > 0
+
+    def lines(self) -> dict[str, AnyLine]:
+        """The lines by id, in the order of the file; empty if there is no file yet.
+
+        Raises:
+            ConfigError: The file is about another dataset or another way of annotating.
+            DataError: A line is invalid.
+        """
+        lines: dict[str, AnyLine] = {}
+        for number, text in self._texts():
+            line = self._parsed(text, number)
+            if line.id in lines:
+                raise DataError(f"{self.path}:{number}: a second line about {line.id!r}; keep one")
+            lines[line.id] = line
+        return lines
+
+    def append(self, lines: Iterable[AnyLine]) -> None:
+        """Append the lines; they are on the disk when this returns. Raises DataError."""
+        texts = [line.model_dump_json() for line in lines]
+        if not texts:
+            return
+        complete = _complete_part(self.path)
+        if not complete.size:
+            texts.insert(0, self.head)
+        added = (complete.end + "".join(f"{text}\n" for text in texts)).encode()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("r+b" if self.path.exists() else "wb") as file:
+                file.truncate(complete.size)
+                file.seek(complete.size)
+                file.write(added)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: cannot be written: {error.strerror}; free space, and run again: "
+                "what was found so far is kept"
+            ) from error
+
+    def _texts(self) -> list[tuple[int, str]]:
+        if not self.path.exists():
+            return []
+        try:
+            content = self.path.read_bytes()[: _complete_part(self.path).size]
+            numbered = list(enumerate(content.decode("utf-8").split("\n"), start=1))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: must be UTF-8: {error}; save it so") from error
+        texts = [(number, text) for number, text in numbered if text.strip()]
+        if texts:
+            self._check_head(*texts[0])
+        return texts[1:]
+
+    def _check_head(self, number: int, text: str) -> None:
+        try:
+            about: dict[str, Any] = json.loads(text)["about"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path}:{number}: expected the line that tells what the file is about, came "
+                f"{text[:60]!r}; get it back"
+            ) from error
+        if about != self._about:
+            other = sorted(k for k in {*about, *self._about} if about.get(k) != self._about.get(k))
+            listed = ", ".join(
+                f"{k} {about.get(k)!r} and not {self._about.get(k)!r}" for k in other
+            )
+            raise ConfigError(
+                f"{self.path}: was begun with {listed}; go on with that, or give another --name "
+                "(what a person has edited there is never thrown away)"
+            )
+
+    def _parsed(self, text: str, number: int) -> AnyLine:
+        try:
+            return self._kind.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise DataError(
+                f"{self.path}:{number}: {place + ': ' if place else ''}{first['msg']}; correct the "
+                "line, or delete it to have it found anew"
+            ) from error
+
+
+class _Complete(NamedTuple):
+    """The part of a file that is kept when it is appended to."""
+
+    size: int
+    """Bytes."""
+    end: str
+    """The line break that its last line may lack."""
+
+
+def _complete_part(path: Path) -> _Complete:
+    """Everything but a last line that a kill cut off; only the end of the file is read."""
+    if not path.exists():
+        return _Complete(0, "")
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail, start = b"", size
+        while start and b"\n" not in tail:
+            start = max(0, start - _PIECE)
+            file.seek(start)
+            tail = file.read(size - start)
+    last = tail[tail.rfind(b"\n") + 1 :]
+    if not last:
+        return _Complete(size, "")
+    try:
+        json.loads(last)
+    except ValueError:
+        # Only a kill leaves a last line without its end; editors that do so leave it complete.
+        return _Complete(size - len(last), "")
+    return _Complete(size, "\n")

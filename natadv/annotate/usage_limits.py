@@ -1,0 +1,161 @@
+"""Limits on the use of an endpoint: requests per minute, and a ledger of paid tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, NamedTuple, final
+
+from pydantic import Field, ValidationError
+
+from natadv.config import Strict
+from natadv.errors import ConfigError, DataError
+
+_MILLION = 1_000_000
+_Count = Annotated[int, Field(ge=0)]
+
+
+class Tokens(Strict):
+    """The tokens of one reply or of many; also one line of the ledger."""
+
+    prompt: _Count
+    completion: _Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Prices per million tokens, in any currency."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+    budget: float | None = None
+    """The total that all runs together may cost."""
+
+    def cost(self, tokens: Tokens) -> float:
+        return (tokens.prompt * self.prompt + tokens.completion * self.completion) / _MILLION
+
+
+@final
+@dataclass(slots=True)
+class CostLedger:
+    """What all runs have paid an endpoint for: one line per reply, also for unusable ones.
+
+    Raises DataError if a line of the file is invalid.
+    """
+
+    path: Path
+    prices: Prices
+    replies: int = 0
+    untold: int = 0
+    """Further replies of this run, whose tokens the endpoint did not report."""
+    tokens: Tokens = field(default=Tokens(prompt=0, completion=0))
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1]
+        if complete != content:
+            # A kill cut the last line off.
+            os.truncate(self.path, len(complete))
+        for number, text in enumerate(complete.decode("utf-8", "replace").splitlines(), start=1):
+            try:
+                self._count(Tokens.model_validate_json(text))
+            except ValidationError as error:
+                raise DataError(
+                    f"{self.path}:{number}: expected the tokens of a reply, came {text[:40]!r}; "
+                    "delete that line"
+                ) from error
+
+    def add(self, tokens: Tokens) -> None:
+        """Count a reply. Raises DataError if the file cannot be written."""
+        with self._lock:
+            self._count(tokens)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(tokens.model_dump()) + "\n")
+            except OSError as error:
+                raise DataError(
+                    f"{self.path}: cannot be written: {error.strerror}; free space, and run again"
+                ) from error
+
+    def add_untold(self) -> None:
+        """Count a reply without known tokens. Raises ConfigError if there is a budget to keep."""
+        with self._lock:
+            self.untold += 1
+        if self.prices.budget is not None:
+            raise ConfigError(
+                "the endpoint does not tell how many tokens a reply took (usage.prompt_tokens and "
+                "usage.completion_tokens), so --budget cannot be kept; what was answered before is "
+                "kept: go on without --budget, if the endpoint has a limit of its own"
+            )
+
+    def check_budget(self) -> None:
+        """Raises ConfigError if the budget is spent."""
+        budget = self.prices.budget
+        if budget is not None and self.prices.cost(self.tokens) >= budget:
+            raise ConfigError(
+                f"the budget of {budget:g} is spent ({self.summary()}); what was answered is kept: "
+                "raise --budget to go on"
+            )
+
+    def summary(self) -> str:
+        """One line with the replies, their tokens and, if there are prices, their cost."""
+        tokens = self.tokens
+        text = f"{self.replies} replies, {tokens.prompt} tokens in, {tokens.completion} tokens out"
+        if self.untold:
+            text += f", not counted {self.untold} replies whose tokens were not told"
+        priced = self.prices.prompt > 0 or self.prices.completion > 0
+        return f"{text}, cost {self.prices.cost(tokens):.4f}" if priced else text
+
+    def _count(self, tokens: Tokens) -> None:
+        self.replies += 1
+        self.tokens = Tokens(
+            prompt=self.tokens.prompt + tokens.prompt,
+            completion=self.tokens.completion + tokens.completion,
+        )
+
+
+class Clock(NamedTuple):
+    """The time, which tests replace."""
+
+    now: Callable[[], float] = time.monotonic
+    """Seconds since an arbitrary moment."""
+    sleep: Callable[[float], None] = time.sleep
+
+
+@final
+class RateLimiter:
+    """Spaces the requests of all threads evenly; `per_minute` None means without limit."""
+
+    def __init__(self, per_minute: float | None, *, clock: Clock) -> None:
+        self._every_s = 60 / per_minute if per_minute else 0.0
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = self._held_until = clock.now()
+
+    def wait(self) -> None:
+        """Sleep until the next request may be made."""
+        with self._lock:
+            now = self._clock.now()
+            turn = max(now, self._next)
+            self._next = turn + self._every_s
+        if turn > now:
+            self._clock.sleep(turn - now)
+
+    def hold(self, seconds: float) -> None:
+        """Let no thread make a request for that long, as the endpoint has asked for."""
+        with self._lock:
+            self._held_until = max(self._held_until, self._clock.now() + seconds)
+            self._next = max(self._next, self._held_until)
+
+    def held_s(self) -> float:
+        """The remaining seconds of the hold."""
+        return max(0.0, self._held_until - self._clock.now())
