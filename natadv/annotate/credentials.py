@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from natadv.errors import ConfigError
 
@@ -78,6 +78,7 @@ def endpoint_of(environment: Mapping[str, str]) -> Endpoint:
 
 class _Address(NamedTuple):
     shown: str
+    """The address without user, password and query."""
     secrets: tuple[str, ...]
 
 
@@ -86,26 +87,21 @@ def _split(url: str) -> _Address:
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port is not None else ""
+        problem = "" if parts.scheme in ("http", "https") else "it does not begin so"
     except ValueError:
-        raise _no_address("its host or port cannot be read") from None
-    if parts.scheme not in ("http", "https"):
-        raise _no_address("it does not begin so")
-    if not parts.hostname or "@" in parts.path:
-        raise _no_address("its host is unclear; write other characters of a password as %XX")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return _Address(f"{parts.scheme}://{host}{port}{parts.path}", _secrets_of(parts))
-
-
-def _no_address(reason: str) -> ConfigError:
-    return ConfigError(f"{BASE_URL} must be http://HOST/PATH or https://HOST/PATH, but {reason}")
-
-
-def _secrets_of(parts: SplitResult) -> tuple[str, ...]:
-    """The password (or the user, if it stands alone), the header made of it, and the query."""
-    values = (value for _, value in parse_qsl(parts.query))
-    secrets = [parts.query, *(value for value in values if len(value) >= _SHORTEST)]
+        problem = "its host or port cannot be read"
+    if not problem and (not parts.hostname or "@" in parts.path):
+        problem = "its host is unclear; write other characters of a password as %XX"
+    if problem:
+        raise ConfigError(
+            f"{BASE_URL} must be http://HOST/PATH or https://HOST/PATH, but {problem}"
+        )
+    secrets = [parts.query]
+    secrets += [value for _, value in parse_qsl(parts.query) if len(value) >= _SHORTEST]
     if parts.username is not None:
+        # The password, or the user if it stands alone; and the header that is made of both.
         user, password = unquote(parts.username), unquote(parts.password or "")
-        sent = base64.b64encode(f"{user}:{password}".encode()).decode()
-        secrets += [parts.password or parts.username, password or user, sent]
-    return tuple(secrets)
+        header = base64.b64encode(f"{user}:{password}".encode()).decode()
+        secrets += [parts.password or parts.username, password or user, header]
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    return _Address(f"{parts.scheme}://{host}{port}{parts.path}", tuple(secrets))

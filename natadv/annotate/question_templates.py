@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, final
 
 import numpy as np
@@ -42,6 +43,10 @@ class Subject:
     """Classes that, by its label, the picture does not show."""
     mask: Mask | None = None
     """The region of the noun, of shape (h, w)."""
+
+    @property
+    def class_or_noun(self) -> str:
+        return self.noun if self.name is None else self.name
 
 
 _ARTICLES = ("a", "an", "the")
@@ -81,7 +86,7 @@ def article(noun: str) -> str:
 
 
 def _identity(subject: Subject, _: Rng) -> QuestionAnswer | None:
-    name = subject.noun if subject.name is None else subject.name
+    name = subject.class_or_noun
     # A person would not answer with a longer name.
     return None if len(name.split()) > 3 else QuestionAnswer("What is in the picture?", name)
 
@@ -89,21 +94,13 @@ def _identity(subject: Subject, _: Rng) -> QuestionAnswer | None:
 def _presence(subject: Subject, rng: Rng) -> QuestionAnswer | None:
     """Yes and no are equally likely if there is another class to ask about."""
     if not subject.others or rng.random() < 0.5:
-        name = subject.noun if subject.name is None else subject.name
-        return QuestionAnswer(f"Is there {article(name)} in the picture?", "yes")
+        question = f"Is there {article(subject.class_or_noun)} in the picture?"
+        return QuestionAnswer(question, "yes")
     other = subject.others[int(rng.integers(len(subject.others)))]
     return QuestionAnswer(f"Is there {article(other)} in the picture?", "no")
 
 
-def _side(subject: Subject, _: Rng) -> QuestionAnswer | None:
-    return _half(subject, axis=1, words=("left", "right"))
-
-
-def _height(subject: Subject, _: Rng) -> QuestionAnswer | None:
-    return _half(subject, axis=0, words=("top", "bottom"))
-
-
-def _half(subject: Subject, *, axis: int, words: tuple[str, str]) -> QuestionAnswer | None:
+def _half(subject: Subject, _: Rng, *, axis: int, words: tuple[str, str]) -> QuestionAnswer | None:
     # A phrase that names the place would give the answer away.
     if subject.mask is None or _PLACES & set(subject.noun.lower().split()):
         return None
@@ -139,7 +136,14 @@ def _quarters(subject: Subject, _: Rng) -> QuestionAnswer | None:
     return QuestionAnswer(question, str(sum(share >= _PLAIN for share in shares)))
 
 
-TEMPLATES: Sequence[Template] = (_identity, _presence, _side, _height, _extent, _quarters)
+TEMPLATES: Sequence[Template] = (
+    _identity,
+    _presence,
+    partial(_half, axis=1, words=("left", "right")),
+    partial(_half, axis=0, words=("top", "bottom")),
+    _extent,
+    _quarters,
+)
 """All templates."""
 
 UNUSABLE = "no usable reply: "

@@ -7,7 +7,7 @@ that it had already drawn, and continues with the first one that is missing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,30 +101,55 @@ class PictureStore:
 
 
 @dataclass(frozen=True)
-class ClassSearch:
-    """Everything that the search for one class needs."""
+class LangadvPlan:
+    """Everything that decides the result of a search, and its folder."""
 
-    noun: str
-    plural: str
-    label: int
+    out: Path
+    classes: Mapping[str, str]
+    """Singular -> plural, in the order of the labels."""
     space: WordSpace
     settings: SearchSettings
     generator: Generator
     target: AttackTarget
-    searched: PictureStore
-    fresh: PictureStore
-    """Pictures that took no part in the selection, to compare accepted with random prompts."""
+    plug: str | None = None
+    """The value of `--generator` if it names a factory: packing finds the factory by it."""
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed search must have in common with the one before."""
+        generator = self.generator.name
+        if self.plug not in (None, generator):
+            generator = f"{self.plug} {generator}"
+        return {
+            "classes": list(self.classes),
+            "generator": generator,
+            "target": self.target.name,
+            "words": {gene: list(words) for gene, words in self.space.words.items()},
+            "template": self.space.template,
+            "settings": self.settings.model_dump(mode="json"),
+        }
+
+    def class_file(self, noun: str) -> Path:
+        return self.out / "classes" / f"{folder_name(noun)}.json"
+
+
+@dataclass(frozen=True)
+class ClassSearch:
+    """The search for one class of the plan."""
+
+    plan: LangadvPlan
+    noun: str
 
     def prompt(self, genes: Genes) -> str:
-        return self.space.prompt(genes, self.noun, plural=self.plural)
+        """The text of the genes for this class."""
+        return self.plan.space.prompt(genes, self.noun, plural=self.plan.classes[self.noun])
 
     def rng(self, *key: object) -> np.random.Generator:
-        return rng_for(self.settings.seed, "langadv", self.noun, *key)
+        return rng_for(self.plan.settings.seed, "langadv", self.noun, *key)
 
     def evolve(self, report: Report) -> dict[str, Any]:
         """Run the search; returns the class's history as it is stored: generations, accepted
         prompts, and the comparison with random prompts."""
-        settings, space = self.settings, self.space
+        settings, space = self.plan.settings, self.plan.space
         population = founders(space, settings.population, self.rng("founders"))
         scores: dict[str, PromptScore] = {}
         generations = []
@@ -144,7 +169,7 @@ class ClassSearch:
         accepted = [self._row(*pair) for pair in scores.items() if pair[1].asr > settings.accept]
         accepted.sort(key=lambda row: (-row["fitness"], row["prompt"]))
         del accepted[settings.prompts :]
-        drawn = founders(self.space, settings.random, self.rng("random"))
+        drawn = founders(self.plan.space, settings.random, self.rng("random"))
         compared = {
             "accepted": [row["prompt"] for row in accepted],
             "random": [self.prompt(genes) for genes in drawn],
@@ -160,7 +185,7 @@ class ClassSearch:
         }
 
     def _row(self, prompt: str, score: PromptScore) -> dict[str, Any]:
-        value = fitness(*score, weight=self.settings.weight)
+        value = fitness(*score, weight=self.plan.settings.weight)
         return {"prompt": prompt, "asr": score.asr, "sem": score.consistency, "fitness": value}
 
     def _score(self, kind: str, prompt: str) -> PromptScore:
@@ -171,9 +196,12 @@ class ClassSearch:
         )
 
     def _pictures(self, kind: str, prompt: str) -> list[ScoredPicture]:
-        """The prompt's pictures, read from disk or drawn now."""
-        store = self.fresh if kind == "fresh" else self.searched
-        draws = self.rng(kind, prompt).integers(2**31, size=self.settings.pictures)
+        """The prompt's pictures, read from disk or drawn now.
+
+        `fresh` pictures took no part in the selection, unlike `searched` ones.
+        """
+        store = PictureStore(self.plan.out / kind / folder_name(self.noun))
+        draws = self.rng(kind, prompt).integers(2**31, size=self.plan.settings.pictures)
         seeds = [int(seed) for seed in draws]
         path = store.path(prompt)
         if path.exists():
@@ -184,10 +212,11 @@ class ClassSearch:
                     "search, came others; delete it, and run again"
                 )
             return pictures
-        generated = self.generator.generate(prompt, seeds)
+        generator = self.plan.generator
+        generated = generator.generate(prompt, seeds)
         if len(generated) != len(seeds):
             raise ModelError(
-                f"{self.generator.name}: {len(seeds)} pictures of {prompt!r} were asked for, "
+                f"{generator.name}: {len(seeds)} pictures of {prompt!r} were asked for, "
                 f"{len(generated)} came"
             )
         pictures = [
@@ -200,7 +229,7 @@ class ClassSearch:
     def _judge(self, pictures: Sequence[Generated]) -> list[tuple[bool, float, float]]:
         """`fooled`, `p_true` and `consistency` of each. Raises ModelError if the target's answer is
         malformed."""
-        target, label = self.target, self.label
+        target, label = self.plan.target, list(self.plan.classes).index(self.noun)
         p = target.probabilities(pictures)
         consistency = target.consistency(pictures, label)
         if p.ndim != 3 or p.shape[1] != len(pictures) or consistency.shape != (len(pictures),):
@@ -220,6 +249,11 @@ class ClassSearch:
 
 
 _LINE = "best {best:.3f}, mean {mean:.3f}, ASR {asr:.2f}, SEM {sem:.2f}"
+
+
+def folder_name(noun: str) -> str:
+    """The name of a class's files and folders."""
+    return noun.replace("/", "-").replace(" ", "-")
 
 
 def _generation(

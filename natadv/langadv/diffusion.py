@@ -40,8 +40,42 @@ PUBLISHED: dict[str, Drawing] = {
 class DiffusionGenerator:
     """A `Generator` whose pictures have no facts."""
 
-    def __init__(self, pipeline: Any, drawing: Drawing, *, source: str) -> None:
-        self._pipeline, self._drawing = pipeline, drawing
+    def __init__(self, source: str, drawing: Drawing, *, device: str) -> None:
+        """Load a pipeline from a folder or from the hub: safetensors only, without remote code.
+
+        Raises:
+            ConfigError: diffusers is missing, or the dtype is unknown.
+            ModelError: The pipeline cannot be loaded.
+        """
+        import torch
+
+        try:
+            # Its deprecation warnings do not concern us.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from diffusers import DiffusionPipeline
+        except ImportError as error:
+            raise ConfigError(
+                "generators of pictures need diffusers; run pip install 'natadv[langadv]'"
+            ) from error
+        if not hasattr(torch, drawing.dtype):
+            raise ConfigError(f"unknown dtype {drawing.dtype!r}; bfloat16, float16 or float32")
+        revision = None if Path(source).is_dir() else drawing.revision
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+                source,
+                dtype=getattr(torch, drawing.dtype),
+                revision=revision,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"no text-to-image pipeline can be loaded from {source!r}: {reason}"
+            ) from error
+        self._pipeline, self._drawing = pipeline.to(device), drawing
+        self._pipeline.set_progress_bar_config(disable=True)
         self.name = f"{source} {type(pipeline).__name__} {drawing}"
 
     def generate(self, prompt: str, seeds: Sequence[int]) -> list[Generated]:
@@ -77,42 +111,3 @@ class DiffusionGenerator:
                 "smaller --batch-size"
             ) from error
         return images
-
-
-def diffusion_generator(source: str, drawing: Drawing, *, device: str) -> DiffusionGenerator:
-    """Load a pipeline from a folder or from the hub: safetensors only, without remote code.
-
-    Raises:
-        ConfigError: diffusers is missing, or the dtype is unknown.
-        ModelError: The pipeline cannot be loaded.
-    """
-    import torch
-
-    try:
-        # Its deprecation warnings do not concern us.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from diffusers import DiffusionPipeline
-    except ImportError as error:
-        raise ConfigError(
-            "generators of pictures need diffusers; run pip install 'natadv[langadv]'"
-        ) from error
-    if not hasattr(torch, drawing.dtype):
-        raise ConfigError(f"unknown dtype {drawing.dtype!r}; bfloat16, float16 or float32")
-    revision = None if Path(source).is_dir() else drawing.revision
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-            source,
-            dtype=getattr(torch, drawing.dtype),
-            revision=revision,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"no text-to-image pipeline can be loaded from {source!r}: {reason}"
-        ) from error
-    pipeline = pipeline.to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    return DiffusionGenerator(pipeline, drawing, source=source)

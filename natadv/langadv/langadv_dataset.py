@@ -13,9 +13,9 @@ from natadv.data.packing import pack
 from natadv.data.plan import Plan
 from natadv.errors import DataError
 from natadv.evaluate.units import digest
-from natadv.langadv.class_search import PictureStore, ScoredPicture
+from natadv.langadv.class_search import PictureStore, ScoredPicture, folder_name
 from natadv.langadv.generator import GeneratorPlug
-from natadv.langadv.search_run import folder_name, read_history
+from natadv.langadv.search_run import read_history
 from natadv.types import Sample
 
 LEAST_CONSISTENT = 0.5

@@ -14,7 +14,7 @@ from natadv.langadv.word_space import SPACES, plural
 
 if TYPE_CHECKING:
     from natadv.langadv.generator import AttackTarget, Generator
-    from natadv.langadv.search_run import LangadvPlan
+    from natadv.langadv.class_search import LangadvPlan
     from natadv.langadv.word_space import WordSpace
 
 GROUP = "natadv.generators"
@@ -50,7 +50,7 @@ class SearchRequest:
 
 def plan_of(request: SearchRequest, device: str) -> LangadvPlan:
     """The plan of a request, with everything loaded."""
-    from natadv.langadv.search_run import LangadvPlan
+    from natadv.langadv.class_search import LangadvPlan
 
     settings = settings_for(Path.cwd(), section=request.section, overrides=request.overrides)
     plug = plug_named(request.generator)
@@ -91,7 +91,7 @@ def _space(request: SearchRequest, plug: GeneratorPlug | None) -> WordSpace:
 
 
 def _pipeline(request: SearchRequest, device: str) -> Generator:
-    from natadv.langadv.diffusion import PUBLISHED, Drawing, diffusion_generator
+    from natadv.langadv.diffusion import PUBLISHED, DiffusionGenerator, Drawing
 
     source = request.generator
     if "/" not in source and not Path(source).is_dir():
@@ -109,7 +109,7 @@ def _pipeline(request: SearchRequest, device: str) -> Generator:
         dtype=request.dtype,
         revision=request.revision,
     )
-    return diffusion_generator(source, drawing, device=device)
+    return DiffusionGenerator(source, drawing, device=device)
 
 
 def _target(
@@ -119,16 +119,10 @@ def _target(
         return _own_target(request, plug, classes)
     if request.consistency is None:
         raise ConfigError("--target needs --consistency MODEL, which is not among the targets")
-    from natadv.langadv.zero_shot_target import zero_shot_target
+    from natadv.langadv.zero_shot_target import ZeroShotTarget
 
-    return zero_shot_target(
-        request.target.split(","),
-        request.consistency,
-        classes,
-        root=Path.cwd(),
-        device=device,
-        dtype=None,
-        threads=1,
+    return ZeroShotTarget(
+        request.target.split(","), request.consistency, classes, root=Path.cwd(), device=device
     )
 
 

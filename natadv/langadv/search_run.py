@@ -6,17 +6,13 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from natadv.errors import ConfigError, DataError, NatadvError
-from natadv.langadv.class_search import REMEDY, ClassSearch, PictureStore
-from natadv.langadv.generator import AttackTarget, Generator
-from natadv.langadv.genetic import SearchSettings
-from natadv.langadv.word_space import WordSpace
+from natadv.langadv.class_search import REMEDY, ClassSearch, LangadvPlan
 from natadv.plots import COLOURS, GREY, blank, heading, png
 from natadv.storage.atomic import replacing, writing
 from natadv.storage.locks import LockFile
@@ -26,51 +22,6 @@ IDENTITY, HISTORY, CHART, TABLE = "search.json", "history.json", "history.png", 
 
 History = Mapping[str, Any]
 """The history of one class, as `ClassSearch.evolve` returns it."""
-
-
-@dataclass(frozen=True)
-class LangadvPlan:
-    """Everything that decides the result of a search, and its folder."""
-
-    out: Path
-    classes: Mapping[str, str]
-    """Singular -> plural, in the order of the labels."""
-    space: WordSpace
-    settings: SearchSettings
-    generator: Generator
-    target: AttackTarget
-    plug: str | None = None
-    """The value of `--generator` if it names a factory: packing finds the factory by it."""
-
-    def identity(self) -> dict[str, Any]:
-        """What a resumed search must have in common with the one before."""
-        generator = self.generator.name
-        if self.plug not in (None, generator):
-            generator = f"{self.plug} {generator}"
-        return {
-            "classes": list(self.classes),
-            "generator": generator,
-            "target": self.target.name,
-            "words": {gene: list(words) for gene, words in self.space.words.items()},
-            "template": self.space.template,
-            "settings": self.settings.model_dump(mode="json"),
-        }
-
-    def class_file(self, noun: str) -> Path:
-        return self.out / "classes" / f"{folder_name(noun)}.json"
-
-    def class_search(self, noun: str) -> ClassSearch:
-        return ClassSearch(
-            noun=noun,
-            plural=self.classes[noun],
-            label=list(self.classes).index(noun),
-            space=self.space,
-            settings=self.settings,
-            generator=self.generator,
-            target=self.target,
-            searched=PictureStore(self.out / "searched" / folder_name(noun)),
-            fresh=PictureStore(self.out / "fresh" / folder_name(noun)),
-        )
 
 
 def run_on_devices(load: Callable[[str], LangadvPlan], devices: Sequence[str]) -> dict[str, Any]:
@@ -131,7 +82,8 @@ def _search_class(plan: LangadvPlan, noun: str, *, wait: bool, stream: TextIO) -
             return
         total = plan.settings.generations + 1
         progress = Progress(noun, total, unit="generations", stream=stream)
-        history = plan.class_search(noun).evolve(lambda done, line: progress.reach(done, note=line))
+        search = ClassSearch(plan, noun)
+        history = search.evolve(lambda done, line: progress.reach(done, note=line))
         _write(path, _json(history))
 
 
@@ -162,11 +114,6 @@ def read_history(out: Path) -> dict[str, Any]:
 def plug_of(history: Mapping[str, Any]) -> str:
     """The `plug` of the search's plan; for a diffusion pipeline, its name instead."""
     return str(history["generator"]).partition(" ")[0]
-
-
-def folder_name(noun: str) -> str:
-    """The name of a class's files and folders."""
-    return noun.replace("/", "-").replace(" ", "-")
 
 
 def table(histories: Sequence[History]) -> str:

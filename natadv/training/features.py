@@ -104,12 +104,16 @@ def picture_features(
 def mask_targets(source: FeatureSource, *, height: int, width: int) -> NDArray[np.uint8]:
     """Of shape (rows, height, width): the covered share of each pixel, 0 to 255."""
 
+    def reduced_mask(sample: Sample) -> NDArray[np.uint8]:
+        mask = Image.fromarray(truth_mask(sample).astype(np.uint8) * 255)
+        return np.asarray(mask.resize((width, height), Image.Resampling.BOX))
+
     def blocks(start: int) -> Iterator[Block]:
         samples = samples_of(source.dataset, source.limit)
         for _ in range(start):
             next(samples)
         reduced = (
-            np.stack([_reduced_mask(sample, height, width) for sample in part])
+            np.stack([reduced_mask(sample) for sample in part])
             for part in in_parts(samples, AT_ONCE)
         )
         for block in prefetch(reduced):
@@ -179,11 +183,6 @@ def _as_float16(tower: Tower, at: int, layer: NDArray[np.float32]) -> NDArray[np
             "float16 cannot hold; train on other layers"
         )
     return layer.astype(np.float16)
-
-
-def _reduced_mask(sample: Sample, height: int, width: int) -> NDArray[np.uint8]:
-    mask = Image.fromarray(truth_mask(sample).astype(np.uint8) * 255)
-    return np.asarray(mask.resize((width, height), Image.Resampling.BOX))
 
 
 def _cached(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from natadv.errors import ModelError
-from natadv.langadv.diffusion import PUBLISHED, Drawing, diffusion_generator
+from natadv.langadv.diffusion import PUBLISHED, DiffusionGenerator, Drawing
 from natadv.langadv.search_run import run
 
 from .conftest import SETTINGS, plan_in
@@ -92,7 +92,7 @@ def _tokenizer():
 
 
 def test_draws_one_picture_per_seed_again_and_again_the_same(folder):
-    generator = diffusion_generator(str(folder), TINY, device="cpu")
+    generator = DiffusionGenerator(str(folder), TINY, device="cpu")
 
     one, other = (generator.generate("two green dogs", [3, 4, 5]) for _ in range(2))
 
@@ -104,7 +104,7 @@ def test_draws_one_picture_per_seed_again_and_again_the_same(folder):
 
 
 def test_the_prompt_matters(folder):
-    generator = diffusion_generator(str(folder), TINY, device="cpu")
+    generator = DiffusionGenerator(str(folder), TINY, device="cpu")
 
     (one,), (other,) = (generator.generate(text, [3]) for text in ("a dog", "a red cat on Mars"))
 
@@ -115,7 +115,7 @@ def test_a_search_runs_on_its_pictures(folder, tmp_path):
     settings = SETTINGS.model_copy(
         update={"population": 2, "generations": 1, "pictures": 2, "random": 1}
     )
-    generator = diffusion_generator(str(folder), TINY, device="cpu")
+    generator = DiffusionGenerator(str(folder), TINY, device="cpu")
     plan = replace(plan_in(tmp_path / "search", settings=settings), generator=generator)
 
     run(plan, stream=io.StringIO())
@@ -128,11 +128,11 @@ def test_a_search_runs_on_its_pictures(folder, tmp_path):
 
 def test_a_folder_without_a_pipeline_is_refused(tmp_path):
     with pytest.raises(ModelError, match="no text-to-image pipeline can be loaded"):
-        diffusion_generator(str(tmp_path), TINY, device="cpu")
+        DiffusionGenerator(str(tmp_path), TINY, device="cpu")
 
 
 def test_what_the_pipeline_cannot_draw_is_told(folder):
-    generator = diffusion_generator(str(folder), replace(TINY, side_px=33), device="cpu")
+    generator = DiffusionGenerator(str(folder), replace(TINY, side_px=33), device="cpu")
 
     with pytest.raises(ModelError, match="cannot draw 'a dog'"):
         generator.generate("a dog", [1])
@@ -151,7 +151,7 @@ def test_weights_that_are_not_safetensors_are_refused(folder, tmp_path):
     weights.unlink()
 
     with pytest.raises(ModelError, match="no text-to-image pipeline"):
-        diffusion_generator(str(place), TINY, device="cpu")
+        DiffusionGenerator(str(place), TINY, device="cpu")
 
 
 def test_the_distilled_pipeline_is_drawn_as_its_makers_say():

@@ -8,15 +8,13 @@ from mini_world.generator import MiniGenerator
 from mini_world.params import ROOT
 from mini_world.vocabulary import EVALUATED
 from natadv.errors import ConfigError
-from natadv.langadv.zero_shot_target import zero_shot_target
+from natadv.langadv.zero_shot_target import ZeroShotTarget
 
 NAMES = list(EVALUATED)
 
 
 def zero_shot(target: str, witness: str):
-    return zero_shot_target(
-        [target], witness, NAMES, root=ROOT, device="cpu", dtype=None, threads=1
-    )
+    return ZeroShotTarget([target], witness, NAMES, root=ROOT, device="cpu")
 
 
 def test_a_zero_shot_model_knows_the_pictures_of_the_mini_world():
