@@ -166,8 +166,18 @@ class Review(Generic[AnyLine]):
             ConfigError: The file is about another dataset or another way of annotating.
             DataError: A line is invalid.
         """
+        if not self.path.exists():
+            return {}
+        content = self.path.read_bytes()[: _complete_part(self.path).size]
+        try:
+            numbered = enumerate(content.decode("utf-8").split("\n"), start=1)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: must be UTF-8: {error}; save it so") from error
+        texts = [(number, text) for number, text in numbered if text.strip()]
+        if texts:
+            self._check_head(*texts[0])
         lines: dict[str, AnyLine] = {}
-        for number, text in self._texts():
+        for number, text in texts[1:]:
             line = self._parsed(text, number)
             if line.id in lines:
                 raise DataError(f"{self.path}:{number}: a second line about {line.id!r}; keep one")
@@ -196,19 +206,6 @@ class Review(Generic[AnyLine]):
                 f"{self.path}: cannot be written: {error.strerror}; free space, and run again: "
                 "what was found so far is kept"
             ) from error
-
-    def _texts(self) -> list[tuple[int, str]]:
-        if not self.path.exists():
-            return []
-        try:
-            content = self.path.read_bytes()[: _complete_part(self.path).size]
-            numbered = list(enumerate(content.decode("utf-8").split("\n"), start=1))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: must be UTF-8: {error}; save it so") from error
-        texts = [(number, text) for number, text in numbered if text.strip()]
-        if texts:
-            self._check_head(*texts[0])
-        return texts[1:]
 
     def _check_head(self, number: int, text: str) -> None:
         try:

@@ -64,15 +64,6 @@ class ScoredPicture(NamedTuple):
     consistency: float
 
 
-class PromptScore(NamedTuple):
-    """The mean scores of a prompt's pictures."""
-
-    asr: float
-    """Equation 1; a picture counts if it fools all members."""
-    consistency: float
-    """Equation 2."""
-
-
 @dataclass(frozen=True, slots=True)
 class PictureStore:
     """The pictures of one class on disk: one Parquet file per prompt, which is written once."""
@@ -151,12 +142,11 @@ class ClassSearch:
         prompts, and the comparison with random prompts."""
         settings, space = self.plan.settings, self.plan.space
         population = founders(space, settings.population, self.rng("founders"))
-        scores: dict[str, PromptScore] = {}
+        scored: dict[str, dict[str, Any]] = {}
         generations = []
         for number in range(settings.generations + 1):
-            prompts = [self.prompt(genes) for genes in population]
-            rows = [self._row(prompt, self._score("searched", prompt)) for prompt in prompts]
-            scores.update((row["prompt"], PromptScore(row["asr"], row["sem"])) for row in rows)
+            rows = [self._score("searched", self.prompt(genes)) for genes in population]
+            scored.update((row["prompt"], row) for row in rows)
             generations.append(_generation(population, rows, space))
             report(number + 1, _LINE.format(**generations[-1]))
             if number < settings.generations:
@@ -166,7 +156,7 @@ class ClassSearch:
                 space = pruned(space, worst, rng, count=settings.pruned)
                 population = next_generation(space, population, fit, settings, rng)
         # Every prompt that was ever scored can be accepted.
-        accepted = [self._row(*pair) for pair in scores.items() if pair[1].asr > settings.accept]
+        accepted = [row for row in scored.values() if row["asr"] > settings.accept]
         accepted.sort(key=lambda row: (-row["fitness"], row["prompt"]))
         del accepted[settings.prompts :]
         drawn = founders(self.plan.space, settings.random, self.rng("random"))
@@ -179,21 +169,21 @@ class ClassSearch:
             "generations": generations,
             "accepted": accepted,
             "fresh": {
-                kind: [self._row(prompt, self._score("fresh", prompt)) for prompt in prompts]
+                kind: [self._score("fresh", prompt) for prompt in prompts]
                 for kind, prompts in compared.items()
             },
         }
 
-    def _row(self, prompt: str, score: PromptScore) -> dict[str, Any]:
-        value = fitness(*score, weight=self.plan.settings.weight)
-        return {"prompt": prompt, "asr": score.asr, "sem": score.consistency, "fitness": value}
+    def _score(self, kind: str, prompt: str) -> dict[str, Any]:
+        """The stored row of a prompt: the means of its pictures, by equations 1 and 2.
 
-    def _score(self, kind: str, prompt: str) -> PromptScore:
+        A picture counts for the success rate (ASR) if it fools all members.
+        """
         pictures = self._pictures(kind, prompt)
-        return PromptScore(
-            float(np.mean([picture.fooled for picture in pictures])),
-            float(np.mean([picture.consistency for picture in pictures])),
-        )
+        asr = float(np.mean([picture.fooled for picture in pictures]))
+        sem = float(np.mean([picture.consistency for picture in pictures]))
+        value = fitness(asr, sem, weight=self.plan.settings.weight)
+        return {"prompt": prompt, "asr": asr, "sem": sem, "fitness": value}
 
     def _pictures(self, kind: str, prompt: str) -> list[ScoredPicture]:
         """The prompt's pictures, read from disk or drawn now.

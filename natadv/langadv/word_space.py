@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from string import Formatter
 
 import numpy as np
+import yaml
 
 from natadv.errors import ConfigError, unknown_name
 
@@ -96,45 +98,16 @@ _PLURALS = {
 }
 
 
-ANIMALS = WordSpace(
-    words={
-        "number": ("one", "two"),
-        "colour": (
-            *("red", "blue", "green", "yellow", "black", "white", "purple", "orange", "brown"),
-            "many-coloured",
-        ),
-        "expression": ("happy", "sad", "angry", "worried", "depressed"),
-        "appearance": (
-            *("wearing a hat", "wearing a pair of glasses", "wearing clothes"),
-            "wearing a flower on the head",
-        ),
-        "gesture": (
-            *("sitting", "flying", "taking a nap", "running", "playing with a ball"),
-            *("chasing a butterfly", "digging a burrow", "crawling", "stretching", "barking"),
-            "standing",
-        ),
-        "background": (
-            *("in the cloudy sky", "on a green field with flowers"),
-            *("on the ground covered with snow and ice", "on a busy street"),
-            *("in front of a brick wall", "in a very messy living room", "in a dense forest"),
-            *("among rocks", "deep under the sea", "on the moon", "on Mars"),
-        ),
-        "weather": tuple(
-            f"on a {word} day"
-            for word in (
-                *("sunny", "rainy", "cloudy", "snowy"),
-                *("windy", "foggy", "stormy", "humid"),
-            )
-        ),
-        "view": ("at eye level",),
-        "style": ("", "in a blurry, misty style", "in a realistic style"),
-    },
-    template=(
-        "{number} {colour} {expression} {noun} {appearance}, {gesture} {background} {weather}, "
-        "seen from the front {view}, filling most of the picture, {style}"
-    ),
-    prunable=("gesture", "appearance", "colour", "background", "weather"),
-)
-"""The word space of the published search for animals (Zhu et al. 2024), in our own wording."""
+_FILE = Path(__file__).with_name("word_spaces.yaml")
 
-SPACES: dict[str, WordSpace] = {"animals": ANIMALS}
+SPACES = {
+    name: WordSpace(
+        words={gene: tuple(words) for gene, words in space["words"].items()},
+        template=space["template"],
+        prunable=tuple(space["prunable"]),
+    )
+    for name, space in yaml.safe_load(_FILE.read_text(encoding="utf-8")).items()
+}
+"""The word spaces of `word_spaces.yaml`, by name."""
+
+ANIMALS = SPACES["animals"]

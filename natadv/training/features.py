@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
@@ -46,6 +45,9 @@ STATE = "state.json"
 
 _COMMIT_EVERY_S = 2.0
 _DELETE = "it is only a cache: delete"
+_REMEDY = (
+    "free space, or train on fewer rows (--limit N), and run again: what is stored already is kept"
+)
 
 View = Callable[[Image.Image], Image.Image]
 """Applied to a decoded picture before the tower's preprocessing; its name is part of the key."""
@@ -275,7 +277,7 @@ def cached_arrays(
     Raises:
         StoreError: The disk is full or read-only, or a cached file is damaged.
     """
-    with _writing_cache(folder):
+    with writing(folder, remedy=_REMEDY):
         lock = LockFile(folder / "lock")
     with lock:
         if not lock.take():
@@ -283,7 +285,7 @@ def cached_arrays(
             lock.take(wait=True)
         done = _rows_done(folder)
         if done < rows:
-            with _writing_cache(folder):
+            with writing(folder, remedy=_REMEDY):
                 if not done:
                     for file in files:
                         file.reserve(folder, rows)
@@ -324,11 +326,3 @@ def _rows_done(folder: Path) -> int:
         return 0
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: cannot be read ({error}); {_DELETE} {folder}") from error
-
-
-def _writing_cache(folder: Path) -> AbstractContextManager[None]:
-    remedy = (
-        "free space, or train on fewer rows (--limit N), and run again: what is stored already is "
-        "kept"
-    )
-    return writing(folder, remedy=remedy)
