@@ -240,7 +240,7 @@ class EndpointProposer:
             self._ledger.add(Tokens.model_validate(counts))
         except ValidationError:
             if isinstance(getattr(completion, "choices", None), list):
-                self._ledger.add_untold()
+                self._ledger.add_uncounted()
 
     def _messages(self, sample: Sample, classes: Sequence[str]) -> Any:
         image = decode_image(sample.image, where=f"sample {sample.id!r}")

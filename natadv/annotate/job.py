@@ -88,7 +88,7 @@ class AnnotationJob:
         return self.folder / REVIEW_FILE
 
     @property
-    def made(self) -> Path:
+    def output(self) -> Path:
         """The folder of the new dataset."""
         return self.root / DATASETS_FOLDER / self.name
 
@@ -101,7 +101,7 @@ class AnnotationJob:
         if self.name == self.dataset:
             raise ConfigError(f"--name {self.name!r} is the dataset itself; give another name")
         folder = dataset_folder(self.dataset, self.root)
-        refuse_existing(self.made, force=self.force)
+        refuse_existing(self.output, force=self.force)
         card = load_card(folder)
         refuse_drawn(card, remedy=f"annotate {card.twin_of}")
         return Dataset(self.dataset, folder, card)
@@ -136,14 +136,14 @@ class AnnotationJob:
                 f"not, first {odd[0]!r}; correct the id, or delete the line"
             )
 
-    def kept(self, lines: Mapping[str, AnyLine]) -> dict[str, AnyLine]:
+    def included(self, lines: Mapping[str, AnyLine]) -> dict[str, AnyLine]:
         """The lines of the pictures that go into the dataset. Raises DataError if there is none."""
-        kept = {name: line for name, line in lines.items() if line.keep}
-        if not kept:
+        included = {name: line for name, line in lines.items() if line.keep}
+        if not included:
             raise DataError(
                 f"{self.review}: no picture is kept of {len(lines)}; see the notes in that file"
             )
-        return kept
+        return included
 
     def publish(
         self,
@@ -167,7 +167,7 @@ class AnnotationJob:
             tile: Draws a picture with its line.
             progress_to: Receives the progress of the sheets.
         """
-        kept = sum(line.keep for line in lines.values())
+        included = sum(line.keep for line in lines.values())
         card = source.card
         # Twins are not named, as the clean dataset lacks this task.
         draft = draft_card(
@@ -178,7 +178,7 @@ class AnnotationJob:
             templates=card.templates,
             licence=card.licence,
             source=f"{card.source}; {by}",
-            description=f"{kept} of the {self._count(source)} pictures of {source.name}, {by}",
+            description=f"{included} of the {self._count(source)} pictures of {source.name}, {by}",
         )
         plan = Plan(
             draft,
@@ -187,14 +187,14 @@ class AnnotationJob:
             unit="samples",
             fingerprint=digest([card.revision, *contents]),
         )
-        packed = pack(self.made, plan, force=self.force)
+        packed = pack(self.output, plan, force=self.force)
         pages = write_sheets(
             self.folder,
             (tile(sample, lines[sample.id]) for sample in self.samples(source)),
             title=f"{self.name}: {by}",
             progress=Progress("sheets", len(lines), unit="pictures", stream=progress_to),
         )
-        return AnnotationResult(packed.card, len(lines) - kept, pages)
+        return AnnotationResult(packed.card, len(lines) - included, pages)
 
     def _count(self, source: Dataset) -> int:
         return min(source.card.rows, self.limit or source.card.rows)
@@ -204,12 +204,12 @@ def write_sheets(folder: Path, tiles: Iterable[Tile], *, title: str, progress: P
     """Write the contact sheets into `folder`/sheets, in the order of the tiles, and remove pages of
     an earlier, longer run; returns their number."""
     place = folder / SHEETS_FOLDER
-    rest, page, shown = iter(tiles), 0, 0
+    rest, page, drawn = iter(tiles), 0, 0
     while part := list(islice(rest, MOST_TILES)):
         page += 1
-        shown += len(part)
+        drawn += len(part)
         write_whole(place / f"{page:04d}.png", contact_sheet(part, title=f"{title}, page {page}"))
-        progress.reach(shown)
+        progress.reach(drawn)
     for old in place.glob("*.png"):
         if old.stem.isdecimal() and int(old.stem) > page:
             old.unlink()

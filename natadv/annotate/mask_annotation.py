@@ -88,16 +88,16 @@ def annotate_masks(
     with job.alone():
         masks = _Masks(job, settings, source, load)
         lines = masks.find_all(progress_to)
-        kept = job.kept(lines)
+        included = job.included(lines)
         return job.publish(
             source,
             lines,
             task="segmentation",
             by=f"masks by {' and '.join(settings.models)}",
-            samples=lambda: masks.samples(kept),
+            samples=lambda: masks.samples(included),
             contents=[
                 [line.id, line.phrase, hashlib.sha256(masks.mask_of(line)).hexdigest()]
-                for line in kept.values()
+                for line in included.values()
             ],
             tile=masks.tile,
             progress_to=progress_to,
@@ -152,10 +152,10 @@ class _Masks:
         self._job.refuse_strangers(reviewed, lines)
         return lines
 
-    def samples(self, kept: Mapping[str, MaskLine]) -> Iterator[Sample]:
+    def samples(self, included: Mapping[str, MaskLine]) -> Iterator[Sample]:
         """The samples to pack, without the fields of other tasks."""
         for sample in self._job.samples(self._source):
-            if line := kept.get(sample.id):
+            if line := included.get(sample.id):
                 yield replace(
                     sample,
                     phrase=line.phrase,

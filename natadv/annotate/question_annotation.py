@@ -28,7 +28,7 @@ official accuracy is 0 or 1."""
 PER_PICTURE = 1000
 """Question ids are image id x 1000 + number, as in VQA v2."""
 
-_TELL_EVERY_S = 0.5
+_REPORT_EVERY_S = 0.5
 _MOST_ON_TILE = 3
 
 
@@ -63,7 +63,7 @@ def annotate_questions(
     source = job.source()
     with job.alone():
         lines = _ask_all(job, settings, source, proposer, progress_to)
-        kept = job.kept(lines)
+        included = job.included(lines)
         for name, content in vqa_v2_files(lines, info={"dataset": job.name, "by": settings.by}):
             text = json.dumps(content, ensure_ascii=False, allow_nan=False)
             write_whole(job.folder / name, text.encode())
@@ -72,8 +72,8 @@ def annotate_questions(
             lines,
             task="vqa",
             by=f"questions by {settings.by}",
-            samples=lambda: _samples(job, source, kept),
-            contents=[[line.id, *pair] for line in kept.values() for pair in line.pairs()],
+            samples=lambda: _samples(job, source, included),
+            contents=[[line.id, *pair] for line in included.values() for pair in line.pairs()],
             tile=_tile,
             progress_to=progress_to,
         )
@@ -136,10 +136,10 @@ def _ask_all(
     progress = job.progress("questions", source, progress_to)
     left_out = 0
 
-    def tell(note: str) -> None:
+    def report(note: str) -> None:
         progress.reach(len(lines), note=note)
 
-    ask = _ConcurrentProposer(source.card.classes, settings.at_once, proposer, tell)
+    ask = _ConcurrentProposer(source.card.classes, settings.at_once, proposer, report)
     samples = job.samples(source)
     while part := list(islice(samples, settings.at_once * settings.per_write)):
         new, error = ask([sample for sample in part if sample.id not in reviewed])
@@ -168,12 +168,12 @@ class _ConcurrentProposer:
         classes: Sequence[str],
         at_once: int,
         proposer: Callable[[], Proposer],
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._classes = classes
         self._at_once = at_once
         self._make = proposer
-        self._tell = tell
+        self._report = report
         self._proposer: Proposer | None = None
         self._answered = False
         self._unusable = 0
@@ -201,9 +201,9 @@ class _ConcurrentProposer:
         proposer = self._proposer = self._proposer or self._make()
         with ThreadPoolExecutor(self._at_once, thread_name_prefix="ask") as pool:
             futures = [pool.submit(proposer.propose, s, self._classes) for s in samples]
-            while wait(futures, timeout=_TELL_EVERY_S).not_done:
+            while wait(futures, timeout=_REPORT_EVERY_S).not_done:
                 if waits := proposer.waits():
-                    self._tell(waits)
+                    self._report(waits)
         return futures
 
     def _given_up(self, lines: Sequence[QuestionsLine]) -> ModelError | None:
@@ -238,10 +238,10 @@ def _for_a_person(error: Rejected, review: Review[QuestionsLine]) -> ModelError:
 
 
 def _samples(
-    job: AnnotationJob, source: Dataset, kept: Mapping[str, QuestionsLine]
+    job: AnnotationJob, source: Dataset, included: Mapping[str, QuestionsLine]
 ) -> Iterator[Sample]:
     for sample in job.samples(source):
-        line = kept.get(sample.id)
+        line = included.get(sample.id)
         for number, pair in enumerate(line.pairs() if line else ()):
             yield replace(
                 sample,

@@ -51,7 +51,7 @@ class CostLedger:
     path: Path
     prices: Prices
     replies: int = 0
-    untold: int = 0
+    uncounted: int = 0
     """Further replies of this run, whose tokens the endpoint did not report."""
     tokens: Tokens = field(default=Tokens(prompt=0, completion=0))
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -86,14 +86,14 @@ class CostLedger:
                     f"{self.path}: cannot be written: {error.strerror}; free space, and run again"
                 ) from error
 
-    def add_untold(self) -> None:
+    def add_uncounted(self) -> None:
         """Count a reply without known tokens. Raises ConfigError if there is a budget to keep."""
         with self._lock:
-            self.untold += 1
+            self.uncounted += 1
         if self.prices.budget is not None:
             raise ConfigError(
-                "the endpoint does not tell how many tokens a reply took (usage.prompt_tokens and "
-                "usage.completion_tokens), so --budget cannot be kept; what was answered before is "
+                "the endpoint does not report how many tokens a reply took (usage.prompt_tokens "
+                "and usage.completion_tokens), so --budget cannot be kept; what was answered before is "
                 "kept: go on without --budget, if the endpoint has a limit of its own"
             )
 
@@ -110,8 +110,8 @@ class CostLedger:
         """One line with the replies, their tokens and, if there are prices, their cost."""
         tokens = self.tokens
         text = f"{self.replies} replies, {tokens.prompt} tokens in, {tokens.completion} tokens out"
-        if self.untold:
-            text += f", not counted {self.untold} replies whose tokens were not told"
+        if self.uncounted:
+            text += f", not counted {self.uncounted} replies whose tokens were not reported"
         priced = self.prices.prompt > 0 or self.prices.completion > 0
         return f"{text}, cost {self.prices.cost(tokens):.4f}" if priced else text
 

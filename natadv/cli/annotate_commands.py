@@ -159,13 +159,13 @@ def _by_endpoint(
             progress_to=sys.stderr,
         )
     finally:
-        if ledger.replies or ledger.untold:
+        if ledger.replies or ledger.uncounted:
             print(f"spent so far: {ledger.summary()}", file=sys.stderr)
 
 
 def _summary(made: AnnotationResult, job: AnnotationJob) -> str:
     return (
-        f"{job.made}: {made.card.rows} samples, {made.left_out} pictures left out, revision "
+        f"{job.output}: {made.card.rows} samples, {made.left_out} pictures left out, revision "
         f"{made.card.revision[:12]}\nreview: {job.review}, {made.pages} sheets in "
         f"{job.folder / 'sheets'}"
     )

@@ -76,15 +76,15 @@ def pack_accepted(
 
 
 def _chosen(
-    out: Path, found: Mapping[str, Any], history: Mapping[str, Any], per_class: int
+    out: Path, one: Mapping[str, Any], history: Mapping[str, Any], per_class: int
 ) -> Sequence[ScoredPicture]:
     """The first picture of each accepted prompt, then the second, so that every prompt appears."""
-    noun, prompts = found["class"], [row["prompt"] for row in found["accepted"]]
+    noun, prompts = one["class"], [row["prompt"] for row in one["accepted"]]
     store = PictureStore(out / "searched" / folder_name(noun))
     each = [store.read(prompt) for prompt in prompts]
     count = history["settings"]["pictures"]
     turns = [row[place] for place in range(count) for row in each]
-    usable = [one for one in turns if one.consistency >= LEAST_CONSISTENT]
+    usable = [picture for picture in turns if picture.consistency >= LEAST_CONSISTENT]
     if len(usable) < per_class:
         raise DataError(
             f"{noun}: {len(prompts)} prompts were accepted, with {len(usable)} pictures that show "

@@ -1,4 +1,4 @@
-"""What a referring phrase names, without a parser: the last word of its first noun group."""
+"""The head noun of a referring expression, by word lists: the last word of its first noun group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BEFORE = frozenset(
         "several", "some", "many", "all", "both",
     )
 )  # fmt: skip
-# A noun group ends before one of these.
+# A noun group ends before each of these words.
 _BEHIND = frozenset(
     (
         "of", "on", "in", "with", "at", "to", "near", "by", "under", "above", "below",
@@ -37,7 +37,7 @@ def noun_of(phrase: str) -> str:
 
 
 def singular(noun: str) -> str:
-    """Near enough to tell whether two nouns name one kind of thing; not meant to be read."""
+    """A key that is equal for singular and plural of a noun; not necessarily a correct singular."""
     folded = noun.casefold().strip()
     if len(folded) > 4 and folded.endswith("ies"):
         return folded[:-3] + "y"

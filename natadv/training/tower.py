@@ -86,8 +86,8 @@ def load_tower(spec: ModelSpec, settings: HeadSettings, *, device: str, threads:
     model = load_hashed(spec, weights=weights, device=device, dtype="float32", threads=threads)
     if not isinstance(model, DenseFeatures) or model.depth < 1:
         raise ModelError(
-            f"{spec.name}: a head is trained on what a picture tower knows of each place, and this "
-            "model's adapter does not tell; use another model (natadv models)"
+            f"{spec.name}: a head is trained on dense features of an image tower, which this "
+            "model's adapter does not offer; use another model (natadv models)"
         )
     if isinstance(settings, SegmentationSettings):
         setting, layers = "layers", settings.layers or default_layers(model.depth)

@@ -112,7 +112,7 @@ def test_a_model_that_tells_nothing_of_places(make_plan, unread, root, task, dep
     name = f"flat_{len(depth)}_{task}"
     (root / f"{name}.py").write_text(NO_LAYERS.replace("DEPTH", depth))
 
-    with pytest.raises(ModelError, match="what a picture tower knows of each place"):
+    with pytest.raises(ModelError, match="trained on dense features of an image tower"):
         train(make_plan(task, model=f"{name}:make"))
 
 
