@@ -92,9 +92,10 @@ class CostLedger:
             self.uncounted += 1
         if self.prices.budget is not None:
             raise ConfigError(
-                "the endpoint does not report how many tokens a reply took (usage.prompt_tokens "
-                "and usage.completion_tokens), so --budget cannot be kept; what was answered before is "
-                "kept: go on without --budget, if the endpoint has a limit of its own"
+                "the endpoint does not report how many tokens a reply took "
+                "(usage.prompt_tokens and usage.completion_tokens), so --budget cannot be kept; "
+                "earlier replies are kept: go on without --budget, if the endpoint has a limit of "
+                "its own"
             )
 
     def check_budget(self) -> None:

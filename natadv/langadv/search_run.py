@@ -96,8 +96,7 @@ def begin(plan: LangadvPlan) -> None:
     stored = _read(path)
     different = sorted(key for key in identity if stored.get(key) != identity[key])
     if different:
-        both = (str(one[different[0]]) for one in ({different[0]: None, **stored}, identity))
-        was, now = (text if len(text) <= 60 else f"{text[:57]}..." for text in both)
+        was, now = (str(values.get(different[0]))[:60] for values in (stored, identity))
         raise ConfigError(
             f"{path}: is of a search with other {', '.join(different)} ({was}, not {now}); go on "
             "with what it was begun with, or name another --out"
