@@ -25,7 +25,7 @@ from mini_world.sprites import LICENCE, drawings_of
 from mini_world.vocabulary import CLOTHING, COLOURS, EVALUATED
 from mini_world.weather import WEATHERS
 from natadv.errors import ConfigError, DataError
-from natadv.langadv.generator import AttackTarget, Generated, GeneratorPlug
+from natadv.langadv.generator import Generated, GeneratorPlug, TargetEnsemble
 from natadv.langadv.word_space import WordSpace, plural
 from natadv.rng import rng_for
 
@@ -98,7 +98,7 @@ def mini() -> GeneratorPlug:
     )
 
 
-def _ensemble() -> AttackTarget:
+def _ensemble() -> TargetEnsemble:
     # Here, for packing needs no torch.
     from mini_world.target import mini_target
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from natadv.errors import DataError, ModelError
-from natadv.langadv.generator import AttackTarget, Generated, Generator
+from natadv.langadv.generator import Generated, Generator, TargetEnsemble
 from natadv.langadv.genetic import (
     SearchSettings,
     fitness,
@@ -101,7 +101,7 @@ class LangadvPlan:
     space: WordSpace
     settings: SearchSettings
     generator: Generator
-    target: AttackTarget
+    target: TargetEnsemble
     plug: str | None = None
     """The value of `--generator` if it names a factory: packing finds the factory by it."""
 

@@ -35,7 +35,7 @@ class Generator(Protocol):
         ...
 
 
-class AttackTarget(Protocol):
+class TargetEnsemble(Protocol):
     """The classifiers to fool, and a measure of whether pictures still show their class.
 
     A label is the index of a class in the classes of the search.
@@ -69,7 +69,7 @@ class GeneratorPlug:
     """The classes to search unless `--classes` names others; `target` labels them in this order."""
     licence: str
     """The licence of its pictures."""
-    target: Callable[[], AttackTarget] | None = None
+    target: Callable[[], TargetEnsemble] | None = None
     """Loads the classifiers to fool unless `--target` names models; if None, it has to."""
     asked: Callable[[Sample], Sample] | None = None
     """Adds phrase, mask, question and answers to a sample by the facts of its picture, so that the

@@ -31,13 +31,10 @@ def pack_accepted(
     plug: GeneratorPlug | None,
     force: bool = False,
 ) -> Card:
-    """Pack the same number of pictures of each class, in turn.
+    """Pack the same number of pictures of each class, in turn, from the finished search in `out`.
 
-    Args:
-        out: The folder of a finished search.
-        folder: The folder of the dataset.
-        plug: The generator of the pictures; None stands for a diffusion pipeline, which gives its
-            pictures no facts.
+    `plug` is the generator of the pictures; None stands for a diffusion pipeline, whose pictures
+    have no facts.
 
     Raises:
         DataError: A class has too few pictures, or the pictures have facts and `plug` is None.

@@ -13,7 +13,7 @@ from natadv.langadv.genetic import settings_for
 from natadv.langadv.word_space import SPACES, plural
 
 if TYPE_CHECKING:
-    from natadv.langadv.generator import AttackTarget, Generator
+    from natadv.langadv.generator import TargetEnsemble, Generator
     from natadv.langadv.class_search import LangadvPlan
     from natadv.langadv.word_space import WordSpace
 
@@ -114,7 +114,7 @@ def _pipeline(request: SearchRequest, device: str) -> Generator:
 
 def _target(
     request: SearchRequest, plug: GeneratorPlug | None, classes: list[str], device: str
-) -> AttackTarget:
+) -> TargetEnsemble:
     if request.target is None:
         return _own_target(request, plug, classes)
     if request.consistency is None:
@@ -128,7 +128,7 @@ def _target(
 
 def _own_target(
     request: SearchRequest, plug: GeneratorPlug | None, classes: list[str]
-) -> AttackTarget:
+) -> TargetEnsemble:
     if plug is None or plug.target is None:
         raise ConfigError(f"--generator {request.generator} needs --target and --consistency")
     if classes != list(plug.classes):
