@@ -13,8 +13,8 @@ from natadv.langadv.genetic import settings_for
 from natadv.langadv.word_space import SPACES, plural
 
 if TYPE_CHECKING:
-    from natadv.langadv.generator import TargetEnsemble, Generator
     from natadv.langadv.class_search import LangadvPlan
+    from natadv.langadv.generator import Generator, TargetEnsemble
     from natadv.langadv.word_space import WordSpace
 
 GROUP = "natadv.generators"
