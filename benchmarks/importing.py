@@ -46,10 +46,10 @@ IMPORT = """
 import sys
 from pathlib import Path
 from natadv.data.importers import FORMATS
-from natadv.data.importers.format import Request, import_dataset
+from natadv.data.importers.format import ImportRequest, import_dataset
 format, path, root = sys.argv[1:]
 row = FORMATS[format]
-import_dataset(Request(row, Path(path), row.name), root=Path(root), force=True)
+import_dataset(ImportRequest(row, Path(path), row.name), root=Path(root), force=True)
 """
 DECODE = """
 import io, sys, tarfile

@@ -31,8 +31,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from natadv.data.card import CardDraft
+from natadv.data.packing import write_dataset
 from natadv.data.reader import decode_image, read_samples
-from natadv.data.writer import write_dataset
 from natadv.evaluate.compute import compute
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.embeddings import EmbeddingCache

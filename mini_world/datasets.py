@@ -17,7 +17,7 @@ from mini_world.training_set import training_samples
 from mini_world.vocabulary import EVALUATED
 from mini_world.words import recipe_of
 from natadv.data.card import CardDraft
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.errors import unknown_name
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.twins import lossless, typographic_twin

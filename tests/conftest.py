@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from natadv.data.card import CardDraft
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.scenarios.typographic.twins import typographic_twin
 from natadv.types import Sample
 

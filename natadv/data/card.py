@@ -20,20 +20,20 @@ from natadv.types import Scenario, Task
 CARD_FILE = "card.yaml"
 DATASETS_FOLDER = Path("fixtures/datasets")
 UNSTATED = "not stated; ask whoever made the pictures"
-"""The licence of pictures that were imported without one."""
+"""The licence of pictures that were imported without a stated one."""
 
 _DRAWN = ("drawn", "twin_revision")
-"""The fields that only datasets have whose pictures are drawn."""
+"""Fields that are stored only for datasets whose pictures are drawn when they are shown."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-"""Part of addresses, paths and command lines, so plain ASCII without a slash."""
+"""Plain ASCII without a slash, because it is a part of addresses, paths and command lines."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Filled = Annotated[str, Field(min_length=1)]
-# YAML has lists only; what is in them stays strict.
-Texts = Annotated[tuple[Filled, ...], Field(strict=False)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+# YAML has only lists, so a tuple is not strict; its elements are.
+Texts = Annotated[tuple[NonEmpty, ...], Field(strict=False)]
 
 
-class Shard(Strict):
+class ShardFile(Strict):
     """One Parquet file of a dataset."""
 
     file: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*\.parquet$")]
@@ -43,26 +43,24 @@ class Shard(Strict):
 
 
 class _Described(Strict):
-    """What a person has to say about a dataset; the rest is counted."""
+    """The fields that a person states; all others are counted."""
 
     name: Name
     tasks: Annotated[tuple[Task, ...], Field(min_length=1, strict=False)]
     scenario: Scenario
     classes: Texts
-    """In label order, each once: two classes of one name would share every prediction."""
+    """In label order; each name once, because two equal classes would share every prediction."""
     templates: Texts
     """Python format strings with one `{}`; the first is the single template."""
-    licence: Filled
-    source: Filled
-    description: Filled
+    licence: NonEmpty
+    source: NonEmpty
+    description: NonEmpty
     twin_of: Name | None = None
     """The clean dataset that holds the twin of each sample."""
     drawn: bool = False
-    """Whether the rows hold no pictures: each is drawn when it is shown, its overlay on its clean
-    twin."""
+    """Whether the rows hold no pictures: overlays are drawn on the clean twins when shown."""
     twin_revision: Sha256 | None = None
-    """Of the clean dataset; only where pictures are drawn, which it decides then as much as the
-    overlays do."""
+    """The revision of the clean dataset, if pictures are drawn on its own."""
 
     @field_validator("classes", "tasks", "templates")
     @classmethod
@@ -76,7 +74,12 @@ class _Described(Strict):
     @classmethod
     def _one_place_each(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
         for template in templates:
-            if not _has_one_place(template):
+            try:
+                parts = string.Formatter().parse(template)
+                places = [place for _, place, _, _ in parts if place is not None]
+            except ValueError:
+                places = []
+            if places != [""]:
                 raise ValueError(f"expected a format string with one '{{}}', came {template!r}")
         return templates
 
@@ -93,7 +96,7 @@ class _Described(Strict):
         if self.drawn and (self.twin_of is None or self.twin_revision is None):
             raise ValueError("drawn needs twin_of and twin_revision: pictures to draw on")
         if not self.drawn and self.twin_revision is not None:
-            raise ValueError("twin_revision is told of datasets that are drawn only")
+            raise ValueError("twin_revision is only for datasets that are drawn")
         return self
 
 
@@ -102,16 +105,16 @@ class CardDraft(_Described):
 
 
 class Card(_Described):
-    """A card as it lies beside the shards."""
+    """The card in `card.yaml` beside the shards."""
 
     rows: Annotated[int, Field(ge=1)]
     revision: Sha256
     """Hash of all that can change a number: classes, templates, tasks, the shards' hashes."""
     parts: dict[str, int]
-    """Rows per marked part; empty if no sample is marked."""
+    """Rows per marked part; empty if the samples are not marked."""
     overlays: bool
-    """Whether every sample tells the overlay that was drawn, so that its controls can be drawn."""
-    shards: Annotated[tuple[Shard, ...], Field(min_length=1, strict=False)]
+    """Whether every sample stores the overlay that was drawn, so that its controls can be drawn."""
+    shards: Annotated[tuple[ShardFile, ...], Field(min_length=1, strict=False)]
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -133,19 +136,22 @@ class Card(_Described):
 
 
 def draft_card(**described: Any) -> CardDraft:
-    """A draft from what somebody typed, with their mistakes as ours."""
+    """A draft from fields that a user typed. Raises ConfigError, which names every mistake."""
     try:
         return CardDraft.model_validate(described)
     except ValidationError as error:
         mistakes = "; ".join(
-            f"{'.'.join(map(str, found['loc'])) or 'card'}: {found['msg']}"
-            for found in error.errors(include_url=False)
+            f"{'.'.join(map(str, mistake['loc'])) or 'card'}: {mistake['msg']}"
+            for mistake in error.errors(include_url=False)
         )
         raise ConfigError(f"no dataset can be made of this: {mistakes}") from error
 
 
 def revision(described: CardDraft | Card, counted: Mapping[str, Any]) -> str:
-    """Hash of what can change a number or what is measured; not of the words around it."""
+    """Hash of everything that can change a number; the licence and other texts are left out.
+
+    `counted` holds `parts`, `overlays` and `shards`.
+    """
     facts = {
         "name": described.name,
         "tasks": described.tasks,
@@ -156,18 +162,14 @@ def revision(described: CardDraft | Card, counted: Mapping[str, Any]) -> str:
         "parts": counted["parts"],
         "overlays": counted["overlays"],
         "shards": [(shard.rows, shard.sha256) for shard in counted["shards"]],
-        **_drawn(described),
+        # Only where pictures are drawn, so that the revisions of stored pictures stay the same.
+        **({name: getattr(described, name) for name in _DRAWN} if described.drawn else {}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _drawn(described: CardDraft | Card) -> dict[str, Any]:
-    """Nothing for stored pictures, so that their revisions stay."""
-    return {name: getattr(described, name) for name in _DRAWN} if described.drawn else {}
-
-
 def refuse_drawn(card: Card, *, remedy: str) -> None:
-    """Raises DataError where pictures that lie in the dataset itself are needed."""
+    """Raises DataError if the dataset does not hold its pictures itself."""
     if card.drawn:
         raise DataError(
             f"{card.name} holds no pictures: they are drawn on those of {card.twin_of} when they "
@@ -176,6 +178,7 @@ def refuse_drawn(card: Card, *, remedy: str) -> None:
 
 
 def load_card(folder: Path) -> Card:
+    """The card in a dataset's folder. Raises DataError if it is missing or broken."""
     path = folder / CARD_FILE
     if not path.is_file():
         raise DataError(f"{path}: no such card; run dvc pull, or import the dataset")
@@ -189,39 +192,30 @@ def load_card(folder: Path) -> Card:
 
 
 def dump_card(card: Card) -> str:
-    # Cards of stored pictures stay as they were before there were others.
+    """The text of `card.yaml`."""
+    # Cards of stored pictures leave out the newer fields, so that their bytes stay the same.
     raw = card.model_dump(mode="json", exclude=set() if card.drawn else set(_DRAWN))
     return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def find_datasets(root: Path) -> dict[str, Path]:
-    """Folders of all datasets under `root`, by name; no card is opened."""
+    """Name -> folder of each dataset under `root`; cards are not opened."""
     cards = (root / DATASETS_FOLDER).glob(f"*/{CARD_FILE}")
-    # A hidden folder is a dataset that is still being written.
+    # A hidden folder holds a dataset that is still being written.
     folders = (card.parent for card in cards if not card.parent.name.startswith("."))
     return {folder.name: folder for folder in sorted(folders)}
 
 
 def dataset_folder(name: str, root: Path) -> Path:
-    """The folder of the dataset `name`, or the error that names the nearest ones."""
+    """The folder of the dataset `name`. Raises ConfigError, which names similar datasets."""
     known = find_datasets(root)
     if name not in known:
         raise unknown_name("dataset", name, known)
     return known[name]
 
 
-def _has_one_place(template: str) -> bool:
-    try:
-        places = [
-            field for _, field, _, _ in string.Formatter().parse(template) if field is not None
-        ]
-    except ValueError:
-        return False
-    return places == [""]
-
-
 class _Dumper(yaml.SafeDumper):
-    """Never with anchors."""
+    """Writes no anchors."""
 
     def ignore_aliases(self, data: Any) -> Literal[True]:
         return True

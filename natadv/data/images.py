@@ -1,4 +1,4 @@
-"""Encoded pictures to pixels; whatever is not a whole picture is refused by name."""
+"""Encoded pictures to pixels; damaged or unsafe pictures are refused by name."""
 
 from __future__ import annotations
 
@@ -16,23 +16,30 @@ from natadv.errors import DataError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAX_PIXELS = 89_478_485
 """Pillow's limit, at which it only warns: a quarter of a gigabyte of RGB."""
+MOST_ELONGATED = 200
+"""Largest ratio of the sides: preprocessing that scales the shorter side of a line to 224 pixels
+would need gigabytes."""
 
 _METADATA = threading.Lock()
 
 
 class PictureError(DataError):
-    """A picture that cannot be used; others of its source may well be."""
+    """A picture that cannot be used; others of its source may be fine."""
 
 
 def decode_image(data: bytes, *, where: str) -> Image.Image:
-    """RGB pixels, upright as EXIF says, transparent parts on white. Raises PictureError."""
+    """RGB pixels, turned upright by EXIF, with transparent parts on white. Raises PictureError."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError(f"{where}: Pillow was told to fill truncated pictures with grey; undo that")
     try:
-        with _opened(data) as image:
+        with _without_warnings():
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with image:
             _refuse_bomb(image.size, where)
             image.load()
-            _turn_upright(image)
+            # Damaged metadata is ignored: the pixels are whole.
+            with _without_warnings(), contextlib.suppress(Exception):
+                ImageOps.exif_transpose(image, in_place=True)
             return _rgb(image)
     except UnidentifiedImageError as error:
         raise PictureError(
@@ -45,31 +52,21 @@ def decode_image(data: bytes, *, where: str) -> Image.Image:
         ) from error
     except DataError:
         raise
-    # A border: Pillow's decoders raise anything on a damaged file, a failed assertion too.
+    # Pillow's decoders raise any exception on a damaged file, even AssertionError.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(f"{where}: damaged picture: {reason}; remove or replace it") from error
 
 
-def _opened(data: bytes) -> Image.Image:
-    with _without_warnings():
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-
-
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Pillow warns of odd metadata; whether a picture is refused must not hang on a filter.
+    """Hides Pillow's warnings about odd metadata: a warning filter must not decide about a picture.
 
     Filters belong to the whole process, so decoding threads take turns here.
     """
     with _METADATA, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-MOST_ELONGATED = 200
-"""Times as long as it is wide: preprocessing that brings the shorter side of a line to 224 pixels
-would need gigabytes."""
 
 
 def _refuse_bomb(size: tuple[int, int], where: str) -> None:
@@ -82,12 +79,6 @@ def _refuse_bomb(size: tuple[int, int], where: str) -> None:
         raise PictureError(
             f"{where}: {size[0]} x {size[1]} is more than {MAX_PIXELS} pixels; scale it down"
         )
-
-
-def _turn_upright(image: Image.Image) -> None:
-    # Damaged metadata says nothing, and the pixels are whole.
-    with _without_warnings(), contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -1,171 +1,208 @@
-"""Plans to packed datasets; a killed one goes on where it stopped, to the same bytes."""
+"""The one way to pack a dataset; a killed import is resumed, and ends with the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+import pyarrow as pa
+
 from natadv.data.card import CARD_FILE, Card, CardDraft, dump_card
-from natadv.data.placing import put_in_place, refuse_target
-from natadv.data.plan import Broken, Item, Plan, SetAside
+from natadv.data.dataset_plan import Broken, DatasetPlan, Item, SetAside
 from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, write_shards
-from natadv.data.work import Step, Work, opened_work
-from natadv.errors import DataError
+from natadv.data.workspace import (
+    FinishedShard,
+    Workspace,
+    opened_workspace,
+    put_in_place,
+    refuse_existing,
+)
+from natadv.errors import ConfigError, DataError
 from natadv.storage.progress import Progress
 from natadv.types import Sample
 
 SET_ASIDE_FILE = "set-aside.jsonl"
-"""Lies beside the card, one line for each thing of the source that is not in the dataset."""
+"""Lies beside the card, with one line for each item of the source that is not in the dataset."""
 
 LISTED = 20
-"""Broken pictures that an error names before it only counts."""
+"""Broken pictures that an error names before it only counts them."""
 
 
 class Packed(NamedTuple):
+    """A dataset that was packed."""
+
     folder: Path
     card: Card
     set_aside: tuple[SetAside, ...]
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Id of an item that is not there -> why."""
+        """Id of an item that was set aside -> the reason."""
         return {item.id: item.why for item in self.set_aside}
 
 
 def pack(
     folder: Path,
-    plan: Plan,
+    plan: DatasetPlan,
     *,
     rows_per_shard: int = ROWS_PER_SHARD,
     force: bool = False,
     stream: TextIO | None = None,
 ) -> Packed:
-    """Write all that is planned or nothing; an older dataset of that name stays whole until then.
+    """Write the whole dataset or nothing; an older one of that name stays until the end.
 
-    Finished shards wait in a hidden folder beside the target, so that the same call goes on after
-    a kill. Bad input ends the import, and leaves nothing of it behind; broken pictures do so once
+    Finished shards are kept in a hidden folder beside the target, so that the same call resumes
+    after a kill. Bad input ends the import and leaves nothing behind; broken pictures end it once
     all of them are known.
+
+    Raises:
+        ConfigError: The dataset cannot be written there, or exists and `force` is not set.
+        DataError: The input is bad, or a file cannot be read or written.
     """
-    refuse_target(folder, plan.draft, rows_per_shard=rows_per_shard, force=force)
+    if folder.name != plan.draft.name:
+        raise ConfigError(f"{folder}: the folder must be named as the dataset, {plan.draft.name!r}")
+    if rows_per_shard < 1:
+        raise ConfigError(f"rows_per_shard must be at least 1, came {rows_per_shard!r}")
+    refuse_existing(folder, force=force)
+    key = _key(plan, rows_per_shard)
+    advice = "; finished shards are kept, start it again" if key is not None else ""
     try:
-        with opened_work(folder, plan, rows_per_shard, force=force) as work:
-            card, set_aside = _pack(work, plan, rows_per_shard, stream)
-            put_in_place(work.dataset, folder)
-            work.remove()
+        with opened_workspace(folder, key, force=force) as workspace:
+            card, set_aside = _write(workspace, plan, rows_per_shard, stream)
+            put_in_place(workspace.dataset, folder)
+            workspace.remove()
     except _UnreadableError as error:
-        raise DataError(str(error)) from error
+        raise DataError(f"{error}{advice}") from error
     except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written: {error}; finished shards are kept, start it again"
-        ) from error
+        raise DataError(f"{folder}: cannot be written: {error}{advice}") from error
     return Packed(folder, card, set_aside)
 
 
-class _Contents(NamedTuple):
-    card: Card
-    set_aside: tuple[SetAside, ...]
+def write_dataset(
+    folder: Path,
+    draft: CardDraft,
+    samples: Iterable[Sample],
+    *,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    force: bool = False,
+) -> Card:
+    """Pack samples from memory. Nothing remains of it after a failure; raises as `pack` does."""
+    plan = DatasetPlan(draft, lambda start: iter(samples), 0, "samples", fingerprint=None)
+    return pack(folder, plan, rows_per_shard=rows_per_shard, force=force).card
+
+
+def _key(plan: DatasetPlan, rows_per_shard: int) -> str | None:
+    """All that decides the bytes: the card, the source, and what writes them."""
+    if plan.fingerprint is None:
+        return None
+    facts = {
+        "draft": plan.draft.model_dump(mode="json"),
+        "source": plan.fingerprint,
+        "rows_per_shard": rows_per_shard,
+        "pyarrow": pa.__version__,
+    }
+    return json.dumps(facts, sort_keys=True)
 
 
 class _UnreadableError(OSError):
-    """Of the source. Perhaps it can be read again, so finished shards stay."""
+    """The source cannot be read. It may be readable later, so finished shards are kept."""
 
 
 @dataclass(slots=True)
 class _Intake:
-    """Takes items in, and remembers how many there were and which of them do not fit."""
+    """Takes items from the source, counts them, and collects those that are set aside."""
 
     used: int
     progress: Progress | None
     set_aside: list[SetAside] = field(default_factory=list)
 
     def samples(self, items: Iterator[Item]) -> Iterator[Sample]:
-        for item in items:
-            self.used += 1
+        for item in self._counted(items):
             if isinstance(item, Broken):
-                # From here on nothing is written: a shard would have a gap.
+                # Nothing is written from here on, because the shard would have a gap.
                 if self.progress is not None:
                     self.progress.say(f"{item.why}; nothing is imported, looking for others")
-                raise _refused(item, self._broken_in(items))
+                raise _refused(item, self._counted(items))
             if isinstance(item, SetAside):
                 self.set_aside.append(item)
             else:
                 yield item
-            self._reach()
 
-    def _broken_in(self, items: Iterator[Item]) -> Iterator[Broken]:
+    def _counted(self, items: Iterator[Item]) -> Iterator[Item]:
         for item in items:
             self.used += 1
-            if isinstance(item, Broken):
-                yield item
-            self._reach()
-
-    def _reach(self) -> None:
-        if self.progress is not None:
-            self.progress.reach(self.used)
+            yield item
+            if self.progress is not None:
+                self.progress.reach(self.used)
 
     def handed_over(self) -> tuple[SetAside, ...]:
-        found = tuple(self.set_aside)
+        """The items that were set aside since the last call."""
+        items = tuple(self.set_aside)
         self.set_aside.clear()
-        return found
+        return items
 
 
-def _refused(first: Broken, others: Iterator[Broken]) -> DataError:
-    """Names the broken pictures, each once, however many rows are about it."""
-    whys, ended = {first.why: None}, ""
+def _refused(first: Broken, others: Iterator[Item]) -> DataError:
+    """Names each broken picture once, however many rows use it."""
+    reasons, ended = {first.why: None}, ""
     try:
-        whys.update((broken.why, None) for broken in others)
+        reasons.update((item.why, None) for item in others if isinstance(item, Broken))
     except DataError as error:
-        # What ends the import anyhow must not hide what was found before.
+        # An error of the source must not hide the broken pictures before it.
         ended = f"\nthen it ended: {error}"
-    if len(whys) == 1:
+    if len(reasons) == 1:
         return DataError(f"{first.why}{ended}")
-    listed = "".join(f"\n  {why}" for why in list(whys)[:LISTED])
-    more = f"\n  and {len(whys) - LISTED} more" if len(whys) > LISTED else ""
+    listed = "".join(f"\n  {why}" for why in list(reasons)[:LISTED])
+    more = f"\n  and {len(reasons) - LISTED} more" if len(reasons) > LISTED else ""
     return DataError(
-        f"{len(whys)} pictures cannot be used, so nothing was imported:{listed}{more}{ended}"
+        f"{len(reasons)} pictures cannot be used, so nothing was imported:{listed}{more}{ended}"
     )
 
 
-def _pack(work: Work, plan: Plan, rows_per_shard: int, stream: TextIO | None) -> _Contents:
+def _write(
+    workspace: Workspace, plan: DatasetPlan, rows_per_shard: int, stream: TextIO | None
+) -> tuple[Card, tuple[SetAside, ...]]:
     tally = Tally()
-    steps = work.finished(tally)
-    intake = _Intake(steps[-1].items if steps else 0, _progress(plan, steps, stream))
-    samples = checked(intake.samples(_read(plan, intake.used)), plan.draft, tally)
-    fresh = write_shards(
-        work.dataset, plan.draft, samples, rows_per_shard=rows_per_shard, start=len(steps)
-    )
-    for shard in fresh:
-        steps.append(Step(shard, intake.used, intake.handed_over()))
-        work.record(steps[-1])
-    aside = (*(item for step in steps for item in step.set_aside), *intake.handed_over())
+    finished = workspace.finished(tally)
+    start = finished[-1].items if finished else 0
+    intake = _Intake(start, _progress(plan, start, stream))
+    samples = checked(intake.samples(_read(plan, start)), plan.draft, tally)
+    for shard in write_shards(
+        workspace.dataset, plan.draft, samples, rows_per_shard=rows_per_shard, start=len(finished)
+    ):
+        finished.append(
+            FinishedShard(shard=shard, items=intake.used, set_aside=intake.handed_over())
+        )
+        workspace.record(finished[-1])
+    set_aside = (*(item for one in finished for item in one.set_aside), *intake.handed_over())
     draft = plan.draft
-    if plan.remark is None:
-        work.list_set_aside(SET_ASIDE_FILE, aside)
-    else:
-        description = draft.description + plan.remark(aside)
+    if plan.remark is not None:
+        description = draft.description + plan.remark(set_aside)
         draft = CardDraft.model_validate({**draft.model_dump(), "description": description})
-    card = card_of(draft, tally, tuple(step.shard for step in steps))
-    (work.dataset / CARD_FILE).write_text(dump_card(card), encoding="utf-8")
-    return _Contents(card, aside)
+    elif set_aside:
+        lines = (json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in set_aside)
+        (workspace.dataset / SET_ASIDE_FILE).write_text("".join(lines), encoding="utf-8")
+    card = card_of(draft, tally, tuple(one.shard for one in finished))
+    (workspace.dataset / CARD_FILE).write_text(dump_card(card), encoding="utf-8")
+    return card, set_aside
 
 
-def _read(plan: Plan, start: int) -> Iterator[Item]:
-    """What fails here fails on the source: the target is not to blame."""
+def _read(plan: DatasetPlan, start: int) -> Iterator[Item]:
+    """The items; an OSError in here is a failure of the source, not of the target."""
     try:
         yield from plan.items(start)
     except OSError as error:
         raise _UnreadableError(
-            f"{plan.draft.name}: its source ({plan.draft.source}) cannot be read: {error}; "
-            "finished shards are kept, start it again"
+            f"{plan.draft.name}: its source ({plan.draft.source}) cannot be read: {error}"
         ) from error
 
 
-def _progress(plan: Plan, steps: list[Step], stream: TextIO | None) -> Progress | None:
+def _progress(plan: DatasetPlan, start: int, stream: TextIO | None) -> Progress | None:
     if stream is None:
         return None
-    start = steps[-1].items if steps else 0
     name = plan.draft.name
     progress = Progress(name, plan.total, unit=plan.unit, stream=stream, start=start)
     if start:

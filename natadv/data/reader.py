@@ -1,17 +1,16 @@
-"""Rows of a packed dataset, after its files were checked against the card."""
+"""Rows of a packed dataset, read after its files were checked against the card."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from natadv.data.card import Card, Shard
+from natadv.data.card import Card, ShardFile
 from natadv.data.images import decode_image
 from natadv.data.schema import columns_of, sample_of
 from natadv.errors import DataError
@@ -23,48 +22,45 @@ _REMEDY = "run dvc pull, or import the dataset again"
 __all__ = ["decode_image", "iter_columns", "iter_samples", "read_by_id", "read_samples", "verify"]
 
 
-class _File(NamedTuple):
-    """A shard where it lies, and the tasks that decide its columns."""
+class _ListedShard(NamedTuple):
+    """A shard that the card lists, and the tasks that decide its columns."""
 
     path: Path
-    shard: Shard
+    shard: ShardFile
     tasks: tuple[Task, ...]
 
 
 def read_samples(folder: Path, card: Card, *, start: int, stop: int) -> list[Sample]:
-    """Rows start to stop (exclusive), in the order they were written in."""
+    """Rows start to stop (exclusive), in the order of the dataset. Raises DataError."""
     if not 0 <= start <= stop <= card.rows:
         raise DataError(f"{folder}: rows {start} to {stop} asked for, the card has {card.rows}")
     samples: list[Sample] = []
-    for shard, first in _with_first_row(_files(folder, card)):
+    first = 0
+    for shard in _shards(folder, card):
         low, high = max(start - first, 0), min(stop - first, shard.shard.rows)
         if low < high:
             samples += _rows(shard, range(low, high))
+        first += shard.shard.rows
     return samples
 
 
 def iter_samples(folder: Path, card: Card) -> Iterator[Sample]:
-    """All samples in order, a row group at a time."""
-    for shard in _files(folder, card):
-        with _opened(shard) as file:
-            for group in range(file.num_row_groups):
-                yield from _samples(file.read_row_group(group, use_threads=False))
+    """All samples in order; one row group at a time is in memory. Raises DataError."""
+    for table in _row_groups(folder, card, None):
+        yield from map(sample_of, table.to_pylist())
 
 
 def iter_columns(folder: Path, card: Card, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """These columns of all rows in order, a row group at a time: pictures are not read."""
-    for shard in _files(folder, card):
-        with _opened(shard) as file:
-            for group in range(file.num_row_groups):
-                found = file.read_row_group(group, columns=list(names), use_threads=False)
-                yield from found.to_pylist()
+    """These columns of all rows in order; without `image`, no picture is read. Raises DataError."""
+    for table in _row_groups(folder, card, list(names)):
+        yield from table.to_pylist()
 
 
 def read_by_id(folder: Path, card: Card, ids: Collection[str]) -> list[Sample]:
-    """The samples of these ids, in the dataset's order; an id that is not there is an error."""
+    """The samples with these ids, in the order of the dataset. Raises DataError on unknown ids."""
     wanted = set(ids)
     samples: list[Sample] = []
-    for shard in _files(folder, card):
+    for shard in _shards(folder, card):
         rows = [row for row, name in enumerate(_ids(shard)) if name in wanted]
         samples += _rows(shard, rows) if rows else ()
     missing = sorted(wanted - {sample.id for sample in samples})
@@ -76,49 +72,48 @@ def read_by_id(folder: Path, card: Card, ids: Collection[str]) -> list[Sample]:
 
 
 def verify(folder: Path, card: Card) -> None:
-    """Check every shard against the card now, rather than at its first read."""
-    for shard in _files(folder, card):
+    """Check every shard now, rather than when it is first read. Raises DataError."""
+    for shard in _shards(folder, card):
         _opened(shard).close()
 
 
-def _files(folder: Path, card: Card) -> list[_File]:
-    """A shard that the card does not list is not measured, though other readers would see it."""
+def _shards(folder: Path, card: Card) -> list[_ListedShard]:
+    """Raises DataError on a shard that the card does not list: other readers would read it."""
     listed = {shard.file for shard in card.shards}
     strays = sorted(path.name for path in folder.glob("*.parquet") if path.name not in listed)
     if strays:
         raise DataError(f"{folder / strays[0]}: not a shard of the card; remove it, or {_REMEDY}")
-    return [_File(folder / shard.file, shard, card.tasks) for shard in card.shards]
+    return [_ListedShard(folder / shard.file, shard, card.tasks) for shard in card.shards]
 
 
-def _with_first_row(files: Sequence[_File]) -> Iterator[tuple[_File, int]]:
-    starts = accumulate((file.shard.rows for file in files), initial=0)
-    return zip(files, starts, strict=False)
+def _row_groups(folder: Path, card: Card, columns: list[str] | None) -> Iterator[pa.Table]:
+    for shard in _shards(folder, card):
+        with _opened(shard) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=columns, use_threads=False)
 
 
-def _rows(shard: _File, rows: Sequence[int]) -> Iterator[Sample]:
-    """These rows of a shard, rising; of its row groups only those that hold one of them."""
+def _rows(shard: _ListedShard, rows: Sequence[int]) -> Iterator[Sample]:
+    """These rows of a shard, in rising order; other row groups are not read."""
     with _opened(shard) as file:
         first = 0
         for group in range(file.num_row_groups):
             last = first + file.metadata.row_group(group).num_rows
             inside = [row - first for row in rows if first <= row < last]
             if inside:
-                yield from _samples(file.read_row_group(group, use_threads=False).take(inside))
+                table = file.read_row_group(group, use_threads=False).take(inside)
+                yield from map(sample_of, table.to_pylist())
             first = last
 
 
-def _samples(table: pa.Table) -> Iterator[Sample]:
-    return map(sample_of, table.to_pylist())
-
-
 @lru_cache(maxsize=64)
-def _ids(shard: _File) -> tuple[str, ...]:
+def _ids(shard: _ListedShard) -> tuple[str, ...]:
     with _opened(shard) as file:
         return tuple(file.read(columns=["id"]).column("id").to_pylist())
 
 
-def _opened(file: _File) -> pq.ParquetFile:
-    path, shard, _ = file
+def _opened(listed: _ListedShard) -> pq.ParquetFile:
+    path, shard, tasks = listed
     try:
         stamp = stamp_of(path)
         if stamp.size_bytes != shard.bytes:
@@ -130,20 +125,6 @@ def _opened(file: _File) -> pq.ParquetFile:
         raise DataError(
             f"{path}: a shard of {shard.rows} rows cannot be read: {error.strerror}; {_REMEDY}"
         ) from error
-    return _checked_parquet(file)
-
-
-@lru_cache(maxsize=65536)
-def _check_hash(stamp: Stamp, expected: str) -> None:
-    """Once per process and state of the file; a failure is not remembered."""
-    path = Path(stamp.path)
-    came = digest_of(path)
-    if came != expected:
-        raise DataError(f"{path}: sha256 is {came[:12]}, the card says {expected[:12]}; {_REMEDY}")
-
-
-def _checked_parquet(packed: _File) -> pq.ParquetFile:
-    path, shard, tasks = packed
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
@@ -159,3 +140,14 @@ def _checked_parquet(packed: _File) -> pq.ParquetFile:
     if file.metadata.num_rows != shard.rows:
         raise DataError(f"{path}: {file.metadata.num_rows} rows, the card says {shard.rows}")
     return file
+
+
+@lru_cache(maxsize=65536)
+def _check_hash(stamp: Stamp, expected: str) -> None:
+    """Runs once per process and state of the file; a failure is not cached."""
+    path = Path(stamp.path)
+    digest = digest_of(path)
+    if digest != expected:
+        raise DataError(
+            f"{path}: sha256 is {digest[:12]}, the card says {expected[:12]}; {_REMEDY}"
+        )

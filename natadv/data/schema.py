@@ -1,41 +1,46 @@
-"""The columns of a packed dataset, in Arrow's terms and in those of the `datasets` library.
-
-A picture that is drawn when it is shown is null.
-"""
+"""The columns of a packed dataset, for Arrow and for the `datasets` library."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from natadv.data.card import CardDraft
-from natadv.types import TASKS, Sample, Task
+from natadv.types import Sample, Task
 
-COLUMNS: dict[str, pa.DataType] = {
-    "id": pa.string(),
-    "group": pa.string(),
-    "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-    "label": pa.int64(),
-    "decoy": pa.string(),
-    "twin": pa.string(),
-    "part": pa.string(),
-    "overlay": pa.string(),
-    "facts": pa.string(),
-}
-"""What every dataset has."""
+ANSWER_TYPES = ("yes/no", "number", "other")
 
-TASK_COLUMNS: dict[Task, dict[str, pa.DataType]] = {
-    "segmentation": {"phrase": pa.string(), "mask": pa.binary()},
-    "vqa": {
-        "question": pa.string(),
-        "answers": pa.list_(pa.string()),
-        "answer_type": pa.string(),
-    },
+
+class Column(NamedTuple):
+    """A column of the Parquet files."""
+
+    type: pa.DataType
+    task: Task | None = None
+    """The task whose datasets alone have the column, so that all others keep their bytes; None if
+    every dataset has it."""
+
+
+COLUMNS: dict[str, Column] = {
+    "id": Column(pa.string()),
+    "group": Column(pa.string()),
+    # Null if the picture is drawn when it is shown.
+    "image": Column(pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+    "label": Column(pa.int64()),
+    "decoy": Column(pa.string()),
+    "twin": Column(pa.string()),
+    "part": Column(pa.string()),
+    "overlay": Column(pa.string()),
+    "facts": Column(pa.string()),
+    "phrase": Column(pa.string(), "segmentation"),
+    "mask": Column(pa.binary(), "segmentation"),
+    "question": Column(pa.string(), "vqa"),
+    "answers": Column(pa.list_(pa.string()), "vqa"),
+    "answer_type": Column(pa.string(), "vqa"),
 }
-"""What only datasets of that task have, so that all others keep their bytes."""
+"""All columns, in the order of the file; each is a field of Sample."""
 
 _TEXT = {"dtype": "string", "_type": "Value"}
 _FEATURES: dict[pa.DataType, dict[str, Any]] = {
@@ -43,15 +48,18 @@ _FEATURES: dict[pa.DataType, dict[str, Any]] = {
     pa.int64(): {"dtype": "int64", "_type": "Value"},
     pa.binary(): {"dtype": "binary", "_type": "Value"},
     pa.list_(pa.string()): {"feature": _TEXT, "_type": "Sequence"},
-    COLUMNS["image"]: {"_type": "Image"},
+    COLUMNS["image"].type: {"_type": "Image"},
 }
 _SUFFIXES: dict[bytes, str] = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp"}
 
 
 def columns_of(tasks: Collection[Task]) -> dict[str, pa.DataType]:
     """The columns of a dataset of these tasks, in the order of the file."""
-    asked = [TASK_COLUMNS[task] for task in TASKS if task in tasks and task in TASK_COLUMNS]
-    return {**COLUMNS, **{name: kind for columns in asked for name, kind in columns.items()}}
+    return {
+        name: column.type
+        for name, column in COLUMNS.items()
+        if column.task is None or column.task in tasks
+    }
 
 
 def schema_of(draft: CardDraft) -> pa.Schema:
@@ -65,33 +73,23 @@ def schema_of(draft: CardDraft) -> pa.Schema:
 
 
 def row_of(sample: Sample) -> dict[str, Any]:
-    """A value for every column that there is, also for those that the dataset leaves out."""
-    return {
-        "id": sample.id,
-        "group": sample.group,
-        "image": {"bytes": sample.image, "path": _path(sample)} if sample.image else None,
-        "label": sample.label,
-        "decoy": sample.decoy,
-        "twin": sample.twin,
-        "part": sample.part,
-        "overlay": sample.overlay,
-        "facts": sample.facts,
-        "phrase": sample.phrase,
-        "mask": sample.mask,
-        "question": sample.question,
-        "answers": list(sample.answers),
-        "answer_type": sample.answer_type,
-    }
+    """A value for every column, also for those that the dataset leaves out."""
+    row: dict[str, Any] = {name: getattr(sample, name) for name in COLUMNS}
+    row["answers"] = list(sample.answers)
+    if sample.image:
+        has_suffix = sample.id.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))
+        suffix = "" if has_suffix else _SUFFIXES.get(sample.image[:2], "")
+        row["image"] = {"bytes": sample.image, "path": sample.id + suffix}
+    else:
+        row["image"] = None
+    return row
 
 
 def sample_of(row: dict[str, Any]) -> Sample:
-    """The sample that `row_of` was given; columns that the dataset leaves out are as if unset."""
-    said = {"answers": tuple(row.get("answers") or ()), "answer_type": row.get("answer_type") or ""}
-    image = (row["image"] or {}).get("bytes") or b""
-    return Sample(**{**row, **said, "image": image})
-
-
-def _path(sample: Sample) -> str:
-    suffix = _SUFFIXES.get(sample.image[:2], "")
-    has_one = sample.id.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))
-    return sample.id if has_one else sample.id + suffix
+    """The sample that `row_of` was given; columns that the dataset lacks keep their default."""
+    changed = {
+        "image": (row["image"] or {}).get("bytes") or b"",
+        "answers": tuple(row.get("answers") or ()),
+        "answer_type": row.get("answer_type") or "",
+    }
+    return Sample(**{**row, **changed})

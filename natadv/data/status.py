@@ -1,10 +1,10 @@
-"""What is there of each dataset, and what the locks of DVC say; never imports dvc."""
+"""Which datasets are present, and whether they match the locks of DVC; dvc is never imported."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,154 +17,161 @@ from natadv.errors import DataError
 
 LOCKS = ("dvc.lock", "fixtures/sources/dvc.lock")
 PIPELINES = {"dvc.yaml": "", "fixtures/sources/dvc.yaml": "fixtures/sources/dvc.yaml:"}
-# The loader in C reads a lock in milliseconds; the one in Python does too where there is no C.
+# The loader in C is fast; the one in Python stands in where C is missing.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Locked(NamedTuple):
-    """What a lock says of an out."""
+class LockedFolder(NamedTuple):
+    """An output folder in a lock of DVC."""
 
     stage: str
-    """As `dvc repro` takes it."""
+    """The stage that makes it, as `dvc repro` takes it."""
     md5: str
     size: int
+    """Bytes."""
     files: int
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
+    """The state of one dataset."""
+
     name: str
     card: Card | None
-    """None if it is not there, or broken."""
+    """None if the dataset is absent or broken."""
     broken: str
     """Why it cannot be read; empty if it can."""
     lock: str
-    """`as locked`, `differs`, or `not locked`."""
+    """`as locked`, `verified`, `differs`, `locked` (and absent), or `not locked`."""
     size: int
     """Bytes on disk."""
     licence: str
     command: str
-    """What gets it here: lines for a shell, in order."""
+    """Shell lines that get the dataset, in order."""
     undrawable: str = ""
     """Why its pictures cannot be drawn when they are shown; empty if they can, or are stored."""
 
     @property
     def wrong(self) -> bool:
+        """Whether the dataset is present but differs from its card or lock."""
         differs = self.card is not None and self.lock == "differs"
         return bool(self.broken or self.undrawable) or differs
 
 
 def statuses(root: Path, *, verify: bool = False) -> list[Status]:
-    """Of all that is there, that a lock knows, or that can be imported, by name. Sizes are
-    compared with the lock; `verify` hashes every file."""
-    locks, folders = locked_datasets(root), find_datasets(root)
-    stages = _stages(root)
+    """The status of each dataset that is present, locked or importable, by name.
+
+    Sizes are compared with the lock; `verify` hashes every file. Raises DataError on a bad lock.
+    """
+    locks, folders, stages = locked_datasets(root), find_datasets(root), _stages(root)
     importable = {row.name for row in FORMATS.values() if row.name}
-    names = sorted({*locks, *folders, *stages, *importable})
-    found = {
+    by_name = {
         name: _status(name, folders.get(name), locks.get(name), stages.get(name, ""), verify=verify)
-        for name in names
+        for name in sorted({*locks, *folders, *stages, *importable})
     }
-    return [replace(one, undrawable=_undrawable(one.card, found)) for one in found.values()]
+    return [replace(one, undrawable=_undrawable(one.card, by_name)) for one in by_name.values()]
 
 
-def locked_datasets(root: Path) -> dict[str, Locked]:
-    """Name -> what the locks say of the folder of that name under fixtures/datasets."""
-    found: dict[str, Locked] = {}
+def locked_datasets(root: Path) -> dict[str, LockedFolder]:
+    """Name -> what the locks state about the folder of that name under fixtures/datasets."""
+    datasets: dict[str, LockedFolder] = {}
     for lock in LOCKS:
-        raw = _load(root / lock)
-        for stage, content in raw.get("stages", {}).items():
+        prefix = PIPELINES[lock.replace(".lock", ".yaml")]
+        for stage, content in _load(root / lock).get("stages", {}).items():
             for out in content.get("outs", ()):
                 # Stages of other folders run in the root too (`wdir`).
                 path = Path(out["path"])
                 if path.parent == DATASETS_FOLDER:
-                    stage_name = PIPELINES[lock.replace(".lock", ".yaml")] + stage
-                    found[path.name] = Locked(
-                        stage_name, out["md5"], out.get("size", -1), out.get("nfiles", 1)
+                    datasets[path.name] = LockedFolder(
+                        prefix + stage, out["md5"], out.get("size", -1), out.get("nfiles", 1)
                     )
-    return found
+    return datasets
 
 
-def _undrawable(card: Card | None, found: Mapping[str, Status]) -> str:
+def _undrawable(card: Card | None, by_name: Mapping[str, Status]) -> str:
     if card is None or not card.drawn:
         return ""
-    below = found.get(str(card.twin_of))
-    there = below.card.revision[:12] if below is not None and below.card else "none"
-    if there == str(card.twin_revision)[:12]:
+    clean = by_name.get(str(card.twin_of))
+    present = clean.card.revision[:12] if clean is not None and clean.card else "none"
+    if present == str(card.twin_revision)[:12]:
         return ""
     return (
         f"its pictures are drawn on those of {card.twin_of} of revision "
-        f"{str(card.twin_revision)[:12]}, {there} is there; get that one, or pack it again"
+        f"{str(card.twin_revision)[:12]}, {present} is there; get that one, or pack it again"
     )
 
 
-def status_lines(found: Sequence[Status]) -> Iterator[str]:
-    """A table, and below it how to get what is not there."""
+def status_lines(datasets: Sequence[Status]) -> Iterator[str]:
+    """A table, and below it how to get the missing datasets."""
     header = ("dataset", "there", "revision", "lock", "rows", "MB", "licence")
-    rows = [header, *(_cells(status) for status in found)]
+    rows = [header, *(_cells(status) for status in datasets)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         yield "  ".join([*cells, row[-1]]).rstrip()
-    for status in found:
-        if status.broken:
-            yield f"{status.name}: {status.broken}"
-        if status.undrawable:
-            yield f"{status.name}: {status.undrawable}"
+    for status in datasets:
+        yield from (
+            f"{status.name}: {fault}" for fault in (status.broken, status.undrawable) if fault
+        )
         if status.card is None or status.lock == "differs":
             yield f"{status.name}:"
             yield from (f"  {line}" for line in status.command.splitlines())
 
 
 def folder_md5(folder: Path) -> str:
-    """As DVC writes it into its lock."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    listed = [{"md5": _md5(path), "relpath": path.relative_to(folder).as_posix()} for path in files]
+    """The hash that DVC writes into its lock for a folder."""
+    listed = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            md5 = hashlib.file_digest(file, "md5").hexdigest()
+        listed.append({"md5": md5, "relpath": path.relative_to(folder).as_posix()})
     listed.sort(key=lambda entry: entry["relpath"])
     whole = json.dumps(listed, sort_keys=True).encode()
     return hashlib.md5(whole, usedforsecurity=False).hexdigest() + ".dir"
 
 
 def _status(
-    name: str, folder: Path | None, locked: Locked | None, stage: str, *, verify: bool
+    name: str, folder: Path | None, locked: LockedFolder | None, stage: str, *, verify: bool
 ) -> Status:
     card, broken = _card(folder)
     files = [path for path in folder.rglob("*") if path.is_file()] if folder else []
     size = sum(path.stat().st_size for path in files)
     row = FORMATS.get(name)
-    licence = card.licence if card else row.licence if row else ""
+    access = row.access if row else ""
+    command = access or "# import it again: natadv data import --help"
+    if locked is not None:
+        command = f"dvc pull {DATASETS_FOLDER / name}\n# or dvc repro {locked.stage}"
+    elif stage:
+        command = f"{access}\ndvc repro {stage}".lstrip()
     return Status(
         name=name,
         card=card,
         broken=broken,
         lock=_compared(folder, locked, size, len(files), verify=verify),
         size=size,
-        licence=licence,
-        command=_command(name, locked, stage),
+        licence=card.licence if card else row.licence if row else "",
+        command=command,
     )
 
 
 def _card(folder: Path | None) -> tuple[Card | None, str]:
+    """The card, or why the dataset is broken."""
     if folder is None:
         return None, ""
     try:
         card = load_card(folder)
-        _check_sizes(folder, card)
     except DataError as error:
         return None, str(error)
-    return card, ""
-
-
-def _check_sizes(folder: Path, card: Card) -> None:
     for shard in card.shards:
         path = folder / shard.file
         size = path.stat().st_size if path.is_file() else 0
         if size != shard.bytes:
-            raise DataError(f"{path}: {size} bytes, the card says {shard.bytes}")
+            return None, f"{path}: {size} bytes, the card says {shard.bytes}"
+    return card, ""
 
 
 def _compared(
-    folder: Path | None, locked: Locked | None, size: int, files: int, *, verify: bool
+    folder: Path | None, locked: LockedFolder | None, size: int, files: int, *, verify: bool
 ) -> str:
     if locked is None:
         return "not locked"
@@ -177,21 +184,11 @@ def _compared(
     return "as locked"
 
 
-def _command(name: str, locked: Locked | None, stage: str) -> str:
-    if locked is not None:
-        return f"dvc pull {DATASETS_FOLDER / name}\n# or dvc repro {locked.stage}"
-    files = FORMATS[name].access if name in FORMATS else ""
-    if stage:
-        return f"{files}\ndvc repro {stage}".lstrip()
-    return files or "# import it again: natadv data import --help"
-
-
 def _cells(status: Status) -> tuple[str, ...]:
     card = status.card
-    there = "broken" if status.broken else "yes" if card else "no"
     return (
         status.name,
-        there,
+        "broken" if status.broken else "yes" if card else "no",
         card.revision[:12] if card else "-",
         status.lock,
         str(card.rows) if card else "-",
@@ -202,22 +199,17 @@ def _cells(status: Status) -> tuple[str, ...]:
 
 def _stages(root: Path) -> dict[str, str]:
     """Name of a dataset -> the stage that makes it, as `dvc repro` takes it."""
-    found: dict[str, str] = {}
+    stages: dict[str, str] = {}
     for file, prefix in PIPELINES.items():
         for stage, content in _load(root / file).get("stages", {}).items():
             for key in content.get("foreach", ()):
-                found[str(key)] = f"{prefix}{stage}@{key}"
-            for name in _made(content.get("outs", ())):
-                found[name] = f"{prefix}{stage}"
-    return found
-
-
-def _made(outs: Iterable[str | Mapping[str, Any]]) -> Iterator[str]:
-    """Names of the datasets among the outs of a stage; each is a path, or has it for its key."""
-    for out in outs:
-        path = Path(out if isinstance(out, str) else next(iter(out)))
-        if path.parent == DATASETS_FOLDER and "$" not in path.name:
-            yield path.name
+                stages[str(key)] = f"{prefix}{stage}@{key}"
+            for out in content.get("outs", ()):
+                # An out is a path, or a mapping with the path as its key.
+                path = Path(out if isinstance(out, str) else next(iter(out)))
+                if path.parent == DATASETS_FOLDER and "$" not in path.name:
+                    stages[path.name] = f"{prefix}{stage}"
+    return stages
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -230,8 +222,3 @@ def _load(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML: {error}; get it back from git") from error
     return raw if isinstance(raw, dict) else {}
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()

@@ -15,7 +15,7 @@ import PIL
 from PIL import Image
 
 from natadv.data.card import Card, CardDraft, draft_card, refuse_drawn
-from natadv.data.plan import Item, SetAside
+from natadv.data.dataset_plan import Item, SetAside
 from natadv.data.reader import decode_image, read_samples
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.datasets import Dataset, dataset_named

@@ -19,10 +19,10 @@ from natadv.data.card import (
     draft_card,
     refuse_drawn,
 )
+from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.packing import pack
-from natadv.data.placing import refuse_existing
-from natadv.data.plan import Plan
 from natadv.data.reader import iter_samples, read_samples
+from natadv.data.workspace import refuse_existing
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.pictures import attacked
@@ -94,7 +94,7 @@ def filter_pool(plan: FilterPlan) -> Filtered:
             f"{plan.name}: none of {rows} pictures of {plan.pool} passes at threshold "
             f"{plan.threshold}; see {curve}, take a higher one, or another pool"
         )
-    chosen = Plan(
+    chosen = DatasetPlan(
         draft,
         partial(_chosen, pool, keep),
         total=int(keep.sum()),

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from natadv.data.card import DATASETS_FOLDER, Card, CardDraft
+from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.packing import Packed, pack
-from natadv.data.placing import refuse_existing
-from natadv.data.plan import Plan
 from natadv.data.reader import iter_columns
+from natadv.data.workspace import refuse_existing
 from natadv.errors import ConfigError
 from natadv.evaluate.datasets import Dataset
 from natadv.pipelines.drawing import Drawing, Drawn, OnPicture, Worded, drawn_draft, ground_named
@@ -61,7 +61,7 @@ def pack_overlaid(plan: OverlaidPlan) -> Packed:
     draft = _draft(plan, source.card)
     refuse_existing(folder, force=plan.force)
     drawing = _drawing(plan, source)
-    rows = Plan(draft, drawing.items, drawing.total, "rows", drawing.fingerprint())
+    rows = DatasetPlan(draft, drawing.items, drawing.total, "rows", drawing.fingerprint())
     return pack(folder, rows, force=plan.force, stream=plan.stream)
 
 

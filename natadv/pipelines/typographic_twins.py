@@ -13,10 +13,10 @@ from typing import Any, TextIO
 import PIL
 
 from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, draft_card, refuse_drawn
+from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, summary_of
 from natadv.data.packing import Packed, pack
-from natadv.data.placing import refuse_existing
-from natadv.data.plan import Item, Plan, SetAside, summary_of
 from natadv.data.reader import decode_image, read_samples
+from natadv.data.workspace import refuse_existing
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.units import digest
@@ -89,7 +89,7 @@ def make_typographic(plan: TypoPlan) -> Packed:
     draft = _draft(plan, dataset_named(plan.source, plan.root).card)
     refuse_existing(folder, force=plan.force)
     work = _prepared(plan)
-    twins = Plan(
+    twins = DatasetPlan(
         draft,
         partial(_twins, work),
         total=work.rows,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from natadv.data.card import DATASETS_FOLDER, Card
+from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.packing import pack
-from natadv.data.plan import Plan
 from natadv.data.reader import iter_columns
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.datasets import Dataset
@@ -118,7 +118,7 @@ def pack_counterexamples(
     folder = root / DATASETS_FOLDER / name
     draft = drawn_draft(source.card, name=name, description=_description(source, attacks))
     drawing = _drawing(source, attacks)
-    rows = Plan(draft, drawing.items, drawing.total, "rows", drawing.fingerprint())
+    rows = DatasetPlan(draft, drawing.items, drawing.total, "rows", drawing.fingerprint())
     made = pack(folder, rows, force=True, stream=stream)
     left_out = {item.id: item.why for item in made.set_aside}
     return CounterexampleSet(folder, made.card, tuple(attacks), left_out)

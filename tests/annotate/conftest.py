@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from natadv.data.card import DATASETS_FOLDER, CardDraft
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.types import Sample
 
 CLASSES = ("dog", "cat", "owl")

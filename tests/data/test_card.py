@@ -17,7 +17,7 @@ from natadv.data.card import (
     find_datasets,
     load_card,
 )
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 

@@ -16,11 +16,10 @@ from PIL import Image
 
 from natadv.cli.data_commands import list_datasets
 from natadv.data.card import CardDraft, dump_card, load_card, refuse_drawn
-from natadv.data.packing import pack
-from natadv.data.plan import Plan
+from natadv.data.dataset_plan import DatasetPlan
+from natadv.data.packing import pack, write_dataset
 from natadv.data.reader import iter_samples, read_by_id, verify
 from natadv.data.status import status_lines, statuses
-from natadv.data.writer import write_dataset
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
@@ -84,7 +83,7 @@ def test_rows_without_pictures_come_back_whole(target, make_draft, rows):
 
 
 def test_packing_gives_the_same(target, make_draft, rows, tmp_path):
-    plan = Plan(make_draft(), lambda start: iter(rows[start:]), len(rows), "rows", "state")
+    plan = DatasetPlan(make_draft(), lambda start: iter(rows[start:]), len(rows), "rows", "state")
     packed = pack(target, plan)
 
     other = tmp_path / "other/tiny-drawn"
@@ -121,7 +120,7 @@ def test_cards_that_were_there_keep_their_bytes(name):
     [
         ({"twin_of": None}, "drawn needs twin_of and twin_revision"),
         ({"twin_revision": None}, "drawn needs twin_of and twin_revision"),
-        ({"drawn": False}, "twin_revision is told of datasets that are drawn only"),
+        ({"drawn": False}, "twin_revision is only for datasets that are drawn"),
         ({"twin_revision": "abc"}, "twin_revision"),
     ],
 )

@@ -19,10 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natadv.data.card import CardDraft, load_card
-from natadv.data.packing import pack
-from natadv.data.plan import Broken, Item, Plan, SetAside
+from natadv.data.dataset_plan import Broken, DatasetPlan, Item, SetAside
+from natadv.data.packing import pack, write_dataset
 from natadv.data.reader import iter_samples
-from natadv.data.writer import write_dataset
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
@@ -39,14 +38,14 @@ def hidden(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.parent.glob(".*"))
 
 
-def planned(draft: CardDraft, items: list[Item], *, killed_at: int | None = None) -> Plan:
+def planned(draft: CardDraft, items: list[Item], *, killed_at: int | None = None) -> DatasetPlan:
     def stream(start: int) -> Iterator[Item]:
         for number, item in enumerate(islice(items, start, None), start=start):
             if number == killed_at:
                 raise Killed
             yield item
 
-    return Plan(draft, stream, len(items), "pictures", "a state of the source")
+    return DatasetPlan(draft, stream, len(items), "pictures", "a state of the source")
 
 
 @pytest.fixture
@@ -253,7 +252,7 @@ SLOW_IMPORT = """
     from natadv.data import packing
     from natadv.data.images import decode_image
     from natadv.data.importers import FORMATS, imagefolder
-    from natadv.data.importers.format import Request, import_dataset
+    from natadv.data.importers.format import ImportRequest, import_dataset
 
     def slowly(data, *, where):
         time.sleep(0.02)
@@ -262,7 +261,7 @@ SLOW_IMPORT = """
     imagefolder.decode_image = slowly
     packing.pack.__kwdefaults__["rows_per_shard"] = 20
     path, root = map(Path, sys.argv[1:])
-    import_dataset(Request(FORMATS["imagefolder"], path, "tiny"), root=root)
+    import_dataset(ImportRequest(FORMATS["imagefolder"], path, "tiny"), root=root)
 """
 
 
@@ -296,7 +295,7 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path, draft: CardDraft
                 image = i.to_bytes(4, "big") + bytes(20_000)
                 yield Sample(id=f"s{i}", group="g", image=image, label=0)
 
-        plan = Plan(draft, items, count, "pictures", "none")
+        plan = DatasetPlan(draft, items, count, "pictures", "none")
         tracemalloc.start()
         pack(tmp_path / str(count) / "tiny", plan, rows_per_shard=128)
         found = tracemalloc.get_traced_memory()[1]

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from natadv.data.card import Card, CardDraft
+from natadv.data.packing import write_dataset
 from natadv.data.reader import iter_columns, iter_samples, read_by_id, read_samples, verify
-from natadv.data.writer import write_dataset
 from natadv.errors import DataError
 from natadv.types import Sample
 

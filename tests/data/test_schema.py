@@ -18,9 +18,9 @@ from PIL import Image
 
 from mini_world.params import ROOT
 from natadv.data.card import CardDraft, find_datasets, load_card
+from natadv.data.packing import write_dataset
 from natadv.data.reader import iter_samples, read_by_id, read_samples, verify
-from natadv.data.schema import COLUMNS, TASK_COLUMNS, columns_of, row_of, schema_of
-from natadv.data.writer import write_dataset
+from natadv.data.schema import COLUMNS, columns_of, row_of, schema_of
 from natadv.errors import DataError
 from natadv.types import Sample
 
@@ -109,7 +109,7 @@ def test_samples_of_classification_make_the_bytes_that_they_always_made(
 def test_committed_datasets_are_read_as_before(name: str) -> None:
     folder = ROOT / "fixtures" / "datasets" / name
     card = load_card(folder)
-    asked = set(columns_of(card.tasks)) - COLUMNS.keys()
+    columns = columns_of(card.tasks)
 
     verify(folder, card)
     samples = list(iter_samples(folder, card))
@@ -117,19 +117,19 @@ def test_committed_datasets_are_read_as_before(name: str) -> None:
     assert len(samples) == card.rows
     for sample in samples[:: card.rows // 5]:
         row = row_of(sample)
-        for columns in TASK_COLUMNS.values():
-            assert all(bool(row[column]) == (column in asked) for column in columns)
+        for name, column in COLUMNS.items():
+            assert column.task is None or bool(row[name]) == (name in columns), sample.id
 
 
 # --- datasets with them ---
 
 
 def test_columns_are_in_the_order_of_the_tasks_not_of_the_card() -> None:
-    extra = [*TASK_COLUMNS["segmentation"], *TASK_COLUMNS["vqa"]]
+    common = [name for name, column in COLUMNS.items() if column.task is None]
+    extra = ["phrase", "mask", "question", "answers", "answer_type"]
 
-    assert list(columns_of(("classification",))) == list(COLUMNS)
-    assert list(columns_of(("vqa", "segmentation"))) == [*COLUMNS, *extra]
-    assert extra == ["phrase", "mask", "question", "answers", "answer_type"]
+    assert list(columns_of(("classification",))) == common
+    assert list(columns_of(("vqa", "segmentation"))) == [*common, *extra]
 
 
 def test_the_datasets_library_finds_the_new_columns(folder: Path, asking: CardDraft) -> None:

@@ -12,8 +12,8 @@ import yaml
 
 from natadv.data.card import CardDraft
 from natadv.data.importers import FORMATS
+from natadv.data.packing import write_dataset
 from natadv.data.status import Status, folder_md5, status_lines, statuses
-from natadv.data.writer import write_dataset
 from natadv.errors import DataError
 from natadv.types import Sample
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from natadv.data.card import CardDraft
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.embeddings import EmbeddingCache
 from natadv.evaluate.loaded_model import LoadedModel

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from natadv.data.card import CardDraft
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.evaluate.compute import compute
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.embeddings import EmbeddingCache, space

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from natadv.data.card import CardDraft, load_card
+from natadv.data.packing import write_dataset
 from natadv.data.reader import iter_samples
-from natadv.data.writer import write_dataset
 from natadv.pipelines.typographic_twins import TypoPlan
 from natadv.scenarios.typographic.twins import lossless
 from natadv.types import Sample

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from natadv.data.card import load_card
+from natadv.data.dataset_plan import summary_of
 from natadv.data.importers import FORMATS
-from natadv.data.importers.format import Request, import_dataset
+from natadv.data.importers.format import ImportRequest, import_dataset
 from natadv.data.packing import pack
-from natadv.data.plan import summary_of
 from natadv.errors import ConfigError, DataError, UnknownNameError
 from natadv.pipelines import typographic_twins
 from natadv.pipelines.typographic_twins import make_typographic
@@ -118,7 +118,7 @@ def test_twins_of_phrasecut_say_a_noun_that_its_annotators_named(make_plan, root
     ]
     (tmp_path / "refer.json").write_text(json.dumps(tasks))
     asked = {"name": "phrasecut", "images": tmp_path / "pictures"}
-    import_dataset(Request(FORMATS["phrasecut"], tmp_path / "refer.json", **asked), root=root)
+    import_dataset(ImportRequest(FORMATS["phrasecut"], tmp_path / "refer.json", **asked), root=root)
 
     make_typographic(make_plan(source="phrasecut", name="said", task="segmentation"))
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from natadv.data.card import CardDraft, load_card
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.plan import CaseUnits

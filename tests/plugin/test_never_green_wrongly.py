@@ -14,8 +14,8 @@ from dataclasses import replace
 import pytest
 
 from natadv.data.card import CardDraft, load_card
+from natadv.data.packing import write_dataset
 from natadv.data.reader import read_samples
-from natadv.data.writer import write_dataset
 from natadv.evaluate.code import PACKAGE
 from natadv.plugin import options
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from natadv.cli import main
 from natadv.data.card import CardDraft
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.models import loading
 from natadv.pipelines.population import bounds_of, drawn_within
 from natadv.scenarios.typographic.population import population_path, write_population

@@ -17,7 +17,7 @@ from mini_world.render import render
 from mini_world.sampling import STYLES, draw_scene
 from mini_world.vocabulary import EVALUATED
 from natadv.data.card import CardDraft
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.twins import lossless
 from natadv.training.head_settings import settings_for

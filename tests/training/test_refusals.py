@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from natadv.data.card import CardDraft, load_card
-from natadv.data.writer import write_dataset
+from natadv.data.packing import write_dataset
 from natadv.errors import ConfigError, DataError, ModelError, NatadvError, UnknownNameError
 from natadv.models.adapters.encoder import DualEncoder
 from natadv.training.train import train

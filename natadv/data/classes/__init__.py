@@ -1,4 +1,4 @@
-"""Committed class tables; where they come from stands in the README beside them."""
+"""Committed tables of classes and prompts; the README beside them names their sources."""
 
 from __future__ import annotations
 
@@ -12,8 +12,39 @@ CLASS_TABLES: dict[str, str] = {"imagenet": "imagenet.tsv", "imagenet-a": "image
 
 @cache
 def class_table(name: str) -> dict[str, str]:
-    """Folder name (for ImageNet the WordNet id) to class name, in label order."""
+    """Folder name (for ImageNet the WordNet id) -> class name, in label order.
+
+    Raises ConfigError if there is no table of this name.
+    """
     if name not in CLASS_TABLES:
         raise unknown_name("class table", name, CLASS_TABLES)
-    lines = (Path(__file__).with_name(CLASS_TABLES[name])).read_text(encoding="utf-8").splitlines()
-    return dict(line.split("\t") for line in lines[1:])
+    return {row[0]: row[1] for row in _rows(CLASS_TABLES[name])}
+
+
+@cache
+def ilsvrc2012_wnids() -> dict[int, str]:
+    """The id by which the devkit's ground truth names a class (1 to 1000) -> its WordNet id."""
+    return {int(row[2]): row[0] for row in _rows(CLASS_TABLES["imagenet"])}
+
+
+def template_set(name: str) -> tuple[str, ...]:
+    """The prompt templates of a named set. Raises ConfigError if there is no such set."""
+    if name not in TEMPLATES:
+        raise unknown_name("template set", name, TEMPLATES)
+    return TEMPLATES[name]
+
+
+def _rows(file: str) -> list[list[str]]:
+    text = Path(__file__).with_name(file).read_text(encoding="utf-8")
+    return [line.split("\t") for line in text.splitlines()[1:]]
+
+
+def _template_sets() -> dict[str, tuple[str, ...]]:
+    sets: dict[str, tuple[str, ...]] = {}
+    for name, template in _rows("templates.tsv"):
+        sets[name] = (*sets.get(name, ()), template)
+    return sets
+
+
+TEMPLATES = _template_sets()
+"""Prompt templates by the name of their set; a card lists the templates themselves."""

@@ -1,12 +1,11 @@
-"""What can be imported: a row per format; the importers themselves are loaded when they are used.
+"""The formats that can be imported; each importer is loaded only when it is used.
 
-To add a format, write a function from a Request to a Plan, and give it a row.
+To add a format, write a function that makes a DatasetPlan from an ImportRequest, and add a row.
 """
 
 from __future__ import annotations
 
-from natadv.data.archives.checksums import Checksum
-from natadv.data.importers.format import Format
+from natadv.data.importers.format import Checksum, Format
 
 _IMAGENET_TERMS = "non-commercial research and education, under the terms of image-net.org"
 _IMAGENET_ACCESS = """\
@@ -57,7 +56,7 @@ FORMATS: dict[str, Format] = {
     ),
     "imagenet-a": Format(
         help="ImageNet-A: its tar, or the folder in it",
-        planner="natadv.data.importers.imagenet_a:plan",
+        planner="natadv.data.importers.imagenet:plan_natural",
         takes=("templates",),
         name="imagenet-a",
         rows=7_500,

@@ -1,4 +1,4 @@
-"""What a format is, what is asked of it, and the one way in which all are imported."""
+"""What a format is, what a user requests of it, and the one way in which all are imported."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
-from natadv.data.archives.checksums import Checksum
 from natadv.data.card import DATASETS_FOLDER, UNSTATED
 from natadv.errors import ConfigError
 
 if TYPE_CHECKING:
+    from natadv.data.dataset_plan import DatasetPlan
     from natadv.data.packing import Packed
-    from natadv.data.plan import Plan
 
 Option = Literal[
     "classes",
@@ -29,43 +28,54 @@ Option = Literal[
 ]
 
 
+class Checksum(NamedTuple):
+    """The published hash of a file."""
+
+    algorithm: Literal["sha256", "md5", "git-blob"]
+    """`git-blob` is the name that git gives to a file's contents."""
+    digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A row of the table."""
+    """A row of FORMATS."""
 
     help: str
     planner: str
-    """`module:function`, from a Request to a Plan."""
+    """`module:function`; the function makes a DatasetPlan from an ImportRequest."""
     takes: tuple[Option, ...] = ()
     needs: tuple[Option, ...] = ()
     name: str = ""
-    """What the dataset is called unless the user says otherwise; empty: the user must."""
+    """Default name of the dataset; if empty, the user must give one."""
     rows: int = 0
-    """Of the published dataset; 0 if there is no such thing."""
+    """Rows of the published dataset; 0 if none is published."""
     licence: str = UNSTATED
     source: str = ""
     access: str = ""
-    """How to get the files to where their stage looks for them: lines for a shell, in order."""
+    """Shell lines that put the files where their DVC stage looks for them."""
     published: Mapping[str, Checksum] = field(default_factory=dict)
-    """Of the files, by name."""
+    """File name -> the hash that its publisher states."""
 
     @property
-    def plan(self) -> Callable[[Request], Plan]:
+    def plan(self) -> Callable[[ImportRequest], DatasetPlan]:
+        """The planner, whose module is imported now."""
         module, _, function = self.planner.partition(":")
-        found: Callable[[Request], Plan] = getattr(importlib.import_module(module), function)
-        return found
+        planner: Callable[[ImportRequest], DatasetPlan] = getattr(
+            importlib.import_module(module), function
+        )
+        return planner
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What somebody asked to be imported."""
+class ImportRequest:
+    """The files and options that a user gave for an import."""
 
     format: Format
     path: Path
     name: str
     licence: str = ""
     sha256: str = ""
-    """What the file at `path` must have."""
+    """Expected hash of the file at `path`; empty if the user gave none."""
     classes: str | None = None
     templates: str = "single"
     labels: Path | None = None
@@ -76,22 +86,22 @@ class Request:
     id_column: str | None = None
     split: str = ""
     stream: TextIO | None = None
-    """Where progress and notes are shown."""
-
-    @property
-    def terms(self) -> str:
-        return self.licence or self.format.licence
+    """Receives progress and notes."""
 
     def say(self, text: str) -> None:
+        """Print a note to the stream, if there is one."""
         if self.stream is not None:
             print(text, file=self.stream, flush=True)
 
 
-def import_dataset(request: Request, *, root: Path, force: bool = False) -> Packed:
-    """Plan, then pack under `root`; the first error leaves nothing behind."""
-    # Here, for `natadv --help` needs no Parquet.
+def import_dataset(request: ImportRequest, *, root: Path, force: bool = False) -> Packed:
+    """Plan the dataset and pack it under `root`; an error leaves nothing behind.
+
+    Raises ConfigError or DataError.
+    """
+    # Imported here because `natadv --help` must not load pyarrow.
     from natadv.data.packing import pack
-    from natadv.data.placing import refuse_existing
+    from natadv.data.workspace import refuse_existing
 
     missing = [name for name in request.format.needs if getattr(request, name) is None]
     if missing:

@@ -1,153 +1,259 @@
-"""ImageNet-1k validation, of whichever form it comes in: the samples are the same."""
+"""ImageNet-1k validation in each form in which it is published, and ImageNet-A."""
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
-from natadv.data.card import CardDraft, draft_card
-from natadv.data.classes import class_table
-from natadv.data.importers.format import Request
-from natadv.data.importers.imagenet_labels import WNID, Truth, read_truth
-from natadv.data.importers.parquet import Columns, plan_rows, row_ids
-from natadv.data.importers.pictures import picture_paths, read_items, refuse_twins
-from natadv.data.importers.sources import Source, described, known, together
-from natadv.data.importers.tables import class_names, column_values, parquet_files
-from natadv.data.plan import Plan
-from natadv.data.templates import template_set
+from natadv.data.archives import iter_entries
+from natadv.data.classes import class_table, ilsvrc2012_wnids
+from natadv.data.dataset_plan import DatasetPlan
+from natadv.data.importers.format import ImportRequest
+from natadv.data.importers.parquet import (
+    Columns,
+    class_names,
+    column_values,
+    parquet_files,
+    plan_rows,
+    row_ids,
+)
+from natadv.data.importers.sources import (
+    counted,
+    draft_of,
+    identify,
+    picture_paths,
+    plan_pictures,
+    refuse_duplicates,
+)
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
-# The hub writes the truth into the name, everybody else leaves it as ILSVRC had it.
-_OF_THE_HUB = re.compile(r"(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")
+# The hub appends the true class to a picture's name; all others keep the name of ILSVRC.
+_HUB_NAME = re.compile(r"(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")
+_WNID = re.compile(r"n\d{8}")
+_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
+_DEVKIT_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+
+Truth = Callable[[str], str]
+"""From the name of a picture to its WordNet id; raises DataError if it is not known."""
 
 
-def plan(request: Request) -> Plan:
-    """The truth of a picture is its folder's name, or in its own name (as the hub has it), or in
-    `--labels`, or in the label column of the hub's Parquet files. An id is the original name,
-    `ILSVRC2012_val_00000001.JPEG`."""
-    files = parquet_files(request.path, "validation")
+def plan(request: ImportRequest) -> DatasetPlan:
+    """Plan the validation set; every form of it gives the same samples.
+
+    The true class of a picture comes from its folder, from its own name (on the hub), from
+    `--labels`, or from the label column of the hub's Parquet files. An id is the original name,
+    `ILSVRC2012_val_00000001.JPEG`.
+    """
+    path = request.path
+    files = parquet_files(path, "validation")
     if files:
         return _plan_parquet(request, files)
-    source, truth = _source(request)
-    paths = picture_paths(request.path)
-    describe = _describer(request.path, truth)
-    # A missing label is an error now rather than in an hour.
-    samples = [describe(path) for path in paths]
-    _refuse_the_200(samples, request.path)
-    refuse_twins((sample.id for sample in samples), request.path)
-    return Plan(
-        draft=_draft(request, source, len(paths)),
-        items=lambda start: read_items(request.path, describe, start),
-        total=len(paths),
-        unit="pictures",
-        fingerprint=source.fingerprint,
+    source = identify(request, *([request.labels] if request.labels else []))
+    truth = _read_truth(request.labels) if request.labels else None
+    index = _index("imagenet")
+
+    def describe(picture: str) -> Sample:
+        wnid = _wnid(picture, truth, path)
+        if wnid not in index:
+            raise DataError(f"{path}: {picture}: {wnid!r} is not one of the 1000 classes")
+        identity = _original_name(PurePosixPath(picture).name)
+        return Sample(id=identity, group=identity, image=b"", label=index[wnid])
+
+    # All pictures are described now, so that a missing label is an error before the long work.
+    samples = [describe(picture) for picture in picture_paths(path)]
+    few = class_table("imagenet-a")
+    if {sample.label for sample in samples} == {index[wnid] for wnid in few}:
+        raise DataError(
+            f"{path} holds the 200 classes of ImageNet-A, which are answered among those 200, "
+            "not among 1000: natadv data import imagenet-a"
+        )
+    refuse_duplicates((sample.id for sample in samples), path)
+    draft = draft_of(
+        request,
+        source.description,
+        counted(request, "Validation pictures of ILSVRC 2012", len(samples)),
+        classes=class_table("imagenet").values(),
     )
+    return plan_pictures(draft, path, describe, total=len(samples), fingerprint=source.fingerprint)
 
 
-def original_name(name: str) -> str:
-    """Without the truth that the hub has put into it."""
-    found = _OF_THE_HUB.fullmatch(name)
-    return f"{found['stem']}{found['suffix']}" if found else name
+def plan_natural(request: ImportRequest) -> DatasetPlan:
+    """Plan ImageNet-A from `imagenet-a/<wnid>/<file>`; an id is `<wnid>/<file>`.
+
+    A model is asked among the 200 classes of this set.
+    """
+    path = request.path
+    index = _index("imagenet-a")
+
+    def describe(picture: str) -> Sample:
+        wnid, name = PurePosixPath(picture).parent.name, PurePosixPath(picture).name
+        if wnid not in index:
+            raise DataError(
+                f"{path}: {picture}: lies in {wnid!r}, expected the WordNet id of one of the "
+                f"{len(index)} classes of ImageNet-A, such as {next(iter(index))!r}"
+            )
+        identity = f"{wnid}/{name}"
+        return Sample(id=identity, group=identity, image=b"", label=index[wnid])
+
+    source = identify(request)
+    samples = [describe(picture) for picture in picture_paths(path)]
+    refuse_duplicates((sample.id for sample in samples), path)
+    draft = draft_of(
+        request,
+        source.description,
+        counted(request, "Photographs that fool classifiers", len(samples)),
+        scenario="natural",
+        classes=class_table("imagenet-a").values(),
+    )
+    return plan_pictures(draft, path, describe, total=len(samples), fingerprint=source.fingerprint)
 
 
-def _plan_parquet(request: Request, files: list[Path]) -> Plan:
+def _index(table: str) -> dict[str, int]:
+    return {wnid: label for label, wnid in enumerate(class_table(table))}
+
+
+def _original_name(name: str) -> str:
+    """The name without the class that the hub has put into it."""
+    match = _HUB_NAME.fullmatch(name)
+    return f"{match['stem']}{match['suffix']}" if match else name
+
+
+def _plan_parquet(request: ImportRequest, files: list[Path]) -> DatasetPlan:
     if request.labels is not None:
         raise ConfigError("the Parquet files of the hub hold the labels; leave --labels out")
-    source = together(request, known(request, request.path, sha256=request.sha256))
+    source = identify(request)
     columns = Columns(image="image", label="label")
     paths = row_ids(files, columns)
-    _check_truth(files, columns.label, paths)
-    return plan_rows(
-        files,
-        columns,
-        [original_name(PurePosixPath(path).name) for path in paths],
-        draft=_draft(request, source, len(paths)),
-        fingerprint=source.fingerprint,
+    _check_label_column(files, columns.label, paths)
+    draft = draft_of(
+        request,
+        source.description,
+        counted(request, "Validation pictures of ILSVRC 2012", len(paths)),
+        classes=class_table("imagenet").values(),
     )
+    ids = [_original_name(PurePosixPath(path).name) for path in paths]
+    return plan_rows(files, columns, ids, draft=draft, fingerprint=source.fingerprint)
 
 
-def _check_truth(files: list[Path], column: str, paths: list[str]) -> None:
-    """The number of a class means the class of that number here, as every name confirms."""
-    index = {wnid: label for label, wnid in enumerate(class_table("imagenet"))}
+def _check_label_column(files: list[Path], column: str, paths: list[str]) -> None:
+    """Refuse labels that number the classes differently than here, which each name can tell."""
+    index = _index("imagenet")
     names = class_names(files, column)
     if len(names) != len(index):
         raise DataError(
             f"{files[0]}: names {len(names)} classes, those of ImageNet-1k are {len(index)}; is "
             "this another set? Then natadv data import parquet"
         )
-    rows = (label for _, labels in column_values(files, column) for label in labels)
-    for path, label in zip(paths, rows, strict=True):
-        found = _OF_THE_HUB.fullmatch(PurePosixPath(path).name)
-        if found is None:
+    labels = (label for _, values in column_values(files, column) for label in values)
+    for path, label in zip(paths, labels, strict=True):
+        match = _HUB_NAME.fullmatch(PurePosixPath(path).name)
+        if match is None:
             raise DataError(
                 f"{files[0].parent}: {path!r} does not tell its class as the hub's names do "
                 "(ILSVRC2012_val_00000001_n01751748.JPEG), so its label cannot be checked"
             )
-        if label is None or label != index.get(found["wnid"]):
+        if label is None or label != index.get(match["wnid"]):
             raise DataError(
-                f"{files[0].parent}: {path!r} has label {label}, but {found['wnid']} is number "
-                f"{index.get(found['wnid'])}; these are not the labels of ImageNet-1k"
+                f"{files[0].parent}: {path!r} has label {label}, but {match['wnid']} is number "
+                f"{index.get(match['wnid'])}; these are not the labels of ImageNet-1k"
             )
 
 
-def _source(request: Request) -> tuple[Source, Truth | None]:
-    pictures = known(request, request.path, sha256=request.sha256)
-    if request.labels is None:
-        return together(request, pictures), None
-    labels = known(request, request.labels)
-    return together(request, pictures, labels), read_truth(request.labels)
-
-
-def _draft(request: Request, source: Source, count: int) -> CardDraft:
-    return draft_card(
-        name=request.name,
-        tasks=("classification",),
-        scenario="clean",
-        classes=tuple(class_table("imagenet").values()),
-        templates=template_set(request.templates),
-        licence=request.terms,
-        source=source.told,
-        description=described(request, "Validation pictures of ILSVRC 2012", count),
-    )
-
-
-def _describer(source: Path, truth: Truth | None) -> Callable[[str], Sample]:
-    index = {wnid: label for label, wnid in enumerate(class_table("imagenet"))}
-
-    def describe(path: str) -> Sample:
-        wnid = _wnid(path, truth, source)
-        if wnid not in index:
-            raise DataError(f"{source}: {path}: {wnid!r} is not one of the 1000 classes")
-        identity = original_name(PurePosixPath(path).name)
-        return Sample(id=identity, group=identity, image=b"", label=index[wnid])
-
-    return describe
-
-
 def _wnid(path: str, truth: Truth | None, source: Path) -> str:
-    """From all that say it; they must agree."""
+    """The class of a picture, from all places that state it; they must agree."""
     name, folder = PurePosixPath(path).name, PurePosixPath(path).parent.name
-    found = _OF_THE_HUB.fullmatch(name)
-    said = [found["wnid"]] if found else []
-    said += [folder] if WNID.fullmatch(folder) else []
-    said += [truth(original_name(name))] if truth is not None else []
-    if not said:
+    match = _HUB_NAME.fullmatch(name)
+    stated = [match["wnid"]] if match else []
+    stated += [folder] if _WNID.fullmatch(folder) else []
+    stated += [truth(_original_name(name))] if truth is not None else []
+    if not stated:
         raise DataError(
             f"{source}: {path}: nothing says its class; give --labels "
             "(ILSVRC2012_devkit_t12.tar.gz, LOC_val_solution.csv, or a list of WordNet ids)"
         )
-    if len(set(said)) > 1:
-        raise DataError(f"{source}: {path}: is said to be {' and '.join(sorted(set(said)))}")
-    return said[0]
+    if len(set(stated)) > 1:
+        raise DataError(f"{source}: {path}: is said to be {' and '.join(sorted(set(stated)))}")
+    return stated[0]
 
 
-def _refuse_the_200(samples: list[Sample], source: Path) -> None:
-    few = set(class_table("imagenet-a"))
-    wnids = list(class_table("imagenet"))
-    if {wnids[sample.label or 0] for sample in samples} == few:
+def _read_truth(path: Path) -> Truth:
+    """The labels of the devkit, of Kaggle's `LOC_val_solution.csv`, or of a list of WordNet ids in
+    the order of the pictures."""
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")) or path.is_dir():
+        return _by_number(_devkit_wnids(path), path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: labels cannot be read: {error}") from error
+    if path.suffix.lower() == ".csv":
+        wnids = _kaggle_wnids(text, path)
+
+        def truth(name: str) -> str:
+            wnid = wnids.get(Path(name).stem)
+            if wnid is None:
+                raise DataError(f"{path}: has {len(wnids)} labels, none for {name!r}")
+            return wnid
+
+        return truth
+    listed = text.split()
+    odd = [line for line in listed if not _WNID.fullmatch(line)]
+    if odd or not listed:
         raise DataError(
-            f"{source} holds the 200 classes of ImageNet-A, which are answered among those 200, "
-            "not among 1000: natadv data import imagenet-a"
+            f"{path}: expected one WordNet id a line, in the order of the pictures, came "
+            f"{odd[0] if odd else ''!r}"
         )
+    return _by_number(listed, path)
+
+
+def _by_number(wnids: list[str], path: Path) -> Truth:
+    def truth(name: str) -> str:
+        match = _NUMBER.match(name)
+        number = int(match[1]) if match else 0
+        if not 1 <= number <= len(wnids):
+            raise DataError(f"{path}: has {len(wnids)} labels, none for {name!r}")
+        return wnids[number - 1]
+
+    return truth
+
+
+def _devkit_wnids(path: Path) -> list[str]:
+    """The ground truth of the devkit, which names classes by ids of its own."""
+    texts = [entry.read() for entry in iter_entries(path) if entry.name == _DEVKIT_TRUTH]
+    if not texts:
+        raise DataError(f"{path}: no {_DEVKIT_TRUTH} in it; is this the devkit (t12)?")
+    wnids = ilsvrc2012_wnids()
+    try:
+        return [wnids[int(line)] for line in texts[0].split()]
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            f"{path}: {_DEVKIT_TRUTH}: expected ids from 1 to {len(wnids)}: {error}; get it again"
+        ) from error
+
+
+def _kaggle_wnids(text: str, path: Path) -> dict[str, str]:
+    """Picture -> class, from rows of `ILSVRC2012_val_00048981,n03995372 85 1 499 272 ...`."""
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        if not {"ImageId", "PredictionString"} <= set(rows.fieldnames or ()):
+            raise DataError(
+                f"{path}: expected columns ImageId and PredictionString as Kaggle has them"
+            )
+        return {row["ImageId"]: _predicted(row, f"{path}: line {rows.line_num}") for row in rows}
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: after line {rows.line_num}: not a CSV file: {error}; get it again"
+        ) from error
+
+
+def _predicted(row: Mapping[str, str | None], where: str) -> str:
+    wnid = (row["PredictionString"] or "").split(" ")[0]
+    if not _WNID.fullmatch(wnid):
+        raise DataError(
+            f"{where}: expected a WordNet id and boxes for {row['ImageId']!r}, came "
+            f"{row['PredictionString']!r:.60}; the file is cut or changed: get it again"
+        )
+    return wnid

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import ijson
 
-from natadv.data.archives.zipped import DAMAGE, ZipFiles
+from natadv.data.archives.containers import ZIP_DAMAGE, ZipFiles
 from natadv.errors import DataError
 
 # Of an annotation, 5; the parser keeps the whole way to each value, which is long in a deep one.
@@ -30,7 +30,7 @@ def iter_list(path: Path, key: str = "") -> Iterator[dict[str, Any]]:
                 if not isinstance(element, dict):
                     raise DataError(f"{path}: expected a list of objects, came {element!r:.60}")
                 yield element
-    except (ijson.JSONError, *DAMAGE) as error:
+    except (ijson.JSONError, *ZIP_DAMAGE) as error:
         what = f"a list at {key!r}" if key else "a list"
         told = _told(error)
         raise DataError(f"{path}: expected JSON with {what}: {told}; get it again") from error

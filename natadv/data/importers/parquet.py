@@ -1,90 +1,100 @@
-"""Parquet files with a picture and a class label in each row, perhaps an id."""
+"""Parquet files as the `datasets` library writes them: which there are, and what is in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from natadv.data.card import CardDraft, draft_card
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from natadv.data.card import CardDraft
+from natadv.data.dataset_plan import DatasetPlan, Item, items_of
 from natadv.data.images import PictureError, decode_image
-from natadv.data.importers.format import Request
-from natadv.data.importers.pictures import refuse_collisions, refuse_twins
-from natadv.data.importers.sources import known, together
-from natadv.data.importers.tables import (
-    check_columns,
-    check_labels,
-    check_pictures,
-    class_names,
-    column_values,
-    iter_rows,
-    parquet_files,
-)
-from natadv.data.plan import Item, Plan, items_of
-from natadv.data.templates import template_set
+from natadv.data.importers.format import ImportRequest
+from natadv.data.importers.sources import draft_of, identify, refuse_collisions, refuse_duplicates
 from natadv.errors import DataError
 from natadv.types import Sample
 
+# Only the pictures of one batch are in memory.
+BATCH_ROWS = 32
+_BUFFER_BYTES = 2**20
+# `train-00000-of-00014.parquet` of the hub, and the names that people give to their own files.
+_SPLIT = re.compile(
+    r"(?P<shards>.+)-\d+-of-\d+(-\w+)?|(?P<alone>train|validation|valid|val|dev|test)(?![a-zA-Z]).*"
+)
+
 
 class Columns(NamedTuple):
-    """Which column holds what."""
+    """The names of the columns that are read."""
 
     image: str
     label: str
     id: str | None = None
-    """Without it the path beside the picture is the id."""
+    """If None, the path beside the picture is the id."""
 
 
-def plan(request: Request) -> Plan:
-    """Classes are the names of the label column's ClassLabel, in its order."""
+def plan(request: ImportRequest) -> DatasetPlan:
+    """Plan a dataset whose classes are those of the label column's ClassLabel, in its order."""
     files = parquet_files(request.path, request.split)
     if not files:
         raise DataError(f"{request.path}: expected a Parquet file, or a folder of them")
     columns = Columns(request.image_column, request.label_column, request.id_column)
-    source = together(request, known(request, request.path, sha256=request.sha256))
+    source = identify(request)
     ids = row_ids(files, columns)
     names = class_names(files, columns.label)
     refuse_collisions(names, request.path)
-    draft = draft_card(
-        name=request.name,
-        tasks=("classification",),
-        scenario="clean",
-        classes=names,
-        templates=template_set(request.templates),
-        licence=request.terms,
-        source=source.told,
-        description=f"{len(ids)} pictures, imported as they are",
-    )
+    description = f"{len(ids)} pictures, imported as they are"
+    draft = draft_of(request, source.description, description, classes=names)
     return plan_rows(files, columns, ids, draft=draft, fingerprint=source.fingerprint)
 
 
 def plan_rows(
     files: list[Path], columns: Columns, ids: list[str], *, draft: CardDraft, fingerprint: str
-) -> Plan:
-    """A sample per row, by the ids of the rows."""
+) -> DatasetPlan:
+    """A plan with a sample per row; `ids` are the ids of the rows."""
     source = files[0].parent if len(files) > 1 else files[0]
-    check_labels(files, columns.label)
-    refuse_twins(ids, source)
+    for file, kind in _column_types(files, columns.label):
+        if not pa.types.is_integer(kind):
+            raise DataError(
+                f"{file}: column {columns.label!r} holds {kind}, expected the integers of a "
+                "ClassLabel"
+            )
+    refuse_duplicates(ids, source)
+
+    def sample(numbered: tuple[int, dict[str, Any]]) -> Sample:
+        number, row = numbered
+        identity, where = ids[number], f"{source}: row {number}"
+        data, label = (row[columns.image] or {}).get("bytes"), row[columns.label]
+        if not data:
+            raise PictureError(f"{where}: holds no bytes of a picture")
+        # `datasets` writes -1 where the truth is kept back.
+        if label is None or label < 0:
+            raise DataError(f"{where}: has no label; a test split cannot be measured on")
+        decode_image(data, where=f"{where} ({identity})")
+        return Sample(id=identity, group=identity, image=data, label=label)
 
     def items(start: int) -> Iterator[Item]:
         rows = iter_rows(files, [columns.image, columns.label], start)
         return items_of(enumerate(rows, start=start), sample)
 
-    def sample(numbered: tuple[int, dict[str, Any]]) -> Sample:
-        number, row = numbered
-        return _sample(row, columns, ids[number], f"{source}: row {number}")
-
     # Another split of the same folder is another source.
     names = ",".join(file.name for file in files)
-    return Plan(draft, items, len(ids), "pictures", f"{fingerprint}:{names}")
+    return DatasetPlan(draft, items, len(ids), "pictures", f"{fingerprint}:{names}")
 
 
 def row_ids(files: list[Path], columns: Columns) -> list[str]:
-    """What the id column says, or the paths beside the pictures, once the columns are seen to be
-    what they should be; no picture is read."""
-    check_columns(files, [name for name in columns if name is not None])
-    check_pictures(files, columns.image)
-    found: list[str] = []
+    """The values of the id column, or the paths beside the pictures; no picture is read.
+
+    Raises DataError if a column is missing or of the wrong type, or if a row has no id.
+    """
+    check_columns(files, [name for name in columns if name is not None], image=columns.image)
+    ids: list[str] = []
     column = columns.id or f"{columns.image}.path"
     for file, texts in column_values(files, column):
         missing = [number for number, text in enumerate(texts) if text in (None, "")]
@@ -93,16 +103,132 @@ def row_ids(files: list[Path], columns: Columns) -> list[str]:
                 f"{file}: row {missing[0]} has no {column}, so it has no id; name a column of ids "
                 "with --id-column"
             )
-        found += map(str, texts)
-    return found
+        ids += map(str, texts)
+    return ids
 
 
-def _sample(row: dict[str, Any], columns: Columns, identity: str, where: str) -> Sample:
-    data, label = (row[columns.image] or {}).get("bytes"), row[columns.label]
-    if not data:
-        raise PictureError(f"{where}: holds no bytes of a picture")
-    # -1 is what `datasets` writes where the truth is kept back.
-    if label is None or label < 0:
-        raise DataError(f"{where}: has no label; a test split cannot be measured on")
-    decode_image(data, where=f"{where} ({identity})")
-    return Sample(id=identity, group=identity, image=data, label=label)
+def parquet_files(source: Path, split: str = "") -> list[Path]:
+    """The file itself, or the Parquet files of a folder (or of its `data/`), by name.
+
+    The hub splits one dataset into many files. From a folder with several splits only the files of
+    `split` are taken, because a training set must never be mixed with a test set; a file whose name
+    states no split goes with any. Raises DataError if the split is not clear.
+    """
+    if source.is_file():
+        files = [source] if source.suffix == ".parquet" else []
+    else:
+        files = sorted(source.glob("*.parquet")) or sorted(source.glob("data/*.parquet"))
+    splits = {file: _split(file) for file in files}
+    known = sorted(set(splits.values()))
+    if split:
+        files = [file for file in files if splits[file] in (split, "")]
+        if known and not files:
+            raise DataError(f"{source}: no split {split!r} in it, it has {', '.join(known)}")
+    elif len(known) > 1:
+        first, other = files[0], next(f for f in files if splits[f] != splits[files[0]])
+        raise DataError(
+            f"{source}: {first.name} and {other.name} are of different splits, which are never one "
+            "dataset; name one with --split where the format takes it, or give a folder with the "
+            "files of one only"
+        )
+    return files
+
+
+def _split(file: Path) -> str:
+    match = _SPLIT.fullmatch(file.stem)
+    return (match["shards"] or match["alone"]) if match else ""
+
+
+def iter_rows(files: list[Path], columns: list[str], start: int) -> Iterator[dict[str, Any]]:
+    """Rows from the `start`-th one on, in small batches; earlier files and row groups are not read.
+
+    Raises DataError if a file is damaged.
+    """
+    for file in files:
+        with _opened(file) as parquet:
+            if start >= parquet.metadata.num_rows:
+                start -= parquet.metadata.num_rows
+                continue
+            groups = list(range(parquet.num_row_groups))
+            while start >= (rows := parquet.metadata.row_group(groups[0]).num_rows):
+                start -= rows
+                del groups[0]
+            batches = parquet.iter_batches(
+                BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False
+            )
+            yield from islice((row for batch in batches for row in batch.to_pylist()), start, None)
+            start = 0
+
+
+def column_values(files: Sequence[Path], column: str) -> Iterator[tuple[Path, list[Any]]]:
+    """All values of one column, file by file, without reading the others.
+
+    `image.path` is the path in a column of pictures.
+    """
+    name, _, part = column.partition(".")
+    for file in files:
+        with _opened(file) as parquet:
+            table = parquet.read(columns=[column], use_threads=False)
+            values = table.column(name).to_pylist()
+        yield file, [(value or {}).get(part) for value in values] if part else values
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """Raises DataError if the file cannot be read, also later in the block."""
+    try:
+        with pq.ParquetFile(
+            file, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        ) as parquet:
+            yield parquet
+    except (pa.ArrowException, OSError, ValueError) as error:
+        # Some messages of Arrow have several lines.
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file}: not a whole Parquet file: {reason}; get it again") from error
+
+
+def class_names(files: Sequence[Path], label: str) -> tuple[str, ...]:
+    """The classes that the metadata of the files name. Raises DataError if files disagree."""
+    names = {file: _class_names(file, label) for file in files}
+    for file in files[1:]:
+        if names[file] != names[files[0]]:
+            raise DataError(
+                f"{files[0]} and {file} name the classes of column {label!r} differently, so that "
+                "one number means two things; give the files of one dataset"
+            )
+    return names[files[0]]
+
+
+def _class_names(file: Path, label: str) -> tuple[str, ...]:
+    with _opened(file) as parquet:
+        raw = (parquet.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        names = json.loads(raw)["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file}: column {label!r} has no class names; it must be a ClassLabel of `datasets`"
+        ) from error
+    return tuple(map(str, names if isinstance(names, list) else names.values()))
+
+
+def check_columns(files: Sequence[Path], wanted: Sequence[str], *, image: str) -> None:
+    """Raises DataError if a column is missing, or if `image` is not one of pictures."""
+    for file in files:
+        with _opened(file) as parquet:
+            names = parquet.schema_arrow.names
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise DataError(
+                f"{file}: no column {missing[0]!r}, it has {', '.join(names)}; where a format lets "
+                "you, name the columns with --image-column, --label-column and --id-column"
+            )
+    for file, kind in _column_types(files, image):
+        if not pa.types.is_struct(kind) or {"bytes", "path"} - {part.name for part in kind}:
+            raise DataError(f"{file}: column {image!r} holds {kind}, not pictures")
+
+
+def _column_types(files: Sequence[Path], column: str) -> Iterator[tuple[Path, pa.DataType]]:
+    for file in files:
+        with _opened(file) as parquet:
+            kind = parquet.schema_arrow.field(column).type
+        yield file, kind

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from natadv.data.card import Card, find_datasets, load_card
-from natadv.data.classes import class_table
+from natadv.data.classes import TEMPLATES, class_table
 from natadv.data.importers import FORMATS
-from natadv.data.importers.format import Request, import_dataset
+from natadv.data.importers.format import ImportRequest, import_dataset
 from natadv.data.reader import read_samples
-from natadv.data.templates import TEMPLATES
 from natadv.errors import ConfigError, DataError
 
 Encode = Callable[..., bytes]
@@ -24,7 +23,7 @@ Encode = Callable[..., bytes]
 def import_imagefolder(
     path: Path, *, name: str, root: Path, force: bool = False, **options: Any
 ) -> Card:
-    request = Request(FORMATS["imagefolder"], path, name, **options)
+    request = ImportRequest(FORMATS["imagefolder"], path, name, **options)
     return import_dataset(request, root=root, force=force).card
 
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from natadv.data.classes import class_table
-from natadv.data.importers.matlab import read_structs
+from natadv.data.importers import FORMATS
+from natadv.data.importers.format import Checksum
 from natadv.errors import ConfigError, DataError
 
 Layouts = dict[str, Callable[..., Any]]
@@ -45,10 +49,8 @@ def sources(tmp_path: Path, encode: Any, layouts: Layouts, val: dict[int, str]) 
     boxes = [f"{Path(name(n)).stem},{wnid} 85 1 499 272 " for n, wnid in reversed(val.items())]
     kaggle.write_text("\n".join(["ImageId,PredictionString", *boxes]) + "\n")
     devkit = layouts["devkit"](tmp_path / "devkit.tar.gz")
-    plain = layouts["devkit"](tmp_path / "plain.tar.gz", compressed=False)
     return {
         "tar and devkit": (tar, {"labels": devkit}),
-        "tar and plain devkit": (tar, {"labels": plain}),
         "tar and Kaggle": (tar, {"labels": kaggle}),
         "tar and list": (tar, {"labels": listed}),
         "tar of the hub": (layouts["tar"](tmp_path / "val_images.tar.gz", of_hub), {}),
@@ -60,7 +62,6 @@ def sources(tmp_path: Path, encode: Any, layouts: Layouts, val: dict[int, str]) 
 
 FORMS = [
     "tar and devkit",
-    "tar and plain devkit",
     "tar and Kaggle",
     "tar and list",
     "tar of the hub",
@@ -128,7 +129,11 @@ CUT_CSV = "ImageId,PredictionString\nILSVRC2012_val_00000001,n01751748 1 2 3 4\n
         ("labels.csv", "ImageId,PredictionString\n", "has 0 labels, none for"),
         ("labels.csv", CUT_CSV, r"labels.csv: line 3: expected a WordNet id .*, came None"),
         ("labels.csv", f"{CUT_CSV},n0210", "line 3: expected a WordNet id .*, came 'n0210'"),
-        ("labels.csv", f'{CUT_CSV},"n02105855', "after line 2: no CSV: unexpected end of data"),
+        (
+            "labels.csv",
+            f'{CUT_CSV},"n02105855',
+            "after line 2: not a CSV file: unexpected end of data",
+        ),
         ("nowhere.txt", None, "nowhere.txt: is not there"),
     ],
 )
@@ -147,16 +152,19 @@ def test_a_devkit_without_its_files_is_named(
 ) -> None:
     devkit = layouts["tar"](tmp_path / "other.tar.gz", {"data/readme.txt": b"x"})
 
-    with pytest.raises(DataError, match=r"no ILSVRC2012_validation_ground_truth.txt and no meta"):
+    with pytest.raises(DataError, match=r"no ILSVRC2012_validation_ground_truth.txt in it; is"):
         importing("imagenet", sources["tar and list"][0], labels=devkit)
 
 
-@pytest.mark.parametrize("cut", [0, 100, 200, 300, 400])
-def test_a_damaged_matlab_file_is_refused(layouts: Layouts, cut: int) -> None:
-    whole = layouts["meta.mat"]({1: "n01440764", 2: "n01443537"}, compressed=False)
+@pytest.mark.parametrize("line", ["0", "1001", "one"])
+def test_an_id_that_no_class_has_is_named(
+    importing: Any, sources: Sources, tmp_path: Path, layouts: Layouts, line: str
+) -> None:
+    truth = {"data/ILSVRC2012_validation_ground_truth.txt": f"490\n{line}\n".encode()}
+    devkit = layouts["tar"](tmp_path / "other.tar.gz", truth)
 
-    with pytest.raises(DataError, match=r"where: (damaged|not a) MATLAB file"):
-        read_structs(whole[:cut], "synsets", where="where")
+    with pytest.raises(DataError, match=r"ground_truth.txt: expected ids from 1 to 1000: .*again"):
+        importing("imagenet", sources["tar and list"][0], labels=devkit)
 
 
 HUB: dict[str, tuple[str, int, list[str], str]] = {
@@ -228,3 +236,133 @@ def test_it_can_start_anywhere(importing: Any, sources: Sources, form: str) -> N
     path, options = sources[form]
 
     importing.check_starts("imagenet", path, **options)
+
+
+# --- ImageNet-A ---
+
+
+@pytest.fixture
+def natural(encode: Any) -> dict[str, bytes]:
+    return {
+        "imagenet-a/README.txt": b"about",
+        "imagenet-a/n01498041/0.000116_digital clock _ digital clock_0.865662.jpg": encode(1),
+        "imagenet-a/n01498041/0.000348_bra _ bra_0.99.jpg": encode(2, format="JPEG"),
+        "imagenet-a/n12267677/0.1_a.jpg": encode(3, format="JPEG"),
+    }
+
+
+@pytest.fixture
+def natural_tar(tmp_path: Path, natural: dict[str, bytes], layouts: Layouts) -> Path:
+    path: Path = layouts["tar"](tmp_path / "imagenet-a-copy.tar", natural)
+    return path
+
+
+def test_the_tar_of_imagenet_a_gives_200_classes(
+    importing: Any, natural_tar: Path, natural: dict[str, bytes]
+) -> None:
+    card = importing("imagenet-a", natural_tar).card
+
+    samples = importing.samples(card)
+    assert (card.scenario, len(card.classes), card.rows) == ("natural", 200, 3)
+    assert [card.classes[s.label or 0] for s in samples] == ["stingray", "stingray", "acorn"]
+    assert [s.id for s in samples][2] == "n12267677/0.1_a.jpg"
+    assert [s.image for s in samples] == list(natural.values())[1:]
+    assert "3 of the 7500 that are published" in card.description
+    assert card.licence.startswith("MIT for the collection")
+
+
+def test_the_unpacked_folder_gives_the_same(
+    importing: Any, natural_tar: Path, natural: dict[str, bytes], tmp_path: Path, layouts: Layouts
+) -> None:
+    expected = importing("imagenet-a", natural_tar).card.revision
+    folder = layouts["folder"](tmp_path / "unpacked", natural)
+
+    for path in (folder, folder / "imagenet-a"):
+        assert importing("imagenet-a", path, force=True).card.revision == expected
+
+
+def test_a_flipped_byte_is_refused_by_its_checksum(
+    importing: Any, natural_tar: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = natural_tar.read_bytes()
+    official = natural_tar.rename(natural_tar.with_name("imagenet-a.tar"))
+    published = {"imagenet-a.tar": Checksum("sha256", hashlib.sha256(data).hexdigest())}
+    row = replace(FORMATS["imagenet-a"], published=published)
+    monkeypatch.setitem(FORMATS, "imagenet-a", row)
+    assert importing("imagenet-a", official).card.rows == 3
+    flipped = bytearray(data)
+    flipped[1800] ^= 1
+    official.write_bytes(flipped)
+
+    with pytest.raises(DataError, match=r"imagenet-a.tar: sha256 is .* is published"):
+        importing("imagenet-a", official, force=True)
+
+
+def test_under_the_official_name_only_the_official_bytes_are_taken(
+    importing: Any, natural_tar: Path
+) -> None:
+    with pytest.raises(DataError, match=r"3bb3632277e6.* is published"):
+        importing("imagenet-a", natural_tar.rename(natural_tar.with_name("imagenet-a.tar")))
+
+    assert importing.leftovers() == []
+
+
+def test_an_unknown_archive_is_told_its_hash_and_can_be_pinned(
+    importing: Any, natural_tar: Path
+) -> None:
+    stream, digest = io.StringIO(), hashlib.sha256(natural_tar.read_bytes()).hexdigest()
+
+    card = importing("imagenet-a", natural_tar, stream=stream).card
+
+    assert f"sha256 {digest}; no published hash is known" in stream.getvalue()
+    assert digest in card.source
+    assert importing("imagenet-a", natural_tar, sha256=digest, force=True).card == card
+    with pytest.raises(DataError, match="0000 was asked for"):
+        importing("imagenet-a", natural_tar, sha256="0" * 64, force=True)
+
+
+HOSTILE = {
+    "no class": ({"imagenet-a/fish/1.jpg": None}, "lies in 'fish', expected the WordNet id"),
+    "other class": ({"imagenet-a/n01440764/1.jpg": None}, "one of the 200 classes of ImageNet-A"),
+    "no picture": ({"imagenet-a/n12267677/z.jpg": b"words"}, "z.jpg: not a picture"),
+    "cut picture": ({"imagenet-a/n12267677/z.jpg": "cut"}, "z.jpg: damaged picture"),
+    "twice": ({"imagenet-a/n12267677/0.1_a.jpg/../0.1_a.jpg": None}, "climbs out"),
+    "two folders": ({"copy/n12267677/0.1_a.jpg": None}, "1 ids come more than once"),
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_bad_input_of_imagenet_a_is_named_and_nothing_is_written(
+    importing: Any,
+    tmp_path: Path,
+    natural: dict[str, bytes],
+    layouts: Layouts,
+    encode: Any,
+    hostile: str,
+) -> None:
+    odd, complaint = HOSTILE[hostile]
+    whole = encode(9, format="JPEG")
+    made = {None: whole, "cut": whole[:-100]}
+    more = {name: data if isinstance(data, bytes) else made[data] for name, data in odd.items()}
+    natural_tar = layouts["tar"](tmp_path / "odd.tar", {**natural, **more})
+
+    with pytest.raises(DataError, match=complaint):
+        importing("imagenet-a", natural_tar)
+
+    assert importing.leftovers() == []
+
+
+def test_a_file_that_is_not_there_is_told_how_to_get(importing: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not there; to get it:\ndvc import-url https://people"):
+        importing("imagenet-a", tmp_path / "imagenet-a.tar")
+
+
+def test_an_empty_archive_is_named(importing: Any, tmp_path: Path, layouts: Layouts) -> None:
+    natural_tar = layouts["tar"](tmp_path / "empty.tar", {"imagenet-a/README.txt": b""})
+
+    with pytest.raises(DataError, match="no pictures in it"):
+        importing("imagenet-a", natural_tar)
+
+
+def test_imagenet_a_can_start_anywhere(importing: Any, natural_tar: Path) -> None:
+    importing.check_starts("imagenet-a", natural_tar)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from natadv.data.importers.tables import iter_rows, parquet_files
+from natadv.data.importers.parquet import iter_rows, parquet_files
 from natadv.errors import DataError
 
 Layouts = dict[str, Callable[..., Any]]

@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 
 from natadv.data.card import CardDraft
 from natadv.data.images import decode_image
+from natadv.data.packing import write_dataset
 from natadv.data.reader import iter_samples
-from natadv.data.writer import write_dataset
 from natadv.errors import DataError
 from natadv.types import Sample, Task
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from natadv.data.card import Card, CardDraft, load_card
+from natadv.data.packing import write_dataset
 from natadv.data.reader import read_samples
-from natadv.data.writer import write_dataset
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
@@ -97,7 +97,7 @@ def test_samples_are_taken_one_shard_at_a_time(folder: Path, draft: CardDraft) -
     def stream() -> Iterator[Sample]:
         for i in range(30):
             if i % 10 == 1:
-                seen.append(len(list(folder.parent.glob(".tiny.new/*.parquet"))))
+                seen.append(len(list(folder.parent.glob(".tiny.importing/dataset/*.parquet"))))
             yield Sample(id=str(i), group="g", image=b"x", label=0)
 
     write_dataset(folder, draft, stream(), rows_per_shard=10)

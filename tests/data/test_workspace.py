@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from natadv.data.card import CardDraft, load_card
-from natadv.data.packing import pack
-from natadv.data.placing import reserved
-from natadv.data.plan import Plan
-from natadv.data.writer import write_dataset
+from natadv.data.dataset_plan import DatasetPlan
+from natadv.data.packing import pack, write_dataset
+from natadv.data.workspace import reserved
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
@@ -24,8 +23,8 @@ KILLED = """
     from pathlib import Path
     from natadv.data.card import CardDraft
     from natadv.data.packing import pack
-    from natadv.data.plan import Plan
-    from natadv.data.writer import write_dataset
+    from natadv.data.dataset_plan import DatasetPlan
+    from natadv.data.packing import write_dataset
     from natadv.types import Sample
 
     how, when, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
@@ -52,7 +51,7 @@ KILLED = """
     if how == "write":
         write_dataset(folder, draft, samples(), rows_per_shard=4, force=True)
     else:
-        plan = Plan(draft, samples, 9, "pictures", "a state of the source")
+        plan = DatasetPlan(draft, samples, 9, "pictures", "a state of the source")
         pack(folder, plan, rows_per_shard=4, force=True)
 """
 
@@ -90,7 +89,9 @@ def test_a_kill_while_a_dataset_is_replaced_loses_nothing(
     assert contents(folder) == before
     assert [name for name in names(folder) if name != ".tiny.importing"] == ["tiny"]
     new = [Sample(id=str(i), group="g", image=b"new", label=0) for i in range(9)]
-    plan = Plan(draft, lambda start: iter(new[start:]), 9, "pictures", "a state of the source")
+    plan = DatasetPlan(
+        draft, lambda start: iter(new[start:]), 9, "pictures", "a state of the source"
+    )
     assert pack(folder, plan, rows_per_shard=4, force=True).card == load_card(folder)
     assert load_card(folder).rows == 9
     assert names(folder) == ["tiny"]

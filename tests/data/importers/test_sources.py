@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from natadv.data.archives.checksums import Checksum, check_archive
+from natadv.data.importers.format import Checksum
+from natadv.data.importers.sources import check_archive
 from natadv.errors import DataError
 
 DATA = b"bytes of an archive" * 1000
