@@ -25,8 +25,8 @@ from natadv.data.card import (
     refuse_drawn,
 )
 from natadv.data.packing import pack
-from natadv.data.placing import refuse_existing
-from natadv.data.plan import Plan
+from natadv.data.workspace import refuse_existing
+from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.datasets import Dataset

@@ -14,8 +14,8 @@ from natadv.cli import shared_options as opt
 from natadv.data.card import UNSTATED, Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES
 from natadv.data.importers import FORMATS
-from natadv.data.importers.format import Format, Option, Request, import_dataset
-from natadv.data.templates import TEMPLATES
+from natadv.data.importers.format import Format, ImportRequest, Option, import_dataset
+from natadv.data.classes import TEMPLATES
 from natadv.errors import DataError
 
 app = opt.command_group()
@@ -84,7 +84,7 @@ def _importer(row: Format) -> Callable[..., int]:
 
     def import_files(path: Path, name: str, force: bool, root: Path, **options: Any) -> int:
         given = {option: value for option, value in options.items() if value is not None}
-        request = Request(format=row, path=path, name=name, stream=sys.stderr, **given)
+        request = ImportRequest(format=row, path=path, name=name, stream=sys.stderr, **given)
         packed = import_dataset(request, root=root, force=force)
         folder = find_datasets(root)[packed.card.name]
         print(f"{folder}: {_summary(packed.card)}")

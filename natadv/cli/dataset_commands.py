@@ -47,7 +47,7 @@ def typo(
     A run that was killed goes on when it is started again in the same way, and ends with the same
     bytes.
     """
-    from natadv.data.plan import summary_of
+    from natadv.data.dataset_plan import summary_of
     from natadv.pipelines.typographic_twins import TypoPlan, make_typographic
 
     made = make_typographic(

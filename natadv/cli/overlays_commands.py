@@ -73,7 +73,7 @@ def pack(
     The dataset holds the overlays alone: its pictures are drawn when they are shown. A run that was
     killed goes on when it is started again in the same way, and ends with the same bytes.
     """
-    from natadv.data.plan import summary_of
+    from natadv.data.dataset_plan import summary_of
     from natadv.pipelines.overlaid import OverlaidPlan, pack_overlaid
     from natadv.scenarios.typographic.population import population_path, read_population, worded
 

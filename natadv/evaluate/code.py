@@ -17,8 +17,7 @@ from typing import NamedTuple
 from natadv.errors import ChangedError
 from natadv.evaluate.store import write_atomically
 from natadv.evaluate.units import Numerics, installed_packages
-from natadv.storage.hashes import Stamp, stamp_of
-from natadv.storage.sealed import sealed, unsealed
+from natadv.storage.hashes import Stamp, sealed, stamp_of, unsealed
 
 PACKAGE = Path(__file__).parents[1]
 

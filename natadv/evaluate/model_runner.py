@@ -22,7 +22,7 @@ from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store, write_atomically
 from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import POLL_S, Worker
-from natadv.storage.sealed import sealed, unsealed
+from natadv.storage.hashes import sealed, unsealed
 from natadv.tasks import TASKS
 from natadv.types import Model, ModelSpec
 

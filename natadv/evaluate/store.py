@@ -11,9 +11,8 @@ from typing import Any
 
 from natadv.errors import StoreError
 from natadv.storage import atomic
-from natadv.storage.hashes import Stamp, stamp_of
+from natadv.storage.hashes import Stamp, sealed, stamp_of, unsealed
 from natadv.storage.locks import LockFile
-from natadv.storage.sealed import sealed, unsealed
 
 STORE_OPTION = "--store DIR"
 

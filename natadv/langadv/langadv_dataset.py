@@ -10,7 +10,7 @@ from typing import Any
 
 from natadv.data.card import Card, draft_card
 from natadv.data.packing import pack
-from natadv.data.plan import Plan
+from natadv.data.dataset_plan import DatasetPlan
 from natadv.errors import DataError
 from natadv.evaluate.units import digest
 from natadv.langadv.class_search import PictureStore, ScoredPicture, folder_name

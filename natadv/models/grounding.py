@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from natadv.errors import ModelError
-from natadv.models.files import checkpoint, grounding_folder
-from natadv.models.files.grounding_folder import Role
-from natadv.models.files.paths import expanded
+from natadv.models.files import checkpoint, expanded
+from natadv.models.files.layouts import GroundingRole, check_grounding
 from natadv.models.hub import local as hub
 from natadv.models.loading import placement_of, verified_hashes
 
@@ -35,7 +34,7 @@ class Tool:
     """Over every file that affects its output."""
 
 
-def tool(name: str, role: Role, *, root: Path) -> Tool:
+def tool(name: str, role: GroundingRole, *, root: Path) -> Tool:
     """The checkpoint in a folder, or of a hub id that was fetched.
 
     Raises:
@@ -47,7 +46,7 @@ def tool(name: str, role: Role, *, root: Path) -> Tool:
         if not hub.is_id(name):
             raise ModelError(f"no folder {name!r}; give one, or the owner/name of a hub repository")
         folder, locked = hub.snapshot(name, root=root), hub.locked_files(name, root=root)
-    grounding_folder.check_role(folder, role)
+    check_grounding(folder, role)
     lines = verified_hashes(
         checkpoint.content_files(folder), locked=locked, command=f"natadv models fetch {name}"
     )

@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from natadv.models.hub import local as hub
-from natadv.models.hub.local import Locked
+from natadv.models.hub.local import LockedRepository
 from natadv.models.resolve import heads_of_row
 from natadv.models.zoo import PAPER, ZOO, ZooRow, read_table
 from natadv.types import Feeding
@@ -82,7 +82,7 @@ def as_json(rows: Sequence[ZooRow], *, root: Path) -> str:
     return json.dumps(records, indent=2, allow_nan=False)
 
 
-def is_here(row: ZooRow, locks: Mapping[str, Locked], *, root: Path) -> bool:
+def is_here(row: ZooRow, locks: Mapping[str, LockedRepository], *, root: Path) -> bool:
     """Whether a run would find its files."""
     if row.location:
         return (root / row.location).is_dir()
@@ -95,7 +95,7 @@ def _group(row: ZooRow, root: Path) -> str:
     return f"{row.family}: {' and '.join(row.tasks)}{by_head}; licence {row.licence}{gated}"
 
 
-def _model(row: ZooRow, locks: Mapping[str, Locked], root: Path) -> str:
+def _model(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> str:
     millions = row.parameters_m
     if millions >= 1000:
         parameters = f"{millions / 1000:.1f} B"
@@ -115,7 +115,7 @@ def _line(*cells: str) -> str:
     return f"{' '.join(padded)} {cells[-1]}"
 
 
-def _place(row: ZooRow, locks: Mapping[str, Locked], root: Path) -> str:
+def _place(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> str:
     if row.location:
         return "in repository" if is_here(row, locks, root=root) else "missing"
     locked = locks.get(row.hub)

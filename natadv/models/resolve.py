@@ -14,10 +14,9 @@ from pathlib import Path
 from natadv.errors import ConfigError, ModelError, unknown_name
 from natadv.factories import entry_points, is_reference
 from natadv.models import plugged
-from natadv.models.files import tower_file
+from natadv.models.files import expanded
 from natadv.models.files.checkpoint import CONFIG
-from natadv.models.files.layouts import layout_of
-from natadv.models.files.paths import expanded
+from natadv.models.files.layouts import TOWER_LOADER, layout_of, tower_section
 from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.types import PAPER_SUFFIX, ModelSpec, Task
@@ -155,7 +154,7 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
     heads = heads_of_row(ancestor.name, root=root) if ancestor else {}
     if path.is_dir():
         heads |= _heads_in(heads_beside(path))
-    base = _tower_base(path, root) if kind.loader == tower_file.LOADER else None
+    base = _tower_base(path, root) if kind.loader == TOWER_LOADER else None
     activation = base.activation if base else None
     # Published architectures have weights for either activation, under the same shapes.
     if base is None and ancestor is not None and ancestor.location:
@@ -176,7 +175,7 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
 
 def _tower_base(path: Path, root: Path) -> ModelSpec:
     """The model whose text tower a lone picture tower was tuned for."""
-    section = tower_file.section(path)
+    section = tower_section(path)
     bases: list[str] = []
     for row in ZOO.values():
         if row.loader != "transformers-clip":

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from natadv.errors import ModelError
-from natadv.models.files.formats import signature_of
+from natadv.models.files.model_types import signature_of
 from natadv.types import Task
 
 Dtype = Literal["float32", "bfloat16", "float16"]

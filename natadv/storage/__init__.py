@@ -1,1 +1,1 @@
-"""The one writer each of whole files, locks, file hashes, sealed files and progress lines."""
+"""The only code that writes whole files, locks, file hashes, seals and progress lines."""

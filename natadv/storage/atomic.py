@@ -1,4 +1,4 @@
-"""Files and folders that are there whole, or not at all."""
+"""Writes files and folders whole, or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from natadv.errors import DataError, StoreError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write or replace, and make the folder. Raises DataError."""
+    """Write or replace a file, and make its folder. Raises DataError."""
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(content)
@@ -22,7 +22,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def writing(path: Path, *, remedy: str) -> Iterator[None]:
-    """Turns a write that the system refuses into a StoreError that says what to do."""
+    """Turns an OSError of a write into a StoreError that ends in the `remedy`."""
     try:
         yield
     except OSError as error:
@@ -31,8 +31,10 @@ def writing(path: Path, *, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; what is written there takes its place when the block ends
-    well, so that no reader ever sees half a file. Raises OSError."""
+    """A temporary name beside `path`, which replaces it when the block ends without an error.
+
+    No reader ever sees half a file. Raises OSError.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -44,15 +46,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Wait until the disk has the whole file. Raises OSError."""
+    """Wait until the whole file is on the disk. Raises OSError."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def replace_folder(fresh: Path, folder: Path, *, old: Path) -> None:
-    """Rename `fresh` to `folder`; what was there goes once the new one stands.
+    """Rename `fresh` to `folder`, and then delete the folder that was there.
 
-    Between the two renames the folder is absent: a kill leaves what was there as `old`.
+    Between the two renames the folder is absent: after a kill the previous one is at `old`.
     """
     if folder.exists():
         folder.rename(old)

@@ -1,4 +1,4 @@
-"""The states of files, and their hashes."""
+"""States of files, their hashes, and seals by which a file proves that it is unchanged."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import NamedTuple
 from natadv.errors import ChangedError
 
 TICK_S = 0.05
-"""No file system's clock is coarser: of a file that was written within one tick of it, a second
-write might not show."""
+"""At least the resolution of any file system's clock: two writes within one tick may leave the same
+time."""
 
 _PATIENCE = 100
-"""Ticks that a file may go on being written before it is refused."""
+"""Number of ticks for which a file may still be written before it is refused."""
 
 _PIECE_BYTES = 2**22
 
@@ -23,25 +23,24 @@ _hashes: dict[Stamp, str] = {}
 
 
 class Stamp(NamedTuple):
-    """One state of a file, told from every other one without reading it."""
+    """One state of a file, distinguished from every other state without reading it."""
 
     path: str
     size_bytes: int
     changed_ns: int
-    """When its content or its inode was last written: unlike the time of modification, no program
-    can set it."""
+    """The last change of its content or inode: no program can set it, unlike the next field."""
     modified_ns: int
     inode: int
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Raises OSError if there is no such file."""
-    found = path.stat()
-    return Stamp(str(path), found.st_size, found.st_ctime_ns, found.st_mtime_ns, found.st_ino)
+    """The current state. Raises OSError if there is no such file."""
+    stat = path.stat()
+    return Stamp(str(path), stat.st_size, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_ino)
 
 
 def sha256_of(path: Path) -> str:
-    """The hash of the whole file; it is read again only if the file was written meanwhile.
+    """The hash of the whole file, which is read again only if it was written since the last call.
 
     Raises:
         ChangedError: The file is being written.
@@ -49,15 +48,15 @@ def sha256_of(path: Path) -> str:
     """
     stamp = _settled(path)
     if stamp not in _hashes:
-        found = digest_of(path)
+        digest = digest_of(path)
         if stamp_of(path) != stamp:
             raise _being_written(path)
-        _hashes[stamp] = found
+        _hashes[stamp] = digest
     return _hashes[stamp]
 
 
 def digest_of(path: Path, *, read: Callable[[int], None] | None = None) -> str:
-    """The sha256 of the whole file as it lies there now, remembered nowhere.
+    """The sha256 of the whole file, computed now and not cached.
 
     `read` is called with the size of each piece in bytes. Raises OSError if the file cannot be
     read.
@@ -73,11 +72,11 @@ def digest_of(path: Path, *, read: Callable[[int], None] | None = None) -> str:
 
 
 def _settled(path: Path) -> Stamp:
-    """The stamp of a file whose next write is sure to change it."""
+    """The stamp of a file, once any further write is sure to change it."""
     for _ in range(_PATIENCE):
         stamp = stamp_of(path)
         age_s = time.time() - stamp.changed_ns / 1e9
-        # From the future: the clock of another machine, which tells nothing here.
+        # A time in the future comes from the clock of another machine, and means nothing here.
         if not 0 <= age_s < TICK_S:
             return stamp
         time.sleep(TICK_S - age_s)
@@ -86,3 +85,19 @@ def _settled(path: Path) -> Stamp:
 
 def _being_written(path: Path) -> ChangedError:
     return ChangedError(f"{path}: is being written; wait until it is whole, and run again")
+
+
+def sealed(body: str, *, name: str) -> str:
+    """`body` below its seal, by which `unsealed` notices a flipped bit, an edit, or the content of
+    another name."""
+    return f"{_seal(body.encode(), name)}\n{body}"
+
+
+def unsealed(content: bytes, *, name: str) -> bytes | None:
+    """The body that was sealed under this name, or None if it was changed."""
+    seal, _, body = content.partition(b"\n")
+    return body if seal == _seal(body, name).encode() else None
+
+
+def _seal(body: bytes, name: str) -> str:
+    return hashlib.sha256(name.encode() + b"\n" + body).hexdigest()

@@ -1,4 +1,4 @@
-"""One process at a time: a lock that falls when its owner dies, however it dies."""
+"""A lock for one process at a time; it is released when its owner dies, however it dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _open_here: set[tuple[int, Path]] = set()
 
 @final
 class LockFile:
-    """A file to lock, open until the block ends; its folder is made. Raises OSError.
+    """A file to lock, open until the block ends; its folder is made. Methods raise OSError.
 
     A POSIX record lock: the kernel drops it when its owner dies, and a forked child does not
     inherit it as it would inherit `flock`. It holds on one machine.
@@ -35,7 +35,7 @@ class LockFile:
             _open_here.add(self._key)
 
     def take(self, *, wait: bool = False) -> bool:
-        """Whether it is ours now; who waits gets it in the end."""
+        """Whether this process has the lock now; with `wait` it blocks until it has."""
         if self._descriptor is None:
             if wait:
                 raise OSError(errno.EDEADLK, "this process holds the lock itself", str(self._path))
@@ -49,7 +49,7 @@ class LockFile:
         return True
 
     def is_there(self) -> bool:
-        """Whether nobody has removed the file since it was opened."""
+        """Whether the file was not removed since it was opened."""
         if self._descriptor is None:
             return False
         try:
@@ -58,7 +58,7 @@ class LockFile:
             return False
 
     def detach(self) -> int:
-        """The descriptor, which holds the lock from now on until it is closed."""
+        """The descriptor, which holds the lock until the caller closes it."""
         descriptor = self._descriptor
         assert descriptor is not None  # a lock that was taken
         self._descriptor = None
@@ -66,6 +66,7 @@ class LockFile:
         return descriptor
 
     def close(self) -> None:
+        """Release the lock; the file stays."""
         if self._descriptor is not None:
             os.close(self.detach())
 
@@ -83,13 +84,13 @@ class LockFile:
 
 @contextmanager
 def passing_lock(path: Path) -> Iterator[bool]:
-    """Whether the lock is ours; its file is removed when the block ends. Raises OSError."""
+    """Whether this process has the lock; its file is removed after the block. Raises OSError."""
     while True:
         with LockFile(path) as lock:
             if not lock.take():
                 yield False
                 return
-            # Else its holder removed it after it was opened here.
+            # Otherwise its holder removed it after it was opened here.
             if lock.is_there():
                 try:
                     yield True

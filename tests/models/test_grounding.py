@@ -9,7 +9,7 @@ import pytest
 from natadv.errors import ConfigError, ModelError
 from natadv.models.grounding import load, tool
 from natadv.models.hub import local as hub
-from natadv.models.hub.local import Locked
+from natadv.models.hub.local import LockedRepository
 from natadv.models.resolve import resolve
 
 COMMIT = "a" * 40
@@ -22,7 +22,7 @@ def fetched(tiny_sam, tmp_path, monkeypatch):
     folder = hub.snapshot_folder("owner/sam", COMMIT)
     shutil.copytree(tiny_sam, folder)
     files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
-    hub.write_lock(tmp_path, "owner/sam", Locked(COMMIT, files))
+    hub.write_lock(tmp_path, "owner/sam", LockedRepository(revision=COMMIT, files=files))
     return folder
 
 

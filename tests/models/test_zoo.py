@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from natadv.models import zoo
-from natadv.models.files.formats import FORMATS
+from natadv.models.files.model_types import MODEL_TYPES
 from natadv.models.loading import LOADERS
 from natadv.models.resolve import slug
 from natadv.models.zoo import ZOO, families, rows_named
@@ -27,7 +27,7 @@ def test_signature_is_of_the_type_that_the_loader_loads():
     for row in ZOO.values():
         if row.signature:
             model_type = json.loads(row.signature)["model_type"]
-            assert FORMATS[model_type].loader == row.loader, row
+            assert MODEL_TYPES[model_type].loader == row.loader, row
 
 
 def test_each_row_stands_once_in_the_table():
@@ -37,7 +37,7 @@ def test_each_row_stands_once_in_the_table():
 
 
 def test_every_supported_type_has_a_loader():
-    assert {found.loader for found in FORMATS.values()} <= set(LOADERS)
+    assert {found.loader for found in MODEL_TYPES.values()} <= set(LOADERS)
 
 
 def test_the_paper_has_22_models_in_six_families_of_these_sizes():

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from natadv.storage.progress import Progress, duration
+from natadv.storage.progress import Progress, amount, duration
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,11 @@ def test_what_was_done_before_does_not_count_for_the_speed():
     progress.reach(91)
     assert progress.per_s > 0
     assert "91 of 100" in progress.line()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0.0 kB"), (1500, "1.5 kB"), (605_000_000, "605.0 MB"), (12_100_000_000, "12.1 GB")],
+)
+def test_amounts_are_for_people(count, text):
+    assert amount(count) == text

@@ -19,7 +19,7 @@ from transformers import (
 from natadv.errors import ModelError
 from natadv.models.adapters import pretrained
 from natadv.models.adapters.encoder import Placement
-from natadv.models.files import grounding_folder
+from natadv.models.files import layouts
 from natadv.models.grounding import BOX_THRESHOLD, TEXT_THRESHOLD
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class BoxFinder:
     """
 
     def __init__(self, folder: Path, *, placement: Placement) -> None:
-        grounding_folder.check_role(folder, "grounding-dino")
-        wanted = grounding_folder.NEEDS["grounding-dino"].preprocessing
+        layouts.check_grounding(folder, "grounding-dino")
+        wanted = layouts.GROUNDING["grounding-dino"].preprocessing
         self._name = folder.name
         self._placement = placement
         self._model = pretrained.weights(
@@ -143,8 +143,8 @@ class MaskDrawer:
     """
 
     def __init__(self, folder: Path, *, placement: Placement) -> None:
-        grounding_folder.check_role(folder, "sam")
-        wanted = grounding_folder.NEEDS["sam"].preprocessing
+        layouts.check_grounding(folder, "sam")
+        wanted = layouts.GROUNDING["sam"].preprocessing
         self._name = folder.name
         self._placement = placement
         self._model = pretrained.weights(SamModel, folder, placement=placement)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from natadv.errors import ModelError
-from natadv.models.files.formats import FORMATS, signature_of
+from natadv.models.files.model_types import MODEL_TYPES, signature_of
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -51,7 +51,7 @@ MOST_NESTED = 50
 
 def check(folder: Path) -> None:
     """Raise ModelError unless `folder` holds a whole checkpoint that can be loaded safely."""
-    check_files(folder, preprocessing=FORMATS[model_type(folder)].preprocessing)
+    check_files(folder, preprocessing=MODEL_TYPES[model_type(folder)].preprocessing)
 
 
 def check_files(folder: Path, *, preprocessing: Sequence[str], reads_text: bool = True) -> None:
@@ -75,17 +75,17 @@ def check_files(folder: Path, *, preprocessing: Sequence[str], reads_text: bool 
 
 
 def model_type(folder: Path) -> str:
-    """One of the keys of FORMATS."""
+    """One of the keys of MODEL_TYPES."""
     if not (folder / CONFIG).is_file():
         raise ModelError(
             f"no {CONFIG} in {folder}: expected a folder written by transformers' save_pretrained "
             f"({CONFIG}, {WEIGHTS}, {PREPROCESSING[1]}, tokenizer files)"
         )
     found = read_json(folder / CONFIG).get("model_type")
-    if not isinstance(found, str) or found not in FORMATS:
+    if not isinstance(found, str) or found not in MODEL_TYPES:
         raise ModelError(
             f"{folder / CONFIG}: expected 'model_type' to be one of "
-            f"{', '.join(map(repr, FORMATS))}, got {found!r:.80}; "
+            f"{', '.join(map(repr, MODEL_TYPES))}, got {found!r:.80}; "
             "save the whole model, not one tower or a classifier, or plug it in by module:factory"
         )
     return found
@@ -94,7 +94,7 @@ def model_type(folder: Path) -> str:
 def signature(folder: Path) -> str:
     """Equal for checkpoints of one architecture, whatever their weights and vocabulary."""
     config, kind = read_json(folder / CONFIG), model_type(folder)
-    sections = {name: _section(config, name, folder) for name in FORMATS[kind].architecture}
+    sections = {name: _section(config, name, folder) for name in MODEL_TYPES[kind].architecture}
     return signature_of(kind, sections)
 
 
@@ -120,7 +120,7 @@ def image_processing(folder: Path, *, wanted: Sequence[str] | None = None) -> di
 
     `wanted` are the keys that must be there; by default those of its `model_type`.
     """
-    wanted = FORMATS[model_type(folder)].preprocessing if wanted is None else wanted
+    wanted = MODEL_TYPES[model_type(folder)].preprocessing if wanted is None else wanted
     for name in PREPROCESSING:
         if not (folder / name).is_file():
             continue

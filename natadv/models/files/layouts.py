@@ -1,16 +1,40 @@
-"""How a checkpoint lies on disk, and what can be told of it without torch."""
+"""How a checkpoint is laid out on disk, and what is known of it without torch."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from natadv.errors import ModelError
-from natadv.models.files import checkpoint, grounding_folder, open_clip_folder, tower_file
-from natadv.models.files.formats import FORMATS
+from natadv.models.files import checkpoint, open_clip_folder, tensor_files
+from natadv.models.files.model_types import MODEL_TYPES
 from natadv.types import Task
+
+TOWER_LOADER = "open-clip-visual"
+TOWER_ENDINGS = (".pt", ".pth")
+TOWER_AXES = {"class_embedding": 1, "positional_embedding": 2, "conv1.weight": 4, "proj": 2}
+"""Tensors of every ViT of open_clip, and their numbers of axes."""
+
+GroundingRole = Literal["grounding-dino", "sam"]
+"""The `model_type` of a checkpoint that finds boxes or draws masks in them."""
+
+
+class GroundingNeeds(NamedTuple):
+    """What such a checkpoint must have."""
+
+    preprocessing: tuple[str, ...]
+    """Keys that a processor would fill with defaults of its own."""
+    reads_text: bool
+
+
+GROUNDING: dict[GroundingRole, GroundingNeeds] = {
+    "grounding-dino": GroundingNeeds(("image_mean", "image_std", "size"), reads_text=True),
+    "sam": GroundingNeeds(("image_mean", "image_std", "size", "pad_size"), reads_text=False),
+}
 
 
 class Kind(NamedTuple):
@@ -24,69 +48,136 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """One way of writing a checkpoint; the functions raise ModelError."""
+class CheckpointLayout:
+    """One way to store a checkpoint; the functions raise ModelError."""
 
     fits: Callable[[Path], bool]
-    """Whether a path looks like this, be it whole or not."""
+    """Whether a path looks like this layout, even if it is incomplete."""
     check: Callable[[Path], None]
-    """Refuses what is not whole, or not safe to load."""
+    """Refuses a checkpoint that is incomplete or not safe to load."""
     kind: Callable[[Path], Kind]
     content_files: Callable[[Path], tuple[Path, ...]]
     """Every file that decides an answer."""
 
 
-def _kind_of_config(folder: Path) -> Kind:
-    found = FORMATS[checkpoint.model_type(folder)]
-    return Kind(found.loader, found.tasks, found.family, checkpoint.signature(folder))
+def is_tower(path: Path) -> bool:
+    """Whether it is a picture tower alone, in open_clip's names, as Robust CLIP was published: a
+    file of torch.save, or a safetensors file with the tensors of a tower."""
+    if not path.is_file():
+        return False
+    if path.suffix == ".safetensors":
+        return TOWER_AXES.keys() <= tensor_files.shapes(path).keys()
+    return path.suffix in TOWER_ENDINGS
 
 
-def _kind_of_open_clip(folder: Path) -> Kind:
-    family = "clip-rn" if open_clip_folder.is_resnet(folder) else "robust-clip"
-    signature = open_clip_folder.signature(folder)
-    return Kind(open_clip_folder.LOADER, ("classification",), family, signature)
+def tower_section(path: Path) -> dict[str, int]:
+    """The shape of a picture tower, in the keys of the `vision_config` of transformers.
+
+    Raises ModelError unless the file holds the picture tower of a ViT.
+    """
+    shapes = tensor_files.shapes(path)
+    if missing := [name for name, axes in TOWER_AXES.items() if len(shapes.get(name, ())) != axes]:
+        raise ModelError(
+            f"{path}: expected the picture tower of an open_clip ViT, but {', '.join(missing)} is "
+            f"not in it ({tensor_files.listed(shapes)} is); save model.visual.state_dict(), or "
+            "give a whole model as a folder"
+        )
+    width, _, patch, _ = shapes["conv1.weight"]
+    blocks = {name.split(".")[2] for name in shapes if name.startswith("transformer.resblocks.")}
+    # The first position is that of the class token.
+    side = math.isqrt(max(shapes["positional_embedding"][0] - 1, 0))
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": len(blocks),
+        "patch_size": patch,
+        "image_size": side * patch,
+    }
 
 
-def _kind_of_tower(path: Path) -> Kind:
-    signature = tower_file.signature(path)
-    return Kind(tower_file.LOADER, ("classification",), "robust-clip", signature)
+def tower_signature(path: Path) -> str:
+    """Equal for towers of one shape."""
+    return json.dumps({"open_clip_visual": tower_section(path)}, sort_keys=True)
 
 
-def _no_kind(folder: Path) -> Kind:
+def check_grounding(folder: Path, role: GroundingRole) -> None:
+    """Raise ModelError unless it is a checkpoint of that role, complete and safe to load."""
+    model_type = _model_type(folder)
+    if model_type != role:
+        raise ModelError(
+            f"{folder / checkpoint.CONFIG}: expected a checkpoint of model_type {role!r}, got "
+            f"{model_type!r:.80}; see natadv annotate masks --help for what can be named"
+        )
+    checkpoint.check_files(folder, **GROUNDING[role]._asdict())
+
+
+def _model_type(folder: Path) -> object:
+    """None if the config cannot be read: other checks report what is wrong then."""
+    try:
+        return checkpoint.read_json(folder / checkpoint.CONFIG).get("model_type")
+    except ModelError:
+        return None
+
+
+def _check_any_grounding(folder: Path) -> None:
+    for role in GROUNDING:
+        if role == _model_type(folder):
+            check_grounding(folder, role)
+
+
+def _grounding_kind(folder: Path) -> Kind:
     raise ModelError(
         f"{folder} finds boxes or draws masks for natadv annotate masks; it does no task by "
         "itself, so it cannot be judged: name another model"
     )
 
 
-LAYOUTS: dict[str, Layout] = {
-    "open-clip": Layout(
+def _open_clip_kind(folder: Path) -> Kind:
+    family = "clip-rn" if open_clip_folder.is_resnet(folder) else "robust-clip"
+    signature = open_clip_folder.signature(folder)
+    return Kind(open_clip_folder.LOADER, ("classification",), family, signature)
+
+
+def _check_tower(path: Path) -> None:
+    tower_section(path)
+
+
+def _transformers_kind(folder: Path) -> Kind:
+    row = MODEL_TYPES[checkpoint.model_type(folder)]
+    return Kind(row.loader, row.tasks, row.family, checkpoint.signature(folder))
+
+
+LAYOUTS: dict[str, CheckpointLayout] = {
+    "open-clip": CheckpointLayout(
         fits=open_clip_folder.fits,
         check=open_clip_folder.check,
-        kind=_kind_of_open_clip,
+        kind=_open_clip_kind,
         content_files=open_clip_folder.content_files,
     ),
-    "open-clip-visual": Layout(
-        fits=tower_file.fits,
-        check=tower_file.check,
-        kind=_kind_of_tower,
-        content_files=tower_file.content_files,
+    "open-clip-visual": CheckpointLayout(
+        fits=is_tower,
+        check=_check_tower,
+        kind=lambda path: Kind(
+            TOWER_LOADER, ("classification",), "robust-clip", tower_signature(path)
+        ),
+        # The files of the base belong to the base.
+        content_files=lambda path: (path,),
     ),
-    "grounding": Layout(
-        fits=grounding_folder.fits,
-        check=grounding_folder.check,
-        kind=_no_kind,
+    "grounding": CheckpointLayout(
+        fits=lambda folder: _model_type(folder) in tuple(GROUNDING),
+        check=_check_any_grounding,
+        kind=_grounding_kind,
         content_files=checkpoint.content_files,
     ),
-    "transformers": Layout(
+    "transformers": CheckpointLayout(
         fits=lambda path: True,
         check=checkpoint.check,
-        kind=_kind_of_config,
+        kind=_transformers_kind,
         content_files=checkpoint.content_files,
     ),
 }
-"""The first that fits; the last one explains what is missing."""
+"""The first that fits is taken; the last one explains what is missing."""
 
 
-def layout_of(path: Path) -> Layout:
+def layout_of(path: Path) -> CheckpointLayout:
+    """The layout of a folder or a file."""
     return next(layout for layout in LAYOUTS.values() if layout.fits(path))

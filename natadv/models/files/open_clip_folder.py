@@ -9,7 +9,7 @@ from typing import Any
 
 from natadv.errors import ModelError
 from natadv.models.files import checkpoint, tensor_files
-from natadv.models.files.formats import FORMATS
+from natadv.models.files.model_types import MODEL_TYPES
 
 LOADER = "open-clip"
 CONFIG = "open_clip_config.json"
@@ -62,7 +62,9 @@ def fits(path: Path) -> bool:
     if not (path / CONFIG).is_file():
         return False
     other = path / checkpoint.CONFIG
-    return not other.is_file() or str(checkpoint.read_json(other).get("model_type")) not in FORMATS
+    return (
+        not other.is_file() or str(checkpoint.read_json(other).get("model_type")) not in MODEL_TYPES
+    )
 
 
 def check(folder: Path) -> None:

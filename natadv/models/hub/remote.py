@@ -1,10 +1,10 @@
-"""What the hub says of a repository, which of its files are needed, and what its refusals mean."""
+"""What the hub holds of a repository, which of its files are needed, and what its errors mean."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -22,27 +22,39 @@ from huggingface_hub.utils import httpx
 
 from natadv import __version__
 from natadv.errors import ModelError
-from natadv.models.hub.local import LOCK, Locked, cache_folder, licence_page
-from natadv.models.hub.needed import has_weights, needed
+from natadv.models.files import open_clip_folder as open_clip
+from natadv.models.files.checkpoint import (
+    CONFIG,
+    PREPROCESSING,
+    TOKENIZER_EXTRAS,
+    TOKENIZER_VOCABULARIES,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+)
+from natadv.models.hub.local import LOCK, LockedRepository, cache_folder, licence_page
 
 CONVERTER = "SFconvertbot"
-"""The hub's own account that offers safetensors where a repository has pickles only."""
+"""The hub's own account that offers safetensors for repositories that have only pickles."""
 
 _TIMEOUT_S = 30.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+# This also matches preprocessor_config.json, tokenizer_config.json and the like.
+_CONFIGS = re.compile(r"config\.json|[a-z_]+_config\.json")
+_WEIGHTS_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
 class RemoteFile(NamedTuple):
-    """One file that is needed."""
+    """One needed file."""
 
     name: str
     size: int
+    """Bytes."""
     etag: str
-    """Its name in the cache: sha256 of large files, git's id of small ones."""
+    """Its name in the cache: the sha256 of a large file, git's id of a small one."""
     sha256: str | None
-    """Known of large files."""
+    """Known only for large files."""
 
 
 class Repository(NamedTuple):
@@ -52,15 +64,15 @@ class Repository(NamedTuple):
     """40 hexadecimal digits."""
     files: tuple[RemoteFile, ...]
     branch: str = ""
-    """Where the commit was found, if not on the main branch."""
+    """The branch that holds the commit, if it is not the main one."""
 
 
 def describe(
     hub_id: str, *, loader: str | None, revision: str | None = None, endpoint: str | None = None
 ) -> Repository:
-    """The newest commit, or `revision` (a commit, branch or tag), with the files that are needed.
+    """The newest commit, or `revision` (a commit, branch or tag), with the needed files.
 
-    Where the main branch has pickles only, it is the commit in which the hub offers safetensors.
+    If the main branch has only pickles, it is the commit in which the hub offers safetensors.
 
     Raises:
         ModelError: The files would not make a model.
@@ -75,8 +87,14 @@ def describe(
     return _repository(info, wanted, branch=branch)
 
 
-def describe_locked(hub_id: str, locked: Locked, *, endpoint: str | None = None) -> Repository:
-    """The commit and the files that models.lock names, whatever would be chosen today."""
+def describe_locked(
+    hub_id: str, locked: LockedRepository, *, endpoint: str | None = None
+) -> Repository:
+    """The commit and the files that models.lock names, even if others would be chosen today.
+
+    Raises:
+        ModelError: The hub lacks one of the files.
+    """
     info = _info(_api(endpoint), hub_id, locked.revision)
     if gone := sorted(locked.files.keys() - set(_names(info))):
         raise ModelError(
@@ -86,10 +104,121 @@ def describe_locked(hub_id: str, locked: Locked, *, endpoint: str | None = None)
     return _repository(info, tuple(locked.files))
 
 
+def needed(names: Sequence[str], *, loader: str | None, where: str) -> tuple[str, ...]:
+    """The files among `names` that make a model, small ones first.
+
+    `loader` is the key of the adapter table, or None if the names must show which one fits.
+
+    Raises:
+        ModelError: The files do not make a model.
+    """
+    if _is_open_clip(names, loader=loader):
+        weights = [name for name in open_clip.WEIGHTS if name in names]
+        files = tuple(name for name in (open_clip.CONFIG, *weights[:1]) if name in names)
+    else:
+        files = _transformers_files(names)
+    if CONFIG not in files and open_clip.CONFIG not in files:
+        raise ModelError(f"{where} is no model that can be loaded: it has no {CONFIG}")
+    if not any(name.endswith((".safetensors", ".bin")) for name in files):
+        pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+        only = f", only {pickles[0]}, a pickle, which can run code when it is opened"
+        raise ModelError(
+            f"{where} has no {WEIGHTS}{only if pickles else ''}; name a branch or commit that has "
+            "it (--revision), or convert the weights and give the folder as the model"
+        )
+    return files
+
+
+def has_weights(names: Sequence[str], *, loader: str | None) -> bool:
+    """Whether one of the files holds weights that a run would open."""
+    if _is_open_clip(names, loader=loader):
+        # A pickle counts too, because it is read with weights_only=True: some of these
+        # repositories have nothing else.
+        return any(name in names for name in open_clip.WEIGHTS)
+    return WEIGHTS in names or WEIGHTS_INDEX in names
+
+
+def _is_open_clip(names: Sequence[str], *, loader: str | None) -> bool:
+    if loader is not None:
+        return loader == open_clip.LOADER
+    return open_clip.CONFIG in names and not any(name in names for name in PREPROCESSING)
+
+
+def _transformers_files(names: Sequence[str]) -> tuple[str, ...]:
+    tokenizer = {*TOKENIZER_VOCABULARIES, *TOKENIZER_EXTRAS}
+    small = sorted(
+        name
+        for name in names
+        if name in tokenizer or (_CONFIGS.fullmatch(name) and name != open_clip.CONFIG)
+    )
+    if WEIGHTS in names:
+        return (*small, WEIGHTS)
+    shards = sorted(name for name in names if _WEIGHTS_SHARD.fullmatch(name))
+    return (*small, WEIGHTS_INDEX, *shards) if WEIGHTS_INDEX in names else tuple(small)
+
+
+def _api(endpoint: str | None) -> HfApi:
+    return HfApi(endpoint=endpoint, library_name="natadv", library_version=__version__)
+
+
+def _info(api: HfApi, hub_id: str, revision: str | None) -> ModelInfo:
+    try:
+        return api.model_info(hub_id, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
+    except HfHubHTTPError:
+        # One of its subclasses is a ValueError too.
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise _not_the_hub(hub_id, repr(error)) from error
+
+
+def _names(info: ModelInfo) -> tuple[str, ...]:
+    return tuple(sibling.rfilename for sibling in info.siblings or ())
+
+
+def _repository(info: ModelInfo, wanted: tuple[str, ...], *, branch: str = "") -> Repository:
+    if info.sha is None or not _COMMIT.fullmatch(info.sha):
+        raise _not_the_hub(info.id, f"{info.sha!r} as the commit")
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    files = tuple(_file(siblings[name], info.id) for name in wanted)
+    return Repository(info.sha, files, "" if branch == info.sha else branch)
+
+
+def _file(sibling: RepoSibling, hub_id: str) -> RemoteFile:
+    # For a file in LFS, size and blob_id are those of a pointer of some hundred bytes.
+    lfs = sibling.lfs
+    size, etag = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
+    if size is None or etag is None or not _HASH.fullmatch(etag):
+        raise _not_the_hub(hub_id, f"size {size!r} and hash {etag!r} of {sibling.rfilename}")
+    return RemoteFile(sibling.rfilename, size, etag, lfs.sha256 if lfs else None)
+
+
+def _not_the_hub(hub_id: str, got: str) -> ModelError:
+    return ModelError(
+        f"{hub_id}: expected an answer as the hub's, got {_first_line(got)}; check HF_ENDPOINT, "
+        "and whether a proxy asks for a login"
+    )
+
+
+def _conversion(api: HfApi, hub_id: str) -> str | None:
+    """The branch in which the hub's own account offers safetensors."""
+    offers = api.get_repo_discussions(
+        hub_id, author=CONVERTER, discussion_type="pull_request", discussion_status="open"
+    )
+    try:
+        # Filtered again, because a server may ignore filters that it does not know.
+        numbers = [it.num for it in offers if it.author == CONVERTER and it.is_pull_request]
+    except HfHubHTTPError:
+        # An owner can switch discussions off.
+        return None
+    return f"refs/pr/{max(numbers)}" if numbers else None
+
+
 @contextmanager
 def explained(hub_id: str, *, endpoint: str | None = None) -> Iterator[None]:
-    """Turns what the hub or the network refuse into a ModelError that says what to do."""
-    if variable := next((name for name in _OFFLINE if _is_set(name)), None):
+    """Turns errors of the hub or the network into a ModelError that says what to do."""
+    # The library reads the variables only once, when it is imported.
+    on = ("1", "ON", "YES", "TRUE")
+    if variable := next((v for v in _OFFLINE if os.environ.get(v, "").upper() in on), None):
         raise ModelError(_offline(hub_id, variable))
     try:
         yield
@@ -107,70 +236,22 @@ def explained(hub_id: str, *, endpoint: str | None = None) -> Iterator[None]:
         ) from error
 
 
-def _api(endpoint: str | None) -> HfApi:
-    return HfApi(endpoint=endpoint, library_name="natadv", library_version=__version__)
-
-
-def _info(api: HfApi, hub_id: str, revision: str | None) -> ModelInfo:
-    try:
-        return api.model_info(hub_id, revision=revision, files_metadata=True, timeout=_TIMEOUT_S)
-    except HfHubHTTPError:
-        # One of its kinds is a ValueError too.
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise _not_the_hub(hub_id, repr(error)) from error
-
-
-def _names(info: ModelInfo) -> tuple[str, ...]:
-    return tuple(sibling.rfilename for sibling in info.siblings or ())
-
-
-def _repository(info: ModelInfo, wanted: tuple[str, ...], *, branch: str = "") -> Repository:
-    if info.sha is None or not _COMMIT.fullmatch(info.sha):
-        raise _not_the_hub(info.id, f"{info.sha!r} as the commit")
-    found = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    files = tuple(_file(found[name], info.id) for name in wanted)
-    return Repository(info.sha, files, "" if branch == info.sha else branch)
-
-
-def _file(found: RepoSibling, hub_id: str) -> RemoteFile:
-    # Of a file in LFS, the blob is a pointer of some hundred bytes.
-    size = found.lfs.size if found.lfs else found.size
-    etag = found.lfs.sha256 if found.lfs else found.blob_id
-    if size is None or etag is None or not _HASH.fullmatch(etag):
-        said = f"size {size!r} and hash {etag!r} of {found.rfilename}"
-        raise _not_the_hub(hub_id, said)
-    return RemoteFile(found.rfilename, size, etag, found.lfs.sha256 if found.lfs else None)
-
-
-def _not_the_hub(hub_id: str, said: str) -> ModelError:
-    return ModelError(
-        f"{hub_id}: expected an answer as the hub's, got {_first_line(said)}; check HF_ENDPOINT, "
-        "and whether a proxy asks for a login"
+def _offline(hub_id: str, variable: str) -> str:
+    return (
+        f"{hub_id} is not whole in {cache_folder()}, and {variable} forbids to ask the hub; "
+        "unset it, or copy the cache from a machine that has it"
     )
-
-
-def _conversion(api: HfApi, hub_id: str) -> str | None:
-    offers = api.get_repo_discussions(
-        hub_id, author=CONVERTER, discussion_type="pull_request", discussion_status="open"
-    )
-    try:
-        # Filtered again, for a server may ignore a filter that it does not know.
-        numbers = [it.num for it in offers if it.author == CONVERTER and it.is_pull_request]
-    except HfHubHTTPError:
-        # An owner can switch discussions off.
-        return None
-    return f"refs/pr/{max(numbers)}" if numbers else None
 
 
 def _refusal(hub_id: str, error: HfHubHTTPError) -> str:
     status = error.response.status_code
     page = licence_page(hub_id)
+    message = _first_line(error.server_message or str(error))
     if isinstance(error, GatedRepoError):
         if get_token() is None:
             return f"{hub_id} is gated: accept its licence on {page}, then log in: hf auth login"
         return (
-            f"{hub_id} is gated, and this login may not read it ({_said(error)}): accept its "
+            f"{hub_id} is gated, and this login may not read it ({message}): accept its "
             f"licence on {page}, or log in with another token: hf auth login"
         )
     if isinstance(error, RepositoryNotFoundError):
@@ -180,29 +261,13 @@ def _refusal(hub_id: str, error: HfHubHTTPError) -> str:
         )
     if isinstance(error, RevisionNotFoundError):
         return (
-            f"{hub_id} has no such commit, branch or tag ({_said(error)}); if {LOCK} names it, "
+            f"{hub_id} has no such commit, branch or tag ({message}); if {LOCK} names it, "
             "its owner removed it: --update takes the newest commit"
         )
     if status == 401:
-        return f"{hub_id}: the hub refuses the token ({_said(error)}); log in again: hf auth login"
-    return f"{hub_id}: the hub answers {status} ({_said(error)}); try again later"
-
-
-def _offline(hub_id: str, variable: str) -> str:
-    return (
-        f"{hub_id} is not whole in {cache_folder()}, and {variable} forbids to ask the hub; "
-        "unset it, or copy the cache from a machine that has it"
-    )
-
-
-def _said(error: HfHubHTTPError) -> str:
-    return _first_line(error.server_message or str(error))
+        return f"{hub_id}: the hub refuses the token ({message}); log in again: hf auth login"
+    return f"{hub_id}: the hub answers {status} ({message}); try again later"
 
 
 def _first_line(text: str) -> str:
     return next((line.strip().rstrip(".") for line in text.splitlines() if line.strip()), "")
-
-
-def _is_set(name: str) -> bool:
-    # As huggingface_hub reads it; that library looks only once, when it is imported.
-    return os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")

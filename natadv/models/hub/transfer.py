@@ -1,6 +1,7 @@
-"""One file of the hub into the cache of its library, going on where an earlier attempt was cut.
+"""One file of the hub into the cache of its library, resumed where an earlier attempt was cut.
 
-The library starts a file over when its process was killed; weights are too large for that.
+The library (huggingface_hub 2.4) resumes only within one call: it deletes the partial file when the
+call fails, and after a kill it starts from the first byte. Weights are too large for that.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO, final
 
 from huggingface_hub import get_token, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
@@ -22,18 +23,62 @@ from huggingface_hub.utils import (
 
 from natadv import __version__
 from natadv.errors import ModelError
-from natadv.models.hub import local as hub
-from natadv.models.hub.download_progress import DownloadProgress
+from natadv.models.hub import local
 from natadv.models.hub.remote import RemoteFile
+from natadv.storage.progress import StatusLine, amount
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Before each further attempt; counted anew whenever bytes have come."""
+"""Before each further attempt; the count starts again whenever bytes have arrived."""
 
 _TIMEOUT_S = 30.0
-_PASSING = (429, 500, 502, 503, 504)
+_TRANSIENT = (429, 500, 502, 503, 504)
+_SPEED_AFTER_S = 1.0
+_BAR = 20
 
 
-def bring(
+@final
+class DownloadProgress:
+    """Counts the bytes of one repository and shows them on `stream`."""
+
+    def __init__(self, name: str, total: int, *, stream: TextIO) -> None:
+        self._name = name
+        self._total = total
+        every_s = 0.2 if stream.isatty() else 10.0
+        self._status = StatusLine(stream, first_s=every_s, every_s=every_s)
+        self._present = 0
+        self._began = time.monotonic()
+        self.downloaded = 0
+        """Bytes that came over the network."""
+
+    def add_present(self, count: int) -> None:
+        """Count bytes that were here before; a negative count takes back a damaged file."""
+        self._present += count
+
+    def add_downloaded(self, count: int) -> None:
+        """Count bytes that came over the network."""
+        if not self.downloaded:
+            self._began = time.monotonic()
+        self.downloaded += count
+        if self._status.is_due:
+            self._status.show(self.line(elapsed_s=time.monotonic() - self._began))
+
+    def end(self) -> None:
+        """Clear the line, so that the result can be printed."""
+        self._status.clear()
+
+    def line(self, *, elapsed_s: float) -> str:
+        """The bar, the amounts, and the speed after a second."""
+        done = self._present + self.downloaded
+        share = done / self._total if self._total else 1.0
+        bar = "#" * int(_BAR * share)
+        # In the first second, the time to connect would distort the speed.
+        settled = elapsed_s >= _SPEED_AFTER_S
+        speed = f"  {amount(int(self.downloaded / elapsed_s))}/s" if settled else ""
+        amounts = f"{amount(done)} of {amount(self._total)}"
+        return f"{self._name}  [{bar:<{_BAR}}] {share:4.0%}  {amounts}{speed}"
+
+
+def download(
     file: RemoteFile,
     hub_id: str,
     *,
@@ -43,51 +88,54 @@ def bring(
     endpoint: str | None = None,
     waits_s: Sequence[float] = WAITS_S,
 ) -> Path:
-    """The path of `file` in the snapshot of `revision`; bytes that are here are not asked for."""
-    folder = hub.repository_folder(hub_id, cache=cache)
+    """The path of `file` in the snapshot of `revision`; only missing bytes are requested.
+
+    Raises ModelError, HfHubHTTPError, httpx.TransportError or OSError.
+    """
+    folder = local.repository_folder(hub_id, cache=cache)
     blob = folder / "blobs" / file.etag
     guard = cache / ".locks" / folder.name / f"{file.etag}.lock"
     for parent in (blob.parent, guard.parent):
         parent.mkdir(parents=True, exist_ok=True)
     if (path := folder / "snapshots" / revision / file.name).exists():
-        progress.found(file.size)
+        progress.add_present(file.size)
         return path
     with WeakFileLock(guard):
         if blob.exists():
-            progress.found(file.size)
+            progress.add_present(file.size)
         else:
             url = hf_hub_url(hub_id, file.name, revision=revision, endpoint=endpoint)
             part = unfinished(blob)
             _download(url, part, file.size, progress=progress, waits_s=waits_s)
             part.replace(blob)
-    # Finds the bytes under their hash, and links them into the snapshot.
-    found = hf_hub_download(
+    # The library finds the bytes by their hash, and links them into the snapshot.
+    linked = hf_hub_download(
         hub_id, file.name, revision=revision, cache_dir=cache, endpoint=endpoint
     )
-    return Path(found)
+    return Path(linked)
 
 
 def unfinished(blob: Path) -> Path:
-    """Where the bytes of `blob` wait until they are whole."""
+    """Where the bytes of `blob` are kept until it is whole."""
     return blob.with_name(f"{blob.name}.natadv.incomplete")
 
 
 def discard(path: Path) -> None:
-    """Remove a file of a snapshot, and the bytes it links to."""
-    bytes_of = path.resolve()
+    """Remove a file of a snapshot, and the bytes that it links to."""
+    blob = path.resolve()
     path.unlink(missing_ok=True)
-    bytes_of.unlink(missing_ok=True)
+    blob.unlink(missing_ok=True)
 
 
 def _download(
     url: str, part: Path, size: int, *, progress: DownloadProgress, waits_s: Sequence[float]
 ) -> None:
     with part.open("ab") as target:
-        progress.found(target.tell())
+        progress.add_present(target.tell())
         failures = 0
-        while (had := target.tell()) < size:
+        while (before := target.tell()) < size:
             error = _attempt(url, target, progress)
-            failures = 1 if target.tell() > had else failures + 1
+            failures = 1 if target.tell() > before else failures + 1
             if target.tell() < size:
                 if failures > len(waits_s):
                     raise error
@@ -99,33 +147,34 @@ def _download(
 
 
 def _attempt(url: str, target: BinaryIO, progress: DownloadProgress) -> Exception:
-    """Appends what comes; why it ended, if it ended early."""
+    """Append the bytes that arrive, and return the error that would explain an early end."""
     try:
         _receive(url, target, progress)
     except httpx.TransportError as error:
         return error
     except HfHubHTTPError as error:
-        if error.response.status_code not in _PASSING:
+        if error.response.status_code not in _TRANSIENT:
             raise
         return error
     return httpx.RemoteProtocolError("the server ended the answer early")
 
 
 def _receive(url: str, target: BinaryIO, progress: DownloadProgress) -> None:
-    had = target.tell()
+    start = target.tell()
     headers = build_hf_headers(
         token=get_token(), library_name="natadv", library_version=__version__
     ) | {"Accept-Encoding": "identity"}
-    if had:
-        headers["Range"] = f"bytes={had}-"
+    if start:
+        headers["Range"] = f"bytes={start}-"
     with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_S) as answer:
         hf_raise_for_status(answer)
-        if had and answer.status_code != 206:
-            progress.found(-had)
+        if start and answer.status_code != 206:
+            progress.add_present(-start)
             target.truncate(0)
             target.seek(0)
-        # As the pieces come: a fixed size would hold some back, to be lost with the connection.
+        # In pieces of any size: a fixed size would hold bytes back, and lose them with the
+        # connection.
         for chunk in answer.iter_bytes():
             target.write(chunk)
             target.flush()
-            progress.received(len(chunk))
+            progress.add_downloaded(len(chunk))

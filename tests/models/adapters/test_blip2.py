@@ -365,11 +365,11 @@ def test_signature_tells_sizes_apart(request, copied, edited, fixture, key):
 def test_assumed_architecture_is_that_of_transformers():
     from transformers import AutoConfig
 
-    from natadv.models.files.formats import FORMATS
+    from natadv.models.files.model_types import MODEL_TYPES
 
     config = AutoConfig.for_model("blip-2")
 
-    for section, keys in FORMATS["blip-2"].architecture.items():
+    for section, keys in MODEL_TYPES["blip-2"].architecture.items():
         # The language model that is meant, OPT, has no size by T5's names.
         meant = {"d_model": 0, "num_layers": 0} | getattr(config, section).to_dict()
         assert {key: meant[key] for key in keys} == keys

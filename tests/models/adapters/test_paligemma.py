@@ -214,10 +214,10 @@ def test_signature_tells_sizes_apart(tiny_paligemma, copied, edited, section, ke
 def test_assumed_architecture_is_that_of_transformers():
     from transformers import AutoConfig
 
-    from natadv.models.files.formats import FORMATS
+    from natadv.models.files.model_types import MODEL_TYPES
 
     config = AutoConfig.for_model("paligemma")
 
-    for section, keys in FORMATS["paligemma"].architecture.items():
+    for section, keys in MODEL_TYPES["paligemma"].architecture.items():
         meant = getattr(config, section)
         assert {key: getattr(meant, key) for key in keys} == keys

@@ -7,7 +7,7 @@ import pytest
 
 from natadv.errors import ModelError
 from natadv.models.files import checkpoint
-from natadv.models.files.formats import FIXED_SIZE, FORMATS
+from natadv.models.files.model_types import FIXED_SIZE, MODEL_TYPES
 
 
 class Malicious:
@@ -220,7 +220,7 @@ def test_assumed_architecture_is_that_of_transformers(kind):
 
     config = AutoConfig.for_model(kind)
 
-    for tower, keys in FORMATS[kind].architecture.items():
+    for tower, keys in MODEL_TYPES[kind].architecture.items():
         meant = getattr(config, tower)
         assert {key: getattr(meant, key) for key in keys} == keys
 
@@ -238,7 +238,7 @@ def test_signature_ignores_what_is_written_out(folder, edited):
 
 @pytest.mark.parametrize(
     ("tower", "key"),
-    [(tower, key) for tower, keys in FORMATS["clip"].architecture.items() for key in keys],
+    [(tower, key) for tower, keys in MODEL_TYPES["clip"].architecture.items() for key in keys],
 )
 def test_signature_tells_architectures_apart(folder, edited, tower, key):
     before = checkpoint.signature(folder)

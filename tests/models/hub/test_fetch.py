@@ -12,13 +12,16 @@ from safetensors.numpy import save
 
 from natadv.errors import ModelError
 from natadv.models import loading
-from natadv.models.hub import local as local
-from natadv.models.hub.fetch import Target, fetch
+from natadv.models.grounding.loading import tool
+from natadv.models.hub import local
+from natadv.models.hub.fetch import FetchTarget, fetch
 from natadv.models.resolve import resolve
 from natadv.models.zoo import ZOO
 
+from ...tiny_grounding import save_dino, save_sam
+
 ROW = ZOO["clip-vit-b16"]
-TARGET = Target(ROW.name, ROW.hub, ROW.loader)
+TARGET = FetchTarget(ROW.name, ROW.hub, ROW.loader)
 NEEDED = {
     "config.json",
     "generation_config.json",
@@ -110,7 +113,7 @@ def test_a_flipped_byte_is_refused_by_a_run_and_mended_by_a_fetch(hub, place, cl
 
 def test_a_fetched_model_runs_as_the_folder_it_came_from(hub, place, tiny_clip, photographs):
     hub.publish("me/tiny", {path.name: path.read_bytes() for path in tiny_clip.iterdir()})
-    bring(place, Target("me/tiny", "me/tiny"))
+    bring(place, FetchTarget("me/tiny", "me/tiny"))
 
     def embedded(name):
         (spec,) = resolve(name, root=place.root)
@@ -135,7 +138,7 @@ def test_the_login_stays_on_the_hub(hub, place, clip_files, monkeypatch):
 def test_other_bytes_than_the_lock_says_are_refused(hub, place, clip_files, name):
     commit = hub.publish(ROW.hub, clip_files)
     files = {name: sha256(clip_files[name]) for name in NEEDED} | {name: "0" * 64}
-    local.write_lock(place.root, ROW.hub, local.Locked(commit, files))
+    local.write_lock(place.root, ROW.hub, local.LockedRepository(revision=commit, files=files))
     before = lock_text(place)
 
     for options in ({}, {"update": True}):
@@ -199,7 +202,7 @@ def test_the_lock_decides_which_files_come(hub, place, clip_files):
     commit = hub.publish(ROW.hub, clip_files)
     fewer = NEEDED - {"generation_config.json"}
     files = {name: sha256(clip_files[name]) for name in fewer}
-    local.write_lock(place.root, ROW.hub, local.Locked(commit, files))
+    local.write_lock(place.root, ROW.hub, local.LockedRepository(revision=commit, files=files))
     before = lock_text(place)
 
     bring(place)
@@ -210,7 +213,7 @@ def test_the_lock_decides_which_files_come(hub, place, clip_files):
 
 def test_a_locked_file_that_the_hub_lost_is_told(hub, place, clip_files):
     commit = hub.publish(ROW.hub, clip_files)
-    locked = local.Locked(commit, {"gone.json": "0" * 64})
+    locked = local.LockedRepository(revision=commit, files={"gone.json": "0" * 64})
     local.write_lock(place.root, ROW.hub, locked)
 
     with pytest.raises(ModelError, match=r"models\.lock names gone\.json.*--update"):
@@ -219,7 +222,11 @@ def test_a_locked_file_that_the_hub_lost_is_told(hub, place, clip_files):
 
 def test_a_locked_commit_that_the_hub_lost_is_told(hub, place, clip_files):
     hub.publish(ROW.hub, clip_files)
-    local.write_lock(place.root, ROW.hub, local.Locked("0" * 40, {"config.json": "0" * 64}))
+    local.write_lock(
+        place.root,
+        ROW.hub,
+        local.LockedRepository(revision="0" * 40, files={"config.json": "0" * 64}),
+    )
 
     with pytest.raises(ModelError, match=r"no such commit.*--update takes the newest"):
         bring(place)
@@ -236,7 +243,7 @@ def test_what_is_here_needs_no_network(hub, place, clip_files, monkeypatch):
 
 
 def test_other_rows_of_the_lock_stay(hub, place, clip_files):
-    other = local.Locked("1" * 40, {"config.json": "2" * 64})
+    other = local.LockedRepository(revision="1" * 40, files={"config.json": "2" * 64})
     local.write_lock(place.root, "some/other", other)
     hub.publish(ROW.hub, clip_files)
 
@@ -280,7 +287,7 @@ def test_open_clip_gets_its_config_and_one_file_of_weights(hub, place, clip_file
     own = {"open_clip_config.json": json.dumps(config).encode(), weights: checkpoint(weights)}
     hub.publish(row.hub, clip_files | own)
 
-    bring(place, Target(row.name, row.hub, row.loader))
+    bring(place, FetchTarget(row.name, row.hub, row.loader))
 
     (spec,) = resolve(row.name, root=place.root)
     assert spec.locked == {name: sha256(content) for name, content in own.items()}
@@ -300,3 +307,33 @@ def test_the_hubs_own_conversion_stands_in_for_a_pickle(hub, place, clip_files, 
     assert found.locked.files["model.safetensors"] == sha256(safe["model.safetensors"])
     shutil.rmtree(place.cache)
     assert bring(place).locked == found.locked
+
+
+# --- models that annotate pictures ---
+
+TINY = {"grounding-dino": save_dino, "sam": save_sam}
+
+
+@pytest.mark.parametrize("role", TINY)
+def test_a_tool_is_fetched_locked_and_found(role, hub, place, tmp_path):
+    folder = TINY[role](tmp_path / "tiny")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.publish("owner/tool", {**files, "pytorch_model.bin": b"x"})
+
+    found = bring(place, FetchTarget("owner/tool", "owner/tool"))
+
+    assert "model.safetensors" in found.locked.files
+    assert "pytorch_model.bin" not in found.locked.files
+    assert tool("owner/tool", role, root=place.root).name == "owner/tool"
+
+
+def test_a_tool_that_lacks_its_preprocessing_is_not_locked(hub, place, tmp_path):
+    folder = save_sam(tmp_path / "tiny")
+    hub.publish(
+        "owner/tool",
+        {p.name: p.read_bytes() for p in folder.iterdir() if "processor" not in p.name},
+    )
+
+    with pytest.raises(ModelError, match=r"no preprocessor_config\.json"):
+        bring(place, FetchTarget("owner/tool", "owner/tool"))
+    assert not (place.root / "models.lock").exists()

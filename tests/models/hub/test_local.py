@@ -6,12 +6,14 @@ import pytest
 
 from natadv.errors import ModelError
 from natadv.models.hub import local as hub
-from natadv.models.hub.local import Locked
+from natadv.models.hub.local import LockedRepository
 from natadv.models.zoo import ZOO
 
 GATED = ZOO["paligemma2-3b-pt-224"]
 COMMIT, SHA256 = "a" * 40, "b" * 64
-LOCKED = Locked(COMMIT, {"config.json": SHA256, "model.safetensors": "c" * 64})
+LOCKED = LockedRepository(
+    revision=COMMIT, files={"config.json": SHA256, "model.safetensors": "c" * 64}
+)
 
 
 @pytest.fixture
@@ -40,14 +42,20 @@ def test_without_a_lock_nothing_is_locked(root):
 
 def test_what_is_written_is_read(root):
     hub.write_lock(root, "owner/b", LOCKED)
-    hub.write_lock(root, "owner/a", Locked("d" * 40, {}))
+    hub.write_lock(root, "owner/a", LockedRepository(revision="d" * 40, files={}))
 
-    assert hub.read_lock(root) == {"owner/a": Locked("d" * 40, {}), "owner/b": LOCKED}
+    assert hub.read_lock(root) == {
+        "owner/a": LockedRepository(revision="d" * 40, files={}),
+        "owner/b": LOCKED,
+    }
     assert hub.locked_files("owner/b", root=root) == LOCKED.files
 
 
 def test_the_lock_is_the_same_file_whatever_the_order_of_fetching(tmp_path):
-    rows = {"owner/b": LOCKED, "owner/a": Locked("d" * 40, {"z.json": SHA256, "a.json": SHA256})}
+    rows = {
+        "owner/b": LOCKED,
+        "owner/a": LockedRepository(revision="d" * 40, files={"z.json": SHA256, "a.json": SHA256}),
+    }
     for name, order in (("one", list(rows)), ("two", list(reversed(rows)))):
         (tmp_path / name).mkdir()
         for hub_id in order:

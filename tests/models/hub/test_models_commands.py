@@ -13,8 +13,8 @@ from natadv import cli
 from natadv.cli import models_commands as commands
 from natadv.errors import UnknownNameError
 from natadv.models.hub import local as local
-from natadv.models.hub.fetch import Target, fetch
-from natadv.models.hub.local import Locked
+from natadv.models.hub.fetch import FetchTarget, fetch
+from natadv.models.hub.local import LockedRepository
 from natadv.models.zoo import ZOO
 
 ROW = ZOO["clip-vit-b16"]
@@ -30,7 +30,7 @@ def line_of(table: str, name: str) -> str:
     return line
 
 
-def lay(hub_id: str, locked: Locked, *names: str) -> None:
+def lay(hub_id: str, locked: LockedRepository, *names: str) -> None:
     folder = local.snapshot_folder(hub_id, locked.revision)
     folder.mkdir(parents=True)
     for name in names:
@@ -65,7 +65,9 @@ def test_the_listing_ends_with_what_it_says(capsys, place):
 
 def test_it_says_what_is_here(capsys, place):
     rows = [ZOO[name] for name in ("clip-vit-b16", "clip-vit-b32", "clip-vit-l14")]
-    locked = Locked("1a2b3c4d" * 5, {"config.json": "0" * 64, "model.safetensors": "1" * 64})
+    locked = LockedRepository(
+        revision="1a2b3c4d" * 5, files={"config.json": "0" * 64, "model.safetensors": "1" * 64}
+    )
     for row in rows:
         local.write_lock(place.root, row.hub, locked)
     lay(rows[0].hub, locked, *locked.files)
@@ -90,7 +92,7 @@ def test_an_unknown_family_is_told_with_near_misses(capsys, place, name):
 
 
 def test_json_tells_all(capsys, place):
-    locked = Locked("1a2b3c4d" * 5, {"config.json": "0" * 64})
+    locked = LockedRepository(revision="1a2b3c4d" * 5, files={"config.json": "0" * 64})
     local.write_lock(place.root, ROW.hub, locked)
     lay(ROW.hub, locked, "config.json")
 
@@ -168,7 +170,7 @@ def test_one_that_fails_does_not_stop_the_others(capsys, hub, place, clip_files)
     hub.publish(rows[2].hub, clip_files, gated=True)
     pickles = {k: v for k, v in clip_files.items() if k != "model.safetensors"}
     hub.publish(rows[3].hub, pickles)
-    targets = [Target(row.name, row.hub, row.loader) for row in rows]
+    targets = [FetchTarget(row.name, row.hub, row.loader) for row in rows]
 
     assert commands.fetch_all(targets, place=place) == 1
 
@@ -188,7 +190,7 @@ def test_one_that_fails_does_not_stop_the_others(capsys, hub, place, clip_files)
 
 def test_the_second_time_all_is_here(capsys, hub, place, clip_files):
     commit = hub.publish(ROW.hub, clip_files)
-    targets = [Target(ROW.name, ROW.hub, ROW.loader)]
+    targets = [FetchTarget(ROW.name, ROW.hub, ROW.loader)]
     commands.fetch_all(targets, place=place)
     capsys.readouterr()
 
@@ -199,7 +201,7 @@ def test_the_second_time_all_is_here(capsys, hub, place, clip_files):
 
 
 def test_an_update_says_from_where_to_where(hub, place, clip_files, other_weights):
-    target = Target(ROW.name, ROW.hub, ROW.loader)
+    target = FetchTarget(ROW.name, ROW.hub, ROW.loader)
     old = hub.publish(ROW.hub, clip_files)
     fetch(target, place=place, progress_to=io.StringIO())
     new = hub.publish(ROW.hub, clip_files | {"model.safetensors": other_weights})
@@ -215,7 +217,7 @@ def test_a_conversion_is_named(hub, place, clip_files):
     safe = {"model.safetensors": clip_files["model.safetensors"]}
     hub.publish(ROW.hub, {k: v for k, v in clip_files.items() if k not in safe})
     commit = hub.offer(ROW.hub, safe, author="SFconvertbot")
-    target = Target(ROW.name, ROW.hub, ROW.loader)
+    target = FetchTarget(ROW.name, ROW.hub, ROW.loader)
 
     found = fetch(target, place=place, progress_to=io.StringIO())
 
@@ -223,7 +225,7 @@ def test_a_conversion_is_named(hub, place, clip_files):
 
 
 def test_no_network_is_one_line_for_each(capsys, place):
-    targets = [Target(name, ZOO[name].hub) for name in ("fare2-l14", "fare4-l14")]
+    targets = [FetchTarget(name, ZOO[name].hub) for name in ("fare2-l14", "fare4-l14")]
 
     assert commands.fetch_all(targets, place=replace(place, endpoint="http://127.0.0.1:9")) == 1
     told = capsys.readouterr().err.splitlines()

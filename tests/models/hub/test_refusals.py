@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from natadv.errors import ModelError
-from natadv.models.hub.fetch import Target, disk_explained, fetch
+from natadv.models.hub.fetch import FetchTarget, disk_explained, fetch
 from natadv.models.zoo import ZOO
 
 ROW = ZOO["clip-vit-b16"]
-TARGET = Target(ROW.name, ROW.hub, ROW.loader)
+TARGET = FetchTarget(ROW.name, ROW.hub, ROW.loader)
 
 
 def bring(place, target=TARGET, **options):
@@ -52,9 +52,9 @@ def test_a_repository_that_makes_no_model_is_not_locked(hub, place, clip_files):
     hub.publish("me/notes", {"README.md": b"words"})
 
     with pytest.raises(ModelError, match="got 'bert'"):
-        bring(place, Target("me/bert", "me/bert"))
+        bring(place, FetchTarget("me/bert", "me/bert"))
     with pytest.raises(ModelError, match=r"it has no config\.json"):
-        bring(place, Target("me/notes", "me/notes"))
+        bring(place, FetchTarget("me/notes", "me/notes"))
     assert lock_text(place) is None
 
 
@@ -78,7 +78,7 @@ def test_a_gated_repository_says_how_to_get_in(hub, place, clip_files, monkeypat
 
 def test_an_unknown_repository_is_told(hub, place):
     with pytest.raises(ModelError, match=r"no repository me/nowhere on the hub; check the spell"):
-        bring(place, Target("me/nowhere", "me/nowhere"))
+        bring(place, FetchTarget("me/nowhere", "me/nowhere"))
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,13 +13,14 @@ import pytest
 
 from natadv.errors import ModelError
 from natadv.models import loading
-from natadv.models.hub import local as local
-from natadv.models.hub.fetch import Target, fetch
+from natadv.models.hub import local, transfer
+from natadv.models.hub.fetch import FetchTarget, fetch
+from natadv.models.hub.transfer import DownloadProgress
 from natadv.models.resolve import resolve
 from natadv.models.zoo import ZOO
 
 ROW = ZOO["clip-vit-b16"]
-TARGET = Target(ROW.name, ROW.hub, ROW.loader)
+TARGET = FetchTarget(ROW.name, ROW.hub, ROW.loader)
 
 
 def bring(place, target=TARGET, **options):
@@ -139,3 +141,66 @@ def test_other_bytes_than_the_hub_says_are_refused(hub, place, clip_files):
     assert f"{sha256(garbled)[:12]}, the hub says {sha256(content)[:12]}" in told
     assert lock_text(place) is None
     assert not [*place.cache.glob(f"models--*/blobs/{sha256(content)}")]
+
+
+# --- progress ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when a test says so."""
+    now = [100.0]
+    monkeypatch.setattr(transfer.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_the_line_says_how_far_and_how_fast(clock):
+    counted = DownloadProgress("clip", 4_000_000, stream=io.StringIO())
+    counted.add_present(1_000_000)
+    counted.add_downloaded(2_000_000)
+
+    line = counted.line(elapsed_s=2.0)
+    assert line == "clip  [###############     ]  75%  3.0 MB of 4.0 MB  1.0 MB/s"
+    assert counted.line(elapsed_s=0.01) == "clip  [###############     ]  75%  3.0 MB of 4.0 MB"
+
+
+def test_a_terminal_has_one_line_that_renews_itself(clock):
+    stream = Terminal()
+    counted = DownloadProgress("clip", 100, stream=stream)
+    for _ in range(4):
+        clock[0] += 0.15
+        counted.add_downloaded(25)
+    counted.end()
+
+    told = stream.getvalue()
+    assert "\n" not in told
+    assert told.count("\r\x1b[K") == 2 + 1
+    assert told.endswith("\r\x1b[K")
+
+
+def test_a_pipe_has_a_line_now_and_then(clock):
+    stream = io.StringIO()
+    counted = DownloadProgress("clip", 1000, stream=stream)
+    for _ in range(25):
+        clock[0] += 1.0
+        counted.add_downloaded(40)
+    counted.end()
+
+    told = stream.getvalue().splitlines()
+    assert [re.findall(r"\d+%", line) for line in told] == [["40%"], ["80%"]]
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_what_must_come_again_is_taken_back(clock):
+    counted = DownloadProgress("clip", 1000, stream=io.StringIO())
+    counted.add_present(600)
+    counted.add_present(-600)
+    counted.add_downloaded(500)
+
+    assert " 50%" in counted.line(elapsed_s=1.0)
+    assert counted.downloaded == 500

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from natadv.errors import ModelError
-from natadv.models.hub.needed import has_weights, needed
+from natadv.models.hub.remote import has_weights, needed
 
 TEXT = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 USELESS = (
