@@ -32,7 +32,20 @@ cp -r ../PhraseCutDataset/data/VGPhraseCut_v0/images fixtures/sources/phrasecut-
 _SCAM_ACCESS = """\
 # accept its terms at https://huggingface.co/datasets/BLISS-e-V/SCAM if asked to
 hf download BLISS-e-V/SCAM --repo-type dataset --local-dir fixtures/sources/scam"""
-_SCAM_URL = "https://huggingface.co/datasets/BLISS-e-V/SCAM"
+
+
+def _scam(name: str, variant: str, *, help: str) -> Format:
+    return Format(
+        help=help,
+        planner=f"natadv.data.importers.scam:plan_{variant}",
+        takes=("templates",),
+        name=name,
+        rows=1_162,
+        licence="CC-BY-NC-4.0",
+        source="https://huggingface.co/datasets/BLISS-e-V/SCAM",
+        access=_SCAM_ACCESS,
+    )
+
 
 FORMATS: dict[str, Format] = {
     "imagefolder": Format(
@@ -102,35 +115,16 @@ FORMATS: dict[str, Format] = {
         source="https://visualqa.org/download.html",
         access=_VQA_ACCESS,
     ),
-    "scam": Format(
+    "scam": _scam(
+        "scam",
+        "attacked",
         help="SCAM: photographs with a handwritten wrong word (Parquet files of the hub)",
-        planner="natadv.data.importers.scam:plan_attacked",
-        takes=("templates",),
-        name="scam",
-        rows=1_162,
-        licence="CC-BY-NC-4.0",
-        source=_SCAM_URL,
-        access=_SCAM_ACCESS,
     ),
-    "scam-clean": Format(
-        help="SCAM: the clean twins of `scam`, whose word was removed",
-        planner="natadv.data.importers.scam:plan_clean",
-        takes=("templates",),
-        name="scam-clean",
-        rows=1_162,
-        licence="CC-BY-NC-4.0",
-        source=_SCAM_URL,
-        access=_SCAM_ACCESS,
+    "scam-clean": _scam(
+        "scam-clean", "clean", help="SCAM: the clean twins of `scam`, whose word was removed"
     ),
-    "scam-synth": Format(
-        help="SCAM: the twins whose word was typed anew",
-        planner="natadv.data.importers.scam:plan_synthetic",
-        takes=("templates",),
-        name="scam-synth",
-        rows=1_162,
-        licence="CC-BY-NC-4.0",
-        source=_SCAM_URL,
-        access=_SCAM_ACCESS,
+    "scam-synth": _scam(
+        "scam-synth", "synthetic", help="SCAM: the twins whose word was typed anew"
     ),
     "parquet": Format(
         help="Parquet files of the `datasets` library with a picture and a class label",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from natadv.data.archives import iter_entries
@@ -242,18 +242,19 @@ def _kaggle_wnids(text: str, path: Path) -> dict[str, str]:
             raise DataError(
                 f"{path}: expected columns ImageId and PredictionString as Kaggle has them"
             )
-        return {row["ImageId"]: _predicted(row, f"{path}: line {rows.line_num}") for row in rows}
+        wnids = {}
+        for row in rows:
+            predicted = row["PredictionString"]
+            wnid = (predicted or "").split(" ")[0]
+            if not _WNID.fullmatch(wnid):
+                raise DataError(
+                    f"{path}: line {rows.line_num}: expected a WordNet id and boxes for "
+                    f"{row['ImageId']!r}, came {predicted!r:.60}; the file is cut or changed: get "
+                    "it again"
+                )
+            wnids[row["ImageId"]] = wnid
+        return wnids
     except csv.Error as error:
         raise DataError(
             f"{path}: after line {rows.line_num}: not a CSV file: {error}; get it again"
         ) from error
-
-
-def _predicted(row: Mapping[str, str | None], where: str) -> str:
-    wnid = (row["PredictionString"] or "").split(" ")[0]
-    if not _WNID.fullmatch(wnid):
-        raise DataError(
-            f"{where}: expected a WordNet id and boxes for {row['ImageId']!r}, came "
-            f"{row['PredictionString']!r:.60}; the file is cut or changed: get it again"
-        )
-    return wnid

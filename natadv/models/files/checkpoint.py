@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, found out without torch: so that a bad one is refused early."""
+"""What a folder of transformers holds, read without torch, so that a bad one is refused early."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from natadv.errors import ModelError
+from natadv.models.files import tensor_files
 from natadv.models.files.model_types import MODEL_TYPES, signature_of
 
 CONFIG = "config.json"
@@ -15,7 +16,8 @@ WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 PREPROCESSING = ("processor_config.json", "preprocessor_config.json")
-"""As transformers prefers them; the first one only if it nests an image processor."""
+"""In the order in which transformers prefers them; the first counts only if it nests an image
+processor."""
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
@@ -35,18 +37,18 @@ COUNTS = (
     "num_multimask_outputs",
     "iou_head_depth",
 )
-"""Keys of any section by which transformers builds modules, each with tensors of its own."""
+"""Keys of any section that give numbers of modules, each with tensors of its own."""
 
 LABELS = "num_labels"
 MOST_LABELS = 100_000
-"""More than any classifier has, and not one of the models here: each gets a name, in memory."""
+"""More than any classifier has, and the models here have none; each label gets a name in memory."""
 
 SIDES = ("size", "crop_size", "pad_size", "max_num_patches")
 MOST_SIDE = 4096
-"""The largest towers take pictures of 1024 pixels."""
+"""Pixels; the largest towers take pictures of 1024."""
 
 MOST_NESTED = 50
-"""Levels of a JSON file; configs have a few."""
+"""Allowed levels of a JSON file; configs have a few."""
 
 
 def check(folder: Path) -> None:
@@ -55,9 +57,9 @@ def check(folder: Path) -> None:
 
 
 def check_files(folder: Path, *, preprocessing: Sequence[str], reads_text: bool = True) -> None:
-    """The same for a checkpoint of any `model_type`; `preprocessing` are the keys it must give."""
+    """The same for any `model_type`; `preprocessing` are the keys that it must set."""
     files = [path for path in weight_files(folder) if path.suffix == ".safetensors"]
-    _check_counts(folder, tensors=sum(map(_tensors_in, files)))
+    _check_counts(folder, tensors=sum(len(tensor_files.shapes(path)) for path in files))
     image_processing(folder, wanted=preprocessing)
     if reads_text:
         _check_tokenizer(folder)
@@ -116,7 +118,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def image_processing(folder: Path, *, wanted: Sequence[str] | None = None) -> dict[str, Any]:
-    """The preprocessing that travels with the weights, checked to leave nothing to defaults.
+    """The preprocessing that travels with the weights; no wanted key is left to a default.
 
     `wanted` are the keys that must be there; by default those of its `model_type`.
     """
@@ -157,6 +159,7 @@ def content_files(folder: Path) -> tuple[Path, ...]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ModelError unless it is one of few levels."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -172,8 +175,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _values(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value at any depth, with the keys that lead to it; not by recursion, which what
-    is nested deep would break."""
+    """Every value at any depth, with the keys that lead to it; without recursion, which deeply
+    nested content would break."""
     todo: list[tuple[tuple[str, ...], Any]] = [((), content)]
     while todo:
         keys, value = todo.pop()
@@ -194,7 +197,7 @@ def _nested(path: Path) -> ModelError:
 
 
 def _check_counts(folder: Path, *, tensors: int) -> None:
-    """Else building what the config asks for may never end."""
+    """Refuse numbers of modules with which building the model might never end."""
     limits = {**dict.fromkeys(COUNTS, tensors), LABELS: MOST_LABELS}
     for keys, value in _values(read_json(folder / CONFIG)):
         most = next((limits[key] for key in keys if key in limits), None)
@@ -215,7 +218,7 @@ def _check_sides(processing: dict[str, Any], path: Path) -> None:
 
 
 def _object(parent: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
-    """A part that is an object, empty where there is none."""
+    """The object under `key`; empty if there is none."""
     part = parent.get(key) or {}
     if not isinstance(part, dict):
         raise ModelError(f"{path}: expected {key!r} to be an object, got {part!r:.80}")
@@ -224,7 +227,7 @@ def _object(parent: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
 
 def _section(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    # Old CLIP files say it twice, and transformers lets the second name win.
+    # Old CLIP files have it under two names, and transformers prefers the second.
     for key in (name, f"{name}_dict"):
         found |= _object(config, key, folder / CONFIG)
     return found
@@ -243,20 +246,6 @@ def _shards(index: Path) -> tuple[Path, ...]:
             f"({missing[0]} is the first); finish the download"
         )
     return tuple(index.parent / name for name in names)
-
-
-def _tensors_in(path: Path) -> int:
-    """How many; raises ModelError unless the file is whole."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return len(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{path}: expected a whole safetensors file, got {path.stat().st_size} bytes that do "
-            f"not open ({error}); download or copy it again"
-        ) from error
 
 
 def _check_tokenizer(folder: Path) -> None:

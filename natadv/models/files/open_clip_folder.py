@@ -1,12 +1,15 @@
-"""What a folder of open_clip holds, found out without torch: so that a bad one is refused early."""
+"""What a folder of open_clip holds, found out without torch, so that a bad one is refused early."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from natadv.config import Strict
 from natadv.errors import ModelError
 from natadv.models.files import checkpoint, tensor_files
 from natadv.models.files.model_types import MODEL_TYPES
@@ -14,47 +17,96 @@ from natadv.models.files.model_types import MODEL_TYPES
 LOADER = "open-clip"
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""As open_clip prefers them."""
-
-NEEDED: Mapping[str, tuple[str, ...]] = {
-    "model_cfg": ("embed_dim", "vision_cfg", "text_cfg"),
-    "vision_cfg": ("image_size", "layers", "width"),
-    "text_cfg": ("context_length", "vocab_size", "width", "heads", "layers"),
-    "preprocess_cfg": ("mean", "std"),
-}
-"""Keys without which open_clip would fill in a default of its own, silently."""
-
-OPTIONAL: Mapping[str, tuple[str, ...]] = {
-    "model_cfg": ("quick_gelu", "init_logit_scale", "init_logit_bias"),
-    "vision_cfg": (
-        "patch_size",
-        "head_width",
-        "mlp_ratio",
-        "ls_init_value",
-        "patch_dropout",
-        "act_kwargs",
-        "norm_kwargs",
-    ),
-    "text_cfg": ("mlp_ratio", "ls_init_value", "act_kwargs", "norm_kwargs", "tokenizer_kwargs"),
-    "preprocess_cfg": ("size", "mode", "interpolation", "resize_mode", "fill_color"),
-}
+"""In the order in which open_clip prefers them."""
 
 BEFORE_IT_WAS_WRITTEN = {"interpolation": "bicubic", "resize_mode": "shortest"}
-"""All that open_clip did before it had these keys: a file with neither is of that time."""
+"""What open_clip always did before it had these keys: a file with neither is from that time."""
 
-SIZES: Mapping[str, tuple[str, ...]] = {
-    "model_cfg": ("embed_dim",),
-    "vision_cfg": ("image_size", "width", "patch_size", "head_width"),
-    "text_cfg": ("context_length", "vocab_size", "width", "heads"),
-}
-"""Keys that must be whole numbers of at least 1."""
 
-CHOICES: Mapping[str, tuple[object, ...]] = {
-    "mode": ("RGB",),
-    "interpolation": ("bicubic", "bilinear"),
-    "resize_mode": ("shortest", "longest", "squash"),
-    "clean": ("lower", "canonicalize", "whitespace"),
-}
+def _three_numbers(value: object) -> object:
+    if not isinstance(value, list) or [type(n) in (int, float) for n in value] != [True] * 3:
+        raise ValueError(f"three numbers, got {value!r:.80}")
+    return value
+
+
+_Size = Annotated[int, Field(ge=1)]
+_Colours = Annotated[list[Any], BeforeValidator(_three_numbers)]
+
+
+class _Section(Strict):
+    """An object of the config. A field without a default is one that open_clip would silently fill
+    with a default of its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_keys_that_are_off(cls, content: Any) -> Any:
+        # A null is like no key; an unknown key that is off asks for nothing.
+        if not isinstance(content, dict):
+            return content
+        return {k: v for k, v in content.items() if v is not None and (v or k in cls.model_fields)}
+
+
+class _Vision(_Section):
+    image_size: _Size
+    width: _Size
+    layers: Any
+    """A number, or for a ResNet the list of the numbers of each stage."""
+    patch_size: _Size | None = None
+    head_width: _Size | None = None
+    mlp_ratio: Any = None
+    ls_init_value: Any = None
+    patch_dropout: Any = None
+    act_kwargs: Any = None
+    norm_kwargs: Any = None
+
+    @model_validator(mode="after")
+    def _has_patches(self) -> Self:
+        if not isinstance(self.layers, list) and self.patch_size is None:
+            raise ValueError("patch_size missing in vision_cfg; copy the file again")
+        return self
+
+
+class _TokenizerOptions(_Section):
+    clean: Literal["lower", "canonicalize", "whitespace"] | None = None
+
+
+class _Text(_Section):
+    context_length: _Size
+    vocab_size: _Size
+    width: _Size
+    heads: _Size
+    layers: Any
+    mlp_ratio: Any = None
+    ls_init_value: Any = None
+    act_kwargs: Any = None
+    norm_kwargs: Any = None
+    tokenizer_kwargs: _TokenizerOptions = _TokenizerOptions()
+
+
+class _Model(_Section):
+    embed_dim: _Size
+    vision_cfg: _Vision
+    text_cfg: _Text
+    quick_gelu: Any = None
+    init_logit_scale: Any = None
+    init_logit_bias: Any = None
+
+
+class _Preprocessing(_Section):
+    mean: _Colours
+    std: _Colours
+    size: Any = None
+    mode: Literal["RGB"] = "RGB"
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = None
+    fill_color: Any = None
+
+
+class _Config(Strict):
+    model_config = ConfigDict(extra="ignore")
+
+    model_cfg: _Model
+    preprocess_cfg: _Preprocessing
 
 
 def fits(path: Path) -> bool:
@@ -69,60 +121,45 @@ def fits(path: Path) -> bool:
 
 def check(folder: Path) -> None:
     """Raise ModelError unless `folder` holds a whole checkpoint that can be loaded safely."""
-    model_config(folder)
-    tokenizer_options(folder)
     preprocessing(folder)
     _check_layers(folder, tensors=len(tensor_files.shapes(weights_file(folder))))
 
 
 def model_config(folder: Path) -> dict[str, Any]:
     """The keyword arguments of open_clip's CLIP class."""
-    found = _section(_config(folder), "model_cfg", folder)
-    vision = _section(found, "vision_cfg", folder)
-    text = _section(found, "text_cfg", folder)
-    _check_sizes({"model_cfg": found, "vision_cfg": vision, "text_cfg": text}, folder)
-    if not isinstance(vision["layers"], list) and "patch_size" not in vision:
-        raise ModelError(
-            f"{folder / CONFIG}: patch_size missing in vision_cfg; copy the file again"
-        )
-    text.pop("tokenizer_kwargs", None)
-    return found | {"vision_cfg": vision, "text_cfg": text}
+    config = _config(folder).model_cfg.model_dump(exclude_unset=True)
+    config["text_cfg"].pop("tokenizer_kwargs", None)
+    return config
 
 
 def tokenizer_options(folder: Path) -> dict[str, Any]:
     """The keyword arguments of open_clip's packaged tokenizer."""
-    text = _section(_section(_config(folder), "model_cfg", folder), "text_cfg", folder)
-    options = text.get("tokenizer_kwargs", {})
-    if not isinstance(options, dict) or set(options) - {"clean"}:
-        raise ModelError(
-            f"{folder / CONFIG}: of tokenizer_kwargs only 'clean' is supported, got {options!r:.80}"
-        )
-    _check_choices(options, folder)
-    return {"context_length": text["context_length"], **options}
+    text = _config(folder).model_cfg.text_cfg
+    options = text.tokenizer_kwargs.model_dump(exclude_unset=True)
+    return {"context_length": text.context_length, **options}
 
 
 def preprocessing(folder: Path) -> dict[str, Any]:
-    """The preprocessing that travels with the weights, with nothing left to defaults."""
-    found = _section(_config(folder), "preprocess_cfg", folder)
-    absent = [key for key in BEFORE_IT_WAS_WRITTEN if key not in found]
+    """The preprocessing that travels with the weights; no key is left to a default."""
+    config = _config(folder)
+    stated = config.preprocess_cfg.model_dump(exclude_unset=True)
+    absent = [key for key in BEFORE_IT_WAS_WRITTEN if key not in stated]
     if len(absent) == 1:
         raise ModelError(
             f"{folder / CONFIG}: preprocess_cfg lacks {absent[0]}, and a default would feed the "
             "model other pictures than it was trained on; copy the original file"
         )
-    _check_choices(found, folder)
-    _check_colours(found, folder)
-    side = model_config(folder)["vision_cfg"]["image_size"]
-    if found.get("size", side) not in (side, [side, side]):
+    side = config.model_cfg.vision_cfg.image_size
+    if stated.get("size", side) not in (side, [side, side]):
         raise ModelError(
-            f"{folder / CONFIG}: pictures of {found['size']} pixels in preprocess_cfg, of {side} "
+            f"{folder / CONFIG}: pictures of {stated['size']} pixels in preprocess_cfg, of {side} "
             "in vision_cfg; copy the original file"
         )
-    return {"mode": "RGB", "fill_color": 0, **BEFORE_IT_WAS_WRITTEN, **found, "size": side}
+    return {"mode": "RGB", "fill_color": 0, **BEFORE_IT_WAS_WRITTEN, **stated, "size": side}
 
 
 def weights_file(folder: Path) -> Path:
-    """The file that holds the weights of both towers."""
+    """The file that holds the weights of both towers. Raises ModelError if there is none."""
     for name in WEIGHTS:
         if (folder / name).is_file():
             return folder / name
@@ -133,7 +170,7 @@ def weights_file(folder: Path) -> Path:
 
 def is_resnet(folder: Path) -> bool:
     """Whether the picture tower is a ResNet, not a ViT."""
-    return isinstance(model_config(folder)["vision_cfg"]["layers"], list)
+    return isinstance(_config(folder).model_cfg.vision_cfg.layers, list)
 
 
 def signature(folder: Path) -> str:
@@ -153,77 +190,59 @@ def content_files(folder: Path) -> tuple[Path, ...]:
     return (folder / CONFIG, weights_file(folder))
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    return checkpoint.read_json(folder / CONFIG)
+def _config(folder: Path) -> _Config:
+    content = checkpoint.read_json(folder / CONFIG)
+    try:
+        return _Config.model_validate(content)
+    except ValidationError as error:
+        reason = _reason(error.errors(include_url=False))
+        raise ModelError(f"{folder / CONFIG}: {reason}") from error
 
 
-def _section(parent: Mapping[str, Any], name: str, folder: Path) -> dict[str, Any]:
-    """The keys of a section that are set, checked to be all that it needs and all that is known."""
-    found = parent.get(name)
-    if not isinstance(found, dict):
-        raise ModelError(
-            f"{folder / CONFIG}: expected {name!r} to be an object, got {found!r:.80}; "
-            "copy the original file"
+def _reason(errors: list[ErrorDetails]) -> str:
+    """The most telling of the errors: missing keys, then unknown ones, then wrong values."""
+    order = {"missing": 0, "extra_forbidden": 1}
+    first = min(errors, key=lambda error: order.get(error["type"], 2))
+    kind, value, (*sections, key) = first["type"], first["input"], first["loc"] or ("",)
+    section = str(sections[-1]) if sections else ""
+    alike = [e for e in errors if e["type"] == kind and e["loc"][:-1] == first["loc"][:-1]]
+    names = ", ".join(str(error["loc"][-1]) for error in alike if error["loc"])
+    if kind == "missing" and section:
+        return (
+            f"{names} missing in {section}, and a default would make another model than was "
+            "trained; copy the original file"
         )
-    kept = {key: value for key, value in found.items() if value is not None}
-    if missing := [key for key in NEEDED[name] if key not in kept]:
-        raise ModelError(
-            f"{folder / CONFIG}: {', '.join(missing)} missing in {name}, and a default would make "
-            "another model than was trained; copy the original file"
+    if kind in ("missing", "model_type"):
+        got = None if kind == "missing" else value
+        return f"expected {key!r} to be an object, got {got!r:.80}; copy the original file"
+    if kind == "extra_forbidden" and section == "tokenizer_kwargs":
+        return f"of tokenizer_kwargs only 'clean' is supported, got {names}"
+    if kind == "extra_forbidden":
+        return (
+            f"{names} in {section} is not supported: only open_clip's own ResNet, ViT and text "
+            "towers are, with its packaged tokenizer, and nothing is fetched; a model of another "
+            "kind can come in as module:factory"
         )
-    known = {*NEEDED[name], *OPTIONAL[name]}
-    # A key that is off asks for nothing, whatever it would ask for.
-    if foreign := [key for key, value in kept.items() if value and key not in known]:
-        raise ModelError(
-            f"{folder / CONFIG}: {', '.join(foreign)} in {name} is not supported: only open_clip's "
-            "own ResNet, ViT and text towers are, with its packaged tokenizer, and nothing is "
-            "fetched; a model of another kind can come in as module:factory"
-        )
-    return {key: value for key, value in kept.items() if key in known}
-
-
-def _check_sizes(sections: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-    for name, keys in SIZES.items():
-        for key in keys:
-            size = sections[name].get(key, 1)
-            if type(size) is not int or size < 1:
-                square = " (the side of a square)" if key == "image_size" else ""
-                raise ModelError(
-                    f"{folder / CONFIG}: expected {key!r} in {name} to be a whole number from 1 on"
-                    f"{square}, got {size!r:.80}; copy the original file"
-                )
+    if kind == "literal_error":
+        return f"expected {key!r} to be {first['ctx']['expected']}, got {value!r:.80}"
+    if kind == "value_error":
+        told = str(first["ctx"]["error"])
+        return f"expected {key!r} to be {told}" if key in ("mean", "std") else told
+    square = " (the side of a square)" if key == "image_size" else ""
+    return (
+        f"expected {key!r} in {section} to be a whole number from 1 on{square}, got "
+        f"{value!r:.80}; copy the original file"
+    )
 
 
 def _check_layers(folder: Path, *, tensors: int) -> None:
-    """Each has tensors of its own. Else building what the config asks for may never end."""
+    """Each layer has tensors of its own; a larger number would let the building never end."""
     config = model_config(folder)
     for name in ("vision_cfg", "text_cfg"):
         layers = config[name]["layers"]
-        # Of a ResNet those of each stage.
         counts = layers if isinstance(layers, list) and name == "vision_cfg" else [layers]
         if not counts or not all(type(n) is int and 1 <= n <= tensors for n in counts):
             raise ModelError(
                 f"{folder / CONFIG}: expected 'layers' in {name} to be from 1 to the {tensors} "
                 f"tensors of the weights, got {layers!r:.80}; copy both from the same checkpoint"
-            )
-
-
-def _check_choices(found: Mapping[str, Any], folder: Path) -> None:
-    for key, choices in CHOICES.items():
-        if key in found and found[key] not in choices:
-            raise ModelError(
-                f"{folder / CONFIG}: expected {key!r} to be one of "
-                f"{', '.join(map(repr, choices))}, got {found[key]!r:.80}"
-            )
-
-
-def _check_colours(found: Mapping[str, Any], folder: Path) -> None:
-    for key in NEEDED["preprocess_cfg"]:
-        numbers = found[key]
-        if (
-            not isinstance(numbers, list)
-            or [type(n) in (int, float) for n in numbers] != [True] * 3
-        ):
-            raise ModelError(
-                f"{folder / CONFIG}: expected {key!r} to be three numbers, got {numbers!r:.80}"
             )

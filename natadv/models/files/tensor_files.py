@@ -1,4 +1,4 @@
-"""What tensors a file of weights holds: told without torch, and without running what is in it."""
+"""Which tensors a file of weights holds, found out without torch and without running its code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 LISTED = 3
-"""Names that an error message gives before it only counts."""
+"""Names that an error message lists before it only counts them."""
 
 
 def shapes(path: Path) -> dict[str, Shape]:
@@ -26,7 +26,15 @@ def shapes(path: Path) -> dict[str, Shape]:
     Raises:
         ModelError: It is not whole, holds more than tensors, or asks to run code.
     """
-    return _of_safetensors(path) if path.suffix == ".safetensors" else _of_pickle(path)
+    if path.suffix != ".safetensors":
+        return _of_pickle(path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:
@@ -44,32 +52,21 @@ def load(path: Path) -> dict[str, torch.Tensor]:
 
 
 def misfit(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
-    """In what the tensors found are not those expected; empty if they are the same."""
-    reshaped = (n for n in expected.keys() & found.keys() if expected[n] != found[n])
-    faults = {
+    """How the tensors differ from the expected ones; empty if they do not."""
+    reshaped = {n for n in expected.keys() & found.keys() if expected[n] != found[n]}
+    lists = {
         "missing": expected.keys() - found.keys(),
         "not known to this architecture": found.keys() - expected.keys(),
         "of another shape": reshaped,
     }
-    told = ((listed(names), word) for word, names in faults.items())
-    return "; ".join(f"{names} {word}" for names, word in told if names)
+    return "; ".join(f"{listed(names)} {fault}" for fault, names in lists.items() if names)
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first few, and how many more there are."""
+    """The first few names, and the number of the others."""
     known = sorted(names)
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
     return ", ".join(known[:LISTED]) + more
-
-
-def _of_safetensors(path: Path) -> dict[str, Shape]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except (OSError, SafetensorError) as error:
-        raise _damaged(path, error) from error
 
 
 def _of_pickle(path: Path) -> dict[str, Shape]:
@@ -96,7 +93,7 @@ def _read(path: Path) -> Any:
                 return _Shapes(file, path).load()
     except ModelError:
         raise
-    # A border: what is read may be anything, and a damaged pickle raises anything.
+    # A damaged pickle can raise any exception.
     except Exception as error:
         raise _damaged(path, error) from error
 
@@ -107,7 +104,7 @@ class _Tensor(NamedTuple):
 
 @final
 class _Shapes(pickle.Unpickler):
-    """Reads a pickle with stand-ins that only note shapes; any other name in it ends that."""
+    """Reads a pickle with stand-ins that only record shapes; any other name in it is refused."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         super().__init__(file)
@@ -129,13 +126,15 @@ class _Shapes(pickle.Unpickler):
         )
 
     def persistent_load(self, _pid: Any, /) -> None:
-        """The bytes of a tensor, which its shape does not need."""
+        """Skips the bytes of a tensor: its shape does not need them."""
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:
     size = path.stat().st_size if path.is_file() else 0
     reason = " ".join(str(error).split())[:200] or type(error).__name__
+    safe = path.suffix == ".safetensors"
+    form = "safetensors file" if safe else "file of torch.save (1.6 or later)"
     return ModelError(
-        f"{path}: expected a whole safetensors file, or one of torch.save (1.6 or later), got "
-        f"{size} bytes that do not open ({reason}); download or copy it again"
+        f"{path}: expected a whole {form}, got {size} bytes that do not open ({reason}); "
+        "download or copy it again"
     )

@@ -16,7 +16,7 @@ from natadv.errors import ModelError
 from natadv.models.files.layouts import layout_of
 from natadv.models.hub import local
 from natadv.models.hub.local import LOCK, LockedRepository
-from natadv.models.hub.remote import RemoteFile, Repository, describe, describe_locked, explained
+from natadv.models.hub.remote import Repository, describe, describe_locked, explained
 from natadv.models.hub.transfer import WAITS_S, DownloadProgress, discard, download, unfinished
 from natadv.storage.hashes import digest_of
 from natadv.storage.progress import amount
@@ -197,7 +197,12 @@ def _differs(what: str, digest: str, expected: str, authority: str) -> ModelErro
 
 def _check_space(target: FetchTarget, repository: Repository, cache: Path) -> None:
     blobs = local.repository_folder(target.hub_id, cache=cache) / "blobs"
-    missing = sum(_missing_bytes(file, blobs / file.etag) for file in repository.files)
+    missing = 0
+    for file in repository.files:
+        blob = blobs / file.etag
+        if not blob.exists():
+            part = unfinished(blob)
+            missing += file.size - (part.stat().st_size if part.exists() else 0)
     existing = next(path for path in (blobs, *blobs.parents) if path.is_dir())
     free = shutil.disk_usage(existing).free
     if missing > free:
@@ -205,10 +210,3 @@ def _check_space(target: FetchTarget, repository: Repository, cache: Path) -> No
             f"{target.hub_id} needs {amount(missing)}, {amount(free)} are free in {existing}; free "
             "some space, or set HF_HUB_CACHE to a folder on a larger disk"
         )
-
-
-def _missing_bytes(file: RemoteFile, blob: Path) -> int:
-    if blob.exists():
-        return 0
-    part = unfinished(blob)
-    return file.size - (part.stat().st_size if part.exists() else 0)

@@ -130,15 +130,19 @@ def test_key_that_is_off_asks_for_nothing(open_clip_quick, copied):
 @pytest.mark.parametrize(
     ("section", "changes", "told"),
     [
-        ("preprocess_cfg", {"interpolation": "random"}, "'bicubic', 'bilinear', got 'random'"),
-        ("preprocess_cfg", {"resize_mode": "crop"}, "'shortest', 'longest', 'squash', got 'crop'"),
-        ("preprocess_cfg", {"mode": "L"}, "one of 'RGB', got 'L'"),
+        ("preprocess_cfg", {"interpolation": "random"}, "'bicubic' or 'bilinear', got 'random'"),
+        (
+            "preprocess_cfg",
+            {"resize_mode": "crop"},
+            "'longest' or 'squash', got 'crop'",
+        ),
+        ("preprocess_cfg", {"mode": "L"}, "'mode' to be 'RGB', got 'L'"),
         ("preprocess_cfg", {"mean": 0.5}, "'mean' to be three numbers, got 0.5"),
         ("preprocess_cfg", {"std": [1, 1]}, r"'std' to be three numbers, got \[1, 1\]"),
         ("preprocess_cfg", {"size": 64}, "pictures of 64 pixels in preprocess_cfg, of 32 in"),
         ("vision_cfg", {"image_size": [32, 48]}, r"a square\), got \[32, 48\]"),
         ("text_cfg", {"tokenizer_kwargs": {"reduction_mask": "random"}}, "only 'clean' is supp"),
-        ("text_cfg", {"tokenizer_kwargs": {"clean": "none"}}, "'clean' to be one of"),
+        ("text_cfg", {"tokenizer_kwargs": {"clean": "none"}}, "'clean' to be 'lower', 'canon"),
         ("model_cfg", {"vision_cfg": [1]}, r"'vision_cfg' to be an object, got \[1\]"),
     ],
 )
