@@ -1,4 +1,4 @@
-"""The card of a packed dataset: what it holds, where it comes from, and what its files must be."""
+"""The card of a packed dataset: its contents, its origin, and the hashes of its files."""
 
 from __future__ import annotations
 

@@ -54,20 +54,20 @@ class Guard:
 
     archive: Path
     archive_bytes: int
-    seen: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
     expanded: int = 0
 
     def admit(self, path: str, size: int) -> None:
         """Raises DataError if a path comes twice, or if sizes are larger than any honest ones."""
-        if path in self.seen:
+        if path in self.paths:
             raise DataError(f"{self.archive}: {path!r} is in it twice; {_REMEDY}")
-        self.seen.add(path)
+        self.paths.add(path)
         self.expanded += size + _HEADER_BYTES
         allowed = _FREE_BYTES + MOST_EXPANSION * self.archive_bytes
-        if size > MOST_BYTES_EACH or self.expanded > allowed or len(self.seen) > MOST_ENTRIES:
+        if size > MOST_BYTES_EACH or self.expanded > allowed or len(self.paths) > MOST_ENTRIES:
             raise DataError(
                 f"{self.archive}: expands without end: at {path!r} it has given {self.expanded} "
-                f"bytes in {len(self.seen)} files out of {self.archive_bytes} bytes; {_REMEDY}"
+                f"bytes in {len(self.paths)} files out of {self.archive_bytes} bytes; {_REMEDY}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Elements of one long list in a JSON file, one at a time: annotation files are hundreds of MB."""
+"""Elements of one long list in a JSON file, one at a time: annotation files have hundreds of MB."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import ijson
 from natadv.data.archives.containers import ZIP_DAMAGE, ZipFiles
 from natadv.errors import DataError
 
-# Of an annotation, 5; the parser keeps the whole way to each value, which is long in a deep one.
-_MOST_DEEP = 64
+# An annotation has 5 levels; the parser keeps the path to each value, which grows with the depth.
+_MOST_LEVELS = 64
 
 
 def iter_list(path: Path, key: str = "") -> Iterator[dict[str, Any]]:
-    """Objects of the list that the file is, or of the one at `key` of the object that it is.
+    """The objects of the list in the file; of the list at `key`, if the file holds an object.
 
-    `path` may be a zip with one JSON file in it, as annotations are published. Nothing but the
-    element at hand is in memory; at the end the whole file has been seen to be JSON.
+    `path` may be a zip with one JSON file in it, as annotations are published. Only the current
+    element is in memory. Raises DataError, at the latest at the end, unless the file is JSON with
+    such a list.
     """
     try:
         with _opened(path) as file:
@@ -32,34 +33,30 @@ def iter_list(path: Path, key: str = "") -> Iterator[dict[str, Any]]:
                 yield element
     except (ijson.JSONError, *ZIP_DAMAGE) as error:
         what = f"a list at {key!r}" if key else "a list"
-        told = _told(error)
-        raise DataError(f"{path}: expected JSON with {what}: {told}; get it again") from error
+        # On one line, without the position that the parser draws below its message.
+        message = error.args[0] if error.args else ""
+        text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(error)
+        reason = text.partition("\n")[0].strip()
+        raise DataError(f"{path}: expected JSON with {what}: {reason}; get it again") from error
 
 
 def _watched(events: Iterable[tuple[str, Any]], key: str) -> Iterator[tuple[str, Any]]:
-    """The events of the parser; refuses a text that is nested without end, or has no such list."""
-    depth, last, found = 0, "", False
+    """The events of the parser. Raises ValueError on endless nesting, or if the list is missing."""
+    depth, last, present = 0, "", False
     for event in events:
         kind, value = event
         if kind in ("start_map", "start_array"):
-            found |= kind == "start_array" and (depth, last) == (bool(key), key)
+            present |= kind == "start_array" and (depth, last) == (bool(key), key)
             depth += 1
-            if depth > _MOST_DEEP:
-                raise ValueError(f"nested more than {_MOST_DEEP} deep")
+            if depth > _MOST_LEVELS:
+                raise ValueError(f"nested more than {_MOST_LEVELS} deep")
         elif kind in ("end_map", "end_array"):
             depth -= 1
         elif kind == "map_key" and depth == 1:
             last = value
         yield event
-    if not found:
-        raise ValueError(f"no list at {key!r} in it" if key else "it is no list")
-
-
-def _told(error: Exception) -> str:
-    """On one line, and without the place that the parser draws below it."""
-    what = error.args[0] if error.args else ""
-    text = what.decode("utf-8", "replace") if isinstance(what, bytes) else str(error)
-    return text.partition("\n")[0].strip()
+    if not present:
+        raise ValueError(f"no list at {key!r} in it" if key else "it is not a list")
 
 
 @contextmanager

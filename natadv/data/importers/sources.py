@@ -207,7 +207,7 @@ class NumberedPicture(NamedTuple):
 
 @dataclass(slots=True)
 class NumberedPictures:
-    """Pictures of a folder or an archive, each found by the number in its name."""
+    """Pictures of a folder or an archive, each read by the number in its name."""
 
     source: Path
     files: Files

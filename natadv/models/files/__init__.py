@@ -1,4 +1,4 @@
-"""What the files of a checkpoint hold, found out without torch."""
+"""What the files of a checkpoint hold, read without torch."""
 
 from __future__ import annotations
 

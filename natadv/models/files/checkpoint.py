@@ -83,14 +83,14 @@ def model_type(folder: Path) -> str:
             f"no {CONFIG} in {folder}: expected a folder written by transformers' save_pretrained "
             f"({CONFIG}, {WEIGHTS}, {PREPROCESSING[1]}, tokenizer files)"
         )
-    found = read_json(folder / CONFIG).get("model_type")
-    if not isinstance(found, str) or found not in MODEL_TYPES:
+    stated = read_json(folder / CONFIG).get("model_type")
+    if not isinstance(stated, str) or stated not in MODEL_TYPES:
         raise ModelError(
             f"{folder / CONFIG}: expected 'model_type' to be one of "
-            f"{', '.join(map(repr, MODEL_TYPES))}, got {found!r:.80}; "
+            f"{', '.join(map(repr, MODEL_TYPES))}, got {stated!r:.80}; "
             "save the whole model, not one tower or a classifier, or plug it in by module:factory"
         )
-    return found
+    return stated
 
 
 def signature(folder: Path) -> str:
@@ -126,19 +126,19 @@ def image_processing(folder: Path, *, wanted: Sequence[str] | None = None) -> di
     for name in PREPROCESSING:
         if not (folder / name).is_file():
             continue
-        found = read_json(folder / name)
+        processing = read_json(folder / name)
         if name == PREPROCESSING[0]:
-            found = _object(found, "image_processor", folder / name)
-            if not found:
+            processing = _object(processing, "image_processor", folder / name)
+            if not processing:
                 continue
-        missing = [key for key in wanted if found.get(key) is None]
+        missing = [key for key in wanted if processing.get(key) is None]
         if missing:
             raise ModelError(
                 f"{folder / name}: {', '.join(missing)} missing, and a default would feed the "
                 "model other pictures than it was trained on; copy the original file"
             )
-        _check_sides(found, folder / name)
-        return dict(found)
+        _check_sides(processing, folder / name)
+        return dict(processing)
     raise ModelError(
         f"no {PREPROCESSING[1]} in {folder}: without it the model would be fed pictures that it "
         "was not trained on; copy it from the checkpoint that this one was made from"
@@ -161,17 +161,17 @@ def content_files(folder: Path) -> tuple[Path, ...]:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ModelError unless it is one of few levels."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: expected JSON, got {error}; copy the file again") from error
     except RecursionError as error:
         raise _nested(path) from error
-    if not isinstance(found, dict):
-        raise ModelError(f"{path}: expected a JSON object, got {type(found).__name__}")
-    for keys, _ in _values(found):
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    for keys, _ in _values(content):
         if len(keys) > MOST_NESTED:
             raise _nested(path)
-    return found
+    return content
 
 
 def _values(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -226,11 +226,11 @@ def _object(parent: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
 
 
 def _section(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    section: dict[str, Any] = {}
     # Old CLIP files have it under two names, and transformers prefers the second.
     for key in (name, f"{name}_dict"):
-        found |= _object(config, key, folder / CONFIG)
-    return found
+        section |= _object(config, key, folder / CONFIG)
+    return section
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

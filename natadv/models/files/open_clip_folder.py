@@ -1,4 +1,4 @@
-"""What a folder of open_clip holds, found out without torch, so that a bad one is refused early."""
+"""What a folder of open_clip holds, read without torch, so that a bad one is refused early."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _Size = Annotated[int, Field(ge=1)]
 _Colours = Annotated[list[Any], BeforeValidator(_three_numbers)]
 
 
-class _Section(Strict):
+class _ConfigSection(Strict):
     """An object of the config. A field without a default is one that open_clip would silently fill
     with a default of its own."""
 
@@ -46,7 +46,7 @@ class _Section(Strict):
         return {k: v for k, v in content.items() if v is not None and (v or k in cls.model_fields)}
 
 
-class _Vision(_Section):
+class _VisionConfig(_ConfigSection):
     image_size: _Size
     width: _Size
     layers: Any
@@ -66,11 +66,11 @@ class _Vision(_Section):
         return self
 
 
-class _TokenizerOptions(_Section):
+class _TokenizerOptions(_ConfigSection):
     clean: Literal["lower", "canonicalize", "whitespace"] | None = None
 
 
-class _Text(_Section):
+class _TextConfig(_ConfigSection):
     context_length: _Size
     vocab_size: _Size
     width: _Size
@@ -83,16 +83,16 @@ class _Text(_Section):
     tokenizer_kwargs: _TokenizerOptions = _TokenizerOptions()
 
 
-class _Model(_Section):
+class _ModelConfig(_ConfigSection):
     embed_dim: _Size
-    vision_cfg: _Vision
-    text_cfg: _Text
+    vision_cfg: _VisionConfig
+    text_cfg: _TextConfig
     quick_gelu: Any = None
     init_logit_scale: Any = None
     init_logit_bias: Any = None
 
 
-class _Preprocessing(_Section):
+class _PreprocessConfig(_ConfigSection):
     mean: _Colours
     std: _Colours
     size: Any = None
@@ -102,11 +102,11 @@ class _Preprocessing(_Section):
     fill_color: Any = None
 
 
-class _Config(Strict):
+class _OpenClipConfig(Strict):
     model_config = ConfigDict(extra="ignore")
 
-    model_cfg: _Model
-    preprocess_cfg: _Preprocessing
+    model_cfg: _ModelConfig
+    preprocess_cfg: _PreprocessConfig
 
 
 def fits(path: Path) -> bool:
@@ -190,10 +190,10 @@ def content_files(folder: Path) -> tuple[Path, ...]:
     return (folder / CONFIG, weights_file(folder))
 
 
-def _config(folder: Path) -> _Config:
+def _config(folder: Path) -> _OpenClipConfig:
     content = checkpoint.read_json(folder / CONFIG)
     try:
-        return _Config.model_validate(content)
+        return _OpenClipConfig.model_validate(content)
     except ValidationError as error:
         reason = _reason(error.errors(include_url=False))
         raise ModelError(f"{folder / CONFIG}: {reason}") from error
@@ -226,8 +226,8 @@ def _reason(errors: list[ErrorDetails]) -> str:
     if kind == "literal_error":
         return f"expected {key!r} to be {first['ctx']['expected']}, got {value!r:.80}"
     if kind == "value_error":
-        told = str(first["ctx"]["error"])
-        return f"expected {key!r} to be {told}" if key in ("mean", "std") else told
+        text = str(first["ctx"]["error"])
+        return f"expected {key!r} to be {text}" if key in ("mean", "std") else text
     square = " (the side of a square)" if key == "image_size" else ""
     return (
         f"expected {key!r} in {section} to be a whole number from 1 on{square}, got "

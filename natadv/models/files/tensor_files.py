@@ -1,4 +1,4 @@
-"""Which tensors a file of weights holds, found out without torch and without running its code."""
+"""Which tensors a file of weights holds, read without torch and without running its code."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def load(path: Path) -> dict[str, torch.Tensor]:
         raise _damaged(path, error) from error
 
 
-def misfit(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> str:
+def misfit(expected: Mapping[str, Shape], actual: Mapping[str, Shape]) -> str:
     """How the tensors differ from the expected ones; empty if they do not."""
-    reshaped = {n for n in expected.keys() & found.keys() if expected[n] != found[n]}
+    reshaped = {n for n in expected.keys() & actual.keys() if expected[n] != actual[n]}
     lists = {
-        "missing": expected.keys() - found.keys(),
-        "not known to this architecture": found.keys() - expected.keys(),
+        "missing": expected.keys() - actual.keys(),
+        "not known to this architecture": actual.keys() - expected.keys(),
         "of another shape": reshaped,
     }
     return "; ".join(f"{listed(names)} {fault}" for fault, names in lists.items() if names)
@@ -70,19 +70,19 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _of_pickle(path: Path) -> dict[str, Shape]:
-    found = _read(path)
-    if not isinstance(found, dict) or not found:
+    state = _read(path)
+    if not isinstance(state, dict) or not state:
         raise ModelError(
-            f"{path}: expected a state dict (tensors by name), got {type(found).__name__}; "
+            f"{path}: expected a state dict (tensors by name), got {type(state).__name__}; "
             "save the model's state_dict()"
         )
-    others = [str(name) for name, value in found.items() if not isinstance(value, _Tensor)]
+    others = [str(name) for name, value in state.items() if not isinstance(value, _Tensor)]
     if others:
         raise ModelError(
             f"{path}: expected tensors by name, but {listed(others)} "
             f"{'is none' if len(others) == 1 else 'are none'}; save the model's state_dict() alone"
         )
-    return {str(name): value.shape for name, value in found.items()}
+    return {str(name): value.shape for name, value in state.items()}
 
 
 def _read(path: Path) -> Any:

@@ -53,7 +53,7 @@ def test_the_stream_gives_what_the_whole_gives(
         ('{"wanted": [{"a": 1}]', "wanted", "premature EOF"),
         ('{"wanted": [{"a": 1}], "b"}', "wanted", "expected JSON with a list at 'wanted'"),
         ('{"wanted": [{"a": 1}]} x', "wanted", "trailing garbage"),
-        ('{"a": 1}', "", "it is no list"),
+        ('{"a": 1}', "", "it is not a list"),
         ('{"a": 1}', "wanted", "no list at 'wanted' in it"),
         ('{"a": {"wanted": []}}', "wanted", "no list at 'wanted' in it"),
         ('{"wanted": {}}', "wanted", "no list at 'wanted' in it"),
