@@ -106,19 +106,24 @@ def test_samples_of_classification_make_the_bytes_that_they_always_made(
 
 
 @pytest.mark.parametrize("name", find_datasets(ROOT))
-def test_committed_datasets_are_read_as_before(name: str) -> None:
+def test_a_committed_dataset_packs_again_to_the_same_bytes(name: str, tmp_path: Path) -> None:
     folder = ROOT / "fixtures" / "datasets" / name
     card = load_card(folder)
+    stated = {key: getattr(card, key) for key in CardDraft.model_fields}
     columns = columns_of(card.tasks)
 
     verify(folder, card)
     samples = list(iter_samples(folder, card))
+    again = write_dataset(
+        tmp_path / name, CardDraft(**stated), samples, rows_per_shard=card.shards[0].rows
+    )
 
-    assert len(samples) == card.rows
+    assert again == card
+    assert (tmp_path / name / "card.yaml").read_bytes() == (folder / "card.yaml").read_bytes()
     for sample in samples[:: card.rows // 5]:
         row = row_of(sample)
-        for name, column in COLUMNS.items():
-            assert column.task is None or bool(row[name]) == (name in columns), sample.id
+        for key, column in COLUMNS.items():
+            assert column.task is None or bool(row[key]) == (key in columns), sample.id
 
 
 # --- datasets with them ---

@@ -325,21 +325,24 @@ def test_config_of_brackets_in_brackets_is_refused(open_clip_quick, copied):
         spec_of(folder)
 
 
-@pytest.mark.parametrize("size", [0, -1, 1.5, "12", True, [3], {}])
 @pytest.mark.parametrize(("section", "key"), [("vision_cfg", "width"), ("text_cfg", "heads")])
-def test_size_that_is_no_whole_number_is_refused(open_clip_quick, copied, section, key, size):
-    folder = edit(copied(open_clip_quick), section, **{key: size})
+def test_size_that_is_no_whole_number_is_refused(open_clip_quick, copied, section, key):
+    folder = copied(open_clip_quick)
 
-    with pytest.raises(
-        ModelError, match=f"expected '{key}' in {section} to be a whole number from 1"
-    ):
-        spec_of(folder)
+    for size in (0, -1, 1.5, "12", True, [3], {}):
+        edit(folder, section, **{key: size})
+        with pytest.raises(ModelError) as caught:
+            spec_of(folder)
+        told = f"expected '{key}' in {section} to be a whole number from 1"
+        assert told in str(caught.value), size
 
 
-@pytest.mark.parametrize("layers", [10**6, 10**20, 0, -1, 1.5, "2", True, [], [1, 10**6], [1.5]])
 @pytest.mark.parametrize("section", ["vision_cfg", "text_cfg"])
-def test_layers_that_the_weights_cannot_have_are_refused(open_clip_quick, copied, section, layers):
-    folder = edit(copied(open_clip_quick), section, layers=layers)
+def test_layers_that_the_weights_cannot_have_are_refused(open_clip_quick, copied, section):
+    folder = copied(open_clip_quick)
 
-    with pytest.raises(ModelError, match=rf"'layers' in {section} to be from 1 to the \d+ tensors"):
-        spec_of(folder)
+    for layers in (10**6, 10**20, 0, -1, 1.5, "2", True, [], [1, 10**6], [1.5]):
+        edit(folder, section, layers=layers)
+        with pytest.raises(ModelError) as caught:
+            spec_of(folder)
+        assert f"'layers' in {section} to be from 1 to the " in str(caught.value), layers
