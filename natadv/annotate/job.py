@@ -24,10 +24,10 @@ from natadv.data.card import (
     load_card,
     refuse_drawn,
 )
-from natadv.data.packing import pack
-from natadv.data.workspace import refuse_existing
 from natadv.data.dataset_plan import DatasetPlan
+from natadv.data.packing import pack
 from natadv.data.reader import iter_samples
+from natadv.data.workspace import refuse_existing
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.units import digest
@@ -180,7 +180,7 @@ class AnnotationJob:
             source=f"{card.source}; {by}",
             description=f"{included} of the {self._count(source)} pictures of {source.name}, {by}",
         )
-        plan = Plan(
+        plan = DatasetPlan(
             draft,
             lambda start: islice(samples(), start, None),
             total=len(contents),

@@ -13,13 +13,13 @@ import typer
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, ModelError, unknown_name
 from natadv.models.hub import local as hub
-from natadv.storage.progress import amount
 from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
+from natadv.storage.progress import amount
 from natadv.types import PAPER_SUFFIX
 
 if TYPE_CHECKING:
-    from natadv.models.hub.fetch import Fetched, Place, FetchTarget
+    from natadv.models.hub.fetch import Fetched, FetchTarget, Place
     from natadv.types import ModelSpec
 
 _MARK_OF_ROOT = "thresholds.yaml"
@@ -70,7 +70,7 @@ def fetch_models(
     file, and everyone measures the same weights. A download that was cut off goes on where it
     stopped.
     """
-    from natadv.models.hub.fetch import Place, FetchTarget
+    from natadv.models.hub.fetch import FetchTarget, Place
 
     if update and revision is not None:
         context.fail("--revision is not allowed with --update")
@@ -119,7 +119,11 @@ def _examine(spec: ModelSpec, device: str, dtype: str, known: Path | None) -> in
 
 
 def fetch_all(
-    targets: Sequence[FetchTarget], *, place: Place, update: bool = False, revision: str | None = None
+    targets: Sequence[FetchTarget],
+    *,
+    place: Place,
+    update: bool = False,
+    revision: str | None = None,
 ) -> int:
     """Fetches one target after the other and prints a line for each, then a summary.
 

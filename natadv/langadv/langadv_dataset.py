@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from natadv.data.card import Card, draft_card
-from natadv.data.packing import pack
 from natadv.data.dataset_plan import DatasetPlan
+from natadv.data.packing import pack
 from natadv.errors import DataError
 from natadv.evaluate.units import digest
 from natadv.langadv.class_search import PictureStore, ScoredPicture, folder_name
@@ -68,7 +68,7 @@ def pack_accepted(
             yield asked(sample) if asked else sample
 
     contents = [[*one[:2], hashlib.sha256(one.image).hexdigest(), one.facts] for _, one in in_turn]
-    plan = Plan(draft, items, len(in_turn), "pictures", fingerprint=digest(contents))
+    plan = DatasetPlan(draft, items, len(in_turn), "pictures", fingerprint=digest(contents))
     return pack(folder, plan, force=force).card
 
 

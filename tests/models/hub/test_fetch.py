@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from natadv.errors import ModelError
 from natadv.models import loading
-from natadv.models.grounding.loading import tool
+from natadv.models.grounding import tool
 from natadv.models.hub import local
 from natadv.models.hub.fetch import FetchTarget, fetch
 from natadv.models.resolve import resolve
