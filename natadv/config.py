@@ -1,23 +1,36 @@
-"""YAML files that people write, validated so that each mistake is named by file, line and key."""
+"""YAML files that people write: each mistake is one line that names file, line and key."""
 
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from yaml.reader import Reader
 
-from natadv.errors import ConfigError
-from natadv.yaml_text import Lines, Loc, dotted, load_yaml, shown
+from natadv.errors import ConfigError, unknown_name
 
-__all__ = ["Lines", "Strict", "dotted", "line_of", "load_config"]
-
+Loc: TypeAlias = tuple[int | str, ...]
+Lines: TypeAlias = Mapping[Loc, int]
 Model = TypeVar("Model", bound=BaseModel)
 
+PARAMS = "params.yaml"
+DEEPEST = 32
+"""Levels of nesting: no file needs ten, and a thousand would exhaust Python's stack."""
+MOST_VALUES = 100_000
+"""Values in a file once its aliases are written out: ten lines can stand for billions."""
+
+_MERGE = "tag:yaml.org,2002:merge"
+_MOST_SHOWN = 100
 _OF_A_KEY = "[key]"
-"""How Pydantic marks that the key itself is wrong, not what it holds."""
+"""How Pydantic marks that the key itself is wrong, not its value."""
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Strict(BaseModel):
@@ -27,7 +40,10 @@ class Strict(BaseModel):
 
 
 def load_config(path: Path, schema: type[Model]) -> tuple[Model, Lines]:
-    """The validated content of a YAML file, and the line of each of its keys and items."""
+    """The validated content of a YAML file, and the line of each of its keys and items.
+
+    Raises ConfigError with one line per mistake.
+    """
     content, lines = load_yaml(path)
     try:
         return schema.model_validate(content), lines
@@ -36,22 +52,18 @@ def load_config(path: Path, schema: type[Model]) -> tuple[Model, Lines]:
 
 
 def line_of(loc: Loc, lines: Lines) -> int:
-    """The line of `loc`, or of the nearest thing around it that the file holds."""
+    """The line of `loc`, or of the nearest enclosing value that the file holds."""
     while loc and loc not in lines:
         loc = loc[:-1]
     return lines.get(loc, 1)
 
 
 def _explain(error: ValidationError, schema: type[BaseModel], lines: Lines, *, where: str) -> str:
-    found = sorted(
-        (line_of(e["loc"], lines), _place(e["loc"]) or "the file", _reason(dict(e), schema))
-        for e in error.errors(include_url=False)
-    )
-    return "\n".join(f"{where}:{line}: {key}: {reason}" for line, key, reason in found)
-
-
-def _place(loc: Loc) -> str:
-    return dotted(part for part in loc if part != _OF_A_KEY)
+    mistakes = []
+    for mistake in error.errors(include_url=False):
+        key = dotted(part for part in mistake["loc"] if part != _OF_A_KEY) or "the file"
+        mistakes.append((line_of(mistake["loc"], lines), key, _reason(dict(mistake), schema)))
+    return "\n".join(f"{where}:{line}: {key}: {reason}" for line, key, reason in sorted(mistakes))
 
 
 def _reason(error: dict[str, Any], schema: type[BaseModel]) -> str:
@@ -81,3 +93,232 @@ def _keys_at(schema: Any, loc: Loc) -> list[str]:
     if not args or not loc:
         return []
     return _keys_at(args[-1] if origin is dict else args[0], loc[1:])
+
+
+def section_of(path: Path, name: str, *, required: bool) -> dict[str, Any]:
+    """The settings in a section of `params.yaml`; empty if a section is absent and not `required`.
+
+    Raises:
+        ConfigError: The section is required and absent, or the file does not hold sections.
+    """
+    if not required and not path.exists():
+        return {}
+    # Sections of this file share settings by alias.
+    sections = parse_shared_yaml(_text_of(path), where=str(path))
+    if not isinstance(sections, dict):
+        raise ConfigError(f"{path}: expected sections, got {type(sections).__name__}")
+    if name not in sections:
+        if required:
+            raise unknown_name(f"section of {path}", name, map(str, sections))
+        return {}
+    section = sections[name]
+    if not isinstance(section, dict):
+        kind = type(section).__name__
+        raise ConfigError(f"{path}: section {name!r} must hold settings, got {kind}")
+    return {str(key): value for key, value in section.items()}
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """Name and value of `name=value`, the value in JSON or YAML. Raises ConfigError."""
+    name, equals, text = override.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--set takes name=value, got {override!r}")
+    try:
+        return name.strip(), json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return name.strip(), parse_shared_yaml(text, where="value")
+    except ConfigError as error:
+        raise ConfigError(f"--set {name}: {shown(text)} is not a value: {error}") from error
+
+
+class _Place(NamedTuple):
+    loc: Loc
+    node: yaml.Node
+    line: int
+
+
+def load_yaml(path: Path) -> tuple[Any, Lines]:
+    """The content of a file, as `parse_yaml` returns it."""
+    return parse_yaml(_text_of(path), where=str(path))
+
+
+def parse_yaml(text: str, *, where: str) -> tuple[Any, Lines]:
+    """The content, and the line of each of its keys and items.
+
+    Aliases and merge keys are refused because a reader must find each value where it applies.
+    Raises ConfigError, whose message begins with `where`.
+    """
+    lines: dict[Loc, int] = {}
+    seen: set[int] = set()
+
+    def visit(place: _Place) -> None:
+        if id(place.node) in seen:
+            name = dotted(place.loc)
+            raise ConfigError(f"{where}:{place.line}: {name} is a YAML alias; write it out")
+        seen.add(id(place.node))
+        lines[place.loc] = place.line
+        for key in _keys(place.node):
+            if key.tag == _MERGE:
+                raise ConfigError(f"{where}:{_line(key)}: '<<' is a YAML merge key; write it out")
+
+    content = _read(text, where, visit)
+    if not lines:
+        raise ConfigError(f"{where}: expected a YAML mapping, got an empty file")
+    return content, lines
+
+
+def parse_shared_yaml(text: str, *, where: str) -> Any:
+    """The content, which may use aliases and merge keys; None if it is empty.
+
+    Raises ConfigError, whose message begins with `where`.
+    """
+    visited = 0
+
+    def visit(place: _Place) -> None:
+        nonlocal visited
+        visited += 1
+        if visited > MOST_VALUES:
+            raise ConfigError(
+                f"{where}:{place.line}: its aliases stand for more than {MOST_VALUES} values; "
+                "use fewer"
+            )
+
+    return _read(text, where, visit)
+
+
+def dotted(loc: Iterable[int | str]) -> str:
+    """A place in a file, such as `tiers.mini.cases[0]`."""
+    text = ""
+    for part in loc:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            plain = part.isprintable() and len(part) <= _MOST_SHOWN
+            text += ("." if text else "") + (part if plain else shown(part))
+    return text
+
+
+def shown(value: object) -> str:
+    """`repr`, short enough for one line."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python refuses to print an integer of thousands of digits.
+        return f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}: cannot be read as UTF-8 text: line {line}: {error.reason}; save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _read(text: str, where: str, visit: Callable[[_Place], None]) -> Any:
+    """The content of the only document. `visit` sees each place first and may raise."""
+    with _loading(text, where) as loader:
+        root = loader.get_node() if loader.check_node() else None
+        if loader.check_node():
+            line = _line(loader.get_node())
+            raise ConfigError(f"{where}:{line}: a second document begins here; keep one")
+        if root is None:
+            return None
+        for place in _places(root, where):
+            visit(place)
+            _construct_scalars(loader, place, where)
+        return loader.construct_document(root)
+
+
+@contextmanager
+def _loading(text: str, where: str) -> Iterator[Any]:
+    if odd := Reader.NON_PRINTABLE.search(text):
+        line = text.count("\n", 0, odd.start()) + 1
+        raise ConfigError(f"{where}:{line}: not valid YAML: it holds {odd.group()!r}; remove it")
+    loader = _Loader(text)
+    try:
+        yield loader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"{where}:{line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where}: not valid YAML: {reason}") from error
+    except RecursionError as error:
+        # libyaml has its own limit and reports its line; the loader in Python has neither.
+        line = loader.get_mark().line + 1 if isinstance(loader, Reader) else 1
+        raise _too_deep(where, line) from error
+    finally:
+        loader.dispose()
+
+
+def _too_deep(where: str, line: int) -> ConfigError:
+    return ConfigError(f"{where}:{line}: nested more than {DEEPEST} levels deep; write it flatter")
+
+
+def _places(root: yaml.Node, where: str) -> Iterator[_Place]:
+    """Every place of the document in order; an alias is expanded wherever it occurs."""
+    todo = [_Place((), root, _line(root))]
+    while todo:
+        place = todo.pop()
+        if len(place.loc) > DEEPEST:
+            raise _too_deep(where, place.line)
+        yield place
+        children: list[_Place] = []
+        if isinstance(place.node, yaml.SequenceNode):
+            items = enumerate(place.node.value)
+            children = [_Place((*place.loc, i), node, _line(node)) for i, node in items]
+        elif isinstance(place.node, yaml.MappingNode):
+            children = list(_entries(place.node, place.loc, where))
+        todo += reversed(children)
+
+
+def _entries(node: yaml.MappingNode, loc: Loc, where: str) -> Iterator[_Place]:
+    first: dict[str, int] = {}
+    for key, child in node.value:
+        line = _line(key)
+        if not isinstance(key, yaml.ScalarNode):
+            raise ConfigError(f"{where}:{line}: expected a plain word as key in {dotted(loc)!r}")
+        name = str(key.value)
+        if name in first:
+            raise ConfigError(
+                f"{where}:{line}: duplicate key {dotted((*loc, name))!r}, "
+                f"first given on line {first[name]}; keep one"
+            )
+        first[name] = line
+        yield _Place((*loc, name), child, line)
+
+
+def _construct_scalars(loader: Any, place: _Place, where: str) -> None:
+    """Construct the scalar at `place`, or its keys, to name the line of one that is malformed.
+
+    The loader caches what it has constructed, so this costs nothing.
+    """
+    own = [place.node] if isinstance(place.node, yaml.ScalarNode) else []
+    for node in (*own, *(key for key in _keys(place.node) if key.tag != _MERGE)):
+        try:
+            loader.construct_object(node)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # PyYAML does not catch what int(), date() and the like raise.
+            kind = node.tag.rpartition(":")[2]
+            name = dotted(place.loc) or "the file"
+            raise ConfigError(
+                f"{where}:{_line(node)}: {name}: {shown(node.value)} cannot be read as {kind}; "
+                "correct it, or put it in quotes if it is text"
+            ) from error
+
+
+def _keys(node: yaml.Node) -> list[yaml.Node]:
+    return [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from natadv.config import load_yaml, shown
 from natadv.errors import ConfigError
 from natadv.evidence import Manifest, StoredCase, clean_case, read_all
 from natadv.gate.plan import CaseEvidence, CasePlan
 from natadv.gate.rules import MOST, Tier
 from natadv.types import Case
-from natadv.yaml_text import load_yaml, shown
 
 
 def stored_cases(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:

@@ -9,12 +9,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from natadv.config import Lines, Strict, line_of, load_config
+from natadv.config import Lines, Strict, line_of, load_config, shown
 from natadv.errors import ConfigError, unknown_name
 from natadv.gate.rules import GLOB, MOST, Rule, SearchProfile, Thresholds, Tier
 from natadv.metrics import METRICS
 from natadv.types import PAPER_SUFFIX, SCENARIOS, TASKS
-from natadv.yaml_text import shown
 
 __all__ = ["Rule", "Thresholds", "Tier", "load_thresholds"]
 

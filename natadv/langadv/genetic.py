@@ -13,10 +13,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, ValidationError
 
-from natadv.config import Strict
+from natadv.config import PARAMS, Strict, parse_override, section_of
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.langadv.word_space import Genes, WordSpace
-from natadv.settings import PARAMS, parse_override, section_of
 
 SECTION = "langadv"
 

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from natadv.config import Strict
+from natadv.config import PARAMS, Strict, parse_override, section_of
 from natadv.errors import ConfigError, unknown_name
 from natadv.heads.head_file import Upsampling
-from natadv.settings import PARAMS, parse_override, section_of
 
 TrainedTask = Literal["segmentation", "vqa"]
 

@@ -1,13 +1,21 @@
-"""Whatever stands in a YAML file is a value, or one line that says where it goes wrong."""
+"""A YAML file or an override becomes a value, or one line that names the mistake."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
 
-from natadv import yaml_text
+from natadv import config
+from natadv.config import (
+    MOST_VALUES,
+    load_yaml,
+    parse_override,
+    parse_shared_yaml,
+    parse_yaml,
+    section_of,
+    shown,
+)
 from natadv.errors import ConfigError
-from natadv.yaml_text import MOST_VALUES, load_yaml, parse_shared_yaml, parse_yaml, shown
 
 LOADERS = [
     pytest.param(getattr(yaml, "CSafeLoader", yaml.SafeLoader), id="libyaml"),
@@ -17,7 +25,7 @@ LOADERS = [
 
 @pytest.fixture(params=LOADERS, autouse=True)
 def loader(request, monkeypatch):
-    monkeypatch.setattr(yaml_text, "_Loader", request.param)
+    monkeypatch.setattr(config, "_Loader", request.param)
 
 
 # What PyYAML answers with an error that is not its own, or not at all.
@@ -50,31 +58,28 @@ UNREADABLE = [
 ]
 
 
-@pytest.mark.parametrize(("text", "line", "message"), UNREADABLE)
 @pytest.mark.parametrize("parse", [parse_yaml, parse_shared_yaml])
-def test_what_cannot_be_read_is_one_line_with_its_place(parse, text, line, message):
-    with pytest.raises(ConfigError) as caught:
-        parse(text, where="f.yaml")
+def test_what_cannot_be_read_is_one_line_with_its_place(parse):
+    for text, line, message in UNREADABLE:
+        with pytest.raises(ConfigError) as caught:
+            parse(text, where="f.yaml")
 
-    told = str(caught.value)
-    assert told.startswith(f"f.yaml:{line}: ")
-    assert message in told
-    assert len(told.splitlines()) == 1
-    assert len(told) < 300
+        error = str(caught.value)
+        assert error.startswith(f"f.yaml:{line}: "), text[:80]
+        assert message in error, text[:80]
+        assert len(error.splitlines()) == 1, text[:80]
+        assert len(error) < 300, text[:80]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_a_value_stands_where_it_counts():
+    for text, message in (
         ("x: &x {a: 1}\ny: {<<: *x}\n", r"f\.yaml:2: '<<' is a YAML merge key; write it out"),
         ("y: {<<: {floor: 0.1}, floor: 0.9}\n", "'<<' is a YAML merge key"),
         ("x: &x 1\ny: *x\n", r"f\.yaml:2: y is a YAML alias; write it out"),
         ("a: &a [*a]", "YAML alias"),
-    ],
-)
-def test_a_value_stands_where_it_counts(text, message):
-    with pytest.raises(ConfigError, match=message):
-        parse_yaml(text, where="f.yaml")
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parse_yaml(text, where="f.yaml")
 
 
 def test_shared_values_may_stand_elsewhere():
@@ -123,3 +128,64 @@ def test_text_in_another_encoding_is_refused_by_its_line(tmp_path):
 def test_a_number_that_python_does_not_print_is_shown_in_words():
     assert shown(1 << 20_000) == "a int that is too long to show"
     assert shown("x" * 1000).endswith("x...")
+
+
+def test_an_override_is_json_or_yaml():
+    overrides = {
+        "rate=1e-3": ("rate", 1e-3),
+        " seed = 9": ("seed", 9),
+        "layers=[2, 4]": ("layers", [2, 4]),
+        "upsample=refined": ("upsample", "refined"),
+        "word=a=b": ("word", "a=b"),
+        "nothing=": ("nothing", None),
+    }
+
+    assert {text: parse_override(text) for text in overrides} == overrides
+
+
+def test_a_malformed_override_is_named():
+    for text, message in (
+        ("seed", "--set takes name=value, got 'seed'"),
+        ("=1", "--set takes name=value, got '=1'"),
+        ("seed=[", r"--set seed: '\[' is not a value"),
+        ("seed=2024-99-99", "--set seed: '2024-99-99' is not a value"),
+        ("seed=!!python/name:os.system", "--set seed: .* is not a value"),
+        ("seed=!!bool x", "--set seed: '!!bool x' is not a value: .* cannot be read as bool"),
+        ("seed=!!timestamp x", "is not a value: .* cannot be read as timestamp"),
+        ("seed=!!int ''", "is not a value: .* cannot be read as int"),
+        (f"seed={'9' * 5000}", "is not a value: .* cannot be read as int"),
+        (f"seed={'[' * 100_000}", "is not a value: .* nest"),
+        ("seed=\udcff", "is not a value: .* remove it"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parse_override(text)
+
+
+def test_sections_share_settings_by_alias(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("one: &one {batch: 16}\ntwo: {<<: *one, steps: 7}\n")
+
+    assert section_of(path, "two", required=True) == {"batch": 16, "steps": 7}
+
+
+def test_nothing_is_said_where_nothing_is_needed(tmp_path):
+    assert section_of(tmp_path / "params.yaml", "one", required=False) == {}
+
+
+def test_a_mistake_in_a_section_is_named_by_its_line(tmp_path):
+    path = tmp_path / "params.yaml"
+    for section, message in (
+        ("one: {seed: 2024-99-99}", r":2: one\.seed: '2024-99-99' cannot be read as time"),
+        ("one: {seed: !!bool x}", r":2: one\.seed: 'x' cannot be read as bool"),
+        ("one: {seed: !!int ''}", r":2: one\.seed: '' cannot be read as int"),
+        ("one: {seed: 1, seed: 2}", r":2: duplicate key 'one\.seed'"),
+        ("one: " + "[" * 2000, ":2: .*nest"),
+        ("one: \0", ":2: not valid YAML"),
+        ("one: &a [*a, *a]", ":2: nested more than"),
+        ("---\none: {}", ":3: a second document begins here"),
+        ("one: [1]", ": section 'one' must hold settings, got list"),
+    ):
+        path.write_text(f"two: {{}}\n{section}\n")
+
+        with pytest.raises(ConfigError, match=rf"params\.yaml{message}"):
+            section_of(path, "one", required=True)
