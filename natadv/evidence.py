@@ -1,4 +1,4 @@
-"""What a case rests on, in memory and as a folder that can be judged again by anyone."""
+"""What a verdict on a case rests on, in memory and as a folder that anyone can judge again."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as validated_dataclass
 
-from natadv.config import Strict, dotted
+from natadv.config import Strict, dotted, shown
 from natadv.errors import StoreError
 from natadv.storage.atomic import replace_folder, replacing
-from natadv.types import SCENARIOS, TASKS, Case, Factor, Outcomes, Variant
+from natadv.types import SCENARIOS, TASKS, Case, Outcomes, Variant
 
 FILES: dict[Variant, str] = {
     "attack": "outcomes.jsonl",
@@ -28,28 +29,70 @@ MANIFEST = "manifest.json"
 RUN = "run.json"
 FORMAT = 2
 
+_COLUMNS = ("id", "group", "part", "twin", "decoy", "truth", "prediction")
+"""The text columns of `Outcomes`, as each row names them."""
+_CANONICAL: dict[str, Any] = {"sort_keys": True, "allow_nan": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The outcomes that a case's metrics may draw on."""
+    """The outcomes that a case's metrics may use."""
 
     attack: Outcomes
-    """The case's own outcomes, of whatever scenario."""
+    """Outcomes of the case's own dataset, whatever its scenario."""
     clean: Outcomes | None = None
-    """Of the twin dataset, for the same model."""
+    """Outcomes of the twin dataset, for the same model."""
     occlusion: Outcomes | None = None
     matched: Outcomes | None = None
 
     def of_part(self, part: str) -> Evidence:
-        """Only the samples of `part`. Errors stay: nobody knows the part of a failed sample."""
+        """Only the samples of `part`. All errors stay: the part of a failed sample is unknown."""
         return replace(self, attack=select(self.attack, [p == part for p in self.attack.part]))
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """What was asked, of what, with what; the outcomes lie beside it."""
+class CaseEvidence:
+    """A case as it was measured."""
 
     case: Case
+    evidence: Evidence
+    data_revision: str
+    weights: str
+    protocol: str
+    problems: tuple[str, ...] = ()
+    """What went wrong during the measurement; any problem makes the case INCOMPLETE."""
+    tower: str = ""
+    """Fingerprint of the model without its head, which all of its tasks share."""
+
+
+def case_of(address: str) -> Case:
+    """The case at `task/scenario/dataset/model`. Raises StoreError."""
+    parts = address.split("/")
+    if len(parts) != 4 or parts[0] not in TASKS or parts[1] not in SCENARIOS or not all(parts):
+        raise StoreError(f"expected an address task/scenario/dataset/model, got {address!r}")
+    return Case(cast(Any, parts[0]), cast(Any, parts[1]), parts[2], parts[3])
+
+
+def _case_from_json(value: object) -> object:
+    if isinstance(value, Case):
+        return value
+    try:
+        return case_of(value if isinstance(value, str) else shown(value))
+    except StoreError as error:
+        raise ValueError(str(error)) from error
+
+
+# JSON has lists only; what is in them stays strict.
+_Texts = Annotated[tuple[str, ...], Field(strict=False)]
+_Case = Annotated[Case, BeforeValidator(_case_from_json)]
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@validated_dataclass(frozen=True, slots=True, config=_STRICT)
+class Manifest:
+    """What was planned and what it was measured with; the outcomes lie beside it."""
+
+    case: _Case
     lineage: str
     planned_n: int
     data_revision: str
@@ -57,30 +100,33 @@ class Manifest:
     protocol: str
     twin_of: str | None = None
     """The dataset of the clean twins."""
-    problems: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    problems: _Texts = ()
+    facts: dict[str, Any] = field(default_factory=dict)
     """Versions, device, commit: JSON values for people, never judged."""
     tower: str = ""
-    """The model without its head: the same for all of its tasks."""
+    """Fingerprint of the model without its head, which all of its tasks share."""
 
 
-@dataclass(frozen=True, slots=True)
+@validated_dataclass(frozen=True, slots=True, config=_STRICT)
 class Selection:
-    """What a run was asked to judge; it lies beside the cases that it judged."""
+    """What a run was asked to judge; it lies beside the cases that the run judged."""
 
     tier: str
-    models: tuple[str, ...]
-    cases: tuple[Case, ...]
+    models: _Texts
+    cases: Annotated[tuple[_Case, ...], Field(strict=False)]
     whole: bool
-    """Whether these are all cases that the tier held for these models."""
+    """Whether these are all cases that the tier had for these models."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCase:
+    """The folder of a case, read and verified."""
+
     manifest: Manifest
     outcomes: Mapping[Variant, Outcomes]
 
     def evidence(self, clean: Outcomes | None) -> Evidence:
+        """The outcomes of this folder together with those of the clean twins."""
         return Evidence(
             self.outcomes["attack"],
             clean,
@@ -89,35 +135,26 @@ class StoredCase:
         )
 
 
-class _Hashed(Strict):
+class _HashedFile(Strict):
+    """What every JSON file of evidence has beside its content."""
+
+    model_config = ConfigDict(extra="allow")
+
     format: Literal[2]
     sha256: str
     """Of all other keys, so that an edit or a flipped bit is noticed."""
 
 
-class _ManifestFile(_Hashed):
-    case: str
-    lineage: str
-    planned_n: int
-    data_revision: str
-    weights: str
-    tower: str
-    protocol: str
-    twin_of: str | None
-    problems: list[str]
-    facts: dict[str, Any]
+@validated_dataclass(frozen=True, slots=True, config=_STRICT)
+class _Tables:
+    """What the manifest's file says of the outcomes beside it."""
+
     errors: dict[Variant, dict[str, str]]
     files: dict[str, str]
+    """File name -> sha256."""
 
 
-class _RunFile(_Hashed):
-    tier: str
-    models: list[str]
-    cases: list[str]
-    whole: bool
-
-
-class _Row(Strict):
+class _OutcomeRow(Strict):
     id: str
     group: str
     part: str
@@ -129,93 +166,68 @@ class _Row(Strict):
     factors: dict[str, str | float] = Field(default_factory=dict)
 
 
-HashedFile = TypeVar("HashedFile", bound=_Hashed)
+Schema = TypeVar("Schema", Manifest, Selection, _Tables)
 
 
 def select(outcomes: Outcomes, keep: list[bool]) -> Outcomes:
     """The rows where `keep` holds; errors stay as they are."""
     at = np.flatnonzero(keep)
 
-    def column(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(values[i] for i in at)
+    def rows(column: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(column[i] for i in at)
 
-    return Outcomes(
-        id=column(outcomes.id),
-        group=column(outcomes.group),
-        part=column(outcomes.part),
-        twin=column(outcomes.twin),
-        decoy=column(outcomes.decoy),
-        truth=column(outcomes.truth),
-        prediction=column(outcomes.prediction),
+    columns: dict[str, Any] = {name: rows(getattr(outcomes, name)) for name in _COLUMNS}
+    return replace(
+        outcomes,
+        **columns,
         values={name: np.asarray(values)[at] for name, values in outcomes.values.items()},
-        errors=outcomes.errors,
-        factors={name: column(told) for name, told in outcomes.factors.items()},
+        factors={name: rows(column) for name, column in outcomes.factors.items()},
     )
 
 
-def case_of(address: str) -> Case:
-    parts = address.split("/")
-    if len(parts) != 4 or parts[0] not in TASKS or parts[1] not in SCENARIOS or not all(parts):
-        raise StoreError(f"expected an address task/scenario/dataset/model, got {address!r}")
-    return Case(cast(Any, parts[0]), cast(Any, parts[1]), parts[2], parts[3])
-
-
 def folder_of(root: Path, case: Case) -> Path:
+    """The folder under `root` that holds the evidence of `case`."""
     return root / case.address.replace("/", "__")
 
 
 def clean_case(case: Case, twin_of: str) -> Case:
-    """Where the clean twins of `case` were measured."""
+    """The case in which the clean twins of `case` were measured."""
     return Case(case.task, "clean", twin_of, case.model)
 
 
 def write_evidence(root: Path, manifest: Manifest, outcomes: Mapping[Variant, Outcomes]) -> Path:
-    """Write or replace the folder of a case under `root`; equal input gives equal bytes."""
+    """Write or replace the folder of a case under `root`; equal input gives equal bytes.
+
+    Raises StoreError if a value is not finite or the folder cannot be written.
+    """
+    case = manifest.case
     if "attack" not in outcomes:
-        raise StoreError(f"{manifest.case}: expected outcomes of 'attack', got {sorted(outcomes)}")
-    files = {v: _encode(outcomes[v], manifest.case) for v in FILES if v in outcomes}
-    folder = folder_of(root, manifest.case)
+        raise StoreError(f"{case}: expected outcomes of 'attack', got {sorted(outcomes)}")
+    tables = {v: _encode(outcomes[v], case) for v in FILES if v in outcomes}
+    files = {FILES[variant]: body for variant, body in tables.items()}
+    content = asdict(manifest) | {
+        "case": case.address,
+        "errors": {variant: dict(outcomes[variant].errors) for variant in tables},
+        "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
+    }
+    folder = folder_of(root, case)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        for variant, body in files.items():
-            (fresh / FILES[variant]).write_bytes(body)
-        (fresh / MANIFEST).write_text(_manifest_text(manifest, outcomes, files), encoding="utf-8")
-        # While the folder is absent it reads as not measured: never as half.
+        for name, body in files.items():
+            (fresh / name).write_bytes(body)
+        (fresh / MANIFEST).write_text(_hashed_text(content), encoding="utf-8")
+        # A missing folder reads as "not measured", never as half of a measurement.
         replace_folder(fresh, folder, old=folder.with_name(f".{folder.name}.{os.getpid()}.old"))
     except OSError as error:
         raise StoreError(f"{folder}: evidence cannot be written: {error}") from error
     return folder
 
 
-def _manifest_text(
-    manifest: Manifest, outcomes: Mapping[Variant, Outcomes], files: Mapping[Variant, bytes]
-) -> str:
-    return _hashed_text(
-        {
-            "case": manifest.case.address,
-            "lineage": manifest.lineage,
-            "planned_n": manifest.planned_n,
-            "data_revision": manifest.data_revision,
-            "weights": manifest.weights,
-            "tower": manifest.tower,
-            "protocol": manifest.protocol,
-            "twin_of": manifest.twin_of,
-            "problems": list(manifest.problems),
-            "facts": dict(manifest.facts),
-            "errors": {v: dict(outcomes[v].errors) for v in files},
-            "files": {FILES[v]: hashlib.sha256(body).hexdigest() for v, body in files.items()},
-        }
-    )
-
-
 def _hashed_text(content: Mapping[str, Any]) -> str:
     whole = {**content, "format": FORMAT}
     return json.dumps({**whole, "sha256": _sha256(whole)}, **_CANONICAL, indent=1) + "\n"
-
-
-_CANONICAL: dict[str, Any] = {"sort_keys": True, "allow_nan": False}
 
 
 def _sha256(content: Mapping[str, Any]) -> str:
@@ -225,21 +237,13 @@ def _sha256(content: Mapping[str, Any]) -> str:
 def _encode(outcomes: Outcomes, case: Case) -> bytes:
     lines = []
     for i, name in enumerate(outcomes.id):
-        row: dict[str, Any] = {
-            "id": name,
-            "group": outcomes.group[i],
-            "part": outcomes.part[i],
-            "twin": outcomes.twin[i],
-            "decoy": outcomes.decoy[i],
-            "truth": outcomes.truth[i],
-            "prediction": outcomes.prediction[i],
-            "values": {key: float(column[i]) for key, column in outcomes.values.items()},
-        }
+        row = {column: getattr(outcomes, column)[i] for column in _COLUMNS}
+        row["values"] = {key: float(column[i]) for key, column in outcomes.values.items()}
         # Only where there are any: evidence of all other datasets keeps its bytes.
         if outcomes.factors:
-            row["factors"] = {key: told[i] for key, told in outcomes.factors.items()}
+            row["factors"] = {key: column[i] for key, column in outcomes.factors.items()}
         try:
-            lines.append(json.dumps(row, sort_keys=True, allow_nan=False) + "\n")
+            lines.append(json.dumps(row, **_CANONICAL) + "\n")
         except ValueError as error:
             got = {**row["values"], **row.get("factors", {})}
             raise StoreError(
@@ -249,13 +253,8 @@ def _encode(outcomes: Outcomes, case: Case) -> bytes:
 
 
 def write_selection(root: Path, selection: Selection) -> None:
-    """Say in `root` what its cases were selected from; it marks the folder as evidence."""
-    content = {
-        "tier": selection.tier,
-        "models": list(selection.models),
-        "cases": [case.address for case in selection.cases],
-        "whole": selection.whole,
-    }
+    """Record in `root` what its cases were selected from. Raises StoreError."""
+    content = asdict(selection) | {"cases": [case.address for case in selection.cases]}
     try:
         with replacing(root / RUN) as temporary:
             temporary.write_text(_hashed_text(content), encoding="utf-8")
@@ -264,22 +263,18 @@ def write_selection(root: Path, selection: Selection) -> None:
 
 
 def read_selection(root: Path) -> Selection | None:
-    """What the cases under `root` were selected from; None if nothing tells, as of evidence that
-    was put together by hand. Raises StoreError if the file is not as it was written."""
+    """What the cases under `root` were selected from; None if no file says so, as in evidence that
+    was assembled by hand. Raises StoreError if the file is not as it was written."""
     path = root / RUN
-    if not path.exists():
-        return None
-    found = _read_hashed(path, _RunFile)
-    cases = tuple(map(case_of, found.cases))
-    return Selection(found.tier, tuple(found.models), cases, found.whole)
+    return _parse(Selection, _read_hashed(path), path) if path.exists() else None
 
 
 def empty_evidence(root: Path) -> None:
     """Remove the evidence of an earlier run, and nothing else.
 
     Raises:
-        StoreError: The folder holds something that no run wrote, and nothing was removed; or it
-            cannot be emptied.
+        StoreError: The folder holds a file that no run wrote, and nothing was removed; or it cannot
+            be emptied.
     """
     if not root.exists():
         return
@@ -290,7 +285,10 @@ def empty_evidence(root: Path) -> None:
                 "removed; give an empty folder or a new one with --evidence DIR"
             )
         for path in root.iterdir():
-            _remove(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     except OSError as error:
         raise StoreError(
             f"{root}: earlier evidence cannot be removed: {error.strerror or error}; give another "
@@ -298,72 +296,41 @@ def empty_evidence(root: Path) -> None:
         ) from error
 
 
-_OURS = frozenset((MANIFEST, *FILES.values()))
-
-
 def _is_ours(path: Path) -> bool:
     """Whether it is the folder of a case, what a killed run left of one, or the selection."""
     name = path.name
     if name == RUN or name.startswith(f".{RUN}."):
         return path.is_file()
-    # As `write_evidence` calls a folder that is not yet, or no longer, in its place.
+    # `write_evidence` names a folder like this before and after it is in its place.
     if name[0] == "." and name.endswith((".new", ".old")):
         name = name[1:].rpartition(".")[0].rpartition(".")[0]
     try:
         case_of(name.replace("__", "/"))
     except StoreError:
         return False
-    return path.is_dir() and not path.is_symlink() and {p.name for p in path.iterdir()} <= _OURS
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _read_hashed(path: Path, schema: type[HashedFile]) -> HashedFile:
-    """The content of a file that `_hashed_text` made. Raises StoreError."""
-    try:
-        raw = json.loads(path.read_bytes())
-        found = schema.model_validate(raw)
-        claimed, got = raw.pop("sha256"), _sha256(raw)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValidationError as error:
-        raise StoreError(f"{path}: {_first_fault(error)}; measure again") from error
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: not JSON ({error}); measure again") from error
-    if got != claimed:
-        raise StoreError(
-            f"{path}: was changed after it was written: its hash is {got[:12]}, it says "
-            f"{claimed[:12]!r}; measure again"
-        )
-    return found
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False, include_input=False)[0]
-    return f"{dotted(fault['loc']) or 'the file'}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+    ours = {MANIFEST, *FILES.values()}
+    return path.is_dir() and not path.is_symlink() and {p.name for p in path.iterdir()} <= ours
 
 
 def read_evidence(folder: Path) -> StoredCase:
-    """The evidence in `folder`, or a StoreError that names the file that is not as written."""
+    """The evidence in `folder`. Raises StoreError that names the file which is not as written."""
     path = folder / MANIFEST
     if not path.exists():
         raise StoreError(f"{path}: no evidence here; measure the case first")
-    content = _read_hashed(path, _ManifestFile)
-    manifest = _manifest_of(content, path)
+    content = _read_hashed(path)
+    of_tables: dict[str, Any] = {
+        name: content.pop(name) for name in ("errors", "files") if name in content
+    }
+    manifest, tables = _parse(Manifest, content, path), _parse(_Tables, of_tables, path)
     if folder.name != folder_of(folder.parent, manifest.case).name:
         raise StoreError(f"{path}: is the evidence of {manifest.case}, not of {folder.name!r}")
-    digests, errors = content.files, content.errors
-    wanted = {v: name for v, name in FILES.items() if name in digests}
-    if "attack" not in wanted or len(wanted) != len(digests) or set(errors) != set(wanted):
+    digests, errors = tables.files, tables.errors
+    variants = {v: name for v, name in FILES.items() if name in digests}
+    if "attack" not in variants or len(variants) != len(digests) or set(errors) != set(variants):
         raise StoreError(f"{path}: expected files and errors of the same variants; measure again")
     return StoredCase(
         manifest,
-        {v: _decode(folder / name, digests[name], errors[v]) for v, name in wanted.items()},
+        {v: _decode(folder / name, digests[name], errors[v]) for v, name in variants.items()},
     )
 
 
@@ -380,23 +347,42 @@ def read_all(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
     return found, broken
 
 
-def _manifest_of(content: _ManifestFile, path: Path) -> Manifest:
+def _read_hashed(path: Path) -> dict[str, Any]:
+    """What `_hashed_text` made a file of. Raises StoreError."""
     try:
-        case = case_of(content.case)
-    except StoreError as error:
-        raise StoreError(f"{path}: {error}; measure again") from error
-    return Manifest(
-        case=case,
-        lineage=content.lineage,
-        planned_n=content.planned_n,
-        data_revision=content.data_revision,
-        weights=content.weights,
-        protocol=content.protocol,
-        twin_of=content.twin_of,
-        problems=tuple(content.problems),
-        facts=content.facts,
-        tower=content.tower,
-    )
+        raw = json.loads(path.read_bytes())
+        file = _HashedFile.model_validate(raw)
+        got = _sha256({key: value for key, value in raw.items() if key != "sha256"})
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise StoreError(f"{path}: {_first_mistake(error)}; measure again") from error
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: not JSON ({error}); measure again") from error
+    if got != file.sha256:
+        raise StoreError(
+            f"{path}: was changed after it was written: its hash is {got[:12]}, it says "
+            f"{file.sha256[:12]!r}; measure again"
+        )
+    return dict(file.model_extra or {})
+
+
+def _parse(schema: type[Schema], content: Mapping[str, Any], path: Path) -> Schema:
+    """`content` as a value of `schema`. No default stands in for an absent key."""
+    names = [column.name for column in fields(schema)]
+    if absent := [name for name in names if name not in content]:
+        raise StoreError(f"{path}: {absent[0]}: field required; measure again")
+    try:
+        return schema(**content)
+    except ValidationError as error:
+        raise StoreError(f"{path}: {_first_mistake(error)}; measure again") from error
+
+
+def _first_mistake(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    unknown = first["type"] == "unexpected_keyword_argument"
+    reason = "unknown key" if unknown else f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    return f"{dotted(first['loc']) or 'the file'}: {reason}"
 
 
 def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
@@ -408,34 +394,28 @@ def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
         raise StoreError(
             f"{path}: sha256 is {got[:12]}, manifest says {digest[:12]}; measure the case again"
         )
-    rows = _rows_of(body, path)
-    names = list(rows[0].values) if rows else []
-    told = list(rows[0].factors) if rows else []
+    rows = _parse_rows(body, path)
+    values, factors = (rows[0].values, rows[0].factors) if rows else ({}, {})
+    columns: dict[str, Any] = {c: tuple(getattr(row, c) for row in rows) for c in _COLUMNS}
     return Outcomes(
-        id=tuple(r.id for r in rows),
-        group=tuple(r.group for r in rows),
-        part=tuple(r.part for r in rows),
-        twin=tuple(r.twin for r in rows),
-        decoy=tuple(r.decoy for r in rows),
-        truth=tuple(r.truth for r in rows),
-        prediction=tuple(r.prediction for r in rows),
-        values={n: np.array([r.values[n] for r in rows], dtype=np.float64) for n in names},
+        **columns,
+        values={n: np.array([row.values[n] for row in rows], dtype=np.float64) for n in values},
         errors=dict(errors),
-        factors={n: cast(Factor, tuple(r.factors[n] for r in rows)) for n in told},
+        factors={n: cast(Any, tuple(row.factors[n] for row in rows)) for n in factors},
     )
 
 
-def _rows_of(body: bytes, path: Path) -> list[_Row]:
-    """The rows of a file, of one shape throughout and each with an id of its own."""
-    rows: list[_Row] = []
+def _parse_rows(body: bytes, path: Path) -> list[_OutcomeRow]:
+    """The rows of a file, all with the same columns and each with its own id."""
+    rows: list[_OutcomeRow] = []
     ids: set[str] = set()
     for line, text in enumerate(body.splitlines(), start=1):
         try:
-            row = _Row.model_validate_json(text)
+            row = _OutcomeRow.model_validate_json(text)
         except ValidationError as error:
-            raise StoreError(f"{path}:{line}: {_first_fault(error)}; measure again") from error
+            raise StoreError(f"{path}:{line}: {_first_mistake(error)}; measure again") from error
         for kind in ("values", "factors"):
-            if rows and _shape(row, kind) != _shape(rows[0], kind):
+            if rows and _column_types(row, kind) != _column_types(rows[0], kind):
                 got = sorted(getattr(row, kind))
                 raise StoreError(f"{path}:{line}: other {kind} than in line 1: {got}")
         if row.id in ids:
@@ -445,6 +425,6 @@ def _rows_of(body: bytes, path: Path) -> list[_Row]:
     return rows
 
 
-def _shape(row: _Row, kind: Literal["values", "factors"]) -> dict[str, type]:
+def _column_types(row: _OutcomeRow, kind: Literal["values", "factors"]) -> dict[str, type]:
     columns: Mapping[str, str | float] = row.values if kind == "values" else row.factors
     return {name: type(value) for name, value in columns.items()}

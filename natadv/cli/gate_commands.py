@@ -35,7 +35,7 @@ def diff(
     Exit codes: 0 nothing is weaker, 1 something is, 4 a file is wrong.
     """
     from natadv.gate.contract import differences
-    from natadv.gate.thresholds import load_thresholds
+    from natadv.gate.rules import load_thresholds
 
     try:
         found = differences(load_thresholds(old), load_thresholds(new))

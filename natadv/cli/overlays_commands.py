@@ -110,15 +110,15 @@ def rates(
     left. Neither a dataset nor a model is needed. Where there are many models, there are several
     charts.
     """
-    from natadv.pipelines.rates import drawn_cases
-    from natadv.report.rates import as_csv, as_table
-    from natadv.report.rates_charts import chart_files
+    from natadv.gate.cases import drawn_cases
+    from natadv.report.overlay_charts import chart_files
+    from natadv.report.overlay_rates import as_csv, as_table, dataset_rates
     from natadv.storage.atomic import write_whole
 
-    groups = drawn_cases(evidence, dataset)
-    cases = [case for group in groups.values() for case in group]
+    groups = [dataset_rates(group) for group in drawn_cases(evidence, dataset)]
+    cases = [case for group in groups for case in group]
     files = {"rates.csv": as_csv(cases).encode()}
-    for group in groups.values():
+    for group in groups:
         files |= chart_files(group)
     for name, content in files.items():
         write_whole(out / name, content)

@@ -14,8 +14,8 @@ from natadv.evaluate.outcomes_json import outcomes_of
 from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Numerics, Unit, prompts_digest, shards
-from natadv.evidence import Evidence
-from natadv.gate.plan import CaseEvidence, CasePlan
+from natadv.evidence import CaseEvidence, Evidence
+from natadv.gate.cases import CasePlan
 from natadv.heads import head_file
 from natadv.models.loading import fingerprint
 from natadv.models.resolve import HEADS, heads_beside

@@ -11,13 +11,11 @@ from typing import NoReturn
 
 from natadv.arguments import path, text
 from natadv.errors import NatadvError
-from natadv.evidence import StoredCase, clean_case, read_selection
+from natadv.evidence import CaseEvidence, StoredCase, clean_case, read_selection
 from natadv.gate.baseline import BaselineVerdict, judge_against_baseline, refuse_same
+from natadv.gate.cases import stored_cases, stored_evidence, stored_plans
 from natadv.gate.judge import GateVerdict, judge_all
-from natadv.gate.plan import CaseEvidence
-from natadv.gate.rules import Tier
-from natadv.gate.stored import case_evidence, plans_of, stored_cases
-from natadv.gate.thresholds import load_thresholds
+from natadv.gate.rules import Tier, load_thresholds
 from natadv.types import Case
 
 GREEN, NOT_GREEN, USAGE = 0, 1, 4
@@ -72,15 +70,15 @@ def _run(options: argparse.Namespace) -> int:
         asked = run.cases
     beside = options.thresholds.parent / DATASETS
     cards = options.datasets or (beside if beside.is_dir() else None)
-    plans = plans_of(asked, tier, stored, datasets=cards)
+    plans = stored_plans(asked, tier, stored, datasets=cards)
     verdict = judge_all(
         plans,
-        {c: case_evidence(c, stored, datasets=cards) for c in asked if c in stored},
+        {c: stored_evidence(c, stored, datasets=cards) for c in asked if c in stored},
         thresholds=thresholds,
         tier=tier.name,
         models=models,
         problems=tuple(broken.values()),
-        selected=None if set(asked) == set(tier.grid) else asked,
+        selected=asked,
     )
     _print(verdict)
     manifests = {case: stored[case].manifest for case in asked if case in stored}
@@ -113,7 +111,7 @@ def _compare(
         print(reason)
     verdict = judge_against_baseline(
         cases,
-        candidate={case: case_evidence(case, stored) for case in cases if case in stored},
+        candidate={case: stored_evidence(case, stored) for case in cases if case in stored},
         baseline=_counterparts(cases, stored, before),
         max_excluded=tier.max_excluded,
     )
@@ -132,7 +130,7 @@ def _counterparts(
         lineage = stored[case].manifest.lineage if case in stored else case.model
         counterpart = case if case in before else replace(case, model=lineage)
         if counterpart in before:
-            evidence[case] = case_evidence(counterpart, before)
+            evidence[case] = stored_evidence(counterpart, before)
     return evidence
 
 

@@ -1,4 +1,4 @@
-"""A candidate against a baseline, sample by sample: only what got worse, beyond chance, blocks."""
+"""Compares a candidate with a baseline, sample by sample: only a significant loss blocks."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from natadv.errors import ConfigError, MetricError
+from natadv.evidence import CaseEvidence
 from natadv.gate.judge import WORST_FIRST, Overall
-from natadv.gate.plan import CaseEvidence
-from natadv.metrics.mcnemar import Comparison, compare
-from natadv.metrics.significance import holm
+from natadv.metrics.significance import Comparison, compare, holm
 from natadv.types import Case, Task, Verdict
 
 ALPHA = 0.05
 """One-sided, over the whole family of cases."""
 
-TOLD: Mapping[Task, str] = {
+COMPARED: Mapping[Task, str] = {
     "classification": "{difference} against the baseline, {lost} new errors and {fixed} fixed",
     "segmentation": "mean IoU {difference} against the baseline, {lost} samples lost more than "
     "half and {fixed} gained as much",
     "vqa": "VQA accuracy {difference} against the baseline, {lost} answers lost more than half "
     "and {fixed} gained as much",
 }
-"""How a comparison reads in a report."""
+"""The sentence that reports a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,14 @@ class BaselineJudgement:
 
 @dataclass(frozen=True, slots=True)
 class BaselineVerdict:
+    """All cases of the candidate against the baseline."""
+
     overall: Overall
     cases: tuple[BaselineJudgement, ...]
 
     @property
     def green(self) -> bool:
+        """Whether every case could be compared and none got worse."""
         return self.overall == "pass"
 
 
@@ -64,20 +66,18 @@ def judge_against_baseline(
     max_excluded: float = 0.0,
     confidence: float = 0.95,
 ) -> BaselineVerdict:
-    """Judge each case in `pairs`, the candidate's addresses on both sides.
+    """Judge each case in `pairs`; both sides are keyed by the candidate's cases.
 
     FAIL is a significant loss after Holm over all cases; PASS is everything else that could be
-    compared in full, so an improvement never fails. Whatever could not is INCOMPLETE.
+    compared in full, so an improvement never fails. A case that could not be is INCOMPLETE.
     """
-    found = [
-        (case, _compared(case, candidate.get(case), baseline.get(case), confidence, max_excluded))
+    found = {
+        case: _compared(case, candidate.get(case), baseline.get(case), confidence, max_excluded)
         for case in pairs
-    ]
-    known = [(case, c) for case, c in found if isinstance(c, Comparison)]
-    adjusted = dict(
-        zip([case for case, _ in known], holm([c.p_worse for _, c in known]), strict=True)
-    )
-    cases = tuple(_judgement(case, c, adjusted.get(case)) for case, c in found)
+    }
+    known = {case: c.p_worse for case, c in found.items() if isinstance(c, Comparison)}
+    adjusted = dict(zip(known, holm(list(known.values())), strict=True))
+    cases = tuple(_judgement(case, found[case], adjusted.get(case)) for case in pairs)
     verdicts: list[Verdict] = [c.verdict for c in cases] or ["INCOMPLETE"]
     worst = min(verdicts, key=WORST_FIRST.index)
     overall: dict[Verdict, Overall] = {"FAIL": "fail", "INCOMPLETE": "incomplete", "PASS": "pass"}
@@ -91,7 +91,7 @@ def _compared(
     confidence: float,
     max_excluded: float,
 ) -> Comparison | str:
-    """The comparison, or why there is none."""
+    """The comparison, or why it cannot be made."""
     if candidate is None or baseline is None:
         missing = "candidate" if candidate is None else "baseline"
         return f"the {missing} was not measured"
@@ -114,21 +114,21 @@ def _compared(
         )
     except MetricError as error:
         return str(error)
-    asked = result.n + result.excluded
-    if not result.excluded <= max_excluded * asked:
-        return f"{result.excluded} of {asked} samples failed on either side"
+    planned = result.n + result.excluded
+    if not result.excluded <= max_excluded * planned:
+        return f"{result.excluded} of {planned} samples failed on either side"
     return result
 
 
 def _judgement(case: Case, found: Comparison | str, p: float | None) -> BaselineJudgement:
     if isinstance(found, str) or p is None:
         return BaselineJudgement(case, "INCOMPLETE", None, None, f"{case}: {found}")
-    # Written as what must hold; an improvement has p near 1.
+    # Written as what must hold. The p of an improvement is near 1.
     verdict: Verdict = "PASS" if p > ALPHA else "FAIL"
-    told = TOLD[case.task].format(
+    comparison = COMPARED[case.task].format(
         difference=f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
         lost=len(found.new_flips),
         fixed=len(found.fixed),
     )
-    reason = f"{case}: {told} (n {found.n}, adjusted p {p:.2g})"
+    reason = f"{case}: {comparison} (n {found.n}, adjusted p {p:.2g})"
     return BaselineJudgement(case, verdict, found, p, reason)

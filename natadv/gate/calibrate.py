@@ -14,9 +14,9 @@ import yaml
 
 from natadv.arguments import path, text
 from natadv.errors import MetricError, NatadvError
-from natadv.gate.plan import CaseEvidence
+from natadv.evidence import CaseEvidence
+from natadv.gate.cases import stored_cases, stored_evidence
 from natadv.gate.rules import Rule
-from natadv.gate.stored import case_evidence, stored_cases
 from natadv.metrics import estimate, metric_named
 from natadv.types import Measurement, Scenario, Task
 
@@ -138,7 +138,7 @@ def _proposals(root: Path, date: str, part: str | None) -> list[Rule]:
         raise MetricError("\n".join(broken.values()))
     rules = []
     for case in sorted(stored):
-        found = case_evidence(case, stored)
+        found = stored_evidence(case, stored)
         if found.problems or found.evidence.attack.errors:
             raise MetricError(f"{case}: calibrate on flawless evidence only; measure it again")
         worth = PROPOSED[case.task, case.scenario]

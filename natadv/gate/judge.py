@@ -1,23 +1,25 @@
-"""Holds every selected case to every rule that covers it; green only if all is known to hold."""
+"""Judges every selected case by every rule that covers it; green only if all are known to hold."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from natadv.errors import ConfigError, MetricError
-from natadv.evidence import Evidence
-from natadv.gate import wording
-from natadv.gate.plan import CaseEvidence, CasePlan, mismatches
+from natadv.evidence import CaseEvidence
+from natadv.gate.cases import CasePlan, mismatches
 from natadv.gate.rules import Rule, Thresholds, Tier, rules_for
 from natadv.metrics import estimate
-from natadv.metrics.significance import holm
+from natadv.metrics.significance import holm, upper_quantile
 from natadv.types import Case, Measurement, Verdict
 
 Overall = Literal["pass", "partial", "fail", "inconclusive", "incomplete"]
-"""`partial`: all that was selected holds, and the tier holds more."""
+"""`partial`: all selected cases hold, and the tier has more cases."""
 
+MOST_SUGGESTED = 1_000_000
+"""A suggestion of more samples than this does not help."""
 WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS")
 _OVERALL: dict[Verdict, Overall] = {
     "FAIL": "fail",
@@ -36,7 +38,7 @@ class Judgement:
     measurement: Measurement | None
     verdict: Verdict
     margin: float | None
-    """Distance of the value to the bound; below zero is beyond it."""
+    """Distance of the value to the bound; negative if the value lies beyond it."""
     reason: str
     """A line for people; for a FAIL or PASS it is the comparison itself."""
 
@@ -49,12 +51,12 @@ class CaseVerdict:
     verdict: Verdict
     judgements: tuple[Judgement, ...]
     reasons: tuple[str, ...] = ()
-    """What is wrong with the case itself, whatever its rules."""
+    """What is wrong with the case itself, independently of its rules."""
 
     @property
     def lines(self) -> tuple[str, ...]:
         """What keeps the case from being green."""
-        # What is wrong with the case is repeated by each of its rules.
+        # Each rule repeats what is wrong with the case.
         return self.reasons or tuple(j.reason for j in self.judgements if j.verdict != "PASS")
 
 
@@ -66,27 +68,29 @@ class GateVerdict:
     tier: str
     cases: tuple[CaseVerdict, ...]
     problems: tuple[str, ...]
-    """What is wrong with the run itself, whatever its cases."""
-    asked: int = 0
-    """Cases that the tier holds for the models of the run."""
-    left_out: int = 0
-    """Those of them that were not selected."""
+    """What is wrong with the run itself, independently of its cases."""
+    tier_cases: int = 0
+    """Cases that the tier has for the models of the run."""
+    judged_of_tier: int = 0
+    """Those of them that were judged."""
 
     @property
     def green(self) -> bool:
+        """Whether a run with this verdict exits with 0."""
         return self.overall in ("pass", "partial")
 
     @property
     def extent(self) -> str:
-        """Which cases the verdict is about, as the last line of a report says it."""
-        judged, of_tier = len(self.cases), self.asked - self.left_out
-        if not self.left_out and judged == of_tier:
+        """Which cases the verdict is about, for the last line of a report."""
+        judged, of_tier = len(self.cases), self.judged_of_tier
+        if judged == of_tier == self.tier_cases:
             return f"{judged} cases of tier {self.tier}"
         beside = f", and {judged - of_tier} beside it" if judged > of_tier else ""
         holds = " hold" if self.overall == "partial" else ""
-        return f"{of_tier} of {self.asked} cases of tier {self.tier}{beside}{holds}"
+        return f"{of_tier} of {self.tier_cases} cases of tier {self.tier}{beside}{holds}"
 
     def of(self, case: Case) -> CaseVerdict:
+        """The verdict on `case`. Raises ConfigError if it was not judged."""
         for verdict in self.cases:
             if verdict.case == case:
                 return verdict
@@ -95,7 +99,7 @@ class GateVerdict:
 
 @dataclass(frozen=True, slots=True)
 class _Assessment:
-    """A rule on a case before the family is known."""
+    """A rule on a case before the family of all rules is known."""
 
     case: Case
     rule: Rule
@@ -118,33 +122,32 @@ def judge_all(
 
     Args:
         plans: All cases of the tier, and those of checkpoints given by the user.
-        models: Of the run, by default the tier's: its cases for these make the whole.
-        selected: The cases that the user asked for. None means the whole tier, and then every case
-            of the tier must be planned and every rule of the tier must find its case.
-        problems: What else went wrong with the run; any keeps it from being green.
+        models: The models of the run, by default the tier's; decides what `partial` means.
+        selected: The cases that the user asked for, by default those of the tier. If they are those
+            of the tier, each must be planned and every rule of the tier must find its case.
+        problems: What else went wrong with the run; any problem keeps it from being green.
     """
-    asked = thresholds.tier(tier)
+    judged_tier = thresholds.tier(tier)
+    if selected is not None and set(selected) == set(judged_tier.grid):
+        selected = None
     chosen = [p for p in plans if selected is None or p.case in selected]
-    wrong = (*problems, *_run_problems(thresholds, asked, plans, selected))
-    assessed = {
-        plan.case: _assess_case(plan, thresholds, asked, evidence.get(plan.case)) for plan in chosen
-    }
-    level = (1 - thresholds.confidence) / 2
-    judgements = _verdicts([a for found in assessed.values() for a in found], level=level)
+    wrong = (*problems, *_run_problems(thresholds, judged_tier, plans, selected))
+    assessed = [
+        assessment
+        for plan in chosen
+        for assessment in _assess_case(plan, thresholds, judged_tier, evidence.get(plan.case))
+    ]
+    judgements = _verdicts(assessed, level=(1 - thresholds.confidence) / 2)
     cases = tuple(_case_verdict(p, evidence.get(p.case), judgements) for p in chosen)
-    whole = set(asked.grid_of(tuple(models) or asked.models))
-    left_out = len(whole - {plan.case for plan in chosen})
-    overall = _overall(cases, wrong)
-    if overall == "pass" and left_out:
+    verdicts: list[Verdict] = [case.verdict for case in cases]
+    if wrong or not cases:
+        verdicts.append("INCOMPLETE")
+    overall = _OVERALL[min(verdicts, key=WORST_FIRST.index)]
+    whole = set(judged_tier.grid_of(tuple(models) or judged_tier.models))
+    of_tier = len(whole & {plan.case for plan in chosen})
+    if overall == "pass" and of_tier < len(whole):
         overall = "partial"
-    return GateVerdict(overall, asked.name, cases, wrong, len(whole), left_out)
-
-
-def _overall(cases: tuple[CaseVerdict, ...], problems: tuple[str, ...]) -> Overall:
-    found: list[Verdict] = [c.verdict for c in cases]
-    if problems or not cases:
-        found.append("INCOMPLETE")
-    return _OVERALL[min(found, key=WORST_FIRST.index)]
+    return GateVerdict(overall, judged_tier.name, cases, wrong, len(whole), of_tier)
 
 
 def _run_problems(
@@ -171,7 +174,7 @@ def _run_problems(
 def _idle_rules(
     thresholds: Thresholds, plans: Sequence[CasePlan], *, expected: tuple[Case, ...]
 ) -> tuple[str, ...]:
-    """Rules that cover nothing here, unless they stand for another tier or selection."""
+    """Rules that cover no planned case, unless they belong to another tier or selection."""
     everywhere = [case for tier in thresholds.tiers.values() for case in tier.grid]
 
     def idle(rule: Rule) -> bool:
@@ -187,12 +190,14 @@ def _assess_case(
     plan: CasePlan, thresholds: Thresholds, tier: Tier, found: CaseEvidence | None
 ) -> list[_Assessment]:
     rules = rules_for(plan.case, plan.lineage, thresholds.rules)
-    reasons = ("not measured",) if found is None else mismatches(plan, found)
+    if found is None:
+        return [_Assessment(plan.case, rule, None, None, ("not measured",)) for rule in rules]
+    reasons = mismatches(plan, found)
     return [
         _assess(
             plan.case,
             rule,
-            None if found is None else found.evidence,
+            found,
             confidence=thresholds.confidence,
             max_excluded=tier.max_excluded,
             reasons=reasons,
@@ -204,44 +209,34 @@ def _assess_case(
 def _assess(
     case: Case,
     rule: Rule,
-    evidence: Evidence | None,
+    found: CaseEvidence,
     *,
     confidence: float,
     max_excluded: float,
     reasons: tuple[str, ...],
 ) -> _Assessment:
-    if evidence is None:
-        return _Assessment(case, rule, None, None, reasons)
-    part = evidence if rule.part is None else evidence.of_part(rule.part)
+    part = found.evidence if rule.part is None else found.evidence.of_part(rule.part)
     try:
         answer = estimate(rule.metric, part)
-        found = answer.measurement(confidence=confidence)
+        measured = answer.measurement(confidence=confidence)
         p = answer.p_value(bound=rule.bound, side=rule.side)
     except MetricError as error:
         return _Assessment(case, rule, None, None, (*reasons, str(error)))
-    asked = part.attack.n + len(part.attack.errors)
-    reasons = (*reasons, *_shortfalls(rule, found, max_excluded, asked))
-    # What was not measured as planned is no member of the family.
-    return _Assessment(case, rule, found, None if reasons else p, reasons)
-
-
-def _shortfalls(rule: Rule, found: Measurement, max_excluded: float, asked: int) -> tuple[str, ...]:
-    reasons = []
-    if not found.n >= rule.min_n:
-        reasons.append(f"expected at least {rule.min_n} samples, got {found.n}")
-    if not found.excluded <= max_excluded * asked:
-        reasons.append(
-            f"{found.excluded} of {asked} samples are excluded, "
-            f"the tier allows a share of {max_excluded:g}"
-        )
-    return tuple(reasons)
+    planned = part.attack.n + len(part.attack.errors)
+    if not measured.n >= rule.min_n:
+        reasons = (*reasons, f"expected at least {rule.min_n} samples, got {measured.n}")
+    if not measured.excluded <= max_excluded * planned:
+        excluded = f"{measured.excluded} of {planned} samples are excluded"
+        reasons = (*reasons, f"{excluded}, the tier allows a share of {max_excluded:g}")
+    # A rule that was not measured as planned does not belong to the family.
+    return _Assessment(case, rule, measured, None if reasons else p, reasons)
 
 
 def _verdicts(assessed: Sequence[_Assessment], *, level: float) -> list[Judgement]:
     known = [a for a in assessed if a.p is not None]
     adjusted = holm([a.p for a in known if a.p is not None])
     p_of = {id(a): p for a, p in zip(known, adjusted, strict=True)}
-    # With a single p-value of this size Holm's first step is still passed.
+    # The smallest p-value passes Holm's first step if it does not exceed this.
     strictest = level / max(1, len(known))
     return [_judgement(a, p_of.get(id(a)), level=level, strictest=strictest) for a in assessed]
 
@@ -250,15 +245,73 @@ def _judgement(found: _Assessment, p: float | None, *, level: float, strictest: 
     case, rule, m = found.case, found.rule, found.measurement
     margin = None if m is None else rule.margin(m.value)
     if found.reasons or m is None or p is None:
-        reason = wording.incomplete(case, rule, found.reasons)
+        reason = incomplete(case, rule, found.reasons)
         return Judgement(case, rule, m, "INCOMPLETE", margin, reason)
-    worst = m.low if rule.side == "floor" else m.high
-    if rule.holds(worst):
-        return Judgement(case, rule, m, "PASS", margin, wording.holds(case, rule, m))
+    if rule.holds(m.low if rule.side == "floor" else m.high):
+        return Judgement(case, rule, m, "PASS", margin, holds(case, rule, m))
     if not rule.holds(m.value) and p <= level:
-        return Judgement(case, rule, m, "FAIL", margin, wording.broken(case, rule, m))
-    reason = wording.undecided(case, rule, m, level=level, strictest=strictest)
+        return Judgement(case, rule, m, "FAIL", margin, broken(case, rule, m))
+    reason = undecided(case, rule, m, level=level, strictest=strictest)
     return Judgement(case, rule, m, "INCONCLUSIVE", margin, reason)
+
+
+def holds(case: Case, rule: Rule, found: Measurement) -> str:
+    """The reason of a PASS."""
+    return _compared(case, rule, found, ">=" if rule.side == "floor" else "<=")
+
+
+def broken(case: Case, rule: Rule, found: Measurement) -> str:
+    """The reason of a FAIL."""
+    return _compared(case, rule, found, "<" if rule.side == "floor" else ">")
+
+
+def undecided(case: Case, rule: Rule, found: Measurement, *, level: float, strictest: float) -> str:
+    """The reason of an INCONCLUSIVE, with the number of samples that would decide."""
+    needed = samples_to_decide(rule, found, level=level, strictest=strictest)
+    advice = "the value lies on the bound, no number of samples would decide"
+    if needed is not None:
+        advice = f"about {needed} samples would decide"
+    return f"{_compared(case, rule, found, 'too close to')}: {advice}"
+
+
+def incomplete(case: Case, rule: Rule, reasons: tuple[str, ...]) -> str:
+    """The reason of an INCOMPLETE."""
+    return f"{case}: {rule.subject} not measured as planned: {'; '.join(reasons)}"
+
+
+def _compared(case: Case, rule: Rule, found: Measurement, sign: str) -> str:
+    excluded = f", {found.excluded} excluded" if found.excluded else ""
+    groups = f" of {found.groups} pictures" if found.groups != found.n else ""
+    return (
+        f"{case}: {rule.subject} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] {sign} "
+        f"{rule.side} {rule.bound:.3f} "
+        f"(n {found.n}{groups}{excluded}, margin {rule.margin(found.value):+.3f})"
+    )
+
+
+def samples_to_decide(
+    rule: Rule, found: Measurement, *, level: float, strictest: float
+) -> int | None:
+    """Roughly how many samples would move the interval off the bound if the value stayed the same;
+    None if the value lies on the bound or more than a million are needed."""
+    distance = abs(rule.margin(found.value))
+    towards = found.value - found.low if rule.margin(found.value) >= 0 else found.high - found.value
+    if rule.side == "ceiling":
+        towards = found.high - found.low - towards
+    # A broken rule needs a smaller p than a kept one, because many rules are judged at once.
+    stricter = 1.0
+    if not rule.holds(found.value):
+        stricter = upper_quantile(strictest) / upper_quantile(level)
+    if not distance > 0:
+        return None
+    share = stricter * towards / distance
+    # Not a power: that raises for a very large share, where the product is infinite.
+    needed = found.n * share * share
+    if not needed <= MOST_SUGGESTED:
+        return None
+    # Two digits: more would claim a precision that the estimate lacks.
+    unit = int(10 ** max(0, int(math.log10(max(needed, 1))) - 1))
+    return max(found.n + 1, math.ceil(needed / unit) * unit)
 
 
 def _case_verdict(

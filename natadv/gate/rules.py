@@ -1,19 +1,43 @@
-"""The contract as plain values: tiers say what must run, rules say what must hold."""
+"""thresholds.yaml: tiers say which cases must run, rules say what must hold.
+
+Anything in the file that could make the gate judge less than was meant is an error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
+from pathlib import Path
+from typing import Annotated
 
-from natadv.errors import unknown_name
+from pydantic import AfterValidator, Field, model_validator
+
+from natadv.config import Lines, Strict, line_of, load_config, shown
+from natadv.errors import ConfigError, unknown_name
+from natadv.metrics import METRICS
 from natadv.metrics.significance import Side
-from natadv.types import PAPER_SUFFIX, Case
+from natadv.types import PAPER_SUFFIX, SCENARIOS, TASKS, Case
 
+VERSION = 1
 GLOB = frozenset("*?[")
 MOST = 1_000_000_000
-"""Of anything that is counted; no dataset holds more samples, and no search ends after more."""
+"""Largest count: no dataset holds more samples, and no search ends after more."""
+LEAST_ROOM = 1e-6
+"""Between a bound and what nothing can miss: no dataset has the million samples that could tell
+them apart."""
+MOST_CONFIDENCE = 0.999999
+"""Nearer to 1 no dataset decides anything, and in the end rounding makes the quantile infinite."""
+MOST_EXCLUDED = 0.5
+"""If more is excluded, a minority of the samples would speak for all."""
+MOST_CHARACTERS = 200
+"""Of an address, and of other words that every message about a rule repeats."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_PLAIN = "up to 100 ASCII letters, digits, '.', '_' and '-', without glob or '/'"
+_ADDRESS = ("task", "scenario", "dataset", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +45,7 @@ class Rule:
     """A bound on one metric of the cases that `case` covers."""
 
     case: str
-    """task/scenario/dataset/model, each part a glob; the model part meets a name or a lineage."""
+    """task/scenario/dataset/model, each part a glob; the model is a name or a lineage."""
     metric: str
     side: Side
     bound: float
@@ -31,36 +55,35 @@ class Rule:
     part: str | None = None
     """Judge only the samples of this part of the dataset."""
     line: int = 0
-    """In thresholds.yaml."""
+    """Line of the rule in thresholds.yaml."""
 
     def covers(self, case: Case, lineage: str) -> bool:
-        names = {case.model, lineage}
-        return self.in_cell(case) and any(map(self._meets, names))
-
-    def _meets(self, model: str) -> bool:
-        # No glob may hold a model that is fed in one way to the floors of the other.
-        same_feeding = model.endswith(PAPER_SUFFIX) == self._parts[3].endswith(PAPER_SUFFIX)
-        return same_feeding and fnmatchcase(model, self._parts[3])
-
-    def in_cell(self, case: Case) -> bool:
-        """Whether task, scenario and dataset are covered, whatever the model."""
-        own = (case.task, case.scenario, case.dataset)
-        return all(map(fnmatchcase, own, self._parts[:3]))
+        """Whether the rule applies to `case`, whose model may inherit the rules of `lineage`."""
+        # A glob must not hold a model that is fed in one way to the floors of the other way.
+        pattern = self._parts[3]
+        paper = pattern.endswith(PAPER_SUFFIX)
+        models = [m for m in (case.model, lineage) if m.endswith(PAPER_SUFFIX) == paper]
+        return self._in_cell(case) and any(fnmatchcase(model, pattern) for model in models)
 
     def names(self, case: Case) -> bool:
         """Whether the rule was written for this very model, not for a glob or a lineage."""
-        return self.in_cell(case) and self._parts[3] == case.model
+        return self._in_cell(case) and self._parts[3] == case.model
+
+    def _in_cell(self, case: Case) -> bool:
+        own = (case.task, case.scenario, case.dataset)
+        return all(map(fnmatchcase, own, self._parts[:3]))
 
     def holds(self, value: float) -> bool:
-        # What must hold, so that NaN fails.
+        """Whether `value` keeps the bound; NaN does not."""
         return value >= self.bound if self.side == "floor" else value <= self.bound
 
     def margin(self, value: float) -> float:
-        """Distance to the bound; below zero is beyond it."""
+        """Distance to the bound; negative if the value lies beyond it."""
         return value - self.bound if self.side == "floor" else self.bound - value
 
     @property
     def subject(self) -> str:
+        """The metric, and in brackets the part of the dataset if the rule is about one."""
         return self.metric if self.part is None else f"{self.metric} ({self.part})"
 
     @property
@@ -73,23 +96,22 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class SearchProfile:
-    """How the smallest attack that works is searched for, beside a population's own cases."""
+    """How a tier searches for the smallest attack that works, in addition to its cases."""
 
     population: str
-    """Of fixtures/populations: where the search begins, and within what bounds."""
+    """Name in fixtures/populations: where the search begins, and within what bounds."""
     subjects: tuple[str, ...]
-    """Globs of class names: on whose pictures."""
+    """Globs of the class names whose pictures are attacked."""
     pictures: int
-    """Of each class, all of which the model is right about when they are clean."""
+    """Pictures of each class, all of which the model answers correctly when they are clean."""
     at_least: float
-    """Share of them that an attack has to flip by its letters."""
+    """Share of them that the letters of an attack must flip."""
     evaluations: int
-    """Overlays that are judged while the attack is made smaller."""
+    """Overlays that are evaluated while the attack is made smaller."""
     discover: int = 0
-    """Overlays that are judged in climbing towards stronger ones, in a search of its own; 0 for
-    none."""
+    """Overlays that a second search evaluates while it climbs towards stronger ones; 0: none."""
     seed: int = 1
-    """Of the discovery."""
+    """Of the second search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +125,17 @@ class Tier:
     max_excluded: float = 0.0
     """Largest share of samples that may be excluded."""
     limit: int | None = None
-    """Only the first so many samples are planned."""
+    """Number of samples of each dataset that are planned, from its beginning; None for all."""
     searches: Mapping[str, SearchProfile] = field(default_factory=dict)
-    """By dataset, whose typographic cases are of a population."""
+    """Dataset -> the searches that stand beside its typographic cases."""
 
     @property
     def grid(self) -> tuple[Case, ...]:
+        """The cases of the tier for its own models."""
         return self.grid_of(self.models)
 
     def grid_of(self, models: tuple[str, ...]) -> tuple[Case, ...]:
+        """The cases of the tier for `models`."""
         cells = [cell.split("/") for cell in self.cases]
         return tuple(
             Case(task, scenario, dataset, model)  # type: ignore[arg-type]  # checked on loading
@@ -121,7 +145,7 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """thresholds.yaml, loaded."""
+    """The whole contract: what thresholds.yaml says."""
 
     default_tier: str
     confidence: float
@@ -129,6 +153,7 @@ class Thresholds:
     rules: tuple[Rule, ...]
 
     def tier(self, name: str | None = None) -> Tier:
+        """The tier `name`, by default the default tier. Raises UnknownNameError."""
         wanted = self.default_tier if name is None else name
         if wanted not in self.tiers:
             raise unknown_name("tier", wanted, self.tiers)
@@ -138,7 +163,7 @@ class Thresholds:
 def rules_for(case: Case, lineage: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     """The rules that `case` must keep.
 
-    A rule that names the model itself stands in for its lineage's rule on the same metric, part and
+    A rule that names the model itself replaces its lineage's rule on the same metric, part and
     side. A glob never does: one wide rule must not switch off the strict ones.
     """
     covering = [rule for rule in rules if rule.covers(case, lineage)]
@@ -148,3 +173,246 @@ def rules_for(case: Case, lineage: str, rules: tuple[Rule, ...]) -> tuple[Rule, 
         for rule in covering
         if rule.covers(case, case.model) or (rule.metric, rule.part, rule.side) not in own
     )
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _require_known(kind: str, name: str, known: Iterable[str]) -> None:
+    names = set(known)
+    if name not in names:
+        raise ValueError(str(unknown_name(kind, name[:MOST_CHARACTERS], names)))
+
+
+def _parts(address: str, names: tuple[str, ...]) -> list[str]:
+    parts = address.split("/")
+    fits = len(address) <= MOST_CHARACTERS and len(parts) == len(names) and all(parts)
+    _require(fits, f"expected {'/'.join(names)}, got {shown(address)}")
+    return parts
+
+
+def _escaped(text: str) -> str:
+    """With escapes for characters that look like ASCII and are not."""
+    return ascii(text[:MOST_CHARACTERS])
+
+
+def _version(version: int) -> int:
+    _require(version == VERSION, f"expected {VERSION}, got {shown(version)}")
+    return version
+
+
+def _name(name: str) -> str:
+    plain = bool(_NAME.fullmatch(name))
+    _require(plain, f"expected a name of {_PLAIN}, got {_escaped(name)}")
+    return name
+
+
+def _model(model: str) -> str:
+    _name(model.removesuffix(PAPER_SUFFIX))
+    return model
+
+
+def _cell(cell: str) -> str:
+    globs = GLOB & set(cell)
+    _require(not globs, f"expected task/scenario/dataset without globs, got {shown(cell)}")
+    task, scenario, dataset = _parts(cell, _ADDRESS[:3])
+    _require_known("task", task, TASKS)
+    _require_known("scenario", scenario, SCENARIOS)
+    _name(dataset)
+    return cell
+
+
+def _pattern(case: str) -> str:
+    task, scenario, _, _ = _parts(case, _ADDRESS)
+    for kind, name, known in (("task", task, TASKS), ("scenario", scenario, SCENARIOS)):
+        if not GLOB & set(name):
+            _require_known(kind, name, known)
+    return case
+
+
+def _word(text: str) -> str:
+    trimmed = 0 < len(text) <= MOST_CHARACTERS and text == text.strip()
+    plain = trimmed and text.isprintable()
+    _require(plain, f"expected a plain word without blanks around, got {_escaped(text)}")
+    return text
+
+
+def _source(text: str) -> str:
+    _require(any(map(str.isalnum, text)), f"expected words, got {_escaped(text)}")
+    return text
+
+
+def _metric(metric: str) -> str:
+    _require_known("metric", metric, METRICS)
+    return metric
+
+
+def _once(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    _require(not twice, f"expected each entry once, got {shown(twice)} again")
+    return names
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Model = Annotated[str, AfterValidator(_model)]
+Cell = Annotated[str, AfterValidator(_cell)]
+Word = Annotated[str, AfterValidator(_word)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+
+
+class SearchRow(Strict):
+    """A search as the file has it."""
+
+    population: Name | None = None
+    subjects: Annotated[list[Word], Field(min_length=1), AfterValidator(_once)]
+    pictures: Positive = 16
+    at_least: float = Field(default=0.25, gt=0, le=1)
+    evaluations: Count = 60
+    discover: Count = 0
+    seed: int = Field(default=1, ge=-MOST, le=MOST)
+
+
+class TierRow(Strict):
+    """A tier as the file has it."""
+
+    models: Annotated[list[Model], Field(min_length=1), AfterValidator(_once)]
+    cases: Annotated[list[Cell], Field(min_length=1), AfterValidator(_once)]
+    max_excluded: float = Field(default=0.0, ge=0, le=MOST_EXCLUDED)
+    limit: Positive | None = None
+    searches: dict[str, SearchRow] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _searches_stand_beside_cases(self) -> TierRow:
+        attacked = {cell.split("/")[2] for cell in self.cases if "/typographic/" in cell}
+        for name in self.searches:
+            _require_known("typographic dataset of the tier's cases", name, attacked)
+        return self
+
+
+class RuleRow(Strict):
+    """A rule as the file has it: its bound is either a floor or a ceiling."""
+
+    case: Annotated[str, AfterValidator(_pattern)]
+    metric: Annotated[str, AfterValidator(_metric)]
+    floor: float | None = None
+    ceiling: float | None = None
+    min_n: Positive = 1
+    part: Word | None = None
+    source: Annotated[str, AfterValidator(_source)]
+
+    @model_validator(mode="after")
+    def _one_bound_that_can_break(self) -> RuleRow:
+        _require(
+            (self.floor is None) != (self.ceiling is None),
+            "expected exactly one of floor and ceiling",
+        )
+        metric, task = METRICS[self.metric], self.case.split("/")[0]
+        fits = GLOB & set(task) or task in metric.tasks
+        _require(bool(fits), f"{self.metric!r} is of {' and '.join(metric.tasks)}, not of {task}")
+        side, better = ("floor", "higher") if metric.higher_is_better else ("ceiling", "lower")
+        bound = self.floor if metric.higher_is_better else self.ceiling
+        if bound is None:
+            raise ValueError(
+                f"{self.metric!r} is better when {better}; write {side}, "
+                "for an improvement must never fail"
+            )
+        lowest = -1.0 if metric.kind == "difference" else 0.0
+        least = lowest + LEAST_ROOM if side == "floor" else lowest
+        most = 1 - LEAST_ROOM if side == "ceiling" else 1.0
+        _require(
+            least <= bound <= most,
+            f"expected a {side} that can be broken and kept (from {least:g} to {most:g}), "
+            f"got {bound!r}",
+        )
+        return self
+
+
+class ThresholdsFile(Strict):
+    """thresholds.yaml as it is written."""
+
+    version: Annotated[int, AfterValidator(_version)]
+    default_tier: str
+    confidence: float = Field(default=0.95, ge=0.5, le=MOST_CONFIDENCE)
+    tiers: dict[Name, TierRow] = Field(min_length=1)
+    rules: list[RuleRow] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _default_exists(self) -> ThresholdsFile:
+        _require_known("tier", self.default_tier, self.tiers)
+        return self
+
+
+def load_thresholds(path: Path, *, asserting: bool = True) -> Thresholds:
+    """The contract in `path`.
+
+    With `asserting=False` a case needs no rule, as before the first calibration of a tier. Raises
+    ConfigError with file, line and key for each mistake.
+    """
+    file, lines = load_config(path, ThresholdsFile)
+    tiers = {name: _tier(name, row) for name, row in file.tiers.items()}
+    rules = tuple(_rule(row, line_of(("rules", i), lines)) for i, row in enumerate(file.rules))
+    thresholds = Thresholds(file.default_tier, file.confidence, tiers, rules)
+    mistakes = [*_repeated(rules), *_covering_nothing(thresholds)]
+    if asserting:
+        mistakes += _uncovered(thresholds, lines)
+    if mistakes:
+        lines_of_text = (f"{path}:{line}: {reason}" for line, reason in sorted(mistakes))
+        raise ConfigError("\n".join(lines_of_text))
+    return thresholds
+
+
+def _tier(name: str, row: TierRow) -> Tier:
+    searches = {
+        dataset: SearchProfile(
+            population=search.population or dataset,
+            subjects=tuple(search.subjects),
+            pictures=search.pictures,
+            at_least=search.at_least,
+            evaluations=search.evaluations,
+            discover=search.discover,
+            seed=search.seed,
+        )
+        for dataset, search in row.searches.items()
+    }
+    return Tier(name, tuple(row.models), tuple(row.cases), row.max_excluded, row.limit, searches)
+
+
+def _rule(row: RuleRow, line: int) -> Rule:
+    return Rule(
+        case=row.case,
+        metric=row.metric,
+        side="ceiling" if row.floor is None else "floor",
+        bound=float(row.ceiling if row.floor is None else row.floor),  # type: ignore[arg-type]
+        source=row.source,
+        min_n=row.min_n,
+        part=row.part,
+        line=line,
+    )
+
+
+def _repeated(rules: tuple[Rule, ...]) -> Iterable[tuple[int, str]]:
+    first: dict[tuple[str, str, str | None], int] = {}
+    for rule in rules:
+        key = (rule.case, rule.metric, rule.part)
+        if key in first:
+            yield rule.line, f"{rule.case}: a second rule on {rule.subject}, see line {first[key]}"
+        first.setdefault(key, rule.line)
+
+
+def _covering_nothing(thresholds: Thresholds) -> Iterable[tuple[int, str]]:
+    cases = [case for tier in thresholds.tiers.values() for case in tier.grid]
+    for rule in thresholds.rules:
+        if not any(rule.covers(case, case.model) for case in cases):
+            yield rule.line, f"{rule.case}: this rule covers no case of any tier"
+
+
+def _uncovered(thresholds: Thresholds, lines: Lines) -> Iterable[tuple[int, str]]:
+    for name, tier in thresholds.tiers.items():
+        for case in tier.grid:
+            if not any(rule.covers(case, case.model) for rule in thresholds.rules):
+                at = tier.cases.index(f"{case.task}/{case.scenario}/{case.dataset}")
+                line = line_of(("tiers", name, "cases", at), lines)
+                yield line, f"{case}: no rule covers this case of tier {name!r}"

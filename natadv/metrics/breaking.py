@@ -1,32 +1,36 @@
-"""How little of a picture an overlay has to cover until the picture is answered wrong."""
+"""Breaking point: the share of a picture that an overlay must cover to make the answer wrong."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics.correctness import right
+from natadv.metrics.measure import Metric
 from natadv.metrics.paired import with_clean
 from natadv.metrics.terms import Terms, numbers
 from natadv.types import DoubleArray, Outcomes
 
 NEVER = 1.0
-"""The whole picture: what no overlay that was tried has flipped."""
+"""The whole picture: the breaking point of a picture that no tried overlay flips."""
 
 DIGITS = 3
-"""To which a share is told: a quantile needs a column for each that occurs."""
+"""Decimals of a share: a quantile needs a column for each distinct one."""
 
 
-def breaking(evidence: Evidence) -> dict[str, float]:
-    """The smallest share whose covering flips each picture that is right when clean; NEVER where
-    none does.
+def breaking_points(evidence: Evidence) -> dict[str, float]:
+    """Picture that is right when clean -> the smallest covered share that flips it, or NEVER.
 
-    A picture that is asked about in several ways is right when one of them is, and breaks where the
-    first of those that are does. Raises MetricError if a sample failed: it may be the one that
-    flips its picture.
+    If there are several questions about a picture, it is right when one of them is, and breaks when
+    the first of those does. Raises MetricError if a sample failed: it may be the one that flips its
+    picture.
     """
-    covered = _covered(evidence.attack)
+    covered = numbers(evidence.attack, "covered")
+    if wrong := [share for share in covered.tolist() if not 0 <= share <= 1][:3]:
+        raise MetricError(f"expected 'covered' to be between 0 and 1, got {wrong}")
     pairs = with_clean(evidence, evidence.attack, score=_right)
     if pairs.excluded:
         raise MetricError(
@@ -42,27 +46,27 @@ def breaking(evidence: Evidence) -> dict[str, float]:
     return points
 
 
-def points(evidence: Evidence) -> Terms:
-    """Per picture, a one-hot over the shares that occur, and the same times the share."""
-    found = breaking(evidence)
-    if evidence.attack.n and not found:
+def one_hot_points(evidence: Evidence) -> Terms:
+    """Per picture, a one-hot over the distinct breaking points, and the same times the point."""
+    points = breaking_points(evidence)
+    if evidence.attack.n and not points:
         raise MetricError(
             "no picture is answered right when clean, so none can be flipped; expected at least one"
         )
-    shares, at = np.unique(list(found.values()), return_inverse=True)
+    shares, at = np.unique(list(points.values()), return_inverse=True)
     hot = np.eye(len(shares))[at]
-    return Terms(np.concatenate([hot, hot * shares], axis=1), tuple(found))
+    return Terms(np.concatenate([hot, hot * shares], axis=1), tuple(points))
 
 
 def quantile(sums: DoubleArray, *, share: float) -> DoubleArray:
-    """The smallest value that at least this share of the pictures does not exceed."""
+    """The smallest breaking point that at least `share` of the pictures do not exceed."""
     pictures, values = np.split(sums, 2, axis=-1)
     upto = pictures.cumsum(axis=-1)
-    # Products such as 0.1 x 30 lie an ulp above what they should be.
+    # Products such as 0.1 x 30 are an ulp too large.
     reached = upto >= share * upto[..., -1:] * (1 - 1e-12)
     first = reached.argmax(axis=-1)[..., np.newaxis]
     total, count = (np.take_along_axis(cells, first, axis=-1) for cells in (values, pictures))
-    # Ten times 0.1 over ten lies below 0.1, and a floor of 0.1 would not hold.
+    # Ten times 0.1 over ten is less than 0.1, and a floor of 0.1 would not hold.
     return np.asarray(np.round((total / count)[..., 0], DIGITS), dtype=np.float64)
 
 
@@ -71,8 +75,18 @@ def _right(outcomes: Outcomes) -> DoubleArray:
     return right(outcomes).astype(np.float64)
 
 
-def _covered(outcomes: Outcomes) -> DoubleArray:
-    shares = numbers(outcomes, "covered")
-    if wrong := [share for share in shares.tolist() if not 0 <= share <= 1][:3]:
-        raise MetricError(f"expected 'covered' to be between 0 and 1, got {wrong}")
-    return shares
+def _quantile_metric(share: float, of_which: str) -> Metric:
+    return Metric(
+        says=f"share of a picture that an overlay covers to flip it, {of_which}",
+        terms=one_hot_points,
+        total=partial(quantile, share=share),
+        kind="bounded",
+        higher_is_better=True,
+        needs=("clean",),
+    )
+
+
+ROWS: dict[str, Metric] = {
+    "breaking_point": _quantile_metric(0.5, "the median over pictures"),
+    "breaking_point_q10": _quantile_metric(0.1, "for the weakest tenth"),
+}

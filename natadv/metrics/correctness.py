@@ -1,8 +1,9 @@
-"""Whether an answer counts as right, whatever the task: what an attack has to turn."""
+"""How right an answer is, task by task, and from where on it counts as right."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,21 +13,34 @@ from natadv.metrics.paired import Score
 from natadv.metrics.segmentation import iou
 from natadv.metrics.terms import correct
 from natadv.metrics.vqa import agreement
-from natadv.types import Outcomes
+from natadv.types import Outcomes, Task
 
-RIGHT: Mapping[str, tuple[Score, float]] = {
-    "correct": (correct, 1.0),
-    "iou": (iou, 0.5),
-    "accuracy": (agreement, 0.5),
+
+class TaskScore(NamedTuple):
+    """The score of single samples of a task."""
+
+    metric: str
+    """The metric that sums it up, which any part of a case has."""
+    column: str
+    """The value that outcomes of the task have."""
+    score: Score
+    least: float
+    """From this score on an answer counts as right."""
+
+
+SCORES: Mapping[Task, TaskScore] = {
+    "classification": TaskScore("top1", "correct", correct, 1.0),
+    "segmentation": TaskScore("iou_fg", "iou", iou, 0.5),
+    "vqa": TaskScore("vqa_accuracy", "accuracy", agreement, 0.5),
 }
-"""The column that tells of a task's rows how right they are, and from where on they are right. Of
-segmentation as in precision at 0.5; of VQA it takes two people of ten who agree."""
+"""Segmentation is right as in precision at 0.5; VQA if two of ten people agree."""
 
 
 def right(outcomes: Outcomes) -> NDArray[np.bool_]:
-    """Of shape (n,). Raises MetricError where no column tells."""
-    for name, (score, least) in RIGHT.items():
-        if name in outcomes.values:
-            found: NDArray[np.bool_] = score(outcomes) >= least
+    """Whether each answer is right, shape (n,). Raises MetricError if no column says so."""
+    for task in SCORES.values():
+        if task.column in outcomes.values:
+            found: NDArray[np.bool_] = task.score(outcomes) >= task.least
             return found
-    raise MetricError(f"expected a value of {list(RIGHT)}, got {sorted(outcomes.values)}")
+    columns = [task.column for task in SCORES.values()]
+    raise MetricError(f"expected a value of {columns}, got {sorted(outcomes.values)}")

@@ -1,18 +1,26 @@
-"""How surprising a result would be if the bound held, and what many such questions cost."""
+"""p-values: of one model against a bound, of two models against each other, of many at once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
 from natadv.errors import MetricError
-from natadv.types import DoubleArray
+from natadv.metrics import intervals
+from natadv.metrics.correctness import SCORES
+from natadv.metrics.paired import Pairs, pair
+from natadv.metrics.terms import Terms, check, difference
+from natadv.types import DoubleArray, Outcomes, Task
 
 Side = Literal["floor", "ceiling"]
+
+FLIP = 0.5
+"""A sample flips if its score changes by more: from right to wrong, or to less than half."""
 
 
 def binomial_tail(hits: int, n: int, p: float) -> float:
@@ -65,7 +73,7 @@ def p_difference(lost: float, gained: float, n: float, *, bound: float, side: Si
 
 
 def p_shift(centre: float, error: float, *, bound: float, side: Side) -> float:
-    """p-value of an estimate that is normal enough."""
+    """p-value of an estimate whose distribution is close to normal."""
     return _upper((bound - centre if side == "floor" else centre - bound) / error)
 
 
@@ -88,7 +96,7 @@ def mcnemar_p(lost: int, gained: int) -> float:
 
 
 def p_resampled(values: DoubleArray, *, bound: float, side: Side) -> float:
-    """Share of resamples on which the bound holds."""
+    """The share of resamples on which the bound holds, as a p-value."""
     holds = values >= bound if side == "floor" else values <= bound
     return float(np.mean(holds))
 
@@ -106,10 +114,101 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _upper(z: float) -> float:
-    # By erfc: 1 - cdf would lose everything beyond z = 8.
+    # erfc, because 1 - cdf is 0 beyond z = 8.
     return math.erfc(z / math.sqrt(2)) / 2
 
 
 def upper_quantile(level: float) -> float:
     """The z that is exceeded with probability `level`."""
     return -NormalDist().inv_cdf(level)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A candidate against a baseline, on the same samples."""
+
+    difference: float
+    """Mean score of the candidate minus that of the baseline, over pairs; negative is worse."""
+    low: float
+    high: float
+    n: int
+    groups: int
+    excluded: int
+    new_flips: tuple[str, ...]
+    """Samples that the baseline got right and the candidate gets wrong, or whose score fell by more
+    than `FLIP`."""
+    fixed: tuple[str, ...]
+    """The reverse: samples that the candidate gets right and the baseline got wrong."""
+    p_worse: float
+    """One-sided: the probability of a loss this large or larger if the candidate were as good."""
+
+
+def compare(
+    candidate: Outcomes,
+    baseline: Outcomes,
+    *,
+    task: Task,
+    confidence: float = 0.95,
+) -> Comparison:
+    """Compare two models sample by sample.
+
+    The test is McNemar's exact one; a test of the mean change if samples may be right in part; and
+    a cluster bootstrap of either if source pictures repeat. A sample that failed on either side is
+    excluded from both. Raises MetricError if the sides have different samples.
+    """
+    check(candidate, what="candidate")
+    check(baseline, what="baseline")
+    _same_samples(candidate, baseline)
+    known = candidate.n + len(candidate.errors)
+    names = {name: name for name in candidate.id}
+    pairs = pair(baseline, candidate, names=names, of=known, score=SCORES[task].score)
+    paired_ids = [name for name in candidate.id if name not in baseline.errors]
+    terms = pairs.drop()
+    drop = float(difference(terms.rows.sum(axis=0)))
+    (low, high), p = _loss(drop, terms, confidence=confidence)
+    return Comparison(
+        difference=0.0 - drop,
+        low=0.0 - high,
+        high=0.0 - low,
+        n=terms.n,
+        groups=terms.groups,
+        excluded=pairs.excluded,
+        new_flips=_flipped(pairs, paired_ids, sign=1),
+        fixed=_flipped(pairs, paired_ids, sign=-1),
+        p_worse=p,
+    )
+
+
+def _loss(drop: float, terms: Terms, *, confidence: float) -> tuple[intervals.Interval, float]:
+    """Interval of baseline minus candidate, and the p-value of a loss."""
+    if not intervals.graded(terms) and not terms.repeats:
+        plain = intervals.discordance(terms, None)
+        within = intervals.paired_difference(*plain, confidence=confidence)
+        return within, mcnemar_p(int(plain.lost), int(plain.gained))
+    values = intervals.resampled(terms, difference, key="compare")
+    if intervals.graded(terms):
+        within = intervals.graded_change(drop, terms, values, confidence=confidence)
+        shift = intervals.graded_shift(terms, values)
+        by_score = p_shift(*shift, bound=0, side="ceiling")
+    else:
+        within = intervals.changed(drop, terms, values, confidence=confidence)
+        by_score = p_difference(*intervals.discordance(terms, values), bound=0, side="ceiling")
+    # Each alone can be too small: resamples of few groups, the score test of skewed changes.
+    return within, max(by_score, p_resampled(values, bound=0, side="ceiling"))
+
+
+def _same_samples(candidate: Outcomes, baseline: Outcomes) -> None:
+    ours = set(candidate.id) | set(candidate.errors)
+    theirs = set(baseline.id) | set(baseline.errors)
+    if ours != theirs:
+        raise MetricError(
+            f"expected the same samples on both sides, but {len(theirs - ours)} of the baseline's "
+            f"are missing (such as {sorted(theirs - ours)[:3]}) and {len(ours - theirs)} are new "
+            f"(such as {sorted(ours - theirs)[:3]}); measure both on one dataset revision"
+        )
+
+
+def _flipped(pairs: Pairs, names: list[str], *, sign: int) -> tuple[str, ...]:
+    """The samples that lost (sign 1) or gained (-1) more than half."""
+    moved = sign * (pairs.before - pairs.after) > FLIP
+    return tuple(names[i] for i in np.flatnonzero(moved))

@@ -12,8 +12,14 @@ from typing import Any
 from natadv import __version__
 from natadv.errors import ConfigError, StoreError
 from natadv.evaluate.units import Numerics
-from natadv.evidence import Evidence, Manifest, clean_case, write_evidence, write_selection
-from natadv.gate.plan import CaseEvidence
+from natadv.evidence import (
+    CaseEvidence,
+    Evidence,
+    Manifest,
+    clean_case,
+    write_evidence,
+    write_selection,
+)
 from natadv.plugin.session import GateSession
 from natadv.report.rows import Row
 from natadv.types import Case, Outcomes, Variant

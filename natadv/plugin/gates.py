@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import allure
 import pytest
 
 from natadv.errors import NatadvError
-from natadv.plugin import attacks, rates
+from natadv.evidence import CaseEvidence
+from natadv.plugin import attacks
 from natadv.plugin.options import keep_allure_folder, writes_allure
 from natadv.plugin.rows import rows_of_case
 from natadv.plugin.session import GateSession
+from natadv.report.overlay_charts import ChartKind, charts
+from natadv.report.overlay_rates import as_table, dataset_rates
 from natadv.report.results import labels
 from natadv.report.rows import SHORT, Row
 from natadv.types import Case
+
+RATES, RATES_NOT_SHOWN = "rates by factor", "rates by factor: not shown"
+CHARTS: Mapping[ChartKind, str] = {"rates": RATES, "breaking": "breaking points"}
+LEAST_OVERLAYS = 8
+"""Fewer, as in a dataset of counterexamples, are not a sample of anything."""
 
 
 class Gate:
@@ -35,7 +45,7 @@ class Gate:
         self._tell_junit(rows)
         # Charts take most of a second, and without results nobody would see them.
         if writes_allure(self._node.config):
-            rates.attach(self._session, case)
+            _attach_rates(self._session.evidence[case])
         if not self._session.is_green(case):
             self._attach_failures(case)
         self._session.raise_unless_green(case)
@@ -99,3 +109,19 @@ def _facts(row: Row) -> dict[str, _Bare]:
         f"{name} margin": _Bare(f"{row.margin:+.4f}"),
         f"{name} n": _Bare(str(found.n)),
     }
+
+
+def _attach_rates(found: CaseEvidence) -> None:
+    """Attach rates by overlay attribute, as a table and as charts, if overlays were drawn."""
+    if len(set(found.evidence.attack.factors.get("overlay", ()))) < LEAST_OVERLAYS:
+        return
+    try:
+        (rates,) = dataset_rates([found])
+        allure.attach("\n".join(as_table(rates)), RATES, allure.attachment_type.TEXT)
+        for kind, content in charts([rates]).items():
+            allure.attach(content, CHARTS[kind], allure.attachment_type.PNG)
+    # No verdict depends on a chart: whatever a plotting library raises, warnings that are errors
+    # included, must not replace the verdict.
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        allure.attach(why, RATES_NOT_SHOWN, allure.attachment_type.TEXT)

@@ -20,19 +20,17 @@ from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Numerics
 from natadv.evaluate.worker import Worker
-from natadv.evidence import Selection, StoredCase
+from natadv.evidence import CaseEvidence, Selection, StoredCase
 from natadv.gate.baseline import (
     BaselineJudgement,
     BaselineVerdict,
     judge_against_baseline,
     refuse_same,
 )
+from natadv.gate.cases import CasePlan, mismatches, stored_cases, stored_evidence, unreadable
 from natadv.gate.contract import contract_digest
 from natadv.gate.judge import GateVerdict, judge_all
-from natadv.gate.plan import CaseEvidence, CasePlan, mismatches, unreadable
-from natadv.gate.stored import case_evidence as stored_evidence
-from natadv.gate.stored import stored_cases
-from natadv.gate.thresholds import load_thresholds
+from natadv.gate.rules import load_thresholds
 from natadv.plugin import options
 from natadv.search.profile import with_searches
 from natadv.types import Case
@@ -141,7 +139,7 @@ class GateSession:
             thresholds=self.grid.thresholds,
             tier=self.grid.tier.name,
             models=tuple(self.grid.specs),
-            selected=None if self.whole_tier else self.selected,
+            selected=self.selected,
         )
 
     @cached_property

@@ -17,7 +17,7 @@ from natadv.evaluate.grid import Grid
 from natadv.evaluate.model_runner import ModelRunner
 from natadv.evaluate.plan import case_evidence, case_plan, head_of, kept_masks, units_of
 from natadv.evaluate.units import Numerics
-from natadv.gate.plan import mismatches
+from natadv.gate.cases import mismatches
 from natadv.gate.rules import Thresholds, Tier
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import save_head

@@ -12,7 +12,7 @@ from natadv.evaluate.grid import Grid
 from natadv.evaluate.plan import case_evidence, case_plan, unique_units, units_of
 from natadv.evaluate.store import write_atomically
 from natadv.evaluate.units import SHARD_ROWS, Numerics
-from natadv.gate.plan import mismatches
+from natadv.gate.cases import mismatches
 from natadv.gate.rules import Thresholds, Tier
 from natadv.types import Case, ModelSpec
 

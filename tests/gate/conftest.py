@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from natadv.evidence import Evidence, Manifest, write_evidence
-from natadv.gate.plan import CaseEvidence, CasePlan
+from natadv.evidence import CaseEvidence, Evidence, Manifest, write_evidence
+from natadv.gate.cases import CasePlan
 from natadv.gate.rules import Rule, Thresholds, Tier
 from natadv.types import Case, Outcomes
 

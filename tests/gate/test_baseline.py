@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.evidence import Evidence
-from natadv.gate.baseline import TOLD, judge_against_baseline
+from natadv.gate.baseline import COMPARED, judge_against_baseline
 from natadv.types import TASKS, Case
 
 GRADED = {
@@ -90,7 +90,7 @@ def against_graded(kit, task, candidate, baseline, **options):
 
 
 def test_every_task_has_words_for_its_comparison():
-    assert tuple(TOLD) == TASKS
+    assert tuple(COMPARED) == TASKS
 
 
 @pytest.mark.parametrize(

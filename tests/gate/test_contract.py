@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from natadv import cli
 from natadv.errors import ConfigError
 from natadv.gate.contract import contract_digest, differences
-from natadv.gate.rules import Rule, SearchProfile, Thresholds, Tier
-from natadv.gate.thresholds import load_thresholds
+from natadv.gate.rules import Rule, SearchProfile, Thresholds, Tier, load_thresholds
 
 MIRRORED = {"WEAKER": "STRICTER", "STRICTER": "WEAKER", "CHANGED": "CHANGED", "neutral": "neutral"}
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from natadv.errors import ConfigError
 from natadv.evidence import Evidence
-from natadv.gate.judge import WORST_FIRST, judge_all
+from natadv.gate.judge import WORST_FIRST, judge_all, samples_to_decide
+from natadv.types import Measurement
 
 
 def judged(kit, world, rules, **options):
@@ -74,6 +75,14 @@ def test_a_value_on_the_bound_can_never_be_decided(kit):
     found = judged(kit, one_case(kit, 400, 500), [kit.rule(kit.CLEAN, bound=0.8)])
 
     assert "no number of samples would decide" in found.of(kit.CLEAN).lines[0]
+
+
+def test_a_bound_beside_the_value_needs_more_samples_than_there_are(kit):
+    found = Measurement("decoy_rate", 0.0, 0.0, 0.02, 200, 200, 0)
+
+    for bound in (5e-324, 1e-300, 1e-200, 1e-160, 1e-9):
+        rule = kit.rule(kit.CLEAN, "decoy_rate", side="ceiling", bound=bound)
+        assert samples_to_decide(rule, found, level=0.025, strictest=0.001) is None, bound
 
 
 def test_a_ceiling_is_held_by_the_upper_end(kit):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics import estimate, measure
-from natadv.metrics.breaking import breaking, quantile
+from natadv.metrics.breaking import breaking_points, quantile
 
 QUANTILES = {"breaking_point": Fraction(1, 2), "breaking_point_q10": Fraction(1, 10)}
 NUMBERS = {
@@ -155,7 +155,7 @@ def test_pictures_that_nothing_flips_break_at_the_whole(shown):
 
     assert measure("breaking_point", shown([held, held, broken])).value == 1.0
     assert measure("breaking_point", shown([held, broken, broken])).value == pytest.approx(0.4)
-    assert breaking(shown([held, broken])) == {"p0": 1.0, "p1": 0.4}
+    assert breaking_points(shown([held, broken])) == {"p0": 1.0, "p1": 0.4}
 
 
 def test_one_smaller_overlay_that_flips_moves_it(shown):

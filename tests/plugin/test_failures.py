@@ -16,8 +16,7 @@ from natadv.data.packing import write_dataset
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.plan import CaseUnits
-from natadv.evidence import Evidence
-from natadv.gate.plan import CaseEvidence
+from natadv.evidence import CaseEvidence, Evidence
 from natadv.plugin import failures
 from natadv.plugin.failures import failing_tiles
 from natadv.report.sheet import contact_sheet

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from natadv.evidence import Evidence
+from natadv.evidence import CaseEvidence, Evidence
+from natadv.gate.cases import CasePlan
 from natadv.gate.judge import judge_all
-from natadv.gate.plan import CaseEvidence, CasePlan
 from natadv.gate.rules import Rule, Thresholds, Tier
 from natadv.plugin.rows import rows_of, rows_of_case
 from natadv.tasks import TASKS as TASK_ROWS

@@ -9,6 +9,7 @@ import pytest
 
 from natadv.report.rows import Row
 from natadv.types import Case, Measurement
+from tests.metrics.conftest import outcomes as outcomes
 
 CASE = Case("classification", "clean", "mini", "mini-clip")
 

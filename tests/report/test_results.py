@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import ReportError
-from natadv.gate import wording
+from natadv.gate import judge
 from natadv.gate.rules import Rule
 from natadv.report.results import (
     CATEGORIES,
@@ -98,14 +98,14 @@ def found(value: float, n: int = 660, excluded: int = 0) -> Measurement:
 
 
 def undecided(rule: Rule, value: float) -> str:
-    return wording.undecided(CASE, rule, found(value), level=0.025, strictest=0.0025)
+    return judge.undecided(CASE, rule, found(value), level=0.025, strictest=0.0025)
 
 
 REGRESSION = f"REGRESSION {CASE}: -0.120 [-0.150, -0.090] against the baseline, 80 new errors"
 VIOLATED = [
-    wording.broken(CASE, FLOOR, found(0.7)),
-    wording.broken(CASE, CEILING, found(0.5, excluded=3)),
-    wording.broken(replace(CASE, model="floor-9"), FLOOR, found(0.7)),
+    judge.broken(CASE, FLOOR, found(0.7)),
+    judge.broken(CASE, CEILING, found(0.5, excluded=3)),
+    judge.broken(replace(CASE, model="floor-9"), FLOOR, found(0.7)),
 ]
 TOO_FEW = [
     undecided(FLOOR, 0.84),
@@ -113,7 +113,7 @@ TOO_FEW = [
     undecided(FLOOR, 0.85),
     undecided(replace(FLOOR, bound=0.8400001), 0.84),
 ]
-UNMEASURED = wording.incomplete(CASE, FLOOR, ("not measured",))
+UNMEASURED = judge.incomplete(CASE, FLOOR, ("not measured",))
 REGRESSIONS = [REGRESSION, f"{REGRESSION}\n{VIOLATED[0]}", f"{REGRESSION}\n{TOO_FEW[0]}"]
 MESSAGES = {
     "Regressions (worse than the baseline)": REGRESSIONS,
@@ -142,8 +142,8 @@ def test_a_message_of_the_gate_falls_into_one_category(match, category, message)
 @pytest.mark.parametrize(
     "message",
     [
-        wording.holds(CASE, FLOOR, found(0.9)),
-        wording.holds(CASE, CEILING, found(0.1)),
+        judge.holds(CASE, FLOOR, found(0.9)),
+        judge.holds(CASE, CEILING, found(0.1)),
         UNMEASURED,
         "AssertionError: assert 3 < 2",
         "",

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natadv.metrics.factors import SCORE
 from natadv.report.rows import SHORT, Row
 from natadv.report.terminal import WIDTH, overview, reasons, table
 from natadv.scenarios import SCENARIOS as SCENARIO_ROWS
@@ -178,7 +177,7 @@ def grid_rows(row, models=("mini-clip", "mini-siglip")):
         for case in cases
         for metric in (
             *(m for m in shown_of(case) if "breaking" not in m),
-            *(f"{SCORE[case.task]} ({part})" for part in ("seen", "held-out")),
+            *(f"{TASK_ROWS[case.task].headline} ({part})" for part in ("seen", "held-out")),
         )
     ]
 

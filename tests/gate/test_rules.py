@@ -10,8 +10,7 @@ import pytest
 
 from natadv.errors import ConfigError, UnknownNameError
 from natadv.gate.judge import judge_all
-from natadv.gate.rules import rules_for
-from natadv.gate.thresholds import MOST_CONFIDENCE, load_thresholds
+from natadv.gate.rules import MOST_CONFIDENCE, load_thresholds, rules_for
 
 
 def edited(path, old, new):
@@ -387,7 +386,7 @@ def test_a_rule_by_name_stands_in_for_the_lineage_on_the_same_metric_only(kit):
 def test_loading_is_light():
     """A fresh interpreter: no torch, no pytest, and quick."""
     code = (
-        "import sys, time; began = time.perf_counter(); import natadv.gate.thresholds, "
+        "import sys, time; began = time.perf_counter(); import natadv.gate.rules, "
         "natadv.gate.judge, natadv.gate.__main__; took = time.perf_counter() - began; "
         "heavy = {'torch', 'pytest', 'pyarrow', 'PIL', 'scipy', 'transformers'} & set(sys.modules);"
         "print(sorted(heavy), took)"

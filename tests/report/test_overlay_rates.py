@@ -1,4 +1,4 @@
-"""Rates by factor against loops over rows."""
+"""Rates by overlay attribute against loops over rows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics import METRICS, measure
-from natadv.metrics.factors import ALL, BANDS, BESIDES, SCORE, levels, rates, within
+from natadv.metrics.correctness import SCORES
+from natadv.report.overlay_rates import ALL, BANDS, BESIDES, levels, rates, within
 from natadv.types import TASKS
 
 NUMBERS = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 KINDS = ("decoy", "other", "nonword")
-PLACES = ("top left", "top", "centre")
 
 
 def table(outcomes, **factors):
@@ -27,7 +27,7 @@ def table(outcomes, **factors):
 
 def split(outcomes, **factors):
     """Level -> where its rows stand, of the one factor."""
-    found = levels([table(outcomes, **factors)], order={"place": PLACES})
+    found = levels([table(outcomes, **factors)])
     assert found[0].ids == {f"s{i}" for i in range(len(next(iter(factors.values()))))}
     return {x.name: sorted(int(name[1:]) for name in x.ids) for x in found[1:]}
 
@@ -79,29 +79,29 @@ def test_which_overlay_it_was_is_no_factor_to_split_by(outcomes):
 
 
 def test_numbers_alone_are_graded(outcomes):
-    found = levels([table(outcomes, kind=KINDS, size=[0.1, 0.2, 0.3])], order={})
+    found = levels([table(outcomes, kind=KINDS, size=[0.1, 0.2, 0.3])])
 
-    assert {x.factor for x in found} == {ALL, "kind", "size"}
-    assert all(x.graded == (x.factor == "size") for x in found)
+    assert {x.attribute for x in found} == {ALL, "kind", "size"}
+    assert all(x.graded == (x.attribute == "size") for x in found)
 
 
 def test_models_that_failed_on_other_rows_are_split_at_the_same_edges(outcomes):
     whole = table(outcomes, size=[i / 40 for i in range(40)])
     short = outcomes(["ant"] * 20, ["ant"] * 20, factors={"size": [i / 40 for i in range(20)]})
 
-    both = levels([short, whole], order={})
+    both = levels([short, whole])
 
-    assert both == levels([whole], order={})
+    assert both == levels([whole])
 
 
 def test_a_factor_of_text_and_numbers_is_refused(outcomes):
     with pytest.raises(MetricError, match="expected 'size' to be text or numbers throughout"):
-        levels([table(outcomes, size=[0.1, "0.2"])], order={})
+        levels([table(outcomes, size=[0.1, "0.2"])])
 
 
 def test_a_factor_that_is_no_number_is_refused(outcomes):
     with pytest.raises(MetricError, match="expected finite factors"):
-        levels([table(outcomes, size=[0.1, float("nan")])], order={})
+        levels([table(outcomes, size=[0.1, float("nan")])])
 
 
 def evidence_of(outcomes, n=24):
@@ -130,8 +130,8 @@ def evidence_of(outcomes, n=24):
 
 
 def found_in(evidence, task="classification"):
-    told = rates(task, evidence, levels([evidence.attack], order={}))
-    return {(r.level.factor, r.level.name, r.found.metric): r.found for r in told}
+    told = rates(task, evidence, levels([evidence.attack]))
+    return {(r.level.attribute, r.level.name, r.measurement.metric): r.measurement for r in told}
 
 
 def test_rates_are_those_of_the_rows_of_a_level(outcomes):
@@ -179,7 +179,7 @@ def test_each_task_has_its_metrics(outcomes, task):
     evidence = replace(evidence_of(outcomes), occlusion=None, matched=None)
     metrics = {metric for factor, _, metric in found_in(evidence, task) if factor == ALL}
 
-    assert metrics == {SCORE[task], *BESIDES[task]}
+    assert metrics == {SCORES[task].metric, *BESIDES[task]}
     assert all(task in METRICS[name].tasks for name in metrics)
 
 

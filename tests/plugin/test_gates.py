@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from natadv.pipelines.rates import drawn_cases
-from natadv.report.rates import as_table
+from natadv.gate.cases import drawn_cases
+from natadv.report.overlay_rates import as_table, dataset_rates
 
 CELL = "classification/typographic/lot"
 CASE = f"{CELL}/mini-clip"
@@ -16,7 +16,7 @@ TABLE = ("rates by factor", "text/plain")
 CHARTS = [("rates by factor", "image/png"), ("breaking points", "image/png")]
 
 SABOTAGE = """
-from natadv.report import rates_charts
+from natadv.report import overlay_charts
 
 
 def broken(*_):
@@ -24,7 +24,7 @@ def broken(*_):
     {fault}
 
 
-rates_charts.rates_chart = broken
+overlay_charts.rates_chart = broken
 """
 FAULTS = {
     "RuntimeError: planted": "raise RuntimeError('planted')",
@@ -85,8 +85,9 @@ def test_a_drawn_case_shows_its_rates_and_no_other_case_does(drawn):
 def test_the_evidence_that_is_left_tells_the_same(drawn):
     drawn.pytest(*ONE_MODEL)
 
-    ((told,),) = drawn_cases(drawn.root / ".natadv" / "evidence", None).values()
-    assert attached(drawn)[TABLE].decode().splitlines() == as_table(told)
+    (cases,) = drawn_cases(drawn.root / ".natadv" / "evidence", None)
+    (rates,) = dataset_rates(cases)
+    assert attached(drawn)[TABLE].decode().splitlines() == as_table(rates)
 
 
 @pytest.mark.parametrize("error", FAULTS)

@@ -14,8 +14,8 @@ from natadv import cli
 from natadv.evidence import Manifest, folder_of, write_evidence
 from natadv.metrics.breaking import NEVER
 from natadv.plots import COLOURS
-from natadv.report.rates import CaseRates
-from natadv.report.rates_charts import breaking_chart
+from natadv.report.overlay_charts import breaking_chart
+from natadv.report.overlay_rates import CaseRates
 from natadv.types import Case, Outcomes
 
 PICTURES, OVERLAYS = 12, 8

@@ -1,0 +1,202 @@
+"""What each case was planned to be and what was measured, read from evidence folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from natadv.config import load_yaml, shown
+from natadv.errors import ConfigError, StoreError, unknown_name
+from natadv.evidence import CaseEvidence, Manifest, StoredCase, clean_case, read_all
+from natadv.gate.rules import MOST, Tier
+from natadv.types import Case
+
+
+@dataclass(frozen=True, slots=True)
+class CasePlan:
+    """A case as the tier requires it."""
+
+    case: Case
+    lineage: str
+    """The zoo row whose rules this model inherits; its own name for a row of the zoo."""
+    planned_n: int
+    data_revision: str
+    weights: str
+    protocol: str
+
+
+def mismatches(plan: CasePlan, found: CaseEvidence) -> tuple[str, ...]:
+    """Why `found` is not what `plan` requires; empty if it is."""
+    if found.problems:
+        # Whatever is missing because of these problems would only repeat them.
+        return found.problems
+    rows = found.evidence.attack
+    errors = len(rows.errors)
+    reasons = []
+    if found.case != plan.case:
+        reasons.append(f"expected evidence of {plan.case}, got that of {found.case}")
+    if plan.planned_n < 1:
+        reasons.append(f"expected at least one planned sample, got {plan.planned_n}")
+    if rows.n + errors != plan.planned_n:
+        reasons.append(f"expected {plan.planned_n} samples, got {rows.n} and {errors} errors")
+    for what, want, got in (
+        ("data revision", plan.data_revision, found.data_revision),
+        ("weights", plan.weights, found.weights),
+        ("protocol", plan.protocol, found.protocol),
+    ):
+        if not want or want != got:
+            reasons.append(f"expected {what} {_short(want)}, got {_short(got)}; measure again")
+    return tuple(reasons)
+
+
+def _short(text: str) -> str:
+    # A text with spaces is a mixture of several values: it is shown in full.
+    return repr(text if " " in text else text[:12])
+
+
+def unreadable(found: CaseEvidence, max_excluded: float) -> tuple[str, ...]:
+    """Why more samples have no outcome than the tier allows; empty if they are few enough."""
+    errors = found.evidence.attack.errors
+    planned = found.evidence.attack.n + len(errors)
+    if len(errors) <= max_excluded * planned:
+        return ()
+    name, why = next(iter(errors.items()))
+    return (
+        f"{len(errors)} of {planned} samples have no outcome, the tier allows a share of "
+        f"{max_excluded:g}; the first is {name}: {why}",
+    )
+
+
+def stored_cases(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
+    """The cases under `root`, and folder name -> why it cannot be read."""
+    if not root.is_dir():
+        raise ConfigError(f"{root}: no such folder of evidence; run the suites with --store first")
+    return read_all(root)
+
+
+def stored_evidence(
+    case: Case, stored: Mapping[Case, StoredCase], *, datasets: Path | None = None
+) -> CaseEvidence:
+    """The evidence of `case`, with its clean twins from the clean case of the same model.
+
+    `datasets` is the folder of the cards that the twins' data revision must agree with, if any.
+    """
+    own = stored[case]
+    manifest = own.manifest
+    twins = clean_case(case, manifest.twin_of) if manifest.twin_of else None
+    clean = stored.get(twins) if twins else None
+    problems = list(manifest.problems)
+    if twins:
+        reasons = _twin_problems(manifest, clean, datasets)
+        problems += [f"its clean twins, {twins}, {reason}" for reason in reasons]
+    return CaseEvidence(
+        case,
+        own.evidence(clean.outcomes["attack"] if clean else None),
+        manifest.data_revision,
+        manifest.weights,
+        manifest.protocol,
+        tuple(problems),
+        manifest.tower,
+    )
+
+
+def _twin_problems(
+    own: Manifest, clean: StoredCase | None, datasets: Path | None
+) -> tuple[str, ...]:
+    if clean is None:
+        return ("were not measured",)
+    theirs = clean.manifest
+    reasons = list(theirs.problems)
+    if theirs.weights != own.weights:
+        reasons.append("were measured with other weights")
+    if theirs.protocol != own.protocol:
+        reasons.append("were measured by another protocol")
+    if datasets is not None and theirs.data_revision != _card(datasets, theirs.case)[0]:
+        reasons.append("were measured on another data revision")
+    return tuple(reasons)
+
+
+def drawn_cases(root: Path, dataset: str | None) -> list[list[CaseEvidence]]:
+    """The typographic cases under `root` whose overlays were drawn, grouped by task and dataset.
+
+    Only those of `dataset` if it is given. Raises StoreError if a folder cannot be read, and
+    ConfigError if there is no such case.
+    """
+    stored, broken = read_all(root) if root.is_dir() else ({}, {})
+    if broken:
+        raise StoreError("\n".join(broken.values()))
+    drawn = [case for case in sorted(stored) if stored[case].outcomes["attack"].factors]
+    if not drawn:
+        raise ConfigError(
+            f"{root}: no evidence of a dataset whose overlays are drawn; run the gate first: "
+            f"pytest suites/ --dataset {dataset or 'NAME'} --no-assert"
+        )
+    names = sorted({case.dataset for case in drawn})
+    if dataset is not None and dataset not in names:
+        raise unknown_name("dataset with drawn overlays", dataset, names)
+    wanted = [case for case in drawn if dataset in (None, case.dataset)]
+    return [
+        [stored_evidence(case, stored) for case in cases]
+        for _, cases in groupby(wanted, key=lambda case: (case.task, case.dataset))
+    ]
+
+
+def stored_plans(
+    cases: Iterable[Case],
+    tier: Tier,
+    stored: Mapping[Case, StoredCase],
+    *,
+    datasets: Path | None = None,
+) -> list[CasePlan]:
+    """What `tier` requires of each of `cases`.
+
+    Rows and revision come from the cards in the folder `datasets` if it is given, else from the
+    manifest. Each model must have one set of weights and one protocol per task: two of them mean
+    that runs were mixed.
+    """
+    return [_plan(case, tier, stored, datasets) for case in cases]
+
+
+def _plan(
+    case: Case, tier: Tier, stored: Mapping[Case, StoredCase], datasets: Path | None
+) -> CasePlan:
+    manifests = [s.manifest for c, s in stored.items() if c.model == case.model]
+    own = stored[case].manifest if case in stored else None
+    revision, rows = own.data_revision if own else "", own.planned_n if own else 0
+    if datasets is not None:
+        revision, rows = _card(datasets, case)
+    # Each task may have its own head, but all heads stand on one tower.
+    towers = {m.tower for m in manifests}
+    weights = {m.weights for m in manifests if m.case.task == case.task}
+    return CasePlan(
+        case,
+        own.lineage if own else case.model,
+        rows if tier.limit is None else min(rows, tier.limit),
+        revision,
+        _only(towers if len(towers) > 1 else weights),
+        _only({m.protocol for m in manifests if m.case.task == case.task}),
+    )
+
+
+def _only(values: set[str]) -> str:
+    """The single value; a text that equals none of them if there are several."""
+    return next(iter(values)) if len(values) == 1 else f"one of {sorted(v[:8] for v in values)}"
+
+
+def _card(datasets: Path, case: Case) -> tuple[str, int]:
+    """The revision and the number of rows on the card of the dataset. Raises ConfigError."""
+    path = datasets / case.dataset / "card.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such card; name the folder of the datasets by --datasets")
+    card, _ = load_yaml(path)
+    if not isinstance(card, dict):
+        raise ConfigError(f"{path}: expected the card of a dataset, got {shown(card)}")
+    revision, rows = card.get("revision"), card.get("rows")
+    if not (isinstance(revision, str) and revision and type(rows) is int and 0 < rows <= MOST):
+        raise ConfigError(
+            f"{path}: expected revision and rows, got {shown(revision)} and {shown(rows)}; "
+            "import the dataset again, or get its card back"
+        )
+    return revision, rows
