@@ -1,4 +1,4 @@
-"""What changed between two contracts: what they ask of each case, however it is written down."""
+"""What changes from one contract to another: what each case must keep, not how it is written."""
 
 from __future__ import annotations
 
@@ -25,41 +25,49 @@ _Key: TypeAlias = tuple[str, str | None, Side]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that the second of two contracts asks otherwise than the first."""
+    """One requirement that differs between two contracts."""
 
     effect: Effect
     """On what passes the gate. A search judges nothing: it is weaker if it looks for less."""
     subject: str
-    """A setting, a tier, or the address of a case; with `*` for its model if all are meant."""
+    """A setting, a tier, or the address of a case; its model is `*` if all models are meant."""
     says: str
 
     def __str__(self) -> str:
         return f"{self.effect:8} {self.subject}: {self.says}"
 
 
-class _Asked(NamedTuple):
-    """What all rules of one case on the same number ask together."""
+class _Requirement(NamedTuple):
+    """What all rules of one case on the same number require together."""
 
     rule: Rule
     """The strictest."""
     min_n: int
 
+    def __str__(self) -> str:
+        return f"{self.rule.subject} {self.rule.side} {self.rule.bound} (min_n {self.min_n})"
+
 
 def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
-    """What `new` asks otherwise than `old`, the weaker first; empty if they ask the same.
+    """How `new` differs from `old`, what is weaker first; empty if both require the same.
 
-    A contract does not know the lineage of a model, so each case is held to the rules that its own
-    model's name meets; the difference says where those now replace a lineage's.
+    A contract does not know the lineage of a model, so each case is compared by the rules that
+    cover its model by name; a difference says where these now replace the rules of a lineage.
     """
     of_rules = _of_rules(old, new)
     found = [
         *_number("confidence", "", old.confidence, new.confidence, better="higher"),
         *_of_default_tier(old, new),
         *_listed("contract", "tier", old.tiers, new.tiers),
-        *(d for name in old.tiers if name in new.tiers for d in _of_tier(old, new, name)),
+        *(
+            difference
+            for name, tier in old.tiers.items()
+            if name in new.tiers
+            for difference in _of_tier(f"tier {name}", tier, new.tiers[name])
+        ),
         *of_rules,
         *_of_lineage(old, new),
-        *_of_wording(old.rules, new.rules, asked_alike=not of_rules),
+        *_of_wording(old.rules, new.rules, alike=not of_rules),
     ]
     return tuple(sorted(found, key=lambda difference: EFFECTS.index(difference.effect)))
 
@@ -77,27 +85,28 @@ def _number(
 ) -> Iterator[Difference]:
     if old != new:
         effect: Effect = "STRICTER" if (new > old) == (better == "higher") else "WEAKER"
-        yield Difference(effect, subject, f"{what} {_or_none(old)} -> {_or_none(new)}".lstrip())
-
-
-def _or_none(number: float) -> str:
-    return "none" if number == math.inf else str(number)
+        before, after = ("none" if number == math.inf else number for number in (old, new))
+        yield Difference(effect, subject, f"{what} {before} -> {after}".lstrip())
 
 
 def _listed(
     subject: str, kind: str, old: Iterable[str], new: Iterable[str]
 ) -> Iterator[Difference]:
     before, after = list(old), list(new)
-    for name in before:
-        if name not in after:
-            yield Difference("WEAKER", subject, f"{kind} {name} removed")
-    for name in after:
-        if name not in before:
-            yield Difference("STRICTER", subject, f"{kind} {name} added")
+    yield from (
+        Difference("WEAKER", subject, f"{kind} {name} removed")
+        for name in before
+        if name not in after
+    )
+    yield from (
+        Difference("STRICTER", subject, f"{kind} {name} added")
+        for name in after
+        if name not in before
+    )
 
 
 def _of_default_tier(old: Thresholds, new: Thresholds) -> Iterator[Difference]:
-    """What a run that names no tier does otherwise."""
+    """How a run without --tier changes."""
     if old.default_tier == new.default_tier:
         return
     moved = f"{old.default_tier} -> {new.default_tier}"
@@ -112,12 +121,10 @@ def _of_default_tier(old: Thresholds, new: Thresholds) -> Iterator[Difference]:
         yield Difference(one.effect, "default_tier", f"{moved}: {one.says}")
 
 
-def _of_tier(old: Thresholds, new: Thresholds, name: str) -> Iterator[Difference]:
-    before, after = old.tiers[name], new.tiers[name]
-    subject = f"tier {name}"
-    yield from _listed(subject, "model", before.models, after.models)
-    yield from _listed(subject, "case", before.cases, after.cases)
-    yield from _settings(subject, before, after)
+def _of_tier(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
+    yield from _listed(subject, "model", old.models, new.models)
+    yield from _listed(subject, "case", old.cases, new.cases)
+    yield from _settings(subject, old, new)
 
 
 def _settings(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
@@ -135,9 +142,12 @@ def _of_search(subject: str, old: SearchProfile, new: SearchProfile) -> Iterator
     yield from _number(subject, "at_least", old.at_least, new.at_least, better="lower")
     yield from _number(subject, "evaluations", old.evaluations, new.evaluations, better="higher")
     yield from _number(subject, "discover", old.discover, new.discover, better="higher")
-    kept, reached = _covers(new.subjects, old.subjects), _covers(old.subjects, new.subjects)
-    if not (kept and reached):
-        effect: Effect = "STRICTER" if kept else "WEAKER" if reached else "CHANGED"
+    none_lost, none_gained = (
+        _covers(new.subjects, old.subjects),
+        _covers(old.subjects, new.subjects),
+    )
+    if not (none_lost and none_gained):
+        effect: Effect = "STRICTER" if none_lost else "WEAKER" if none_gained else "CHANGED"
         says = f"subjects {', '.join(old.subjects)} -> {', '.join(new.subjects)}"
         yield Difference(effect, subject, says)
     for what, before, after in (
@@ -150,7 +160,7 @@ def _of_search(subject: str, old: SearchProfile, new: SearchProfile) -> Iterator
 
 
 def _covers(patterns: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether every class that `names` mean is meant by `patterns` too, as far as can be told."""
+    """Whether `patterns` match every class that `names` match, as far as the text can tell."""
 
     def covered(name: str) -> bool:
         if name in patterns or "*" in patterns:
@@ -161,20 +171,20 @@ def _covers(patterns: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def _of_rules(old: Thresholds, new: Thresholds) -> list[Difference]:
-    """What the rules ask otherwise of the cases that both contracts have."""
+    """How the rules differ on the cases that both contracts have."""
     after = _grid(new)
-    cases = [case for case in _grid(old) if case in after]
     found: dict[tuple[str, Effect, str], list[str]] = defaultdict(list)
     models: dict[str, list[str]] = defaultdict(list)
-    for case in cases:
-        cell, _, model = case.address.rpartition("/")
-        models[cell].append(model)
-        for one in _of_case(case, old.rules, new.rules):
-            found[cell, one.effect, one.says].append(model)
+    for case in _grid(old):
+        if case in after:
+            cell, _, model = case.address.rpartition("/")
+            models[cell].append(model)
+            for one in _of_case(case, old.rules, new.rules):
+                found[cell, one.effect, one.says].append(model)
     return [
         Difference(effect, f"{cell}/{model}", says)
-        for (cell, effect, says), meant in found.items()
-        for model in (["*"] if 1 < len(meant) == len(models[cell]) else meant)
+        for (cell, effect, says), changed in found.items()
+        for model in (["*"] if 1 < len(changed) == len(models[cell]) else changed)
     ]
 
 
@@ -183,43 +193,34 @@ def _grid(thresholds: Thresholds) -> dict[Case, None]:
 
 
 def _of_case(case: Case, old: tuple[Rule, ...], new: tuple[Rule, ...]) -> Iterator[Difference]:
-    before, after = _asked_of(case, old), _asked_of(case, new)
+    before, after = _required(case, old), _required(case, new)
     for key in {**before, **after}:
         if key not in after:
-            yield Difference("WEAKER", case.address, f"{_rule(before[key])} removed")
+            yield Difference("WEAKER", case.address, f"{before[key]} removed")
         elif key not in before:
-            yield Difference("STRICTER", case.address, f"{_rule(after[key])} added")
+            yield Difference("STRICTER", case.address, f"{after[key]} added")
         else:
-            yield from _bounds(case.address, before[key], after[key])
+            (first, first_n), (second, second_n) = before[key], after[key]
+            what, min_n = f"{second.subject} {second.side}", f"{second.subject} min_n"
+            better: Literal["higher", "lower"] = "higher" if second.side == "floor" else "lower"
+            yield from _number(case.address, what, first.bound, second.bound, better=better)
+            yield from _number(case.address, min_n, first_n, second_n, better="higher")
 
 
-def _asked_of(case: Case, rules: tuple[Rule, ...]) -> Mapping[_Key, _Asked]:
+def _required(case: Case, rules: tuple[Rule, ...]) -> Mapping[_Key, _Requirement]:
     found: dict[_Key, list[Rule]] = defaultdict(list)
     for rule in rules_for(case, case.model, rules):
         found[rule.metric, rule.part, rule.side].append(rule)
     return {
-        key: _Asked(min(those, key=lambda r: r.margin(0)), max(r.min_n for r in those))
+        key: _Requirement(min(those, key=lambda r: r.margin(0)), max(r.min_n for r in those))
         for key, those in found.items()
     }
 
 
-def _bounds(address: str, old: _Asked, new: _Asked) -> Iterator[Difference]:
-    what = f"{new.rule.subject} {new.rule.side}"
-    better: Literal["higher", "lower"] = "higher" if new.rule.side == "floor" else "lower"
-    yield from _number(address, what, old.rule.bound, new.rule.bound, better=better)
-    what = f"{new.rule.subject} min_n"
-    yield from _number(address, what, old.min_n, new.min_n, better="higher")
-
-
-def _rule(asked: _Asked) -> str:
-    rule = asked.rule
-    return f"{rule.subject} {rule.side} {rule.bound} (min_n {asked.min_n})"
-
-
 def _of_lineage(old: Thresholds, new: Thresholds) -> Iterator[Difference]:
-    """The models that come with rules on their names."""
+    """The models that come with rules on their own names."""
     known = {case.model for case in _grid(old)}
-    says = "has rules that stand in for those of the model it descends from, if any"
+    says = "has rules that replace those of the model it descends from, if any"
     for case in _grid(new):
         if case.model not in known and any(rule.names(case) for rule in new.rules):
             known.add(case.model)
@@ -227,17 +228,15 @@ def _of_lineage(old: Thresholds, new: Thresholds) -> Iterator[Difference]:
 
 
 def _of_wording(
-    old: tuple[Rule, ...], new: tuple[Rule, ...], *, asked_alike: bool
+    old: tuple[Rule, ...], new: tuple[Rule, ...], *, alike: bool
 ) -> Iterator[Difference]:
-    before, after = _written(old), _written(new)
-    if asked_alike and before.keys() != after.keys():
+    # Each rule without what judges nothing -> its source.
+    before, after = (
+        {replace(rule, source="", line=0): rule.source for rule in rules} for rules in (old, new)
+    )
+    if alike and before.keys() != after.keys():
         says = f"{len(old)} -> {len(new)}, asking the same of every case that stays"
         yield Difference("neutral", "rules", says)
     moved = sum(after.get(rule, source) != source for rule, source in before.items())
     if moved:
         yield Difference("neutral", "rules", f"the source of {moved} is another")
-
-
-def _written(rules: tuple[Rule, ...]) -> Mapping[Rule, str]:
-    """Each rule without what judges nothing -> its source."""
-    return {replace(rule, source="", line=0): rule.source for rule in rules}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,7 +135,7 @@ def judge_all(
     assessed = [
         assessment
         for plan in chosen
-        for assessment in _assess_case(plan, thresholds, judged_tier, evidence.get(plan.case))
+        for assessment in _assess(plan, thresholds, judged_tier, evidence.get(plan.case))
     ]
     judgements = _verdicts(assessed, level=(1 - thresholds.confidence) / 2)
     cases = tuple(_case_verdict(p, evidence.get(p.case), judgements) for p in chosen)
@@ -186,50 +186,33 @@ def _idle_rules(
     return tuple(f"rule {r} covers no case of this run" for r in thresholds.rules if idle(r))
 
 
-def _assess_case(
-    plan: CasePlan, thresholds: Thresholds, tier: Tier, found: CaseEvidence | None
-) -> list[_Assessment]:
-    rules = rules_for(plan.case, plan.lineage, thresholds.rules)
-    if found is None:
-        return [_Assessment(plan.case, rule, None, None, ("not measured",)) for rule in rules]
-    reasons = mismatches(plan, found)
-    return [
-        _assess(
-            plan.case,
-            rule,
-            found,
-            confidence=thresholds.confidence,
-            max_excluded=tier.max_excluded,
-            reasons=reasons,
-        )
-        for rule in rules
-    ]
-
-
 def _assess(
-    case: Case,
-    rule: Rule,
-    found: CaseEvidence,
-    *,
-    confidence: float,
-    max_excluded: float,
-    reasons: tuple[str, ...],
-) -> _Assessment:
-    part = found.evidence if rule.part is None else found.evidence.of_part(rule.part)
-    try:
-        answer = estimate(rule.metric, part)
-        measured = answer.measurement(confidence=confidence)
-        p = answer.p_value(bound=rule.bound, side=rule.side)
-    except MetricError as error:
-        return _Assessment(case, rule, None, None, (*reasons, str(error)))
-    planned = part.attack.n + len(part.attack.errors)
-    if not measured.n >= rule.min_n:
-        reasons = (*reasons, f"expected at least {rule.min_n} samples, got {measured.n}")
-    if not measured.excluded <= max_excluded * planned:
-        excluded = f"{measured.excluded} of {planned} samples are excluded"
-        reasons = (*reasons, f"{excluded}, the tier allows a share of {max_excluded:g}")
-    # A rule that was not measured as planned does not belong to the family.
-    return _Assessment(case, rule, measured, None if reasons else p, reasons)
+    plan: CasePlan, thresholds: Thresholds, tier: Tier, found: CaseEvidence | None
+) -> Iterator[_Assessment]:
+    """Each rule that covers the planned case, on its evidence."""
+    case = plan.case
+    reasons = ("not measured",) if found is None else mismatches(plan, found)
+    for rule in rules_for(case, plan.lineage, thresholds.rules):
+        if found is None:
+            yield _Assessment(case, rule, None, None, reasons)
+            continue
+        part = found.evidence if rule.part is None else found.evidence.of_part(rule.part)
+        try:
+            answer = estimate(rule.metric, part)
+            measured = answer.measurement(confidence=thresholds.confidence)
+            p = answer.p_value(bound=rule.bound, side=rule.side)
+        except MetricError as error:
+            yield _Assessment(case, rule, None, None, (*reasons, str(error)))
+            continue
+        planned = part.attack.n + len(part.attack.errors)
+        short = [*reasons]
+        if not measured.n >= rule.min_n:
+            short.append(f"expected at least {rule.min_n} samples, got {measured.n}")
+        if not measured.excluded <= tier.max_excluded * planned:
+            excluded = f"{measured.excluded} of {planned} samples are excluded"
+            short.append(f"{excluded}, the tier allows a share of {tier.max_excluded:g}")
+        # A rule that was not measured as planned does not belong to the family.
+        yield _Assessment(case, rule, measured, None if short else p, tuple(short))
 
 
 def _verdicts(assessed: Sequence[_Assessment], *, level: float) -> list[Judgement]:

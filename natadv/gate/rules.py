@@ -6,7 +6,7 @@ Anything in the file that could make the gate judge less than was meant is an er
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
@@ -355,64 +355,44 @@ def load_thresholds(path: Path, *, asserting: bool = True) -> Thresholds:
     tiers = {name: _tier(name, row) for name, row in file.tiers.items()}
     rules = tuple(_rule(row, line_of(("rules", i), lines)) for i, row in enumerate(file.rules))
     thresholds = Thresholds(file.default_tier, file.confidence, tiers, rules)
-    mistakes = [*_repeated(rules), *_covering_nothing(thresholds)]
-    if asserting:
-        mistakes += _uncovered(thresholds, lines)
+    mistakes = sorted(_mistakes(thresholds, lines, asserting))
     if mistakes:
-        lines_of_text = (f"{path}:{line}: {reason}" for line, reason in sorted(mistakes))
-        raise ConfigError("\n".join(lines_of_text))
+        raise ConfigError("\n".join(f"{path}:{line}: {reason}" for line, reason in mistakes))
     return thresholds
 
 
 def _tier(name: str, row: TierRow) -> Tier:
-    searches = {
-        dataset: SearchProfile(
-            population=search.population or dataset,
-            subjects=tuple(search.subjects),
-            pictures=search.pictures,
-            at_least=search.at_least,
-            evaluations=search.evaluations,
-            discover=search.discover,
-            seed=search.seed,
-        )
-        for dataset, search in row.searches.items()
-    }
+    searches = {}
+    for dataset, search in row.searches.items():
+        fields = {**search.model_dump(), "subjects": tuple(search.subjects)}
+        searches[dataset] = SearchProfile(**{**fields, "population": search.population or dataset})
     return Tier(name, tuple(row.models), tuple(row.cases), row.max_excluded, row.limit, searches)
 
 
 def _rule(row: RuleRow, line: int) -> Rule:
-    return Rule(
-        case=row.case,
-        metric=row.metric,
-        side="ceiling" if row.floor is None else "floor",
-        bound=float(row.ceiling if row.floor is None else row.floor),  # type: ignore[arg-type]
-        source=row.source,
-        min_n=row.min_n,
-        part=row.part,
-        line=line,
-    )
+    fields = row.model_dump(exclude={"floor", "ceiling"})
+    if row.floor is not None:
+        return Rule(**fields, side="floor", bound=row.floor, line=line)
+    assert row.ceiling is not None
+    return Rule(**fields, side="ceiling", bound=row.ceiling, line=line)
 
 
-def _repeated(rules: tuple[Rule, ...]) -> Iterable[tuple[int, str]]:
+def _mistakes(thresholds: Thresholds, lines: Lines, asserting: bool) -> Iterator[tuple[int, str]]:
+    """Line and reason of what is wrong between the parts of the file."""
+    rules, tiers = thresholds.rules, thresholds.tiers
     first: dict[tuple[str, str, str | None], int] = {}
     for rule in rules:
         key = (rule.case, rule.metric, rule.part)
         if key in first:
             yield rule.line, f"{rule.case}: a second rule on {rule.subject}, see line {first[key]}"
         first.setdefault(key, rule.line)
-
-
-def _covering_nothing(thresholds: Thresholds) -> Iterable[tuple[int, str]]:
-    cases = [case for tier in thresholds.tiers.values() for case in tier.grid]
-    for rule in thresholds.rules:
+    cases = [case for tier in tiers.values() for case in tier.grid]
+    for rule in rules:
         if not any(rule.covers(case, case.model) for case in cases):
             yield rule.line, f"{rule.case}: this rule covers no case of any tier"
-
-
-def _uncovered(thresholds: Thresholds, lines: Lines) -> Iterable[tuple[int, str]]:
-    for name, tier in thresholds.tiers.items():
+    for tier in tiers.values() if asserting else ():
         for case in tier.grid:
-            if not any(rule.covers(case, case.model) for rule in thresholds.rules):
+            if not any(rule.covers(case, case.model) for rule in rules):
                 at = tier.cases.index(f"{case.task}/{case.scenario}/{case.dataset}")
-                line = line_of(("tiers", name, "cases", at), lines)
-                yield line, f"{case}: no rule covers this case of tier {name!r}"
+                line = line_of(("tiers", tier.name, "cases", at), lines)
+                yield line, f"{case}: no rule covers this case of tier {tier.name!r}"

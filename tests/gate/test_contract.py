@@ -309,8 +309,7 @@ def test_a_new_model_whose_rules_may_stand_in_for_others_is_told(contract):
     more = replace(more, rules=(*contract.rules, own))
 
     assert (
-        "CHANGED  model mine: has rules that stand in for those of the model"
-        in told(contract, more)[0]
+        "CHANGED  model mine: has rules that replace those of the model" in told(contract, more)[0]
     )
     assert told(more, contract)[0] == "WEAKER   tier mini: model mine removed"
     assert len(told(more, contract)) == 2

@@ -38,111 +38,115 @@ def test_a_sound_file_becomes_tiers_and_rules(thresholds_file):
     assert found.rules[1].line == line_with(thresholds_file, "mini-typo/*")
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "key", "message"),
-    [
-        ("floor: 0.9\n", "flor: 0.9\n", "rules[0].flor", "unknown key, did you mean 'floor'?"),
-        ("confidence:", "confidense:", "confidense", "did you mean 'confidence'?"),
-        ("    models:", "    model:", "tiers.mini.model", "did you mean 'models'?"),
-        ("floor: 0.9\n", "floor: .nan\n", "rules[0].floor", "finite number, got nan"),
-        ("floor: 0.9\n", "floor: -.inf\n", "rules[0].floor", "finite number, got -inf"),
-        ("floor: 0.9\n", "floor: '0.9'\n", "rules[0].floor", "valid number, got '0.9'"),
-        ("floor: 0.9\n", "floor: yes\n", "rules[0].floor", "valid number, got True"),
-        ("floor: 0.9\n", "floor: 93\n", "rules[0]", "can be broken and kept"),
-        ("floor: 0.9\n", "floor: 0\n", "rules[0]", "can be broken and kept"),
-        ("ceiling: 0.3", "ceiling: 1.0", "rules[1]", "can be broken and kept"),
-        ("floor: 0.9\n", "min_n: 3\n", "rules[0].min_n", "duplicate key"),
-        ("    floor: 0.9\n", "", "rules[0]", "expected exactly one of floor and ceiling"),
-        ("ceiling: 0.3", "floor: 0.3", "rules[1]", "better when lower; write ceiling"),
-        ("floor: 0.9\n", "ceiling: 0.9\n", "rules[0]", "better when higher; write floor"),
-        ("metric: top1", "metric: top2", "rules[0].metric", "unknown metric 'top2', did you mean"),
-        ("case: classification/clean", "case: clasification/clean", "rules[0].case",
-         "unknown task"),
-        ("- classification/typographic", "- classification/typografic", "tiers.mini.cases[1]",
-         "unknown scenario 'typografic', did you mean 'typographic'?"),
-        ("case: classification/clean/mini/*", "case: classification/clean/*", "rules[0].case",
-         "expected task/scenario/dataset/model"),
-        ("metric: top1", "metric: top*", "rules[0].metric", "unknown metric 'top*'"),
-        ("min_n: 100", "min_n: 0", "rules[0].min_n", "greater than or equal to 1"),
-        ("source: by hand", "source: ''", "rules[0].source", "expected words, got ''"),
-        ("    source: by hand\n", "", "rules[0].source", "required, but not given"),
-        ("[mini-clip, mini-siglip]", "[]", "tiers.mini.models", "at least 1 item"),
-        ("[mini-clip, mini-siglip]", "[mini-*]", "tiers.mini.models[0]", "without glob"),
-        ("[mini-clip, mini-siglip]", "[mini-clip, mini-clip]", "tiers.mini.models",
-         "each entry once"),
-        ("version: 1", "version: 2", "version", "expected 1, got 2"),
-        ("version: 1\n", "", "version", "required, but not given"),
-        ("default_tier: mini", "default_tier: mimi", "the file", "did you mean 'mini'?"),
-        ("confidence: 0.95", "confidence: 95", "confidence", "less than or equal to 0.999999"),
-    ],
-)  # fmt: skip
-def test_a_mistake_is_named_by_line_and_key(thresholds_file, old, new, key, message):
-    edited(thresholds_file, old, new)
-
-    with pytest.raises(ConfigError) as caught:
-        load_thresholds(thresholds_file)
-
-    text = str(caught.value)
-    assert message in text
-    assert key in text
-    assert text.startswith(f"{thresholds_file}:")
-    assert text.removeprefix(f"{thresholds_file}:").split(":")[0].isdigit()
+MISTAKES = [
+    ("floor: 0.9\n", "flor: 0.9\n", "rules[0].flor", "unknown key, did you mean 'floor'?"),
+    ("confidence:", "confidense:", "confidense", "did you mean 'confidence'?"),
+    ("    models:", "    model:", "tiers.mini.model", "did you mean 'models'?"),
+    ("floor: 0.9\n", "floor: .nan\n", "rules[0].floor", "finite number, got nan"),
+    ("floor: 0.9\n", "floor: -.inf\n", "rules[0].floor", "finite number, got -inf"),
+    ("floor: 0.9\n", "floor: '0.9'\n", "rules[0].floor", "valid number, got '0.9'"),
+    ("floor: 0.9\n", "floor: yes\n", "rules[0].floor", "valid number, got True"),
+    ("floor: 0.9\n", "floor: 93\n", "rules[0]", "can be broken and kept"),
+    ("floor: 0.9\n", "floor: 0\n", "rules[0]", "can be broken and kept"),
+    ("ceiling: 0.3", "ceiling: 1.0", "rules[1]", "can be broken and kept"),
+    ("floor: 0.9\n", "min_n: 3\n", "rules[0].min_n", "duplicate key"),
+    ("    floor: 0.9\n", "", "rules[0]", "expected exactly one of floor and ceiling"),
+    ("ceiling: 0.3", "floor: 0.3", "rules[1]", "better when lower; write ceiling"),
+    ("floor: 0.9\n", "ceiling: 0.9\n", "rules[0]", "better when higher; write floor"),
+    ("metric: top1", "metric: top2", "rules[0].metric", "unknown metric 'top2', did you mean"),
+    ("case: classification/clean", "case: clasification/clean", "rules[0].case",
+     "unknown task"),
+    ("- classification/typographic", "- classification/typografic", "tiers.mini.cases[1]",
+     "unknown scenario 'typografic', did you mean 'typographic'?"),
+    ("case: classification/clean/mini/*", "case: classification/clean/*", "rules[0].case",
+     "expected task/scenario/dataset/model"),
+    ("metric: top1", "metric: top*", "rules[0].metric", "unknown metric 'top*'"),
+    ("min_n: 100", "min_n: 0", "rules[0].min_n", "greater than or equal to 1"),
+    ("source: by hand", "source: ''", "rules[0].source", "expected words, got ''"),
+    ("    source: by hand\n", "", "rules[0].source", "required, but not given"),
+    ("[mini-clip, mini-siglip]", "[]", "tiers.mini.models", "at least 1 item"),
+    ("[mini-clip, mini-siglip]", "[mini-*]", "tiers.mini.models[0]", "without glob"),
+    ("[mini-clip, mini-siglip]", "[mini-clip, mini-clip]", "tiers.mini.models",
+     "each entry once"),
+    ("version: 1", "version: 2", "version", "expected 1, got 2"),
+    ("version: 1\n", "", "version", "required, but not given"),
+    ("default_tier: mini", "default_tier: mimi", "the file", "did you mean 'mini'?"),
+    ("confidence: 0.95", "confidence: 95", "confidence", "less than or equal to 0.999999"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "key", "message"),
-    [
-        ("ceiling: 0.3", "ceiling: 0.9999999999999999", "rules[1]", "from -1 to 0.999999"),
-        ("ceiling: 0.3", "ceiling: 0.9999999", "rules[1]", "can be broken and kept"),
-        ("floor: 0.9\n", "floor: 1.0e-300\n", "rules[0]", "from 1e-06 to 1"),
-        ("floor: 0.9\n", "floor: 1.0e-7\n", "rules[0]", "can be broken and kept"),
-        ("floor: 0.9\n", "floor: -0.0\n", "rules[0]", "can be broken and kept"),
-        ("version: 1", "version: true", "version", "valid integer, got True"),
-        ("version: 1", "version: 1.0", "version", "valid integer, got 1.0"),
-        ("confidence: 0.95", "confidence: 0.9999999999999999", "confidence", "equal to 0.999999"),
-        ("tiers:\n  mini:", "tiers:\n  mini:\n    max_excluded: 0.9999999",
-         "tiers.mini.max_excluded", "less than or equal to 0.5"),
-        ("tiers:\n  mini:", "tiers:\n  mini:\n    limit: 0", "tiers.mini.limit", "equal to 1"),
-        ("tiers:\n  mini:", "tiers:\n  mini:\n    limit: true", "tiers.mini.limit", "got True"),
-        ("tiers:\n  mini:", "tiers:\n  '':", "tiers", "expected a name of up to 100 ASCII letters"),
-        ("tiers:\n  mini:", "tiers:\n  ' mini':", "tiers. mini", "got ' mini'"),
-        ("[mini-clip, mini-siglip]", "[mini-clip, 'mini-siglip ']", "tiers.mini.models[1]",
-         "got 'mini-siglip '"),
-        ("[mini-clip, mini-siglip]", '[mini-clip, "mini-siglip\\t"]', "tiers.mini.models[1]",
-         "got 'mini-siglip\\t'"),
-        ("[mini-clip, mini-siglip]", "[mini-clip, mini\u2010siglip]", "tiers.mini.models[1]",
-         "got 'mini\\u2010siglip'"),
-        ("[mini-clip, mini-siglip]", "[mini-clip, mini-siglip\u200b]", "tiers.mini.models[1]",
-         "got 'mini-siglip\\u200b'"),
-        ("- classification/clean/mini\n", "- classification/clean/m\u0456n\u0456\n",
-         "tiers.mini.cases[0]", "got 'm\\u0456n\\u0456'"),
-        ("- classification/clean/mini\n", "- classification/clean/ mini\n", "tiers.mini.cases[0]",
-         "got ' mini'"),
-        ("min_n: 100", "part: ' held-out'", "rules[0].part", "without blanks around"),
-        ("min_n: 100", 'part: "held-out\\u200b"', "rules[0].part", "got 'held-out\\u200b'"),
-        ("min_n: 100", f"min_n: {10**10}", "rules[0].min_n", "less than or equal to 1000000000"),
-        ("min_n: 100", f"min_n: 0x{'f' * 5000}", "rules[0].min_n", "too long to show"),
-        ("floor: 0.9\n", f"floor: 0x{'f' * 5000}\n", "rules[0].floor", "too long to show"),
-        ("version: 1", f"version: 0x{'f' * 5000}", "version", "too long to show"),
-        ("min_n: 100", f"part: {'x' * 201}", "rules[0].part", "expected a plain word"),
-        ("mini/*", f"mini{'x' * 300}/*", "rules[0].case", "xxx..."),
-        ("metric: top1", f"metric: {'x' * 300}", "rules[0].metric", f"metric '{'x' * 200}'"),
-        ("source: by hand", "source: ' '", "rules[0].source", "expected words, got ' '"),
-        ("source: by hand", "source: '-'", "rules[0].source", "expected words, got '-'"),
-        ("source: by hand", "source: 2026-02-30", "rules[0].source", "cannot be read as timestamp"),
-    ],
-)  # fmt: skip
-def test_what_only_looks_strict_is_refused(thresholds_file, old, new, key, message):
-    edited(thresholds_file, old, new)
+def test_a_mistake_is_named_by_line_and_key(thresholds_file):
+    original = thresholds_file.read_text()
+    for old, new, key, message in MISTAKES:
+        thresholds_file.write_text(original)
+        edited(thresholds_file, old, new)
 
-    with pytest.raises(ConfigError) as caught:
-        load_thresholds(thresholds_file)
+        with pytest.raises(ConfigError) as caught:
+            load_thresholds(thresholds_file)
 
-    # The tier that was renamed is missed where it was named.
-    told = next(line for line in str(caught.value).splitlines() if "default_tier" not in line)
-    assert message in told
-    assert f": {key}" in told
-    assert told.startswith(f"{thresholds_file}:")
+        text = str(caught.value)
+        assert message in text, new
+        assert key in text, new
+        assert text.startswith(f"{thresholds_file}:"), new
+        assert text.removeprefix(f"{thresholds_file}:").split(":")[0].isdigit(), new
+
+
+LOOKS_STRICT = [
+    ("ceiling: 0.3", "ceiling: 0.9999999999999999", "rules[1]", "from -1 to 0.999999"),
+    ("ceiling: 0.3", "ceiling: 0.9999999", "rules[1]", "can be broken and kept"),
+    ("floor: 0.9\n", "floor: 1.0e-300\n", "rules[0]", "from 1e-06 to 1"),
+    ("floor: 0.9\n", "floor: 1.0e-7\n", "rules[0]", "can be broken and kept"),
+    ("floor: 0.9\n", "floor: -0.0\n", "rules[0]", "can be broken and kept"),
+    ("version: 1", "version: true", "version", "valid integer, got True"),
+    ("version: 1", "version: 1.0", "version", "valid integer, got 1.0"),
+    ("confidence: 0.95", "confidence: 0.9999999999999999", "confidence", "equal to 0.999999"),
+    ("tiers:\n  mini:", "tiers:\n  mini:\n    max_excluded: 0.9999999",
+     "tiers.mini.max_excluded", "less than or equal to 0.5"),
+    ("tiers:\n  mini:", "tiers:\n  mini:\n    limit: 0", "tiers.mini.limit", "equal to 1"),
+    ("tiers:\n  mini:", "tiers:\n  mini:\n    limit: true", "tiers.mini.limit", "got True"),
+    ("tiers:\n  mini:", "tiers:\n  '':", "tiers", "expected a name of up to 100 ASCII letters"),
+    ("tiers:\n  mini:", "tiers:\n  ' mini':", "tiers. mini", "got ' mini'"),
+    ("[mini-clip, mini-siglip]", "[mini-clip, 'mini-siglip ']", "tiers.mini.models[1]",
+     "got 'mini-siglip '"),
+    ("[mini-clip, mini-siglip]", '[mini-clip, "mini-siglip\\t"]', "tiers.mini.models[1]",
+     "got 'mini-siglip\\t'"),
+    ("[mini-clip, mini-siglip]", "[mini-clip, mini\u2010siglip]", "tiers.mini.models[1]",
+     "got 'mini\\u2010siglip'"),
+    ("[mini-clip, mini-siglip]", "[mini-clip, mini-siglip\u200b]", "tiers.mini.models[1]",
+     "got 'mini-siglip\\u200b'"),
+    ("- classification/clean/mini\n", "- classification/clean/m\u0456n\u0456\n",
+     "tiers.mini.cases[0]", "got 'm\\u0456n\\u0456'"),
+    ("- classification/clean/mini\n", "- classification/clean/ mini\n", "tiers.mini.cases[0]",
+     "got ' mini'"),
+    ("min_n: 100", "part: ' held-out'", "rules[0].part", "without blanks around"),
+    ("min_n: 100", 'part: "held-out\\u200b"', "rules[0].part", "got 'held-out\\u200b'"),
+    ("min_n: 100", f"min_n: {10**10}", "rules[0].min_n", "less than or equal to 1000000000"),
+    ("min_n: 100", f"min_n: 0x{'f' * 5000}", "rules[0].min_n", "too long to show"),
+    ("floor: 0.9\n", f"floor: 0x{'f' * 5000}\n", "rules[0].floor", "too long to show"),
+    ("version: 1", f"version: 0x{'f' * 5000}", "version", "too long to show"),
+    ("min_n: 100", f"part: {'x' * 201}", "rules[0].part", "expected a plain word"),
+    ("mini/*", f"mini{'x' * 300}/*", "rules[0].case", "xxx..."),
+    ("metric: top1", f"metric: {'x' * 300}", "rules[0].metric", f"metric '{'x' * 200}'"),
+    ("source: by hand", "source: ' '", "rules[0].source", "expected words, got ' '"),
+    ("source: by hand", "source: '-'", "rules[0].source", "expected words, got '-'"),
+    ("source: by hand", "source: 2026-02-30", "rules[0].source", "cannot be read as timestamp"),
+]  # fmt: skip
+
+
+def test_what_only_looks_strict_is_refused(thresholds_file):
+    original = thresholds_file.read_text()
+    for old, new, key, message in LOOKS_STRICT:
+        thresholds_file.write_text(original)
+        edited(thresholds_file, old, new)
+
+        with pytest.raises(ConfigError) as caught:
+            load_thresholds(thresholds_file)
+
+        # The tier that was renamed is missed where it was named.
+        text = next(line for line in str(caught.value).splitlines() if "default_tier" not in line)
+        assert message in text, new
+        assert f": {key}" in text, new
+        assert text.startswith(f"{thresholds_file}:"), new
 
 
 @pytest.mark.parametrize(
@@ -245,6 +249,15 @@ def test_a_second_rule_on_the_same_thing_is_refused(thresholds_file):
         "mini-natural/mini-siglip",
         "mini-natural/mini-clip",
     )
+
+    with pytest.raises(ConfigError, match="a second rule on top1, see line"):
+        load_thresholds(thresholds_file)
+
+
+def test_a_second_rule_on_the_same_line_is_refused(thresholds_file):
+    rule = "{case: classification/*/*/*, metric: top1, floor: 0.5, source: x}"
+    text = thresholds_file.read_text()
+    thresholds_file.write_text(text[: text.index("rules:")] + f"rules: [{rule}, {rule}]\n")
 
     with pytest.raises(ConfigError, match="a second rule on top1, see line"):
         load_thresholds(thresholds_file)
