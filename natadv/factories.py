@@ -1,4 +1,4 @@
-"""What comes in from outside: `module:factory`, or an entry point that names one."""
+"""Loads third-party code: `module:factory`, or an entry point that names one."""
 
 from __future__ import annotations
 
@@ -20,40 +20,41 @@ _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @cache
 def entry_points(group: str) -> dict[str, str]:
-    """Name -> `module:factory` of everything that is installed."""
+    """Name -> `module:factory` of the installed entry points of `group`."""
     return {point.name: point.value for point in metadata.entry_points(group=group)}
 
 
 def is_reference(name: str) -> bool:
+    """Whether `name` has the form `module:factory`."""
     return _REFERENCE.fullmatch(name) is not None
 
 
 @cache
 def module_of(reference: str, *, base: Path) -> ModuleType:
-    """The module of `module:factory`, which may lie in `base`. Raises ModelError."""
+    """The module of `module:factory`, searched in the folder `base` first. Raises ModelError."""
     module = reference.partition(":")[0]
     sys.path.insert(0, str(base))
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"cannot import {module!r} (looked in {base} too): {told(error)}; run in the folder "
-            "that holds it, or install what is missing"
+            f"cannot import {module!r} (looked in {base} too): {one_line(error)}; run in the "
+            "folder that holds it, or install what is missing"
         ) from error
-    # A border: a stranger's code may raise anything.
+    # Third-party code may raise anything.
     except Exception as error:
         raise ModelError(
-            f"cannot import {module!r} (looked in {base} too): {told(error)}"
+            f"cannot import {module!r} (looked in {base} too): {one_line(error)}"
         ) from error
     finally:
         sys.path.remove(str(base))
 
 
 def made_by(reference: str, kind: type[T], *, base: Path, option: str) -> T:
-    """What the factory returns; `option` is where it was asked for, as errors tell it.
+    """What the factory returns, an instance of `kind`; errors begin with `option`.
 
     Raises:
-        ModelError: No such module or factory, it raised, or it returned something else.
+        ModelError: The module or factory does not exist, it raised, or it returned something else.
     """
     module, _, factory = reference.partition(":")
     found = module_of(reference, base=base).__dict__.get(factory)
@@ -62,7 +63,7 @@ def made_by(reference: str, kind: type[T], *, base: Path, option: str) -> T:
     try:
         made = found()
     except Exception as error:
-        raise ModelError(f"{option} {reference}: it raised {told(error)}") from error
+        raise ModelError(f"{option} {reference}: it raised {one_line(error)}") from error
     if not isinstance(made, kind):
         raise ModelError(
             f"{option} {reference}: expected it to return {kind.__module__}.{kind.__name__}, "
@@ -71,6 +72,6 @@ def made_by(reference: str, kind: type[T], *, base: Path, option: str) -> T:
     return made
 
 
-def told(error: Exception) -> str:
-    """A stranger's error in one line."""
+def one_line(error: Exception) -> str:
+    """An error of third-party code in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,4 +1,4 @@
-"""Pictures of numbers: one look, without a display, the same bytes for the same numbers."""
+"""Charts in one style, drawn without a display; equal numbers give equal bytes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DPI = 100
 
 INK, GREY, GRID = "#282828", "#6e6e6e", "#e1e1e1"
 COLOURS = ("#1f77b4", "#d66014", "#2a8a4a", "#8a4fa0", "#c23b5a", "#7a6a55")
-"""Of series, in order: told apart in print and by most of those who see colours differently."""
+"""Of series, in order: distinct in print and for most colour-blind readers."""
 
 
 def blank(
     title: str, *, rows: int = 1, columns: int = 1, width_px: int = 900, height_px: int = 620
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with its plots, row by row: above each other over the same x axis, or, where there
-    are several columns, each over its own x axis and all with the same y axis."""
+    """A figure and its plots, row by row. Plots of one column share the x axis; plots of several
+    columns share the y axis."""
     from matplotlib.figure import Figure
 
     size = (width_px / DPI, height_px / DPI)
@@ -38,11 +38,12 @@ def blank(
 
 
 def heading(axis: Axes, text: str, *, colour: str = INK) -> None:
+    """Write `text` above the plot, on the left."""
     axis.set_title(text, loc="left", fontsize=10, color=colour)
 
 
 def png(figure: Figure) -> bytes:
-    """Without the date and the version that would make each file another one."""
+    """The PNG of a figure, without the version that would change its bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

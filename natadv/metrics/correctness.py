@@ -17,23 +17,47 @@ from natadv.types import Outcomes, Task
 
 
 class TaskScore(NamedTuple):
-    """The score of single samples of a task."""
+    """The score of single samples of a task, and the metrics that rest on it."""
 
     metric: str
-    """The metric that sums it up, which any part of a case has."""
+    """The metric that sums it up, which is defined on any part of a case."""
+    drop: str
+    """The metric of what an attack takes from it."""
+    besides: tuple[str, ...]
+    """Metrics that are split by overlay attributes in addition to `metric`."""
     column: str
-    """The value that outcomes of the task have."""
+    """The value in the outcomes of the task."""
     score: Score
     least: float
     """From this score on an answer counts as right."""
 
 
 SCORES: Mapping[Task, TaskScore] = {
-    "classification": TaskScore("top1", "correct", correct, 1.0),
-    "segmentation": TaskScore("iou_fg", "iou", iou, 0.5),
-    "vqa": TaskScore("vqa_accuracy", "accuracy", agreement, 0.5),
+    "classification": TaskScore(
+        metric="top1",
+        drop="accuracy_drop",
+        besides=("attack_success_rate", "decoy_rate"),
+        column="correct",
+        score=correct,
+        least=1.0,
+    ),
+    "segmentation": TaskScore(
+        metric="iou_fg",
+        drop="iou_drop",
+        besides=("iou_drop",),
+        column="iou",
+        score=iou,
+        least=0.5,  # as in precision at 0.5
+    ),
+    "vqa": TaskScore(
+        metric="vqa_accuracy",
+        drop="vqa_drop",
+        besides=("vqa_drop", "decoy_rate"),
+        column="accuracy",
+        score=agreement,
+        least=0.5,  # two of ten people agree
+    ),
 }
-"""Segmentation is right as in precision at 0.5; VQA if two of ten people agree."""
 
 
 def right(outcomes: Outcomes) -> NDArray[np.bool_]:

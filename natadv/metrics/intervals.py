@@ -15,12 +15,14 @@ from natadv.types import DoubleArray, IntArray
 
 RESAMPLES = 2000
 _CELLS = 4_000_000
-"""Draws held at once while resampling."""
-_FEW = 8
-"""Groups per kind, above which drawing the kinds at once is faster."""
+"""Draws in memory at once while resampling."""
+_GROUPS_PER_KIND = 8
+"""With more of them a multinomial draw of the kinds is faster."""
 
 
 class Interval(NamedTuple):
+    """Bounds at some confidence."""
+
     low: float
     high: float
 
@@ -39,13 +41,13 @@ def wilson(hits: float, n: float, *, confidence: float) -> Interval:
     z, p = quantile(confidence), hits / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # The exact ends at 0 and n, which rounding would miss by an ulp.
+    # Exact at 0 and n, which rounding would miss by an ulp.
     low = 0.0 if hits == 0 else max(0.0, centre - half)
     return Interval(low, 1.0 if hits == n else min(1.0, centre + half))
 
 
 class Shift(NamedTuple):
-    """An estimate that is normal enough."""
+    """An estimate whose distribution is close to normal, with its standard error."""
 
     centre: float
     error: float
@@ -54,7 +56,7 @@ class Shift(NamedTuple):
 def adjusted_difference(lost: float, gained: float, n: float) -> Shift:
     """Paired difference (lost - gained) / n with one pseudo-pair of each kind added.
 
-    Bonett & Price 2012, JEBS 37(4): keeps its width, and its coverage, without discordant pairs.
+    Bonett & Price 2012, JEBS 37(4): it keeps its width and coverage without discordant pairs.
     """
     if not (n > 0 and lost >= 0 and gained >= 0 and lost + gained <= n * (1 + 1e-9)):
         raise MetricError(f"expected lost + gained <= n and n > 0, got {lost}, {gained} of {n}")
@@ -62,24 +64,28 @@ def adjusted_difference(lost: float, gained: float, n: float) -> Shift:
 
 
 def adjusted_mean(total: float, squares: float, n: float) -> Shift:
-    """Mean change in [-1, 1] with one pseudo-pair added that loses all, and one that gains all.
+    """Mean change in [-1, 1] with one pseudo-pair added that loses 1, and one that gains 1.
 
-    The two that Bonett & Price add, for changes of any size; `squares` is the sum of their squares.
+    These are the two of Bonett & Price, for changes of any size; `squares` is the sum of squares.
     """
     centre, second = total / (n + 2), (squares + 2) / (n + 2)
     return Shift(centre, math.sqrt((second - centre**2) / (n + 2)))
 
 
 def paired_difference(lost: float, gained: float, n: float, *, confidence: float) -> Interval:
+    """Interval of (lost - gained) / n by Bonett & Price; the counts need not be whole."""
     shift, z = adjusted_difference(lost, gained, n), quantile(confidence)
     value = (lost - gained) / n
-    # The centre is drawn to 0: at an extreme the measured value could fall outside.
+    # The centre is shrunk to 0, so an extreme value could fall outside.
     low = min(value, max(-1.0, shift.centre - z * shift.error))
     return Interval(low, max(value, min(1.0, shift.centre + z * shift.error)))
 
 
 def resampled(terms: Terms, total: Total, *, key: str) -> DoubleArray:
-    """The statistic on resamples of whole groups, shape (RESAMPLES,), whatever the row order."""
+    """The statistic on resamples of whole groups, shape (RESAMPLES,); row order does not matter.
+
+    Raises MetricError if it is undefined on a resample.
+    """
     # Groups with equal sums are interchangeable: how often each kind occurs is all that matters.
     kinds, count = np.unique(terms.by_group(), axis=0, return_counts=True)
     rng = rng_for("bootstrap", key)
@@ -95,11 +101,11 @@ def resampled(terms: Terms, total: Total, *, key: str) -> DoubleArray:
 
 
 def _drawn(rng: np.random.Generator, count: IntArray, *, times: int) -> IntArray:
-    """How often each kind occurs in each of so many resamples, shape (times, kinds)."""
+    """How often each kind occurs in each resample, shape (times, kinds)."""
     kinds, groups = len(count), int(count.sum())
-    if _FEW * kinds < groups:
+    if _GROUPS_PER_KIND * kinds < groups:
         return rng.multinomial(groups, count / groups, size=times)
-    # The same, at the cost of the number of groups rather than many times that of the kinds.
+    # The same distribution, at a cost per group rather than many times per kind.
     kind_of = np.repeat(np.arange(kinds), count)
     drawn = kind_of[rng.integers(groups, size=(times, groups))]
     cells = drawn + kinds * np.arange(times)[:, np.newaxis]
@@ -107,15 +113,16 @@ def _drawn(rng: np.random.Generator, count: IntArray, *, times: int) -> IntArray
 
 
 def percentiles(values: DoubleArray, *, confidence: float) -> Interval:
+    """The central interval of the resampled values."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
 def equivalent_size(value: float, values: DoubleArray, *, groups: int) -> float:
-    """How many independent samples would make a proportion `value` as uncertain as `values` are.
+    """The number of independent samples at which a proportion is as uncertain as `values` are.
 
-    Without any spread nothing is known beyond the number of groups, so that is the size.
+    If the values do not vary, it is the number of groups.
     """
     spread = float(np.var(values))
     if spread <= 1e-12 or not 0 < value < 1:
@@ -135,7 +142,7 @@ def bounded(value: float, values: DoubleArray, *, groups: int, confidence: float
 
 
 class Discordance(NamedTuple):
-    """Pairs that changed, per `n` effective pairs."""
+    """Changed pairs among `n` effective pairs."""
 
     lost: float
     gained: float
@@ -143,7 +150,7 @@ class Discordance(NamedTuple):
 
 
 def discordance(terms: Terms, values: DoubleArray | None) -> Discordance:
-    """Counts of changed pairs, scaled down to the effective size where groups repeat."""
+    """Counts of changed pairs, scaled down to the effective size if groups repeat."""
     before, after = terms.rows[:, 0], terms.rows[:, 1]
     lost, gained = float(np.sum(before > after)), float(np.sum(after > before))
     if values is None:
@@ -154,29 +161,29 @@ def discordance(terms: Terms, values: DoubleArray | None) -> Discordance:
 
 
 def _effective_share(terms: Terms, values: DoubleArray, *, plain: float) -> float:
-    """How many independent pairs each row is worth; `plain` is the variance if all were so."""
+    """The number of independent pairs per row; `plain` is the variance if all were independent."""
     spread = float(np.var(values))
     size = terms.n * plain / spread if spread > 1e-12 else float(terms.groups)
     return min(1.0, size / terms.n)
 
 
 def changed(value: float, terms: Terms, values: DoubleArray, *, confidence: float) -> Interval:
-    """Interval of a paired difference where groups repeat."""
+    """Interval of a paired difference if groups repeat."""
     low, high = percentiles(values, confidence=confidence)
     score = paired_difference(*discordance(terms, values), confidence=confidence)
     return Interval(min(value, low, score.low), max(value, high, score.high))
 
 
 def graded(terms: Terms) -> bool:
-    """Whether some side of a pair is right in part, so that changes cannot be counted."""
+    """Whether some answer is right in part, so that changed pairs cannot be counted."""
     sides = terms.rows[:, :2]
     return bool(((sides != 0) & (sides != 1)).any())
 
 
 def graded_shift(terms: Terms, values: DoubleArray) -> Shift:
-    """Mean change of pairs that may be right in part, at the effective size where groups repeat.
+    """Mean change of pairs that may be right in part, at the effective size if groups repeat.
 
-    Where all pairs are right or wrong it is that of Bonett & Price.
+    If all answers are right or wrong, it is the estimate of Bonett & Price.
     """
     change = terms.rows[:, 0] - terms.rows[:, 1]
     total, squares = float(change.sum()), float((change**2).sum())

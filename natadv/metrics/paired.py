@@ -1,4 +1,4 @@
-"""The same picture twice: what an attack takes, and how much of that is reading, not hiding."""
+"""Pairs of one picture: what an attack costs, and how much of that is reading, not hiding."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class Pairs:
     """Samples that have an outcome on both sides."""
 
     before: DoubleArray
-    """1 where the answer was right; between 0 and 1 where it may be right in part."""
+    """1 for a right answer, 0 for a wrong one, between them if an answer may be right in part."""
     after: DoubleArray
     group: tuple[str, ...]
     excluded: int
     rows: IntArray
-    """Where each pair stands among the rows after."""
+    """Index of each pair among the rows after."""
 
     def drop(self) -> Terms:
+        """Rows of before, after and 1, for `difference`."""
         rows = np.stack([self.before, self.after, np.ones(len(self.group))], axis=1)
         return Terms(rows, self.group, self.excluded)
 
@@ -39,11 +40,11 @@ def accuracy_drop(evidence: Evidence) -> Terms:
 
 
 def attack_success_rate(evidence: Evidence) -> Terms:
-    """Of the pictures named right when clean, the share that is named wrong when attacked."""
+    """The share of the pictures that are right when clean and wrong when attacked."""
     pairs = with_clean(evidence, evidence.attack)
-    held = pairs.before == 1
-    group = [g for g, kept in zip(pairs.group, held, strict=True) if kept]
-    return shares(1 - pairs.after[held], group, excluded=pairs.excluded)
+    right = pairs.before == 1
+    group = [g for g, counts in zip(pairs.group, right, strict=True) if counts]
+    return shares(1 - pairs.after[right], group, excluded=pairs.excluded)
 
 
 def occlusion_drop(evidence: Evidence) -> Terms:
@@ -52,7 +53,7 @@ def occlusion_drop(evidence: Evidence) -> Terms:
 
 
 def matched_drop(evidence: Evidence) -> Terms:
-    """What the true word costs; below zero where reading it helps."""
+    """What the true word costs; negative if reading it helps."""
     return with_clean(evidence, _control(evidence, "matched")).drop()
 
 
@@ -60,7 +61,7 @@ def reading_drop(evidence: Evidence) -> Terms:
     """Accuracy with an empty box minus accuracy with the decoy: reading, not hiding."""
     before = _control(evidence, "occlusion")
     names = {name: name for name in evidence.attack.id}
-    return pair(before, evidence.attack, names=names, of=_considered(evidence)).drop()
+    return pair(before, evidence.attack, names=names, planned=_planned(evidence)).drop()
 
 
 def _control(evidence: Evidence, variant: str) -> Outcomes:
@@ -76,17 +77,17 @@ def _control(evidence: Evidence, variant: str) -> Outcomes:
 
 
 def with_clean(evidence: Evidence, after: Outcomes, *, score: Score = correct) -> Pairs:
-    """Match each row of `after` with that of its clean twin."""
+    """Match each row of `after` with that of its clean twin. Raises MetricError if one lacks it."""
     if evidence.clean is None:
         raise MetricError("needs the clean twins' outcomes, which were not measured")
     check(evidence.clean, what="clean")
     if lone := [name for name, twin in zip(after.id, after.twin, strict=True) if twin is None][:3]:
         raise MetricError(f"samples {lone} name no clean twin; the dataset cannot be paired")
     names = {name: str(twin) for name, twin in zip(after.id, after.twin, strict=True)}
-    return pair(evidence.clean, after, names=names, of=_considered(evidence), score=score)
+    return pair(evidence.clean, after, names=names, planned=_planned(evidence), score=score)
 
 
-def _considered(evidence: Evidence) -> int:
+def _planned(evidence: Evidence) -> int:
     return evidence.attack.n + len(evidence.attack.errors)
 
 
@@ -95,32 +96,33 @@ def pair(
     after: Outcomes,
     *,
     names: Mapping[str, str],
-    of: int,
+    planned: int,
     score: Score = correct,
 ) -> Pairs:
-    """Match each row of `after` with the row of `before` that `names` gives; `of` were planned."""
+    """Match each row of `after` with the row of `before` that `names` gives.
+
+    A row whose counterpart failed is excluded, and so is whatever is missing of the `planned`
+    samples. Raises MetricError if a counterpart is absent or has another truth.
+    """
     right, hits = score(before), score(after)
     at = {name: i for i, name in enumerate(before.id)}
     found: list[tuple[int, int]] = []
     for i, name in enumerate(after.id):
         other = names[name]
         if other in at:
-            _same_truth(before, at[other], after, i)
-            found.append((at[other], i))
+            b = at[other]
+            if before.truth[b] != after.truth[i]:
+                raise MetricError(
+                    f"sample {name!r} is {after.truth[i]!r}, its counterpart {other!r} is "
+                    f"{before.truth[b]!r}; the pairing is wrong"
+                )
+            found.append((b, i))
         elif other not in before.errors:
             raise MetricError(f"sample {name!r} has no counterpart {other!r} on the other side")
     return Pairs(
         right[[b for b, _ in found]],
         hits[[a for _, a in found]],
         tuple(after.group[a] for _, a in found),
-        of - len(found),
+        planned - len(found),
         np.array([a for _, a in found], dtype=np.int64),
     )
-
-
-def _same_truth(before: Outcomes, b: int, after: Outcomes, a: int) -> None:
-    if before.truth[b] != after.truth[a]:
-        raise MetricError(
-            f"sample {after.id[a]!r} is {after.truth[a]!r}, "
-            f"its counterpart {before.id[b]!r} is {before.truth[b]!r}; the pairing is wrong"
-        )

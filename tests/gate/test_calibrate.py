@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from natadv.errors import MetricError
 from natadv.evidence import Manifest, folder_of, read_evidence, write_evidence
-from natadv.gate.calibrate import PROPOSED, main, propose, to_yaml
+from natadv.gate.calibrate import main, propose, to_yaml
 from natadv.gate.judge import judge_all
 from natadv.gate.rules import load_thresholds
 from natadv.metrics import METRICS
-from natadv.types import SCENARIOS, TASKS, Case
+from natadv.metrics.correctness import SCORES
+from natadv.types import TASKS, Case
 
 
 def measured(kit, right, n, **columns):
@@ -130,21 +131,12 @@ def test_missing_twins_or_evidence_are_an_error(evidence_root, kit, capsys):
     assert "no such folder of evidence" in capsys.readouterr().err
 
 
-def test_every_task_and_scenario_has_rules_worth_making():
-    assert list(PROPOSED) == [(task, scenario) for task in TASKS for scenario in SCENARIOS]
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_only_metrics_of_the_task_are_proposed_and_a_drop_under_attack(task):
-    for (of, scenario), worth in PROPOSED.items():
-        metrics = (
-            [METRICS[name] for name in (*worth.whole, *worth.of_part, *worth.of_drawn)]
-            if of == task
-            else []
-        )
-        assert all(task in metric.tasks for metric in metrics)
-        drops = [metric for metric in metrics if metric.kind == "difference"]
-        assert len(drops) == (scenario == "typographic") * (of == task)
+def test_every_task_has_a_score_and_a_drop_of_its_own_to_propose():
+    assert tuple(SCORES) == TASKS
+    for task, score in SCORES.items():
+        metrics = [METRICS[name] for name in (score.metric, score.drop)]
+        assert all(task in metric.tasks for metric in metrics), task
+        assert [metric.kind == "difference" for metric in metrics] == [False, True], task
 
 
 PARTS = ["held-out"] * 100 + ["seen"] * 100
@@ -270,7 +262,7 @@ def test_a_breaking_point_that_leaves_no_floor_is_told_of(kit, tmp_path, capsys)
 def test_the_rules_of_a_graded_model_hold_for_it_and_break_for_a_worse_one(kit, task):
     case = Case(task, "clean", "mini", "mini-clip")
     scores = np.random.default_rng(4).beta(9, 2, 200)
-    score = PROPOSED[task, "clean"].whole[0]
+    score = SCORES[task].metric
     good = kit.World().with_case(case, graded_rows(kit, scores))
     bad = kit.World().with_case(case, graded_rows(kit, scores * 0.8))
     rules = [propose(good.evidence[case], score, date="today")]

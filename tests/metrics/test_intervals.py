@@ -128,7 +128,9 @@ def naive_bootstrap(terms, statistic, *, resamples, seed):
 
 @pytest.mark.parametrize("few", [1, 30])
 def test_the_bootstrap_is_the_same_distribution_as_drawing_groups_one_by_one(monkeypatch, few):
-    monkeypatch.setattr(intervals, "_FEW", few)  # 4 kinds of groups of 60: in either way
+    monkeypatch.setattr(
+        intervals, "_GROUPS_PER_KIND", few
+    )  # 4 kinds of groups of 60: in either way
     rng = np.random.default_rng(3)
     groups = [f"g{i // 3}" for i in range(180)]
     ease = rng.random(60).repeat(3)
