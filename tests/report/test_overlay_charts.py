@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from dataclasses import replace
@@ -104,6 +105,18 @@ def written(tmp_path):
     return files
 
 
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory):
+    """The lines of the CSV and the output of a run on plain evidence."""
+    root = tmp_path_factory.mktemp("plain")
+    store(root / "evidence")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        places = ["--evidence", str(root / "evidence"), "--out", str(root / "out")]
+        assert cli.main(["overlays", "rates", *places]) == 0
+    return list(csv.DictReader((root / "out/rates.csv").read_text().splitlines())), out.getvalue()
+
+
 def lines_of(written):
     return list(csv.DictReader(io.StringIO(written()["rates.csv"].decode())))
 
@@ -134,13 +147,12 @@ def test_every_task_gets_its_table_its_numbers_and_its_pictures(evidence, run, w
     assert "o000" not in levels
 
 
-def test_the_numbers_are_those_of_the_rows(evidence, run, written):
-    store(evidence)
-    run()
+def test_the_numbers_are_those_of_the_rows(plain_run):
+    lines, _ = plain_run
 
     found = {
         (line["factor"], line["level"], line["metric"]): line
-        for line in lines_of(written)
+        for line in lines
         if line["model"] == "mini-clip"
     }
     whole = found["all", "all", "top1"]
@@ -155,9 +167,8 @@ def test_the_numbers_are_those_of_the_rows(evidence, run, written):
     assert (float(median["value"]), median["n"]) == (0.255, "11")
 
 
-def test_a_table_is_aligned_and_narrow(evidence, run):
-    store(evidence)
-    _, out, _ = run()
+def test_a_table_is_aligned_and_narrow(plain_run):
+    _, out = plain_run
 
     block = out.split("\n\n")[0].splitlines()
     head = block[2].split()
