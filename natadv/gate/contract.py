@@ -31,10 +31,11 @@ class Difference:
     """On what passes the gate. A search judges nothing: it is weaker if it looks for less."""
     subject: str
     """A setting, a tier, or the address of a case; its model is `*` if all models are meant."""
-    says: str
+    change: str
+    """In words, such as `top1 floor 0.9 -> 0.8`."""
 
     def __str__(self) -> str:
-        return f"{self.effect:8} {self.subject}: {self.says}"
+        return f"{self.effect:8} {self.subject}: {self.change}"
 
 
 class _Requirement(NamedTuple):
@@ -52,7 +53,7 @@ def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
     """How `new` differs from `old`, what is weaker first; empty if both require the same.
 
     A contract does not know the lineage of a model, so each case is compared by the rules that
-    cover its model by name; a difference says where these now replace the rules of a lineage.
+    cover its model by name; a difference change where these now replace the rules of a lineage.
     """
     of_rules = _of_rules(old, new)
     found = [
@@ -113,12 +114,12 @@ def _of_default_tier(old: Thresholds, new: Thresholds) -> Iterator[Difference]:
     before, after = set(old.tier().grid), set(new.tier().grid)
     found = list(_settings(moved, old.tier(), new.tier()))
     if lost := before - after:
-        says = f"leaves out {len(lost)} of {len(before)} cases"
-        found.append(Difference("WEAKER", moved, says))
+        change = f"leaves out {len(lost)} of {len(before)} cases"
+        found.append(Difference("WEAKER", moved, change))
     if gained := after - before:
         found.append(Difference("STRICTER", moved, f"adds {len(gained)} cases"))
     for one in found or [Difference("neutral", moved, "asks the same")]:
-        yield Difference(one.effect, "default_tier", f"{moved}: {one.says}")
+        yield Difference(one.effect, "default_tier", f"{moved}: {one.change}")
 
 
 def _of_tier(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
@@ -135,7 +136,7 @@ def _settings(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
     for dataset, search in old.searches.items():
         if dataset in new.searches:
             for found in _of_search(subject, search, new.searches[dataset]):
-                yield replace(found, says=f"search of {dataset}: {found.says}")
+                yield replace(found, change=f"search of {dataset}: {found.change}")
 
 
 def _of_search(subject: str, old: SearchProfile, new: SearchProfile) -> Iterator[Difference]:
@@ -148,8 +149,8 @@ def _of_search(subject: str, old: SearchProfile, new: SearchProfile) -> Iterator
     )
     if not (none_lost and none_gained):
         effect: Effect = "STRICTER" if none_lost else "WEAKER" if none_gained else "CHANGED"
-        says = f"subjects {', '.join(old.subjects)} -> {', '.join(new.subjects)}"
-        yield Difference(effect, subject, says)
+        change = f"subjects {', '.join(old.subjects)} -> {', '.join(new.subjects)}"
+        yield Difference(effect, subject, change)
     for what, before, after in (
         ("population", old.population, new.population),
         ("pictures", old.pictures, new.pictures),
@@ -180,10 +181,10 @@ def _of_rules(old: Thresholds, new: Thresholds) -> list[Difference]:
             cell, _, model = case.address.rpartition("/")
             models[cell].append(model)
             for one in _of_case(case, old.rules, new.rules):
-                found[cell, one.effect, one.says].append(model)
+                found[cell, one.effect, one.change].append(model)
     return [
-        Difference(effect, f"{cell}/{model}", says)
-        for (cell, effect, says), changed in found.items()
+        Difference(effect, f"{cell}/{model}", change)
+        for (cell, effect, change), changed in found.items()
         for model in (["*"] if 1 < len(changed) == len(models[cell]) else changed)
     ]
 
@@ -220,11 +221,11 @@ def _required(case: Case, rules: tuple[Rule, ...]) -> Mapping[_Key, _Requirement
 def _of_lineage(old: Thresholds, new: Thresholds) -> Iterator[Difference]:
     """The models that come with rules on their own names."""
     known = {case.model for case in _grid(old)}
-    says = "has rules that replace those of the model it descends from, if any"
+    change = "has rules that replace those of the model it descends from, if any"
     for case in _grid(new):
         if case.model not in known and any(rule.names(case) for rule in new.rules):
             known.add(case.model)
-            yield Difference("CHANGED", f"model {case.model}", says)
+            yield Difference("CHANGED", f"model {case.model}", change)
 
 
 def _of_wording(
@@ -235,8 +236,8 @@ def _of_wording(
         {replace(rule, source="", line=0): rule.source for rule in rules} for rules in (old, new)
     )
     if alike and before.keys() != after.keys():
-        says = f"{len(old)} -> {len(new)}, asking the same of every case that stays"
-        yield Difference("neutral", "rules", says)
+        change = f"{len(old)} -> {len(new)}, asking the same of every case that stays"
+        yield Difference("neutral", "rules", change)
     moved = sum(after.get(rule, source) != source for rule, source in before.items())
     if moved:
         yield Difference("neutral", "rules", f"the source of {moved} is another")

@@ -101,8 +101,8 @@ def pair(
 ) -> Pairs:
     """Match each row of `after` with the row of `before` that `names` gives.
 
-    A row whose counterpart failed is excluded, and so is whatever is missing of the `planned`
-    samples. Raises MetricError if a counterpart is absent or has another truth.
+    A row whose counterpart failed is excluded, and so are missing ones of the `planned` samples.
+    Raises MetricError if a counterpart is absent or has another truth.
     """
     right, hits = score(before), score(after)
     at = {name: i for i, name in enumerate(before.id)}

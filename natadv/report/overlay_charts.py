@@ -188,9 +188,9 @@ def breaking_chart(cases: Sequence[CaseRates]) -> bytes:
         f"{first.dataset}, {first.task}: how little flips a picture", height_px=680
     )
     heading(axis, "share of the pictures right when clean that some overlay flips")
-    for share, says in ((0.5, "half"), (0.1, "a tenth")):
+    for share, name in ((0.5, "half"), (0.1, "a tenth")):
         axis.axhline(share, color=GREY, linewidth=0.8, linestyle="--")
-        _beside(axis, share, says, crowded=any(_ends_above(one, share) for one in cases))
+        _beside(axis, share, name, crowded=any(_ends_above(one, share) for one in cases))
     largest = max(one.largest_share for one in cases)
     for place, one in enumerate(cases):
         if one.breaking_points:
@@ -209,10 +209,10 @@ def _ends_above(one: CaseRates, share: float) -> bool:
     return bool(points) and 0 <= len(flips) / len(points) - share < NAME_HEIGHT
 
 
-def _beside(axis: Axes, share: float, says: str, *, crowded: bool) -> None:
-    """Write `says` on the right, where only the ends of curves are, or else on the left."""
+def _beside(axis: Axes, share: float, name: str, *, crowded: bool) -> None:
+    """Write `name` on the right, where only the ends of curves are, or else on the left."""
     axis.annotate(
-        says,
+        name,
         (0 if crowded else 1, share),
         xycoords=("axes fraction", "data"),
         xytext=(2 if crowded else -2, 3),
@@ -227,14 +227,14 @@ def _steps(axis: Axes, one: CaseRates, *, largest: float, colour: str) -> None:
     n = len(one.breaking_points)
     flips = sorted(share for share in one.breaking_points.values() if share < NEVER)
     flipped = [i / n for i in range(len(flips) + 1)]
-    says = [f"{one.case.model}, {n} pictures", *map(_quantile, one.quantiles)]
+    legend = [f"{one.case.model}, {n} pictures", *map(_quantile, one.quantiles)]
     axis.step(
         [0, *flips, largest],
         [*flipped, flipped[-1]],
         where="post",
         color=colour,
         linewidth=1.6,
-        label="\n".join(says),
+        label="\n".join(legend),
     )
     for quantile in one.quantiles:
         value, (share, _) = quantile.measurement.value, MARKED[quantile.measurement.metric]

@@ -218,15 +218,17 @@ def test_a_damaged_contract_is_refused_or_its_weakening_shows(
 
 def dropped(case: Case, found: tuple[Difference, ...]) -> bool:
     cell = case.address.rpartition("/")[0]
-    says = {f"case {cell} removed", f"model {case.model} removed"}
-    return any((d.effect, d.subject) == ("WEAKER", "tier mini") and d.says in says for d in found)
+    changes = {f"case {cell} removed", f"model {case.model} removed"}
+    return any(
+        (d.effect, d.subject) == ("WEAKER", "tier mini") and d.change in changes for d in found
+    )
 
 
 def weakened(case: Case, subject: str, found: tuple[Difference, ...]) -> bool:
     return any(
         d.effect == "WEAKER"
         and fnmatchcase(case.address, d.subject)
-        and re.match(rf"{re.escape(subject)} (floor|ceiling|min_n) ", d.says)
+        and re.match(rf"{re.escape(subject)} (floor|ceiling|min_n) ", d.change)
         for d in found
     )
 
