@@ -9,20 +9,13 @@ from pathlib import Path
 from natadv.errors import ConfigError, MetricError
 from natadv.evidence import CaseEvidence
 from natadv.gate.judge import WORST_FIRST, Overall
+from natadv.metrics.correctness import GRADES
 from natadv.metrics.significance import Comparison, compare, holm
-from natadv.types import Case, Task, Verdict
+from natadv.tasks import TASKS
+from natadv.types import Case, Verdict
 
 ALPHA = 0.05
 """One-sided, over the whole family of cases."""
-
-COMPARED: Mapping[Task, str] = {
-    "classification": "{difference} against the baseline, {lost} new errors and {fixed} fixed",
-    "segmentation": "mean IoU {difference} against the baseline, {lost} samples lost more than "
-    "half and {fixed} gained as much",
-    "vqa": "VQA accuracy {difference} against the baseline, {lost} answers lost more than half "
-    "and {fixed} gained as much",
-}
-"""The sentence that reports a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +102,7 @@ def _compared(
         result = compare(
             candidate.evidence.attack,
             baseline.evidence.attack,
-            task=case.task,
+            score=GRADES[TASKS[case.task].score].score,
             confidence=confidence,
         )
     except MetricError as error:
@@ -125,7 +118,7 @@ def _judgement(case: Case, found: Comparison | str, p: float | None) -> Baseline
         return BaselineJudgement(case, "INCOMPLETE", None, None, f"{case}: {found}")
     # Written as what must hold. The p of an improvement is near 1.
     verdict: Verdict = "PASS" if p > ALPHA else "FAIL"
-    comparison = COMPARED[case.task].format(
+    comparison = TASKS[case.task].versus_baseline.format(
         difference=f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
         lost=len(found.new_flips),
         fixed=len(found.fixed),

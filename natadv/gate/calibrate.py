@@ -17,7 +17,8 @@ from natadv.evidence import CaseEvidence
 from natadv.gate.cases import stored_cases, stored_evidence
 from natadv.gate.rules import Rule
 from natadv.metrics import METRICS, estimate, metric_named
-from natadv.metrics.correctness import SCORES
+from natadv.scenarios import SCENARIOS
+from natadv.tasks import TASKS
 
 CONFIDENCE = 0.999
 SLACK = 0.005
@@ -105,13 +106,13 @@ def _proposals(root: Path, date: str, part: str | None) -> list[Rule]:
         raise MetricError("\n".join(broken.values()))
     rules = []
     for case in sorted(stored):
-        found, score = stored_evidence(case, stored), SCORES[case.task]
-        rows, attacked = found.evidence.attack, case.scenario == "typographic"
+        found, task = stored_evidence(case, stored), TASKS[case.task]
+        rows, attacked = found.evidence.attack, SCENARIOS[case.scenario].attacks
         if found.problems or rows.errors:
             raise MetricError(f"{case}: calibrate on flawless evidence only; measure it again")
-        rules.append(propose(found, score.metric, date=date))
+        rules.append(propose(found, task.headline, date=date))
         if attacked:
-            rules.append(propose(found, score.drop, date=date))
+            rules.append(propose(found, task.drop, date=date))
         for name in OF_DRAWN if attacked and rows.factors else ():
             if case.task in METRICS[name].tasks:
                 try:
@@ -119,7 +120,7 @@ def _proposals(root: Path, date: str, part: str | None) -> list[Rule]:
                 except MetricError as error:
                     print(f"no rule for {name} of {case}: {error}", file=sys.stderr)
         if case.scenario == "clean" and part is not None and part in rows.part:
-            rules.append(propose(found, score.metric, date=date, part=part))
+            rules.append(propose(found, task.headline, date=date, part=part))
     return rules
 
 

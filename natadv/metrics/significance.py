@@ -12,10 +12,9 @@ import numpy as np
 
 from natadv.errors import MetricError
 from natadv.metrics import intervals
-from natadv.metrics.correctness import SCORES
-from natadv.metrics.paired import Pairs, pair
+from natadv.metrics.paired import Pairs, Score, pair
 from natadv.metrics.terms import Terms, check, difference
-from natadv.types import DoubleArray, Outcomes, Task
+from natadv.types import DoubleArray, Outcomes
 
 Side = Literal["floor", "ceiling"]
 
@@ -147,10 +146,10 @@ def compare(
     candidate: Outcomes,
     baseline: Outcomes,
     *,
-    task: Task,
+    score: Score,
     confidence: float = 0.95,
 ) -> Comparison:
-    """Compare two models sample by sample.
+    """Compare two models sample by sample, by how right each is.
 
     The test is McNemar's exact one; a test of the mean change if samples may be right in part; and
     a cluster bootstrap of either if source pictures repeat. A sample that failed on either side is
@@ -161,7 +160,7 @@ def compare(
     _same_samples(candidate, baseline)
     known = candidate.n + len(candidate.errors)
     names = {name: name for name in candidate.id}
-    pairs = pair(baseline, candidate, names=names, planned=known, score=SCORES[task].score)
+    pairs = pair(baseline, candidate, names=names, planned=known, score=score)
     paired_ids = [name for name in candidate.id if name not in baseline.errors]
     terms = pairs.drop()
     drop = float(difference(terms.rows.sum(axis=0)))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from natadv.metrics.breaking import NEVER
-from natadv.metrics.correctness import SCORES
 from natadv.plots import COLOURS, GREY, INK, blank, heading, png
 from natadv.report.overlay_rates import ALL, CaseRates, Rate
+from natadv.tasks import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ def rates_chart(cases: Sequence[CaseRates], attributes: Sequence[str]) -> bytes:
     rows = -(-len(attributes) // COLUMNS)
     first = cases[0].case
     figure, axes = blank(
-        f"{first.dataset}, {first.task}: {SCORES[first.task].metric} by overlay attribute",
+        f"{first.dataset}, {first.task}: {TASKS[first.task].headline} by overlay attribute",
         rows=rows,
         columns=COLUMNS,
         width_px=WIDTH_PX,
@@ -111,7 +111,7 @@ def _panel(axis: Axes, attribute: str, cases: Sequence[CaseRates]) -> None:
     for colour, one in zip(COLOURS, cases, strict=False):
         of_case = [rate for rate in one.rates if rate.level.attribute == attribute]
         for style in STYLES:
-            metric = SCORES[one.case.task].metric + style.suffix
+            metric = TASKS[one.case.task].headline + style.suffix
             if rates := [rate for rate in of_case if rate.measurement.metric == metric]:
                 series.append((colour, style, rates))
     levels = list(dict.fromkeys(rate.level.name for _, _, rates in series for rate in rates))
@@ -158,7 +158,7 @@ def _legend(figure: Figure, cases: Sequence[CaseRates]) -> None:
     from matplotlib.lines import Line2D
 
     shown = {rate.measurement.metric for one in cases for rate in one.rates}
-    score = SCORES[cases[0].case.task].metric
+    score = TASKS[cases[0].case.task].headline
     models = [
         Line2D([], [], color=COLOURS[place], linewidth=4, label=one.case.model)
         for place, one in enumerate(cases)

@@ -15,10 +15,10 @@ from natadv.errors import MetricError
 from natadv.evidence import CaseEvidence, Evidence, select
 from natadv.metrics import measure
 from natadv.metrics.breaking import DIGITS, breaking_points
-from natadv.metrics.correctness import SCORES
 from natadv.metrics.terms import numbers
 from natadv.report.rows import SHORT
 from natadv.report.terminal import NOTHING, aligned
+from natadv.tasks import TASKS
 from natadv.types import PLACES, Case, DoubleArray, Measurement, Outcomes, Task
 
 ALL = "all"
@@ -167,7 +167,7 @@ def rates(
     The score under a control is named `NAME (occlusion)` or `NAME (matched)`. Raises MetricError if
     not even the score of all rows is defined.
     """
-    measure(SCORES[task].metric, evidence, confidence=confidence)
+    measure(TASKS[task].headline, evidence, confidence=confidence)
     return [
         Rate(level, measurement)
         for level in split
@@ -176,12 +176,12 @@ def rates(
 
 
 def _measured(task: Task, evidence: Evidence, confidence: float) -> list[Measurement]:
-    score = SCORES[task].metric
+    score = TASKS[task].headline
     wanted = [(score, score, evidence)]
     for control, rows in (("occlusion", evidence.occlusion), ("matched", evidence.matched)):
         if rows is not None:
             wanted.append((f"{score} ({control})", score, Evidence(rows)))
-    wanted += [(name, name, evidence) for name in SCORES[task].besides]
+    wanted += [(name, name, evidence) for name in TASKS[task].rates]
     found = []
     for shown_as, name, of in wanted:
         try:
@@ -224,7 +224,7 @@ def _cells(one: CaseRates, metrics: Sequence[str]) -> Iterator[tuple[str, ...]]:
     before = ""
     for (attribute, level), rates_of_level in groupby(one.rates, key=lambda rate: rate.level[:2]):
         found = {rate.measurement.metric: rate.measurement for rate in rates_of_level}
-        score = found[SCORES[one.case.task].metric]
+        score = found[TASKS[one.case.task].headline]
         values = [f"{found[name].value:.3f}" if name in found else NOTHING for name in metrics]
         interval = f"[{score.low:.3f}, {score.high:.3f}]"
         named = "" if attribute == before else attribute

@@ -244,7 +244,9 @@ CLASSIFICATION = Task(
     model=ZeroShotClassifier,
     check=check,
     evaluator=ZeroShotEvaluator,
+    score="correct",
     headline="top1",
+    drop="accuracy_drop",
     metrics=("top1", "top5"),
     attack_metrics=(
         "top1",
@@ -257,8 +259,6 @@ CLASSIFICATION = Task(
         "breaking_point",
         "breaking_point_q10",
     ),
-    proposed=("top1", "accuracy_drop"),
-    proposed_of_drawn=("attack_success_rate", "breaking_point"),
     rates=("attack_success_rate", "decoy_rate"),
     short_names={
         "top1": "top1",

@@ -328,11 +328,11 @@ SEGMENTATION = Task(
     model=Segmenter,
     check=check,
     evaluator=evaluator,
+    score="iou",
     headline="iou_fg",
+    drop="iou_drop",
     metrics=_METRICS,
     attack_metrics=(*_METRICS, "iou_drop", "breaking_point", "breaking_point_q10"),
-    proposed=("iou_fg", "iou_drop"),
-    proposed_of_drawn=("breaking_point",),
     rates=("iou_drop",),
     short_names={
         "iou_fg": "iou_fg",

@@ -165,16 +165,16 @@ class Task:
     check: Callable[[Sample], object]
     """Raises DataError if a sample lacks what the task requires."""
     evaluator: Callable[[Unit, EvaluationShard, LoadedModel], Evaluator]
+    score: str
+    """The value of its outcomes that says how right a sample is, 0 to 1."""
     headline: str
     """The metric that describes any part of a case."""
+    drop: str
+    """The metric of what an attack takes from it."""
     metrics: tuple[str, ...]
     """Metrics that are measured, with or without a rule, where pictures are not attacked."""
     attack_metrics: tuple[str, ...]
     """Metrics that are measured where pictures are attacked versions of clean ones."""
-    proposed: tuple[str, ...]
-    """Metrics that are worth a rule where pictures are attacked."""
-    proposed_of_drawn: tuple[str, ...]
-    """Further ones for a population of drawn overlays."""
     rates: tuple[str, ...]
     """Metrics, beside the headline, that are split by overlay attribute."""
     short_names: Mapping[str, str]

@@ -252,7 +252,9 @@ VQA = Task(
     model=Answerer,
     check=question_of,
     evaluator=evaluator,
+    score="accuracy",
     headline="vqa_accuracy",
+    drop="vqa_drop",
     metrics=_METRICS,
     attack_metrics=(
         *_METRICS,
@@ -261,8 +263,6 @@ VQA = Task(
         "breaking_point",
         "breaking_point_q10",
     ),
-    proposed=("vqa_accuracy", "vqa_drop"),
-    proposed_of_drawn=("breaking_point",),
     rates=("vqa_drop", "decoy_rate"),
     short_names={
         "vqa_accuracy": "acc",

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics import METRICS, measure
-from natadv.metrics.correctness import SCORES
 from natadv.report.overlay_rates import ALL, BANDS, levels, rates, within
+from natadv.tasks import TASKS as TASK_ROWS
 from natadv.types import TASKS
 
 NUMBERS = st.lists(st.floats(0, 1), min_size=1, max_size=60)
@@ -179,7 +179,7 @@ def test_each_task_has_its_metrics(outcomes, task):
     evidence = replace(evidence_of(outcomes), occlusion=None, matched=None)
     metrics = {metric for factor, _, metric in found_in(evidence, task) if factor == ALL}
 
-    assert metrics == {SCORES[task].metric, *SCORES[task].besides}
+    assert metrics == {TASK_ROWS[task].headline, *TASK_ROWS[task].rates}
     assert all(task in METRICS[name].tasks for name in metrics)
 
 

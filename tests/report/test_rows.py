@@ -18,12 +18,12 @@ def metric_of(column: str) -> str:
 @pytest.mark.parametrize("name", TASKS)
 def test_only_metrics_of_the_task_are_shown(name):
     task = TASKS[name]
-    shown = {*task.metrics, *task.attack_metrics, *task.rates, *task.proposed}
+    shown = {*task.metrics, *task.attack_metrics, *task.rates, task.drop}
     named = {metric_of(column) for column in task.short_names}
 
     assert task.metrics
     assert task.headline in {*task.metrics} & {*task.attack_metrics} & {*task.short_names}
-    for metric in (*shown, *task.proposed_of_drawn, *named):
+    for metric in (*shown, *named):
         assert name in METRICS[metric].tasks, metric
 
 
