@@ -1,4 +1,7 @@
-"""The pytest hooks: each one delegates. Light at import: collecting must not pull in torch."""
+"""The pytest hooks of every process; those of the process that started the run are in `Controller`.
+
+Light at import: collecting must not load torch.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,19 @@ from natadv.types import Case
 SESSION = pytest.StashKey[GateSession]()
 CONTROLLER = pytest.StashKey[Controller]()
 
-
-ORPHANED_S = 0.5
-"""How often a worker looks whether anybody still waits for it."""
+PARENT_CHECK_S = 0.5
+"""How often a worker checks that its controller is still alive."""
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     options.add_options(parser)
     config = pluginmanager.get_plugin("pytestconfig")
-    stale = None if config is None else options.early_gate_json(config)
-    if stale is not None:
-        # Before anything can end this run: an old verdict would stand for it. What keeps it from
-        # being removed is told when the run is prepared.
+    path = None if config is None else options.unparsed_gate_json(config)
+    if path is not None:
+        # Before anything can end this run: an old verdict would be taken for its own. An error is
+        # reported when the run is prepared, which removes it again.
         with contextlib.suppress(NatadvError):
-            remove_verdict(stale)
+            remove_verdict(path)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,46 +51,58 @@ def pytest_configure(config: pytest.Config) -> None:
         "gate(task=NAME, searched=BOOL): judges one case per parameter `case`: those of a task, or "
         "those beside which the tier searches for small attacks",
     )
-    if not options.gates_are_asked_for(config) or _only_help(config):
+    if not options.runs_gates(config) or options.is_in_mode(config, options.HELPS):
         return
-    options.let_no_warning_decide(config)
+    options.show_warnings_only(config)
+    computing = not options.is_in_mode(config, options.LISTS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
-            session = make_session(config, computing=not _looks_only(config))
-        config.stash[SESSION] = session
+            session = config.stash[SESSION] = make_session(config, computing=computing)
         if is_worker(config):
-            options.settle_allure(config)
+            options.set_allure_folder(config)
             _end_with_parent(session.parent)
             return
-        _refuse_worksteal(config)
-        if not _looks_only(config):
-            controller = Controller(config, session)
-            controller.prepare()
-            config.stash[CONTROLLER] = controller
-            config.pluginmanager.register(controller, "natadv-controller")
-            _end_at_once_when_interrupted_twice(config)
-            if not config.getoption("tx", None):
-                os.environ.update(pinned_environment(0, visible_gpus(), workers=1))
+        if config.getoption("dist", "no") == "worksteal":
+            # If a worker dies while it computes, this scheduler ends the session without any test.
+            raise ConfigError("--dist worksteal loses gates when a worker dies; use --dist load")
+        if computing:
+            _start_controller(config, session)
     except NatadvError as error:
         raise pytest.UsageError(str(error)) from error
 
 
+def is_worker(config: pytest.Config) -> bool:
+    """True in a process that xdist started."""
+    return hasattr(config, "workerinput")
+
+
 def _end_with_parent(parent: int) -> None:
-    """End this worker soon after the controller was killed, whatever it is doing; all that it
-    writes is written whole or not at all."""
+    """End this worker soon after its controller was killed, even amid a unit: every file is
+    written as a whole or not at all."""
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(ORPHANED_S)
+            time.sleep(PARENT_CHECK_S)
         os._exit(1)
 
     threading.Thread(target=watch, name="natadv-parent", daemon=True).start()
 
 
-def _end_at_once_when_interrupted_twice(config: pytest.Config) -> None:
-    """At the second Ctrl-C, which would find pytest telling of the first and break that off."""
-    first = signal.getsignal(signal.SIGINT)
+def _start_controller(config: pytest.Config, session: GateSession) -> None:
+    controller = Controller(config, session)
+    controller.prepare()
+    config.stash[CONTROLLER] = controller
+    config.pluginmanager.register(controller, "natadv-controller")
+    _end_at_second_interrupt(config)
+    if not config.getoption("tx", None):
+        os.environ.update(pinned_environment(0, visible_gpus(), workers=1))
+
+
+def _end_at_second_interrupt(config: pytest.Config) -> None:
+    """End at once at the second Ctrl-C, which would otherwise interrupt pytest's own report of the
+    first."""
+    previous = signal.getsignal(signal.SIGINT)
 
     def end(number: int, frame: FrameType | None) -> None:
         os.write(2, b"\nnatadv: interrupted twice; what is stored is kept, run again to go on\n")
@@ -99,24 +113,10 @@ def _end_at_once_when_interrupted_twice(config: pytest.Config) -> None:
         raise KeyboardInterrupt
 
     def restore() -> None:
-        signal.signal(signal.SIGINT, first)
+        signal.signal(signal.SIGINT, previous)
 
     signal.signal(signal.SIGINT, interrupt)
     config.add_cleanup(restore)
-
-
-def _only_help(config: pytest.Config) -> bool:
-    return bool(config.option.help or config.option.version or config.option.markers)
-
-
-def is_worker(config: pytest.Config) -> bool:
-    return hasattr(config, "workerinput")
-
-
-def _refuse_worksteal(config: pytest.Config) -> None:
-    if config.getoption("dist", "no") == "worksteal":
-        # A worker that dies while filling makes this scheduler end the session with no test run.
-        raise ConfigError("--dist worksteal loses gates when a worker dies; use --dist load")
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -133,13 +133,6 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
         spec.env.update(pinned_environment(i, gpus, workers=len(specs)))
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    session = node.config.stash.get(SESSION, None)
-    if session is not None:
-        node.workerinput["natadv_run"] = session.run.id
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
@@ -147,57 +140,46 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("gate")
     if session is None or mark is None:
         return
-    cases = session.grid.searched if mark.kwargs.get("searched") else _of_task(session, mark)
+    searched = session.grid.searched
+    if mark.kwargs.get("searched"):
+        cases = searched
+    else:
+        of_task = [case for case in session.grid.cases if case.task == mark.kwargs["task"]]
+        cases = [case for case in of_task if case not in searched]
     metafunc.parametrize("case", cases, ids=[case.address for case in cases])
 
 
-def _of_task(session: GateSession, mark: pytest.Mark) -> list[Case]:
-    own = [case for case in session.grid.cases if case.task == mark.kwargs["task"]]
-    return [case for case in own if case not in session.grid.searched]
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A suite whose task the grid does not hold is left out; it would be shown as skipped."""
-    items[:] = [item for item in items if not _is_of_no_case(item)]
+    """Drop a suite for whose task the grid has no case; pytest would report it as skipped."""
+    items[:] = [
+        item
+        for item in items
+        if item.get_closest_marker("gate") is None or isinstance(_case(item), Case | None)
+    ]
 
 
-def _is_of_no_case(item: pytest.Item) -> bool:
+def _case(item: pytest.Item) -> object:
+    """The parameter `case` of a test; pytest's own mark if the grid has none for it, None if the
+    test takes no case."""
     spec = getattr(item, "callspec", None)
-    if item.get_closest_marker("gate") is None or spec is None or "case" not in spec.params:
-        return False
-    return not isinstance(spec.params["case"], Case)
+    return None if spec is None else spec.params.get("case")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Compute before a worker reports its tests: none can be blamed for a dead worker yet."""
+    """Compute before a worker reports its tests: no test can be blamed yet if the worker dies."""
     config = session.config
     gates = config.stash.get(SESSION, None)
-    if gates is None or not _may_fill(session):
+    distributing = bool(config.getoption("tx", None)) and not is_worker(config)
+    listing = options.is_in_mode(config, options.LISTS)
+    if gates is None or distributing or listing or session.testsfailed:
         return
-    gates = gates.of(selected_cases(session.items))
-    gates = gates.of(gates.selected, notes=gates.compute_units())
-    config.stash[SESSION] = gates
+    gates = gates.select(case for case in map(_case, session.items) if isinstance(case, Case))
+    problems = gates.compute_units()
+    config.stash[SESSION] = gates.select(gates.selected, worker_problems=problems)
     if CONTROLLER in config.stash:
-        config.stash[CONTROLLER].note(gates.notes)
-        config.stash[CONTROLLER].collected([item.nodeid for item in session.items])
-
-
-def _may_fill(session: pytest.Session) -> bool:
-    on_controller = bool(session.config.getoption("tx", None)) and not is_worker(session.config)
-    return not _looks_only(session.config) and not on_controller and not session.testsfailed
-
-
-def _looks_only(config: pytest.Config) -> bool:
-    """True for the modes that list something and must compute nothing."""
-    names = ("collectonly", "setupplan", "setuponly", "showfixtures", "show_fixtures_per_test")
-    return any(getattr(config.option, name, False) for name in names)
-
-
-def selected_cases(items: list[pytest.Item]) -> list[Case]:
-    params = [getattr(item, "callspec", None) for item in items]
-    found = [spec.params.get("case") for spec in params if spec is not None]
-    return [case for case in found if isinstance(case, Case)]
+        config.stash[CONTROLLER].add_worker_problems(problems)
+        config.stash[CONTROLLER].expect([item.nodeid for item in session.items])
 
 
 @pytest.fixture
@@ -213,40 +195,17 @@ def gate(request: pytest.FixtureRequest) -> Gate:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    options.keep_allure_folder(item.config)
+    options.restore_allure_folder(item.config)
     report = yield
     if call.excinfo is not None and call.excinfo.errisinstance((GateFailure, InfraError)):
-        # A verdict, not a bug: its own words, and no traceback through the plugin.
+        # A verdict, not a bug: show its message without a traceback through the plugin.
         report.longrepr = str(call.excinfo.value)
     return report
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    if CONTROLLER in node.config.stash:
-        node.config.stash[CONTROLLER].collected(ids)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
-    if CONTROLLER in node.config.stash:
-        output = getattr(node, "workeroutput", None)
-        node.config.stash[CONTROLLER].worker_ended(node.gateway.id, output, error)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if is_worker(config) and SESSION in config.stash:
-        config.workeroutput["natadv_notes"] = list(config.stash[SESSION].notes)  # type: ignore[attr-defined]
-    elif CONTROLLER in config.stash:
-        session.exitstatus = config.stash[CONTROLLER].finish(int(session.exitstatus))
-
-
-def pytest_report_header(config: pytest.Config) -> list[str]:
-    return config.stash[CONTROLLER].header() if CONTROLLER in config.stash else []
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if CONTROLLER in config.stash:
-        config.stash[CONTROLLER].summarise(terminalreporter)
+        problems = list(config.stash[SESSION].worker_problems)
+        config.workeroutput["natadv_problems"] = problems  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the evidence of each case, and its verdict for machines."""
+"""The files that a run writes: the evidence of each case, and the verdict for machines."""
 
 from __future__ import annotations
 
@@ -12,27 +12,20 @@ from typing import Any
 from natadv import __version__
 from natadv.errors import ConfigError, StoreError
 from natadv.evaluate.units import Numerics
-from natadv.evidence import (
-    CaseEvidence,
-    Evidence,
-    Manifest,
-    clean_case,
-    write_evidence,
-    write_selection,
-)
+from natadv.evidence import CaseEvidence, Manifest, clean_case, write_evidence, write_selection
 from natadv.plugin.session import GateSession
-from natadv.report.rows import Row
+from natadv.report.terminal import Row
 from natadv.types import Case, Outcomes, Variant
 
 GATE_JSON_VERSION = 2
 
 
 def remove_verdict(path: Path) -> None:
-    """Remove the verdict of an earlier run, which must not outlive the beginning of this one.
+    """Remove the verdict of an earlier run, which must not be taken for this run's.
 
     Raises:
-        ConfigError: The file holds something else, and stays as it is.
-        StoreError: It cannot be removed.
+        ConfigError: The file holds something else, and is left as it is.
+        StoreError: The file cannot be removed.
     """
     if not _is_verdict(path):
         raise ConfigError(
@@ -49,7 +42,7 @@ def remove_verdict(path: Path) -> None:
 
 
 def _is_verdict(path: Path) -> bool:
-    """Whether nothing is lost with it: a verdict, or nothing at all."""
+    """True also for an empty or missing file: removing it loses nothing."""
     try:
         content = path.read_bytes()
         return not content or {"verdict", "tier", "cases"} <= json.loads(content).keys()
@@ -61,26 +54,22 @@ def _is_verdict(path: Path) -> bool:
 
 def write_all_evidence(session: GateSession, root: Path) -> None:
     """Write every selected case, and the clean twins that it rests on, under `root`."""
-    twins = [_twins(session, case) for case in session.selected]
-    for case in dict.fromkeys((*session.selected, *(t for t in twins if t is not None))):
-        found = session.evidence.get(case) or session.evidence_of(case)
-        write_evidence(root, _manifest(session, found), _tables(found.evidence))
-    # Last: without it, what a killed run leaves is no whole run.
+    twins = [
+        clean_case(case, twin_of)
+        for case in session.selected
+        if (twin_of := _twin_of(session, case))
+    ]
+    for case in dict.fromkeys((*session.selected, *twins)):
+        stored = session.evidence.get(case) or session.evidence_of(case)
+        tables: dict[Variant, Outcomes | None] = {
+            "attack": stored.evidence.attack,
+            "occlusion": stored.evidence.occlusion,
+            "matched": stored.evidence.matched,
+        }
+        measured = {variant: table for variant, table in tables.items() if table is not None}
+        write_evidence(root, _manifest(session, stored), measured)
+    # Last: without the selection, the files of a killed run do not count as a whole run.
     write_selection(root, session.selection)
-
-
-def _tables(evidence: Evidence) -> dict[Variant, Outcomes]:
-    tables: dict[Variant, Outcomes] = {"attack": evidence.attack}
-    if evidence.occlusion is not None:
-        tables["occlusion"] = evidence.occlusion
-    if evidence.matched is not None:
-        tables["matched"] = evidence.matched
-    return tables
-
-
-def _twins(session: GateSession, case: Case) -> Case | None:
-    twin_of = _twin_of(session, case)
-    return clean_case(case, twin_of) if twin_of else None
 
 
 def _twin_of(session: GateSession, case: Case) -> str | None:
@@ -88,31 +77,28 @@ def _twin_of(session: GateSession, case: Case) -> str | None:
     return dataset.card.twin_of if dataset is not None else None
 
 
-def _manifest(session: GateSession, found: CaseEvidence) -> Manifest:
-    """What was asked, from the plan; what was used, from the results themselves: evidence that took
-    its revision from the plan would vouch for itself."""
-    plan = session.plan(found.case)
+def _manifest(session: GateSession, stored: CaseEvidence) -> Manifest:
+    """What was planned is taken from the plan, what was used from the results themselves: evidence
+    that took its revision from the plan would vouch for itself."""
+    plan = session.plan(stored.case)
+    facts = numerics_json(session.numerics.of(session.grid.specs[stored.case.model]))
     return Manifest(
-        case=found.case,
+        case=stored.case,
         lineage=plan.lineage,
         planned_n=plan.planned_n,
-        data_revision=found.data_revision,
-        weights=found.weights,
-        tower=found.tower,
-        protocol=found.protocol,
-        twin_of=_twin_of(session, found.case),
-        problems=found.problems,
-        facts=_facts(session.numerics.of(session.grid.specs[found.case.model])),
+        data_revision=stored.data_revision,
+        weights=stored.weights,
+        tower=stored.tower,
+        protocol=stored.protocol,
+        twin_of=_twin_of(session, stored.case),
+        problems=stored.problems,
+        # Without the code: versions of it that compute the same write the same evidence.
+        facts={name: facts[name] for name in facts if name not in ("code", "search_code")},
     )
 
 
-def _facts(numerics: Numerics) -> dict[str, Any]:
-    """Without the code: two of them that compute the same leave the same evidence."""
-    found = numerics_json(numerics)
-    return {name: found[name] for name in found if name not in ("code", "search_code")}
-
-
 def numerics_json(numerics: Numerics) -> dict[str, Any]:
+    """Everything about this machine and code that can change a number."""
     return {"natadv": __version__, **asdict(numerics)}
 
 
@@ -127,7 +113,7 @@ def gate_json(
     commit: str,
     run: dict[str, Any],
 ) -> dict[str, Any]:
-    """The verdict for machines. Equal runs differ under `run` alone."""
+    """The verdict for machines. Equal runs differ in `run` only."""
     return {
         "version": GATE_JSON_VERSION,
         "verdict": verdict,
@@ -146,10 +132,14 @@ def gate_json(
 
 def _case_json(session: GateSession, case: Case, rows: Sequence[Row]) -> dict[str, Any]:
     plan = session.plan(case)
-    verdict = session.verdict.of(case).verdict if session.asserting else None
+    searches: list[dict[str, Any]] = []
+    if results := session.searches(case):
+        from natadv.search.result import result_json  # loads the fonts
+
+        searches = list(map(result_json, results))
     return {
         "case": case.address,
-        "verdict": verdict,
+        "verdict": session.verdict.of(case).verdict if session.asserting else None,
         "green": session.is_green(case),
         "lineage": plan.lineage,
         "planned_n": plan.planned_n,
@@ -157,16 +147,8 @@ def _case_json(session: GateSession, case: Case, rows: Sequence[Row]) -> dict[st
         "weights": plan.weights,
         "protocol": plan.protocol,
         "measurements": [_row_json(row) for row in rows if row.case == case],
-        "searches": _searches_json(session, case),
+        "searches": searches,
     }
-
-
-def _searches_json(session: GateSession, case: Case) -> list[dict[str, Any]]:
-    if not (results := session.searches(case)):
-        return []
-    from natadv.search.result import result_json  # loads the fonts
-
-    return list(map(result_json, results))
 
 
 def _row_json(row: Row) -> dict[str, Any]:
@@ -183,14 +165,12 @@ def _row_json(row: Row) -> dict[str, Any]:
 
 def git_commit(root: Path) -> str:
     """Commit of the checkout, with `+` if files differ from it; empty outside of git."""
-    git = ["git", "-C", str(root)]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
-        )
+        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return head.stdout.strip() + ("+" if changed.stdout else "")

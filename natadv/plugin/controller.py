@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,88 +18,88 @@ from natadv.evidence import empty_evidence
 from natadv.plugin import options
 from natadv.plugin.artifacts import gate_json, git_commit, remove_verdict, write_all_evidence
 from natadv.plugin.attacks import empty_attacks, write_attacks
-from natadv.plugin.rows import rows_of
+from natadv.plugin.gates import report_rows
 from natadv.plugin.session import GateSession
 from natadv.report import results
-from natadv.report.rows import Row
-from natadv.report.terminal import overview, reasons, table
-from natadv.report.unit_progress import UnitProgress
+from natadv.report.terminal import Row, UnitProgress, overview, reasons, table
 from natadv.types import Case
 
-GREEN, RED = 0, 1
 JUDGED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+"""Exit codes of a run that came to its end; of any other run no verdict is written."""
 
 
 class Controller:
-    """Collects what the workers report, judges again from the store, and decides the exit code."""
+    """The pytest plugin that collects what the workers report, judges again from the store, and
+    decides the exit code."""
 
     def __init__(self, config: pytest.Config, session: GateSession) -> None:
         self.config = config
         self.session = session
         self.expected: dict[str, Case] = {}
+        """Collected test -> the case that it judges."""
         self.reported: dict[str, str] = {}
+        """Test -> its outcome."""
         self.crashed: set[str] = set()
         self.complaints: list[str] = []
-        self.notes: list[str] = []
+        """Why the run is not green, beside what the rules say."""
+        self.worker_problems: list[str] = []
         self.began = time.time()
-        self.workers_ready = 0
+        self.collections = 0
+        """How many processes have collected their tests, and hence computed all units."""
         self.progress: UnitProgress | None = None
-        self.allure = options.settle_allure(config)
+        self.attack_lines: list[str] = []
+        self.allure = options.set_allure_folder(config)
         self.contract = options.path_option(config, "thresholds", options.THRESHOLDS)
         self.evidence = options.path_option(config, "evidence", options.EVIDENCE)
         self.gate_json = options.path_option(config, "gate_json", options.GATE_JSON)
-        self.attacks = options.path_option(config, "attacks", ".natadv/attacks")
-        self.found: list[str] = []
+        self.attacks = options.path_option(config, "attacks", options.ATTACKS)
 
     def prepare(self) -> None:
-        """Make the store and remove what the last run left, so that nothing stale can be read.
+        """Make the store and remove the last run's files, so that nothing stale can be read.
 
         Raises:
-            ConfigError: What would be replaced is no run's.
-            StoreError: What this run leaves could not be written.
+            ConfigError: A file or folder to be replaced was not written by a run of the gate.
+            StoreError: The files of this run could not be written.
         """
         remove_verdict(self.gate_json)
         self.session.store.prepare()
         self.session.run.prepare()
-        for folder, option in (
-            (self.gate_json.parent, "--gate-json FILE"),
-            (self.evidence, "--evidence DIR"),
-        ):
-            prove_writable(folder, option)
+        prove_writable(self.gate_json.parent, "--gate-json FILE")
+        prove_writable(self.evidence, "--evidence DIR")
         empty_evidence(self.evidence)
         empty_attacks(self.attacks)
         if self.allure is not None:
             results.empty_results(self.allure)
 
+    def pytest_report_header(self) -> list[str]:
+        grid, numerics = self.session.grid, self.session.numerics
+        return [
+            f"natadv: tier {grid.tier.name}, {len(grid.cases)} cases, "
+            f"models {', '.join(grid.specs)}, {numerics.device} {numerics.dtype}",
+            f"natadv: store {self.session.store.root}",
+        ]
+
     def pytest_sessionstart(self) -> None:
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
-        if terminal is None:
-            return
+        if terminal is not None:
+            self.progress = UnitProgress(self.session.run.events, terminal)
+            self.progress.start()
 
-        def rewrite(text: str) -> None:
-            terminal.rewrite(text, erase=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["natadv_run"] = self.session.run.id
 
-        def write_line(text: str) -> None:
-            terminal.ensure_newline()
-            terminal.write_line(text)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        self.expect(ids)
 
-        self.progress = UnitProgress(
-            self.session.run.events,
-            rewrite=rewrite if terminal.isatty else None,
-            write_line=write_line,
-        )
-        self.progress.start()
-
-    def collected(self, nodes: Sequence[str]) -> None:
-        """Take note of the gates that a worker, or this process, will run."""
-        self.workers_ready += 1
+    def expect(self, nodes: Sequence[str]) -> None:
+        """Register the tests that a worker, or this process, will run."""
+        self.collections += 1
         for node in nodes:
             address = node.partition("[")[2].removesuffix("]")
             case = self.session.grid.case(address)
             if case is not None:
                 self.expected[node] = case
-        workers = self.config.getoption("tx", None) or [None]
-        if self.workers_ready >= len(workers):
+        if self.collections >= len(self.config.getoption("tx", None) or [None]):
             self._stop_progress()
 
     def _stop_progress(self) -> None:
@@ -107,43 +107,49 @@ class Controller:
             self.progress.stop()
 
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-        """Let another worker judge a gate once more whose worker was killed, as for want of memory:
-        a gate only reads what is stored. One that kills two is given up."""
+        """Let another worker repeat a test whose worker was killed, e.g. for lack of memory: a gate
+        only reads what is stored. A test that kills two workers is not repeated again."""
         if crashitem not in self.crashed:
             self.crashed.add(crashitem)
             sched.mark_test_pending(crashitem)
             report.outcome = "rerun"  # type: ignore[assignment]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # xdist reports a test whose worker died too, as `???`: that is no word of the gate's own.
+        # xdist also reports a test whose worker died, as `???`: that is not the gate's own report.
         if report.when == "call" or (report.when in ("setup", "teardown") and not report.passed):
             self.reported[report.nodeid] = report.outcome
 
-    def worker_ended(self, name: str, output: Mapping[str, Any] | None, error: object) -> None:
-        """Keep what the worker could not do; a lost worker leaves no output."""
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Record what kept a worker from measuring; one that was killed leaves no output."""
+        output = getattr(node, "workeroutput", None)
         if output is not None:
-            self.note(output.get("natadv_notes", []))
+            self.add_worker_problems(output.get("natadv_problems", []))
         elif error:
-            first = str(error).strip().splitlines()[:1]
-            self.session.run.tell("worker_lost", worker=name, reason=" ".join(first))
+            reason = " ".join(str(error).strip().splitlines()[:1])
+            self.session.run.tell("worker_lost", worker=node.gateway.id, reason=reason)
 
-    def note(self, notes: Iterable[str]) -> None:
-        self.notes += [note for note in notes if note not in self.notes]
+    def add_worker_problems(self, problems: Iterable[str]) -> None:
+        """Record what kept a process from measuring, each problem once."""
+        self.worker_problems += [p for p in problems if p not in self.worker_problems]
 
-    def finish(self, exit_status: int) -> int:
-        """The exit code of the session."""
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Judge the run from the store, write its results and set the exit code."""
         self._stop_progress()
-        if exit_status not in JUDGED:
-            return exit_status
-        # Judged anew, from what lies in the store: a worker's word is not enough.
-        self.session = self.session.of(self.expected.values(), notes=self.notes)
+        if session.exitstatus not in JUDGED:
+            return
+        # A worker's report is not enough.
+        self.session = self.session.select(
+            self.expected.values(), worker_problems=self.worker_problems
+        )
         try:
             green = self._judge_again()
-            self._write()
+            self._write_results()
         except (NatadvError, OSError) as error:
             self.complaints.append(f"INCOMPLETE: {error}")
             green = False
-        return GREEN if green and exit_status == pytest.ExitCode.OK else RED
+        if not green or session.exitstatus != pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _judge_again(self) -> bool:
         """True if every collected gate reported, and the store says the same as the reports."""
@@ -157,7 +163,10 @@ class Controller:
         for node, case in self.expected.items():
             outcome, green = self.reported.get(node), session.is_green(case)
             if outcome is None:
-                self._complain_of_silence(node, case)
+                reason = "the gate never reported; its worker may have died"
+                self.complaints.append(f"INCOMPLETE: {case}: {reason}")
+                if self.allure is not None:
+                    results.write_missing(self.allure, case, node=node, reason=reason)
             elif outcome == "skipped":
                 self.complaints.append(f"INCOMPLETE: {node} was skipped")
             elif (outcome == "passed") != green:
@@ -167,15 +176,9 @@ class Controller:
                 )
         return not self.complaints and all(map(session.is_green, session.selected))
 
-    def _complain_of_silence(self, node: str, case: Case) -> None:
-        reason = "the gate never reported; its worker may have died"
-        self.complaints.append(f"INCOMPLETE: {case}: {reason}")
-        if self.allure is not None:
-            results.write_missing(self.allure, case, node=node, reason=reason)
-
-    def _write(self) -> None:
+    def _write_results(self) -> None:
         write_all_evidence(self.session, self.evidence)
-        self.found = write_attacks(self.session, self.attacks, root=self.config.rootpath)
+        self.attack_lines = write_attacks(self.session, self.attacks, root=self.config.rootpath)
         commit = git_commit(self.config.rootpath)
         value = gate_json(
             self.session,
@@ -194,14 +197,14 @@ class Controller:
             results.write_executor(self.allure)
 
     def _selection(self) -> dict[str, Any]:
-        """What was asked for on the command line, and how much of the tier that is."""
-        asked = options.request(self.config)
+        """What was requested on the command line, and how much of the tier that is."""
+        request = options.request(self.config)
         return {
             "models": list(self.session.grid.specs),
-            "tasks": list(asked.tasks),
-            "scenarios": list(asked.scenarios),
-            "datasets": list(asked.datasets),
-            "limit": asked.limit,
+            "tasks": list(request.tasks),
+            "scenarios": list(request.scenarios),
+            "datasets": list(request.datasets),
+            "limit": request.limit,
             "keyword": self.config.option.keyword,
             "extent": self._extent(),
         }
@@ -240,51 +243,46 @@ class Controller:
         return self.session.overall()
 
     def reasons(self) -> list[str]:
+        """Why the run is not green, a line for each reason."""
         session = self.session
         of_run = session.verdict.problems if session.asserting and session.selected else ()
         return [*self.complaints, *of_run, *reasons(self.rows)]
 
     @cached_property
     def rows(self) -> list[Row]:
-        """What the report shows; ask for it when the run is over."""
-        return rows_of(self.session)
+        """What the report shows; known when the run is over."""
+        return report_rows(self.session)
 
-    def header(self) -> list[str]:
-        grid, numerics = self.session.grid, self.session.numerics
-        return [
-            f"natadv: tier {grid.tier.name}, {len(grid.cases)} cases, "
-            f"models {', '.join(grid.specs)}, {numerics.device} {numerics.dtype}",
-            f"natadv: store {self.session.store.root}",
-        ]
-
-    def summarise(self, terminal: Any) -> None:
-        """The table, failures first, why it is not green, and one line that says it all."""
-        session = self.session
-        rows = self.rows
-        terminal.section("natadv")
-        judged = table(rows, confidence=session.grid.thresholds.confidence)
-        for block in filter(None, (judged, overview(rows))):
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Write the table, failures first, the reasons, and one line that sums up the run."""
+        write_line = terminalreporter.write_line
+        terminalreporter.section("natadv")
+        judged = table(self.rows, confidence=self.session.grid.thresholds.confidence)
+        for block in filter(None, (judged, overview(self.rows), self.attack_lines)):
             for line in (*block, ""):
-                terminal.write_line(line)
-        for line in (*self.found, "") if self.found else ():
-            terminal.write_line(line)
+                write_line(line)
         for line in self.reasons():
-            terminal.write_line(line, red=True)
-        verdict = self.verdict()
-        green = verdict in ("pass", "partial", "measured")
+            write_line(line, red=True)
         facts = self._run_facts()
         if facts["results_damaged"]:
-            terminal.write_line(
+            write_line(
                 f"{facts['results_damaged']} stored results were no longer as they were written, "
                 "and were computed again"
             )
-        if missing := self._missing_reports():
-            terminal.write_line(missing)
+        if self.allure is not None:
+            results_n, expected_n = len(list(self.allure.glob("*-result.json"))), len(self.expected)
+            if results_n < expected_n:
+                write_line(
+                    f"{self.allure}: holds {results_n} of {expected_n} results, as it was emptied "
+                    "during the run"
+                )
         for model, size in facts["smaller_batches"].items():
-            terminal.write_line(f"out of memory: {model} went on with {size} pictures at a time")
-        terminal.write_line(
+            write_line(f"out of memory: {model} went on with {size} pictures at a time")
+        verdict = self.verdict()
+        green = verdict in ("pass", "partial", "measured")
+        write_line(
             f"{verdict.upper()}: {self._extent()}, "
-            f"{facts['units_computed']} units computed; {self._where()}",
+            f"{facts['units_computed']} units computed; {self._written_paths()}",
             green=green,
             red=not green,
             bold=True,
@@ -298,16 +296,7 @@ class Controller:
         models = tuple(session.grid.specs)
         return judged if models == session.grid.tier.models else f"{judged} for {', '.join(models)}"
 
-    def _missing_reports(self) -> str:
-        """What to say if somebody emptied the folder of results while the run lasted."""
-        if self.allure is None:
-            return ""
-        there, asked = len(list(self.allure.glob("*-result.json"))), len(self.expected)
-        if there >= asked:
-            return ""
-        return f"{self.allure}: holds {there} of {asked} results, as it was emptied during the run"
-
-    def _where(self) -> str:
+    def _written_paths(self) -> str:
         root = self.config.rootpath
         written = (self.gate_json, self.evidence, self.allure)
         places = [path for path in written if path is not None and path.exists()]

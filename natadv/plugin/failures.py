@@ -1,8 +1,7 @@
-"""The pictures that a case got wrong, worst first, ready for a contact sheet."""
+"""The samples that a model got wrong, worst first, as tiles of a contact sheet."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from natadv.data.reader import decode_image, read_by_id
@@ -35,11 +34,13 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     sheet, rows = TASKS[case.task].sheet, evidence.evidence.attack
     worst = _worst(rows, sheet)
     samples = _samples(dataset, {rows.id[i] for i in worst})
-    twins = _twins(session, dataset, samples)
+    clean = session.grid.datasets.get(dataset.card.twin_of or "")
+    twin_ids = {sample.twin for sample in samples.values() if sample.twin}
+    twins = _samples(clean, twin_ids) if clean is not None and twin_ids else {}
     if dataset.card.drawn:
         samples = {name: sized(sample, twins) for name, sample in samples.items()}
-    # Decoding reads every result, and most tasks store no masks.
-    stored = kept_masks(session.units(case), store=session.store) if sheet.regions and worst else {}
+    # Only for tasks that predict masks: decoding reads every result.
+    masks = kept_masks(session.units(case), store=session.store) if sheet.regions and worst else {}
     tiles = []
     for i in worst:
         sample = samples[rows.id[i]]
@@ -47,14 +48,15 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
             text=rows.prediction[i],
             correct=False,
             values={name: float(column[i]) for name, column in rows.values.items()},
-            mask=stored.get(sample.id),
+            mask=masks.get(sample.id),
         )
         attacked = shown(sample, twins, drawn=dataset.card.drawn).open()
         panels = [Panel(attacked, _outlines(sheet, sample, prediction))]
         if twin := twins.get(sample.twin or ""):
             panels.insert(0, Panel(decode_image(twin.image, where=twin.id)))
-        word = () if sample.decoy is None else (Caption(f"word: {sample.decoy}"),)
-        captions = (*sheet.failure(sample, rows.truth[i], prediction), *word)
+        captions = list(sheet.failure(sample, rows.truth[i], prediction))
+        if sample.decoy is not None:
+            captions.append(Caption(f"word: {sample.decoy}"))
         tiles.append(Tile(tuple(panels), (*captions, Caption(sample.id, QUIET))))
     return tiles
 
@@ -70,16 +72,8 @@ def _samples(dataset: Dataset, ids: set[str]) -> dict[str, Sample]:
     return {s.id: s for s in read_by_id(dataset.folder, dataset.card, ids)}
 
 
-def _twins(
-    session: GateSession, dataset: Dataset, samples: Mapping[str, Sample]
-) -> dict[str, Sample]:
-    clean = session.grid.datasets.get(dataset.card.twin_of or "")
-    wanted = {s.twin for s in samples.values() if s.twin}
-    return _samples(clean, wanted) if clean is not None and wanted else {}
-
-
 def _outlines(sheet: TaskSheet, sample: Sample, prediction: Prediction) -> tuple[Outline, ...]:
-    """The true region's line is wider, so that it shows where both run along the same edge."""
+    """The true region's line is wider, so that it stays visible where both follow one edge."""
     if sheet.regions is None:
         return ()
     regions = sheet.regions(sample, prediction)

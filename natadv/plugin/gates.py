@@ -1,4 +1,5 @@
-"""What a gate does: read, judge, tell Allure and JUnit. Milliseconds but for charts, no torch."""
+"""What a gate does: read, judge, and report to Allure, JUnit and the terminal. It takes
+milliseconds, charts apart, and needs no torch."""
 
 from __future__ import annotations
 
@@ -7,16 +8,19 @@ from collections.abc import Mapping
 import allure
 import pytest
 
-from natadv.errors import NatadvError
+from natadv.errors import MetricError, NatadvError
 from natadv.evidence import CaseEvidence
+from natadv.gate.judge import Judgement
+from natadv.metrics import measure
 from natadv.plugin import attacks
-from natadv.plugin.options import keep_allure_folder, writes_allure
-from natadv.plugin.rows import rows_of_case
-from natadv.plugin.session import GateSession
+from natadv.plugin.options import restore_allure_folder, writes_allure
+from natadv.plugin.session import GateSession, baseline_reason
 from natadv.report.overlay_charts import ChartKind, charts
 from natadv.report.overlay_rates import as_table, dataset_rates
 from natadv.report.results import labels
-from natadv.report.rows import SHORT, Row
+from natadv.report.terminal import SHORT, Row
+from natadv.scenarios import SCENARIOS
+from natadv.tasks import TASKS
 from natadv.types import Case
 
 RATES, RATES_NOT_SHOWN = "rates by factor", "rates by factor: not shown"
@@ -33,16 +37,24 @@ class Gate:
         self._node = node
 
     def check(self, case: Case) -> None:
-        """Hold `case` to its rules.
+        """Apply the rules to `case`, and attach to the Allure report what a reader needs to see.
 
         Raises:
             InfraError: The case was not measured as planned.
-            GateFailure: A rule does not hold, or too few samples can tell.
+            GateFailure: A rule does not hold, or there are too few samples to tell.
         """
-        rows = rows_of_case(self._session, case)
-        keep_allure_folder(self._node.config)
-        self._tell_allure(case, rows)
-        self._tell_junit(rows)
+        rows = case_rows(self._session, case)
+        restore_allure_folder(self._node.config)
+        allure.dynamic.title(case.address)
+        for name, value in labels(case).items():
+            allure.dynamic.label(name, value)
+        for row in rows:
+            # Excluded: with a value among its parameters every run would be another test.
+            for name, text in _allure_parameters(row).items():
+                allure.dynamic.parameter(name, _Unquoted(text), excluded=True)
+            if row.measurement is not None:
+                # Plain floats: execnet cannot carry numpy's.
+                self._node.user_properties.append((row.metric, float(row.measurement.value)))
         # Charts take most of a second, and without results nobody would see them.
         if writes_allure(self._node.config):
             _attach_rates(self._session.evidence[case])
@@ -51,26 +63,12 @@ class Gate:
         self._session.raise_unless_green(case)
 
     def show_attacks(self, case: Case) -> None:
-        """Attach what the searches beside `case` found; they decide nothing."""
-        keep_allure_folder(self._node.config)
+        """Attach the results of the searches beside `case`, which do not affect its verdict."""
+        restore_allure_folder(self._node.config)
         attacks.attach(self._session, case)
 
-    def _tell_allure(self, case: Case, rows: list[Row]) -> None:
-        allure.dynamic.title(case.address)
-        for name, value in labels(case).items():
-            allure.dynamic.label(name, value)
-        for row in rows:
-            # Excluded: with a value among its parameters every run would be another test.
-            for name, fact in _facts(row).items():
-                allure.dynamic.parameter(name, fact, excluded=True)
-
-    def _tell_junit(self, rows: list[Row]) -> None:
-        for row in rows:
-            if row.measurement is not None:
-                # Plain floats: execnet cannot carry numpy's.
-                self._node.user_properties.append((row.metric, float(row.measurement.value)))
-
     def _attach_failures(self, case: Case) -> None:
+        # Imported here because collecting needs neither Parquet nor pictures.
         from natadv.plugin.failures import failing_tiles
         from natadv.report.sheet import contact_sheet
 
@@ -84,7 +82,7 @@ class Gate:
             allure.attach(sheet, "failing pictures", allure.attachment_type.PNG)
 
 
-class _Bare:
+class _Unquoted:
     """A parameter that Allure shows as it is: it puts plain strings in quotes."""
 
     def __init__(self, text: str) -> None:
@@ -94,20 +92,20 @@ class _Bare:
         return self.text
 
 
-def _facts(row: Row) -> dict[str, _Bare]:
-    found = row.measurement
-    if found is None:
+def _allure_parameters(row: Row) -> dict[str, str]:
+    measured = row.measurement
+    if measured is None:
         return {}
     name = SHORT.get(row.metric, row.metric)
-    interval = f"[{found.low:.4f}, {found.high:.4f}]"
+    interval = f"[{measured.low:.4f}, {measured.high:.4f}]"
     if row.margin is None:
-        return {name: _Bare(f"{found.value:.4f} {interval}, n {found.n}")}
+        return {name: f"{measured.value:.4f} {interval}, n {measured.n}"}
     return {
-        name: _Bare(f"{found.value:.4f}"),
-        f"{name} interval": _Bare(interval),
-        f"{name} {'floor' if '>' in row.bound else 'ceiling'}": _Bare(row.bound),
-        f"{name} margin": _Bare(f"{row.margin:+.4f}"),
-        f"{name} n": _Bare(str(found.n)),
+        name: f"{measured.value:.4f}",
+        f"{name} interval": interval,
+        f"{name} {'floor' if '>' in row.bound else 'ceiling'}": row.bound,
+        f"{name} margin": f"{row.margin:+.4f}",
+        f"{name} n": str(measured.n),
     }
 
 
@@ -125,3 +123,67 @@ def _attach_rates(found: CaseEvidence) -> None:
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         allure.attach(why, RATES_NOT_SHOWN, allure.attachment_type.TEXT)
+
+
+def report_rows(session: GateSession) -> list[Row]:
+    """The rows of all selected cases."""
+    return [row for case in session.selected for row in case_rows(session, case)]
+
+
+def case_rows(session: GateSession, case: Case) -> list[Row]:
+    """A row for each rule of `case`, then one for each further metric of its task; of a case that
+    was not measured as planned one row that says why."""
+    rows = []
+    if session.asserting:
+        rows = _judged_rows(session, case)
+    elif shortfalls := session.shortfalls(case):
+        rows = [Row(case, "INCOMPLETE", reason="\n".join(f"{case}: {why}" for why in shortfalls))]
+    return rows + _further_rows(session, case, ruled={row.metric for row in rows})
+
+
+def _judged_rows(session: GateSession, case: Case) -> list[Row]:
+    verdict = session.verdict.of(case)
+    if verdict.reasons:
+        # One row for the case; a row for each of its rules would repeat the reason.
+        rows = [Row(case, "INCOMPLETE", reason="\n".join(verdict.reasons))]
+    else:
+        rows = [_judged_row(judgement) for judgement in verdict.judgements]
+    regression = session.regression(case)
+    if regression is not None:
+        reason = baseline_reason(regression)
+        rows.append(Row(case, regression.verdict, metric="baseline", reason=reason))
+    return rows
+
+
+def _judged_row(judgement: Judgement) -> Row:
+    sign = ">=" if judgement.rule.side == "floor" else "<="
+    return Row(
+        case=judgement.case,
+        verdict=judgement.verdict,
+        measurement=judgement.measurement,
+        metric=judgement.rule.subject,
+        bound=f"{sign} {judgement.rule.bound:.3f}",
+        margin=judgement.margin,
+        reason=judgement.reason,
+    )
+
+
+def _further_rows(session: GateSession, case: Case, *, ruled: set[str]) -> list[Row]:
+    evidence = session.evidence[case].evidence
+    task = TASKS[case.task]
+    metrics = task.attack_metrics if SCENARIOS[case.scenario].attacks else task.metrics
+    measurable = {name: (name, evidence) for name in metrics}
+    for part in sorted(set(filter(None, evidence.attack.part))):
+        subject = f"{task.headline} ({part})"
+        measurable[subject] = (task.headline, evidence.of_part(part))
+    rows = []
+    for subject, (name, part_evidence) in measurable.items():
+        if subject in ruled:
+            continue
+        try:
+            confidence = session.grid.thresholds.confidence
+            measurement = measure(name, part_evidence, confidence=confidence)
+        except MetricError:
+            continue  # no rule asks for it, and this dataset has no twins or controls
+        rows.append(Row(case, None, measurement, metric=subject))
+    return rows

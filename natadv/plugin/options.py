@@ -5,185 +5,150 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from natadv import arguments
 from natadv.evaluate.grid import Request
 
-GATE_JSON = "gate.json"
-EVIDENCE = ".natadv/evidence"
-THRESHOLDS = "thresholds.yaml"
+THRESHOLDS, EVIDENCE, GATE_JSON = "thresholds.yaml", ".natadv/evidence", "gate.json"
+ATTACKS, STORE = ".natadv/attacks", ".natadv/store"
 
-NAMES = ("model", "task", "scenario", "dataset")
-"""Options that may be repeated, or hold several names with commas."""
+NAMES: Mapping[str, Any] = {
+    "action": "append",
+    "type": arguments.names,
+    "default": [],
+    "metavar": "NAME",
+}
+"""An option that may be repeated, or hold several names with commas."""
+COUNT: Mapping[str, Any] = {"type": arguments.count, "metavar": "N"}
+NAME, FILE, DIR = (
+    {"type": arguments.text, "metavar": metavar} for metavar in ("NAME", "FILE", "DIR")
+)
+
+
+class Option(NamedTuple):
+    """An option of the gate, whose value is `config.getoption("natadv_<flag>")`."""
+
+    flag: str
+    attributes: Mapping[str, Any]
+    """Further arguments of `addoption`."""
+    help: str
+
+
+OPTIONS = (
+    Option(
+        "--model",
+        NAMES,
+        "model to judge: a name or family (natadv models), a glob, a hub id, a checkpoint "
+        "folder, or module:factory (default: the tier's models)",
+    ),
+    Option("--task", NAMES, "only this task"),
+    Option("--scenario", NAMES, "only this scenario"),
+    Option("--dataset", NAMES, "only this dataset; one that the tier does not hold is added"),
+    Option("--tier", NAME, "list of cases that must run"),
+    Option("--limit", COUNT, "first N samples only"),
+    Option(
+        "--no-assert",
+        {"action": "store_true"},
+        "measure only: no rule is applied, but everything requested must be measured",
+    ),
+    Option(
+        "--device",
+        {"default": "auto", "choices": ("auto", "cpu", "cuda")},
+        "where models run (auto: on GPUs if there are any, one per worker in turn)",
+    ),
+    Option(
+        "--dtype",
+        {"default": "auto", "choices": ("auto", "float32", "bfloat16", "float16")},
+        "arithmetic of the models (auto: float32 on the CPU, on a GPU what the zoo says)",
+    ),
+    Option(
+        "--batch-size",
+        {**COUNT, "default": 64},
+        "pictures per forward pass (64); part of what is measured, as it can change last bits",
+    ),
+    Option(
+        "--threads",
+        {**COUNT, "default": 1},
+        "CPU threads of one kernel (default 1; part of what is measured, so that more "
+        "workers give the same bytes)",
+    ),
+    Option(
+        "--gpu-slots",
+        {**COUNT, "default": 1},
+        "models that may be loaded on one GPU at a time (1), however many workers there are",
+    ),
+    Option(
+        "--unit-timeout",
+        {"type": arguments.seconds, "default": 1800.0, "metavar": "SECONDS"},
+        "a worker that takes longer for 256 pictures is killed (xdist only; 0: never)",
+    ),
+    Option("--store", DIR, f"results that are never computed twice ({STORE})"),
+    Option("--thresholds", FILE, f"tiers and rules ({THRESHOLDS})"),
+    Option(
+        "--baseline",
+        {**DIR, "default": "none"},
+        "evidence of an earlier run to compare with, sample by sample, or none",
+    ),
+    Option("--evidence", DIR, f"where each case's outcome rows are written ({EVIDENCE})"),
+    Option("--attacks", DIR, f"where the small attacks that were found are written ({ATTACKS})"),
+    Option("--gate-json", FILE, f"where the verdict is written for machines ({GATE_JSON})"),
+)
+
+Flags = Mapping[str, tuple[str, ...]]
+
+LISTS: Flags = {
+    "collectonly": ("--collect-only", "--co", "--collectonly"),
+    "setupplan": ("--setup-plan", "--setupplan"),
+    "setuponly": ("--setup-only", "--setuponly"),
+    "showfixtures": ("--fixtures", "--funcargs"),
+    "show_fixtures_per_test": ("--fixtures-per-test",),
+}
+"""Modes of pytest that list something of the suites and compute nothing."""
+HELPS: Flags = {
+    "help": ("--help", "-h"),
+    "version": ("--version", "-V"),
+    "markers": ("--markers",),
+}
+"""Modes of pytest that need no suite at all."""
 
 
 def add_options(parser: pytest.Parser) -> None:
+    """Declare `OPTIONS` to pytest."""
     group = parser.getgroup("natadv", "robustness gate")
-    texts = {
-        "model": "model to judge: a name or family (natadv models), a glob, a hub id, a checkpoint "
-        "folder, or module:factory (default: the tier's models)",
-        "task": "only this task",
-        "scenario": "only this scenario",
-        "dataset": "only this dataset; one that the tier does not hold is added",
-    }
-    for name in NAMES:
-        group.addoption(
-            f"--{name}",
-            action="append",
-            type=arguments.names,
-            default=[],
-            metavar="NAME",
-            dest=f"natadv_{name}",
-            help=f"{texts[name]}; repeat, or separate with commas",
-        )
-    _add_what(group)
-    _add_how(group)
-    _add_where(group)
+    for flag, attributes, text in OPTIONS:
+        dest = f"natadv_{flag.removeprefix('--').replace('-', '_')}"
+        if attributes is NAMES:
+            text += "; repeat, or separate with commas"
+        group.addoption(flag, dest=dest, help=text, **attributes)
 
 
-def _add_what(group: pytest.OptionGroup) -> None:
-    add = group.addoption
-    add(
-        "--tier",
-        dest="natadv_tier",
-        type=arguments.text,
-        metavar="NAME",
-        help="list of cases that must run",
-    )
-    add(
-        "--limit",
-        dest="natadv_limit",
-        type=arguments.count,
-        metavar="N",
-        help="first N samples only",
-    )
-    add(
-        "--no-assert",
-        dest="natadv_no_assert",
-        action="store_true",
-        help="measure only: no rule is held, but what was asked for must be measured",
-    )
-
-
-def _add_how(group: pytest.OptionGroup) -> None:
-    add = group.addoption
-    add(
-        "--device",
-        dest="natadv_device",
-        default="auto",
-        choices=("auto", "cpu", "cuda"),
-        help="where models run (auto: on GPUs if there are any, one per worker in turn)",
-    )
-    add(
-        "--dtype",
-        dest="natadv_dtype",
-        default="auto",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        help="arithmetic of the models (auto: float32 on the CPU, on a GPU what the zoo says)",
-    )
-    add(
-        "--batch-size",
-        dest="natadv_batch_size",
-        type=arguments.count,
-        default=64,
-        metavar="N",
-        help="pictures per forward pass (64); part of what is measured, as it can move last bits",
-    )
-    add(
-        "--threads",
-        dest="natadv_threads",
-        type=arguments.count,
-        default=1,
-        metavar="N",
-        help="CPU threads of one kernel (default 1; part of what is measured, so that more "
-        "workers give the same bytes)",
-    )
-    add(
-        "--gpu-slots",
-        dest="natadv_gpu_slots",
-        type=arguments.count,
-        default=1,
-        metavar="N",
-        help="models that may be loaded on one GPU at a time (1), however many workers there are",
-    )
-    add(
-        "--unit-timeout",
-        dest="natadv_unit_timeout",
-        type=arguments.seconds,
-        default=1800.0,
-        metavar="SECONDS",
-        help="256 pictures that take longer take their worker down (xdist only; 0: never)",
-    )
-
-
-def _add_where(group: pytest.OptionGroup) -> None:
-    add = group.addoption
-    add(
-        "--store",
-        dest="natadv_store",
-        type=arguments.text,
-        metavar="DIR",
-        help="results that are never computed twice (.natadv/store)",
-    )
-    add(
-        "--thresholds",
-        dest="natadv_thresholds",
-        type=arguments.text,
-        metavar="FILE",
-        help=f"tiers and rules ({THRESHOLDS})",
-    )
-    add(
-        "--baseline",
-        dest="natadv_baseline",
-        type=arguments.text,
-        metavar="DIR",
-        default="none",
-        help="evidence of an earlier run to compare with, sample by sample, or none",
-    )
-    add(
-        "--evidence",
-        dest="natadv_evidence",
-        type=arguments.text,
-        metavar="DIR",
-        help=f"where each case's outcome rows are written ({EVIDENCE})",
-    )
-    add(
-        "--attacks",
-        dest="natadv_attacks",
-        type=arguments.text,
-        metavar="DIR",
-        help="where the small attacks that were found are written (.natadv/attacks)",
-    )
-    add(
-        "--gate-json",
-        dest="natadv_gate_json",
-        type=arguments.text,
-        metavar="FILE",
-        help=f"where the verdict is written for machines ({GATE_JSON})",
-    )
+def is_in_mode(config: pytest.Config, modes: Flags) -> bool:
+    """True if one of these modes of pytest was chosen."""
+    return any(getattr(config.option, name, False) for name in modes)
 
 
 def request(config: pytest.Config) -> Request:
     """What the user asked to be measured."""
-    names = {name: _joined(config.getoption(f"natadv_{name}")) for name in NAMES}
     return Request(
         root=config.rootpath,
         base=config.invocation_params.dir,
-        models=names["model"],
-        tasks=names["task"],
-        scenarios=names["scenario"],
-        datasets=names["dataset"],
+        models=_names(config, "model"),
+        tasks=_names(config, "task"),
+        scenarios=_names(config, "scenario"),
+        datasets=_names(config, "dataset"),
         tier=config.getoption("natadv_tier"),
         limit=config.getoption("natadv_limit"),
     )
 
 
-def _joined(given: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for names in given for name in names))
+def _names(config: pytest.Config, option: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(chain.from_iterable(config.getoption(f"natadv_{option}"))))
 
 
 def path_option(config: pytest.Config, name: str, default: str) -> Path:
@@ -193,49 +158,49 @@ def path_option(config: pytest.Config, name: str, default: str) -> Path:
 
 
 def is_narrowed(config: pytest.Config) -> bool:
-    """True if the user asked for less than all suites, so that absent cases are no surprise."""
+    """True if the user asked for less than all suites, so that absent cases are expected."""
     option = config.option
-    whole = {(config.invocation_params.dir / str(arg)).resolve() for arg in config.args}
+    paths = {(config.invocation_params.dir / str(arg)).resolve() for arg in config.args}
     chosen = [option.keyword, option.markexpr, option.deselect, getattr(option, "lf", False)]
-    return any(chosen) or config.rootpath / "suites" not in whole
+    return any(chosen) or config.rootpath / "suites" not in paths
 
 
-def let_no_warning_decide(config: pytest.Config) -> None:
-    """Only show the warnings of this run, even where a repository turns them into errors for its
-    own tests: they are of any package that a model needs."""
+def show_warnings_only(config: pytest.Config) -> None:
+    """Show the warnings of this run, even where a repository turns them into errors for its own
+    tests: any package that a model needs may raise one, and none decides a verdict."""
     namespace = config.known_args_namespace
-    # The last filter goes before all others, and those of the command line before those of a file.
+    # The last filter precedes all others, and those of the command line precede those of a file.
     namespace.pythonwarnings = [*(namespace.pythonwarnings or ()), "default"]
 
 
-def settle_allure(config: pytest.Config) -> Path | None:
-    """The folder of the Allure results, set in every process before allure-pytest reads it; None
-    if that plugin is off."""
+def set_allure_folder(config: pytest.Config) -> Path | None:
+    """Choose the folder of the Allure results, in every process before allure-pytest reads it.
+    Returns None if that plugin is off."""
     option = config.option
     if not hasattr(option, "allure_report_dir"):
         return None
     given = option.allure_report_dir
     folder = config.invocation_params.dir / given if given else config.rootpath / "allure-results"
     option.allure_report_dir = str(folder)
-    # The controller empties it: with this flag a replaced worker would wipe what others wrote.
+    # The controller empties it: with this flag a replaced worker would delete others' results.
     option.clean_alluredir = False
     return folder
 
 
-def keep_allure_folder(config: pytest.Config) -> None:
-    """Make the folder of the results again if somebody cleared it away: Allure would end the run
-    rather than make it."""
+def restore_allure_folder(config: pytest.Config) -> None:
+    """Make the folder of the results again if somebody removed it: Allure would end the run rather
+    than make it."""
     if writes_allure(config):
         Path(config.getoption("allure_report_dir")).mkdir(parents=True, exist_ok=True)
 
 
 def writes_allure(config: pytest.Config) -> bool:
-    """True if anyone will see what a test attaches; known once `settle_allure` was called."""
+    """True if what a test attaches is written; known after `set_allure_folder`."""
     return config.getoption("allure_report_dir", None) is not None
 
 
-def gates_are_asked_for(config: pytest.Config) -> bool:
-    """True if an argument lies in `suites/`: other test runs must not notice this plugin."""
+def runs_gates(config: pytest.Config) -> bool:
+    """True if an argument lies in `suites/`: the plugin must not affect other test runs."""
     return _in_suites(config, map(str, config.args))
 
 
@@ -245,17 +210,9 @@ def _in_suites(config: pytest.Config, given: Iterable[str]) -> bool:
     return any(path == suites or suites in path.parents for path in paths)
 
 
-_ONLY_LOOKING = {
-    *("--collect-only", "--co", "--collectonly", "--setup-plan", "--setup-only", "--setupplan"),
-    *("--setuponly", "--fixtures", "--fixtures-per-test", "--funcargs"),
-    *("--help", "-h", "--version", "-V", "--markers"),
-}
-"""They list something, and leave what an earlier run wrote as it is."""
-
-
-def early_gate_json(config: pytest.Config) -> Path | None:
-    """Where the verdict of this run would be written, told before pytest reads its options; None if
-    it would write none. What is no option of ours may be mistaken for a path of a suite."""
+def unparsed_gate_json(config: pytest.Config) -> Path | None:
+    """Where this run would write its verdict, found before pytest parses its options; None if the
+    run would write none. A value of a foreign option may be mistaken for the path of a suite."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         return None
     given = [
@@ -264,7 +221,8 @@ def early_gate_json(config: pytest.Config) -> Path | None:
         *map(str, config.invocation_params.args),
     ]
     here = config.invocation_params.dir
-    if _ONLY_LOOKING & set(given) or not _in_suites(config, [*given, str(here)]):
+    listing = set(chain(*LISTS.values(), *HELPS.values()))
+    if listing & set(given) or not _in_suites(config, [*given, str(here)]):
         return None
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--gate-json")

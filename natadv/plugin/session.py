@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GateSession:
-    """What the hooks delegate to."""
+    """What this process measures, how, and what came of the selected cases."""
 
     grid: Grid
     contract: str
@@ -53,35 +53,38 @@ class GateSession:
     gpu_slots: int = 1
     unit_timeout_s: float = 0.0
     rotation: int = 0
+    """Number of the worker, by which it chooses the unit that it begins with."""
     parent: int = 0
-    """The controller that a worker serves; 0 outside of workers."""
+    """Process id of the controller that a worker serves; 0 outside of workers."""
     baseline: Mapping[Case, StoredCase] | None = None
     selected: tuple[Case, ...] = ()
     """The cases that were collected and not deselected."""
-    notes: tuple[str, ...] = ()
-    """What kept a process from measuring; it matters only where something is missing."""
+    worker_problems: tuple[str, ...] = ()
+    """What kept a process from measuring; it is reported only where results are missing."""
     _units: dict[Case, CaseUnits] = field(default_factory=dict)
 
-    def of(self, selected: Iterable[Case], *, notes: Iterable[str] = ()) -> GateSession:
+    def select(self, cases: Iterable[Case], *, worker_problems: Iterable[str] = ()) -> GateSession:
         """The session of these cases, with nothing judged yet."""
-        return replace(self, selected=tuple(dict.fromkeys(selected)), notes=tuple(notes))
+        selected = tuple(dict.fromkeys(cases))
+        return replace(self, selected=selected, worker_problems=tuple(worker_problems))
 
     def units(self, case: Case) -> CaseUnits:
+        """The units of `case`, and of the searches beside it."""
         if case not in self._units:
             rows = units_of(case, self.grid, numerics=self.numerics)
             self._units[case] = with_searches(rows, case, self.grid)
         return self._units[case]
 
     def compute_units(self) -> tuple[str, ...]:
-        """Return when every unit of the selected cases has a result or an error; what went wrong
-        with this process."""
-        # Only here: judging and collecting need no Parquet and no pictures.
+        """Compute until every unit of the selected cases has a result or an error. Returns what
+        went wrong in this process."""
+        # Imported here because judging and collecting need neither Parquet nor pictures.
         from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
         from natadv.search.worker import compute_with
 
         # As the tier lists them, whatever the order of the tests.
-        first = [case for case in self.grid.cases if case in self.selected]
-        units = unique_units(self.units(case) for case in first)
+        cases = [case for case in self.grid.cases if case in self.selected]
+        units = unique_units(self.units(case) for case in cases)
         self.run.prepare()
         runner = ModelRunner(self.store, self.grid.datasets, self.grid.specs, run=self.run)
         worker = Worker(
@@ -96,43 +99,45 @@ class GateSession:
         return tuple(worker.problems)
 
     def plan(self, case: Case) -> CasePlan:
+        """What the evidence of `case` must consist of."""
         rows = self.grid.planned_rows if self.asserting else self.grid.rows
         return case_plan(case, self.units(case), grid=self.grid, rows=rows(case.dataset))
 
     @cached_property
     def evidence(self) -> dict[Case, CaseEvidence]:
-        """What the store holds for the selected cases; read once, when they are computed."""
+        """What the store holds for the selected cases; read once, after they were computed."""
         return {case: self.evidence_of(case) for case in self.selected}
 
     def evidence_of(self, case: Case) -> CaseEvidence:
         """What the store holds for any case, e.g. the clean twins of a selected one."""
-        units = self.units(case)
-        return case_evidence(case, units, store=self.store, run=self.run, notes=self.notes)
+        notes = self.worker_problems
+        return case_evidence(case, self.units(case), store=self.store, run=self.run, notes=notes)
 
     def searches(self, case: Case) -> list[SearchResult]:
-        """Of the searches beside `case` that have ended."""
+        """The results of the searches beside `case` that have ended."""
         units = self.units(case).searches
         if not units:
             return []
-        # Imported here because it loads the fonts, which most runs do not need to be judged.
+        # Imported here because it loads the fonts, and most runs have no searches.
         from natadv.search.result import stored_results
 
         return stored_results(units, self.store)
 
     @property
     def selection(self) -> Selection:
-        """What was judged, for whoever judges it again."""
+        """What was judged, for a later judgement of the same evidence."""
         models = tuple(self.grid.specs)
         whole = set(self.selected) == set(self.grid.tier.grid_of(models))
         return Selection(self.grid.tier.name, models, tuple(sorted(self.selected)), whole)
 
     @property
     def whole_tier(self) -> bool:
-        """True if the selected cases are those of the tier, no more and no less."""
+        """True if the selected cases are exactly those of the tier."""
         return set(self.selected) == set(self.grid.tier.grid)
 
     @cached_property
     def verdict(self) -> GateVerdict:
+        """The rules, applied to the selected cases."""
         return judge_all(
             [self.plan(case) for case in self.selected],
             self.evidence,
@@ -144,39 +149,40 @@ class GateSession:
 
     @cached_property
     def against_baseline(self) -> BaselineVerdict | None:
+        """The selected cases compared with the baseline; None if no baseline was given."""
         if self.baseline is None:
             return None
-        before = {case: self._in_baseline(case) for case in self.selected}
+        baseline = {}
+        for case in self.selected:
+            # The same model, or the row of the zoo that it descends from.
+            for model in (case.model, self.grid.specs[case.model].lineage):
+                stored = replace(case, model=model)
+                if stored in self.baseline:
+                    baseline[case] = replace(stored_evidence(stored, self.baseline), case=case)
+                    break
         return judge_against_baseline(
             self.selected,
             candidate=self.evidence,
-            baseline={case: found for case, found in before.items() if found is not None},
+            baseline=baseline,
             max_excluded=self.grid.tier.max_excluded,
         )
 
-    def _in_baseline(self, case: Case) -> CaseEvidence | None:
-        """The baseline's evidence of the same model, or of the row that it descends from."""
-        stored = self.baseline or {}
-        for model in (case.model, self.grid.specs[case.model].lineage):
-            own = replace(case, model=model)
-            if own in stored:
-                return replace(stored_evidence(own, stored), case=case)
-        return None
-
     def shortfalls(self, case: Case) -> tuple[str, ...]:
         """Why `case` was not measured as planned, whatever the rules say."""
-        found = self.evidence[case]
+        evidence = self.evidence[case]
         return (
-            *mismatches(self.plan(case), found),
-            *unreadable(found, self.grid.tier.max_excluded),
+            *mismatches(self.plan(case), evidence),
+            *unreadable(evidence, self.grid.tier.max_excluded),
         )
 
     def regression(self, case: Case) -> BaselineJudgement | None:
         """That `case` is worse than the baseline (FAIL), or could not be compared (INCOMPLETE)."""
-        judged = self.against_baseline.cases if self.against_baseline else ()
-        return next((j for j in judged if j.case == case and j.verdict != "PASS"), None)
+        judgements = self.against_baseline.cases if self.against_baseline else ()
+        return next((j for j in judgements if j.case == case and j.verdict != "PASS"), None)
 
     def is_green(self, case: Case) -> bool:
+        """True if `case` was measured as planned and, where rules are asserted, holds them and is
+        no worse than the baseline."""
         if not self.asserting:
             return not self.shortfalls(case)
         return self.verdict.of(case).verdict == "PASS" and self.regression(case) is None
@@ -192,27 +198,28 @@ class GateSession:
             return
         if not self.asserting:
             raise InfraError("\n".join(f"{case}: {why}" for why in self.shortfalls(case)))
-        found, worse = self.verdict.of(case), self.regression(case)
-        lines = (*([told(worse)] if worse else []), *found.lines)
-        # What the rules say goes before the baseline.
-        verdict = worse.verdict if worse and found.verdict == "PASS" else found.verdict
+        judged, regression = self.verdict.of(case), self.regression(case)
+        verdict, lines = judged.verdict, judged.lines
+        if regression is not None:
+            lines = (baseline_reason(regression), *lines)
+            # What the rules say precedes the baseline.
+            verdict = regression.verdict if verdict == "PASS" else verdict
         text = "\n".join(lines)
         raise InfraError(text) if verdict == "INCOMPLETE" else GateFailure(text)
 
     def overall(self) -> str:
         """pass, fail, inconclusive or incomplete; measured where nothing was asserted."""
         if not self.asserting:
-            missing = any(self.shortfalls(case) for case in self.selected)
-            return "incomplete" if missing else "measured"
-        before = self.against_baseline
-        if self.verdict.green and before is not None and not before.green:
-            return before.overall
+            return "measured" if all(map(self.is_green, self.selected)) else "incomplete"
+        compared = self.against_baseline
+        if self.verdict.green and compared is not None and not compared.green:
+            return compared.overall
         return self.verdict.overall
 
 
-def told(worse: BaselineJudgement) -> str:
-    """The judgement as a report says it."""
-    return f"REGRESSION {worse.reason}" if worse.verdict == "FAIL" else worse.reason
+def baseline_reason(judgement: BaselineJudgement) -> str:
+    """The line of a report for a case that is worse than the baseline, or was not compared."""
+    return f"REGRESSION {judgement.reason}" if judgement.verdict == "FAIL" else judgement.reason
 
 
 def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
@@ -222,11 +229,12 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         ConfigError: An option, a name or the thresholds file is wrong.
     """
     option = config.getoption
-    contract = options.path_option(config, "thresholds", "thresholds.yaml")
+    contract = options.path_option(config, "thresholds", options.THRESHOLDS)
     # Now, and not when the verdict is written: by then it may be another file.
     digest = contract_digest(contract)
-    thresholds = load_thresholds(contract, asserting=not option("natadv_no_assert"))
-    store = Store(options.path_option(config, "store", ".natadv/store"))
+    asserting = not option("natadv_no_assert")
+    thresholds = load_thresholds(contract, asserting=asserting)
+    store = Store(options.path_option(config, "store", options.STORE))
     worker = getattr(config, "workerinput", {})
     number = str(worker.get("workerid", "gw0")).removeprefix("gw")
     how = {name: option(f"natadv_{name}") for name in ("dtype", "batch_size", "threads")}
@@ -239,28 +247,28 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         numerics=numerics_here(store.root, device=device, **how)
         if computing
         else Numerics(device, **how),
-        asserting=not option("natadv_no_assert"),
+        asserting=asserting,
         gpu_slots=option("natadv_gpu_slots"),
-        # In one process a hung unit would take the whole run down: leave it to the user.
+        # In one process a unit that hangs would end the whole run: leave that to the user.
         unit_timeout_s=option("natadv_unit_timeout") if worker else 0.0,
         rotation=int(number) if number.isdigit() else 0,
         parent=os.getppid() if worker else 0,
-        baseline=_baseline(config),
+        baseline=_load_baseline(config),
     )
 
 
-def _baseline(config: pytest.Config) -> Mapping[Case, StoredCase] | None:
+def _load_baseline(config: pytest.Config) -> Mapping[Case, StoredCase] | None:
     given = config.getoption("natadv_baseline")
     if given == "none":
         return None
     folder = config.invocation_params.dir / given
     refuse_same(options.path_option(config, "evidence", options.EVIDENCE), folder)
-    stored, broken = stored_cases(folder)
-    if broken:
-        raise ConfigError("the baseline cannot be read: " + "; ".join(broken.values()))
-    if not stored:
+    cases, errors = stored_cases(folder)
+    if errors:
+        raise ConfigError("the baseline cannot be read: " + "; ".join(errors.values()))
+    if not cases:
         raise ConfigError(
             f"{folder}: holds no case to compare with; give the folder that an earlier run wrote "
             "with --evidence DIR"
         )
-    return stored
+    return cases

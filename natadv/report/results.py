@@ -1,5 +1,5 @@
-"""What the controller adds to an Allure results folder: environment, executor, categories, and the
-gates that never reported."""
+"""Files that the controller adds to an Allure results folder: environment, executor, categories,
+and a result for each gate that never reported."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ CATEGORIES = (
     },
     {"name": "Infrastructure (not measured as planned)", "matchedStatuses": ["broken"]},
 )
-"""Worst first, and no message falls into two. Java (Allure 2, whole message) and JavaScript
+"""Worst first; no message matches two of them. Java (Allure 2, whole message) and JavaScript
 (Allure 3, anywhere in it) read the patterns alike."""
 
 ENVIRONMENT = "environment.properties"
 
-WRITTEN = (
+RESULT_FILES = (
     "*-result.json",
     "*-container.json",
     "*-attachment",
@@ -51,19 +51,19 @@ WRITTEN = (
 )
 """What Allure's integrations and this module write."""
 
-PLAIN = frozenset(string.ascii_letters + string.digits + "._-+/,()[]")
+UNESCAPED = frozenset(string.ascii_letters + string.digits + "._-+/,()[]")
 
 
 def empty_results(folder: Path) -> None:
-    """Remove earlier results, and nothing else: the folder is the user's choice. Only the
-    controller may, or a replaced worker would wipe a run.
+    """Remove earlier results and nothing else: the folder may hold files of the user. To be called
+    by the controller only, or a replaced worker would delete the results of its own run.
 
     Raises:
         ReportError: Old results would stay, or new ones could not be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for pattern in WRITTEN:
+        for pattern in RESULT_FILES:
             for path in folder.glob(pattern):
                 path.unlink()
     except OSError as error:
@@ -73,23 +73,25 @@ def empty_results(folder: Path) -> None:
 
 
 def write_environment(folder: Path, facts: Mapping[str, str]) -> None:
+    """Write the table of names and values that Allure shows beside the results."""
     lines = [f"{_escaped(name)}={_escaped(value)}" for name, value in sorted(facts.items())]
     (folder / ENVIRONMENT).write_text("\n".join(lines) + "\n", encoding="latin-1")
 
 
 def _escaped(text: str) -> str:
-    """As java.util.Properties reads it: whatever might mean something, by its UTF-16 number."""
+    """For java.util.Properties: each character that may have a meaning, as its UTF-16 number."""
     utf_16 = text.encode("utf-16-be", "surrogatepass")
     numbers = [int.from_bytes(utf_16[i : i + 2], "big") for i in range(0, len(utf_16), 2)]
-    return "".join(chr(n) if chr(n) in PLAIN else f"\\u{n:04x}" for n in numbers)
+    return "".join(chr(n) if chr(n) in UNESCAPED else f"\\u{n:04x}" for n in numbers)
 
 
 def write_categories(folder: Path) -> None:
+    """Write `CATEGORIES`, by which Allure groups what is not green."""
     (folder / "categories.json").write_text(json.dumps(CATEGORIES, indent=2))
 
 
 def write_executor(folder: Path) -> None:
-    """Where the run took place; GitHub Actions tells by environment variables."""
+    """Write where the run took place, which GitHub Actions states in environment variables."""
     server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
     run = os.environ.get("GITHUB_RUN_ID")
     if server and repository and run:
@@ -101,12 +103,12 @@ def write_executor(folder: Path) -> None:
 
 
 def write_missing(folder: Path, case: Case, *, node: str, reason: str) -> None:
-    """A broken result for a gate that was collected and never reported, e.g. its worker died."""
+    """Write a broken result for a gate that was collected and never reported, e.g. because its
+    worker died. Its history is that of the result which the gate would have written."""
     path, _, name = node.partition("::")
     function = name.partition("[")[0]
     full_name = f"{path.removesuffix('.py').replace('/', '.')}#{function}"
-    now = int(time.time() * 1000)
-    parameter = {"name": "case", "value": case.address}
+    now_ms = int(time.time() * 1000)
     result = {
         "uuid": str(uuid.uuid4()),
         "name": case.address,
@@ -115,9 +117,9 @@ def write_missing(folder: Path, case: Case, *, node: str, reason: str) -> None:
         "status": "broken",
         "stage": "finished",
         "statusDetails": {"message": reason},
-        "start": now,
-        "stop": now,
-        "parameters": [parameter],
+        "start": now_ms,
+        "stop": now_ms,
+        "parameters": [{"name": "case", "value": case.address}],
         "labels": [{"name": name, "value": value} for name, value in labels(case).items()],
     }
     (folder / f"{result['uuid']}-result.json").write_text(json.dumps(result))

@@ -1,4 +1,4 @@
-"""Failing pictures as one contact sheet: clean beside attacked, and what is said of each."""
+"""Contact sheets: pictures, clean beside attacked, with their captions below."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from natadv.tasks.task import INK, Caption, Colour, Outline
 
-PICTURE = 144
-GAP = 8
-COLUMNS = 3
-LINE = 15
-MOST_TILES = 12
+PICTURE, GAP, LINE = 144, 8, 15
+"""Side of a picture, space between two, and height of a line of text, in pixels."""
+COLUMNS, MOST_TILES = 3, 12
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 BACKGROUND = (250, 250, 250)
@@ -61,55 +60,49 @@ class _WrappedTile(NamedTuple):
 
 
 def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
-    """A PNG of up to twelve tiles."""
+    """A PNG of the first `MOST_TILES` tiles, at most about 1,000 pixels wide."""
     shown = tiles[:MOST_TILES]
     pairs = any(len(tile.panels) > 1 for tile in shown)
     width = (2 if pairs else 1) * (PICTURE + GAP) + (0 if pairs else PICTURE // 2) + GAP
-    rows = list(_rows(shown, room=width - GAP))
+    title_font, font = ImageFont.load_default(14), ImageFont.load_default(12)
+    wrapped = [
+        _WrappedTile(tile.panels, tuple(_lines(tile.captions, font, room=width - GAP)))
+        for tile in shown
+    ]
+    rows = [wrapped[i : i + COLUMNS] for i in range(0, len(wrapped), COLUMNS)]
     heights = [max(tile.height for tile in row) for row in rows]
     sheet = Image.new("RGB", (COLUMNS * width + GAP, sum(heights) + LINE * 2), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(14)
-    draw.text((GAP, GAP // 2), _cut(title, font, sheet.width - 2 * GAP), INK, font=font)
+    draw.text((GAP, GAP // 2), _cut(title, title_font, sheet.width - 2 * GAP), INK, font=title_font)
     top = LINE * 2
     for row, height in zip(rows, heights, strict=True):
         for column, tile in enumerate(row):
-            _draw_tile(sheet, draw, tile, corner=(GAP + column * width, top))
+            x = GAP + column * width
+            for i, panel in enumerate(tile.panels):
+                sheet.paste(_fitted(panel), (x + i * (PICTURE + GAP), top))
+            _draw_lines(draw, tile.lines, font, corner=(x, top + PICTURE + 2))
         top += height
     out = io.BytesIO()
     sheet.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
-def _rows(tiles: Sequence[Tile], *, room: int) -> Iterator[list[_WrappedTile]]:
-    font = _small()
-    for first in range(0, len(tiles), COLUMNS):
-        row = tiles[first : first + COLUMNS]
-        yield [_WrappedTile(t.panels, tuple(_lines(t.captions, font, room))) for t in row]
-
-
-def _lines(captions: Sequence[Caption], font: Font, room: int) -> Iterator[_Line]:
+def _lines(captions: Sequence[Caption], font: Font, *, room: int) -> Iterator[_Line]:
     for caption in captions:
         indent = LINE if caption.swatch else 0
         for i, text in enumerate(_wrapped(caption.text, font, room - indent, most=caption.most)):
             yield _Line(text, caption.colour, caption.swatch if i == 0 else None, indent)
 
 
-def _draw_tile(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: _WrappedTile, *, corner: tuple[int, int]
+def _draw_lines(
+    draw: ImageDraw.ImageDraw, lines: Sequence[_Line], font: Font, *, corner: tuple[int, int]
 ) -> None:
     x, y = corner
-    for i, panel in enumerate(tile.panels):
-        sheet.paste(_fitted(panel), (x + i * (PICTURE + GAP), y))
-    for i, line in enumerate(tile.lines):
-        left, top = x, y + PICTURE + 2 + i * LINE
+    for line in lines:
         if line.swatch is not None:
-            draw.rectangle((left, top + 3, left + 9, top + 12), fill=line.swatch)
-        draw.text((left + line.indent, top), line.text, line.colour, font=_small())
-
-
-def _small() -> Font:
-    return ImageFont.load_default(12)
+            draw.rectangle((x, y + 3, x + 9, y + 12), fill=line.swatch)
+        draw.text((x + line.indent, y), line.text, line.colour, font=font)
+        y += LINE
 
 
 def _wrapped(text: str, font: Font, room: int, *, most: int) -> list[str]:
@@ -117,18 +110,13 @@ def _wrapped(text: str, font: Font, room: int, *, most: int) -> list[str]:
     lines: list[str] = []
     words = text.split()
     while len(lines) < most - 1 and font.getlength(" ".join(words)) > room:
-        fits = _fitting(words, font, room)
-        if not fits:
+        counts = range(1, len(words) + 1)
+        fitting = bisect_right(counts, room, key=lambda n: _width(" ".join(words[:n]), font))
+        if not fitting:
             break
-        lines.append(" ".join(words[:fits]))
-        words = words[fits:]
+        lines.append(" ".join(words[:fitting]))
+        words = words[fitting:]
     return [*lines, _cut(" ".join(words), font, room)]
-
-
-def _fitting(words: Sequence[str], font: Font, room: int) -> int:
-    """How many of these words fit on one line."""
-    counts = range(1, len(words) + 1)
-    return bisect_right(counts, room, key=lambda n: ceil(font.getlength(" ".join(words[:n]))))
 
 
 def _cut(text: str, font: Font, room: int) -> str:
@@ -136,8 +124,12 @@ def _cut(text: str, font: Font, room: int) -> str:
     line = " ".join(text.split())
     if font.getlength(line) <= room:
         return line
-    fits = bisect_right(range(len(line)), room, key=lambda n: ceil(font.getlength(line[:n] + "…")))
-    return line[: max(0, fits - 1)] + "…"
+    fitting = bisect_right(range(len(line)), room, key=lambda n: _width(f"{line[:n]}…", font))
+    return line[: max(0, fitting - 1)] + "…"
+
+
+def _width(text: str, font: Font) -> int:
+    return ceil(font.getlength(text))
 
 
 def _fitted(panel: Panel) -> Image.Image:
@@ -160,17 +152,13 @@ def _fitted(panel: Panel) -> Image.Image:
 def _region(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """White inside, black outside."""
     scaled = mask.convert("L").resize(size, Image.Resampling.BILINEAR)
-    region = scaled.point(_MOSTLY)
-    # What is too small for the sheet is shown larger than it is, rather than not at all.
-    return region if region.getbbox() else scaled.point(_AT_ALL)
+    region = scaled.point([0] * 128 + [255] * 128)
+    # A region too small for the sheet is drawn larger than it is, rather than not at all.
+    return region if region.getbbox() else scaled.point([0] + [255] * 255)
 
 
 def _border(region: Image.Image, width_px: int) -> Image.Image:
-    """White where the line runs. The picture's own edge closes a region that reaches it."""
+    """White along the line. The picture's own edge closes a region that reaches it."""
     padded = ImageOps.expand(region, border=width_px)
     eroded = padded.filter(ImageFilter.MinFilter(2 * width_px + 1))
     return ImageOps.crop(ImageChops.subtract(padded, eroded), border=width_px)
-
-
-_MOSTLY = [0] * 128 + [255] * 128
-_AT_ALL = [0] + [255] * 255

@@ -1,11 +1,16 @@
-"""What a terminal shows: the rules, failures first, then everything measured, one line per case."""
+"""What a terminal shows: while the units are computed, how many are done; then the rules, failures
+first, and everything that was measured, one line per case."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from natadv.report.rows import Row
 from natadv.tasks import TASKS
+from natadv.types import Case, Measurement, Verdict
 
 ORDER = {"FAIL": 0, "INCOMPLETE": 1, "INCONCLUSIVE": 2, "PASS": 3, None: 4}
 NOTHING, GAP = "-", "  "
@@ -16,9 +21,29 @@ Cells = tuple[str, ...]
 
 HEAD = ("verdict", "case", "metric", "value", "interval", "rule", "margin", "n")
 
+SHORT = {name: short for task in TASKS.values() for name, short in task.short_names.items()}
+"""Metric -> its name where space is scarce; equal for all tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One rule of one case, a metric that no rule is about, or a case that could not be judged."""
+
+    case: Case
+    verdict: Verdict | None
+    """None where nothing was asserted."""
+    measurement: Measurement | None = None
+    metric: str = ""
+    """The metric, with the part of the dataset if the rule is about one."""
+    bound: str = ""
+    """As `>= 0.930`."""
+    margin: float | None = None
+    reason: str = ""
+    """Why it is not green."""
+
 
 def table(rows: Sequence[Row], *, confidence: float) -> list[str]:
-    """The lines that a rule is behind, aligned; the first is the head."""
+    """The rows that have a verdict, worst first, as aligned lines below a head."""
     head = (*HEAD[:4], f"{confidence * 100:g}% interval", *HEAD[5:])
     judged = [row for row in _ordered(rows) if row.verdict is not None]
     return aligned([head, *map(_cells, judged)], right=(3, 6, 7)) if judged else []
@@ -31,42 +56,46 @@ def overview(rows: Sequence[Row]) -> list[str]:
     blocks = [
         aligned(block, right=range(1, len(block[0])))
         for task in tasks
-        for block in _folded(_cells_of_task(measured, task))
+        for block in _folded(_task_cells(measured, task))
     ]
     return [line for block in blocks for line in ("", *block)][1:]
 
 
-def _cells_of_task(rows: Sequence[Row], task: str) -> list[Cells]:
-    found = {(r.case, r.metric): r.measurement for r in rows if r.case.task == task}
-    cases = list(dict.fromkeys(case for case, _ in found))
-    columns = TASKS[task].short_names
-    metrics = [name for name in columns if any(name == metric for _, metric in found)]
-    lines = [(task, "n", *(columns[name] for name in metrics))]
-    for case in cases:
-        own = {metric: m for (of, metric), m in found.items() if of == case and m is not None}
-        values = [f"{own[name].value:.3f}" if name in own else NOTHING for name in metrics]
-        most = max(m.n for m in own.values())
-        lines.append((case.address.removeprefix(f"{task}/"), str(most), *values))
+def _task_cells(rows: Sequence[Row], task: str) -> list[Cells]:
+    measured: dict[Case, dict[str, Measurement]] = {}
+    for row in rows:
+        if row.case.task == task and row.measurement is not None:
+            measured.setdefault(row.case, {})[row.metric] = row.measurement
+    columns = {
+        name: short
+        for name, short in TASKS[task].short_names.items()
+        if any(name in of_case for of_case in measured.values())
+    }
+    lines = [(task, "n", *columns.values())]
+    for case, of_case in measured.items():
+        values = [f"{of_case[name].value:.3f}" if name in of_case else NOTHING for name in columns]
+        largest_n = max(m.n for m in of_case.values())
+        lines.append((case.address.removeprefix(f"{task}/"), str(largest_n), *values))
     return lines
 
 
 def _folded(lines: Sequence[Cells]) -> Iterator[list[Cells]]:
-    """Blocks that fit into the width. All but the first have only the lines that say something."""
-    for number, columns in enumerate(_fitting(_widths(lines))):
+    """Blocks that fit into the width. All but the first omit lines without any number."""
+    for number, columns in enumerate(_column_blocks(_widths(lines))):
         block = [(*line[:2], *(line[i] for i in columns)) for line in lines]
         yield block if not number else [line for line in block if set(line[2:]) != {NOTHING}]
 
 
-def _fitting(widths: Sequence[int]) -> Iterator[list[int]]:
-    """The places of the metrics' columns, block by block, beside case and n."""
-    beside = widths[0] + len(GAP) + widths[1]
+def _column_blocks(widths: Sequence[int]) -> Iterator[list[int]]:
+    """The indices of the metrics' columns, block by block; each block repeats case and n."""
+    case_and_n = widths[0] + len(GAP) + widths[1]
     columns: list[int] = []
-    used = beside
-    for place, width in enumerate(widths[2:], start=2):
+    used = case_and_n
+    for i, width in enumerate(widths[2:], start=2):
         if columns and used + len(GAP) + width > WIDTH:
             yield columns
-            columns, used = [], beside
-        columns.append(place)
+            columns, used = [], case_and_n
+        columns.append(i)
         used += len(GAP) + width
     yield columns
 
@@ -76,7 +105,7 @@ def _widths(lines: Sequence[Cells]) -> list[int]:
 
 
 def aligned(lines: Sequence[Cells], *, right: Container[int]) -> list[str]:
-    """Lines of cells as text; the columns in `right` end where others begin."""
+    """Lines of cells as text; the columns in `right` are aligned on the right."""
     widths = _widths(lines)
     return [
         GAP.join(
@@ -93,23 +122,125 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def _cells(row: Row) -> Cells:
-    verdict = row.verdict or "-"
-    found = row.measurement
-    if found is None:
-        return (verdict, row.case.address, row.metric or "-", "-", "-", row.bound, "-", "-")
+    measured = row.measurement
+    value = interval = n = NOTHING
+    if measured is not None:
+        value, n = f"{measured.value:.3f}", str(measured.n)
+        interval = f"[{measured.low:.3f}, {measured.high:.3f}]"
     return (
-        verdict,
+        row.verdict or NOTHING,
         row.case.address,
-        row.metric,
-        f"{found.value:.3f}",
-        f"[{found.low:.3f}, {found.high:.3f}]",
+        row.metric or NOTHING,
+        value,
+        interval,
         row.bound,
-        "-" if row.margin is None else f"{row.margin:+.3f}",
-        str(found.n),
+        NOTHING if measured is None or row.margin is None else f"{row.margin:+.3f}",
+        n,
     )
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
     """Why the run is not green, each reason once."""
-    red = [row.reason for row in _ordered(rows) if row.verdict not in ("PASS", None)]
-    return list(dict.fromkeys(reason for reason in red if reason))
+    not_green = [row.reason for row in _ordered(rows) if row.verdict not in ("PASS", None)]
+    return list(dict.fromkeys(filter(None, not_green)))
+
+
+Events = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitCounts:
+    """How many units of a run are computed, by all its processes together."""
+
+    units: int
+    cached: int
+    done: int
+    failed: int
+    images: int
+    elapsed_s: float
+
+    @property
+    def share(self) -> float:
+        """Of the units that were not cached, 0 to 1."""
+        uncached = self.units - self.cached
+        return (self.done + self.failed) / uncached if uncached else 1.0
+
+    def line(self) -> str:
+        """For people: the counts, the speed and the time left."""
+        ended = self.cached + self.done + self.failed
+        text = f"units {ended}/{self.units} ({self.cached} cached)"
+        if self.images and self.elapsed_s > 0:
+            text += f", {self.images / self.elapsed_s:.0f} images/s"
+        if 0 < self.share < 1:
+            text += f", {self.elapsed_s * (1 - self.share) / self.share:.0f} s left"
+        return text + (f", {self.failed} FAILED" if self.failed else "")
+
+
+def unit_counts(events: Events, *, now: float) -> UnitCounts:
+    """Count the events of a run's journal up to the time `now`."""
+    plans = [e for e in events if e["kind"] == "plan"]
+    done = [e for e in events if e["kind"] == "done"]
+    starts = [e["t"] for e in events if e["kind"] == "start"]
+    ends = [e["t"] for e in events if e["kind"] in ("done", "error")]
+    units = max((e["units"] for e in plans), default=0)
+    failed = sum(e["kind"] == "error" for e in events)
+    # The first plan: a worker that starts later counts what the others have computed as cached.
+    cached = plans[0]["cached"] if plans else 0
+    over = bool(plans) and cached + len(done) + failed >= units
+    until = max(ends) if over and ends else now
+    return UnitCounts(
+        units=units,
+        cached=cached,
+        done=len(done),
+        failed=failed,
+        images=sum(e["images"] for e in done),
+        elapsed_s=max(0.0, until - min(starts)) if starts else 0.0,
+    )
+
+
+class UnitProgress:
+    """Writes the counts while units are computed, from a thread of the controller: on a terminal
+    in a line that is rewritten, in a pipe at each tenth.
+
+    `terminal` is pytest's reporter, the one writer to the screen while pytest runs.
+    """
+
+    def __init__(self, events: Callable[[], Events], terminal: Any) -> None:
+        self._events = events
+        self._terminal = terminal
+        self._stop = threading.Event()
+        self._tenth = -1
+        self._thread = threading.Thread(target=self._follow, name="natadv-progress", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write the last line and end the thread; calling it again does nothing."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join()
+        last = unit_counts(self._events(), now=time.time())
+        if last.units:
+            if self._terminal.isatty:
+                self._terminal.rewrite("", erase=True)
+            self._write_line(last)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(0.3):
+            self._show(unit_counts(self._events(), now=time.time()))
+
+    def _show(self, counts: UnitCounts) -> None:
+        if not counts.units or counts.share >= 1:
+            return
+        if self._terminal.isatty:
+            self._terminal.rewrite(f"natadv: {counts.line()}", erase=True)
+        elif int(counts.share * 10) > self._tenth:
+            self._tenth = int(counts.share * 10)
+            self._write_line(counts)
+
+    def _write_line(self, counts: UnitCounts) -> None:
+        self._terminal.ensure_newline()
+        self._terminal.write_line(f"natadv: {counts.line()}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from natadv.report.rows import Row
+from natadv.report.terminal import Row
 from natadv.types import Case, Measurement
 from tests.metrics.conftest import outcomes as outcomes
 

@@ -1,14 +1,26 @@
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natadv.report.rows import SHORT, Row
-from natadv.report.terminal import WIDTH, overview, reasons, table
+from natadv.metrics import METRICS
+from natadv.report.terminal import (
+    SHORT,
+    WIDTH,
+    Row,
+    UnitCounts,
+    UnitProgress,
+    overview,
+    reasons,
+    table,
+    unit_counts,
+)
 from natadv.scenarios import SCENARIOS as SCENARIO_ROWS
 from natadv.tasks import TASKS as TASK_ROWS
 from natadv.types import SCENARIOS, TASKS, Case, Measurement
@@ -253,3 +265,165 @@ def test_reasons_are_told_once_and_the_worst_first(row):
 
     assert reasons(rows) == ["a", "b"]
     assert reasons([]) == []
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_only_metrics_of_the_task_are_shown(name):
+    task = TASK_ROWS[name]
+    shown = {*task.metrics, *task.attack_metrics, *task.rates, task.drop}
+    named = {column.partition(" (")[0] for column in task.short_names}
+
+    assert task.metrics
+    assert task.headline in {*task.metrics} & {*task.attack_metrics} & {*task.short_names}
+    for metric in (*shown, *named):
+        assert name in METRICS[metric].tasks, metric
+
+
+def test_metrics_that_need_clean_twins_are_shown_under_attack_only():
+    for task in TASK_ROWS.values():
+        for names, attacked in ((task.metrics, False), (task.attack_metrics, True)):
+            twins = [name for name in names if METRICS[name].needs or name == "decoy_rate"]
+            assert bool(twins) == attacked
+
+
+def test_a_metric_has_one_short_name_in_all_tasks_and_shares_it_with_none():
+    for task in TASK_ROWS.values():
+        assert len(set(task.short_names.values())) == len(task.short_names)
+        assert task.short_names == {name: SHORT[name] for name in task.short_names}
+
+
+def plan(t: float, units: int, cached: int) -> dict[str, Any]:
+    return {"t": t, "kind": "plan", "units": units, "cached": cached}
+
+
+def start(t: float) -> dict[str, Any]:
+    return {"t": t, "kind": "start"}
+
+
+def done(t: float, images: int = 256) -> dict[str, Any]:
+    return {"t": t, "kind": "done", "images": images}
+
+
+def error(t: float) -> dict[str, Any]:
+    return {"t": t, "kind": "error"}
+
+
+def test_without_events_all_counts_are_zero():
+    counts = unit_counts([], now=100.0)
+
+    assert counts == UnitCounts(units=0, cached=0, done=0, failed=0, images=0, elapsed_s=0.0)
+
+
+def test_done_and_failed_units_count_and_only_done_ones_have_images():
+    events = [plan(0, 10, 2), start(1), done(3), start(3), error(4), start(4)]
+    counts = unit_counts(events, now=5.0)
+
+    assert counts == UnitCounts(units=10, cached=2, done=1, failed=1, images=256, elapsed_s=4.0)
+    assert counts.share == 2 / 8
+
+
+def test_a_worker_that_comes_later_does_not_count_the_others_work_as_cached():
+    events = [plan(0, 10, 2), start(1), plan(1.5, 10, 2), done(3), done(4), plan(5, 10, 4)]
+    counts = unit_counts(events, now=6.0)
+
+    assert (counts.cached, counts.done) == (2, 2)
+    assert counts.line().startswith("units 4/10 (2 cached)")
+
+
+def test_a_worker_with_more_units_raises_the_total():
+    # All workers collect the same; if one did not, the line must not exceed its total.
+    assert unit_counts([plan(0, 4, 0), plan(1, 6, 0)], now=2.0).units == 6
+
+
+def test_the_time_that_is_left_follows_from_the_time_that_is_gone():
+    events = [plan(0, 10, 2), start(10), done(12), done(13)]
+
+    assert unit_counts(events, now=20.0).line() == (
+        "units 4/10 (2 cached), 51 images/s, 30 s left"  # 2 of 8 in 10 s
+    )
+
+
+def test_the_clock_stops_with_the_last_unit():
+    events = [plan(0, 2, 0), start(10), done(12), start(12), error(15)]
+
+    for now in (15.0, 1000.0):
+        counts = unit_counts(events, now=now)
+        assert counts.elapsed_s == 5.0
+        assert counts.line() == "units 2/2 (0 cached), 51 images/s, 1 FAILED"
+
+
+def test_a_run_whose_units_are_all_cached_shows_no_speed():
+    counts = unit_counts([plan(0, 12, 12)], now=9.0)
+
+    assert counts.share == 1.0
+    assert counts.line() == "units 12/12 (12 cached)"
+
+
+def test_a_clock_that_went_back_gives_no_negative_time():
+    assert unit_counts([plan(9, 2, 0), start(9)], now=3.0).elapsed_s == 0.0
+
+
+class Screen:
+    """What pytest's terminal reporter would show."""
+
+    def __init__(self, *, isatty: bool) -> None:
+        self.isatty = isatty
+        self.rewritten: list[str] = []
+        self.lines: list[str] = []
+        self.written = threading.Event()
+
+    def ensure_newline(self) -> None: ...
+
+    def rewrite(self, text: str, *, erase: bool) -> None:
+        assert erase
+        self.rewritten.append(text)
+        self.written.set()
+
+    def write_line(self, text: str) -> None:
+        self.lines.append(text)
+        self.written.set()
+
+
+def test_a_pipe_gets_one_line_per_tenth():
+    screen = Screen(isatty=False)
+    progress = UnitProgress(lambda: [], screen)
+    for count in range(40):
+        events = [plan(0, 40, 0), start(0), *(done(1) for _ in range(count))]
+        progress._show(unit_counts(events, now=10.0))
+
+    assert [line.split()[2].split("/")[0] for line in screen.lines] == [
+        str(count) for count in range(0, 40, 4)
+    ]
+
+
+def test_a_terminal_rewrites_its_line_and_ends_with_a_whole_one():
+    screen = Screen(isatty=True)
+    events = [plan(0, 4, 0), start(0), done(1)]
+    progress = UnitProgress(lambda: events, screen)
+    progress.start()
+    assert screen.written.wait(10)
+    events += [done(2), done(3), done(4)]
+    progress.stop()
+
+    assert screen.rewritten[0].startswith("natadv: units 1/4")
+    assert screen.rewritten[-1] == ""  # the rewritten line is erased
+    assert screen.lines == ["natadv: units 4/4 (0 cached), 256 images/s"]
+
+
+def test_stopping_twice_writes_one_line():
+    screen = Screen(isatty=False)
+    progress = UnitProgress(lambda: [plan(0, 4, 4)], screen)
+    progress.start()
+    progress.stop()
+    progress.stop()
+
+    assert screen.lines == ["natadv: units 4/4 (4 cached)"]
+
+
+def test_a_run_without_units_writes_nothing():
+    screen = Screen(isatty=True)
+    progress = UnitProgress(lambda: [], screen)
+    progress.start()
+    progress.stop()
+
+    assert screen.lines == screen.rewritten == []

@@ -12,7 +12,7 @@ from natadv.evidence import CaseEvidence, Evidence
 from natadv.gate.cases import CasePlan
 from natadv.gate.judge import judge_all
 from natadv.gate.rules import Rule, Thresholds, Tier
-from natadv.plugin.rows import rows_of, rows_of_case
+from natadv.plugin.gates import case_rows, report_rows
 from natadv.tasks import TASKS as TASK_ROWS
 from natadv.types import TASKS, Case, Outcomes
 
@@ -107,7 +107,7 @@ def metrics(rows):
     ],
 )
 def test_a_clean_case_shows_its_task_s_metrics_and_one_of_them_by_part(task, scores, parts):
-    rows = rows_of(session_of(case_of(task, "clean"), Evidence(CLEAN)))
+    rows = report_rows(session_of(case_of(task, "clean"), Evidence(CLEAN)))
 
     assert metrics(rows) == [*scores, *parts]
     assert all(row.verdict is None and row.measurement is not None for row in rows)
@@ -125,8 +125,8 @@ def test_an_attacked_case_shows_what_the_attack_does(task, under_attack):
     attacked = session_of(case_of(task, "typographic"), Evidence(TYPO, CLEAN))
     clean = session_of(case_of(task, "clean"), Evidence(CLEAN))
 
-    assert under_attack <= set(metrics(rows_of(attacked)))
-    assert not under_attack & set(metrics(rows_of(clean)))
+    assert under_attack <= set(metrics(report_rows(attacked)))
+    assert not under_attack & set(metrics(report_rows(clean)))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -135,7 +135,9 @@ def test_where_a_picture_breaks_is_shown_of_drawn_overlays_alone(task):
     breaks = ["breaking_point", "breaking_point_q10"]
 
     def shown(attack):
-        return metrics(rows_of(session_of(case_of(task, "typographic"), Evidence(attack, CLEAN))))
+        return metrics(
+            report_rows(session_of(case_of(task, "typographic"), Evidence(attack, CLEAN)))
+        )
 
     assert [name for name in shown(drawn) if name in breaks] == breaks
     assert not {*breaks} & {*shown(TYPO)}
@@ -143,7 +145,7 @@ def test_where_a_picture_breaks_is_shown_of_drawn_overlays_alone(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_without_clean_twins_the_rest_is_shown(task):
-    alone = rows_of(session_of(case_of(task, "typographic"), Evidence(TYPO)))
+    alone = report_rows(session_of(case_of(task, "typographic"), Evidence(TYPO)))
 
     assert metrics(alone)[0] == TASK_ROWS[task].attack_metrics[0]
     assert not [name for name in metrics(alone) if name.endswith("_drop")]
@@ -152,7 +154,7 @@ def test_without_clean_twins_the_rest_is_shown(task):
 def test_a_type_of_question_that_nobody_asked_has_no_line():
     yes_no = {**CLEAN.values, "yes_no": np.ones(N), "number": np.zeros(N), "other": np.zeros(N)}
     rows = Outcomes(**{**vars(CLEAN), "values": yes_no})
-    found = metrics(rows_of(session_of(case_of("vqa", "clean"), Evidence(rows))))
+    found = metrics(report_rows(session_of(case_of("vqa", "clean"), Evidence(rows))))
 
     assert "vqa_accuracy_yes_no" in found
     assert not {"vqa_accuracy_number", "vqa_accuracy_other"} & set(found)
@@ -168,7 +170,7 @@ def test_what_a_rule_is_about_is_told_once_and_first(task, metric):
         Rule(case.address, metric, "floor", 0.1, "by hand"),
         Rule(case.address, metric, "floor", 0.1, "by hand", part="seen"),
     ]
-    rows = rows_of_case(session_of(case, Evidence(CLEAN), *rules), case)
+    rows = case_rows(session_of(case, Evidence(CLEAN), *rules), case)
 
     assert [(row.metric, row.verdict, row.bound) for row in rows[:2]] == [
         (metric, "PASS", ">= 0.100"),
@@ -183,6 +185,6 @@ def test_a_case_without_results_is_one_line_that_says_why(task):
     case = case_of(task, "clean")
     session = session_of(case, nothing, problems=("a worker died",))
 
-    (row,) = rows_of(session)
+    (row,) = report_rows(session)
     assert (row.verdict, row.measurement) == ("INCOMPLETE", None)
     assert row.reason == f"{case}: a worker died"
