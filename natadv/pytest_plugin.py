@@ -174,11 +174,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     listing = options.is_in_mode(config, options.LISTS)
     if gates is None or distributing or listing or session.testsfailed:
         return
-    gates = gates.select(case for case in map(_case, session.items) if isinstance(case, Case))
-    problems = gates.compute_units()
-    config.stash[SESSION] = gates.select(gates.selected, worker_problems=problems)
+    cases = [case for case in map(_case, session.items) if isinstance(case, Case)]
+    gates = config.stash[SESSION] = gates.select(cases).compute()
     if CONTROLLER in config.stash:
-        config.stash[CONTROLLER].add_worker_problems(problems)
+        config.stash[CONTROLLER].add_worker_problems(gates.worker_problems)
         config.stash[CONTROLLER].expect([item.nodeid for item in session.items])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from natadv.evidence import CaseEvidence, Manifest, clean_case, write_evidence, 
 from natadv.plugin.session import GateSession
 from natadv.report.terminal import Row
 from natadv.types import Case, Outcomes, Variant
-
-GATE_JSON_VERSION = 2
 
 
 def remove_verdict(path: Path) -> None:
@@ -102,35 +100,8 @@ def numerics_json(numerics: Numerics) -> dict[str, Any]:
     return {"natadv": __version__, **asdict(numerics)}
 
 
-def gate_json(
-    session: GateSession,
-    rows: Sequence[Row],
-    *,
-    verdict: str,
-    contract: Path,
-    selection: Mapping[str, Any],
-    reasons: Sequence[str],
-    commit: str,
-    run: dict[str, Any],
-) -> dict[str, Any]:
-    """The verdict for machines. Equal runs differ in `run` only."""
-    return {
-        "version": GATE_JSON_VERSION,
-        "verdict": verdict,
-        "tier": session.grid.tier.name,
-        "contract": {"file": contract.name, "sha256": session.contract},
-        "selection": dict(selection),
-        "asserted": session.asserting,
-        "whole_tier": session.whole_tier,
-        "reasons": list(reasons),
-        "cases": [_case_json(session, case, rows) for case in sorted(session.selected)],
-        "numerics": numerics_json(session.numerics),
-        "commit": commit,
-        "run": run,
-    }
-
-
-def _case_json(session: GateSession, case: Case, rows: Sequence[Row]) -> dict[str, Any]:
+def case_json(session: GateSession, case: Case, rows: Iterable[Row]) -> dict[str, Any]:
+    """A case of the verdict for machines, with those of the report's `rows` that are about it."""
     plan = session.plan(case)
     searches: list[dict[str, Any]] = []
     if results := session.searches(case):

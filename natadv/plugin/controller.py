@@ -16,13 +16,21 @@ from natadv.errors import NatadvError
 from natadv.evaluate.store import prove_writable, write_atomically
 from natadv.evidence import empty_evidence
 from natadv.plugin import options
-from natadv.plugin.artifacts import gate_json, git_commit, remove_verdict, write_all_evidence
+from natadv.plugin.artifacts import (
+    case_json,
+    git_commit,
+    numerics_json,
+    remove_verdict,
+    write_all_evidence,
+)
 from natadv.plugin.attacks import empty_attacks, write_attacks
 from natadv.plugin.gates import report_rows
 from natadv.plugin.session import GateSession
 from natadv.report import results
 from natadv.report.terminal import Row, UnitProgress, overview, reasons, table
 from natadv.types import Case
+
+GATE_JSON_VERSION = 2
 
 JUDGED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a run that came to its end; of any other run no verdict is written."""
@@ -180,33 +188,37 @@ class Controller:
         write_all_evidence(self.session, self.evidence)
         self.attack_lines = write_attacks(self.session, self.attacks, root=self.config.rootpath)
         commit = git_commit(self.config.rootpath)
-        value = gate_json(
-            self.session,
-            self.rows,
-            verdict=self.verdict(),
-            contract=self.contract,
-            selection=self._selection(),
-            reasons=self.reasons(),
-            commit=commit,
-            run=self._run_facts(),
-        )
-        write_atomically(self.gate_json, json.dumps(value, indent=1, allow_nan=False) + "\n")
+        verdict = self._verdict_json(commit)
+        write_atomically(self.gate_json, json.dumps(verdict, indent=1, allow_nan=False) + "\n")
         if self.allure is not None:
             results.write_environment(self.allure, self._environment(commit))
             results.write_categories(self.allure)
             results.write_executor(self.allure)
 
-    def _selection(self) -> dict[str, Any]:
-        """What was requested on the command line, and how much of the tier that is."""
-        request = options.request(self.config)
+    def _verdict_json(self, commit: str) -> dict[str, Any]:
+        """The verdict for machines. Equal runs differ in `run` only."""
+        session, request = self.session, options.request(self.config)
         return {
-            "models": list(self.session.grid.specs),
-            "tasks": list(request.tasks),
-            "scenarios": list(request.scenarios),
-            "datasets": list(request.datasets),
-            "limit": request.limit,
-            "keyword": self.config.option.keyword,
-            "extent": self._extent(),
+            "version": GATE_JSON_VERSION,
+            "verdict": self.verdict(),
+            "tier": session.grid.tier.name,
+            "contract": {"file": self.contract.name, "sha256": session.contract},
+            "selection": {
+                "models": list(session.grid.specs),
+                "tasks": list(request.tasks),
+                "scenarios": list(request.scenarios),
+                "datasets": list(request.datasets),
+                "limit": request.limit,
+                "keyword": self.config.option.keyword,
+                "extent": self._extent(),
+            },
+            "asserted": session.asserting,
+            "whole_tier": session.whole_tier,
+            "reasons": self.reasons(),
+            "cases": [case_json(session, case, self.rows) for case in sorted(session.selected)],
+            "numerics": numerics_json(session.numerics),
+            "commit": commit,
+            "run": self._run_facts(),
         }
 
     def _run_facts(self) -> dict[str, Any]:

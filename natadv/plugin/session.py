@@ -75,9 +75,9 @@ class GateSession:
             self._units[case] = with_searches(rows, case, self.grid)
         return self._units[case]
 
-    def compute_units(self) -> tuple[str, ...]:
-        """Compute until every unit of the selected cases has a result or an error. Returns what
-        went wrong in this process."""
+    def compute(self) -> GateSession:
+        """Compute until every unit of the selected cases has a result or an error. Returns the
+        session that knows what went wrong in this process."""
         # Imported here because judging and collecting need neither Parquet nor pictures.
         from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
         from natadv.search.worker import compute_with
@@ -96,7 +96,7 @@ class GateSession:
             parent=self.parent,
         )
         drain_with_gpu_slot(worker, units, device=self.numerics.device, slots=self.gpu_slots)
-        return tuple(worker.problems)
+        return self.select(self.selected, worker_problems=worker.problems)
 
     def plan(self, case: Case) -> CasePlan:
         """What the evidence of `case` must consist of."""

@@ -16,8 +16,7 @@ from natadv.evidence import CaseEvidence, Evidence, select
 from natadv.metrics import measure
 from natadv.metrics.breaking import DIGITS, breaking_points
 from natadv.metrics.terms import numbers
-from natadv.report.rows import SHORT
-from natadv.report.terminal import NOTHING, aligned
+from natadv.report.terminal import NOTHING, SHORT, aligned
 from natadv.tasks import TASKS
 from natadv.types import PLACES, Case, DoubleArray, Measurement, Outcomes, Task
 

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from natadv.plugin import options
+
 UNITS = 2 * (3 + 3 + 3 + 3)
 """Two models; three shards each of the clean pictures, the attacked ones and two controls."""
 
@@ -30,6 +32,8 @@ def test_a_good_model_passes_and_everything_is_said(world):
     assert "PASS      " not in done.stdout  # the verdict column is as wide as its words
     assert done.stdout.count("PASS ") == 4
     assert f"PASS: 4 cases of tier mini, {UNITS} units computed" in done.stdout
+    assert f"natadv: units {UNITS}/{UNITS} (0 cached), " in done.stdout
+    assert "images/s" in done.stdout
     verdict = world.verdict()
     assert verdict["verdict"] == "pass"
     assert [c["case"] for c in verdict["cases"]] == [
@@ -234,15 +238,24 @@ def test_collecting_is_light(world):
     assert not (world.root / ".natadv").exists()
 
 
-@pytest.mark.parametrize("mode", ["--collect-only", "--fixtures", "--setup-plan", "--setup-only"])
-def test_modes_that_only_look_compute_nothing(measured, mode):
+def test_modes_that_only_list_compute_nothing(measured):
     before = (measured.root / "gate.json").read_bytes()
     units = len(measured.logged("encode"))
-    done = measured.pytest("-n", "0", mode)
+    for mode in ("--collect-only", "--fixtures", "--setup-plan", "--setup-only"):
+        done = measured.pytest("-n", "0", mode)
 
-    assert done.returncode in (0, 5)
-    assert (measured.root / "gate.json").read_bytes() == before
-    assert len(measured.logged("encode")) == units
+        assert done.returncode in (0, 5), mode
+        assert (measured.root / "gate.json").read_bytes() == before, mode
+        assert len(measured.logged("encode")) == units, mode
+
+
+@pytest.mark.parametrize("modes", [options.LISTS, options.HELPS])
+def test_the_flags_of_a_mode_are_those_of_pytest(modes, pytestconfig):
+    """Before pytest parses its options they are looked up by flag, and later by name."""
+    for name, flags in modes.items():
+        for flag in flags:
+            chosen = pytestconfig._parser.parse_known_args([flag])
+            assert getattr(chosen, name), flag
 
 
 def test_another_test_run_does_not_notice_the_plugin(world):
@@ -261,13 +274,6 @@ def test_another_test_run_does_not_notice_the_plugin(world):
     assert done.returncode == 0
     assert "natadv" not in done.stdout
     assert not (world.root / "allure-results").exists()
-
-
-def test_progress_in_a_pipe_tells_units_speed_and_time_left(world):
-    done = world.pytest("-n", "0")
-
-    assert f"natadv: units {UNITS}/{UNITS} (0 cached), " in done.stdout
-    assert "images/s" in done.stdout
 
 
 def test_junit_holds_the_measurements(world, tmp_path):

@@ -125,13 +125,11 @@ def test_within_a_verdict_cases_are_sorted_and_metrics_keep_their_order(row):
     assert lines == [[other.address, "top5"], [CASE.address, "top5"], [CASE.address, "top1"]]
 
 
-@pytest.mark.parametrize("field", ["value", "low", "high"])
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_no_row_can_hold_a_number_that_is_none(measured, field, number):
-    good = measured()
-
-    with pytest.raises(ValueError, match="top1 is not finite"):
-        replace(good, **{field: number})
+def test_a_row_cannot_hold_a_number_that_is_not_finite(measured):
+    for field in ("value", "low", "high"):
+        for number in (float("nan"), float("inf")):
+            with pytest.raises(ValueError, match="top1 is not finite"):
+                replace(measured(), **{field: number})
 
 
 def test_the_overview_has_a_line_per_case_and_a_column_per_metric(row):
