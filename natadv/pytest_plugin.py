@@ -51,10 +51,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "gate(task=NAME, searched=BOOL): judges one case per parameter `case`: those of a task, or "
         "those beside which the tier searches for small attacks",
     )
-    if not options.runs_gates(config) or options.is_in_mode(config, options.HELPS):
+    if not options.runs_gates(config) or options.is_in_mode(config, options.HELP_MODES):
         return
     options.show_warnings_only(config)
-    computing = not options.is_in_mode(config, options.LISTS)
+    computing = not options.is_in_mode(config, options.LISTING_MODES)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
@@ -171,7 +171,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     gates = config.stash.get(SESSION, None)
     distributing = bool(config.getoption("tx", None)) and not is_worker(config)
-    listing = options.is_in_mode(config, options.LISTS)
+    listing = options.is_in_mode(config, options.LISTING_MODES)
     if gates is None or distributing or listing or session.testsfailed:
         return
     cases = [case for case in map(_case, session.items) if isinstance(case, Case)]

@@ -63,9 +63,9 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
 
 def _worst(rows: Outcomes, sheet: TaskSheet) -> list[int]:
     value, bound = sheet.failed_below
-    badness = rows.values[sheet.failures_by]
+    quality = rows.values[sheet.failures_by]
     failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
-    return sorted(failed, key=lambda i: (float(badness[i]), rows.id[i]))[:MOST_TILES]
+    return sorted(failed, key=lambda i: (float(quality[i]), rows.id[i]))[:MOST_TILES]
 
 
 def _samples(dataset: Dataset, ids: set[str]) -> dict[str, Sample]:

@@ -102,7 +102,7 @@ OPTIONS = (
 
 Flags = Mapping[str, tuple[str, ...]]
 
-LISTS: Flags = {
+LISTING_MODES: Flags = {
     "collectonly": ("--collect-only", "--co", "--collectonly"),
     "setupplan": ("--setup-plan", "--setupplan"),
     "setuponly": ("--setup-only", "--setuponly"),
@@ -110,7 +110,7 @@ LISTS: Flags = {
     "show_fixtures_per_test": ("--fixtures-per-test",),
 }
 """Modes of pytest that list something of the suites and compute nothing."""
-HELPS: Flags = {
+HELP_MODES: Flags = {
     "help": ("--help", "-h"),
     "version": ("--version", "-V"),
     "markers": ("--markers",),
@@ -123,7 +123,7 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("natadv", "robustness gate")
     for flag, attributes, text in OPTIONS:
         dest = f"natadv_{flag.removeprefix('--').replace('-', '_')}"
-        if attributes is NAMES:
+        if attributes.get("action") == "append":
             text += "; repeat, or separate with commas"
         group.addoption(flag, dest=dest, help=text, **attributes)
 
@@ -221,7 +221,7 @@ def unparsed_gate_json(config: pytest.Config) -> Path | None:
         *map(str, config.invocation_params.args),
     ]
     here = config.invocation_params.dir
-    listing = set(chain(*LISTS.values(), *HELPS.values()))
+    listing = set(chain(*LISTING_MODES.values(), *HELP_MODES.values()))
     if listing & set(given) or not _in_suites(config, [*given, str(here)]):
         return None
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)

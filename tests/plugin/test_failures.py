@@ -1,4 +1,4 @@
-"""Which samples of each task go onto a contact sheet, and what it shows of them."""
+"""Which samples of each task a contact sheet shows, and with which captions."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def session_of(case, found: Outcomes, datasets):
 
 @pytest.fixture
 def tiles_of(datasets, monkeypatch):
-    """The tiles of a case on either dataset; `masks` are those that were kept."""
+    """The tiles of a case on either dataset; `masks` are the predictions in the store."""
 
     def make(task, found, *, masks=None):
         typo = found.id[:1] == ("t00",)
@@ -150,7 +150,7 @@ def test_classification_shows_wrong_answers_by_their_margin(tiles_of):
     assert tiles[0].panels[0].outlines == ()
 
 
-def test_segmentation_shows_what_was_not_half_found_and_the_least_first(tiles_of):
+def test_segmentation_shows_regions_of_less_than_half_iou_worst_first(tiles_of):
     iou = scores(s2=0.5, s5=0.49, s6=0.1, s4=0, s3=0, s9=0.51)
 
     tiles = tiles_of("segmentation", rows(iou=iou, prediction="12 % of the picture"))
@@ -158,7 +158,7 @@ def test_segmentation_shows_what_was_not_half_found_and_the_least_first(tiles_of
     assert ids(tiles) == ["c03", "c04", "c06", "c05"]
 
 
-def test_vqa_shows_answers_that_nobody_gave_before_those_that_some_gave(tiles_of):
+def test_vqa_shows_answers_that_nobody_gave_before_those_that_some_people_gave(tiles_of):
     accuracy = scores(s1=0.9, s2=0.3, s8=0, s4=0, s5=0.6)
 
     tiles = tiles_of("vqa", rows(accuracy=accuracy))
@@ -174,7 +174,7 @@ def test_vqa_shows_answers_that_nobody_gave_before_those_that_some_gave(tiles_of
         ("vqa", {"accuracy": np.linspace(0.4, 0, N)}),
     ],
 )
-def test_the_twelve_worst_are_shown_and_no_more(tiles_of, task, worst_first):
+def test_only_the_twelve_worst_samples_are_shown(tiles_of, task, worst_first):
     tiles = tiles_of(task, rows(**worst_first))
 
     assert ids(tiles) == [f"c{i:02d}" for i in range(19, 7, -1)]
@@ -188,7 +188,7 @@ def test_the_twelve_worst_are_shown_and_no_more(tiles_of, task, worst_first):
         ("vqa", {"accuracy": [1] * N}),
     ],
 )
-def test_where_nothing_failed_there_is_nothing_to_show(tiles_of, task, perfect):
+def test_a_case_without_failures_has_no_tiles(tiles_of, task, perfect):
     assert tiles_of(task, rows(**perfect)) == []
 
 
@@ -223,7 +223,7 @@ def test_every_tile_has_its_own_mask(tiles_of):
     ]
 
 
-def test_a_mask_that_was_not_kept_is_said_to_be_missing(tiles_of):
+def test_a_mask_that_was_not_stored_is_marked_as_missing(tiles_of):
     (tile,) = tiles_of("segmentation", rows(iou=scores(s3=0.25), prediction="7 % of the picture"))
 
     assert [outline.colour for outline in tile.panels[0].outlines] == [MEANT]
@@ -249,7 +249,7 @@ def test_a_vqa_tile_shows_the_question_and_what_people_said(tiles_of):
     assert tile.captions[0].most > 1
 
 
-def test_an_empty_answer_is_said_to_be_one(tiles_of):
+def test_an_empty_answer_is_shown_as_empty(tiles_of):
     (tile,) = tiles_of("vqa", rows(accuracy=scores(s3=0), prediction=""))
 
     assert "said: (nothing)" in texts(tile)
@@ -274,7 +274,7 @@ def test_the_clean_twin_stands_beside_the_attacked_picture(tiles_of, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_sheet_can_be_drawn_of_every_task(tiles_of, task):
+def test_a_sheet_can_be_drawn_for_every_task(tiles_of, task):
     masks = {f"t{i:02d}": png(0, mode="L", box=(8, 8, 30, 30)) for i in range(N)}
     tiles = tiles_of(task, rows("t", **ALL_WRONG[task]), masks=masks)
     sheet = Image.open(io.BytesIO(contact_sheet(tiles, title=task)))
@@ -284,7 +284,7 @@ def test_a_sheet_can_be_drawn_of_every_task(tiles_of, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_nothing_measured_or_no_dataset_shows_nothing(datasets, task):
+def test_without_outcomes_or_dataset_there_are_no_tiles(datasets, task):
     case = Case(task, "clean", "clean", "mini-clip")
     nothing = Outcomes((), (), (), (), (), (), (), {})
     wrong = rows(**ALL_WRONG[task])
@@ -295,7 +295,7 @@ def test_nothing_measured_or_no_dataset_shows_nothing(datasets, task):
     assert failing_tiles(session_of(case, wrong, datasets), other) == []
 
 
-def test_pictures_that_are_drawn_when_shown_are_drawn_for_the_sheet_too(datasets, tmp_path):
+def test_overlays_drawn_at_load_time_are_drawn_for_the_sheet_too(datasets, tmp_path):
     clean = datasets["clean"]
     overlay = Overlay(text="dog", size=0.5, band="bottom", panel=(255, 0, 0))
     before, after = (Image.new("L", (SIDE, height), 0) for height in (SIDE, SIDE + SIDE // 4))

@@ -1,4 +1,4 @@
-"""The lines of a report for each task, from evidence that is made by hand."""
+"""The rows of a report for each task, from evidence that is made by hand."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from natadv.evidence import CaseEvidence, Evidence
-from natadv.gate.cases import CasePlan
 from natadv.gate.judge import judge_all
+from natadv.gate.cases import CasePlan
 from natadv.gate.rules import Rule, Thresholds, Tier
 from natadv.plugin.gates import case_rows, report_rows
 from natadv.tasks import TASKS as TASK_ROWS
@@ -22,7 +22,7 @@ PARTS = ("held-out", "seen")
 
 
 def outcomes(scores, *, twin_prefix=None, prefix="s") -> Outcomes:
-    """Rows of all tasks whose samples are as right as these scores say."""
+    """Outcomes of all tasks whose samples have these scores."""
     scores = np.asarray(scores, dtype=np.float64)
     right, kind = (scores > 0.5) * 1.0, np.arange(N) % 3
     tp, empty = np.round(scores * 1000), np.zeros(N)
@@ -106,7 +106,7 @@ def metrics(rows):
         ),
     ],
 )
-def test_a_clean_case_shows_its_task_s_metrics_and_one_of_them_by_part(task, scores, parts):
+def test_a_clean_case_shows_the_metrics_of_its_task_and_one_of_them_by_part(task, scores, parts):
     rows = report_rows(session_of(case_of(task, "clean"), Evidence(CLEAN)))
 
     assert metrics(rows) == [*scores, *parts]
@@ -121,7 +121,7 @@ def test_a_clean_case_shows_its_task_s_metrics_and_one_of_them_by_part(task, sco
         ("vqa", {"vqa_drop", "decoy_rate"}),
     ],
 )
-def test_an_attacked_case_shows_what_the_attack_does(task, under_attack):
+def test_an_attacked_case_shows_the_effect_of_the_attack(task, under_attack):
     attacked = session_of(case_of(task, "typographic"), Evidence(TYPO, CLEAN))
     clean = session_of(case_of(task, "clean"), Evidence(CLEAN))
 
@@ -130,7 +130,7 @@ def test_an_attacked_case_shows_what_the_attack_does(task, under_attack):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_where_a_picture_breaks_is_shown_of_drawn_overlays_alone(task):
+def test_breaking_points_are_shown_for_drawn_overlays_only(task):
     drawn = replace(TYPO, factors={"covered": tuple(np.linspace(0.1, 0.6, N))})
     breaks = ["breaking_point", "breaking_point_q10"]
 
@@ -144,14 +144,14 @@ def test_where_a_picture_breaks_is_shown_of_drawn_overlays_alone(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_without_clean_twins_the_rest_is_shown(task):
+def test_without_clean_twins_the_other_metrics_are_shown(task):
     alone = report_rows(session_of(case_of(task, "typographic"), Evidence(TYPO)))
 
     assert metrics(alone)[0] == TASK_ROWS[task].attack_metrics[0]
     assert not [name for name in metrics(alone) if name.endswith("_drop")]
 
 
-def test_a_type_of_question_that_nobody_asked_has_no_line():
+def test_a_type_of_question_without_samples_has_no_row():
     yes_no = {**CLEAN.values, "yes_no": np.ones(N), "number": np.zeros(N), "other": np.zeros(N)}
     rows = Outcomes(**{**vars(CLEAN), "values": yes_no})
     found = metrics(report_rows(session_of(case_of("vqa", "clean"), Evidence(rows))))
@@ -164,7 +164,7 @@ def test_a_type_of_question_that_nobody_asked_has_no_line():
     ("task", "metric"),
     [("classification", "top1"), ("segmentation", "iou_fg"), ("vqa", "vqa_accuracy")],
 )
-def test_what_a_rule_is_about_is_told_once_and_first(task, metric):
+def test_the_metric_of_a_rule_has_one_row_and_comes_first(task, metric):
     case = case_of(task, "clean")
     rules = [
         Rule(case.address, metric, "floor", 0.1, "by hand"),
@@ -180,7 +180,7 @@ def test_what_a_rule_is_about_is_told_once_and_first(task, metric):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_case_without_results_is_one_line_that_says_why(task):
+def test_a_case_without_results_is_one_row_with_the_reason(task):
     nothing = Evidence(Outcomes((), (), (), (), (), (), (), {}))
     case = case_of(task, "clean")
     session = session_of(case, nothing, problems=("a worker died",))

@@ -25,7 +25,7 @@ def measured(world):
     return world
 
 
-def test_a_good_model_passes_and_everything_is_said(world):
+def test_a_good_model_passes_and_the_summary_is_complete(world):
     done = world.pytest("-n", "0")
 
     assert done.returncode == 0, done.stdout
@@ -67,7 +67,7 @@ def test_a_second_run_computes_nothing(measured):
     assert f"units {UNITS}/{UNITS} ({UNITS} cached)" in done.stdout
 
 
-def test_a_suite_whose_task_is_not_asked_for_is_no_skipped_test(world):
+def test_a_suite_of_a_task_outside_the_tier_is_not_shown_as_skipped(world):
     suite = (world.root / "suites" / "test_classification.py").read_text()
     (world.root / "suites" / "test_vqa.py").write_text(suite.replace("classification", "vqa"))
     done = world.pytest("-n", "2")
@@ -125,7 +125,7 @@ def test_an_equal_checkpoint_inherits_the_floors_and_passes(world):
 def test_a_run_that_was_killed_goes_on(world, tmp_path):
     command = world.command("-n", "0")
     environment = world.environment({"FAKE_STOP": str(tmp_path / "stop")})
-    # Whoever loads a model next hangs, once: the other model's units are stored by then.
+    # The next load of a model hangs, once: the other model's units are stored by then.
     first = world.pytest("-n", "0", "--model", "mini-clip")
     assert first.returncode == 0
     process = subprocess.Popen(command, cwd=world.root, env=environment, stdout=subprocess.DEVNULL)
@@ -219,7 +219,7 @@ def test_the_baseline_catches_a_loss_that_the_floors_allow(world):
 def test_collecting_is_light(world):
     script = (
         "import sys, pytest; "
-        # Whose own plugin would load it.
+        # Hypothesis' own plugin would load it.
         "off = ['-p', 'no:hypothesispytest']; "
         "code = pytest.main(['suites', '--collect-only', '-q', *off]); "
         "heavy = {'torch', 'transformers', 'open_clip', 'pyarrow', 'dvc', 'hypothesis', "
@@ -249,7 +249,7 @@ def test_modes_that_only_list_compute_nothing(measured):
         assert len(measured.logged("encode")) == units, mode
 
 
-@pytest.mark.parametrize("modes", [options.LISTS, options.HELPS])
+@pytest.mark.parametrize("modes", [options.LISTING_MODES, options.HELP_MODES])
 def test_the_flags_of_a_mode_are_those_of_pytest(modes, pytestconfig):
     """Before pytest parses its options they are looked up by flag, and later by name."""
     for name, flags in modes.items():
@@ -258,7 +258,7 @@ def test_the_flags_of_a_mode_are_those_of_pytest(modes, pytestconfig):
             assert getattr(chosen, name), flag
 
 
-def test_another_test_run_does_not_notice_the_plugin(world):
+def test_the_plugin_leaves_other_test_runs_alone(world):
     (world.root / "unrelated").mkdir()
     (world.root / "unrelated" / "test_it.py").write_text("def test_it():\n    assert True\n")
     command = [sys.executable, "-m", "pytest", "unrelated", "-q"]
@@ -287,5 +287,5 @@ def test_junit_holds_the_measurements(world, tmp_path):
 def _wait_until(holds, *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)

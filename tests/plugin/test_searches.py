@@ -1,4 +1,4 @@
-"""Searches beside the cases of a population: waited for, written, and the same for any -n."""
+"""Searches beside the cases of a population: awaited, written, and the same for any -n."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def read(image):
 
 
 """
-"""Of noise no colour comes again, of a panel one does; of the block that stands where letters would
-stand another one does, but none of such small letters."""
+"""Noise has no colour twice, a panel has one; a block in place of letters adds another, while
+letters as small as these do not."""
 CELL = "classification/typographic/lot"
 SEARCHES = """\
     searches:
@@ -79,7 +79,7 @@ def test_any_number_of_workers_finds_the_same_attacks(searched):
     assert all(attack["flipped"] for attack in seen[0][1].values())
 
 
-def test_what_was_found_is_said_written_attached_and_kept(searched):
+def test_an_attack_is_printed_written_attached_and_stored(searched):
     done = searched.pytest("-n", "0", "--model", "mini-clip")
 
     (path,) = attack_files(searched)
@@ -107,7 +107,7 @@ def test_what_was_found_is_said_written_attached_and_kept(searched):
 
     (own := path.with_name("classification__plain__mine.json")).touch()
     searched.pytest("-n", "0", "--scenario", "clean")
-    # Of what an earlier run left nothing stays; what is not the gate's does.
+    # The files of an earlier run are removed, those of the user are not.
     assert [found.name for found in path.parent.iterdir()] == [own.name]
 
 
@@ -122,8 +122,8 @@ def test_a_search_that_cannot_be_done_leaves_its_case_incomplete_and_no_other(se
     assert set(verdicts.values()) == {"PASS"}
 
 
-def test_a_search_that_was_not_run_is_missed(searched):
-    """Evidence of the rows alone is not what the tier asked for."""
+def test_a_search_that_was_not_run_makes_its_case_incomplete(searched):
+    """The tier requires the search beside the outcome rows."""
     contract = searched.root / "thresholds.yaml"
     whole = contract.read_text()
     contract.write_text(whole.replace(SEARCHES, ""))
@@ -141,7 +141,7 @@ def test_a_search_that_was_not_run_is_missed(searched):
     assert searched.verdict()["run"]["units_computed"] == 1
 
 
-def test_a_subject_that_is_no_class_is_told(searched):
+def test_a_subject_that_is_not_a_class_is_reported(searched):
     contract = searched.root / "thresholds.yaml"
     contract.write_text(contract.read_text().replace("[dog]", "[horse]"))
     done = searched.pytest("-n", "0", "--model", "mini-clip")
@@ -159,7 +159,7 @@ def test_a_search_beside_no_case_is_refused(searched):
     assert "'lots', did you mean 'lot'?" in done.stderr + done.stdout
 
 
-def test_what_was_found_on_equal_weights_bears_the_name_of_the_model_that_is_judged(searched):
+def test_a_result_stored_for_equal_weights_takes_the_name_of_the_judged_model(searched):
     args = ("-n", "0", "--model", "mini-clip", "--dataset", "lot")
     assert searched.pytest(*args).returncode == 0
     store = Store(searched.root / ".natadv" / "store")

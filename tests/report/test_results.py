@@ -29,7 +29,7 @@ CEILING = Rule("*/*/*/*", "attack_success_rate", "ceiling", 0.2, "measured", par
 
 
 def properties(text: str) -> dict[str, str]:
-    """What java.util.Properties would load; written from its documentation."""
+    """What java.util.Properties would load, after its documentation."""
     found = {}
     for line in text.split("\n"):
         units = _units(line.lstrip(" \t\f"))
@@ -43,7 +43,7 @@ def properties(text: str) -> dict[str, str]:
 
 
 def _units(line: str) -> list[tuple[str, bool]]:
-    """Characters, and whether each was escaped."""
+    """Each character, and whether it was escaped."""
     units, i = [], 0
     while i < len(line):
         if line[i] != "\\":
@@ -185,7 +185,7 @@ def test_only_results_are_removed(tmp_path):
     assert left == set(mine)
 
 
-def test_a_folder_of_results_is_made(tmp_path):
+def test_a_missing_folder_is_made(tmp_path):
     empty_results(tmp_path / "a" / "b")
 
     assert (tmp_path / "a" / "b").is_dir()
@@ -200,7 +200,7 @@ def test_a_file_in_the_way_says_what_to_do(tmp_path):
         empty_results(tmp_path / "results")
 
 
-def test_an_old_result_that_cannot_be_removed_is_not_kept_in_silence(tmp_path):
+def test_an_old_result_that_cannot_be_removed_is_an_error(tmp_path):
     (tmp_path / "1f-result.json").mkdir()
 
     with pytest.raises(ReportError, match="cannot hold Allure results"):

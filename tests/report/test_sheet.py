@@ -36,7 +36,7 @@ def opened(tiles, *, title="classification/clean/mini/mini-clip") -> Image.Image
 
 
 def extent(image: Image.Image, colour) -> tuple[int, int]:
-    """Width and height of what has about this colour."""
+    """Width and height of the pixels of about this colour."""
     near = (np.abs(np.asarray(image).astype(int) - colour) < 12).all(axis=2)
     rows, columns = np.nonzero(near)
     return columns.max() - columns.min() + 1, rows.max() - rows.min() + 1
@@ -155,7 +155,7 @@ def test_a_long_text_is_wrapped_between_words_and_keeps_every_one(drawn):
     assert all(0 < font.getlength(line) <= PICTURE * 1.5 + GAP for line in lines)
 
 
-def test_what_does_not_fit_into_its_lines_is_cut_at_the_last(drawn):
+def test_a_text_too_long_for_its_lines_is_cut_at_the_last(drawn):
     contact_sheet([tile(texts=[QUESTION], most=2)], title="")
 
     first, last = drawn[1:]
@@ -234,7 +234,7 @@ def test_a_region_that_reaches_the_edge_is_closed_there(size):
     assert blue.sum() == 2 * 2 * (width + height) - 16
 
 
-def test_a_region_with_nothing_in_it_has_no_outline():
+def test_an_empty_region_has_no_outline():
     assert not is_blue(outlined(Outline(mask((0, 0, 0, 0)), BLUE))).any()
 
 
@@ -266,5 +266,5 @@ def test_the_same_tiles_give_the_same_bytes():
     assert contact_sheet(tiles, title="t") == contact_sheet(tiles, title="t")
 
 
-def test_no_tile_is_a_sheet_with_a_title():
+def test_without_tiles_the_sheet_is_its_title():
     assert opened([]).height < PICTURE

@@ -41,7 +41,7 @@ def test_failures_come_first_and_passes_last(row):
     ]
 
 
-def test_a_line_says_all_that_a_verdict_rests_on(row):
+def test_a_line_shows_the_numbers_that_decide_the_verdict(row):
     (_, line) = table([row("FAIL", value=0.8)], confidence=0.95)
 
     assert line.split() == [
@@ -58,13 +58,13 @@ def test_a_line_says_all_that_a_verdict_rests_on(row):
     ]
 
 
-def test_what_could_not_be_measured_has_a_line_and_no_number():
+def test_a_case_that_was_not_measured_has_a_line_without_numbers():
     (_, line) = table([Row(CASE, "INCOMPLETE", reason="not measured")], confidence=0.95)
 
     assert line.split() == ["INCOMPLETE", CASE.address, *"-----"]
 
 
-def test_what_no_rule_is_behind_is_not_in_the_table(row):
+def test_a_row_without_a_rule_is_not_in_the_table(row):
     assert table([row(None)], confidence=0.95) == []
     assert table([], confidence=0.95) == []
 
@@ -148,11 +148,11 @@ def test_the_overview_has_a_line_per_case_and_a_column_per_metric(row):
     assert len({len(line) for line in lines}) == 1
 
 
-def test_the_overview_shows_numbers_that_no_rule_is_behind(row):
+def test_the_overview_shows_metrics_without_a_rule(row):
     assert len(overview([row(None)])) == 2
 
 
-def test_nothing_measured_is_no_overview():
+def test_without_measurements_the_overview_is_empty():
     assert overview([]) == []
     assert overview([Row(CASE, "INCOMPLETE", reason="why")]) == []
 
@@ -175,7 +175,7 @@ def shown_of(case):
 
 
 def grid_rows(row, models=("mini-clip", "mini-siglip")):
-    """Everything that is shown of three tasks in all scenarios, of stored pictures."""
+    """All rows of three tasks in all scenarios, for stored pictures."""
     cases = [
         Case(task, scenario, f"mini-{scenario[:4]}", model)
         for task in TASKS
@@ -243,7 +243,7 @@ def test_each_task_has_its_own_columns_though_names_are_shared(row):
     ]
 
 
-def test_the_overview_tells_the_largest_n_of_a_case(row, measured):
+def test_the_overview_shows_the_largest_n_of_a_case(row, measured):
     part = measured(0.9, n=220)
 
     assert (
@@ -251,7 +251,7 @@ def test_the_overview_tells_the_largest_n_of_a_case(row, measured):
     )
 
 
-def test_reasons_are_told_once_and_the_worst_first(row):
+def test_each_reason_is_listed_once_and_the_worst_first(row):
     rows = [
         row("PASS", reason="all is well"),
         row("INCOMPLETE", reason="b"),
