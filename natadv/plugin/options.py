@@ -26,9 +26,9 @@ NAMES: Mapping[str, Any] = {
 }
 """An option that may be repeated, or hold several names with commas."""
 COUNT: Mapping[str, Any] = {"type": arguments.count, "metavar": "N"}
-NAME, FILE, DIR = (
-    {"type": arguments.text, "metavar": metavar} for metavar in ("NAME", "FILE", "DIR")
-)
+NAME: Mapping[str, Any] = {"type": arguments.text, "metavar": "NAME"}
+FILE: Mapping[str, Any] = {"type": arguments.text, "metavar": "FILE"}
+DIR: Mapping[str, Any] = {"type": arguments.text, "metavar": "DIR"}
 
 
 class Option(NamedTuple):

@@ -6,6 +6,7 @@ import io
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil
 from typing import NamedTuple
 
@@ -48,40 +49,26 @@ class _Line(NamedTuple):
     indent: int
 
 
-class _WrappedTile(NamedTuple):
-    """A tile whose captions are wrapped to the width of the sheet's columns."""
-
-    panels: tuple[Panel, ...]
-    lines: tuple[_Line, ...]
-
-    @property
-    def height(self) -> int:
-        return PICTURE + len(self.lines) * LINE + 2 * GAP
-
-
 def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
     """A PNG of the first `MOST_TILES` tiles, at most about 1,000 pixels wide."""
     shown = tiles[:MOST_TILES]
     pairs = any(len(tile.panels) > 1 for tile in shown)
     width = (2 if pairs else 1) * (PICTURE + GAP) + (0 if pairs else PICTURE // 2) + GAP
     title_font, font = ImageFont.load_default(14), ImageFont.load_default(12)
-    wrapped = [
-        _WrappedTile(tile.panels, tuple(_lines(tile.captions, font, room=width - GAP)))
-        for tile in shown
+    lines = [list(_lines(tile.captions, font, room=width - GAP)) for tile in shown]
+    heights = [
+        PICTURE + 2 * GAP + LINE * max(map(len, lines[i : i + COLUMNS]))
+        for i in range(0, len(lines), COLUMNS)
     ]
-    rows = [wrapped[i : i + COLUMNS] for i in range(0, len(wrapped), COLUMNS)]
-    heights = [max(tile.height for tile in row) for row in rows]
-    sheet = Image.new("RGB", (COLUMNS * width + GAP, sum(heights) + LINE * 2), BACKGROUND)
+    tops = list(accumulate(heights, initial=2 * LINE))
+    sheet = Image.new("RGB", (COLUMNS * width + GAP, tops[-1]), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP // 2), _cut(title, title_font, sheet.width - 2 * GAP), INK, font=title_font)
-    top = LINE * 2
-    for row, height in zip(rows, heights, strict=True):
-        for column, tile in enumerate(row):
-            x = GAP + column * width
-            for i, panel in enumerate(tile.panels):
-                sheet.paste(_fitted(panel), (x + i * (PICTURE + GAP), top))
-            _draw_lines(draw, tile.lines, font, corner=(x, top + PICTURE + 2))
-        top += height
+    for i, tile in enumerate(shown):
+        x, y = GAP + i % COLUMNS * width, tops[i // COLUMNS]
+        for j, panel in enumerate(tile.panels):
+            sheet.paste(_fitted(panel), (x + j * (PICTURE + GAP), y))
+        _draw_lines(draw, lines[i], font, corner=(x, y + PICTURE + 2))
     out = io.BytesIO()
     sheet.save(out, "PNG", optimize=True)
     return out.getvalue()
