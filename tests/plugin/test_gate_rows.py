@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from natadv.evidence import CaseEvidence, Evidence
-from natadv.gate.judge import judge_all
 from natadv.gate.cases import CasePlan
+from natadv.gate.judge import judge_all
 from natadv.gate.rules import Rule, Thresholds, Tier
 from natadv.plugin.gates import case_rows, report_rows
 from natadv.tasks import TASKS as TASK_ROWS
