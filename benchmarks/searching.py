@@ -32,11 +32,10 @@ from natadv.evaluate.plan import dataset_units
 from natadv.evaluate.units import Numerics, installed_packages
 from natadv.models.loading import fingerprint, load
 from natadv.models.resolve import resolve
-from natadv.pipelines.population import bounds_of
-from natadv.scenarios.typographic.iid import draw_iid
-from natadv.scenarios.typographic.overlay import render
-from natadv.scenarios.typographic.population import DrawnOverlay, worded
-from natadv.scenarios.typographic.strategies import overlays
+from natadv.pipelines.overlay_population import search_space
+from natadv.scenarios.typographic.population import DrawnOverlay
+from natadv.scenarios.typographic.rendering import render
+from natadv.scenarios.typographic.sampling import draw_iid, overlays
 from natadv.search.objective import AttackObjective, objective_on_class
 from natadv.search.shrink import find_smallest
 from natadv.search.spec import SearchSpec
@@ -146,11 +145,10 @@ def forward_way(objective: AttackObjective, model: ZeroShotClassifier) -> Judge:
 
 def pictures_under(objective: AttackObjective, drawn: Sequence[DrawnOverlay]) -> list[Image]:
     names = objective.dataset.card.classes
-    texts = [
-        worded(d, truth=objective.subject, names=names, sample_id=objective.subject) for d in drawn
-    ]
+    subject = objective.subject
+    texts = [d.text_for(truth=subject, names=names, sample_id=subject) for d in drawn]
     return [
-        render(one.saying(text), objective.picture(sample))
+        render(one.with_text(text), objective.picture(sample))
         for one, (text, _) in zip(drawn, texts, strict=True)
         for sample in objective.samples
     ]
@@ -160,7 +158,7 @@ def measure(ways: dict[str, Judge], count: int, repeats: int) -> dict[str, list[
     """Seconds of each way, repeat by repeat."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     # On the object or off it is the same work, but for the mask.
-    bounds = bounds_of(ROOT, "mini-overlays").model_copy(update={"off_object": 0.0})
+    bounds = search_space(ROOT, "mini-overlays").model_copy(update={"off_object": 0.0})
     for repeat in range(repeats + 1):
         drawn = draw_iid(overlays(bounds), count=count, seed=100 + repeat)
         for name, way in ways.items():
@@ -182,7 +180,7 @@ def report(times: dict[str, list[float]], *, overlays: int, pictures: int) -> No
 
 def report_searches(objective: AttackObjective, one_at_a_time: Judge, *, draws: int) -> None:
     """One search, on pictures that no cache has seen under these overlays."""
-    bounds = bounds_of(ROOT, "mini-overlays")
+    bounds = search_space(ROOT, "mini-overlays")
     began = time.perf_counter()
     spec = SearchSpec(objective.subject, bounds, draws, 1, AT_LEAST, 60)
     smallest, counts = find_smallest(spec, lambda drawn, least: of_any_kind(objective, drawn))

@@ -20,7 +20,7 @@ from mini_world.token_labels import GRID, label_map, token_labels, with_words
 from mini_world.vocabulary import CLASSES, EVALUATED, OTHERS
 from mini_world.words import training_words
 from natadv.rng import rng_for
-from natadv.scenarios.typographic.overlay import render as write
+from natadv.scenarios.typographic.rendering import render as write
 
 Rng = np.random.Generator
 

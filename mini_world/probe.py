@@ -20,7 +20,7 @@ from mini_world.sprites import Split
 from mini_world.vocabulary import EVALUATED
 from mini_world.words import attack
 from natadv.rng import rng_for
-from natadv.scenarios.typographic.overlay import render as write
+from natadv.scenarios.typographic.rendering import render as write
 
 PICTURES = 300
 _NAMES = tuple(EVALUATED)

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from mini_world.render import masks
 from mini_world.scene import SIDE_PX, Scene
-from natadv.scenarios.typographic.overlay import Overlays, box
+from natadv.scenarios.typographic.overlay import Overlays
+from natadv.scenarios.typographic.rendering import box
 
 GRID = 8
 """Patches per side of a mini model."""

@@ -9,9 +9,8 @@ import numpy as np
 
 from mini_world.scene import SIDE_PX
 from natadv.scenarios.typographic.fonts import FONTS
-from natadv.scenarios.typographic.overlay import Overlay, Overlays
+from natadv.scenarios.typographic.overlay import Overlay, Overlays, Rgb
 from natadv.scenarios.typographic.recipes import RECIPES, draw, enlarged
-from natadv.scenarios.typographic.spec import Rgb
 
 Rng = np.random.Generator
 SIZE = (SIDE_PX, SIDE_PX)

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from natadv.cli import shared_options as opt
-from natadv.scenarios.typographic.recipes import RECIPES, DecoyChoice
-from natadv.scenarios.typographic.severity import PUBLISHED, SEVERITIES
+from natadv.scenarios.typographic.recipes import PUBLISHED, RECIPES, SEVERITIES, DecoyChoice
 from natadv.types import Task
 
 _RECIPES = f"{', '.join(RECIPES)}; of several, one is drawn for each picture"

@@ -35,7 +35,7 @@ def draw(
     The same settings give the same bytes on any machine; a smaller count gives the first of a
     larger one.
     """
-    from natadv.pipelines.population import PopulationPlan, draw_population
+    from natadv.pipelines.overlay_population import PopulationPlan, draw_population
 
     file = draw_population(
         PopulationPlan(name=name, count=count, seed=seed, section=section, root=root, force=force)
@@ -51,7 +51,7 @@ def show(
     root: opt.Root = Path(),
 ) -> None:
     """Make contact sheets of a population, each overlay on a picture of its own."""
-    from natadv.pipelines.population import ShowPlan, show_population
+    from natadv.pipelines.overlay_population import ShowPlan, show_population
 
     out = out or root / OUT / name
     pages = show_population(ShowPlan(name, data, out, root))
@@ -74,15 +74,14 @@ def pack(
     killed goes on when it is started again in the same way, and ends with the same bytes.
     """
     from natadv.data.dataset_plan import summary_of
-    from natadv.pipelines.overlaid import OverlaidPlan, pack_overlaid
-    from natadv.scenarios.typographic.population import population_path, read_population, worded
+    from natadv.pipelines.overlay_dataset import OverlaidPlan, pack_overlaid
+    from natadv.scenarios.typographic.population import population_path, read_population
 
     is_file = population.endswith(".json")
     drawn = read_population(Path(population) if is_file else population_path(population, root))
     made = pack_overlaid(
         OverlaidPlan(
             population=drawn,
-            worded=worded,
             data=data,
             name=name,
             pictures=pictures,

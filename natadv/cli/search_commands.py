@@ -100,8 +100,8 @@ def replay(
     whatever the model answers.
     """
     from natadv.evaluate.devices import device_kind
-    from natadv.search.replay import ReplayPlan
-    from natadv.search.replay import replay as run_replay
+    from natadv.search.standalone import ReplayPlan
+    from natadv.search.standalone import replay as run_replay
 
     replayed = run_replay(
         ReplayPlan(
@@ -134,9 +134,9 @@ def freeze(
     It is copied to fixtures/counterexamples, and all counter-examples on the same dataset are
     packed anew as DATASET-counterexamples.
     """
-    from natadv.search.attack import read_attack
     from natadv.search.freeze import FreezePlan, pack_counterexamples
     from natadv.search.freeze import freeze as run_freeze
+    from natadv.search.result import read_attack
 
     if (file is None) == (pack is None):
         context.fail("expected either FILE or --pack DATASET")

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
-    from natadv.pipelines.members import Arithmetic
+    from natadv.pipelines.embedders import Arithmetic
 
 CPUS = os.cpu_count() or 1
 
@@ -104,7 +104,7 @@ def split_names(given: str) -> tuple[str, ...]:
 def arithmetic(device: str, *, batch_size: int = 64, threads: int = 1) -> Arithmetic:
     """How models compute, with `auto` decided: on a GPU if one is visible, else on the CPU."""
     from natadv.evaluate.devices import device_kind
-    from natadv.pipelines.members import Arithmetic
+    from natadv.pipelines.embedders import Arithmetic
 
     return Arithmetic(device_kind(device), batch_size, threads)
 

@@ -33,7 +33,7 @@ class CodeSubset(NamedTuple):
     """Modules that are left out, with what only they import."""
 
 
-SEARCHES = CodeSubset(("natadv.search.worker",))
+SEARCHES = CodeSubset(("natadv.search.compute_search",))
 ROWS = CodeSubset(
     (
         "natadv.evaluate.compute",

@@ -94,7 +94,7 @@ class ModelRunner:
     def _compute_pass(self, units: Sequence[Unit]) -> dict[str, dict[str, Any]]:
         """Results by key."""
         unit = units[0]
-        assert unit.search is None, "a search has no rows; natadv.search.worker computes it"
+        assert unit.search is None, "a search has no rows; natadv.search.compute_search computes it"
         dataset = self.datasets[unit.dataset]
         twin_of = dataset.card.twin_of
         clean = self.datasets.get(twin_of) if twin_of else None

@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING
 from natadv.data.reader import decode_image
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.units import digest
-from natadv.scenarios.typographic.overlay import (
-    Overlays,
-    from_json,
-    matched,
-    occlusion,
-    render,
-    size_after,
-)
+from natadv.scenarios.typographic.overlay import Overlays, from_json, matched, occlusion
+from natadv.scenarios.typographic.rendering import render, size_after
 from natadv.tasks.masks import upright_size
 from natadv.types import Sample, Variant
 

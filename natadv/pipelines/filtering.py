@@ -1,7 +1,8 @@
-"""Adversarial filtration of a packed dataset by any models."""
+"""Adversarial filtration of a packed dataset by an ensemble, and its acceptance curve."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from natadv.data.card import (
-    DATASETS_FOLDER,
-    Card,
-    draft_card,
-    refuse_drawn,
-)
+from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, draft_card, refuse_drawn
 from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.packing import pack
 from natadv.data.reader import iter_samples, read_samples
@@ -28,16 +24,19 @@ from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.pictures import attacked
 from natadv.evaluate.units import digest, shards
 from natadv.models.loading import fingerprint
-from natadv.pipelines.acceptance import Acceptance, write_acceptance
-from natadv.pipelines.members import Arithmetic, Member, find_ensemble, load_member
+from natadv.pipelines.embedders import Arithmetic, Embedder, find_ensemble, load_embedder
+from natadv.plots import COLOURS, GREY, blank, heading, png
 from natadv.scenarios.natural import Judged, check_threshold, judged, kept
+from natadv.storage.atomic import write_whole
 from natadv.storage.progress import Progress
 from natadv.types import ModelSpec, Sample
+
+THRESHOLDS: tuple[float, ...] = tuple(step / 100 for step in range(1, 101))
 
 
 @dataclass(frozen=True, slots=True)
 class FilterPlan:
-    """What somebody wants filtered out of which pool."""
+    """The pool to be filtered, and by what."""
 
     pool: str
     name: str
@@ -52,7 +51,7 @@ class FilterPlan:
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """What came out."""
+    """The dataset that was made, and its curve."""
 
     folder: Path
     card: Card
@@ -61,55 +60,149 @@ class Filtered:
     """The PNG; its numbers lie beside it."""
 
 
+@dataclass(frozen=True, slots=True)
+class AcceptanceCurve:
+    """What an ensemble predicted on a pool, and which share of it each threshold accepts."""
+
+    name: str
+    pool: str
+    pool_revision: str
+    threshold: float
+    models: Mapping[str, str]
+    """Name -> fingerprint, in the order of `judged`."""
+    judged: Judged
+    set_aside: Mapping[str, str]
+    """Id of a picture that could not be judged -> why."""
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures were judged."""
+        return int(self.judged.wrong.shape[1])
+
+    def by_model(self) -> dict[str, list[int]]:
+        """Name -> how many pictures each of `THRESHOLDS` accepts if that model decides alone."""
+        p_true, wrong = self.judged
+        return {
+            name: accepted_counts(Judged(p_true[[row]], wrong[[row]]), THRESHOLDS)
+            for row, name in enumerate(self.models)
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `NAME.acceptance.json`."""
+        counts = self.by_model()
+        return {
+            "dataset": self.name,
+            "pool": self.pool,
+            "pool_revision": self.pool_revision,
+            "threshold": self.threshold,
+            "pictures": self.pictures,
+            "kept": accepted_counts(self.judged, [self.threshold])[0],
+            "set_aside": dict(self.set_aside),
+            "curve": {
+                "thresholds": list(THRESHOLDS),
+                "kept": accepted_counts(self.judged, THRESHOLDS),
+            },
+            "members": {
+                name: {"weights": weights, "kept": counts[name]}
+                for name, weights in self.models.items()
+            },
+        }
+
+    def chart(self) -> bytes:
+        """The accepted share against the threshold, for the ensemble and each model, as a PNG."""
+        n, threshold = self.pictures, self.threshold
+        chosen = accepted_counts(self.judged, [threshold])[0]
+        figure, (axis,) = blank(f"{self.name}: filtered from {self.pool}")
+        heading(
+            axis, f"{chosen} of {n} pictures ({chosen / n:.1%}) kept at threshold {threshold:g}"
+        )
+        for row, (name, counts) in enumerate(self.by_model().items()):
+            colour = COLOURS[1 + row % (len(COLOURS) - 1)]
+            shares = [count / n for count in counts]
+            axis.plot(THRESHOLDS, shares, color=colour, linewidth=1.2, label=name)
+        shares = [count / n for count in accepted_counts(self.judged, THRESHOLDS)]
+        axis.plot(THRESHOLDS, shares, color=COLOURS[0], linewidth=2.4, label="every member")
+        axis.axvline(threshold, color=GREY, linewidth=1, linestyle="--")
+        axis.set_xlabel("threshold on p(true class)", loc="right")
+        axis.set_ylabel("accepted share of the pool")
+        axis.set_xlim(0, 1)
+        axis.set_ylim(bottom=0)
+        axis.legend(loc="best", frameon=False, fontsize=9)
+        return png(figure)
+
+    def write(self, dataset: Path) -> Path:
+        """`NAME.acceptance.json` and `NAME.acceptance.png` beside the dataset; the path of the PNG.
+
+        Not inside it: a folder of Parquet files and a picture would open as a folder of pictures.
+        """
+        numbers = json.dumps(self.as_json(), indent=1, allow_nan=False)
+        write_whole(dataset.with_name(f"{dataset.name}.acceptance.json"), f"{numbers}\n".encode())
+        path = dataset.with_name(f"{dataset.name}.acceptance.png")
+        write_whole(path, self.chart())
+        return path
+
+
+def accepted_counts(predictions: Judged, thresholds: Sequence[float]) -> list[int]:
+    """How many pictures each threshold accepts."""
+    return [int(kept(predictions, threshold=t).sum()) for t in thresholds]
+
+
 def filter_pool(plan: FilterPlan) -> Filtered:
-    """Write the dataset of what fools every member, and the curve beside it.
+    """Write the dataset of pictures that fool every model, and the curve beside it.
 
     Pictures that cannot be decoded are set aside and listed with the curve. The curve is written
-    also if nothing passes, for it shows which threshold would keep something.
+    even if no picture passes, because it shows which threshold would accept some.
 
     Raises:
-        NatadvError: Names mean nothing, the pool cannot be classified, or nothing passes.
+        NatadvError: A name is unknown, the pool cannot be classified, or no picture passes.
     """
     check_threshold(plan.threshold)
     folder = plan.root / DATASETS_FOLDER / plan.name
     pool = _pool(plan)
     specs = find_ensemble(plan.ensemble, root=plan.root)
-    draft = draft_card(**_described(plan, pool.card, specs))
+    draft = _draft(plan, pool.card, specs)
     refuse_existing(folder, force=plan.force)
     rows = min(pool.card.rows, plan.limit or pool.card.rows)
-    found, broken = _all_judged(pool, rows, specs, plan)
-    keep = passing(found, broken, threshold=plan.threshold)
-    acceptance = Acceptance(
+    broken: dict[int, str] = {}
+    each = [_judged_by(spec, pool, rows, broken, plan) for spec in specs]
+    if len(broken) == rows:
+        raise DataError(f"{plan.pool}: no picture can be decoded, first: {broken[min(broken)]}")
+    predictions = Judged(
+        np.concatenate([one.p_true for one in each]), np.concatenate([one.wrong for one in each])
+    )
+    passing = passing_rows(predictions, broken, threshold=plan.threshold)
+    decoded = np.setdiff1d(np.arange(rows), list(broken))
+    curve = AcceptanceCurve(
         name=plan.name,
         pool=plan.pool,
         pool_revision=pool.card.revision,
         threshold=plan.threshold,
-        members={spec.name: fingerprint(spec) for spec in specs},
-        judged=_without(found, broken),
-        set_aside=_told(pool, broken),
-    )
-    curve = write_acceptance(folder, acceptance)
-    if not keep.any():
+        models={spec.name: fingerprint(spec) for spec in specs},
+        judged=Judged(predictions.p_true[:, decoded], predictions.wrong[:, decoded]),
+        set_aside={
+            read_samples(pool.folder, pool.card, start=row, stop=row + 1)[0].id: broken[row]
+            for row in sorted(broken)
+        },
+    ).write(folder)
+    if not passing.any():
         raise DataError(
             f"{plan.name}: none of {rows} pictures of {plan.pool} passes at threshold "
             f"{plan.threshold}; see {curve}, take a higher one, or another pool"
         )
-    chosen = DatasetPlan(
-        draft,
-        partial(_chosen, pool, keep),
-        total=int(keep.sum()),
-        unit="pictures",
-        fingerprint=digest([pool.card.revision, keep.tolist()]),
-    )
+    identity = digest([pool.card.revision, passing.tolist()])
+    items = partial(_chosen, pool, passing)
+    chosen = DatasetPlan(draft, items, int(passing.sum()), "pictures", identity)
     packed = pack(folder, chosen, force=plan.force)
     return Filtered(folder, packed.card, rows, curve)
 
 
-def passing(found: Judged, broken: Mapping[int, str], *, threshold: float) -> NDArray[np.bool_]:
-    """Of shape (n,): the rows that are kept; never one that could not be judged."""
-    keep = kept(found, threshold=threshold)
-    keep[list(broken)] = False
-    return keep
+def passing_rows(
+    predictions: Judged, broken: Mapping[int, str], *, threshold: float
+) -> NDArray[np.bool_]:
+    """Of shape (n,): the rows that are accepted; never one that could not be judged."""
+    passing = kept(predictions, threshold=threshold)
+    passing[list(broken)] = False
+    return passing
 
 
 def _pool(plan: FilterPlan) -> Dataset:
@@ -129,85 +222,62 @@ def _pool(plan: FilterPlan) -> Dataset:
     return pool
 
 
-def _described(plan: FilterPlan, pool: Card, specs: Sequence[ModelSpec]) -> dict[str, Any]:
-    return {
-        "name": plan.name,
-        "tasks": pool.tasks,
-        "scenario": "natural",
-        "classes": pool.classes,
-        "templates": pool.templates,
-        "licence": pool.licence,
-        "source": f"{pool.name} ({pool.source})",
-        "description": (
+def _draft(plan: FilterPlan, pool: Card, specs: Sequence[ModelSpec]) -> CardDraft:
+    return draft_card(
+        name=plan.name,
+        tasks=pool.tasks,
+        scenario="natural",
+        classes=pool.classes,
+        templates=pool.templates,
+        licence=pool.licence,
+        source=f"{pool.name} ({pool.source})",
+        description=(
             f"The pictures of {pool.name} that every one of {', '.join(s.name for s in specs)} "
             f"gets wrong with p(true) below {plan.threshold}."
         ),
-        "twin_of": pool.twin_of,
-    }
-
-
-def _all_judged(
-    pool: Dataset, rows: int, specs: Sequence[ModelSpec], plan: FilterPlan
-) -> tuple[Judged, dict[int, str]]:
-    """Of every member, one loaded at a time; and the rows that could not be decoded."""
-    broken: dict[int, str] = {}
-    each = [_judged_by(spec, pool, rows, broken, plan) for spec in specs]
-    together = Judged(
-        np.concatenate([one.p_true for one in each]), np.concatenate([one.wrong for one in each])
+        twin_of=pool.twin_of,
     )
-    if len(broken) == rows:
-        raise DataError(f"{plan.pool}: no picture can be decoded, first: {broken[min(broken)]}")
-    return together, broken
 
 
 def _judged_by(
     spec: ModelSpec, pool: Dataset, rows: int, broken: dict[int, str], plan: FilterPlan
 ) -> Judged:
-    """Of shape (1, rows); what is in `broken` counts for nothing."""
-    member = load_member(spec, plan.arithmetic, root=plan.root)
-    weights = member.class_weights(pool.card.classes, pool.card.templates)
+    """Of shape (1, rows). Rows that cannot be decoded are added to `broken`, with the reason; their
+    values mean nothing."""
+    model = load_embedder(spec, plan.arithmetic, root=plan.root)
+    weights = model.class_weights(pool.card.classes, pool.card.templates)
     p_true, wrong = np.ones((1, rows)), np.zeros((1, rows), dtype=bool)
     progress = Progress(spec.name, rows, unit="pictures", stream=plan.stream)
     for start, stop in shards(rows):
         samples = read_samples(pool.folder, pool.card, start=start, stop=stop)
-        at, vectors = _vectors(samples, start, member, broken)
-        if at:
-            likely = member.likelihoods(np.stack(vectors), weights=weights)
+        vectors = _embedded(samples, start, model, broken)
+        if vectors:
+            at = list(vectors)
+            p = model.class_probabilities(np.stack(list(vectors.values())), weights=weights)
             truth = np.array([samples[row - start].label for row in at])
-            found = judged(likely[None], truth)
-            p_true[:, at], wrong[:, at] = found.p_true, found.wrong
-        encoded = member.loaded.encoded
+            predictions = judged(p[None], truth)
+            p_true[:, at], wrong[:, at] = predictions.p_true, predictions.wrong
+        encoded = model.loaded.encoded
         progress.reach(stop, note=f"{encoded} embedded, {stop - encoded} known")
     return Judged(p_true, wrong)
 
 
-def _vectors(
-    samples: Sequence[Sample], start: int, member: Member, broken: dict[int, str]
-) -> tuple[list[int], list[NDArray[np.float32]]]:
-    """The rows that have a picture, and its embedding."""
-    shown = {start + place: attacked(sample) for place, sample in enumerate(samples)}
-    unread: dict[str, str] = {}
-    vectors = member.embedded({picture.key: picture for picture in shown.values()}, unread)
-    for row, picture in shown.items():
-        if picture.key in unread:
-            broken[row] = unread[picture.key]
-    at = [row for row, picture in shown.items() if picture.key in vectors]
-    return at, [vectors[shown[row].key] for row in at]
+def _embedded(
+    samples: Sequence[Sample], start: int, model: Embedder, broken: dict[int, str]
+) -> dict[int, NDArray[np.float32]]:
+    """Row -> embedding, of the rows whose picture can be decoded."""
+    pictures = {start + index: attacked(sample) for index, sample in enumerate(samples)}
+    undecoded: dict[str, str] = {}
+    vectors = model.embed({picture.key: picture for picture in pictures.values()}, undecoded)
+    for row, picture in pictures.items():
+        if picture.key in undecoded:
+            broken[row] = undecoded[picture.key]
+    return {
+        row: vectors[picture.key] for row, picture in pictures.items() if picture.key in vectors
+    }
 
 
-def _without(found: Judged, broken: Mapping[int, str]) -> Judged:
-    rows = np.setdiff1d(np.arange(found.wrong.shape[1]), list(broken))
-    return Judged(found.p_true[:, rows], found.wrong[:, rows])
-
-
-def _told(pool: Dataset, broken: Mapping[int, str]) -> dict[str, str]:
-    """Id -> why it could not be judged."""
-    rows = {row: broken[row] for row in sorted(broken)}
-    found = (read_samples(pool.folder, pool.card, start=row, stop=row + 1)[0].id for row in rows)
-    return dict(zip(found, rows.values(), strict=True))
-
-
-def _chosen(pool: Dataset, keep: NDArray[np.bool_], start: int) -> Iterator[Sample]:
-    """From the n-th of them on."""
-    rows = zip(iter_samples(pool.folder, pool.card), keep, strict=False)
-    return islice((sample for sample, wanted in rows if wanted), start, None)
+def _chosen(pool: Dataset, passing: NDArray[np.bool_], start: int) -> Iterator[Sample]:
+    """The samples that pass, from the n-th of them on."""
+    rows = zip(iter_samples(pool.folder, pool.card), passing, strict=False)
+    return islice((sample for sample, passes in rows if passes), start, None)

@@ -6,27 +6,27 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import PIL
 
-from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, draft_card, refuse_drawn
+from natadv.data.card import DATASETS_FOLDER
 from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, summary_of
 from natadv.data.packing import Packed, pack
 from natadv.data.reader import decode_image, read_samples
 from natadv.data.workspace import refuse_existing
 from natadv.errors import ConfigError, DataError, unknown_name
-from natadv.evaluate.datasets import Dataset, dataset_named
+from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.units import digest
 from natadv.pipelines.decoys import Decoys, decoys_of
-from natadv.pipelines.members import Arithmetic, Member, load_reader, vectors_of
+from natadv.pipelines.embedders import Arithmetic, Embedder, load_embedder, one_model
+from natadv.pipelines.overlay_dataset import twin_draft, unwritten_dataset
 from natadv.rng import rng_for
-from natadv.scenarios.typographic.overlay import from_json, letters_px
-from natadv.scenarios.typographic.recipes import RECIPES, DecoyChoice
-from natadv.scenarios.typographic.severity import PUBLISHED, letters_at
-from natadv.scenarios.typographic.twins import twin_saying
+from natadv.scenarios.typographic.overlay import from_json
+from natadv.scenarios.typographic.recipes import PUBLISHED, RECIPES, DecoyChoice, letter_factor
+from natadv.scenarios.typographic.rendering import letters_px
+from natadv.scenarios.typographic.twins import twin_with_word
 from natadv.types import Sample, Task
 
 VERSION = 1
@@ -34,25 +34,25 @@ VERSION = 1
 ROWS_AT_ONCE = 64
 """As many as are stored together, so that they are read once."""
 LEAST_PX = 5
-"""Letters of fewer pixels say nothing: their picture would count as attacked, and be none."""
+"""Smaller letters cannot be read: their picture would count as attacked without being so."""
 TOO_SMALL = "too small a picture for its word"
 
 
 @dataclass(frozen=True, slots=True)
 class TypoPlan:
-    """What somebody wants written on the pictures of which dataset."""
+    """A dataset of twins to be made."""
 
     source: str
     name: str
     recipes: tuple[str, ...]
-    """Drawn by lot for each sample, in equal shares."""
+    """One is drawn for each sample, in equal shares."""
     seed: int
     severity: int = PUBLISHED
     decoy: DecoyChoice = "random"
     reader: str = ""
     """The model that tells which words are similar."""
     task: Task | None = None
-    """Whose wrong words are written; by default the first task of the source."""
+    """Its wrong words are written; by default the first task of the source."""
     limit: int | None = None
     root: Path = Path()
     arithmetic: Arithmetic = field(default_factory=Arithmetic)
@@ -63,158 +63,127 @@ class TypoPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """The plan, with everything that its names mean."""
+class _Twins:
+    """The twins that a plan asks for, made sample by sample."""
 
     plan: TypoPlan
     source: Dataset
-    task: Task
-    rows: int
     decoys: Decoys
-    reader: str
-    """Fingerprint of the model that tells which words are alike; empty if there is none."""
+    rows: int
     letters: float
+
+    def items(self, start: int) -> Iterator[Item]:
+        """From that row of the source on."""
+        plan, source = self.plan, self.source
+        # Shards that are finished hold at least one twin.
+        empty, left_out = start == 0, dict[str, str]()
+        with ThreadPoolExecutor(plan.workers, thread_name_prefix="typo") as threads:
+            for first in range(start, self.rows, ROWS_AT_ONCE):
+                last = min(first + ROWS_AT_ONCE, self.rows)
+                samples = read_samples(source.folder, source.card, start=first, stop=last)
+                for item in threads.map(self._twin, samples):
+                    if isinstance(item, Sample):
+                        empty = False
+                    elif empty and isinstance(item, SetAside):
+                        left_out[item.id] = item.why
+                    yield item
+        if empty:
+            raise DataError(
+                f"{plan.name}: no sample of {plan.source} has a twin: {summary_of(left_out)}"
+            )
+
+    def _twin(self, sample: Sample) -> Item:
+        plan = self.plan
+        # First: a picture that cannot be decoded is an error, whatever its words.
+        picture = decode_image(sample.image, where=f"{plan.source}: sample {sample.id!r}")
+        recipe = plan.recipes[0]
+        if len(plan.recipes) > 1:
+            drawn = rng_for(plan.seed, "recipe", sample.id).integers(len(plan.recipes))
+            recipe = plan.recipes[int(drawn)]
+        rng = rng_for(plan.seed, recipe, sample.id)
+        word = self.decoys.wrong(sample, rng)
+        if word is None:
+            return SetAside(sample.id, "no wrong word of its kind")
+        try:
+            twin = twin_with_word(
+                word, sample, picture, recipe=recipe, rng=rng, letters=self.letters
+            )
+        except DataError:
+            return SetAside(sample.id, TOO_SMALL)
+        readable = letters_px(from_json(str(twin.overlay)), picture.size) >= LEAST_PX
+        return twin if readable else SetAside(sample.id, TOO_SMALL)
 
 
 def make_typographic(plan: TypoPlan) -> Packed:
-    """Write the dataset of twins; a run that was killed goes on, and ends with the same bytes.
+    """Write the dataset of twins; a run that was killed continues, and ends with the same bytes.
 
-    A sample without a wrong word, or whose picture is too small for it, has no twin: it is counted
-    and told. What can be known to be wrong is told before anything is drawn.
+    A sample without a wrong word, or whose picture is too small for it, has no twin; such samples
+    are counted and reported. Every mistake that can be known is reported before anything is drawn.
 
     Raises:
-        NatadvError: Names mean nothing, the source does not fit, or nothing is left of it.
+        NatadvError: A name is unknown, the source does not fit, or no sample has a twin.
     """
     folder = plan.root / DATASETS_FOLDER / plan.name
-    draft = _draft(plan, dataset_named(plan.source, plan.root).card)
-    refuse_existing(folder, force=plan.force)
-    work = _prepared(plan)
-    twins = DatasetPlan(
-        draft,
-        partial(_twins, work),
-        total=work.rows,
-        unit="pictures",
-        fingerprint=digest(_identity(work)),
-        remark=_remark,
+    source = unwritten_dataset(plan.source, plan.root)
+    card = source.card
+    task = plan.task or card.tasks[0]
+    draft = twin_draft(
+        card,
+        name=plan.name,
+        description=(
+            f"The pictures of {card.name} with a wrong word on them: recipe "
+            f"{', '.join(plan.recipes)}, severity {plan.severity}, seed {plan.seed}, "
+            f"{plan.decoy} decoy of {task}."
+        ),
     )
+    refuse_existing(folder, force=plan.force)
+    _check(plan, task, source)
+    letters = letter_factor(plan.severity)
+    reader = _reader(plan)
+    vectors = reader.word_vectors(card.templates) if reader else None
+    decoys = decoys_of(task, source, vectors=vectors)
+    rows = min(card.rows, plan.limit or card.rows)
+    # All that decides the rows.
+    identity = {
+        "version": VERSION,
+        "source": card.revision,
+        "recipes": list(plan.recipes),
+        "seed": plan.seed,
+        "severity": plan.severity,
+        "decoy": plan.decoy,
+        "reader": reader.fingerprint if reader else "",
+        "task": task,
+        "rows": rows,
+        "pillow": PIL.__version__,
+    }
+    items = _Twins(plan, source, decoys, rows, letters).items
+    twins = DatasetPlan(draft, items, rows, "pictures", digest(identity), remark=_remark)
     return pack(folder, twins, force=plan.force, stream=plan.stream)
 
 
-def _prepared(plan: TypoPlan) -> _Work:
-    source = dataset_named(plan.source, plan.root)
-    refuse_drawn(source.card, remedy=f"start from {source.card.twin_of}")
-    if source.card.scenario == "typographic":
-        raise ConfigError(
-            f"{plan.source} is typographic already: a second word would hide the first; "
-            f"start from {source.card.twin_of or 'its clean dataset'}"
-        )
+def _check(plan: TypoPlan, task: Task, source: Dataset) -> None:
     for recipe in plan.recipes:
         if recipe not in RECIPES:
             raise unknown_name("overlay recipe", recipe, RECIPES)
     if not plan.recipes:
         raise ConfigError(f"expected a recipe, came none; known: {', '.join(RECIPES)}")
-    task = plan.task or source.card.tasks[0]
     if task not in source.card.tasks:
         raise ConfigError(
             f"{plan.source} has no {task}, so it has no wrong words of that kind; its tasks are "
             f"{', '.join(source.card.tasks)}"
         )
-    rows = min(source.card.rows, plan.limit or source.card.rows)
-    letters = letters_at(plan.severity)
-    reader = _reader(plan)
-    vectors = vectors_of(reader, source.card.templates) if reader else None
-    decoys = decoys_of(task, source, vectors=vectors)
-    return _Work(plan, source, task, rows, decoys, reader.weights if reader else "", letters)
 
 
-def _reader(plan: TypoPlan) -> Member | None:
+def _reader(plan: TypoPlan) -> Embedder | None:
+    """The model that tells which words are similar, if the plan needs one."""
     if plan.decoy == "random":
         return None
     if not plan.reader:
         raise ConfigError("a similar decoy needs a model that reads words: name it with --reader")
-    return load_reader(plan.reader, plan.arithmetic, root=plan.root)
-
-
-def _identity(work: _Work) -> dict[str, Any]:
-    """All that decides the rows."""
-    plan = work.plan
-    return {
-        "version": VERSION,
-        "source": work.source.card.revision,
-        "recipes": list(plan.recipes),
-        "seed": plan.seed,
-        "severity": plan.severity,
-        "decoy": plan.decoy,
-        "reader": work.reader,
-        "task": work.task,
-        "rows": work.rows,
-        "pillow": PIL.__version__,
-    }
-
-
-def _draft(plan: TypoPlan, source: Card) -> CardDraft:
-    word = plan.task or source.tasks[0]
-    return draft_card(
-        name=plan.name,
-        tasks=source.tasks,
-        scenario="typographic",
-        classes=source.classes,
-        templates=source.templates,
-        licence=source.licence,
-        source=f"{source.name} ({source.source})",
-        description=(
-            f"The pictures of {source.name} with a wrong word on them: recipe "
-            f"{', '.join(plan.recipes)}, severity {plan.severity}, seed {plan.seed}, "
-            f"{plan.decoy} decoy of {word}."
-        ),
-        twin_of=source.name,
-    )
+    spec = one_model(plan.reader, root=plan.root, wanted="to read with")
+    return load_embedder(spec, plan.arithmetic, root=plan.root)
 
 
 def _remark(set_aside: Sequence[SetAside]) -> str:
     left_out = {item.id: item.why for item in set_aside}
     return f" {summary_of(left_out)}." if left_out else ""
-
-
-def _twins(work: _Work, start: int) -> Iterator[Item]:
-    """From that row of the source on."""
-    plan, source = work.plan, work.source
-    # Shards that are finished hold at least one twin.
-    empty, left_out = start == 0, dict[str, str]()
-    with ThreadPoolExecutor(plan.workers, thread_name_prefix="typo") as threads:
-        for first in range(start, work.rows, ROWS_AT_ONCE):
-            last = min(first + ROWS_AT_ONCE, work.rows)
-            samples = read_samples(source.folder, source.card, start=first, stop=last)
-            for item in threads.map(lambda sample: _twin(sample, work), samples):
-                if isinstance(item, Sample):
-                    empty = False
-                elif empty and isinstance(item, SetAside):
-                    left_out[item.id] = item.why
-                yield item
-    if empty:
-        raise DataError(
-            f"{plan.name}: no sample of {plan.source} has a twin: {summary_of(left_out)}"
-        )
-
-
-def _twin(sample: Sample, work: _Work) -> Item:
-    plan = work.plan
-    # First: a picture that cannot be decoded is an error, whatever its words.
-    picture = decode_image(sample.image, where=f"{plan.source}: sample {sample.id!r}")
-    recipe = _recipe(plan, sample.id)
-    rng = rng_for(plan.seed, recipe, sample.id)
-    word = work.decoys.wrong(sample, rng)
-    if word is None:
-        return SetAside(sample.id, "no wrong word of its kind")
-    try:
-        twin = twin_saying(word, sample, picture, recipe=recipe, rng=rng, letters=work.letters)
-    except DataError:
-        return SetAside(sample.id, TOO_SMALL)
-    readable = letters_px(from_json(str(twin.overlay)), picture.size) >= LEAST_PX
-    return twin if readable else SetAside(sample.id, TOO_SMALL)
-
-
-def _recipe(plan: TypoPlan, name: str) -> str:
-    if len(plan.recipes) == 1:
-        return plan.recipes[0]
-    return plan.recipes[int(rng_for(plan.seed, "recipe", name).integers(len(plan.recipes)))]

@@ -25,11 +25,12 @@ class CaseSearch(NamedTuple):
 
     @property
     def title(self) -> str:
+        """The class, and how the search started."""
         return self.result.subject + (", by climbing" if self.result.discover else "")
 
 
 def searches(session: GateSession, cases: Iterable[Case]) -> Iterator[CaseSearch]:
-    """The searches beside `cases` that have ended, in order."""
+    """The finished searches beside `cases`, in order."""
     for case in cases:
         for result in session.searches(case):
             yield CaseSearch(case, result.of_run(session.run.id))
@@ -42,19 +43,18 @@ def attach(session: GateSession, case: Case) -> None:
         allure.attach(result.in_words, title, allure.attachment_type.TEXT)
         if result.attack is not None:
             # Imported here because most runs have no searches, and need no fonts to be judged.
-            from natadv.search.attack import attack_json
-            from natadv.search.attack_files import sheet_of
+            from natadv.search.contact_sheet import sheet_of
 
-            text = json.dumps(attack_json(result.attack), indent=1)
+            text = json.dumps(result.attack.as_json(), indent=1)
             allure.attach(text, f"{title}, to replay", allure.attachment_type.JSON)
             sheet = sheet_of(result, session.grid.datasets[result.attack.dataset])
             allure.attach(sheet, title, allure.attachment_type.PNG)
 
 
 def empty_attacks(folder: Path) -> None:
-    """Remove what an earlier run left, and nothing else. Raises DataError."""
+    """Remove the attack files of an earlier run, and no other files. Raises DataError."""
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; remove it, or give another --attacks DIR")
+        raise DataError(f"{folder}: is not a folder; remove it, or give another --attacks DIR")
     for kind in ("json", "png"):
         for path in folder.glob(f"*__typographic__*.{kind}"):
             try:
@@ -68,13 +68,13 @@ def empty_attacks(folder: Path) -> None:
 
 
 def write_attacks(session: GateSession, folder: Path, *, root: Path) -> list[str]:
-    """Write a file and a sheet of each attack that was found. Returns the lines for the terminal of
-    people who are in `root`."""
+    """Write a file and a sheet for each attack. Returns the lines for the terminal, with paths
+    relative to `root`."""
     lines, commands = [], []
     for case, result in searches(session, session.selected):
         lines.append(f"{case}: {result.in_words}")
         if result.attack is not None:
-            from natadv.search.attack_files import file_stem, save_attack
+            from natadv.search.contact_sheet import file_stem, save_attack
 
             path = folder / f"{file_stem(case.address.replace('/', '__'), result)}.json"
             save_attack(path, result, session.grid.datasets[result.attack.dataset])

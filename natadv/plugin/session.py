@@ -80,7 +80,7 @@ class GateSession:
         session that knows what went wrong in this process."""
         # Imported here because judging and collecting need neither Parquet nor pictures.
         from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
-        from natadv.search.worker import compute_with
+        from natadv.search.compute_search import compute_with
 
         # As the tier lists them, whatever the order of the tests.
         cases = [case for case in self.grid.cases if case in self.selected]

@@ -1,17 +1,24 @@
-"""An attack as a contact sheet: each picture clean and attacked, and what the model predicts."""
+"""The files of an attack: one that `natadv replay` reads, and a contact sheet.
+
+The sheet shows each picture clean and attacked, and what the model predicts.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from natadv.data.reader import decode_image, read_by_id
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.pictures import overlaid
+from natadv.evaluate.units import digest
+from natadv.models.resolve import slug
 from natadv.report.sheet import MOST_TILES, Panel, Tile, contact_sheet
-from natadv.search.attack import Attack
-from natadv.search.placement import drawn_row, place_overlay
-from natadv.search.predictions import PredictionPair
+from natadv.search.objective import overlaid_row, place_overlay
+from natadv.search.result import Attack, PredictionPair, SearchResult, write_attack
+from natadv.storage.atomic import write_whole
 from natadv.tasks import TASKS
 from natadv.tasks.task import (
     PREDICTED_REGION,
@@ -23,6 +30,9 @@ from natadv.tasks.task import (
     TaskSheet,
 )
 from natadv.types import Sample
+
+_LONGEST_PART = 64
+"""Characters; file names have 255 bytes for all their parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +58,16 @@ def attacked_samples(
 def _attacked_sample(attack: Attack, pair: PredictionPair, clean: Sample) -> AttackedSample:
     size = decode_image(clean.image, where=clean.id).size
     overlay = place_overlay(attack.drawn, attack.text, clean, size=size)
-    attacked = drawn_row(overlay, clean, decoy=attack.decoy, size=size)
+    attacked = overlaid_row(overlay, clean, decoy=attack.decoy, size=size)
     return AttackedSample(clean, attacked, pair.before, pair.after)
 
 
 def attack_sheet(attack: Attack, samples: Sequence[AttackedSample]) -> bytes:
     """A PNG of up to twelve samples: flipped ones first, and the worst of them before the rest."""
     sheet = TASKS[attack.task].sheet
-    value = sheet.attacks_by
     worst = sorted(
-        samples, key=lambda one: (one.after.correct, one.after.values[value], one.clean.id)
+        samples,
+        key=lambda one: (one.after.correct, one.after.values[sheet.attacks_by], one.clean.id),
     )
     title = (
         f"{attack.model}, {attack.task}: {attack.text!r} flips {len(attack.flipped)} of "
@@ -86,3 +96,31 @@ def _outlines(one: AttackedSample, sheet: TaskSheet) -> tuple[Outline, ...]:
         Outline(regions.true, TRUE_REGION, width_px=2),
         Outline(regions.predicted, PREDICTED_REGION, width_px=1),
     )
+
+
+def file_part(subject: str) -> str:
+    """A class as a part of a file name: no two classes share one, whatever they are called."""
+    if re.fullmatch(r"[A-Za-z0-9]+( [A-Za-z0-9]+)*", subject) and len(subject) <= _LONGEST_PART:
+        return subject.replace(" ", "-")
+    return f"{slug(subject)[:_LONGEST_PART]}-{digest(subject)[:8]}"
+
+
+def file_stem(prefix: str, result: SearchResult) -> str:
+    """Differs for every search beside one case."""
+    return f"{prefix}__{file_part(result.subject)}{'__discovered' if result.discover else ''}"
+
+
+def sheet_of(result: SearchResult, dataset: Dataset) -> bytes:
+    """The contact sheet of a result that has an attack, as PNG."""
+    assert result.attack is not None
+    samples = attacked_samples(result.attack, result.predictions, dataset)
+    return attack_sheet(result.attack, samples)
+
+
+def save_attack(file: Path, result: SearchResult, dataset: Dataset) -> Path:
+    """Writes the attack of a result that has one, and its sheet beside it; the sheet's path."""
+    assert result.attack is not None
+    write_attack(file, result.attack)
+    sheet = file.with_suffix(".png")
+    write_whole(sheet, sheet_of(result, dataset))
+    return sheet

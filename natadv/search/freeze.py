@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from natadv.data.card import DATASETS_FOLDER, Card
-from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.packing import pack
 from natadv.data.reader import iter_columns
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.datasets import Dataset
-from natadv.pipelines.drawing import Drawing, OnPicture, drawn_draft, ground_named
+from natadv.pipelines.overlay_dataset import (
+    OverlaidPicture,
+    OverlayRows,
+    clean_dataset,
+    overlay_draft,
+)
+from natadv.scenarios.typographic.overlay_text import OverlayText
 from natadv.scenarios.typographic.population import DrawnOverlay
-from natadv.search.attack import Attack, read_attack, write_attack
+from natadv.search.result import Attack, read_attack, write_attack
 from natadv.search.samples import samples_of
-from natadv.search.target import dataset_of
+from natadv.search.standalone import dataset_of
 
 FOLDER = Path("fixtures") / "counterexamples"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-"""As datasets are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def freeze(plan: FreezePlan) -> Path:
         )
     samples_of(attack, dataset_of(attack, root=plan.root, file=plan.file))
     name = plan.name or usual_name(attack)
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):  # as datasets are named
         raise ConfigError(
             "a counter-example is named with up to 64 small letters, digits, '.', '_' and '-', "
             f"came {name!r}"
@@ -73,7 +75,8 @@ def freeze(plan: FreezePlan) -> Path:
     path = plan.root / FOLDER / f"{name}.json"
     if not path.exists():
         write_attack(path, attack)
-    elif not _same(path, attack):
+    # The same attack, found by any run, stays as it is.
+    elif read_attack(path).model_copy(update={"run": attack.run}) != attack:
         if not plan.force:
             raise ConfigError(
                 f"{path}: another attack is frozen there; choose another --name, or replace it "
@@ -83,45 +86,39 @@ def freeze(plan: FreezePlan) -> Path:
     return path
 
 
-def _same(path: Path, attack: Attack) -> bool:
-    """Whether the file holds the same attack, of any run. Raises DataError if it is broken."""
-    return replace(read_attack(path), run=attack.run) == attack
-
-
 def usual_name(attack: Attack) -> str:
     """As `classification-mini-clip-dog-cat`, of plain letters only."""
-    words = map(_plain, (attack.task, attack.model, attack.subject, attack.text))
-    return "-".join(word for word in words if word)[:64].rstrip("-._")
-
-
-def _plain(text: str) -> str:
-    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9._]+", "-", ascii_only).strip("-._")
-
-
-def packed_name(data: str) -> str:
-    return f"{data}-counterexamples"
+    words: list[str] = []
+    for text in (attack.task, attack.model, attack.subject, attack.text):
+        plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+        words.append(re.sub(r"[^a-z0-9._]+", "-", plain).strip("-._"))
+    return "-".join(filter(None, words))[:64].rstrip("-._")
 
 
 def pack_counterexamples(
     data: str, *, root: Path = Path(), stream: TextIO | None = None
 ) -> CounterexampleSet:
     """Write the dataset of all counter-examples on `data`, with a row for each one and each of its
-    pictures. A run that was killed goes on, and ends with the same bytes.
+    pictures. A run that was killed continues, and ends with the same bytes.
 
     Raises:
         NatadvError: No counter-example is on it, or one does not fit.
     """
-    source = ground_named(data, root)
+    source = clean_dataset(data, root)
     attacks = _frozen(source, root)
-    name = packed_name(data)
+    name = f"{data}-counterexamples"
     folder = root / DATASETS_FOLDER / name
-    draft = drawn_draft(source.card, name=name, description=_description(source, attacks))
-    drawing = _drawing(source, attacks)
-    rows = DatasetPlan(draft, drawing.items, drawing.total, "rows", drawing.fingerprint())
-    made = pack(folder, rows, force=True, stream=stream)
-    left_out = {item.id: item.why for item in made.set_aside}
-    return CounterexampleSet(folder, made.card, tuple(attacks), left_out)
+    each = (
+        f"{name} ({attack.text!r} against {attack.model}, run {attack.run})"
+        for name, attack in attacks.items()
+    )
+    description = (
+        f"Counter-examples: overlays that flipped a model on pictures of {source.name}, each on "
+        f"the pictures that it was found on. {', '.join(each)}."
+    )
+    draft = overlay_draft(source.card, name=name, description=description)
+    made = pack(folder, _rows(source, attacks).plan(draft), force=True, stream=stream)
+    return CounterexampleSet(folder, made.card, tuple(attacks), made.left_out)
 
 
 def _frozen(source: Dataset, root: Path) -> dict[str, Attack]:
@@ -140,31 +137,13 @@ def _frozen(source: Dataset, root: Path) -> dict[str, Attack]:
     return found
 
 
-def _description(source: Dataset, attacks: Mapping[str, Attack]) -> str:
-    each = (
-        f"{name} ({attack.text!r} against {attack.model}, run {attack.run})"
-        for name, attack in attacks.items()
-    )
-    return (
-        f"Counter-examples: overlays that flipped a model on pictures of {source.name}, each on "
-        f"the pictures that it was found on. {', '.join(each)}."
-    )
-
-
-def _drawing(source: Dataset, attacks: Mapping[str, Attack]) -> Drawing:
+def _rows(source: Dataset, attacks: Mapping[str, Attack]) -> OverlayRows:
     """Picture by picture, in the order of the dataset."""
-    wordings = {name: (attack.text, attack.decoy) for name, attack in attacks.items()}
-
-    def worded(
-        drawn: DrawnOverlay, /, *, truth: str, names: Sequence[str], sample_id: str
-    ) -> tuple[str, str | None]:
-        return wordings[drawn.id]
-
-    named = {name: replace(attack.drawn, id=name) for name, attack in attacks.items()}
     on: dict[str, list[DrawnOverlay]] = {}
     for name, attack in attacks.items():
         for picture in attack.pictures:
-            on.setdefault(picture, []).append(named[name])
-    columns: Any = iter_columns(source.folder, source.card, ("id",))
-    pictures = [OnPicture(row, on[c["id"]]) for row, c in enumerate(columns) if c["id"] in on]
-    return Drawing(source, worded, pictures, words=json.dumps(wordings, sort_keys=True))
+            on.setdefault(picture, []).append(replace(attack.drawn, id=name))
+    columns = iter_columns(source.folder, source.card, ("id",))
+    pictures = [OverlaidPicture(row, on[c["id"]]) for row, c in enumerate(columns) if c["id"] in on]
+    texts = {name: OverlayText(attack.text, attack.decoy) for name, attack in attacks.items()}
+    return OverlayRows(source, pictures, texts)

@@ -13,19 +13,22 @@ from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.pictures import overlaid
 from natadv.evaluate.units import Unit
-from natadv.scenarios.typographic.overlay import Overlay, Size, box
-from natadv.scenarios.typographic.places import covered, place_of
-from natadv.scenarios.typographic.population import DrawnOverlay, worded
-from natadv.search.attack import Attack, usual
-from natadv.search.placement import drawn_row, place_overlay
-from natadv.search.predictions import (
-    PredictionPair,
+from natadv.scenarios.typographic.overlay import Overlay, to_json
+from natadv.scenarios.typographic.overlay_text import OverlayText
+from natadv.scenarios.typographic.placement import covered_share, moved_off, place_of
+from natadv.scenarios.typographic.population import DrawnOverlay
+from natadv.scenarios.typographic.rendering import Size, box, lay_out, size_after
+from natadv.scenarios.typographic.twins import virtual_twin
+from natadv.search.result import Attack, PredictionPair, most_common
+from natadv.search.samples import (
     correct_ids,
+    correct_samples_of,
+    draw_correct_samples,
     predict,
     predict_clean,
     predictions_by_id,
 )
-from natadv.search.samples import correct_samples_of, draw_correct_samples
+from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
 
 if TYPE_CHECKING:
@@ -48,38 +51,39 @@ class AttackObjective:
     """Clean samples that the model was asked about to find these."""
     images_shown: int = 0
     """Images under an overlay that the model was asked about."""
-    wording: tuple[str, str | None] | None = None
-    """The text of every overlay, and the class that it stands for, if any; None where the text
-    follows from the overlay."""
+    text: OverlayText | None = None
+    """The text of every overlay; None if the text follows from the overlay."""
     _decoded: dict[str, Image] = field(default_factory=dict)
 
     def flip_rates(self, overlays: Sequence[DrawnOverlay], *, least: float = 0.0) -> list[float]:
         """The share of the samples that each overlay flips by its letters: a sample that the same
-        box flips without letters does not count. 0 where an overlay has no text of its kind.
+        box flips without letters does not count. 0 if an overlay has no text of its kind.
 
         A rate below `least` may be too high, because its box is not measured.
         """
-        flipped = self._flipped_of([self._rows(drawn) for drawn in overlays])
+        flipped = self._flipped_by([self._rows(drawn) for drawn in overlays])
         counted = [ids if len(ids) / len(self.samples) >= least else () for ids in flipped]
-        hidden = self._flipped_of(
-            [self._box_rows(drawn, ids) for drawn, ids in zip(overlays, counted, strict=True)]
-        )
+        boxes = [
+            [row for row in self._rows(drawn, letters=False) if row.twin in ids] if ids else []
+            for drawn, ids in zip(overlays, counted, strict=True)
+        ]
         return [
-            len(set(ids) - set(without)) / len(self.samples)
-            for ids, without in zip(flipped, hidden, strict=True)
+            len(set(ids) - set(hidden)) / len(self.samples)
+            for ids, hidden in zip(flipped, self._flipped_by(boxes), strict=True)
         ]
 
     def attack(self, drawn: DrawnOverlay) -> Attack:
         """The record of an overlay that works."""
-        text, decoy = self.wording_of(drawn)
-        sizes = [self._size(sample) for sample in self.samples]
+        text, decoy = self.text_of(drawn)
+        sizes = [self.picture(sample).size for sample in self.samples]
         boxes = [
-            box(self._placed(drawn, text, sample), size)
+            box(place_overlay(drawn, text, sample, size=size), size)
             for sample, size in zip(self.samples, sizes, strict=True)
         ]
-        shares = list(map(covered, boxes, sizes))
-        flipped, hidden = self._flipped_of([self._rows(drawn), self._rows(drawn, letters=False)])
+        shares = list(map(covered_share, boxes, sizes))
+        flipped, hidden = self._flipped_by([self._rows(drawn), self._rows(drawn, letters=False)])
         return Attack(
+            version=1,
             task=self.unit.task,
             dataset=self.dataset.name,
             revision=self.dataset.card.revision,
@@ -89,35 +93,35 @@ class AttackObjective:
             decoy=decoy,
             drawn=drawn,
             covered=round(sum(shares) / len(shares), 6),
-            place=usual(list(map(place_of, boxes, sizes))),
+            place=most_common(list(map(place_of, boxes, sizes))),
             flipped=flipped,
             hidden=hidden,
             model=self.unit.model,
             weights=self.unit.answers_with,
+            run="",
         )
 
     def predictions(self, drawn: DrawnOverlay) -> tuple[PredictionPair, ...]:
-        """Predictions for each sample before and after the overlay is drawn, in order; none where
+        """Predictions for each sample before and after the overlay is drawn, in order; empty if
         the overlay has no text of its kind."""
         rows = self._rows(drawn)
         if not rows:
             return ()
         after = predictions_by_id(self._predict(rows))
-        before = predictions_by_id(
-            predict_clean(self.unit, self.dataset, self.loaded, self.samples)
-        )
+        clean = predict_clean(self.unit, self.dataset, self.loaded, self.samples)
+        before = predictions_by_id(clean)
         return tuple(
-            PredictionPair(clean.id, before[clean.id], after[row.id])
-            for clean, row in zip(self.samples, rows, strict=True)
+            PredictionPair(sample_id=sample.id, before=before[sample.id], after=after[row.id])
+            for sample, row in zip(self.samples, rows, strict=True)
         )
 
-    def wording_of(self, drawn: DrawnOverlay) -> tuple[str, str | None]:
-        """Raises DataError if no text of its kind can be had."""
-        if self.wording is not None:
-            return self.wording
+    def text_of(self, drawn: DrawnOverlay) -> OverlayText:
+        """Raises DataError if no text of its kind exists."""
+        if self.text is not None:
+            return self.text
         # One text for all samples, because they are under one attack.
         names = self.dataset.card.classes
-        return worded(drawn, truth=self.subject, names=names, sample_id=self.subject)
+        return drawn.text_for(truth=self.subject, names=names, sample_id=self.subject)
 
     def picture(self, sample: Sample) -> Image:
         """The clean picture, decoded once."""
@@ -126,30 +130,20 @@ class AttackObjective:
         return self._decoded[sample.id]
 
     def _rows(self, drawn: DrawnOverlay, *, letters: bool = True) -> list[Sample]:
-        """The samples under the overlay; none where it has no text of its kind."""
+        """The samples under the overlay; none if it has no text of its kind."""
+        sizes = [self.picture(sample).size for sample in self.samples]
+        samples = list(zip(self.samples, sizes, strict=True))
         try:
-            text, decoy = self.wording_of(drawn)
-            overlays = [self._placed(drawn, text, sample) for sample in self.samples]
+            text, decoy = self.text_of(drawn)
+            overlays = [place_overlay(drawn, text, one, size=size) for one, size in samples]
         except (ConfigError, DataError):
             return []
         return [
-            drawn_row(
-                replace(overlay, letters=letters), sample, decoy=decoy, size=self._size(sample)
-            )
-            for sample, overlay in zip(self.samples, overlays, strict=True)
+            overlaid_row(replace(overlay, letters=letters), sample, decoy=decoy, size=size)
+            for (sample, size), overlay in zip(samples, overlays, strict=True)
         ]
 
-    def _box_rows(self, drawn: DrawnOverlay, ids: Sequence[str]) -> list[Sample]:
-        """The samples with these ids under the overlay's box without letters."""
-        return [row for row in self._rows(drawn, letters=False) if row.twin in ids] if ids else []
-
-    def _placed(self, drawn: DrawnOverlay, text: str, sample: Sample) -> Overlay:
-        return place_overlay(drawn, text, sample, size=self._size(sample))
-
-    def _size(self, sample: Sample) -> Size:
-        return self.picture(sample).size
-
-    def _flipped_of(self, overlays: Sequence[Sequence[Sample]]) -> list[tuple[str, ...]]:
+    def _flipped_by(self, overlays: Sequence[Sequence[Sample]]) -> list[tuple[str, ...]]:
         """For the rows of each overlay, ids of the clean samples that the model gets wrong."""
         # Two overlays may be drawn alike on every picture, whatever their names.
         rows = {row.id: row for each in overlays for row in each}
@@ -186,5 +180,21 @@ def objective_of_attack(
         attack.subject,
         found.samples,
         found.tried,
-        wording=(attack.text, attack.decoy),
+        text=OverlayText(attack.text, attack.decoy),
     )
+
+
+def place_overlay(drawn: DrawnOverlay, text: str, clean: Sample, *, size: Size) -> Overlay:
+    """The overlay with its text, off the object if it has to be. Raises ConfigError or DataError if
+    it cannot be drawn on a picture of that size."""
+    overlay = drawn.with_text(text)
+    if drawn.off_object and clean.mask is not None:
+        overlay = moved_off(overlay, truth_mask(clean))
+    lay_out(overlay, size)  # raises if the text has no room
+    return overlay
+
+
+def overlaid_row(overlay: Overlay, clean: Sample, *, decoy: str | None, size: Size) -> Sample:
+    """A row without a picture of its own: it is drawn on the clean one, which has that size."""
+    row = virtual_twin(clean, overlay, id=f"{clean.id}@{to_json(overlay)}", decoy=decoy)
+    return replace(row, drawn_size=size_after(overlay, size))

@@ -1,20 +1,125 @@
-"""What came of a search, as a value and as the JSON that the store and gate.json hold."""
+"""The result of a search and its attack: as values, as files, and as gate.json holds them."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from pydantic import ConfigDict, Field, model_validator
+
+from natadv.config import Strict
+from natadv.errors import ConfigError
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Unit
-from natadv.search.attack import Attack, attack_from, attack_json
-from natadv.search.predictions import PredictionPair, pair_from, pair_json
+from natadv.scenarios.typographic.population import DrawnOverlay, Share, read_record
+from natadv.storage.atomic import write_whole
+from natadv.tasks.task import Prediction
+from natadv.types import Task
+
+Name = Annotated[str, Field(min_length=1)]
+_STORED_NAMES = {
+    "sample_id": "id",
+    "clean_samples": "pictures",
+    "samples_tried": "looked_at",
+    "predictions": "shown",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class ShrinkCounts:
-    """What was evaluated until the smallest overlay stood."""
+class _Stored(Strict):
+    """Stored under the names that readers of gate.json know."""
+
+    model_config = ConfigDict(
+        alias_generator=lambda name: _STORED_NAMES.get(name, name), populate_by_name=True
+    )
+
+
+class Attack(Strict):
+    """One overlay with one text, on pictures of one class that the model gets right.
+
+    The content of an attack file. Raises ConfigError if the fields do not fit each other.
+    """
+
+    version: Literal[1]
+    task: Task
+    dataset: Name
+    """The clean dataset that the pictures are of."""
+    revision: Name
+    subject: Name
+    """The true class."""
+    pictures: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Ids of samples, all of which the model gets right when they are clean."""
+    text: Name
+    decoy: str | None
+    """The class that the text stands for, if any."""
+    covered: Share
+    """Share of the picture, on average."""
+    place: Name
+    """The ninth of the picture in which the overlay stands on most pictures."""
+    flipped: tuple[str, ...]
+    """Of `pictures`, those that the model gets wrong under the overlay."""
+    hidden: tuple[str, ...]
+    """Of `pictures`, those that the same box without letters flips: by hiding, not by reading.
+    They do not count."""
+    model: Name
+    weights: Name
+    run: str
+    """The run that reported it; empty in a result of the store."""
+    drawn: DrawnOverlay
+
+    @model_validator(mode="after")
+    def _fits(self) -> Attack:
+        for name in ("pictures", "flipped", "hidden"):
+            ids = getattr(self, name)
+            if len(set(ids)) != len(ids):
+                raise ConfigError(f"{name}: expected each once")
+            if strange := sorted(set(ids) - set(self.pictures))[:3]:
+                raise ConfigError(f"{name}: expected some of the pictures, came {strange}")
+        try:
+            self.drawn.with_text(self.text)
+        except ConfigError as error:
+            raise ConfigError(f"text: {error}") from error
+        return self
+
+    @property
+    def share(self) -> float:
+        """Share of the pictures that are flipped."""
+        return len(self.flipped) / len(self.pictures)
+
+    @property
+    def in_words(self) -> str:
+        """As `'cat', 3 letters, 3.1 % of the picture, top left, opacity 0.50: flips 5 of 16
+        pictures of dog (31 %), 1 of them without letters too`."""
+        letters = sum(letter.isalnum() for letter in self.text)
+        return (
+            f"{self.text!r}, {letters} letters, {100 * self.covered:.1f} % of the picture, "
+            f"{self.place}, opacity {self.drawn.overlay.opacity:.2f}: flips {len(self.flipped)} of "
+            f"{len(self.pictures)} pictures of {self.subject} ({100 * self.share:.0f} %), "
+            f"{self.hidden_in_words}"
+        )
+
+    @property
+    def hidden_in_words(self) -> str:
+        """As `1 of them without letters too`, of those that are flipped."""
+        return f"{len(set(self.flipped) & set(self.hidden))} of them without letters too"
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values of all fields."""
+        return self.model_dump(mode="json")
+
+
+class PredictionPair(_Stored):
+    """Predictions for one clean sample, without and with an overlay."""
+
+    sample_id: str
+    before: Prediction
+    after: Prediction
+
+
+class ShrinkCounts(Strict):
+    """How many overlays were evaluated until the smallest one was found."""
 
     drawn: int
     """Overlays that were drawn at random, or in climbing."""
@@ -26,8 +131,7 @@ class ShrinkCounts:
     """Overlays that were evaluated while the attack was made smaller."""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
+class SearchResult(_Stored):
     """A search that has ended."""
 
     subject: str
@@ -38,11 +142,11 @@ class SearchResult:
     samples_tried: int
     """How many clean samples the model was asked about to find these."""
     counts: ShrinkCounts | None
-    """None where there was no clean sample to flip."""
-    attack: Attack | None = None
-    """The smallest one; None where no overlay flips enough samples."""
+    """None if there was no clean sample to flip."""
+    attack: Attack | None
+    """The smallest one; None if no overlay flips enough samples."""
     predictions: tuple[PredictionPair, ...] = ()
-    """Of the samples of the attack, before and after it."""
+    """For the samples of the attack, before and after it."""
 
     @property
     def in_words(self) -> str:
@@ -62,55 +166,55 @@ class SearchResult:
 
     def of_run(self, run: str) -> SearchResult:
         """The same, with the attack signed by the run that reports it."""
-        return self if self.attack is None else replace(self, attack=replace(self.attack, run=run))
+        return self._with_attack(run=run)
+
+    def of_model(self, model: str) -> SearchResult:
+        """The same, with the attack under the name that the model has in this run."""
+        return self._with_attack(model=model)
+
+    def _with_attack(self, **fields: str) -> SearchResult:
+        if self.attack is None:
+            return self
+        return self.model_copy(update={"attack": self.attack.model_copy(update=fields)})
 
 
 def result_json(result: SearchResult) -> dict[str, Any]:
-    """JSON values, under the names that readers of gate.json know; `result_from` reads them."""
-    counts, attack = result.counts, result.attack
-    values: dict[str, Any] = {
-        "subject": result.subject,
-        "discover": result.discover,
-        "at_least": result.at_least,
-        "pictures": result.clean_samples,
-        "looked_at": result.samples_tried,
-    }
-    if counts is not None:
-        values |= {
-            "drawn": counts.drawn,
-            "working": counts.working,
-            "strongest": counts.strongest,
-            "evaluations": counts.evaluations,
-        }
-    values["attack"] = None if attack is None else attack_json(attack)
-    if attack is not None:
-        values["shown"] = [pair_json(pair) for pair in result.predictions]
+    """JSON values, the counts beside the rest; `result_from` reads them."""
+    values: dict[str, Any] = {}
+    stored = result.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    for name, value in stored.items():
+        values |= (value or {}) if name == "counts" else {name: value}
     return values
 
 
 def result_from(raw: Mapping[str, Any]) -> SearchResult:
-    """Raises KeyError, ConfigError or pydantic's ValidationError if `result_json` made no such."""
-    names = ("drawn", "working", "strongest", "evaluations")
-    return SearchResult(
-        subject=raw["subject"],
-        discover=raw["discover"],
-        at_least=raw["at_least"],
-        clean_samples=raw["pictures"],
-        samples_tried=raw["looked_at"],
-        counts=ShrinkCounts(**{name: raw[name] for name in names}) if raw["pictures"] else None,
-        attack=None if raw["attack"] is None else attack_from(raw["attack"]),
-        predictions=tuple(map(pair_from, raw.get("shown", ()))),
-    )
+    """Raises ConfigError or pydantic's ValidationError if `result_json` did not make it."""
+    counts = {name: raw[name] for name in ShrinkCounts.model_fields if name in raw}
+    rest = {name: value for name, value in raw.items() if name not in counts}
+    return SearchResult.model_validate_json(json.dumps({**rest, "counts": counts or None}))
 
 
 def stored_results(units: Sequence[Unit], store: Store) -> list[SearchResult]:
     """Of the searches that have ended, in order. An attack bears the name that its model has in
     this run: equal weights under another name are not searched again."""
     stored = ((unit, store.get(unit.key)) for unit in units)
-    return [_renamed(result_from(raw["search"]), unit) for unit, raw in stored if raw is not None]
+    return [
+        result_from(raw["search"]).of_model(unit.model) for unit, raw in stored if raw is not None
+    ]
 
 
-def _renamed(result: SearchResult, unit: Unit) -> SearchResult:
-    if result.attack is None:
-        return result
-    return replace(result, attack=replace(result.attack, model=unit.model))
+def write_attack(path: Path, attack: Attack) -> None:
+    """Write the whole file or nothing; equal attacks have equal bytes. Raises DataError."""
+    text = json.dumps(attack.as_json(), indent=1, sort_keys=True, allow_nan=False)
+    write_whole(path, (text + "\n").encode())
+
+
+def read_attack(path: Path) -> Attack:
+    """Raises DataError that names the first place which `write_attack` did not write so."""
+    return read_record(path, Attack, remedy="expected a file that a search has written")
+
+
+def most_common(places: Sequence[str]) -> str:
+    """The most frequent one; of several, the first in order."""
+    counts = Counter(places)
+    return min(counts, key=lambda place: (-counts[place], place))

@@ -1,23 +1,28 @@
-"""The clean samples that an attack is searched on, or was found on."""
+"""The clean samples that an attack is searched on or replayed on, and what a model predicts."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from natadv.data.reader import iter_columns, read_by_id
 from natadv.errors import DataError
+from natadv.evaluate.compute import Answers, answers
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.pictures import Picture, attacked
+from natadv.evaluate.shard import EvaluationShard
 from natadv.evaluate.units import Unit
+from natadv.metrics.correctness import right
 from natadv.rng import rng_for
-from natadv.search.attack import Attack
-from natadv.search.predictions import correct_ids, predict_clean
+from natadv.search.result import Attack
 from natadv.tasks.masks import truth_mask
+from natadv.tasks.task import Prediction
 from natadv.types import Sample
 
 MOST_TRIED = 4
-"""At most so many times the samples that are asked for are tried, to find correct ones."""
+"""To find correct samples, at most this many times the requested number are tried."""
 
 
 class CorrectSamples(NamedTuple):
@@ -64,7 +69,7 @@ def correct_samples_of(
 
 
 def samples_of(attack: Attack, dataset: Dataset) -> list[Sample]:
-    """Raises DataError if the dataset lacks one of them, or has it of another class."""
+    """The samples of an attack. Raises DataError if the dataset lacks one or its class differs."""
     by_id = {s.id: s for s in read_by_id(dataset.folder, dataset.card, set(attack.pictures))}
     samples = [by_id[name] for name in attack.pictures]
     for sample in samples:
@@ -75,6 +80,50 @@ def samples_of(attack: Attack, dataset: Dataset) -> list[Sample]:
                 f"of {attack.subject!r}; search again"
             )
     return samples
+
+
+def predict_clean(
+    unit: Unit, dataset: Dataset, loaded: LoadedModel, samples: Sequence[Sample]
+) -> Answers:
+    """Predictions for the samples as they are stored. Raises as `predict`."""
+    pictures = {sample.id: attacked(sample) for sample in samples}
+    return predict(unit, dataset, loaded, samples, pictures)
+
+
+def predict(
+    unit: Unit,
+    dataset: Dataset,
+    loaded: LoadedModel,
+    samples: Sequence[Sample],
+    pictures: dict[str, Picture],
+) -> Answers:
+    """Predictions for the samples, each with its picture by id. Raises DataError if one of the
+    pictures cannot be shown."""
+    predicted = answers(unit, EvaluationShard(dataset, tuple(samples), pictures), loaded)
+    if errors := predicted.rows.errors:
+        name, why = next(iter(errors.items()))
+        raise DataError(f"{len(errors)} pictures cannot be shown, the first is {name}: {why}")
+    return predicted
+
+
+def correct_ids(predicted: Answers) -> set[str]:
+    """Ids of the samples that the model gets right."""
+    holds = zip(predicted.rows.id, right(predicted.rows), strict=True)
+    return {name for name, correct in holds if correct}
+
+
+def predictions_by_id(predicted: Answers) -> dict[str, Prediction]:
+    """Sample id -> what the model predicts for it."""
+    rows, correct, masks = predicted.rows, correct_ids(predicted), predicted.masks
+    return {
+        name: Prediction(
+            text=rows.prediction[i],
+            correct=name in correct,
+            values={key: float(column[i]) for key, column in rows.values.items()},
+            mask=base64.b64decode(masks[name]) if name in masks else None,
+        )
+        for i, name in enumerate(rows.id)
+    }
 
 
 def _check_masks(samples: Sequence[Sample]) -> tuple[Sample, ...]:

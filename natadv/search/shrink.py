@@ -1,7 +1,8 @@
 """The smallest overlay that still works, found by shrinking one that works.
 
-Hypothesis shrinks: it makes what is drawn first weak first, so the letters as small as they can be,
-then as faint, then without a panel, and so on. Each overlay is evaluated once, so a model that
+Hypothesis weakens an overlay value by value, in the order in which the values are drawn: first the
+letters become as small as possible, then as faint as possible, then they lose their panel, and so
+on. Each overlay is evaluated once, so a model that
 wavers cannot make a search flaky, and the number of evaluations is bounded.
 """
 
@@ -18,28 +19,26 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings, tar
 from hypothesis.internal.conjecture import engine, providers
 
 from natadv.errors import ConfigError
-from natadv.scenarios.typographic.iid import backend, draw_iid
 from natadv.scenarios.typographic.population import DrawnOverlay, overlay_id
-from natadv.scenarios.typographic.strategies import overlays
+from natadv.scenarios.typographic.sampling import backend, draw_iid, overlays
 from natadv.search.result import ShrinkCounts
 from natadv.search.spec import SearchSpec, population_digest
 
 NEW = "new"
-"""Name of every overlay that is not of a population."""
-
+"""Name of every overlay that does not belong to a population."""
 
 SHRINK_SEED = int(
     "e63f4f35061d3cc2d944f3bcd90b837cd56c1053bd1786e577888c9666cf0eeb"
     "cd4e0fae7053e4540ef1f97586898a22",
     base=16,
 )
-"""Any number would do: Hypothesis draws by it while it shrinks. Without one it takes a hash of the
-source of the function that it runs, so that a new name in there would end a search elsewhere."""
+"""Any number would do: Hypothesis seeds its draws with it while it shrinks. By default it takes a
+hash of the source of the function that it runs, so renaming a variable would change the result."""
 
 
 class FlipRates(Protocol):
     """For each overlay the share of the samples that it flips, 0 to 1; many at once are cheaper.
-    A rate below `least` need not be exact, as long as it is given as below."""
+    A rate below `least` need not be exact, but must stay below."""
 
     def __call__(self, drawn: Sequence[DrawnOverlay], /, *, least: float) -> Sequence[float]: ...
 
@@ -72,11 +71,11 @@ def check_population(spec: SearchSpec) -> None:
 
 
 def find_smallest(spec: SearchSpec, flip_rates: FlipRates) -> Smallest:
-    """Depends on the spec and on what `flip_rates` returns, and on nothing else.
+    """The result depends only on the spec and on what `flip_rates` returns.
 
     Raises:
         ConfigError: Hypothesis no longer works as this needs.
-        Exception: Whatever `flip_rates` raises.
+        Exception: Any error of `flip_rates`.
     """
     memo = _Memo(flip_rates, spec.at_least)
     try:
@@ -124,14 +123,14 @@ class _WorksError(Exception):
     """The failure that Hypothesis makes smaller: an overlay that works."""
 
 
-# Not an Exception: Hypothesis would take it for one more failure, and go on.
+# Not an Exception: Hypothesis would treat it as another failure and continue.
 class _SpentError(BaseException):
     """Ends a search; the overlay that worked last is the smallest one."""
 
 
 # Not an Exception either: Hypothesis would shrink it, or prefer an overlay that works.
 class _BrokenError(BaseException):
-    """Carries whatever `flip_rates` raises out of Hypothesis."""
+    """Carries an error of `flip_rates` through Hypothesis."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -155,11 +154,14 @@ def _shrink_population(spec: SearchSpec, memo: _Memo) -> Smallest:
         start = min(working, key=lambda one: (one.overlay.size, one.overlay.opacity))
         smallest = _shrink(spec, memo, start) if spec.evaluations else start
     strongest = max(map(memo.flip_rate, drawn))
-    return Smallest(smallest, ShrinkCounts(len(drawn), len(working), strongest, memo.spent))
+    counts = ShrinkCounts(
+        drawn=len(drawn), working=len(working), strongest=strongest, evaluations=memo.spent
+    )
+    return Smallest(smallest, counts)
 
 
 def _shrink(spec: SearchSpec, memo: _Memo, start: DrawnOverlay) -> DrawnOverlay:
-    """Hypothesis draws the population again up to `start`, and shrinks that."""
+    """Hypothesis draws the population again up to `start`, and shrinks that overlay."""
     last = _Last()
 
     @seed(SHRINK_SEED)
@@ -210,7 +212,12 @@ def _discover(spec: SearchSpec, memo: _Memo) -> Smallest:
 
     _run(attempt)
     working = sum(share >= spec.at_least for share in drawn.values())
-    counts = ShrinkCounts(len(drawn), working, max(drawn.values()), memo.spent)
+    counts = ShrinkCounts(
+        drawn=len(drawn),
+        working=working,
+        strongest=max(drawn.values()),
+        evaluations=memo.spent,
+    )
     return Smallest(last.overlay, counts)
 
 
@@ -230,8 +237,9 @@ def _run(attempt: Callable[[], None]) -> None:
 
 @contextmanager
 def _by_itself() -> Iterator[None]:
-    """Hypothesis stops shrinking after five minutes, and tries the constants of whatever local
-    modules are imported: a search would end elsewhere on a slow machine, or in another process."""
+    """Hypothesis stops shrinking after five minutes, and tries the constants of all local modules
+    that are imported. Without both, a search ends the same on a slow machine or in another
+    process."""
     changed: Sequence[tuple[ModuleType, str, object]] = (
         (engine, "MAX_SHRINKING_SECONDS", float("inf")),
         (providers, "_get_local_constants", _of(providers, "Constants")),

@@ -12,8 +12,7 @@ from natadv.errors import ConfigError
 from natadv.evaluate.units import digest
 
 if TYPE_CHECKING:
-    from natadv.scenarios.typographic.bounds import Bounds
-    from natadv.scenarios.typographic.population import DrawnOverlay
+    from natadv.scenarios.typographic.population import DrawnOverlay, SearchSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class SearchSpec:
 
     subject: str
     """The class whose pictures are attacked."""
-    bounds: Bounds
+    bounds: SearchSpace
     """All overlays lie within them."""
     draws: int
     """Overlays of the population, or, with `discover`, at most so many examples."""
@@ -50,6 +49,7 @@ class SearchSpec:
 
     @property
     def most_overlays(self) -> int:
+        """How many overlays are evaluated at most."""
         return self.draws + self.evaluations
 
     def plain(self) -> dict[str, Any]:
@@ -59,7 +59,5 @@ class SearchSpec:
 
 
 def population_digest(overlays: Sequence[DrawnOverlay]) -> str:
-    # Imported here because it loads the fonts, which a process that plans no search does not need.
-    from natadv.scenarios.typographic.population import plain
-
-    return digest([plain(drawn) for drawn in overlays])
+    """Identifies the frozen overlays that a search starts from."""
+    return digest([drawn.as_json() for drawn in overlays])

@@ -1,9 +1,11 @@
-"""Runs the search of a gate by itself, for one attack on one class."""
+"""Runs the search of a gate by itself, and replays an attack on any model."""
 
 from __future__ import annotations
 
 import glob
+import os
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,26 +13,47 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TextIO
 
-from natadv.errors import InfraError, unknown_name
+from natadv.errors import (
+    ConfigError,
+    DataError,
+    InfraError,
+    NatadvError,
+    UnknownNameError,
+    unknown_name,
+)
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
+from natadv.evaluate.plan import dataset_units, head_of
 from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import Worker
 from natadv.gate.rules import SearchProfile
-from natadv.pipelines.drawing import ground_named
-from natadv.pipelines.members import Arithmetic, one_model
-from natadv.search.attack_files import file_stem, save_attack
+from natadv.models.loading import fingerprint
+from natadv.pipelines.embedders import Arithmetic, one_model
+from natadv.pipelines.overlay_dataset import clean_dataset
+from natadv.search.compute_search import compute_with
+from natadv.search.contact_sheet import attack_sheet, attacked_samples, file_stem, save_attack
+from natadv.search.objective import objective_of_attack
 from natadv.search.profile import search_units
-from natadv.search.result import SearchResult, stored_results
+from natadv.search.result import (
+    Attack,
+    PredictionPair,
+    SearchResult,
+    read_attack,
+    stored_results,
+)
 from natadv.search.samples import MOST_TRIED
 from natadv.search.shrink import check_population
-from natadv.search.target import AttackTarget, find_target, prepare_run
-from natadv.search.worker import compute_with
+from natadv.storage.atomic import write_whole
 from natadv.storage.progress import Progress
-from natadv.types import Task
+from natadv.types import Case, ModelSpec, Task
 
 _EVERY_S = 0.2
+USUAL_PICTURES, MOST_AT_ONCE = 16, 64
+"""A search asks for so many pictures by default, and shows at most so many at once. A replay shows
+as many at once as the search did, because another number moves last bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +70,6 @@ class SearchPlan:
     root: Path = Path()
     arithmetic: Arithmetic = field(default_factory=Arithmetic)
     stream: TextIO = field(default_factory=lambda: sys.stderr)
-
-    @property
-    def subject(self) -> str:
-        return self.profile.subjects[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +89,84 @@ class SavedSearch:
         return f"{why}; take a smaller --at-least, or another population"
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """The attack, and the model that it is shown to."""
+
+    file: Path
+    model: str
+    store: Path
+    sheet: Path | None = None
+    """The contact sheet; if None, one in `attacks`, named after file and model."""
+    attacks: Path = Path()
+    root: Path = Path()
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What an attack does to a model, compared with the model that it was found on."""
+
+    model: str
+    found: Attack
+    now: Attack | None
+    """None if the model is wrong about all of the pictures when they are clean."""
+    weights: str
+    sheet: Path | None
+
+    @property
+    def in_words(self) -> str:
+        """What the attack does to both models."""
+        found = self.found
+        other = " with other weights" if found.model == self.model and not self.same else ""
+        before = f"found on {found.model}{other}: {_flips(found, of='')}"
+        if self.now is None:
+            return (
+                f"on {self.model}: nothing to flip, as it is wrong about all of "
+                f"{len(found.pictures)} clean pictures of {found.subject}; {before}"
+            )
+        flips = _flips(self.now, of=f" pictures of {found.subject}")
+        return f"on {self.model}: flips {flips}; {before}"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What else the reader has to know."""
+        pictures, now = self.found.pictures, self.now
+        remarks: list[str] = []
+        if now is not None and len(now.pictures) < len(pictures):
+            remarks.append(
+                f"left out: {len(pictures) - len(now.pictures)} of {len(pictures)} pictures, which "
+                f"{self.model} is wrong about when they are clean"
+            )
+        if self.same and (now is None or _effect(now) != _effect(self.found)):
+            remarks.append(
+                "this is the very model that the attack was found on, and yet it does not do the "
+                "same: it was found on another device or with other packages, or the file was "
+                "edited; search again"
+            )
+        return remarks
+
+    @property
+    def same(self) -> bool:
+        """Whether it is the very model that the attack was found on."""
+        return self.weights == self.found.weights
+
+
+@dataclass(frozen=True, slots=True)
+class AttackTarget:
+    """A model and the dataset that it is asked about; nothing is loaded yet."""
+
+    spec: ModelSpec
+    dataset: Dataset
+    unit: Unit
+    """Asks the pictures of the dataset as they are stored."""
+
+    def runner(self, store: Store, run: Run) -> ModelRunner:
+        """Computes units of this model on this dataset."""
+        datasets = {self.dataset.name: self.dataset}
+        return ModelRunner(store, datasets, {self.spec.name: self.spec}, run=run)
+
+
 def search(plan: SearchPlan) -> SavedSearch:
     """Search, or take the result from the store, and write the attack and its sheet.
 
@@ -79,7 +176,18 @@ def search(plan: SearchPlan) -> SavedSearch:
     Raises:
         NatadvError: A name is unknown, the model cannot do the task, or its code fails.
     """
-    target, unit = _planned(plan)
+    # Checked as far as possible before a model is loaded.
+    dataset = clean_dataset(plan.data, plan.root)
+    (subject,) = plan.profile.subjects
+    if subject not in dataset.card.classes:
+        raise unknown_name(f"class of {dataset.name}", subject, dataset.card.classes)
+    spec = one_model(plan.model, root=plan.root, wanted="to attack")
+    target = find_target(plan.task, spec, dataset, arithmetic=plan.arithmetic, store=plan.store)
+    profile = replace(plan.profile, subjects=(glob.escape(subject),))
+    # The last one is the discovery, if the profile asks for it.
+    unit = search_units(target.unit, profile, dataset, root=plan.root)[-1]
+    assert unit.search is not None
+    check_population(unit.search)
     store = Store(plan.store)
     run = prepare_run(store)
     runner = target.runner(store, run)
@@ -89,23 +197,94 @@ def search(plan: SearchPlan) -> SavedSearch:
         return SavedSearch(result, None, None)
     prefix = "__".join((attack.task, attack.dataset, attack.model))
     file = plan.out / f"{file_stem(prefix, result)}.json"
-    return SavedSearch(result, file, save_attack(file, result, target.dataset))
+    return SavedSearch(result, file, save_attack(file, result, dataset))
 
 
-def _planned(plan: SearchPlan) -> tuple[AttackTarget, Unit]:
-    """Checked as far as possible before a model is loaded."""
-    dataset = ground_named(plan.data, plan.root)
-    classes = dataset.card.classes
-    if plan.subject not in classes:
-        raise unknown_name(f"class of {dataset.name}", plan.subject, classes)
-    spec = one_model(plan.model, root=plan.root, wanted="to attack")
-    target = find_target(plan.task, spec, dataset, arithmetic=plan.arithmetic, store=plan.store)
-    profile = replace(plan.profile, subjects=(glob.escape(plan.subject),))
-    # The last one is the discovery, if the profile asks for it.
-    unit = search_units(target.unit, profile, dataset, root=plan.root)[-1]
-    assert unit.search is not None
-    check_population(unit.search)
-    return target, unit
+def replay(plan: ReplayPlan) -> Replay:
+    """Show the same overlay with the same text on the same pictures, without those that the model
+    is wrong about when they are clean.
+
+    Raises:
+        NatadvError: The file, the dataset or the model does not exist or does not fit.
+    """
+    attack = read_attack(plan.file)
+    dataset = dataset_of(attack, root=plan.root, file=plan.file)
+    spec = one_model(plan.model, root=plan.root, wanted="to show it to")
+    at_once = min(MOST_AT_ONCE, max(USUAL_PICTURES, len(attack.pictures)))
+    arithmetic = Arithmetic(plan.device, batch_size=at_once)
+    target = find_target(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)
+    unit, store = target.unit, Store(plan.store)
+    runner = target.runner(store, prepare_run(store))
+
+    def attacked(loaded: LoadedModel) -> tuple[Attack, tuple[PredictionPair, ...]] | None:
+        objective = objective_of_attack(unit, dataset, attack, loaded)
+        if not objective.samples:
+            return None
+        return objective.attack(attack.drawn), objective.predictions(attack.drawn)
+
+    try:
+        outcome = runner.with_model(unit, attacked)
+    except NatadvError:
+        raise
+    except Exception as error:
+        # A border, as of the gate: any code may stand behind a model.
+        raise InfraError(f"{unit.model}: {type(error).__name__}: {error}") from error
+    if outcome is None:
+        return Replay(spec.name, attack, None, unit.answers_with, None)
+    now, predictions = outcome
+    sheet = plan.sheet or plan.attacks / f"{plan.file.stem}__on__{spec.name}.png"
+    write_whole(sheet, attack_sheet(now, attacked_samples(now, predictions, dataset)))
+    return Replay(spec.name, attack, now, unit.answers_with, sheet)
+
+
+def find_target(
+    task: Task, spec: ModelSpec, dataset: Dataset, *, arithmetic: Arithmetic, store: Path
+) -> AttackTarget:
+    """Raises ConfigError or ModelError if the dataset or the model is not for the task."""
+    if task not in dataset.card.tasks:
+        raise ConfigError(
+            f"{dataset.name} has no {task}: its tasks are {', '.join(dataset.card.tasks)}"
+        )
+    case = Case(task, dataset.card.scenario, dataset.name, spec.name)
+    weights = fingerprint(spec)
+    (unit, *_) = dataset_units(
+        case,
+        dataset,
+        variant="attack",
+        weights=weights,
+        rows=dataset.card.rows,
+        numerics=arithmetic.numerics(spec, store),
+    )
+    head = head_of(case, spec, weights=weights)
+    return AttackTarget(spec, dataset, replace(unit, head=head))
+
+
+def dataset_of(attack: Attack, *, root: Path, file: Path) -> Dataset:
+    """The dataset of the attack's pictures, in the revision that was attacked.
+
+    Raises:
+        DataError: It does not exist, or has another revision.
+    """
+    needs = f"{file}: its pictures are of {attack.dataset!r} of revision {attack.revision[:12]}"
+    remedy = f"run dvc pull fixtures/datasets/{attack.dataset}"
+    try:
+        dataset = clean_dataset(attack.dataset, root)
+    except UnknownNameError as error:
+        raise DataError(f"{needs}, which is not there; {remedy}") from error
+    card = dataset.card
+    if card.revision != attack.revision:
+        raise DataError(f"{needs}, but {card.revision[:12]} is there; {remedy}, or search again")
+    if attack.subject not in card.classes:
+        raise unknown_name(f"class of {dataset.name}", attack.subject, card.classes)
+    return dataset
+
+
+def prepare_run(store: Store) -> Run:
+    """A new run in the store, which is made if it does not exist. Raises StoreError."""
+    store.prepare()
+    run = Run(store, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    run.prepare()
+    return run
 
 
 def _result(
@@ -113,7 +292,7 @@ def _result(
 ) -> SearchResult:
     worker = Worker(store, run, compute_with(runner))
     if store.has(unit.key):
-        print("searched already: what came of it lies in the store", file=stream)
+        print("already searched: the result is in the store", file=stream)
     else:
         with _progress(unit, runner, stream):
             drain_with_gpu_slot(worker, [unit], device=unit.numerics.device, slots=1)
@@ -153,3 +332,15 @@ def _progress(unit: Unit, runner: ModelRunner, stream: TextIO) -> Iterator[None]
         over.set()
         thread.join()
         progress.say(f"{spec.subject}: {runner.encoded} pictures went through the model")
+
+
+def _flips(attack: Attack, *, of: str) -> str:
+    """As `2 of 15 (13 %), 1 of them without letters too`."""
+    return (
+        f"{len(attack.flipped)} of {len(attack.pictures)}{of} ({100 * attack.share:.0f} %), "
+        f"{attack.hidden_in_words}"
+    )
+
+
+def _effect(attack: Attack) -> tuple[frozenset[str], ...]:
+    return frozenset(attack.pictures), frozenset(attack.flipped), frozenset(attack.hidden)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol, final
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, final
 
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from natadv.config import Strict
 from natadv.types import DoubleArray, Outcomes, Sample
 
 if TYPE_CHECKING:
@@ -28,15 +32,24 @@ PREDICTED_REGION: Colour = (255, 60, 0)
 """Outline of what the model marked instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a model predicts for one picture."""
+Png = Annotated[
+    bytes,
+    BeforeValidator(lambda value: base64.b64decode(value) if isinstance(value, str) else value),
+    PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json"),
+]
+"""Base64 in JSON."""
 
-    text: str
-    correct: bool
-    values: Mapping[str, float]
+
+class Prediction(Strict):
+    """What a model predicts for one picture; stored under the names that gate.json has."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    text: str = Field(alias="said")
+    correct: bool = Field(alias="right")
+    values: dict[str, float]
     """The task's numbers, as in `Outcomes`."""
-    mask: bytes | None = None
+    mask: Png | None = None
     """PNG of the picture's size: 255 where the model marked it; None if it was not stored."""
 
     @property

@@ -21,8 +21,8 @@ from natadv.evaluate.units import Numerics, Unit
 from natadv.gate.rules import SearchProfile
 from natadv.models.loading import fingerprint
 from natadv.models.resolve import resolve_all
+from natadv.search.compute_search import compute_with
 from natadv.search.profile import search_units
-from natadv.search.worker import compute_with
 from natadv.types import TASKS, Case, Variant
 
 ROOT = Path(__file__).parents[2]

@@ -111,7 +111,12 @@ def test_what_turns_a_unit_into_rows_is_reached(part, module):
 
 @pytest.mark.parametrize(
     "module",
-    ["natadv.gate.judge", "natadv.report.sheet", "natadv.plugin.session", "natadv.search.worker"],
+    [
+        "natadv.gate.judge",
+        "natadv.report.sheet",
+        "natadv.plugin.session",
+        "natadv.search.compute_search",
+    ],
 )
 def test_what_judges_or_shows_does_not_make_rows_old(module):
     assert code._file(PACKAGE, module) not in code_of(PACKAGE, ROWS).files

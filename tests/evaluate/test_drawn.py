@@ -31,8 +31,9 @@ from natadv.heads.folder import AnsweringHead
 from natadv.heads.head_file import DecoderConfig, McanConfig
 from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import Vocabulary
-from natadv.scenarios.typographic.overlay import Overlay, render, to_json
-from natadv.scenarios.typographic.twins import lossless, mask_after
+from natadv.scenarios.typographic.overlay import Overlay, to_json
+from natadv.scenarios.typographic.rendering import mask_after, render
+from natadv.scenarios.typographic.twins import lossless
 from natadv.tasks import TASKS
 from natadv.tasks.masks import truth_mask, upright_size
 from natadv.types import TASKS as TASK_NAMES

@@ -10,7 +10,8 @@ from PIL import Image
 
 from natadv.errors import DataError
 from natadv.evaluate.pictures import attacked, control, pictures
-from natadv.scenarios.typographic.overlay import from_json, render
+from natadv.scenarios.typographic.overlay import from_json
+from natadv.scenarios.typographic.rendering import render
 
 CLASSES = ("cat", "dog", "cow")
 CONTROLS = ("occlusion", "matched")

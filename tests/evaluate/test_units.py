@@ -17,10 +17,10 @@ from natadv.evaluate.units import (
     prompts_digest,
     shards,
 )
-from natadv.pipelines.population import bounds_of
+from natadv.pipelines.overlay_population import search_space
 from natadv.search.spec import SearchSpec
 
-BOUNDS = bounds_of(Path(__file__).parents[2], "overlays")
+BOUNDS = search_space(Path(__file__).parents[2], "overlays")
 SEARCH = SearchSpec("dog", BOUNDS, draws=40, seed=1, at_least=0.5, evaluations=60)
 
 FOR_PEOPLE = {"dataset", "model"}

@@ -21,7 +21,7 @@ from natadv.data.images import decode_image
 from natadv.data.reader import read_samples
 from natadv.errors import UnknownNameError
 from natadv.scenarios.typographic.overlay import from_json as overlays_from_json
-from natadv.scenarios.typographic.overlay import render as write
+from natadv.scenarios.typographic.rendering import render as write
 from natadv.tasks import segmentation, vqa
 from natadv.tasks.masks import truth_mask
 from natadv.types import Sample

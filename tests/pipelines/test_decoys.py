@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import DataError
-from natadv.pipelines.decoys import Pool, drawn_word, nearest_word, pool_of
+from natadv.pipelines.decoys import WordPool
 from natadv.rng import rng_for
 
 WORDS = st.text("abcAB", min_size=1, max_size=3)
@@ -29,8 +29,8 @@ class Fixed:
         return self.at
 
 
-def pool(counts: dict[str, int], *, undrawable: str = "") -> Pool:
-    return pool_of(counts, meaning=str.lower, drawable=lambda word: word != undrawable)
+def pool(counts: dict[str, int], *, undrawable: str = "") -> WordPool:
+    return WordPool(counts, meaning=str.lower, writable=lambda word: word != undrawable)
 
 
 @given(COUNTS, MEANINGS)
@@ -38,14 +38,14 @@ def test_each_wrong_word_is_drawn_as_often_as_it_is_said(counts, right):
     wrong = {word: n for word, n in counts.items() if word.lower() not in right}
     total = sum(wrong.values())
 
-    drawn = [drawn_word(pool(counts), right, rng=Fixed(at)) for at in range(total)]  # type: ignore[arg-type]
+    drawn = [pool(counts).draw(right, rng=Fixed(at)) for at in range(total)]  # type: ignore[arg-type]
 
     assert Counter(drawn) == wrong
 
 
 @given(COUNTS, MEANINGS)
 def test_there_is_no_word_only_where_all_are_right(counts, right):
-    found = drawn_word(pool(counts), right, rng=rng_for("any"))
+    found = pool(counts).draw(right, rng=rng_for("any"))
 
     assert (found is None) == all(word.lower() in right for word in counts)
 
@@ -55,21 +55,20 @@ def test_the_nearest_word_is_the_most_similar_of_the_wrong_ones(counts, right, s
     words = pool(counts)
     similarity = np.random.default_rng(seed).random(len(words.words))
 
-    found = nearest_word(words, right, similarity=similarity)
+    found = words.nearest(right, similarity=similarity)
 
     told = dict(zip(words.words, similarity, strict=True))
     wrong = [word for word in counts if word.lower() not in right]
     assert found == max(wrong, key=told.__getitem__, default=None)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_word_that_cannot_be_drawn_is_never_taken(seed):
+def test_a_word_that_cannot_be_drawn_is_never_taken():
     words = pool({"a": 1, "b": 100, "c": 1}, undrawable="b")
 
-    assert drawn_word(words, {"a"}, rng=rng_for(seed)) == "c"
-    assert nearest_word(words, {"a"}, similarity=np.array([0.1, 0.9, 0.0])) == "c"
+    assert {words.draw({"a"}, rng=rng_for(seed)) for seed in range(20)} == {"c"}
+    assert words.nearest({"a"}, similarity=np.array([0.1, 0.9, 0.0])) == "c"
 
 
 def test_similarities_that_are_not_finite_are_refused():
     with pytest.raises(DataError, match="finite similarity for each of 2 words"):
-        nearest_word(pool({"a": 1, "b": 1}), set(), similarity=np.array([0.1, np.nan]))
+        pool({"a": 1, "b": 1}).nearest(set(), similarity=np.array([0.1, np.nan]))

@@ -1,4 +1,4 @@
-"""What every member gets wrong is kept, and nothing else; with the real mini models on `mini`."""
+"""What every model gets wrong is kept, and nothing else; and the curve of all thresholds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from natadv.data.card import load_card
@@ -19,9 +21,16 @@ from natadv.data.reader import decode_image
 from natadv.errors import ConfigError, DataError, ModelError, UnknownNameError
 from natadv.models.loading import load
 from natadv.models.resolve import resolve
-from natadv.pipelines import members
-from natadv.pipelines.acceptance import THRESHOLDS
-from natadv.pipelines.filtering import Filtered, FilterPlan, filter_pool
+from natadv.pipelines import embedders
+from natadv.pipelines.filtering import (
+    THRESHOLDS,
+    AcceptanceCurve,
+    Filtered,
+    FilterPlan,
+    accepted_counts,
+    filter_pool,
+)
+from natadv.scenarios.natural import Judged, fools_all, judged
 
 from .conftest import read
 
@@ -152,13 +161,13 @@ def test_scores_of_a_model_that_scores_each_class_alone_are_shared_out(filtered)
 def test_what_was_embedded_is_not_embedded_again(filtered, root, monkeypatch):
     filtered()
     loaded = []
-    original = members.encode_pictures
+    original = embedders.encode_pictures
 
     def watched(pictures, *arguments, **named):
         loaded.extend(pictures)
         return original(pictures, *arguments, **named)
 
-    monkeypatch.setattr(members, "encode_pictures", watched)
+    monkeypatch.setattr(embedders, "encode_pictures", watched)
     again = filtered(name="again", threshold=0.3)
 
     assert loaded == []
@@ -168,7 +177,7 @@ def test_what_was_embedded_is_not_embedded_again(filtered, root, monkeypatch):
 def test_a_run_that_fails_half_way_goes_on_where_it_stopped(filtered, root, tmp_path, monkeypatch):
     whole = filtered().card.shards
     (root / ".natadv").unlink()
-    original, looked = members.encode_pictures, []
+    original, looked = embedders.encode_pictures, []
 
     def until_full(pictures, *arguments, **named):
         for seen in original(pictures, *arguments, **named):
@@ -177,7 +186,7 @@ def test_a_run_that_fails_half_way_goes_on_where_it_stopped(filtered, root, tmp_
                 raise OSError("no space left on device")
             yield seen
 
-    monkeypatch.setattr(members, "encode_pictures", until_full)
+    monkeypatch.setattr(embedders, "encode_pictures", until_full)
     with pytest.raises(OSError, match="no space"):
         filtered(name="again")
     assert not (root / "fixtures/datasets/again").exists()
@@ -239,10 +248,10 @@ def test_a_pool_without_classes_or_with_words_on_it_is_refused(filtered, samples
 def test_a_member_that_classifies_nothing_is_refused(monkeypatch, root):
     (spec,) = resolve("mini-clip", root=root)
     segmenter = replace(spec, tasks=("segmentation",))
-    monkeypatch.setattr(members, "resolve_all", lambda names, root: (segmenter,))
+    monkeypatch.setattr(embedders, "resolve_all", lambda names, root: (segmenter,))
 
-    with pytest.raises(ModelError, match="mini-clip: classifies nothing"):
-        members.find_ensemble(("mini-clip",), root=root)
+    with pytest.raises(ModelError, match="mini-clip: cannot classify"):
+        embedders.find_ensemble(("mini-clip",), root=root)
 
 
 def test_too_little_memory_is_told_with_what_to_do(filtered, monkeypatch, root):
@@ -252,7 +261,66 @@ def test_too_little_memory_is_told_with_what_to_do(filtered, monkeypatch, root):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
         yield
 
-    monkeypatch.setattr(members, "encode_pictures", short)
+    monkeypatch.setattr(embedders, "encode_pictures", short)
 
     with pytest.raises(ModelError, match="mini-clip: out of memory; run again with a smaller --ba"):
         filtered()
+
+
+def drawn(seed: int, members: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet(np.full(4, 0.4), (members, 30)), rng.integers(0, 4, 30)
+
+
+def acceptance(found: Judged, **fields: object) -> AcceptanceCurve:
+    models = {f"model-{place}": "0" * 64 for place in range(len(found.wrong))}
+    known = {"name": "hard", "pool": "all", "pool_revision": "f" * 64, "threshold": 0.15}
+    return AcceptanceCurve(
+        **{**known, "models": models, "judged": found, "set_aside": {}, **fields}
+    )
+
+
+@given(st.integers(0, 50), st.integers(1, 3))
+def test_every_point_is_what_the_filter_would_keep(seed, members):
+    probabilities, truth = drawn(seed, members)
+
+    found = accepted_counts(judged(probabilities, truth), THRESHOLDS)
+
+    expected = [fools_all(probabilities, truth, threshold=t).sum() for t in THRESHOLDS]
+    assert found == expected
+    assert found == sorted(found)
+
+
+@given(st.integers(0, 50), st.integers(2, 3))
+def test_the_ensemble_never_keeps_more_than_a_member_alone(seed, members):
+    told = acceptance(judged(*drawn(seed, members))).as_json()
+
+    for member in told["members"].values():
+        pairs = zip(member["kept"], told["curve"]["kept"], strict=True)
+        assert all(alone >= together for alone, together in pairs)
+
+
+def test_numbers_and_picture_are_the_same_bytes_each_time(tmp_path):
+    found = acceptance(judged(*drawn(1, 2)), set_aside={"s1": "damaged"})
+
+    path = found.write(tmp_path / "deep" / "hard")
+    first = path.read_bytes(), path.with_suffix(".json").read_bytes()
+    found.write(tmp_path / "deep" / "hard")
+
+    assert (path.read_bytes(), path.with_suffix(".json").read_bytes()) == first
+    assert json.loads(first[1])["set_aside"] == {"s1": "damaged"}
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "hard.acceptance.json",
+        "hard.acceptance.png",
+    ]
+
+
+def test_a_chart_of_many_members_can_be_drawn():
+    assert acceptance(judged(*drawn(1, 9))).chart().startswith(b"\x89PNG")
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "x").write_text("a file in the way")
+
+    with pytest.raises(DataError, match="cannot be written"):
+        acceptance(judged(*drawn(1, 1))).write(tmp_path / "x" / "hard")

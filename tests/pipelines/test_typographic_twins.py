@@ -181,7 +181,7 @@ def small_shards(monkeypatch):
 def full_disk(monkeypatch):
     """Ids of the samples that are drawn; the disk is full at the hundredth, and never again."""
     drawn = []
-    original = typographic_twins.twin_saying
+    original = typographic_twins.twin_with_word
 
     def draw_until_full(word, sample, *arguments, **named):
         drawn.append(sample.id)
@@ -190,7 +190,7 @@ def full_disk(monkeypatch):
         return original(word, sample, *arguments, **named)
 
     def fill():
-        monkeypatch.setattr(typographic_twins, "twin_saying", draw_until_full)
+        monkeypatch.setattr(typographic_twins, "twin_with_word", draw_until_full)
         return drawn
 
     return fill

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from natadv.pipelines.overlaid import OverlaidPlan, pack_overlaid
-from natadv.pipelines.population import drawn_within
-from natadv.scenarios.typographic.bounds import Bounds
-from natadv.scenarios.typographic.population import population_path, worded, write_population
+from natadv.pipelines.overlay_dataset import OverlaidPlan, pack_overlaid
+from natadv.pipelines.overlay_population import drawn_within
+from natadv.scenarios.typographic.population import (
+    SearchSpace,
+    population_path,
+    write_population,
+)
 
-BOUNDS = Bounds(
+BOUNDS = SearchSpace(
     size=[0.3, 1.0],
     x=[0.0, 1.0],
     y=[0.0, 1.0],
@@ -37,6 +40,6 @@ def populate(world: Any) -> Callable[..., None]:
         within = BOUNDS.model_copy(update=bounds)
         population = drawn_within(within, name=name, count=count, seed=1)
         write_population(population_path(name, world.root), population)
-        pack_overlaid(OverlaidPlan(population, worded, "plain", name, pictures=6, root=world.root))
+        pack_overlaid(OverlaidPlan(population, "plain", name, pictures=6, root=world.root))
 
     return make

@@ -20,7 +20,8 @@ from natadv.evidence import CaseEvidence, Evidence
 from natadv.plugin import failures
 from natadv.plugin.failures import failing_tiles
 from natadv.report.sheet import contact_sheet
-from natadv.scenarios.typographic.overlay import Overlay, render, to_json
+from natadv.scenarios.typographic.overlay import Overlay, to_json
+from natadv.scenarios.typographic.rendering import render
 from natadv.tasks.task import PREDICTED_REGION as MARKED
 from natadv.tasks.task import QUIET, WRONG
 from natadv.tasks.task import TRUE_REGION as MEANT

@@ -10,7 +10,7 @@ import pytest
 
 from natadv.evaluate.store import Store
 from natadv.scenarios.typographic.population import population_path
-from natadv.search.attack import read_attack
+from natadv.search.result import read_attack
 
 SUITE = """\
 import pytest
@@ -185,4 +185,4 @@ def test_attacks_that_cannot_be_removed_are_an_error_before_anything_runs(search
 
     assert (inside.returncode, instead.returncode) == (4, 4)
     assert "x__typographic__y.json: an earlier run left it" in inside.stderr
-    assert "is no folder; remove it, or give another --attacks DIR" in instead.stderr
+    assert "is not a folder; remove it, or give another --attacks DIR" in instead.stderr

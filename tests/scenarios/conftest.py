@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from natadv.scenarios.typographic.bounds import KINDS
 from natadv.scenarios.typographic.fonts import FONTS
+from natadv.scenarios.typographic.overlay_text import KINDS
 
 
 @pytest.fixture(scope="session")

@@ -1,208 +1,136 @@
+"""An overlay as a value: what is refused, its JSON, its controls and its contrast."""
+
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
+import json
+from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
-from numpy.typing import NDArray
-from PIL import Image
 
-from natadv.scenarios.typographic.fonts import FONTS
+from natadv.errors import ConfigError
 from natadv.scenarios.typographic.overlay import (
     Overlay,
-    Size,
-    box,
-    letters_px,
+    as_layers,
+    contrast,
+    from_json,
+    luminance,
     matched,
     occlusion,
-    render,
+    to_json,
 )
-from natadv.scenarios.typographic.strategies import picture_sizes, renderable
+from tests.scenarios.strategies import renderable
 
 PROPERTY = settings(max_examples=60)
 
 
-def picture(size: Size = (96, 80), *, seed: int = 0) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(values)
-
-
-def pixels(image: Image.Image) -> NDArray[np.uint8]:
-    return np.asarray(image)
-
-
 @PROPERTY
-@given(overlay=renderable(bands=True), size=picture_sizes())
-def test_rendering_leaves_its_input_alone_and_repeats_itself(overlay: Overlay, size: Size) -> None:
-    image = picture(size)
-    before = image.tobytes()
-
-    first, second = render(overlay, image), render(overlay, image)
-
-    assert image.tobytes() == before
-    assert first.tobytes() == second.tobytes()
-    assert first.mode == "RGB"
+@given(first=renderable(bands=True), second=renderable(bands=True))
+def test_json_round_trip_gives_the_same_value(first: Overlay, second: Overlay) -> None:
+    assert from_json(to_json((first, second))) == (first, second)
 
 
-@PROPERTY
-@given(overlay=renderable(), size=picture_sizes())
-def test_only_pixels_in_the_box_change(overlay: Overlay, size: Size) -> None:
-    image = picture(size)
-    left, top, right, bottom = box(overlay, size)
+def test_one_overlay_and_a_tuple_of_one_are_the_same_json() -> None:
+    overlay = Overlay(text="cat")
 
-    changed = (pixels(render(overlay, image)) != pixels(image)).any(axis=2)
-    changed[top:bottom, left:right] = False
-
-    assert not changed.any()
+    assert to_json(overlay) == to_json((overlay,))
 
 
-@PROPERTY
-@given(overlay=renderable(), size=picture_sizes())
-def test_opacity_nought_changes_nothing(overlay: Overlay, size: Size) -> None:
-    image = picture(size)
-
-    assert render(replace(overlay, opacity=0), image).tobytes() == image.tobytes()
-
-
-@PROPERTY
-@given(overlay=renderable(bands=True), size=picture_sizes())
-def test_occlusion_has_the_same_box(overlay: Overlay, size: Size) -> None:
-    assert box(occlusion(overlay), size) == box(overlay, size)
-
-
-@PROPERTY
-@given(overlay=renderable(), size=picture_sizes())
-def test_occlusion_hides_all_that_the_letters_hide(overlay: Overlay, size: Size) -> None:
-    """On two pictures that differ everywhere, an opaque pixel comes out the same."""
-    opaque = replace(overlay, opacity=1, angle=0)
-    dark, light = Image.new("RGB", size, (0, 0, 0)), Image.new("RGB", size, (255, 255, 255))
-
-    def hidden(layers: Overlay | tuple[Overlay, ...]) -> NDArray[np.bool_]:
-        return (pixels(render(layers, dark)) == pixels(render(layers, light))).all(axis=2)
-
-    assert (hidden(occlusion(opaque)) >= hidden(opaque)).all()
-
-
-def test_occlusion_holds_no_letters() -> None:
-    """Words with the same box give the same pixels, though their letters differ."""
-    image = picture((200, 200))
-    words = ("bodb", "bddb", "bbob")
-    overlays = [Overlay(text=word, font="liberation-mono", size=0.2) for word in words]
-    attacked = {render(overlay, image).tobytes() for overlay in overlays}
-    controls = {render(occlusion(overlay), image).tobytes() for overlay in overlays}
-
-    assert len({box(overlay, image.size) for overlay in overlays}) == 1
-    assert len(attacked) == 3
-    assert len(controls) == 1
+BAD_VALUES = (
+    ("text", ""),
+    ("text", "   "),
+    ("text", 7),
+    ("text", "猫"),
+    ("font", "times"),
+    ("size", 0.0),
+    ("size", 1.5),
+    ("size", float("nan")),
+    ("size", "big"),
+    ("size", True),
+    ("x", -0.1),
+    ("y", 1.1),
+    ("opacity", float("inf")),
+    ("opacity", 2.0),
+    ("angle", 181),
+    ("stroke_width", -1),
+    ("padding", 5),
+    ("line_gap", None),
+    ("band_height", 0.0),
+    ("fill", (0, 0)),
+    ("fill", (0, 0, 256)),
+    ("fill", None),
+    ("stroke", (0.5, 0, 0)),
+    ("panel", "yellow"),
+    ("wrap", "lines"),
+    ("frame", "circle"),
+    ("band", "left"),
+    ("letters", "yes"),
+    ("font", {}),
+)
 
 
-def test_occlusion_has_the_colours_of_the_text() -> None:
-    red, black, yellow = (255, 0, 0), (0, 0, 0), (255, 255, 0)
-    overlay = Overlay(text="cat", size=0.3, fill=red, stroke=black, panel=yellow, padding=0.2)
-    image = picture((150, 150))
-    left, top, right, bottom = box(overlay, image.size)
+def test_bad_value_is_refused_by_name() -> None:
+    for field, value in BAD_VALUES:
+        given: dict[str, Any] = {"text": "cat", field: value}
 
-    region = pixels(render(occlusion(overlay), image))[top:bottom, left:right]
-
-    assert {tuple(map(int, colour)) for colour in region.reshape(-1, 3)} == {red, black, yellow}
+        with pytest.raises(ConfigError, match=field):
+            Overlay(**given)
 
 
-def test_matched_writes_the_true_word_in_the_same_place() -> None:
-    overlay = Overlay(text="cat", x=0.0, y=0.0, size=0.2)
-    image = picture()
-
-    drawn = render(matched(overlay, "dog"), image)
-
-    assert drawn.tobytes() == render(replace(overlay, text="dog"), image).tobytes()
-    assert drawn.tobytes() != render(overlay, image).tobytes()
+def test_unknown_font_names_the_near_ones() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'liberation-serif'"):
+        Overlay(text="cat", font="liberation-serf")
 
 
-def test_layers_are_drawn_in_order() -> None:
-    image = picture()
-    under = Overlay(text="under", fill=(255, 0, 0))
-    over = Overlay(text="over", fill=(0, 255, 0))
-
-    both = render((under, over), image)
-
-    assert both.tobytes() == render(over, render(under, image)).tobytes()
+def test_band_without_panel_colour_is_refused() -> None:
+    with pytest.raises(ConfigError, match="band needs a panel"):
+        Overlay(text="cat", band="top")
 
 
-def test_box_of_two_bands_is_the_whole_taller_picture() -> None:
-    upper = Overlay(text="cat", panel=(255, 255, 255), band="top")
-    lower = replace(upper, band="bottom", band_height=0.2)
-
-    assert box((upper, lower), (200, 100)) == (0, 0, 200, 150)
-    assert render((upper, lower), picture((200, 100))).size == (200, 150)
+def test_what_is_not_a_list_of_layers_is_refused() -> None:
+    for text in ["", "{", "{}", "[]", "[1]", "null"]:
+        with pytest.raises(ConfigError, match="overlay"):
+            from_json(text)
 
 
-def test_band_keeps_the_picture_whole() -> None:
-    image = picture((200, 100))
-    overlay = Overlay(text="cat", panel=(255, 255, 255), band="top", band_height=0.25)
+def test_unknown_and_missing_keys_are_both_named() -> None:
+    layers = json.loads(to_json(Overlay(text="cat")))
+    layers[0]["colour"] = layers[0].pop("fill")
 
-    drawn = pixels(render(overlay, image))
-
-    assert (drawn[25:] == pixels(image)).all()
-    assert (drawn[0, 100] == 255).all()
+    with pytest.raises(ConfigError, match=r"unknown keys \['colour'\] and lacks \['fill'\]"):
+        from_json(json.dumps(layers))
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_a_picture_of_any_mode_comes_out_as_rgb(mode: str) -> None:
-    assert render(Overlay(text="cat"), picture().convert(mode)).mode == "RGB"
+def test_matched_changes_the_word_and_nothing_else() -> None:
+    overlay = Overlay(text="banana", font="caveat", angle=4, wrap="words")
+
+    (control,) = matched(overlay, "sea snake")
+
+    assert control == Overlay(text="sea snake", font="caveat", angle=4, wrap="words")
 
 
-@pytest.mark.parametrize("size", [(96, 96), (4000, 3000), (40, 400)])
-def test_letters_are_as_high_as_asked_on_any_picture_size(size: Size) -> None:
-    _, top, _, bottom = box(Overlay(text="H", size=0.5), size)
+def test_controls_keep_every_layer() -> None:
+    pair = (Overlay(text="cat", x=0), Overlay(text="cat", x=1))
 
-    # A capital of this font is 0.73 of the font size high.
-    assert (bottom - top) / (0.5 * min(size)) == pytest.approx(0.73, abs=0.06)
-
-
-def test_half_opacity_is_half_way() -> None:
-    overlay = Overlay(text="cat", panel=(200, 200, 200), fill=(200, 200, 200), opacity=0.5)
-    drawn = pixels(render(overlay, Image.new("RGB", (96, 96), (100, 100, 100))))
-
-    assert drawn[48, 48].tolist() == pytest.approx([150] * 3, abs=1)
+    assert [layer.letters for layer in occlusion(pair)] == [False, False]
+    assert [layer.text for layer in matched(pair, "dog")] == ["dog", "dog"]
+    assert as_layers(pair) == pair
 
 
-def test_positive_angle_turns_counter_clockwise() -> None:
-    overlay = Overlay(text="------", fill=(255, 0, 0), angle=45, size=0.2)
-    drawn = pixels(render(overlay, Image.new("RGB", (96, 96))))[..., 0].astype(float)
-
-    rows, columns = np.nonzero(drawn)
-
-    # The right end is up, where rows are small.
-    assert np.corrcoef(rows, columns)[0, 1] < -0.9
+def test_luminance_is_that_of_bt_601():
+    assert luminance((0, 0, 0)) == 0
+    assert luminance((255, 255, 255)) == pytest.approx(1)
+    assert luminance((255, 0, 0)) == pytest.approx(0.299)
+    assert luminance((0, 255, 0)) == pytest.approx(0.587)
 
 
-PINNED = {
-    "dejavu-sans": "da21ad18b7914723",
-    "dejavu-sans-bold": "16a75e2ee9267629",
-    "liberation-sans": "a9b6e95c248cfb8f",
-    "liberation-serif": "c7e304fb3136e48d",
-    "liberation-mono": "4879e81ac77c9b03",
-    "gelasio": "366b89afc3cc82a2",
-    "caveat": "b7ed46b4ecbecbe3",
-}
+def test_contrast_is_against_the_panel_else_the_stroke_else_the_picture():
+    white, grey = (255, 255, 255), (51, 51, 51)
+    bare = Overlay(text="a", fill=white)
+    stroked = Overlay(text="a", fill=white, stroke=grey)
+    panelled = Overlay(text="a", fill=white, stroke=grey, panel=(0, 0, 0))
 
-
-@pytest.mark.parametrize("font", FONTS)
-def test_pixels_are_the_same_on_every_machine(font: str) -> None:
-    overlay = Overlay(
-        text="Quiz café\n42", font=font, size=0.3, fill=(250, 240, 10), stroke=(10, 10, 90), angle=7
-    )
-
-    drawn = render(overlay, Image.new("RGB", (160, 120), (40, 120, 200)))
-
-    assert hashlib.sha256(drawn.tobytes()).hexdigest()[:16] == PINNED[font]
-
-
-def test_letters_are_told_as_large_as_they_are_drawn() -> None:
-    small = Overlay(text="cat", size=0.25)
-
-    assert letters_px(small, (200, 80)) == 20
-    assert letters_px((small, Overlay(text="cat", size=0.1)), (200, 80)) == 8
-    # Shrunk until it fits.
-    assert letters_px(Overlay(text="a very long word", size=1.0), (80, 80)) < 20
+    assert contrast(bare) == pytest.approx(0.5)
+    assert contrast(bare, background=0.9) == pytest.approx(0.1)
+    assert contrast(stroked, background=0.9) == pytest.approx(0.8)
+    assert contrast(panelled, background=0.9) == pytest.approx(1)

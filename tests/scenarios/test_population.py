@@ -1,4 +1,4 @@
-"""A population in its file: nothing is lost, and nothing slips in."""
+"""A search space, and a population in its file: every mistake is refused."""
 
 from __future__ import annotations
 
@@ -7,29 +7,64 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from natadv.errors import ConfigError, DataError
-from natadv.scenarios.typographic.bounds import Bounds
-from natadv.scenarios.typographic.iid import draw_iid
+from natadv.scenarios.typographic.overlay import Overlay
 from natadv.scenarios.typographic.population import (
     DrawnOverlay,
     Population,
-    overlay_id,
+    SearchSpace,
+    named_population,
     population_path,
     read_population,
-    worded,
     write_population,
 )
-from natadv.scenarios.typographic.spec import Overlay
-from natadv.scenarios.typographic.strategies import overlays
+from natadv.scenarios.typographic.sampling import draw_iid, overlays
+
+WRONG_BOUNDS = (
+    ({"size": [0.4, 0.1]}, "expected [least, most]"),
+    ({"size": [0.0, 0.1]}, "expected at least 0.001"),
+    ({"size": [0.1]}, "at least 2 items"),
+    ({"size": 0.1}, "valid list"),
+    ({"x": [0.0, 1.5]}, "less than or equal to 1"),
+    ({"opacity": [0.1, True]}, "valid number"),
+    ({"angle": 270.0}, "less than or equal to 180"),
+    ({"panel": 1.2}, "less than or equal to 1"),
+    ({"stroke_width": [0.1, 0.9]}, "expected at most 0.5"),
+    ({"fonts": []}, "at least 1 item"),
+    ({"fonts": ["comic-sans"]}, "no font 'comic-sans'; known: dejavu-sans"),
+    ({"kinds": ["decoy", "decoy"]}, "expected each once"),
+    ({"kinds": ["lies"]}, "kind of text must be one of decoy, other"),
+    ({"contrast": [0.6, 1.0]}, "cannot be had by letters without panel and stroke"),
+    ({"colour": [0, 1]}, "Extra inputs"),
+    ({"size": [0.1, float("nan")]}, "finite"),
+)
+
+
+def test_bounds_that_mean_nothing_are_refused(wide):
+    for change, message in WRONG_BOUNDS:
+        with pytest.raises(ValidationError) as caught:
+            SearchSpace.model_validate({**wide, **change})
+        assert message in str(caught.value), change
+
+
+def test_every_bound_is_given(wide):
+    for name in wide:
+        with pytest.raises(ValidationError, match=name):
+            SearchSpace.model_validate({key: value for key, value in wide.items() if key != name})
+
+
+def test_high_contrast_can_be_had_with_panels_or_strokes_alone(wide):
+    for share in ({"panel": 1.0}, {"panel": 0.5, "stroke": 1.0}):
+        assert SearchSpace.model_validate({**wide, **share, "contrast": [0.9, 1.0]})
 
 
 @pytest.fixture(scope="module")
 def population(wide) -> Population:
-    bounds = Bounds.model_validate(wide)
+    bounds = SearchSpace.model_validate(wide)
     drawn = draw_iid(overlays(bounds), count=12, seed=1)
-    named = (replace(one, id=overlay_id(i)) for i, one in enumerate(drawn))
-    return Population("small", 1, bounds, tuple(named))
+    return named_population("small", seed=1, bounds=bounds, drawn=drawn)
 
 
 @pytest.fixture
@@ -69,54 +104,57 @@ def edit(path: Path, change) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c.update(version=2), "version: Input should be 1"),
-        (lambda c: c.pop("seed"), "seed: Field required"),
-        (lambda c: c.update(note="x"), "note: Extra inputs"),
-        (lambda c: c.update(name="../x"), "is named with small letters"),
-        (lambda c: c.update(count=11), "count is 11, but it has 12 overlays"),
-        (lambda c: c["overlays"].pop(), "count is 12, but it has 11 overlays"),
-        (lambda c: c.update(overlays=[]), "has no overlays"),
-        (lambda c: c["overlays"].reverse(), "overlays[0]: id must be 'o000', came 'o011'"),
-        (lambda c: c["overlays"][1].update(id="o000"), "overlays[1]: id must be 'o001'"),
-        (lambda c: c["overlays"][2]["text"].update(kind="lie"), "overlays[2].text.kind"),
-        (lambda c: c["overlays"][2]["text"].update(pick=1.0), "overlays[2].text.pick"),
-        (lambda c: c["overlays"][2]["text"].update(pick="0"), "overlays[2].text.pick"),
-        (lambda c: c["overlays"][2].update(off_object=1), "overlays[2].off_object"),
-        (lambda c: c["overlays"][3]["overlay"].pop("size"), "lacks ['size']"),
-        (lambda c: c["overlays"][3]["overlay"].update(text="cat"), "unknown keys ['text']"),
-        (
-            lambda c: c["overlays"][3]["overlay"].update(size="1"),
-            "overlays[3].overlay: overlay size",
-        ),
-        (lambda c: c["overlays"][3]["overlay"].update(fill=[1, 2]), "overlay fill"),
-        (lambda c: c["overlays"][3]["overlay"].update(size=0.9), "size 0.9 is not within"),
-        (lambda c: c["overlays"][3]["overlay"].update(opacity=0.1), "opacity 0.1 is not within"),
-        (lambda c: c["overlays"][3]["overlay"].update(angle=90.0), "angle 90.0 is beyond"),
-        (lambda c: c["bounds"].update(kinds=["decoy"]), "is none of the bounds: decoy"),
-        (lambda c: c["bounds"].update(fonts=["gelasio"]), "is none of the bounds: gelasio"),
-        (lambda c: c["bounds"].update(size=[0.5, 0.1]), "bounds.size"),
-    ],
+EDITS = (
+    (lambda c: c.update(version=2), "version: Input should be 1"),
+    (lambda c: c.pop("seed"), "seed: Field required"),
+    (lambda c: c.update(note="x"), "note: Extra inputs"),
+    (lambda c: c.update(name="../x"), "is named with small letters"),
+    (lambda c: c.update(count=11), "count is 11, but it has 12 overlays"),
+    (lambda c: c["overlays"].pop(), "count is 12, but it has 11 overlays"),
+    (lambda c: c.update(overlays=[]), "count is 12, but it has 0 overlays"),
+    (lambda c: c["overlays"].reverse(), "overlays[0]: id must be 'o000', came 'o011'"),
+    (lambda c: c["overlays"][1].update(id="o000"), "overlays[1]: id must be 'o001'"),
+    (lambda c: c["overlays"][2]["text"].update(kind="lie"), "overlays[2].text.kind"),
+    (lambda c: c["overlays"][2]["text"].update(pick=1.0), "overlays[2].text.pick"),
+    (lambda c: c["overlays"][2]["text"].update(pick="0"), "overlays[2].text.pick"),
+    (lambda c: c["overlays"][2].update(off_object=1), "overlays[2].off_object"),
+    (lambda c: c["overlays"][3]["overlay"].pop("size"), "lacks ['size']"),
+    (lambda c: c["overlays"][3]["overlay"].update(text="cat"), "unknown keys ['text']"),
+    (
+        lambda c: c["overlays"][3]["overlay"].update(size="1"),
+        "overlays[3]: overlay size",
+    ),
+    (lambda c: c["overlays"][3]["overlay"].update(fill=[1, 2]), "overlay fill"),
+    (lambda c: c["overlays"][3]["overlay"].update(size=0.9), "size 0.9 is not within"),
+    (lambda c: c["overlays"][3]["overlay"].update(opacity=0.1), "opacity 0.1 is not within"),
+    (lambda c: c["overlays"][3]["overlay"].update(angle=90.0), "angle 90.0 is beyond"),
+    (lambda c: c["bounds"].update(kinds=["decoy"]), "is not in the bounds: decoy"),
+    (lambda c: c["bounds"].update(fonts=["gelasio"]), "is not in the bounds: gelasio"),
+    (lambda c: c["bounds"].update(size=[0.5, 0.1]), "bounds.size"),
 )
-def test_a_file_that_was_tampered_with_is_told_by_its_place(path, change, message):
-    edit(path, change)
-
-    with pytest.raises(DataError) as told:
-        read_population(path)
-    assert str(told.value).startswith(f"{path}: ")
-    assert message in str(told.value)
-    assert "natadv overlays draw" in str(told.value)
-    assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"version": NaN}'])
-def test_what_is_no_population_is_told(path, content):
-    path.write_bytes(content)
+def test_a_file_that_was_edited_is_refused_by_its_place(path):
+    original = path.read_bytes()
+    for change, message in EDITS:
+        path.write_bytes(original)
+        edit(path, change)
 
-    with pytest.raises(DataError, match="draw it again"):
-        read_population(path)
+        with pytest.raises(DataError) as caught:
+            read_population(path)
+        error = str(caught.value)
+        assert error.startswith(f"{path}: "), message
+        assert message in error
+        assert "natadv overlays draw" in error
+        assert "\n" not in error
+
+
+def test_a_file_that_is_not_a_population_is_refused(path):
+    for content in [b"", b"{", b"[]", b"\xff\xfe", b'{"version": NaN}']:
+        path.write_bytes(content)
+
+        with pytest.raises(DataError, match="draw it again"):
+            read_population(path)
 
 
 def test_a_missing_file_is_told(tmp_path):
@@ -131,10 +169,10 @@ def test_a_folder_that_is_a_file_is_told(tmp_path, population):
         write_population(tmp_path / "file" / "x.json", population)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../a", "A", ".a"])
-def test_names_that_lead_elsewhere_are_refused(name):
-    with pytest.raises(ConfigError, match="is named with small letters"):
-        population_path(name)
+def test_names_that_lead_elsewhere_are_refused():
+    for name in ["", "a/b", "../a", "A", ".a"]:
+        with pytest.raises(ConfigError, match="is named with small letters"):
+            population_path(name)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +191,8 @@ def test_a_drawn_overlay_says_nothing_strange(population, change, message):
 
 def test_a_drawn_overlay_says_the_word_of_the_picture(population):
     for drawn in population.overlays:
-        text, decoy = worded(drawn, truth="dog", names=("cat", "dog", "cow"), sample_id="x")
-        overlay = drawn.saying(text)
+        text, decoy = drawn.text_for(truth="dog", names=("cat", "dog", "cow"), sample_id="x")
+        overlay = drawn.with_text(text)
 
         assert overlay.text == text
         assert replace(overlay, text=drawn.overlay.text) == drawn.overlay
@@ -164,6 +202,6 @@ def test_a_drawn_overlay_says_the_word_of_the_picture(population):
 def test_the_id_of_an_overlay_decides_no_word(population):
     one = population.overlays[0]
     other: DrawnOverlay = replace(one, id="o999")
-    said = {worded(x, truth="dog", names=("cat", "dog"), sample_id="x") for x in (one, other)}
+    texts = {x.text_for(truth="dog", names=("cat", "dog"), sample_id="x") for x in (one, other)}
 
-    assert len(said) == 1
+    assert len(texts) == 1

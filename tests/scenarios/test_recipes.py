@@ -1,3 +1,5 @@
+"""The published recipes, decoys and severities."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -10,10 +12,17 @@ from PIL import Image
 
 from natadv.errors import ConfigError, DataError
 from natadv.rng import rng_for
-from natadv.scenarios.typographic.layout import Size, fits, lay_out
-from natadv.scenarios.typographic.overlay import Overlays, from_json, render, to_json
-from natadv.scenarios.typographic.recipes import RECIPES, choose_decoy, draw
-from natadv.scenarios.typographic.strategies import picture_sizes, texts
+from natadv.scenarios.typographic.overlay import Overlays, from_json, to_json
+from natadv.scenarios.typographic.recipes import (
+    PUBLISHED,
+    RECIPES,
+    SEVERITIES,
+    choose_decoy,
+    draw,
+    letter_factor,
+)
+from natadv.scenarios.typographic.rendering import Size, fits, lay_out, render
+from tests.scenarios.strategies import picture_sizes, texts
 
 PROPERTY = settings(max_examples=40)
 RECIPE = st.sampled_from(sorted(RECIPES))
@@ -176,3 +185,15 @@ def test_larger_letters_change_the_size_and_nothing_else(
     for before, after in zip(plain, enlarged, strict=True):
         assert after.size == pytest.approx(min(1.0, before.size * factor))
         assert replace(after, size=before.size) == before
+
+
+def test_letters_grow_with_severity_and_are_as_published_in_the_middle():
+    sizes = [letter_factor(severity) for severity in sorted(SEVERITIES)]
+
+    assert sizes == sorted(set(sizes))
+    assert letter_factor(PUBLISHED) == 1.0
+
+
+def test_an_unknown_severity_is_refused():
+    with pytest.raises(ConfigError, match=r"one of 1, 2, 3, 4, 5 \(3 is as published\), came 6"):
+        letter_factor(6)

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from natadv.errors import DataError
-from natadv.scenarios.typographic.overlay import from_json, render
+from natadv.scenarios.typographic.overlay import from_json
 from natadv.scenarios.typographic.recipes import RECIPES
+from natadv.scenarios.typographic.rendering import render
 from natadv.scenarios.typographic.twins import lossless, typographic_twin
 from natadv.types import Sample
 

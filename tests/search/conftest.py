@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from natadv.cli import main
 from natadv.data.card import CardDraft
 from natadv.data.packing import write_dataset
 from natadv.models import loading
-from natadv.pipelines.population import bounds_of, drawn_within
+from natadv.pipelines.overlay_population import drawn_within, search_space
 from natadv.scenarios.typographic.population import population_path, write_population
 from natadv.scenarios.typographic.twins import lossless
 from natadv.types import FloatArray, Sample
@@ -134,7 +134,7 @@ def write_world(root: Path, samples: Sequence[Sample], **other: Any) -> None:
 def world(tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Holds the dataset `plain`, the population `few`, and the mini models with other insides."""
     write_world(tmp_path, samples)
-    few = drawn_within(bounds_of(REPOSITORY, "overlays"), name="few", count=8, seed=1)
+    few = drawn_within(search_space(REPOSITORY, "overlays"), name="few", count=8, seed=1)
     write_population(population_path("few", tmp_path), few)
     (tmp_path / "fixtures" / "models").symlink_to(REPOSITORY / "fixtures" / "models")
     return tmp_path
@@ -190,7 +190,7 @@ def found(search: Callable[..., list[str]], world: Path) -> Path:
 
 def edited(path: Path, to: Path, **fields: Any) -> Path:
     """The attack in another file, with some of it changed."""
-    from natadv.search.attack import read_attack, write_attack
+    from natadv.search.result import read_attack, write_attack
 
-    write_attack(to, replace(read_attack(path), **fields))
+    write_attack(to, read_attack(path).model_copy(update=fields))
     return to

@@ -1,4 +1,4 @@
-"""The sheet of an attack: which pictures come first, and what is said below them."""
+"""The files of an attack: which pictures come first on the sheet, and what is said below them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from PIL import Image
 from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.search import contact_sheet
-from natadv.search.attack import Attack
-from natadv.search.contact_sheet import AttackedSample, attack_sheet
+from natadv.search.contact_sheet import AttackedSample, attack_sheet, file_part
+from natadv.search.result import Attack
 from natadv.tasks.task import Prediction
 from natadv.types import Sample
 
@@ -37,14 +37,16 @@ def attacked_sample(name, *, right, mask=None, **values) -> AttackedSample:
         drawn_size=(40, 40),
     )
     numbers = {"score": 0.5, "true_score": 0.5, "iou": 0.5, "accuracy": 0.5}
-    before = Prediction("dog", True, numbers)
-    return AttackedSample(clean, attacked, before, Prediction("cat", right, numbers | values, mask))
+    before = Prediction(text="dog", correct=True, values=numbers)
+    after = Prediction(text="cat", correct=right, values=numbers | values, mask=mask)
+    return AttackedSample(clean, attacked, before, after)
 
 
 def attack(task) -> Attack:
     drawn = DrawnOverlay("new", "decoy", 0.0, False, Overlay(text=BLANK))
     return Attack(
-        task,
+        version=1,
+        task=task,
         dataset="d",
         revision="r",
         subject="dog",
@@ -58,6 +60,7 @@ def attack(task) -> Attack:
         hidden=("b", "c"),
         model="m",
         weights="w",
+        run="",
     )
 
 
@@ -132,9 +135,15 @@ def test_segmentation_is_outlined_where_the_mask_is_known(sheet):
 def test_answers_stand_below_their_question(sheet):
     tiles, _ = sheet("vqa", [attacked_sample("a", right=False)])
 
-    assert [line.text for line in tiles[0].captions] == [
-        "what?",
-        "clean: dog",
-        "attacked: cat",
-        "a",
-    ]
+    texts = [caption.text for caption in tiles[0].captions]
+    assert texts == ["what?", "clean: dog", "attacked: cat", "a"]
+
+
+def test_no_two_classes_share_a_file_and_none_leaves_its_folder():
+    names = ["a b", "a-b", "a/b", "a  b", "../../a", "a__b", "É", "e", "猫", "犬", "[x]", "w" * 300]
+    parts = [file_part(name) for name in [*names, "w" * 301]]
+
+    assert len(set(parts)) == len(parts)
+    assert file_part("polar bear") == "polar-bear"
+    assert all("/" not in part and not part.startswith(".") for part in parts)
+    assert max(map(len, parts)) < 100

@@ -17,15 +17,16 @@ from natadv.evaluate.embeddings import EmbeddingCache
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.pictures import overlaid, shown
 from natadv.models.resolve import resolve
-from natadv.pipelines.members import Arithmetic
-from natadv.scenarios.typographic.overlay import from_json, render
-from natadv.scenarios.typographic.places import kept_off
+from natadv.pipelines.embedders import Arithmetic
+from natadv.scenarios.typographic.overlay import from_json
+from natadv.scenarios.typographic.placement import moved_off
+from natadv.scenarios.typographic.rendering import render
 from natadv.search import freeze
-from natadv.search.attack import read_attack
 from natadv.search.contact_sheet import attacked_samples
 from natadv.search.freeze import pack_counterexamples, usual_name
 from natadv.search.objective import objective_of_attack
-from natadv.search.target import find_target
+from natadv.search.result import read_attack
+from natadv.search.standalone import find_target
 from natadv.tasks.masks import truth_mask
 
 from .conftest import Eyes, edited
@@ -125,9 +126,9 @@ def test_rows_are_those_that_are_drawn_by_hand(two, world, samples):
     assert [row.id for row in made] == [identity for identity, _ in expected]
     for row, (_, name) in zip(made, expected, strict=True):
         attack, sample = two[name], clean[row.twin]
-        overlay = attack.drawn.saying(attack.text)
+        overlay = attack.drawn.with_text(attack.text)
         if attack.drawn.off_object:
-            overlay = kept_off(overlay, truth_mask(sample))
+            overlay = moved_off(overlay, truth_mask(sample))
         assert from_json(row.overlay) == (overlay,)
         assert row.decoy == attack.decoy
         same = ("group", "label", "part", "phrase", "mask")
@@ -176,7 +177,7 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(two, world, monkeypatch):
     monkeypatch.setattr(freeze, "pack", lambda *a, **named: pack(*a, rows_per_shard=3, **named))
     whole = pack_counterexamples("plain", root=world).card
     made = []
-    row = freeze.Drawing._row
+    row = freeze.OverlayRows._row
 
     def counted(self, *asked):
         made.append(asked)
@@ -184,7 +185,7 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(two, world, monkeypatch):
             raise KeyboardInterrupt
         return row(self, *asked)
 
-    monkeypatch.setattr(freeze.Drawing, "_row", counted)
+    monkeypatch.setattr(freeze.OverlayRows, "_row", counted)
     with pytest.raises(KeyboardInterrupt):
         pack_counterexamples("plain", root=world)
     assert load_card(world / PACKED) == whole
@@ -264,4 +265,4 @@ def test_names_are_plain(found):
         ("§§", "classification-mini-clip-dog"),
         ("a" * 80, "classification-mini-clip-dog-" + "a" * 35),
     ]:
-        assert usual_name(replace(read_attack(found), text=text)) == name
+        assert usual_name(read_attack(found).model_copy(update={"text": text})) == name

@@ -1,4 +1,4 @@
-"""A few pictures under whatever overlay, against each of them drawn and asked by hand."""
+"""Clean samples under any overlay, against each of them drawn and predicted by hand."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ import pytest
 from PIL import Image
 
 from natadv.data.images import decode_image
-from natadv.errors import DataError
+from natadv.errors import ConfigError, DataError
 from natadv.evaluate.embeddings import EmbeddingCache
 from natadv.evaluate.loaded_model import LoadedModel
-from natadv.scenarios.typographic.overlay import Overlay, box, from_json, render
-from natadv.scenarios.typographic.places import covered, kept_off, place_of
+from natadv.evaluate.pictures import overlaid
+from natadv.scenarios.typographic.overlay import Overlay, from_json
+from natadv.scenarios.typographic.placement import covered_share, moved_off, place_of
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
+from natadv.scenarios.typographic.rendering import box, render
 from natadv.scenarios.typographic.twins import lossless
-from natadv.search import objective as objective_module
 from natadv.search import samples as samples_module
 from natadv.search.contact_sheet import attacked_samples
-from natadv.search.objective import AttackObjective, objective_of_attack, objective_on_class
+from natadv.search.objective import (
+    AttackObjective,
+    objective_of_attack,
+    objective_on_class,
+    overlaid_row,
+    place_overlay,
+)
 from natadv.search.samples import samples_of
 from natadv.tasks.masks import truth_mask
 from natadv.types import FloatArray, Sample
@@ -112,9 +119,9 @@ def by_hand(
     """What the model says of each picture, rendered one by one."""
     said = {}
     for sample in objective.samples:
-        overlay = drawn.saying(text)
+        overlay = drawn.with_text(text)
         if drawn.off_object:
-            overlay = kept_off(overlay, truth_mask(sample))
+            overlay = moved_off(overlay, truth_mask(sample))
         picture = decode_image(sample.image, where=sample.id)
         said[sample.id] = said_by_hand(render(replace(overlay, letters=letters), picture))
     return said
@@ -160,7 +167,7 @@ def test_a_class_without_pictures_cannot_be_searched_on(make_unit, dataset, load
 
 def both_by_hand(objective: AttackObjective, drawn: DrawnOverlay) -> tuple[set[str], set[str]]:
     """What the letters flip, and what the box flips without them."""
-    text, _ = objective.wording_of(drawn)
+    text, _ = objective.text_of(drawn)
     ways = (by_hand(objective, drawn, text, letters=letters) for letters in (True, False))
     with_letters, without = (set(flipped(said)) for said in ways)
     return with_letters, without
@@ -217,7 +224,7 @@ def test_pictures_that_only_the_box_flips_do_not_offset_those_that_the_letters_f
     drawn = written(fill=GREEN, panel=GREEN, stroke=BLUE, stroke_width=0.1)
     green = Image.new("RGB", (SIDE, SIDE), GREEN)
     written_on, block = (
-        np.asarray(render(replace(drawn.saying("cat"), letters=letters), green))[..., 2]
+        np.asarray(render(replace(drawn.with_text("cat"), letters=letters), green))[..., 2]
         for letters in (True, False)
     )
     pixels = [
@@ -314,20 +321,21 @@ def test_a_picture_that_was_shown_is_not_embedded_again(objective, loaded):
     assert loaded.encoded == encoded
 
 
-@pytest.mark.parametrize("error", ["none", "unwritable"])
-def test_words_that_cannot_be_had_flip_nothing(objective, monkeypatch, error):
+def test_words_that_cannot_be_had_flip_nothing(objective, monkeypatch):
     strong = between(0.3, 1.0)
     assert objective.flip_rates([strong]) == [1.0]
 
-    def worded(drawn, **_):
-        if error == "none":
-            raise DataError("no word of this kind")
+    def no_word(drawn, **_):
+        raise DataError("no word of this kind")
+
+    def unwritable(drawn, **_):
         return "\u4f60", None
 
-    monkeypatch.setattr(objective_module, "worded", worded)
+    for text_for in (no_word, unwritable):
+        monkeypatch.setattr(DrawnOverlay, "text_for", text_for)
 
-    assert objective.flip_rates([strong, strong]) == [0.0, 0.0]
-    assert objective.predictions(strong) == ()
+        assert objective.flip_rates([strong, strong]) == [0.0, 0.0]
+        assert objective.predictions(strong) == ()
 
 
 def test_what_is_kept_off_the_object_is_shown_there(objective):
@@ -352,12 +360,12 @@ def test_an_attack_tells_what_was_seen(objective):
     drawn = next(one for one in BETWEEN if partly_hidden(*both_by_hand(objective, one)))
     attack = objective.attack(drawn)
 
-    overlay = drawn.saying(attack.text)
+    overlay = drawn.with_text(attack.text)
     around = box(overlay, (SIDE, SIDE))
     assert attack.pictures == tuple(sample.id for sample in objective.samples)
     assert list(attack.flipped) == flipped(by_hand(objective, drawn, attack.text))
     assert list(attack.hidden) == flipped(by_hand(objective, drawn, attack.text, letters=False))
-    assert attack.covered == pytest.approx(covered(around, (SIDE, SIDE)), abs=1e-6)
+    assert attack.covered == pytest.approx(covered_share(around, (SIDE, SIDE)), abs=1e-6)
     assert attack.place == place_of(around, (SIDE, SIDE))
     assert attack.share == len(attack.flipped) / len(objective.samples)
     by_letters = set(attack.flipped) - set(attack.hidden)
@@ -370,7 +378,7 @@ def test_each_picture_is_told_clean_and_attacked(objective):
     drawn = OVERLAYS[1]
     shown = attacked_under(objective, drawn)
 
-    expected = by_hand(objective, drawn, objective.wording_of(drawn)[0])
+    expected = by_hand(objective, drawn, objective.text_of(drawn)[0])
     assert [one.clean for one in shown] == list(objective.samples)
     assert {one.clean.id: one.after.text for one in shown} == expected
     assert {one.clean.id for one in shown if not one.after.correct} == set(flipped(expected))
@@ -378,8 +386,12 @@ def test_each_picture_is_told_clean_and_attacked(objective):
     assert all(one.after.values.keys() >= {"score", "true_score"} for one in shown)
 
 
+def with_pictures(attack, *ids):
+    return attack.model_copy(update={"pictures": ids})
+
+
 def test_an_attack_is_tried_on_its_own_pictures_with_its_own_text(objective, unit, dataset, loaded):
-    attack = replace(objective.attack(OVERLAYS[1]), text="zork", decoy=None)
+    attack = objective.attack(OVERLAYS[1]).model_copy(update={"text": "zork", "decoy": None})
     again = objective_of_attack(unit, dataset, attack, loaded)
     now = again.attack(attack.drawn)
 
@@ -392,7 +404,7 @@ def test_an_attack_is_tried_on_its_own_pictures_with_its_own_text(objective, uni
 
 def test_what_the_model_is_wrong_about_when_clean_is_left_out(objective, unit, dataset, loaded):
     attack = objective.attack(OVERLAYS[1])
-    attack = replace(attack, pictures=("s01", *attack.pictures))
+    attack = with_pictures(attack, "s01", *attack.pictures)
     again = objective_of_attack(unit, dataset, attack, loaded)
 
     assert tuple(sample.id for sample in again.samples) == attack.pictures[1:]
@@ -403,6 +415,104 @@ def test_pictures_that_are_not_there_or_of_another_class_are_refused(objective, 
     attack = objective.attack(OVERLAYS[0])
 
     with pytest.raises(DataError, match="2 ids are not in 'plain', first 's98'"):
-        samples_of(replace(attack, pictures=("s98", "s03", "s99")), dataset)
+        samples_of(with_pictures(attack, "s98", "s03", "s99"), dataset)
     with pytest.raises(DataError, match=r"sample 's02' is of 'cat', the attack is on.*of 'dog'"):
-        samples_of(replace(attack, pictures=("s03", "s02")), dataset)
+        samples_of(with_pictures(attack, "s03", "s02"), dataset)
+
+
+WIDE = (60, 40)
+
+
+def wide_overlay(*, off_object=False, **other) -> DrawnOverlay:
+    drawn = Overlay(**{"text": BLANK, "size": 0.3, "x": 0.0, "y": 0.0, "frame": "picture", **other})
+    return DrawnOverlay("new", "decoy", 0.0, off_object, drawn)
+
+
+@pytest.fixture
+def wide_sample() -> Sample:
+    """The object is at the left."""
+    mask = np.zeros(WIDE[::-1], np.uint8)
+    mask[5:35, :25] = 255
+    pixels = np.random.default_rng(1).integers(0, 255, (*WIDE[::-1], 3), dtype=np.uint8)
+    return Sample(
+        "s1",
+        group="g",
+        image=lossless(Image.fromarray(pixels)),
+        label=1,
+        mask=png(mask),
+        phrase="dog",
+        facts='{"a":1}',
+    )
+
+
+def test_the_text_stands_where_the_overlay_was_drawn(wide_sample):
+    drawn = wide_overlay(x=0.3, y=0.7, angle=20.0)
+
+    assert place_overlay(drawn, "cat", wide_sample, size=WIDE) == replace(drawn.overlay, text="cat")
+
+
+def test_it_is_kept_off_the_object_where_that_is_asked_for_and_known(wide_sample):
+    drawn = wide_overlay(off_object=True)
+    off = place_overlay(drawn, "cat", wide_sample, size=WIDE)
+    left, top, right, bottom = box(off, WIDE)
+
+    assert not truth_mask(wide_sample)[top:bottom, left:right].any()
+    assert replace(off, x=0.0, y=0.0) == drawn.with_text("cat")
+    assert off.x > 0
+    assert place_overlay(
+        drawn, "cat", replace(wide_sample, mask=None), size=WIDE
+    ) == drawn.with_text("cat")
+    assert place_overlay(wide_overlay(), "cat", wide_sample, size=WIDE) == drawn.with_text("cat")
+
+
+def test_what_cannot_be_drawn_there_is_refused(wide_sample):
+    for text, error in [("word " * 100, DataError), ("\u4f60", ConfigError)]:
+        with pytest.raises(error):
+            place_overlay(wide_overlay(), text, wide_sample, size=WIDE)
+
+
+def test_there_is_room_or_not_by_the_size_of_the_picture(wide_sample):
+    text = "word " * 20
+
+    assert place_overlay(wide_overlay(), text, wide_sample, size=(600, 400)).text == text
+    with pytest.raises(DataError, match="does not fit into 20 x 20 px"):
+        place_overlay(wide_overlay(), text, wide_sample, size=(20, 20))
+
+
+def test_a_row_is_the_clean_one_with_the_overlay_drawn_on_it(wide_sample):
+    overlay = place_overlay(wide_overlay(panel=(255, 0, 0)), "cat", wide_sample, size=WIDE)
+    row = overlaid_row(overlay, wide_sample, decoy="cat", size=WIDE)
+
+    changed = ("id", "image", "twin", "decoy", "overlay", "drawn_size")
+    assert replace(row, **{name: getattr(wide_sample, name) for name in changed}) == wide_sample
+    assert (row.image, row.twin, row.decoy, row.drawn_size) == (b"", "s1", "cat", WIDE)
+    assert row.id == f"s1@{row.overlay}"
+    assert from_json(row.overlay) == (overlay,)
+    expected = render(overlay, decode_image(wide_sample.image, where="s1"))
+    assert overlaid(row, wide_sample).open().tobytes() == expected.tobytes()
+
+
+def test_other_overlays_are_other_rows(wide_sample):
+    overlay = place_overlay(wide_overlay(), "cat", wide_sample, size=WIDE)
+    others = (overlay, replace(overlay, letters=False), replace(overlay, opacity=0.5))
+
+    assert len({overlaid_row(one, wide_sample, decoy=None, size=WIDE).id for one in others}) == 3
+
+
+def test_a_band_makes_the_row_taller_and_moves_its_truth(wide_sample):
+    for side in ["top", "bottom"]:
+        overlay = place_overlay(
+            wide_overlay(band=side, panel=(0, 0, 0)), "cat", wide_sample, size=WIDE
+        )
+        row = overlaid_row(overlay, wide_sample, decoy=None, size=WIDE)
+
+        strip = row.drawn_size[1] - WIDE[1]
+        assert strip > 0
+        assert overlaid(row, wide_sample).open().size == row.drawn_size
+        above, below = (strip, 0) if side == "top" else (0, strip)
+        expected = np.pad(truth_mask(wide_sample), ((above, below), (0, 0)))
+        assert np.array_equal(truth_mask(row), expected)
+        assert (
+            overlaid_row(overlay, replace(wide_sample, mask=None), decoy=None, size=WIDE).mask
+            is None
+        )

@@ -11,13 +11,13 @@ from natadv.errors import ConfigError, DataError
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.plan import CaseUnits
 from natadv.gate.rules import SearchProfile, Thresholds, Tier
-from natadv.pipelines.population import bounds_of, drawn_within
+from natadv.pipelines.overlay_population import drawn_within, search_space
 from natadv.scenarios.typographic.population import population_path, write_population
 from natadv.search.profile import search_units, with_searches
 from natadv.types import Case
 from tests.evaluate.conftest import CLASSES
 
-BOUNDS = bounds_of(Path(__file__).parents[2], "overlays")
+BOUNDS = search_space(Path(__file__).parents[2], "overlays")
 PROFILE = SearchProfile("lot", ("dog",), pictures=4, at_least=0.5, evaluations=60)
 
 

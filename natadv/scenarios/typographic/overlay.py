@@ -1,176 +1,197 @@
-"""An overlay value to pixels: the same bytes on every machine."""
+"""What is written on a picture: a value that survives a round trip through JSON."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
 
-from PIL import Image, ImageDraw, ImageOps
+from natadv.errors import ConfigError, unknown_name
+from natadv.scenarios.typographic.fonts import CHARACTERS, FONTS
 
-from natadv.scenarios.typographic.fonts import font_at
-from natadv.scenarios.typographic.layout import (
-    Box,
-    Layout,
-    Size,
-    TextBlock,
-    fits,
-    grown,
-    lay_out,
-)
-from natadv.scenarios.typographic.spec import (
-    Overlay,
-    Overlays,
-    Rgb,
-    as_layers,
-    from_json,
-    matched,
-    occlusion,
-    to_json,
-)
+Rgb = tuple[int, int, int]
+Wrap = Literal["none", "words", "width"]
+Frame = Literal["picture", "square"]
+Side = Literal["top", "bottom"]
 
-__all__ = [
-    "Box",
-    "Overlay",
-    "Overlays",
-    "Size",
-    "box",
-    "fits",
-    "from_json",
-    "letters_px",
-    "matched",
-    "moved",
-    "occlusion",
-    "render",
-    "size_after",
-    "to_json",
-]
+WRAPS: tuple[Wrap, ...] = get_args(Wrap)
+FRAMES: tuple[Frame, ...] = get_args(Frame)
+SIDES: tuple[Side, ...] = get_args(Side)
+
+# Luma as in ITU-R BT.601: only sums and products, so that every machine agrees to the bit.
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+MIDDLE_GREY = 0.5
+"""The luminance that stands for a picture which is not known yet."""
 
 
-def render(overlay: Overlay | Overlays, image: Image.Image) -> Image.Image:
-    """A new RGB picture with the overlays drawn in order; bands make it taller."""
-    drawn = image.convert("RGB") if image.mode != "RGB" else image.copy()
-    for layer in as_layers(overlay):
-        drawn = _with_layer(layer, drawn)
-    return drawn
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """One piece of text on a picture of any size; all lengths are shares.
 
-
-def moved(overlay: Overlay | Overlays, mask: Image.Image) -> Image.Image:
-    """A mask of the picture before, for the picture that `render` returns.
-
-    Letters in front of a thing leave it where it is; bands hold nothing of it.
+    Raises ConfigError if a value is out of range or the fonts cannot draw the text.
     """
-    mask = mask.copy()
-    for layer in as_layers(overlay):
-        layout = lay_out(layer, mask.size)
-        if layer.band is not None:
-            grown = Image.new(mask.mode, layout.canvas, 0)
-            grown.paste(mask, layout.origin)
-            mask = grown
-    return mask
+
+    text: str
+    font: str = "dejavu-sans-bold"
+    size: float = 0.15
+    """Font size as a share of the picture's shorter side; shrunk until the text fits."""
+    x: float = 0.5
+    """Position of the box in the free area: 0 is left, 1 is right."""
+    y: float = 0.5
+    """Position of the box in the free area: 0 is top, 1 is bottom."""
+    fill: Rgb = (255, 255, 255)
+    stroke: Rgb | None = None
+    stroke_width: float = 0.05
+    """Share of the font size; at least one pixel where there is a stroke."""
+    opacity: float = 1.0
+    angle: float = 0.0
+    """Degrees, counter-clockwise."""
+    panel: Rgb | None = None
+    """Colour of a filled box behind the text."""
+    padding: float = 0.3
+    """Room between text and the panel's edge, as a share of the font size."""
+    wrap: Wrap = "none"
+    """`words`: at most two lines, after the first word (of two or three) or the second (of more).
+    `width`: lines of at most 1 / 0.45 letters per font size of room."""
+    line_gap: float = 0.15
+    """Extra room between lines, as a share of the font size."""
+    frame: Frame = "square"
+    """Where the text may stand: `square` is the largest centred square, which a model's centre
+    crop keeps; `picture` is all of it."""
+    band: Side | None = None
+    """A strip in the panel's colour that is added to the picture and holds the text."""
+    band_height: float = 0.25
+    """Share of the picture's height."""
+    letters: bool = True
+    """False draws solid blocks where the letters would stand."""
+
+    def __post_init__(self) -> None:
+        _check_text(self.text)
+        if not isinstance(self.font, str) or self.font not in FONTS:
+            raise unknown_name("font", str(self.font), FONTS)
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and low <= value <= high):
+                raise ConfigError(f"overlay {name} must be from {low} to {high}, came {value!r}")
+        _check_colours(self)
+        _check_choices(self)
 
 
-def box(overlay: Overlay | Overlays, size: Size) -> Box:
-    """The smallest box around all that changes, in pixels of the picture that `render` returns."""
-    boxes: list[Box] = []
-    for layer in as_layers(overlay):
-        layout = lay_out(layer, size)
-        dx, dy = layout.origin
-        boxes = [
-            (left + dx, top + dy, right + dx, bottom + dy) for left, top, right, bottom in boxes
-        ]
-        boxes.append(layout.region if layer.band else layout.box)
-        size = layout.canvas
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return min(lefts), min(tops), max(rights), max(bottoms)
+Overlays = tuple[Overlay, ...]
+"""What a recipe draws, in order; each on the picture that the one before it left."""
 
 
-def size_after(overlay: Overlay | Overlays, size: Size) -> Size:
-    """Width and height of the picture that `render` returns."""
-    for layer in as_layers(overlay):
-        size = grown(layer, size)
-    return size
+_RANGES: dict[str, tuple[float, float]] = {
+    "size": (0.001, 1.0),
+    "x": (0.0, 1.0),
+    "y": (0.0, 1.0),
+    "stroke_width": (0.0, 0.5),
+    "opacity": (0.0, 1.0),
+    "angle": (-180.0, 180.0),
+    "padding": (0.0, 4.0),
+    "line_gap": (0.0, 4.0),
+    "band_height": (0.01, 1.0),
+}
 
 
-def letters_px(overlay: Overlay | Overlays, size: Size) -> int:
-    """Font size of the smallest letters, after they were shrunk until they fit."""
-    found: list[int] = []
-    for layer in as_layers(overlay):
-        layout = lay_out(layer, size)
-        found.append(layout.block.px)
-        size = layout.canvas
-    return min(found)
+def as_layers(overlay: Overlay | Iterable[Overlay]) -> Overlays:
+    """One overlay or several, as a tuple."""
+    return (overlay,) if isinstance(overlay, Overlay) else tuple(overlay)
 
 
-def _with_layer(overlay: Overlay, image: Image.Image) -> Image.Image:
-    layout = lay_out(overlay, image.size)
-    if overlay.band is not None:
-        image = _with_band(overlay, layout, image)
-    patch, alpha = _patch(overlay, layout.block)
-    if overlay.angle:
-        size = (layout.box[2] - layout.box[0], layout.box[3] - layout.box[1])
-        patch = _turned(patch, size, overlay.angle, _ground(overlay))
-        alpha = _turned(alpha, size, overlay.angle, 0)
-    if overlay.opacity != 1:
-        alpha = alpha.point([round(value * overlay.opacity) for value in range(256)])
-    image.paste(patch, layout.box[:2], alpha)
-    return image
+def occlusion(overlay: Overlay | Overlays) -> Overlays:
+    """The control for hiding: the same box in the same colours, without letters."""
+    return tuple(replace(layer, letters=False) for layer in as_layers(overlay))
 
 
-def _with_band(overlay: Overlay, layout: Layout, image: Image.Image) -> Image.Image:
-    grown = Image.new("RGB", layout.canvas, overlay.panel)
-    grown.paste(image, layout.origin)
-    return grown
+def matched(overlay: Overlay | Overlays, word: str) -> Overlays:
+    """The control for style: the true word in place of the wrong one."""
+    return tuple(replace(layer, text=word) for layer in as_layers(overlay))
 
 
-def _ground(overlay: Overlay) -> Rgb:
-    """The colour under the letters, so that soft edges mix with nothing else."""
-    if overlay.panel is not None:
-        return overlay.panel
-    return overlay.fill if overlay.stroke is None else overlay.stroke
+def luminance(colour: Rgb) -> float:
+    """0 (black) to 1 (white)."""
+    return sum(weight * byte for weight, byte in zip(LUMA_WEIGHTS, colour, strict=True)) / 255
 
 
-def _patch(overlay: Overlay, block: TextBlock) -> tuple[Image.Image, Image.Image]:
-    """The block's colours, and how much of each pixel they cover."""
-    patch = Image.new("RGB", block.size, _ground(overlay))
-    cover = _mask(overlay, block, stroke_px=block.stroke_px)
-    if overlay.stroke is not None:
-        patch.paste(overlay.stroke, (0, 0), cover)
-        patch.paste(overlay.fill, (0, 0), _mask(overlay, block, stroke_px=0))
-    else:
-        patch.paste(overlay.fill, (0, 0), cover)
-    alpha = cover if overlay.panel is None else Image.new("L", block.size, 255)
-    return patch, alpha
+def contrast(overlay: Overlay, *, background: float = MIDDLE_GREY) -> float:
+    """0 to 1: the difference in luminance between the letters and what is behind them.
+
+    That is the panel, else the stroke, else the picture, whose luminance is `background`.
+    """
+    ground = overlay.panel or overlay.stroke
+    behind = background if ground is None else luminance(ground)
+    return abs(luminance(overlay.fill) - behind)
 
 
-def _mask(overlay: Overlay, block: TextBlock, *, stroke_px: int) -> Image.Image:
-    mask = Image.new("L", block.size, 0)
-    draw = ImageDraw.Draw(mask)
-    pad = block.padding_px
-    if not overlay.letters:
-        inset = pad + block.stroke_px - stroke_px
-        right, bottom = block.size[0] - inset - 1, block.size[1] - inset - 1
-        if right >= inset and bottom >= inset:
-            draw.rectangle((inset, inset, right, bottom), fill=255)
-        return mask
-    draw.multiline_text(
-        (pad - block.ink[0], pad - block.ink[1]),
-        block.text,
-        fill=255,
-        font=font_at(overlay.font, block.px),
-        spacing=block.gap_px,
-        stroke_width=stroke_px,
-    )
-    return mask
+def to_json(overlay: Overlay | Overlays) -> str:
+    """A JSON list of all layers, every field written out, keys sorted."""
+    layers = [asdict(layer) for layer in as_layers(overlay)]
+    return json.dumps(layers, allow_nan=False, sort_keys=True, separators=(",", ":"))
 
 
-def _turned(image: Image.Image, size: Size, angle: float, ground: int | Rgb) -> Image.Image:
-    """`image` about its centre, counter-clockwise, in the middle of a picture of `size`."""
-    # A pixel of ground all around, so that the turned edges are soft.
-    image = ImageOps.expand(image, 1, ground)
-    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    x, y = size[0] / 2, size[1] / 2
-    from_x = image.width / 2 - cos * x + sin * y
-    from_y = image.height / 2 - sin * x - cos * y
-    affine = (cos, -sin, from_x, sin, cos, from_y)
-    return image.transform(
-        size, Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC, fillcolor=ground
-    )
+def from_json(text: str) -> Overlays:
+    """Reads what `to_json` wrote. Raises ConfigError."""
+    try:
+        layers = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"overlay is not JSON: {error}; expected what to_json writes") from error
+    if not isinstance(layers, list) or not layers:
+        raise ConfigError(f"overlay must be a list of at least one layer, came {text[:60]!r}")
+    return tuple(map(layer_from, layers))
+
+
+def layer_from(raw: Any, *, text: str | None = None) -> Overlay:
+    """An overlay from its JSON object, which must hold every field, but no text if `text` is given.
+
+    Raises ConfigError.
+    """
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"overlay layer must be an object, came {raw!r}")
+    names = {field.name for field in fields(Overlay)} - ({"text"} if text is not None else set())
+    if raw.keys() != names:
+        unknown, missing = sorted(raw.keys() - names), sorted(names - raw.keys())
+        raise ConfigError(f"overlay has unknown keys {unknown} and lacks {missing}")
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
+    }
+    return Overlay(**values) if text is None else Overlay(text=text, **values)
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"overlay text must be a string with something to draw, came {text!r}")
+    strange = sorted(set(text) - CHARACTERS - {"\n"})
+    if strange:
+        raise ConfigError(
+            f"overlay text {text!r} has characters that the fonts cannot draw: {strange}; "
+            "use Latin-1 letters"
+        )
+
+
+def _check_colours(overlay: Overlay) -> None:
+    optional = {"stroke": overlay.stroke, "panel": overlay.panel}
+    given = {name: value for name, value in optional.items() if value is not None}
+    for name, colour in {"fill": overlay.fill, **given}.items():
+        bytes_only = isinstance(colour, tuple) and all(
+            isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+            for value in colour
+        )
+        if not (bytes_only and len(colour) == 3):
+            raise ConfigError(f"overlay {name} must be three integers 0 to 255, came {colour!r}")
+
+
+def _check_choices(overlay: Overlay) -> None:
+    closed = {"wrap": WRAPS, "frame": FRAMES, "band": (*SIDES, None), "letters": (True, False)}
+    for name, known in closed.items():
+        value = getattr(overlay, name)
+        if value not in known:
+            raise ConfigError(f"overlay {name} must be one of {known}, came {value!r}")
+    if overlay.band is not None and (overlay.panel is None or overlay.opacity != 1):
+        raise ConfigError(
+            f"overlay band needs a panel colour and opacity 1, "
+            f"came panel {overlay.panel!r} and opacity {overlay.opacity!r}"
+        )

@@ -5,36 +5,137 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from natadv.config import Strict, dotted
 from natadv.errors import ConfigError, DataError
-from natadv.scenarios.typographic.bounds import KINDS, Bounds, Kind
-from natadv.scenarios.typographic.spec import Overlay
-from natadv.scenarios.typographic.wording import word_for
+from natadv.scenarios.typographic.fonts import FONTS
+from natadv.scenarios.typographic.overlay import MIDDLE_GREY, Overlay, layer_from
+from natadv.scenarios.typographic.overlay_text import KINDS, Kind, OverlayText, overlay_text
 from natadv.storage.atomic import write_whole
 
 POPULATIONS_FOLDER = Path("fixtures") / "populations"
 BLANK = "word"
 """Stands in a drawn overlay where the text will be."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+LEAST_SIZE = 0.001
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+def _rising(value: list[float]) -> list[float]:
+    if value[0] > value[1]:
+        raise ValueError(f"expected [least, most], came {value}")
+    return value
+
+
+def _large_enough(value: list[float]) -> list[float]:
+    if value[0] < LEAST_SIZE:
+        raise ValueError(f"expected at least {LEAST_SIZE}, came {value}")
+    return value
+
+
+def _at_most_half(value: list[float]) -> list[float]:
+    if value[1] > 0.5:
+        raise ValueError(f"expected at most 0.5, came {value}")
+    return value
+
+
+def _without_repeats(value: list[str]) -> list[str]:
+    if len(set(value)) != len(value):
+        raise ValueError(f"expected each once, came {value}")
+    return value
+
+
+def _known_fonts(value: list[str]) -> list[str]:
+    if strange := sorted(set(value) - set(FONTS)):
+        raise ValueError(f"no font {strange[0]!r}; known: {', '.join(FONTS)}")
+    return value
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = Annotated[list[Share], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+"""Least and most, both included."""
+
+
+class SearchSpace(Strict):
+    """The space that overlays are drawn from and searched in: a section of `params.yaml`.
+
+    Lengths, ranges and meanings are those of `Overlay`; all values within a range are equally
+    likely.
+    """
+
+    size: Annotated[Range, AfterValidator(_large_enough)]
+    x: Range
+    y: Range
+    opacity: Range
+    contrast: Range
+    """As `contrast` of an overlay; letters with neither panel nor stroke, on a picture that is not
+    known yet, reach 0.5."""
+    angle: Annotated[float, Field(ge=0, le=180)]
+    """Degrees either way."""
+    panel: Share
+    """Share of overlays with a panel."""
+    stroke: Share
+    """Share of those without a panel whose letters have a stroke."""
+    stroke_width: Annotated[Range, AfterValidator(_at_most_half)]
+    padding: Range
+    fonts: Annotated[
+        list[str],
+        Field(min_length=1),
+        AfterValidator(_without_repeats),
+        AfterValidator(_known_fonts),
+    ]
+    kinds: Annotated[list[Kind], Field(min_length=1), AfterValidator(_without_repeats)]
+    off_object: Share
+    """Share of overlays that are kept off the object of the picture, where it is known."""
+
+    @model_validator(mode="after")
+    def _contrast_is_reachable(self) -> SearchSpace:
+        if self.panel < 1 and self.stroke < 1 and self.contrast[0] > MIDDLE_GREY:
+            raise ValueError(
+                f"contrast of at least {self.contrast[0]} cannot be had by letters without panel "
+                f"and stroke: give at most {MIDDLE_GREY}, or every overlay a panel or a stroke"
+            )
+        return self
+
+
+class _TextRecord(Strict):
+    kind: Kind
+    pick: Annotated[float, Field(ge=0, lt=1)]
+
+
+class _OverlayRecord(Strict):
+    """A drawn overlay in a file."""
+
+    id: str
+    text: _TextRecord
+    off_object: bool
+    overlay: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnOverlay:
-    """One overlay of a population; its text depends on the picture, see `worded`."""
+    """One overlay of a population; its text depends on the picture."""
 
     id: str
-    kind: Kind
+    kind: str
     """Of the text."""
     pick: float
     """0 (inclusive) to 1: which text of this kind."""
     off_object: bool
-    """Whether it is kept off what the picture shows, where that is known."""
+    """Whether it is kept off the object of the picture, where that is known."""
     overlay: Overlay
     """All but its text, which is `BLANK`."""
 
@@ -46,161 +147,137 @@ class DrawnOverlay:
         if self.overlay.text != BLANK:
             raise ConfigError(f"a drawn overlay has no text yet, came {self.overlay.text!r}")
 
-    def saying(self, text: str) -> Overlay:
+    def with_text(self, text: str) -> Overlay:
+        """The overlay that says `text`. Raises ConfigError if the fonts cannot draw it."""
         return replace(self.overlay, text=text)
 
+    def text_for(self, *, truth: str, names: Sequence[str], sample_id: str) -> OverlayText:
+        """What it says on this picture, see `overlay_text`. Raises DataError."""
+        return overlay_text(self.kind, self.pick, truth=truth, names=names, sample_id=sample_id)
 
-@dataclass(frozen=True, slots=True)
-class Population:
-    """Independent draws within bounds, named o000, o001, ... in order."""
+    def as_json(self) -> dict[str, Any]:
+        """JSON values, as a file has them."""
+        values = asdict(self.overlay).items()
+        overlay = {k: list(v) if isinstance(v, tuple) else v for k, v in values if k != "text"}
+        return {
+            "id": self.id,
+            "text": {"kind": self.kind, "pick": self.pick},
+            "off_object": self.off_object,
+            "overlay": overlay,
+        }
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Lets schemas read it from JSON and write it, so that a file is described once."""
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.no_info_after_validator_function(
+                _drawn, handler.generate_schema(_OverlayRecord)
+            ),
+            python_schema=core_schema.is_instance_schema(cls),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls.as_json),
+        )
+
+
+def _drawn(raw: _OverlayRecord) -> DrawnOverlay:
+    try:
+        overlay = layer_from(raw.overlay, text=BLANK)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error  # pydantic adds the place
+    return DrawnOverlay(raw.id, raw.text.kind, raw.text.pick, raw.off_object, overlay)
+
+
+class Population(Strict):
+    """Independent draws within bounds, named o000, o001, ... in order: the content of its file.
+
+    Raises ConfigError if names, order or values do not fit.
+    """
+
+    version: Literal[1]
     name: str
     seed: int
-    bounds: Bounds
+    count: Annotated[int, Field(ge=1)]
+    bounds: SearchSpace
     overlays: tuple[DrawnOverlay, ...]
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _fits(self) -> Population:
         check_name(self.name)
-        if not self.overlays:
-            raise ConfigError(f"population {self.name!r} has no overlays; draw at least one")
+        if self.count != len(self.overlays):
+            raise ConfigError(f"count is {self.count}, but it has {len(self.overlays)} overlays")
         for number, drawn in enumerate(self.overlays):
             if drawn.id != overlay_id(number):
                 raise ConfigError(
                     f"overlays[{number}]: id must be {overlay_id(number)!r}, came {drawn.id!r}"
                 )
-            if (odd := _beyond(drawn, self.bounds)) is not None:
-                raise ConfigError(f"overlays[{number}]: {odd}")
+            if (problem := _out_of_bounds(drawn, self.bounds)) is not None:
+                raise ConfigError(f"overlays[{number}]: {problem}")
+        return self
+
+
+def named_population(
+    name: str, *, seed: int, bounds: SearchSpace, drawn: Sequence[DrawnOverlay]
+) -> Population:
+    """The overlays as a population, each named by its number."""
+    named = tuple(replace(one, id=overlay_id(number)) for number, one in enumerate(drawn))
+    return Population(
+        version=1, name=name, seed=seed, count=len(named), bounds=bounds, overlays=named
+    )
 
 
 def overlay_id(number: int) -> str:
+    """As `o007`."""
     return f"o{number:03d}"
 
 
 def check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    """Raises ConfigError if a population cannot have this name."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise ConfigError(
             f"a population is named with small letters, digits, '.', '_' and '-', came {name!r}"
         )
 
 
 def population_path(name: str, root: Path = Path()) -> Path:
+    """The file of a population. Raises ConfigError if the name is not allowed."""
     check_name(name)
     return root / POPULATIONS_FOLDER / f"{name}.json"
 
 
-def worded(
-    drawn: DrawnOverlay, *, truth: str, names: Sequence[str], sample_id: str
-) -> tuple[str, str | None]:
-    """What the overlay says on this picture, and the wrong class that this stands for, if any.
-
-    A function of its arguments alone: no other picture or overlay matters. `names` are those of the
-    classes, `truth` the right one. Raises DataError where no word of the kind can be had.
-    """
-    return word_for(drawn.kind, drawn.pick, truth=truth, names=names, sample_id=sample_id)
-
-
-def write_population(path: Path, population: Population) -> None:
-    """Whole or not at all; equal populations have equal bytes. Raises DataError."""
-    write_whole(path, as_bytes(population))
-
-
 def as_bytes(population: Population) -> bytes:
-    """JSON with one overlay per line."""
-    head = {
-        "version": 1,
-        "name": population.name,
-        "seed": population.seed,
-        "count": len(population.overlays),
-        "bounds": population.bounds.model_dump(),
-    }
+    """JSON with one overlay per line; equal populations have equal bytes."""
+    head = population.model_dump(exclude={"overlays"})
     lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
-    overlays = ",\n".join(f"  {json.dumps(plain(drawn))}" for drawn in population.overlays)
+    overlays = ",\n".join(f"  {json.dumps(drawn.as_json())}" for drawn in population.overlays)
     return ("{\n" + "\n".join(lines) + f'\n "overlays": [\n{overlays}\n ]\n}}\n').encode()
 
 
+def write_population(path: Path, population: Population) -> None:
+    """Write the whole file or nothing. Raises DataError."""
+    write_whole(path, as_bytes(population))
+
+
 def read_population(path: Path) -> Population:
-    """Raises DataError that names the first place which is not as `write_population` has it."""
-    remedy = "draw it again with natadv overlays draw"
+    """Raises DataError that names the first place which `write_population` did not write so."""
+    return read_record(path, Population, remedy="draw it again with natadv overlays draw")
+
+
+def read_record(path: Path, schema: type[Record], *, remedy: str) -> Record:
+    """The content of a JSON file. Raises DataError that names the first mistake and the remedy."""
     try:
-        found = _File.model_validate_json(path.read_bytes())
-        population = _population(found)
+        return schema.model_validate_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}; {remedy}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = dotted(first["loc"]) or "the file"
-        raise DataError(f"{path}: {where}: {first['msg']}; {remedy}") from error
+        message = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
+        raise DataError(f"{path}: {where}: {message}; {remedy}") from error
     except ConfigError as error:
         raise DataError(f"{path}: {error}; {remedy}") from error
-    if found.count != len(found.overlays):
-        raise DataError(
-            f"{path}: count is {found.count}, but it has {len(found.overlays)} overlays; {remedy}"
-        )
-    return population
 
 
-class _Text(Strict):
-    kind: Kind
-    pick: Annotated[float, Field(ge=0, lt=1)]
-
-
-class PlainOverlay(Strict):
-    """A drawn overlay in a file."""
-
-    id: str
-    text: _Text
-    off_object: bool
-    overlay: dict[str, Any]
-
-
-class _File(Strict):
-    version: Literal[1]
-    name: str
-    seed: int
-    count: Annotated[int, Field(ge=1)]
-    bounds: Bounds
-    overlays: list[PlainOverlay]
-
-
-def _population(found: _File) -> Population:
-    overlays = tuple(
-        drawn_from(raw, where=f"overlays[{number}].overlay")
-        for number, raw in enumerate(found.overlays)
-    )
-    return Population(found.name, found.seed, found.bounds, overlays)
-
-
-def drawn_from(raw: PlainOverlay, *, where: str) -> DrawnOverlay:
-    """Raises ConfigError that begins with `where`."""
-    names = {field.name for field in fields(Overlay)} - {"text"}
-    if raw.overlay.keys() != names:
-        unknown, missing = sorted(raw.overlay.keys() - names), sorted(names - raw.overlay.keys())
-        raise ConfigError(f"{where}: has unknown keys {unknown} and lacks {missing}")
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in raw.overlay.items()
-    }
-    try:
-        overlay = Overlay(text=BLANK, **values)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    return DrawnOverlay(raw.id, raw.text.kind, raw.text.pick, raw.off_object, overlay)
-
-
-def plain(drawn: DrawnOverlay) -> dict[str, Any]:
-    """As JSON has it; `drawn_from` reads it."""
-    values = asdict(drawn.overlay).items()
-    overlay = {k: list(v) if isinstance(v, tuple) else v for k, v in values if k != "text"}
-    return {
-        "id": drawn.id,
-        "text": {"kind": drawn.kind, "pick": drawn.pick},
-        "off_object": drawn.off_object,
-        "overlay": overlay,
-    }
-
-
-def _beyond(drawn: DrawnOverlay, bounds: Bounds) -> str | None:
-    """What was not drawn within the bounds."""
+def _out_of_bounds(drawn: DrawnOverlay, bounds: SearchSpace) -> str | None:
+    """The first value that was not drawn within the bounds."""
     overlay = drawn.overlay
     for name in ("size", "x", "y", "opacity", "stroke_width", "padding"):
         low, high = getattr(bounds, name)
@@ -214,5 +291,5 @@ def _beyond(drawn: DrawnOverlay, bounds: Bounds) -> str | None:
         ("kind of text", drawn.kind, bounds.kinds),
     ):
         if value not in known:
-            return f"{name} {value!r} is none of the bounds: {', '.join(known)}"
+            return f"{name} {value!r} is not in the bounds: {', '.join(known)}"
     return None

@@ -14,12 +14,18 @@ from typing import Literal, get_args
 import numpy as np
 
 from natadv.errors import ConfigError, DataError, unknown_name
-from natadv.scenarios.typographic.overlay import Overlay, Overlays, Size, fits
-from natadv.scenarios.typographic.spec import Rgb, Side
+from natadv.scenarios.typographic.overlay import Overlay, Overlays, Rgb, Side
+from natadv.scenarios.typographic.rendering import Size, fits
 from natadv.types import DoubleArray, FloatArray
 
 DecoyChoice = Literal["random", "similar"]
 DECOY_CHOICES: tuple[DecoyChoice, ...] = get_args(DecoyChoice)
+
+# Size and opacity decide most of the effect (TypoDeceptions, Cheng et al. 2024). A recipe fixes its
+# opacity, so a step of severity is one of size: a factor of the square root of two.
+SEVERITIES: dict[int, float] = {1: 0.5, 2: 0.707, 3: 1.0, 4: 1.414, 5: 2.0}
+"""Severity -> size of the letters as a factor; 3 is as published."""
+PUBLISHED = 3
 
 # The side of the square pictures that the published sizes are meant for.
 _SIDE = 224
@@ -54,6 +60,16 @@ class Recipe:
     source: str
 
 
+def letter_factor(severity: int) -> float:
+    """Size of the letters against the recipe's own. Raises ConfigError for an unknown severity."""
+    if severity not in SEVERITIES:
+        raise ConfigError(
+            f"severity must be one of {', '.join(map(str, SEVERITIES))} "
+            f"({PUBLISHED} is as published), came {severity!r}"
+        )
+    return SEVERITIES[severity]
+
+
 def draw(
     recipe: str, text: str, size: Size, rng: np.random.Generator, *, letters: float = 1.0
 ) -> Overlays:
@@ -81,7 +97,8 @@ def choose_decoy(
 ) -> int:
     """The index of a wrong class: any, or the one whose name is nearest by `similarity` (c, c).
 
-    A class of the same name as the true one is never a decoy: it would be no lie.
+    A class with the same name as the true one is never a decoy, because it would be true.
+    Raises DataError if there is no other name.
     """
     if not 0 <= truth < len(names):
         raise DataError(f"true class must be from 0 to {len(names) - 1}, came {truth!r}")

@@ -1,4 +1,4 @@
-"""The typographic twin of a clean sample: the same picture with a wrong word on it."""
+"""Typographic twins of a clean sample: the same picture with a wrong word on it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from PIL import Image
 
 from natadv.errors import DataError
 from natadv.rng import rng_for
-from natadv.scenarios.typographic.overlay import Overlays, moved, render, to_json
+from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.recipes import DecoyChoice, choose_decoy, draw
+from natadv.scenarios.typographic.rendering import mask_after, render
 from natadv.types import DoubleArray, FloatArray, Sample
 
-# WebP has no larger pictures.
+# The largest side of a WebP picture.
 _WEBP_MAX_PX = 16383
 
 
@@ -38,10 +39,10 @@ def typographic_twin(
         raise DataError(f"sample {sample.id!r} has no label, so no class is a wrong one")
     rng = rng_for(seed, recipe, sample.id)
     wrong = choose_decoy(sample.label, classes, choice=decoy, rng=rng, similarity=similarity)
-    return twin_saying(classes[wrong], sample, picture, recipe=recipe, rng=rng, letters=letters)
+    return twin_with_word(classes[wrong], sample, picture, recipe=recipe, rng=rng, letters=letters)
 
 
-def twin_saying(
+def twin_with_word(
     word: str,
     sample: Sample,
     picture: Image.Image,
@@ -50,7 +51,7 @@ def twin_saying(
     rng: np.random.Generator,
     letters: float = 1.0,
 ) -> Sample:
-    """The same with a word that somebody else chose."""
+    """As `typographic_twin`, with a given word. Raises DataError if the word has no room."""
     overlays = draw(recipe, word, picture.size, rng, letters=letters)
     return replace(
         sample,
@@ -63,19 +64,24 @@ def twin_saying(
     )
 
 
-def mask_after(mask: bytes | None, overlays: Overlays) -> bytes | None:
-    """A mask of the clean picture, as a PNG, for the twin."""
-    if mask is None:
-        return None
-    with Image.open(io.BytesIO(mask)) as image:
-        after = moved(overlays, image)
-    buffer = io.BytesIO()
-    after.save(buffer, "PNG")
-    return buffer.getvalue()
+def virtual_twin(clean: Sample, overlay: Overlay, *, id: str, decoy: str | None) -> Sample:
+    """A twin without a picture of its own: its overlay is drawn on the clean picture when needed.
+
+    Without a band the mask keeps its bytes, which a dataset stores once for all of its twins.
+    """
+    return replace(
+        clean,
+        id=id,
+        image=b"",
+        mask=clean.mask if overlay.band is None else mask_after(clean.mask, (overlay,)),
+        decoy=decoy,
+        twin=clean.id,
+        overlay=to_json(overlay),
+    )
 
 
 def lossless(image: Image.Image) -> bytes:
-    """WebP, or PNG where that is too small; a lossy encoding would be an attack of its own."""
+    """As WebP, or as PNG if the picture is too large. Lossy encoding would be another attack."""
     buffer = io.BytesIO()
     if max(image.size) > _WEBP_MAX_PX:
         image.save(buffer, "PNG")

@@ -11,24 +11,28 @@ from hypothesis import strategies as st
 
 from natadv.data.classes import class_table
 from natadv.errors import DataError
-from natadv.scenarios.typographic.bounds import KINDS
 from natadv.scenarios.typographic.fonts import CHARACTERS
-from natadv.scenarios.typographic.lexicon import ELSEWHERE, LOOKALIKES, THINGS
-from natadv.scenarios.typographic.wording import word_for
+from natadv.scenarios.typographic.overlay_text import (
+    FOREIGN,
+    KINDS,
+    LOOKALIKES,
+    THINGS,
+    overlay_text,
+)
 
 ANIMALS = ("butterfly", "cat", "cow", "dog", "sheep", "great white shark", "Komodo dragon")
-on_a_dog = partial(word_for, truth="dog", names=ANIMALS, sample_id="d1")
+on_a_dog = partial(overlay_text, truth="dog", names=ANIMALS, sample_id="d1")
 picks = st.integers(0, 9999).map(lambda value: value / 10_000)
 
 
 @given(
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(list(KINDS)),
     pick=picks,
     truth=st.sampled_from(ANIMALS),
     sample_id=st.text(max_size=5),
 )
 def test_no_text_names_the_truth_and_every_letter_can_be_drawn(kind, pick, truth, sample_id):
-    text, decoy = word_for(kind, pick, truth=truth, names=ANIMALS, sample_id=sample_id)
+    text, decoy = overlay_text(kind, pick, truth=truth, names=ANIMALS, sample_id=sample_id)
 
     assert text.strip()
     assert set(text) <= CHARACTERS
@@ -36,7 +40,7 @@ def test_no_text_names_the_truth_and_every_letter_can_be_drawn(kind, pick, truth
     assert decoy is None or (decoy in ANIMALS and decoy != truth)
     assert (decoy is None) == (kind in ("other", "nonword"))
     assert (text in ANIMALS) == (kind == "decoy")
-    again = word_for(kind, pick, truth=truth, names=ANIMALS, sample_id=sample_id)
+    again = overlay_text(kind, pick, truth=truth, names=ANIMALS, sample_id=sample_id)
     assert again == (text, decoy)
 
 
@@ -54,7 +58,7 @@ def test_equal_parts_of_the_picks_choose_equal_shares_of_the_words():
 
 def test_one_overlay_says_different_words_on_different_pictures():
     found = Counter(
-        word_for("decoy", 0.5, truth="dog", names=ANIMALS, sample_id=f"d{i}")[0]
+        overlay_text("decoy", 0.5, truth="dog", names=ANIMALS, sample_id=f"d{i}")[0]
         for i in range(1200)
     )
 
@@ -66,7 +70,7 @@ def test_another_word_is_no_class_nor_part_of_the_name_of_one():
     names = (*ANIMALS, *THINGS[2:], "hot air airplane")
 
     found = {
-        word_for("other", i / 50, truth="dog", names=names, sample_id="d")[0] for i in range(50)
+        overlay_text("other", i / 50, truth="dog", names=names, sample_id="d")[0] for i in range(50)
     }
 
     assert found == {THINGS[1]}
@@ -87,7 +91,7 @@ def test_a_misspelling_of_one_class_is_never_the_name_of_another():
     names = [f"{letter}at" for letter in "bcdefghijklmnopqrstuvwxyz"]
 
     for i in range(100):
-        text, _ = word_for("misspelt", i / 100, truth="cow", names=names, sample_id="x")
+        text, _ = overlay_text("misspelt", i / 100, truth="cow", names=names, sample_id="x")
         assert text not in names
 
 
@@ -96,21 +100,21 @@ def test_other_letters_are_those_of_the_same_name_or_it_is_another_language(pick
     text, decoy = on_a_dog("script", pick)
 
     assert decoy is not None
-    if text in ELSEWHERE.get(decoy, ()):
+    if text in FOREIGN.get(decoy, ()):
         return
     assert len(text) == len(decoy)
     assert not text.isascii()
-    for letter, written in zip(decoy.casefold(), text.casefold(), strict=True):
-        assert written == letter or written in LOOKALIKES[letter].casefold()
+    for letter, written in zip(decoy.casefold(), map(str.lower, text), strict=True):
+        assert written == letter or written in LOOKALIKES[letter]
 
 
 def test_foreign_words_and_other_letters_come_about_as_often():
     found = [
-        word_for("script", 0.5, truth="dog", names=("dog", "cat"), sample_id=f"{i}")[0]
+        overlay_text("script", 0.5, truth="dog", names=("dog", "cat"), sample_id=f"{i}")[0]
         for i in range(200)
     ]
 
-    assert 70 < sum(text in ELSEWHERE["cat"] for text in found) < 130
+    assert 70 < sum(text in FOREIGN["cat"] for text in found) < 130
 
 
 def test_a_nonword_is_no_word_that_is_known():
@@ -120,7 +124,7 @@ def test_a_nonword_is_no_word_that_is_known():
         for word in (name, *name.replace("-", " ").split())
     }
     found = {
-        word_for("nonword", 0.1, truth="dog", names=ANIMALS, sample_id=f"{i}")[0]
+        overlay_text("nonword", 0.1, truth="dog", names=ANIMALS, sample_id=f"{i}")[0]
         for i in range(500)
     }
 
@@ -130,11 +134,11 @@ def test_a_nonword_is_no_word_that_is_known():
 
 
 def test_the_tables_can_be_drawn_and_hold_no_english_nor_a_thing_twice():
-    foreign = [word for words in ELSEWHERE.values() for word in words]
+    foreign = [word for words in FOREIGN.values() for word in words]
 
     assert len(set(THINGS)) == len(THINGS)
     assert set("".join([*THINGS, *foreign, *LOOKALIKES.values()])) <= CHARACTERS
-    assert not {word.casefold() for word in foreign} & {*THINGS, *ELSEWHERE}
+    assert not {word.casefold() for word in foreign} & {*THINGS, *FOREIGN}
 
 
 @pytest.mark.parametrize(
@@ -149,4 +153,4 @@ def test_the_tables_can_be_drawn_and_hold_no_english_nor_a_thing_twice():
 )
 def test_where_no_such_word_can_be_had_it_is_told(kind, names):
     with pytest.raises(DataError, match="give more classes"):
-        word_for(kind, 0.5, truth="dog", names=names, sample_id="d")
+        overlay_text(kind, 0.5, truth="dog", names=names, sample_id="d")

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natadv.scenarios.typographic.layout import lay_out
-from natadv.scenarios.typographic.places import STEPS, covered, hidden, kept_off, place_of
-from natadv.scenarios.typographic.spec import Overlay
+from natadv.scenarios.typographic.overlay import Overlay
+from natadv.scenarios.typographic.placement import (
+    STEPS,
+    covered_share,
+    hidden_share,
+    moved_off,
+    place_of,
+)
+from natadv.scenarios.typographic.rendering import lay_out
 
 PROPERTY = settings(max_examples=60)
 SIZE = (60, 48)
@@ -61,7 +67,7 @@ def inside(box, mask: np.ndarray) -> bool:
 @PROPERTY
 @given(overlay=written(), mask=masks())
 def test_what_is_kept_off_stands_free_and_nowhere_farther(overlay, mask):
-    kept = kept_off(overlay, mask)
+    kept = moved_off(overlay, mask)
     grid = [
         replace(overlay, x=x / STEPS, y=y / STEPS)
         for y in range(STEPS + 1)
@@ -74,8 +80,8 @@ def test_what_is_kept_off_stands_free_and_nowhere_farther(overlay, mask):
         return
     assert kept == replace(overlay, x=kept.x, y=kept.y)
     if not free:
-        least = min(hidden(one, mask) for one in map(box_of, grid))
-        assert hidden(box_of(kept), mask) == least > 0
+        least = min(hidden_share(one, mask) for one in map(box_of, grid))
+        assert hidden_share(box_of(kept), mask) == least > 0
     else:
         assert not inside(box_of(kept), mask)
         best = max(distance(one, mask) for one in free)
@@ -86,26 +92,26 @@ def test_where_no_place_is_free_as_little_is_hidden_as_can_be():
     mask = np.zeros((48, 60), bool)
     mask[:, 8:] = True
 
-    kept = kept_off(Overlay(text="butterfly", size=0.2, frame="picture"), mask)
+    kept = moved_off(Overlay(text="butterfly", size=0.2, frame="picture"), mask)
 
     assert kept.x == 0
-    assert 0 < hidden(box_of(kept), mask) < hidden(box_of(replace(kept, x=1.0)), mask)
+    assert 0 < hidden_share(box_of(kept), mask) < hidden_share(box_of(replace(kept, x=1.0)), mask)
 
 
 def test_what_is_hidden_is_a_share_of_what_is_shown():
     mask = np.zeros((10, 10), bool)
     mask[2:4, 2:6] = True
 
-    assert hidden((0, 0, 4, 10), mask) == 0.5
-    assert hidden((-5, -5, 20, 20), mask) == 1
-    assert hidden((6, 6, 9, 9), mask) == 0
-    assert hidden((0, 0, 10, 10), np.zeros((10, 10), bool)) == 0
+    assert hidden_share((0, 0, 4, 10), mask) == 0.5
+    assert hidden_share((-5, -5, 20, 20), mask) == 1
+    assert hidden_share((6, 6, 9, 9), mask) == 0
+    assert hidden_share((0, 0, 10, 10), np.zeros((10, 10), bool)) == 0
 
 
 def test_a_band_is_no_place_of_the_picture():
     band = Overlay(text="cat", band="top", panel=(255, 255, 255))
 
-    assert kept_off(band, np.ones((48, 60), bool)) is band
+    assert moved_off(band, np.ones((48, 60), bool)) is band
 
 
 @pytest.mark.parametrize(
@@ -137,4 +143,4 @@ def test_places_have_names(box, name):
     ],
 )
 def test_what_lies_outside_of_the_picture_covers_nothing(box, share):
-    assert covered(box, SIZE) == share
+    assert covered_share(box, SIZE) == share

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from natadv.scenarios.typographic.overlay import Overlay
 from natadv.scenarios.typographic.population import BLANK, DrawnOverlay
 from natadv.search.contact_sheet import AttackedSample, attack_sheet, attacked_samples
 from natadv.search.objective import objective_on_class
-from natadv.search.predictions import PredictionPair, pair_from, pair_json
+from natadv.search.result import PredictionPair
 from natadv.tasks.task import Prediction
 from natadv.types import Sample
 
@@ -69,8 +68,12 @@ OVERLAYS = [
 
 
 def through_json(pairs):
-    raw = json.loads(json.dumps([pair_json(pair) for pair in pairs], allow_nan=False))
-    return tuple(map(pair_from, raw))
+    stored = [json.dumps(pair_json(pair), allow_nan=False) for pair in pairs]
+    return tuple(map(PredictionPair.model_validate_json, stored))
+
+
+def pair_json(pair):
+    return pair.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def test_predictions_come_back_whole(objective):
@@ -108,7 +111,11 @@ def test_masks_come_back_byte_by_byte_and_none_as_none(objective):
     marked = png(np.eye(9, dtype=np.uint8) * 255)
     masks = [(None, marked), (marked, None), (None, None), (marked, b""), (b"\x00\xff", marked)]
     pairs = tuple(
-        replace(pair, before=replace(pair.before, mask=a), after=replace(pair.after, mask=b))
+        PredictionPair(
+            sample_id=pair.sample_id,
+            before=pair.before.model_copy(update={"mask": a}),
+            after=pair.after.model_copy(update={"mask": b}),
+        )
         for pair, (a, b) in zip(objective.predictions(OVERLAYS[0]), masks, strict=True)
     )
     again = through_json(pairs)
@@ -118,8 +125,10 @@ def test_masks_come_back_byte_by_byte_and_none_as_none(objective):
 
 
 def test_numbers_and_words_come_back_exactly():
-    before = Prediction("Übér \u201ccat\u201d", True, {"score": 0.1 + 0.2, "iou": 5e-324})
-    odd = PredictionPair("s1", before, Prediction("", False, {"score": 1 / 3}))
+    numbers = {"score": 0.1 + 0.2, "iou": 5e-324}
+    before = Prediction(text="Übér \u201ccat\u201d", correct=True, values=numbers)
+    after = Prediction(text="", correct=False, values={"score": 1 / 3})
+    odd = PredictionPair(sample_id="s1", before=before, after=after)
 
     assert through_json([odd]) == (odd,)
 

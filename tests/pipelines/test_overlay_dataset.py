@@ -11,7 +11,7 @@ import textwrap
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from types import ModuleType
+from functools import partial
 
 import numpy as np
 import pytest
@@ -22,55 +22,39 @@ from natadv.data.card import dataset_folder, load_card
 from natadv.data.images import decode_image
 from natadv.errors import ConfigError, DataError, UnknownNameError
 from natadv.evaluate.datasets import Dataset
-from natadv.pipelines import overlaid
-from natadv.pipelines.drawing import NO_ROOM, NO_WORD
+from natadv.pipelines import overlay_dataset
 from natadv.pipelines.filtering import FilterPlan, filter_pool
-from natadv.pipelines.overlaid import OverlaidPlan, chosen_rows
-from natadv.scenarios.typographic.layout import lay_out
-from natadv.scenarios.typographic.overlay import Overlay, box, from_json, size_after
-from natadv.scenarios.typographic.twins import mask_after
+from natadv.pipelines.overlay_dataset import NO_ROOM, NO_WORD, OverlaidPlan, chosen_rows
+from natadv.scenarios.typographic import population
+from natadv.scenarios.typographic.overlay import Overlay, from_json
+from natadv.scenarios.typographic.population import BLANK, DrawnOverlay, overlay_id
+from natadv.scenarios.typographic.rendering import box, lay_out, mask_after, size_after
 
 from .conftest import CLASSES, read
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """As far as packing looks at an overlay of a population."""
-
-    id: str
-    overlay: Overlay
-    kind: str = "decoy"
-    pick: float = 0.5
-    off_object: bool = False
-
-
-@dataclass(frozen=True)
 class Population:
-    overlays: tuple[Drawn, ...]
+    """As far as packing looks at it."""
+
+    overlays: tuple[DrawnOverlay, ...]
     name: str = "tests"
 
 
-def worded(drawn, *, truth, names, sample_id):
-    """A wrong class by `pick`; of non-words there is one."""
-    if drawn.kind == "nonword":
-        return "zork", None
-    wrong = [name for name in names if name != truth]
-    if drawn.kind == "script":
-        raise DataError(f"{sample_id}: no word of this kind")
-    word = wrong[int(drawn.pick * len(wrong))]
-    return word, word
-
-
 def written(**other) -> Overlay:
-    return Overlay(**{"text": "word", "size": 0.2, "x": 0.0, "y": 0.0, **other})
+    return Overlay(**{"text": BLANK, "size": 0.2, "x": 0.0, "y": 0.0, **other})
+
+
+def drawn_overlay(number, overlay, *, kind="decoy", pick=0.5, off_object=False) -> DrawnOverlay:
+    return DrawnOverlay(overlay_id(number), kind, pick, off_object, overlay)
 
 
 OVERLAYS = (
-    Drawn("o000", written(opacity=0.5)),
-    Drawn("o001", written(x=0.5, y=0.5, panel=(0, 0, 0)), pick=0.1),
-    Drawn("o002", written(x=0.3, y=0.3), kind="nonword", off_object=True),
-    Drawn("o003", written(band="bottom", panel=(255, 255, 255), fill=(0, 0, 0))),
-    Drawn("o004", written(stroke=(255, 0, 0), angle=30.0, x=1.0, y=1.0)),
+    drawn_overlay(0, written(opacity=0.5)),
+    drawn_overlay(1, written(x=0.5, y=0.5, panel=(0, 0, 0)), pick=0.1),
+    drawn_overlay(2, written(x=0.3, y=0.3), kind="nonword", off_object=True),
+    drawn_overlay(3, written(band="bottom", panel=(255, 255, 255), fill=(0, 0, 0))),
+    drawn_overlay(4, written(stroke=(255, 0, 0), angle=30.0, x=1.0, y=1.0)),
 )
 
 
@@ -79,14 +63,13 @@ def make(root):
     def pack(**other):
         told = {
             "population": Population(OVERLAYS),
-            "worded": worded,
             "data": "all",
             "name": "all-overlays",
             "pictures": 9,
             "root": root,
             "stream": io.StringIO(),
         }
-        return overlaid.pack_overlaid(OverlaidPlan(**{**told, **other}))
+        return overlay_dataset.pack_overlaid(OverlaidPlan(**{**told, **other}))
 
     return pack
 
@@ -130,7 +113,7 @@ def test_words_are_those_of_the_population_and_overlays_say_them(make, root):
     for row in read(root, "all-overlays"):
         drawn = next(o for o in OVERLAYS if row.id.endswith(o.id))
         truth = CLASSES[row.label]
-        text, decoy = worded(drawn, truth=truth, names=CLASSES, sample_id=row.twin)
+        text, decoy = drawn.text_for(truth=truth, names=CLASSES, sample_id=row.twin)
         (layer,) = from_json(row.overlay)
         assert (layer.text, row.decoy) == (text, decoy)
         assert replace(layer, text="word", x=0, y=0) == replace(drawn.overlay, x=0, y=0)
@@ -186,9 +169,9 @@ def test_masks_stay_where_the_object_stays(make, root, samples):
 
 def test_an_overlay_is_moved_off_the_object_only_where_it_stands_on_it(make, root):
     overlays = (
-        Drawn("o000", written(x=0.2, y=0.4), off_object=True),
-        Drawn("o001", written(x=0.2, y=0.4)),
-        Drawn("o002", written(x=1.0, y=1.0), off_object=True),
+        drawn_overlay(0, written(x=0.2, y=0.4), off_object=True),
+        drawn_overlay(1, written(x=0.2, y=0.4)),
+        drawn_overlay(2, written(x=1.0, y=1.0), off_object=True),
     )
     make(population=Population(overlays))
 
@@ -211,13 +194,14 @@ def test_what_finds_no_room_or_no_word_is_left_out_and_counted(make, root, sampl
     full = Image.new("L", (48, 40), 255)
     buffer = io.BytesIO()
     full.save(buffer, "PNG")
-    rows = [replace(s, mask=buffer.getvalue()) for s in samples[:4]]
-    packed("full", rows, "classification", "segmentation", "vqa")
+    rows = [replace(s, mask=buffer.getvalue(), label=0) for s in samples[:4]]
+    # Neither of the wrong names can be written with other letters.
+    packed("full", rows, "classification", "segmentation", "vqa", classes=("cat", "4", "2"))
     overlays = (
-        Drawn("o000", written(), off_object=True),
-        Drawn("o001", written(), kind="script"),
-        Drawn("o002", written(line_gap=0.1)),
-        Drawn("o003", written(padding=4.0, panel=(0, 0, 0), band="top", band_height=0.03)),
+        drawn_overlay(0, written(), off_object=True),
+        drawn_overlay(1, written(), kind="script"),
+        drawn_overlay(2, written(line_gap=0.1)),
+        drawn_overlay(3, written(padding=4.0, panel=(0, 0, 0), band="top", band_height=0.03)),
     )
     made = make(population=Population(overlays), data="full", name="left", pictures=2)
 
@@ -241,15 +225,15 @@ def test_without_a_mask_the_overlay_stands_where_it_was_drawn(make, root, bare, 
         assert row.mask is None
 
 
-@pytest.mark.parametrize("count", [1, 3, 7, 30, 75])
-def test_classes_are_shared_out_evenly_and_pictures_taken_once(root, samples, count):
-    rows = chosen_rows(source(root), count, seed=4)
-    labels = Counter(samples[row].label for row in rows)
+def test_classes_are_shared_out_evenly_and_pictures_taken_once(root, samples):
+    for count in [1, 3, 7, 30, 75]:
+        rows = chosen_rows(source(root), count, seed=4)
+        labels = Counter(samples[row].label for row in rows)
 
-    assert list(rows) == sorted(set(rows))
-    assert len({samples[row].group for row in rows}) == count
-    # The first rows of all pictures are of every class, the same number of each.
-    assert max(labels.values()) - min(labels.get(label, 0) for label in range(3)) <= 1
+        assert list(rows) == sorted(set(rows))
+        assert len({samples[row].group for row in rows}) == count
+        # The first rows of all pictures are of every class, the same number of each.
+        assert max(labels.values()) - min(labels.get(label, 0) for label in range(3)) <= 1
 
 
 def test_the_seed_alone_chooses(root):
@@ -284,35 +268,36 @@ class Killed(BaseException):
     """What no handler catches."""
 
 
-@pytest.mark.parametrize("killed_at", [3, 7, 22, 44])
-def test_a_killed_run_goes_on_in_the_middle_of_a_picture(make, root, monkeypatch, killed_at):
+def test_a_killed_run_goes_on_in_the_middle_of_a_picture(make, root, monkeypatch):
     whole = make(name="whole").card
-    pack = overlaid.pack
-    monkeypatch.setattr(overlaid, "pack", lambda *a, **named: pack(*a, rows_per_shard=7, **named))
+    small_shards = partial(overlay_dataset.pack, rows_per_shard=7)
+    monkeypatch.setattr(overlay_dataset, "pack", small_shards)
     expected = make(name="sharded").card
-    calls = []
+    original, calls = DrawnOverlay.text_for, []
+    limit = 0
 
-    def counted(drawn, **named):
+    def counted(drawn, **about):
         calls.append(drawn.id)
-        if len(calls) == killed_at + 1:
+        if len(calls) == limit:
             raise Killed
-        return worded(drawn, **named)
+        return original(drawn, **about)
 
-    with pytest.raises(Killed):
-        make(worded=counted)
-    assert not (root / "fixtures/datasets/all-overlays").exists()
-    calls.clear()
+    monkeypatch.setattr(DrawnOverlay, "text_for", counted)
+    for killed_at in [3, 7, 22, 44]:
+        name = f"killed-{killed_at}"
+        calls.clear()
+        limit = killed_at + 1
+        with pytest.raises(Killed):
+            make(name=name)
+        assert not (root / "fixtures/datasets" / name).exists()
+        calls.clear()
+        limit = 0
+        made = make(name=name)
 
-    def again(drawn, **named):
-        calls.append(drawn.id)
-        return worded(drawn, **named)
-
-    made = make(worded=again)
-
-    assert [s.sha256 for s in made.card.shards] == [s.sha256 for s in expected.shards]
-    assert made.card.rows == whole.rows == 45
-    # Whole shards are not made again.
-    assert len(calls) == 45 - killed_at // 7 * 7
+        assert [s.sha256 for s in made.card.shards] == [s.sha256 for s in expected.shards]
+        assert made.card.rows == whole.rows == 45
+        # Whole shards are not made again.
+        assert len(calls) == 45 - killed_at // 7 * 7
 
 
 def test_a_run_that_was_killed_for_good_leaves_nothing_half(root, tmp_path):
@@ -321,25 +306,27 @@ def test_a_run_that_was_killed_for_good_leaves_nothing_half(root, tmp_path):
         textwrap.dedent(
             f"""
             import sys, time
+            from functools import partial
             from pathlib import Path
             from types import SimpleNamespace as N
-            from natadv.pipelines import overlaid
+            from natadv.pipelines import overlay_dataset
             from natadv.scenarios.typographic.overlay import Overlay
+            from natadv.scenarios.typographic.population import BLANK, DrawnOverlay, overlay_id
 
-            pack = overlaid.pack
-            overlaid.pack = lambda *a, **k: pack(*a, rows_per_shard=20, **k)
-            drawn = [
-                N(id=f"o{{n:03d}}", kind="decoy", pick=0.5, off_object=False,
-                  overlay=Overlay(text="word", x=n / 10)) for n in range(10)
+            overlay_dataset.pack = partial(overlay_dataset.pack, rows_per_shard=20)
+            overlays = [
+                DrawnOverlay(overlay_id(n), "decoy", 0.5, False, Overlay(text=BLANK, x=n / 10))
+                for n in range(10)
             ]
+            original = DrawnOverlay.text_for
 
-            def worded(drawn, *, truth, names, sample_id):
+            def slow(drawn, **about):
                 time.sleep(float(sys.argv[1]))
-                return "dog", "dog"
+                return original(drawn, **about)
 
-            made = overlaid.pack_overlaid(overlaid.OverlaidPlan(
-                N(name="n", overlays=drawn), worded, "mini", sys.argv[2], 20,
-                root=Path({str(root)!r}),
+            DrawnOverlay.text_for = slow
+            made = overlay_dataset.pack_overlaid(overlay_dataset.OverlaidPlan(
+                N(name="n", overlays=overlays), "mini", sys.argv[2], 20, root=Path({str(root)!r}),
             ))
             print([s.sha256 for s in made.card.shards])
             """
@@ -365,22 +352,18 @@ def test_a_run_that_was_killed_for_good_leaves_nothing_half(root, tmp_path):
     assert again.stdout == whole.stdout
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
+def test_a_mistake_is_told_before_anything_is_written(make, root):
+    before = sorted(path.name for path in (root / "fixtures/datasets").iterdir())
+    for change, error, message in [
         ({"data": "al"}, UnknownNameError, "unknown dataset 'al', did you mean 'all'"),
         ({"name": "Not/This"}, ConfigError, "no dataset can be made of this"),
         ({"name": "all"}, ConfigError, "twin_of names the dataset itself"),
         ({"name": "mini"}, ConfigError, "dataset 'mini' exists; replace it with --force"),
         ({"pictures": 0}, ConfigError, "expected 1 to 75 pictures, as 'all' holds so many; came 0"),
         ({"pictures": 76}, ConfigError, "expected 1 to 75 pictures"),
-    ],
-)
-def test_a_mistake_is_told_before_anything_is_written(make, root, change, error, message):
-    before = sorted(path.name for path in (root / "fixtures/datasets").iterdir())
-
-    with pytest.raises(error, match=message):
-        make(**change)
+    ]:
+        with pytest.raises(error, match=message):
+            make(**change)
     assert sorted(path.name for path in (root / "fixtures/datasets").iterdir()) == before
 
 
@@ -427,15 +410,12 @@ def test_makers_that_need_pictures_refuse_what_is_drawn(make, make_plan, root):
 def command(monkeypatch, root):
     """`natadv overlays pack`, with a population that lies in no file."""
     asked = []
-    module = ModuleType("natadv.scenarios.typographic.population")
 
     def read_population(path):
         asked.append(path)
         return Population(OVERLAYS)
 
-    module.population_path = lambda name, root: root / "fixtures/populations" / f"{name}.json"
-    module.read_population, module.worded = read_population, worded
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(population, "read_population", read_population)
 
     def run(*arguments):
         return main(["overlays", "pack", *arguments, "--root", str(root)]), asked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,9 +14,8 @@ from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.model_runner import ModelRunner
 from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import Compute
-from natadv.search.objective import AttackObjective, objective_on_class
+from natadv.search.objective import objective_on_class
 from natadv.search.result import SearchResult, result_json
-from natadv.search.spec import SearchSpec
 
 
 def compute_with(runner: ModelRunner) -> Compute:
@@ -37,13 +35,25 @@ def compute_with(runner: ModelRunner) -> Compute:
 def run_search(unit: Unit, dataset: Dataset, loaded: LoadedModel) -> dict[str, Any]:
     """What the store keeps of a search: what it rests on, what it cost, and its result."""
     # Imported here because no other unit needs Hypothesis.
-    from natadv.search.shrink import check_population
+    from natadv.search.shrink import check_population, find_smallest
 
-    assert unit.search is not None
+    spec = unit.search
+    assert spec is not None
     began, encoded = time.perf_counter(), loaded.encoded
-    check_population(unit.search)
-    objective = objective_on_class(unit, dataset, unit.search.subject, loaded)
-    result = _result(unit.search, objective)
+    check_population(spec)
+    objective = objective_on_class(unit, dataset, spec.subject, loaded)
+    found = find_smallest(spec, objective.flip_rates) if objective.samples else None
+    smallest = None if found is None else found.overlay
+    result = SearchResult(
+        subject=spec.subject,
+        discover=spec.discover,
+        at_least=spec.at_least,
+        clean_samples=len(objective.samples),
+        samples_tried=objective.samples_tried,
+        counts=None if found is None else found.counts,
+        predictions=() if smallest is None else objective.predictions(smallest),
+        attack=None if smallest is None else objective.attack(smallest),
+    )
     return {
         **provenance(unit, dataset, loaded),
         "images": objective.images_shown,
@@ -51,25 +61,3 @@ def run_search(unit: Unit, dataset: Dataset, loaded: LoadedModel) -> dict[str, A
         "wall_s": time.perf_counter() - began,
         "search": result_json(result),
     }
-
-
-def _result(spec: SearchSpec, objective: AttackObjective) -> SearchResult:
-    from natadv.search.shrink import find_smallest
-
-    nothing = SearchResult(
-        subject=spec.subject,
-        discover=spec.discover,
-        at_least=spec.at_least,
-        clean_samples=len(objective.samples),
-        samples_tried=objective.samples_tried,
-        counts=None,
-    )
-    if not objective.samples:
-        return nothing
-    smallest, counts = find_smallest(spec, objective.flip_rates)
-    if smallest is None:
-        return replace(nothing, counts=counts)
-    predictions = objective.predictions(smallest)
-    return replace(
-        nothing, counts=counts, attack=objective.attack(smallest), predictions=predictions
-    )

@@ -1,9 +1,9 @@
-"""A backend of Hypothesis that draws independently and uniformly, from a seed alone.
+"""Draws overlays from a search space with Hypothesis, independently and uniformly.
 
-Hypothesis is made to find failures: it begins with what is simple, repeats values, and mixes in
-constants of whatever local modules are imported. What it draws is no sample that a rate can be
-estimated from, and changes with unrelated code. This backend only answers what a strategy asks;
-shrinking stays that of Hypothesis.
+Hypothesis is made to find failures: it begins with simple values, repeats values, and mixes in
+constants of any local module that is imported. A rate cannot be estimated from such draws, and they
+change with unrelated code. The backend here draws independently from a seed, and leaves shrinking
+to Hypothesis.
 """
 
 from __future__ import annotations
@@ -18,33 +18,40 @@ from typing import Any, TypeVar
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from hypothesis.errors import FlakyBackendFailure
 from hypothesis.strategies import SearchStrategy
 
 from natadv.errors import ConfigError
+from natadv.scenarios.typographic.overlay import LUMA_WEIGHTS, MIDDLE_GREY, Overlay, Rgb
+from natadv.scenarios.typographic.population import BLANK, DrawnOverlay, SearchSpace
 
 Value = TypeVar("Value")
 
 _DRAWS = ("boolean", "bytes", "float", "integer", "string")
 _LONGEST = 32
-"""Characters more than the least, of strings without an end."""
+"""Characters above the minimum, of strings without a maximum."""
+STEPS = 1000
+"""Numbers are drawn as whole steps between their bounds, so that they shrink towards the weaker
+attack: small, faint, level, without panel or stroke."""
+_PICKS = 10_000
 
 
 def _changed(what: str) -> ConfigError:
     return ConfigError(
-        f"hypothesis {hypothesis.__version__} {what}, so that nothing can be drawn independently; "
+        f"hypothesis {hypothesis.__version__} {what}, so nothing can be drawn independently; "
         "natadv was written for hypothesis 6.150 to 6.170: install one of these"
     )
 
 
-# The place that the documentation of Hypothesis names for backends, which may still change.
+# Hypothesis documents this table of backends as experimental.
 try:
     from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, PrimitiveProvider
 except ImportError as _error:
-    raise _changed("has no place for backends where it had one") from _error
+    raise _changed("has moved its table of backends") from _error
 
 if PrimitiveProvider.__abstractmethods__ != {f"draw_{kind}" for kind in _DRAWS}:
-    raise _changed("asks backends for other draws than before")
+    raise _changed("expects other draws of a backend than before")
 
 _drawing: ContextVar[bool] = ContextVar("drawing", default=False)
 
@@ -170,3 +177,79 @@ def _endless(what: str) -> ConfigError:
     return ConfigError(
         f"{what} without bounds have no uniform distribution; give the strategy both bounds"
     )
+
+
+@st.composite
+def overlays(draw: st.DrawFn, bounds: SearchSpace) -> DrawnOverlay:
+    """Any overlay within the bounds, without its text, which depends on the picture."""
+    # Hypothesis weakens what is drawn first. Every overlay makes equally many draws, because one
+    # with fewer draws would count as simpler, however large its letters are.
+    size = draw(_between(*bounds.size))
+    opacity = draw(_between(*bounds.opacity))
+    panelled = draw(_share_of(bounds.panel))
+    stroked = draw(_share_of(bounds.stroke)) and not panelled
+    fill, ground = draw(_fill_and_ground(bounds, bare=not (panelled or stroked)))
+    overlay = Overlay(
+        text=BLANK,
+        font=draw(st.sampled_from(bounds.fonts)),
+        size=size,
+        x=draw(_between(*bounds.x)),
+        y=draw(_between(*bounds.y)),
+        fill=fill,
+        stroke=ground if stroked else None,
+        stroke_width=draw(_between(*bounds.stroke_width)),
+        opacity=opacity,
+        angle=draw(st.integers(-STEPS, STEPS).map(lambda n: _rounded(bounds.angle * n / STEPS))),
+        panel=ground if panelled else None,
+        padding=draw(_between(*bounds.padding)),
+        wrap="words",
+    )
+    return DrawnOverlay(
+        id="new",
+        kind=draw(st.sampled_from(bounds.kinds)),
+        pick=draw(st.integers(0, _PICKS - 1)) / _PICKS,
+        off_object=draw(_share_of(bounds.off_object)),
+        overlay=overlay,
+    )
+
+
+def _between(low: float, high: float) -> SearchStrategy[float]:
+    return st.integers(0, STEPS).map(lambda step: _rounded(low + (high - low) * step / STEPS))
+
+
+def _rounded(value: float) -> float:
+    # Adding 0.0 makes -0.0 plain, which JSON would keep.
+    return round(value, 6) + 0.0
+
+
+def _share_of(share: float) -> SearchStrategy[bool]:
+    """True for this share; simplest is False, where it can be."""
+    return st.integers(0, STEPS - 1).map(lambda step: step >= STEPS * (1 - share))
+
+
+@st.composite
+def _fill_and_ground(draw: st.DrawFn, bounds: SearchSpace, *, bare: bool) -> tuple[Rgb, Rgb]:
+    """The colours of the letters and of what is behind them: for bare letters a middle grey."""
+    low, high = bounds.contrast
+    contrast = draw(_between(low, min(high, MIDDLE_GREY) if bare else high))
+    darker, light = draw(_between(0.0, 1.0)) * (1.0 - contrast), draw(st.booleans())
+    if bare:
+        darker = MIDDLE_GREY if light else MIDDLE_GREY - contrast
+    lighter = draw(_colour(darker + contrast))
+    dark = draw(_colour(darker))
+    return (lighter, dark) if light else (dark, lighter)
+
+
+@st.composite
+def _colour(draw: st.DrawFn, luminance: float) -> Rgb:
+    """Any hue, with any saturation that this luminance allows; the simplest is grey."""
+    hue = draw(st.tuples(*[st.integers(0, 255)] * 3))
+    own = sum(weight * part for weight, part in zip(LUMA_WEIGHTS, hue, strict=True))
+    # A colour less its luminance, which can be added without changing the luminance.
+    tint = [part - own for part in hue]
+    room = [(luminance if part < 0 else 1 - luminance) / abs(part) for part in tint if part]
+    strength = draw(_between(0.0, 1.0)) * min(room, default=0.0)
+    red, green, blue = (
+        min(255, max(0, round(255 * (luminance + strength * part)))) for part in tint
+    )
+    return red, green, blue

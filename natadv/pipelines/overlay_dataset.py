@@ -1,0 +1,330 @@
+"""Datasets of overlays: pictures of another dataset, drawn under overlays when they are shown.
+
+Their rows hold no pictures. From the evidence of a gate they are split into rates per attribute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, draft_card, refuse_drawn
+from natadv.data.packing import Packed, pack
+from natadv.data.placing import refuse_existing
+from natadv.data.plan import Item, Plan, SetAside
+from natadv.data.reader import decode_image, iter_columns, read_samples
+from natadv.errors import ConfigError, DataError, StoreError, unknown_name
+from natadv.evaluate.datasets import Dataset, dataset_named
+from natadv.evidence import read_all
+from natadv.gate.stored import case_evidence
+from natadv.report.rates import CaseRates, case_rates, levels_of
+from natadv.rng import rng_for
+from natadv.scenarios.typographic.overlay import LUMA_WEIGHTS, Overlay, contrast, to_json
+from natadv.scenarios.typographic.overlay_text import OverlayText
+from natadv.scenarios.typographic.placement import (
+    MaskArray,
+    covered_share,
+    hidden_share,
+    moved_off,
+    place_of,
+)
+from natadv.scenarios.typographic.population import DrawnOverlay, Population
+from natadv.scenarios.typographic.rendering import Box, box, size_after
+from natadv.scenarios.typographic.twins import virtual_twin
+from natadv.tasks.masks import truth_mask
+from natadv.types import Sample, Task
+
+VERSION = 2
+"""Raised by hand when the same plan makes other rows."""
+_DIGITS = 6
+"""Of an attribute that is a share."""
+_READ_ROWS = 64
+"""As many as are stored together, so that they are read once."""
+
+NO_WORD = "no word of its kind"
+NO_ROOM = "no room for the text"
+
+
+@dataclass(frozen=True, slots=True)
+class OverlaidPlan:
+    """A dataset to be: which pictures under which overlays."""
+
+    population: Population
+    data: str
+    """The dataset that the pictures are of."""
+    name: str
+    pictures: int
+    seed: int = 1
+    """Of the choice of pictures."""
+    root: Path = Path()
+    force: bool = False
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+
+
+def pack_overlaid(plan: OverlaidPlan) -> Packed:
+    """Write the dataset; a run that was killed continues, and ends with the same bytes.
+
+    A row that cannot be made is left out, and listed beside the card.
+
+    Raises:
+        NatadvError: A name is unknown, the source does not fit, or no row can be made.
+    """
+    folder = plan.root / DATASETS_FOLDER / plan.name
+    source = clean_dataset(plan.data, plan.root)
+    overlays = plan.population.overlays
+    draft = overlay_draft(
+        source.card,
+        name=plan.name,
+        description=(
+            f"{plan.pictures} pictures of {source.name}, each under the {len(overlays)} overlays "
+            f"of the population {plan.population.name}; seed {plan.seed}."
+        ),
+    )
+    refuse_existing(folder, force=plan.force)
+    chosen = chosen_rows(source, plan.pictures, seed=plan.seed)
+    rows = OverlayRows(source, [OverlaidPicture(row, overlays) for row in chosen])
+    return pack(folder, rows.plan(draft), force=plan.force, stream=plan.stream)
+
+
+def chosen_rows(source: Dataset, count: int, *, seed: int) -> tuple[int, ...]:
+    """Rows of `count` different pictures, rising: random ones, the same number of each class.
+
+    The order is drawn by (seed, id), so other samples of the dataset move no picture in its class.
+    Raises ConfigError if the dataset has fewer pictures.
+    """
+    by_class: dict[int, list[tuple[float, int]]] = {}
+    groups: set[str] = set()
+    columns = iter_columns(source.folder, source.card, ("id", "group", "label"))
+    for row, values in enumerate(columns):
+        if values["group"] not in groups:
+            groups.add(values["group"])
+            key = float(rng_for(seed, "overlaid", values["id"]).random())
+            by_class.setdefault(values["label"], []).append((key, row))
+    if not 1 <= count <= len(groups):
+        raise ConfigError(
+            f"expected 1 to {len(groups)} pictures, as {source.name!r} holds so many; came {count}"
+        )
+    classes = [sorted(by_class[label]) for label in sorted(by_class)]
+    turns = (rows[turn] for turn in range(len(groups)) for rows in classes if turn < len(rows))
+    return tuple(sorted(row for (_, row), _ in zip(turns, range(count), strict=False)))
+
+
+@dataclass(frozen=True, slots=True)
+class OverlaidPicture:
+    """The overlays that stand on one picture, each in a row of its own."""
+
+    row: int
+    """Of the dataset that the picture is of."""
+    overlays: Sequence[DrawnOverlay]
+
+
+class _Clean(NamedTuple):
+    """A picture that is drawn on."""
+
+    sample: Sample
+    picture: Image.Image
+    mask: MaskArray | None
+    """Where the object is, of shape (h, w); None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayRows:
+    """The rows of a dataset of overlays."""
+
+    source: Dataset
+    pictures: Sequence[OverlaidPicture]
+    """Their rows are rising."""
+    texts: Mapping[str, OverlayText] | None = None
+    """Id of an overlay -> what it says on every picture; by default that follows from the overlay
+    and the picture."""
+
+    def plan(self, draft: CardDraft) -> Plan:
+        """The rows as they are packed, with the card to be."""
+        total = sum(len(one.overlays) for one in self.pictures)
+        return Plan(draft, self.items, total, "rows", self.fingerprint())
+
+    def fingerprint(self) -> str:
+        """With a draft, which names the source's revision, this is all that decides the rows."""
+        each = [
+            (
+                one.row,
+                [(o.id, o.kind, o.pick, o.off_object, to_json(o.overlay)) for o in one.overlays],
+            )
+            for one in self.pictures
+        ]
+        texts = "" if self.texts is None else json.dumps(self.texts, sort_keys=True)
+        known = json.dumps([VERSION, PIL.__version__, texts, each], allow_nan=False)
+        return hashlib.sha256(known.encode()).hexdigest()
+
+    def items(self, start: int) -> Iterator[Item]:
+        """From the n-th row on, picture by picture, so that each is read once, and later decoded
+        once, for all of its overlays.
+
+        A row is set aside if no word of its kind exists, or if the text has no room. An overlay
+        that is kept off the object stands where it hides least of it; the object is what the row's
+        mask shows, and without a mask the overlay stands where it was drawn.
+        """
+        left: list[OverlaidPicture] = []
+        for one in self.pictures:
+            skipped = min(start, len(one.overlays))
+            start -= skipped
+            if skipped < len(one.overlays):
+                left.append(OverlaidPicture(one.row, one.overlays[skipped:]))
+        for sample, one in zip(_read(self.source, [one.row for one in left]), left, strict=True):
+            picture = decode_image(sample.image, where=f"{self.source.name}: sample {sample.id!r}")
+            clean = _Clean(sample, picture, None if sample.mask is None else truth_mask(sample))
+            for drawn in one.overlays:
+                yield self._row(clean, drawn)
+
+    def _row(self, clean: _Clean, drawn: DrawnOverlay) -> Item:
+        sample, mask, names = clean.sample, clean.mask, self.source.card.classes
+        identity = f"{sample.id}@{drawn.id}"
+        assert sample.label is not None  # the dataset is for classification
+        try:
+            if self.texts is None:
+                truth = names[sample.label]
+                text, decoy = drawn.text_for(truth=truth, names=names, sample_id=sample.id)
+            else:
+                text, decoy = self.texts[drawn.id]
+            overlay = drawn.with_text(text)
+        except (ConfigError, DataError):
+            return SetAside(identity, NO_WORD)
+        try:
+            if drawn.off_object and mask is not None:
+                overlay = moved_off(overlay, mask)
+            attributes = attributes_of(overlay, clean.picture, mask=mask)
+        except DataError:
+            return SetAside(identity, NO_ROOM)
+        facts = {"overlay": drawn.id, "kind": drawn.kind, **attributes}
+        twin = virtual_twin(sample, overlay, id=identity, decoy=decoy)
+        return replace(twin, facts=json.dumps(facts, sort_keys=True, allow_nan=False))
+
+
+def clean_dataset(name: str, root: Path) -> Dataset:
+    """A dataset for classification on whose pictures a wrong word can be written.
+
+    Raises:
+        NatadvError: The name is unknown, or the dataset does not fit.
+    """
+    source = unwritten_dataset(name, root)
+    if "classification" not in source.card.tasks:
+        raise DataError(
+            f"{name} has no classes, so no word is a wrong one: its tasks are "
+            f"{', '.join(source.card.tasks)}; take a dataset for classification"
+        )
+    return source
+
+
+def unwritten_dataset(name: str, root: Path) -> Dataset:
+    """A dataset with pictures of its own that bear no word yet. Raises as `clean_dataset`."""
+    source = dataset_named(name, root)
+    clean = source.card.twin_of or "its clean dataset"
+    refuse_drawn(source.card, remedy=f"start from {clean}")
+    if source.card.scenario == "typographic":
+        raise ConfigError(
+            f"{name} is typographic already: a second word would hide the first; start from {clean}"
+        )
+    return source
+
+
+def twin_draft(source: Card, **described: Any) -> CardDraft:
+    """The card of a typographic dataset whose clean twin is `source`. Raises ConfigError."""
+    return draft_card(
+        tasks=source.tasks,
+        scenario="typographic",
+        classes=source.classes,
+        templates=source.templates,
+        licence=source.licence,
+        source=f"{source.name} ({source.source})",
+        twin_of=source.name,
+        **described,
+    )
+
+
+def overlay_draft(source: Card, *, name: str, description: str) -> CardDraft:
+    """The same, of a dataset whose pictures are drawn when they are shown."""
+    return twin_draft(
+        source,
+        name=name,
+        description=description,
+        drawn=True,
+        twin_revision=source.revision,
+    )
+
+
+def _read(source: Dataset, rows: Sequence[int]) -> Iterator[Sample]:
+    for _, near in groupby(rows, key=lambda row: row // _READ_ROWS):
+        part = list(near)
+        samples = read_samples(source.folder, source.card, start=part[0], stop=part[-1] + 1)
+        yield from (samples[row - part[0]] for row in part)
+
+
+def attributes_of(
+    overlay: Overlay, picture: Image.Image, *, mask: MaskArray | None
+) -> dict[str, Any]:
+    """The attributes of an overlay on a picture, by which a rate can be split: `size` and `opacity`
+    as the overlay has them, the others as they come out on this picture.
+
+    The share of the object that is `hidden`, and whether the overlay stands `off_object`, need the
+    `mask` of the object, of shape (h, w). Raises DataError if the text has no room.
+    """
+    area, size = box(overlay, picture.size), size_after(overlay, picture.size)
+    attributes = {
+        "size": overlay.size,
+        "opacity": overlay.opacity,
+        "contrast": round(contrast(overlay, background=_luminance(picture, area)), _DIGITS),
+        "place": place_of(area, size),
+        "covered": round(covered_share(area, size), _DIGITS),
+    }
+    if mask is None:
+        return attributes
+    # A band stands beside the picture.
+    hidden = 0.0 if overlay.band is not None else hidden_share(area, mask)
+    return {**attributes, "hidden": round(hidden, _DIGITS), "off_object": hidden == 0}
+
+
+def _luminance(picture: Image.Image, area: Box) -> float:
+    """Of the picture inside the box, on average."""
+    pixels = np.asarray(picture.crop(area), dtype=np.int64).reshape(-1, 3)
+    # Integers are summed, so that every machine agrees to the bit.
+    return sum(w * int(s) for w, s in zip(LUMA_WEIGHTS, pixels.sum(axis=0), strict=True)) / (
+        255 * len(pixels)
+    )
+
+
+def rates_by_dataset(root: Path, dataset: str | None) -> dict[tuple[Task, str], list[CaseRates]]:
+    """The rates of all datasets of overlays in the evidence under `root`, or of the named one.
+
+    Needs neither a dataset nor a model. Raises ConfigError or StoreError.
+    """
+    stored, broken = read_all(root) if root.is_dir() else ({}, {})
+    if broken:
+        raise StoreError("\n".join(broken.values()))
+    drawn = [case for case in sorted(stored) if stored[case].outcomes["attack"].factors]
+    if not drawn:
+        raise ConfigError(
+            f"{root}: no evidence of a dataset whose overlays are drawn; run the gate first: "
+            f"pytest suites/ --dataset {dataset or 'NAME'} --no-assert"
+        )
+    names = sorted({case.dataset for case in drawn})
+    if dataset is not None and dataset not in names:
+        raise unknown_name("dataset with drawn overlays", dataset, names)
+    rates: dict[tuple[Task, str], list[CaseRates]] = {}
+    wanted = [case for case in drawn if dataset in (None, case.dataset)]
+    for key, cases in groupby(wanted, key=lambda case: (case.task, case.dataset)):
+        found = [case_evidence(case, stored) for case in cases]
+        split = levels_of([one.evidence.attack for one in found])
+        rates[key] = [
+            case_rates(one.case, one.evidence, split=split, problems=one.problems) for one in found
+        ]
+    return rates
