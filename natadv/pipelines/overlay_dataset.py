@@ -1,7 +1,4 @@
-"""Datasets of overlays: pictures of another dataset, drawn under overlays when they are shown.
-
-Their rows hold no pictures. From the evidence of a gate they are split into rates per attribute.
-"""
+"""Datasets of overlays: rows without pictures, which are drawn on those of another dataset."""
 
 from __future__ import annotations
 
@@ -19,15 +16,12 @@ import PIL
 from PIL import Image
 
 from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, draft_card, refuse_drawn
+from natadv.data.dataset_plan import DatasetPlan, Item, SetAside
 from natadv.data.packing import Packed, pack
-from natadv.data.placing import refuse_existing
-from natadv.data.plan import Item, Plan, SetAside
 from natadv.data.reader import decode_image, iter_columns, read_samples
-from natadv.errors import ConfigError, DataError, StoreError, unknown_name
+from natadv.data.workspace import refuse_existing
+from natadv.errors import ConfigError, DataError
 from natadv.evaluate.datasets import Dataset, dataset_named
-from natadv.evidence import read_all
-from natadv.gate.stored import case_evidence
-from natadv.report.rates import CaseRates, case_rates, levels_of
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.overlay import LUMA_WEIGHTS, Overlay, contrast, to_json
 from natadv.scenarios.typographic.overlay_text import OverlayText
@@ -42,7 +36,7 @@ from natadv.scenarios.typographic.population import DrawnOverlay, Population
 from natadv.scenarios.typographic.rendering import Box, box, size_after
 from natadv.scenarios.typographic.twins import virtual_twin
 from natadv.tasks.masks import truth_mask
-from natadv.types import Sample, Task
+from natadv.types import Sample
 
 VERSION = 2
 """Raised by hand when the same plan makes other rows."""
@@ -148,10 +142,10 @@ class OverlayRows:
     """Id of an overlay -> what it says on every picture; by default that follows from the overlay
     and the picture."""
 
-    def plan(self, draft: CardDraft) -> Plan:
+    def plan(self, draft: CardDraft) -> DatasetPlan:
         """The rows as they are packed, with the card to be."""
         total = sum(len(one.overlays) for one in self.pictures)
-        return Plan(draft, self.items, total, "rows", self.fingerprint())
+        return DatasetPlan(draft, self.items, total, "rows", self.fingerprint())
 
     def fingerprint(self) -> str:
         """With a draft, which names the source's revision, this is all that decides the rows."""
@@ -300,31 +294,3 @@ def _luminance(picture: Image.Image, area: Box) -> float:
     return sum(w * int(s) for w, s in zip(LUMA_WEIGHTS, pixels.sum(axis=0), strict=True)) / (
         255 * len(pixels)
     )
-
-
-def rates_by_dataset(root: Path, dataset: str | None) -> dict[tuple[Task, str], list[CaseRates]]:
-    """The rates of all datasets of overlays in the evidence under `root`, or of the named one.
-
-    Needs neither a dataset nor a model. Raises ConfigError or StoreError.
-    """
-    stored, broken = read_all(root) if root.is_dir() else ({}, {})
-    if broken:
-        raise StoreError("\n".join(broken.values()))
-    drawn = [case for case in sorted(stored) if stored[case].outcomes["attack"].factors]
-    if not drawn:
-        raise ConfigError(
-            f"{root}: no evidence of a dataset whose overlays are drawn; run the gate first: "
-            f"pytest suites/ --dataset {dataset or 'NAME'} --no-assert"
-        )
-    names = sorted({case.dataset for case in drawn})
-    if dataset is not None and dataset not in names:
-        raise unknown_name("dataset with drawn overlays", dataset, names)
-    rates: dict[tuple[Task, str], list[CaseRates]] = {}
-    wanted = [case for case in drawn if dataset in (None, case.dataset)]
-    for key, cases in groupby(wanted, key=lambda case: (case.task, case.dataset)):
-        found = [case_evidence(case, stored) for case in cases]
-        split = levels_of([one.evidence.attack for one in found])
-        rates[key] = [
-            case_rates(one.case, one.evidence, split=split, problems=one.problems) for one in found
-        ]
-    return rates

@@ -43,10 +43,10 @@ Png = Annotated[
 class Prediction(Strict):
     """What a model predicts for one picture; stored under the names that gate.json has."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(validate_by_name=True)
 
-    text: str = Field(alias="said")
-    correct: bool = Field(alias="right")
+    text: str = Field(validation_alias="said", serialization_alias="said")
+    correct: bool = Field(validation_alias="right", serialization_alias="right")
     values: dict[str, float]
     """The task's numbers, as in `Outcomes`."""
     mask: Png | None = None
