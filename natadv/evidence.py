@@ -17,8 +17,10 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 
 from natadv.config import Strict, dotted, shown
 from natadv.errors import StoreError
+from natadv.scenarios import SCENARIOS
 from natadv.storage.atomic import replace_folder, replacing
-from natadv.types import SCENARIOS, TASKS, Case, Outcomes, Variant
+from natadv.tasks import TASKS
+from natadv.types import Case, Outcomes, Variant
 
 FILES: dict[Variant, str] = {
     "attack": "outcomes.jsonl",

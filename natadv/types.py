@@ -21,13 +21,8 @@ IntArray = NDArray[np.int64]
 Factor = tuple[str, ...] | tuple[float, ...]
 """A column of what may decide an outcome."""
 
-Task = Literal["classification", "segmentation", "vqa"]
-Scenario = Literal["clean", "typographic", "natural", "langadv"]
 Variant = Literal["attack", "occlusion", "matched"]
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "INCOMPLETE"]
-
-TASKS: tuple[Task, ...] = ("classification", "segmentation", "vqa")
-SCENARIOS: tuple[Scenario, ...] = ("clean", "typographic", "natural", "langadv")
 
 PLACES = (
     ("top left", "top", "top right"),
@@ -81,8 +76,8 @@ class Sample:
 class Case:
     """One cell of the grid; its address names it everywhere."""
 
-    task: Task
-    scenario: Scenario
+    task: str
+    scenario: str
     dataset: str
     model: str
 
@@ -240,13 +235,6 @@ class Answerer(Protocol):
 
 Model = ZeroShotClassifier | Segmenter | Answerer
 
-CAPABILITY: Mapping[Task, type] = {
-    "classification": ZeroShotClassifier,
-    "segmentation": Segmenter,
-    "vqa": Answerer,
-}
-"""What a task asks of a model."""
-
 Feeding = Literal["as-trained", "paper"]
 """`paper` repeats what the paper's scripts did, mistakes included; its numbers have floors of their
 own."""
@@ -268,7 +256,7 @@ class ModelSpec:
     """The folder, or the single file, that holds it."""
     loader: str
     """Key of the adapter table."""
-    tasks: tuple[Task, ...]
+    tasks: tuple[str, ...]
     feeding: Feeding = "as-trained"
     activation: str | None = None
     """`gelu` or `quick_gelu`, where it is known what the weights were trained with."""
@@ -282,5 +270,5 @@ class ModelSpec:
     """Where that module and its files may lie."""
     tower_of: Path | None = None
     """The folder whose picture tower this file replaces."""
-    heads: Mapping[Task, Path] = field(default_factory=dict)
+    heads: Mapping[str, Path] = field(default_factory=dict)
     """Folders of the heads that answer, on top of its picture tower, what it cannot by itself."""

@@ -35,7 +35,7 @@ from natadv.report.sheet import MOST_TILES, Tile, contact_sheet
 from natadv.storage.atomic import write_whole
 from natadv.storage.locks import LockFile
 from natadv.storage.progress import Progress
-from natadv.types import Sample, Task
+from natadv.types import Sample
 
 ANNOTATIONS_FOLDER = Path("fixtures/annotations")
 REVIEW_FILE = "review.jsonl"
@@ -150,7 +150,7 @@ class AnnotationJob:
         source: Dataset,
         lines: Mapping[str, AnyLine],
         *,
-        task: Task,
+        task: str,
         by: str,
         samples: Callable[[], Iterator[Sample]],
         contents: Sequence[Any],

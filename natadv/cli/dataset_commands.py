@@ -9,7 +9,6 @@ import typer
 
 from natadv.cli import shared_options as opt
 from natadv.scenarios.typographic.recipes import PUBLISHED, RECIPES, SEVERITIES, DecoyChoice
-from natadv.types import Task
 
 _RECIPES = f"{', '.join(RECIPES)}; of several, one is drawn for each picture"
 _Severity = typer.Option(
@@ -20,6 +19,7 @@ _Severity = typer.Option(
 )
 _ENSEMBLE = "as pytest --model takes them; not the models that the dataset is to judge"
 
+_TASK = "default: the source's first task"
 app = opt.command_group()
 
 
@@ -32,7 +32,7 @@ def typo(
     severity: Annotated[int, _Severity] = PUBLISHED,
     decoy: Annotated[DecoyChoice, typer.Option(help="which wrong word is written")] = "random",
     reader: Annotated[str, opt.text("MODEL", "decides which words are alike")] = "",
-    task: Annotated[Task | None, typer.Option(help="default: the source's first task")] = None,
+    task: Annotated[opt.TaskName | None, typer.Option(help=_TASK)] = None,
     workers: Annotated[int, opt.count("pictures drawn at a time")] = opt.CPUS,
     limit: opt.Limit = None,
     device: opt.Device = "auto",

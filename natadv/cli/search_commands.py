@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from natadv.cli import shared_options as opt
-from natadv.types import Task
 
 if TYPE_CHECKING:
     from natadv.search.freeze import CounterexampleSet
@@ -38,7 +37,7 @@ def search(
     population: Annotated[str, opt.text("NAME", "of fixtures/populations")],
     data: opt.Data,
     subject: Annotated[str, opt.text("CLASS", "whose pictures are attacked")],
-    task: Annotated[Task, typer.Option(help="what the model is asked")] = "classification",
+    task: Annotated[opt.TaskName, typer.Option(help="what the model is asked")] = "classification",
     pictures: Annotated[int, opt.count("of the class")] = 16,
     at_least: Annotated[float, _Share] = 0.25,
     evaluations: Annotated[int, opt.count(_EVALUATIONS, at_least=0)] = 60,

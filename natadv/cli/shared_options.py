@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from natadv.tasks import TASKS
 
 if TYPE_CHECKING:
     from natadv.pipelines.embedders import Arithmetic
@@ -109,6 +111,7 @@ def arithmetic(device: str, *, batch_size: int = 64, threads: int = 1) -> Arithm
     return Arithmetic(device_kind(device), batch_size, threads)
 
 
+TaskName: Any = Literal[tuple(TASKS)]
 Dataset = Annotated[str, argument("DATASET", "of natadv data list")]
 Data = Annotated[str, text("DATASET", "of natadv data list")]
 NewName = Annotated[str, text("NAME", "of the dataset to make", "--name")]

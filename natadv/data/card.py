@@ -15,7 +15,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from natadv.config import Strict, load_config
 from natadv.errors import ConfigError, DataError, unknown_name
-from natadv.types import Scenario, Task
+from natadv.scenarios import ScenarioName
+from natadv.tasks import TaskName
 
 CARD_FILE = "card.yaml"
 DATASETS_FOLDER = Path("fixtures/datasets")
@@ -46,8 +47,8 @@ class _Described(Strict):
     """The fields that a person states; all others are counted."""
 
     name: Name
-    tasks: Annotated[tuple[Task, ...], Field(min_length=1, strict=False)]
-    scenario: Scenario
+    tasks: Annotated[tuple[TaskName, ...], Field(min_length=1, strict=False)]
+    scenario: ScenarioName
     classes: Texts
     """In label order; each name once, because two equal classes would share every prediction."""
     templates: Texts

@@ -15,7 +15,7 @@ from natadv.data.images import decode_image
 from natadv.data.schema import columns_of, sample_of
 from natadv.errors import DataError
 from natadv.storage.hashes import Stamp, digest_of, stamp_of
-from natadv.types import Sample, Task
+from natadv.types import Sample
 
 _REMEDY = "run dvc pull, or import the dataset again"
 
@@ -27,7 +27,7 @@ class _ListedShard(NamedTuple):
 
     path: Path
     shard: ShardFile
-    tasks: tuple[Task, ...]
+    tasks: tuple[str, ...]
 
 
 def read_samples(folder: Path, card: Card, *, start: int, stop: int) -> list[Sample]:

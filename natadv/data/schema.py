@@ -9,20 +9,24 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from natadv.data.card import CardDraft
-from natadv.types import Sample, Task
-
-ANSWER_TYPES = ("yes/no", "number", "other")
+from natadv.tasks import TASKS
+from natadv.types import Sample
 
 
 class Column(NamedTuple):
     """A column of the Parquet files."""
 
     type: pa.DataType
-    task: Task | None = None
-    """The task whose datasets alone have the column, so that all others keep their bytes; None if
+    tasks: tuple[str, ...] = ()
+    """The tasks whose datasets alone have the column, so that all others keep their bytes; none if
     every dataset has it."""
 
 
+_ARROW: dict[type, pa.DataType] = {
+    str: pa.string(),
+    bytes: pa.binary(),
+    tuple: pa.list_(pa.string()),
+}
 COLUMNS: dict[str, Column] = {
     "id": Column(pa.string()),
     "group": Column(pa.string()),
@@ -34,11 +38,11 @@ COLUMNS: dict[str, Column] = {
     "part": Column(pa.string()),
     "overlay": Column(pa.string()),
     "facts": Column(pa.string()),
-    "phrase": Column(pa.string(), "segmentation"),
-    "mask": Column(pa.binary(), "segmentation"),
-    "question": Column(pa.string(), "vqa"),
-    "answers": Column(pa.list_(pa.string()), "vqa"),
-    "answer_type": Column(pa.string(), "vqa"),
+    **{
+        name: Column(_ARROW[kind], tuple(n for n, other in TASKS.items() if name in other.fields))
+        for task in TASKS.values()
+        for name, kind in task.fields.items()
+    },
 }
 """All columns, in the order of the file; each is a field of Sample."""
 
@@ -53,12 +57,12 @@ _FEATURES: dict[pa.DataType, dict[str, Any]] = {
 _SUFFIXES: dict[bytes, str] = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp"}
 
 
-def columns_of(tasks: Collection[Task]) -> dict[str, pa.DataType]:
+def columns_of(tasks: Collection[str]) -> dict[str, pa.DataType]:
     """The columns of a dataset of these tasks, in the order of the file."""
     return {
         name: column.type
         for name, column in COLUMNS.items()
-        if column.task is None or column.task in tasks
+        if not column.tasks or {*column.tasks} & {*tasks}
     }
 
 
@@ -75,7 +79,7 @@ def schema_of(draft: CardDraft) -> pa.Schema:
 def row_of(sample: Sample) -> dict[str, Any]:
     """A value for every column, also for those that the dataset leaves out."""
     row: dict[str, Any] = {name: getattr(sample, name) for name in COLUMNS}
-    row["answers"] = list(sample.answers)
+    row |= {name: list(value) for name, value in row.items() if isinstance(value, tuple)}
     if sample.image:
         has_suffix = sample.id.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))
         suffix = "" if has_suffix else _SUFFIXES.get(sample.image[:2], "")
@@ -87,9 +91,7 @@ def row_of(sample: Sample) -> dict[str, Any]:
 
 def sample_of(row: dict[str, Any]) -> Sample:
     """The sample that `row_of` was given; columns that the dataset lacks keep their default."""
-    changed = {
-        "image": (row["image"] or {}).get("bytes") or b"",
-        "answers": tuple(row.get("answers") or ()),
-        "answer_type": row.get("answer_type") or "",
-    }
-    return Sample(**{**row, **changed})
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+    # Null stands for a field that has its default.
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    return Sample(**{**given, "image": (row["image"] or {}).get("bytes") or b""})

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,14 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import ExifTags, Image
 
 from natadv.data.card import Card, CardDraft, ShardFile, revision
-from natadv.data.images import FORMATS, decode_image
-from natadv.data.schema import ANSWER_TYPES, COLUMNS, row_of, schema_of
+from natadv.data.schema import COLUMNS, columns_of, row_of, schema_of
 from natadv.errors import DataError
 from natadv.storage.hashes import digest_of
-from natadv.types import LEAST_ANSWERS, Sample
+from natadv.tasks import TASKS
+from natadv.types import Sample
 
 ROWS_PER_SHARD = 1024
 # A reader must load a whole group, however few rows it needs.
@@ -31,14 +26,6 @@ _ROWS_PER_GROUP = 64
 _PICTURES = ("image.bytes", "mask")
 # Beyond its limit Arrow stores a picture with every row again; its own limit is 1 MiB.
 _DICTIONARY_BYTES = 2**30
-
-_DAMAGE = (
-    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError),
-    *(struct.error, zlib.error, MemoryError, OverflowError),
-)
-_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_SIDEWAYS = (5, 6, 7, 8)
-"""Values of the EXIF orientation that turn a picture by a quarter."""
 
 
 @dataclass(slots=True)
@@ -79,19 +66,17 @@ def check_sample(sample: Sample, draft: CardDraft, *, where: str) -> None:
     if draft.twin_of is not None and sample.twin is None:
         raise DataError(f"{where}: has no twin, but the card says twin_of {draft.twin_of!r}")
     _check_texts(sample, where)
-    row, kept = row_of(sample), (None, *draft.tasks)
-    lost = [name for name, column in COLUMNS.items() if row[name] and column.task not in kept]
-    if lost:
+    row, columns = row_of(sample), columns_of(draft.tasks)
+    if lost := [name for name in COLUMNS if row[name] and name not in columns]:
         raise DataError(
             f"{where}: has {' and '.join(lost)}, but the card's tasks are "
-            f"{', '.join(draft.tasks)}; add {COLUMNS[lost[0]].task!r} to them"
+            f"{', '.join(draft.tasks)}; add {COLUMNS[lost[0]].tasks[0]!r} to them"
         )
-    if "classification" in draft.tasks and sample.label is None:
-        raise DataError(f"{where}: has no label, which classification needs")
-    if "segmentation" in draft.tasks:
-        _check_segmentation(sample, where)
-    if "vqa" in draft.tasks:
-        _check_vqa(sample, where)
+    for task in draft.tasks:
+        try:
+            TASKS[task].check(sample)
+        except DataError as error:
+            raise DataError(f"{draft.name}: {error}") from error
 
 
 def _check_picture(sample: Sample, draft: CardDraft, where: str) -> None:
@@ -112,81 +97,6 @@ def _check_texts(sample: Sample, where: str) -> None:
             json.loads(text)
         except json.JSONDecodeError as error:
             raise DataError(f"{where}: {name} is not JSON: {error}") from error
-    for name, prompt in {"phrase": sample.phrase, "question": sample.question}.items():
-        if prompt is not None and not any(map(str.isalnum, prompt)):
-            raise DataError(f"{where}: {name} must say something, came {prompt!r}")
-
-
-def _check_segmentation(sample: Sample, where: str) -> None:
-    if sample.phrase is None:
-        raise DataError(f"{where}: has no phrase, which segmentation needs")
-    if sample.mask is None:
-        raise DataError(f"{where}: has no mask, which segmentation needs")
-    size = _mask_size(sample.mask, where)
-    if not sample.image:
-        # The size of a drawn picture is known only from its clean twin, which lies in another
-        # dataset: the sizes are compared when the picture is shown.
-        return
-    expected = _upright_size(sample.image, where)
-    if size != expected:
-        raise DataError(
-            f"{where}: the mask is {size[0]} x {size[1]} px, its picture "
-            f"{expected[0]} x {expected[1]} px; draw the mask at the picture's size, upright"
-        )
-
-
-def _mask_size(mask: bytes, where: str) -> tuple[int, int]:
-    """Width and height of a mask, whose pixels must all be 0 or 255."""
-    pixels = decode_image(mask, where=f"{where}: mask")
-    with Image.open(io.BytesIO(mask)) as image:
-        form, mode = image.format, image.mode
-    if form != "PNG" or mode not in ("L", "1"):
-        raise DataError(f"{where}: a mask must be a PNG of mode L or 1, came {form} of mode {mode}")
-    levels = pixels.getchannel("R").histogram()
-    grey = [level for level in range(1, 255) if levels[level]]
-    if grey:
-        raise DataError(
-            f"{where}: a mask must be 255 inside and 0 outside, came also {grey[0]}; "
-            "draw it without soft edges"
-        )
-    return pixels.size
-
-
-def _upright_size(picture: bytes, where: str) -> tuple[int, int]:
-    """Width and height as the picture will be decoded, from its header only."""
-    try:
-        with Image.open(io.BytesIO(picture), formats=FORMATS) as image:
-            width, height = image.size
-            # Pillow decodes the whole of a PNG to look for the orientation.
-            turned = width != height and _orientation(image) in _SIDEWAYS
-    except (*_DAMAGE, *_TOO_LARGE) as error:
-        raise DataError(f"{where}: the picture's size cannot be read: {error}") from error
-    return (height, width) if turned else (width, height)
-
-
-def _orientation(image: Image.Image) -> int | None:
-    # Damaged metadata is ignored, as it is in decoding.
-    with contextlib.suppress(*_DAMAGE, UserWarning):
-        orientation: int | None = image.getexif().get(ExifTags.Base.Orientation)
-        return orientation
-    return None
-
-
-def _check_vqa(sample: Sample, where: str) -> None:
-    if sample.question is None:
-        raise DataError(f"{where}: has no question, which vqa needs")
-    if len(sample.answers) < LEAST_ANSWERS:
-        raise DataError(
-            f"{where}: has {len(sample.answers)} answers, vqa needs at least {LEAST_ANSWERS}; "
-            "repeat the answer of a single person ten times"
-        )
-    if not all(isinstance(answer, str) and answer.strip() for answer in sample.answers):
-        raise DataError(f"{where}: each answer must say something, came {sample.answers!r}")
-    if sample.answer_type not in (*ANSWER_TYPES, ""):
-        raise DataError(
-            f"{where}: answer_type must be one of {', '.join(ANSWER_TYPES)} or empty, "
-            f"came {sample.answer_type!r}"
-        )
 
 
 def write_shards(
@@ -241,7 +151,7 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
         "use_dictionary": [leaf for leaf in texts if leaf != "id"],
         "write_statistics": texts,
     }
-    if all(COLUMNS[name].task is None for name in schema.names):
+    if not any(COLUMNS[name].tasks for name in schema.names):
         return encoding
     # Many phrases or questions share one picture, which is stored once in a row group.
     encoding["use_dictionary"] = [leaf for leaf in leaves if leaf != "id"]

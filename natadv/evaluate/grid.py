@@ -10,7 +10,9 @@ from natadv.errors import ConfigError, unknown_name
 from natadv.evaluate.datasets import Dataset, load_datasets
 from natadv.gate.rules import Thresholds, Tier
 from natadv.models.resolve import resolve_all
-from natadv.types import SCENARIOS, TASKS, Case, ModelSpec
+from natadv.scenarios import SCENARIOS
+from natadv.tasks import TASKS
+from natadv.types import Case, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from natadv.models.loading import fingerprint
 from natadv.models.resolve import HEADS, heads_beside
 from natadv.models.zoo import ZOO
 from natadv.tasks import TASKS
-from natadv.types import Case, ModelSpec, Outcomes, Task, Variant
+from natadv.types import Case, ModelSpec, Outcomes, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
     return head_file.fingerprint(folder)
 
 
-def _training(task: Task, spec: ModelSpec) -> str:
+def _training(task: str, spec: ModelSpec) -> str:
     """The command that trains a head where the next run finds it."""
     model, out = str(spec.folder), str(heads_beside(spec.folder) / task)
     if spec.name in ZOO:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from natadv.types import ModelSpec, Task, Variant
+from natadv.types import ModelSpec, Variant
 
 if TYPE_CHECKING:
     from natadv.search.spec import SearchSpec
@@ -62,7 +62,7 @@ def installed_packages() -> dict[str, str]:
 class Unit:
     """One task about rows `start` to `stop` of a dataset, for one model."""
 
-    task: Task
+    task: str
     dataset: str
     revision: str
     prompts: str

@@ -19,7 +19,9 @@ from natadv.config import Lines, Strict, line_of, load_config, shown
 from natadv.errors import ConfigError, unknown_name
 from natadv.metrics import METRICS
 from natadv.metrics.significance import Side
-from natadv.types import PAPER_SUFFIX, SCENARIOS, TASKS, Case
+from natadv.scenarios import SCENARIOS
+from natadv.tasks import TASKS
+from natadv.types import PAPER_SUFFIX, Case
 
 VERSION = 1
 GLOB = frozenset("*?[")
@@ -138,7 +140,7 @@ class Tier:
         """The cases of the tier for `models`."""
         cells = [cell.split("/") for cell in self.cases]
         return tuple(
-            Case(task, scenario, dataset, model)  # type: ignore[arg-type]  # checked on loading
+            Case(task, scenario, dataset, model)
             for (task, scenario, dataset), model in product(cells, models)
         )
 

@@ -12,7 +12,8 @@ from natadv.errors import ChangedError, ConfigError, ModelError, unknown_name
 from natadv.models import plugged
 from natadv.models.files.layouts import layout_of
 from natadv.storage.hashes import sha256_of, stamp_of
-from natadv.types import CAPABILITY, Model, ModelSpec
+from natadv.tasks import TASKS
+from natadv.types import Model, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.models.adapters.encoder import Placement
@@ -146,9 +147,9 @@ def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
     _set_up_torch(device, threads)
     model = adapter(spec.loader)(spec, placement)
     for task in spec.tasks:
-        if not isinstance(model, CAPABILITY[task]):
+        if not isinstance(model, TASKS[task].model):
             raise ModelError(
-                f"{spec.name}: {task} needs a {CAPABILITY[task].__name__}, and "
+                f"{spec.name}: {task} needs a {TASKS[task].model.__name__}, and "
                 f"{type(model).__name__} lacks some of its methods (see natadv/types.py)"
             )
     return model

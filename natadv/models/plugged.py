@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from natadv.errors import ChangedError, ModelError
 from natadv.factories import made_by, module_of, one_line
 from natadv.storage.hashes import Stamp, stamp_of
-from natadv.types import TASKS, Model, ModelSpec, Task
+from natadv.tasks import TASKS
+from natadv.types import Model, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.models.adapters.encoder import Placement
@@ -30,7 +31,7 @@ class Plug:
     files: Sequence[Path | str]
     """All files that affect its answers: their bytes are hashed with those of the module, so that
     no result is kept for other weights than it came from."""
-    tasks: tuple[Task, ...] = ("classification",)
+    tasks: tuple[str, ...] = ("classification",)
 
 
 def spec_of(reference: str, *, name: str, base: Path) -> ModelSpec:

@@ -19,12 +19,12 @@ from natadv.models.files.checkpoint import CONFIG
 from natadv.models.files.layouts import TOWER_LOADER, layout_of, tower_section
 from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
-from natadv.types import PAPER_SUFFIX, ModelSpec, Task
+from natadv.types import PAPER_SUFFIX, ModelSpec
 
 HEADS = Path("fixtures/heads")
 """Relative to the root: a folder per model of the zoo, with one folder per task."""
 
-HEAD_TASKS: tuple[Task, ...] = ("segmentation", "vqa")
+HEAD_TASKS: tuple[str, ...] = ("segmentation", "vqa")
 
 
 def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSpec, ...]:
@@ -84,7 +84,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or "model"
 
 
-def heads_of_row(name: str, *, root: Path) -> dict[Task, Path]:
+def heads_of_row(name: str, *, root: Path) -> dict[str, Path]:
     """The heads of a model of the zoo."""
     return _heads_in(root / HEADS / name)
 
@@ -94,7 +94,7 @@ def heads_beside(checkpoint: Path) -> Path:
     return checkpoint / "heads"
 
 
-def _heads_in(folder: Path) -> dict[Task, Path]:
+def _heads_in(folder: Path) -> dict[str, Path]:
     """The heads in `folder`; whether one fits the model shows when it is loaded."""
     return {task: folder / task for task in HEAD_TASKS if (folder / task / CONFIG).is_file()}
 

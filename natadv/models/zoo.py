@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from natadv.errors import ModelError
 from natadv.models.files.model_types import signature_of
-from natadv.types import Task
+from natadv.tasks import TaskName
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -32,7 +32,7 @@ class ZooRow:
     family: str
     loader: str
     """One of LOADERS in `loading.py`."""
-    tasks: Annotated[tuple[Task, ...], BeforeValidator(lambda text: text.split(","))]
+    tasks: Annotated[tuple[TaskName, ...], BeforeValidator(lambda text: text.split(","))]
     """Written with commas."""
     licence: str
     architecture: str

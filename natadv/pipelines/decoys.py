@@ -18,7 +18,7 @@ from natadv.scenarios.nouns import noun_of, singular
 from natadv.scenarios.typographic.fonts import CHARACTERS
 from natadv.scenarios.typographic.recipes import choose_decoy
 from natadv.tasks import vqa_text
-from natadv.types import DoubleArray, Sample, Task
+from natadv.types import DoubleArray, Sample
 
 MOST_LETTERS = 24
 """Longer answers are sentences, and nobody holds up a sentence on a sign."""
@@ -35,7 +35,7 @@ class Decoys(Protocol):
         ...
 
 
-def decoys_of(task: Task, dataset: Dataset, *, vectors: WordVectors | None) -> Decoys:
+def decoys_of(task: str, dataset: Dataset, *, vectors: WordVectors | None) -> Decoys:
     """Any wrong word, or with `vectors` the one that is most similar to the right one."""
     return DECOYS[task](dataset, vectors)
 
@@ -108,7 +108,7 @@ class NounDecoys:
         return self._pool.choose(_noun(phrase, sample.facts), true, rng=rng)
 
 
-DECOYS: dict[Task, Callable[[Dataset, WordVectors | None], Decoys]] = {
+DECOYS: dict[str, Callable[[Dataset, WordVectors | None], Decoys]] = {
     "classification": ClassDecoys,
     "segmentation": NounDecoys,
     "vqa": AnswerDecoys,

@@ -27,7 +27,7 @@ from natadv.scenarios.typographic.overlay import from_json
 from natadv.scenarios.typographic.recipes import PUBLISHED, RECIPES, DecoyChoice, letter_factor
 from natadv.scenarios.typographic.rendering import letters_px
 from natadv.scenarios.typographic.twins import twin_with_word
-from natadv.types import Sample, Task
+from natadv.types import Sample
 
 VERSION = 1
 """Raised by hand when the same plan makes other rows."""
@@ -51,7 +51,7 @@ class TypoPlan:
     decoy: DecoyChoice = "random"
     reader: str = ""
     """The model that tells which words are similar."""
-    task: Task | None = None
+    task: str | None = None
     """Its wrong words are written; by default the first task of the source."""
     limit: int | None = None
     root: Path = Path()
@@ -161,7 +161,7 @@ def make_typographic(plan: TypoPlan) -> Packed:
     return pack(folder, twins, force=plan.force, stream=plan.stream)
 
 
-def _check(plan: TypoPlan, task: Task, source: Dataset) -> None:
+def _check(plan: TypoPlan, task: str, source: Dataset) -> None:
     for recipe in plan.recipes:
         if recipe not in RECIPES:
             raise unknown_name("overlay recipe", recipe, RECIPES)

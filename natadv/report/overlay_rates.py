@@ -18,7 +18,7 @@ from natadv.metrics.breaking import DIGITS, breaking_points
 from natadv.metrics.terms import numbers
 from natadv.report.terminal import NOTHING, SHORT, aligned
 from natadv.tasks import TASKS
-from natadv.types import PLACES, Case, DoubleArray, Measurement, Outcomes, Task
+from natadv.types import PLACES, Case, DoubleArray, Measurement, Outcomes
 
 ALL = "all"
 BANDS = 4
@@ -159,7 +159,7 @@ def within(evidence: Evidence, ids: frozenset[str]) -> Evidence:
 
 
 def rates(
-    task: Task, evidence: Evidence, split: Sequence[Level], *, confidence: float = 0.95
+    task: str, evidence: Evidence, split: Sequence[Level], *, confidence: float = 0.95
 ) -> list[Rate]:
     """The task's metrics level by level, without those that are not defined on a level.
 
@@ -174,7 +174,7 @@ def rates(
     ]
 
 
-def _measured(task: Task, evidence: Evidence, confidence: float) -> list[Measurement]:
+def _measured(task: str, evidence: Evidence, confidence: float) -> list[Measurement]:
     score = TASKS[task].headline
     wanted = [(score, score, evidence)]
     for control, rows in (("occlusion", evidence.occlusion), ("matched", evidence.matched)):

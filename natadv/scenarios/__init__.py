@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from natadv.errors import unknown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +26,13 @@ SCENARIOS: Mapping[str, Scenario] = {
     "natural": Scenario("photographs that every member of an ensemble gets wrong"),
     "langadv": Scenario("pictures generated from prompts that were chosen to mislead"),
 }
+
+
+def _known(name: str) -> str:
+    if name not in SCENARIOS:
+        raise ValueError(str(unknown_name("scenario", name, SCENARIOS)))
+    return name
+
+
+ScenarioName = Annotated[str, AfterValidator(_known)]
+"""The name of a scenario, in a schema."""

@@ -16,8 +16,8 @@ from natadv.evaluate.store import Store
 from natadv.evaluate.units import Unit
 from natadv.scenarios.typographic.population import DrawnOverlay, Share, read_record
 from natadv.storage.atomic import write_whole
+from natadv.tasks import TaskName
 from natadv.tasks.task import Prediction
-from natadv.types import Task
 
 Name = Annotated[str, Field(min_length=1)]
 _STORED_NAMES = {
@@ -43,7 +43,7 @@ class Attack(Strict):
     """
 
     version: Literal[1]
-    task: Task
+    task: TaskName
     dataset: Name
     """The clean dataset that the pictures are of."""
     revision: Name

@@ -48,7 +48,7 @@ from natadv.search.samples import MOST_TRIED
 from natadv.search.shrink import check_population
 from natadv.storage.atomic import write_whole
 from natadv.storage.progress import Progress
-from natadv.types import Case, ModelSpec, Task
+from natadv.types import Case, ModelSpec
 
 _EVERY_S = 0.2
 USUAL_PICTURES, MOST_AT_ONCE = 16, 64
@@ -66,7 +66,7 @@ class SearchPlan:
     data: str
     out: Path
     store: Path
-    task: Task = "classification"
+    task: str = "classification"
     root: Path = Path()
     arithmetic: Arithmetic = field(default_factory=Arithmetic)
     stream: TextIO = field(default_factory=lambda: sys.stderr)
@@ -238,7 +238,7 @@ def replay(plan: ReplayPlan) -> Replay:
 
 
 def find_target(
-    task: Task, spec: ModelSpec, dataset: Dataset, *, arithmetic: Arithmetic, store: Path
+    task: str, spec: ModelSpec, dataset: Dataset, *, arithmetic: Arithmetic, store: Path
 ) -> AttackTarget:
     """Raises ConfigError or ModelError if the dataset or the model is not for the task."""
     if task not in dataset.card.tasks:

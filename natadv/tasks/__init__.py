@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
+from pydantic import AfterValidator
+
+from natadv.errors import unknown_name
 from natadv.tasks.classification import CLASSIFICATION
 from natadv.tasks.segmentation import SEGMENTATION
 from natadv.tasks.task import Task
@@ -14,3 +18,13 @@ TASKS: Mapping[str, Task] = {
     "segmentation": SEGMENTATION,
     "vqa": VQA,
 }
+
+
+def _known(name: str) -> str:
+    if name not in TASKS:
+        raise ValueError(str(unknown_name("task", name, TASKS)))
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(_known)]
+"""The name of a task, in a schema."""

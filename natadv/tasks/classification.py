@@ -165,7 +165,7 @@ def _truth(sample: Sample, classes: Sequence[str]) -> int:
     if sample.label is None or not 0 <= sample.label < len(classes):
         raise DataError(
             f"sample {sample.id!r}: expected a label from 0 to {len(classes) - 1}, "
-            f"got {sample.label!r}; pack the dataset again"
+            f"got {sample.label!r}; correct the source, and pack it again"
         )
     return sample.label
 
@@ -220,7 +220,7 @@ class ZeroShotEvaluator:
 def check(sample: Sample) -> None:
     """Raises DataError if the sample has no label."""
     if sample.label is None:
-        raise DataError(f"sample {sample.id!r} has no label, which classification needs")
+        raise DataError(f"sample {sample.id!r}: has no label, which classification needs")
 
 
 def _failure_captions(sample: Sample, truth: str, found: Prediction) -> tuple[Caption, ...]:

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from natadv.errors import DataError
 from natadv.types import Sample
@@ -42,7 +42,10 @@ def truth_mask(sample: Sample) -> MaskArray:
 def stored_mask(sample: Sample) -> MaskArray:
     """The mask of the sample, whatever the size of its picture."""
     if sample.mask is None:
-        raise DataError(f"sample {sample.id!r}: expected a mask, got none; pack the dataset again")
+        raise DataError(
+            f"sample {sample.id!r}: expected a mask, got none; correct the source, and pack it "
+            "again"
+        )
     return mask_of(sample.mask, where=f"sample {sample.id!r}: its mask")
 
 
@@ -51,6 +54,8 @@ def mask_of(png: bytes, *, where: str) -> MaskArray:
     try:
         with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             mode, pixels = image.mode, np.asarray(image.convert("L"))
+    except UnidentifiedImageError as error:
+        raise DataError(f"{where} is not a PNG (first {png[:8]!r}); convert it") from error
     except (*_DAMAGE, *_DAMAGE_BELOW, *_TOO_LARGE) as error:
         raise DataError(f"{where} is not a whole PNG: {error}; make it again") from error
     if mode not in ("L", "1"):
@@ -89,7 +94,9 @@ def _size_in_header(picture: bytes) -> tuple[int, int]:
 def _turned_size(picture: bytes) -> tuple[int, int]:
     with Image.open(io.BytesIO(picture)) as image:
         width, height = image.size
-        return (height, width) if _on_its_side(image) else (width, height)
+        # Pillow decodes the whole of a PNG to look for the orientation.
+        turned = width != height and _on_its_side(image)
+        return (height, width) if turned else (width, height)
 
 
 def _on_its_side(image: Image.Image) -> bool:

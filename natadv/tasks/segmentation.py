@@ -125,7 +125,7 @@ def phrase_of(sample: Sample) -> str:
     if sample.phrase is None or not any(map(str.isalnum, sample.phrase)):
         raise DataError(
             f"sample {sample.id!r}: expected a phrase to look for, got {sample.phrase!r}; "
-            "pack the dataset again"
+            "correct the source, and pack it again"
         )
     return sample.phrase
 

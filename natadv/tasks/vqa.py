@@ -65,7 +65,7 @@ def question_of(sample: Sample) -> str:
     if not any(map(str.isalnum, sample.question or "")):
         raise DataError(
             f"sample {sample.id!r}: expected a question, got {sample.question!r}; "
-            "pack the dataset again"
+            "correct the source, and pack it again"
         )
     return str(sample.question)
 
@@ -121,7 +121,7 @@ def check(sample: Sample) -> None:
     if not sample.answers:
         raise DataError(
             f"sample {sample.id!r}: expected what people answered, got nothing; "
-            "pack the dataset again with its answers"
+            "correct the source, and pack it again"
         )
     if not all(isinstance(answer, str) and answer.strip() for answer in sample.answers):
         raise DataError(

@@ -158,7 +158,7 @@ def test_masks_are_of_any_size_but_masks(target, make_draft, rows):
     card = write_dataset(target, draft, asked)
 
     assert list(iter_samples(target, card)) == asked
-    with pytest.raises(DataError, match="mask: not a picture"):
+    with pytest.raises(DataError, match="its mask is not a PNG"):
         write_dataset(target, draft, [replace(asked[0], mask=b"mask")], force=True)
 
 

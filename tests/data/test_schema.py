@@ -123,14 +123,14 @@ def test_a_committed_dataset_packs_again_to_the_same_bytes(name: str, tmp_path: 
     for sample in samples[:: card.rows // 5]:
         row = row_of(sample)
         for key, column in COLUMNS.items():
-            assert column.task is None or bool(row[key]) == (key in columns), sample.id
+            assert not column.tasks or bool(row[key]) == (key in columns), sample.id
 
 
 # --- datasets with them ---
 
 
 def test_columns_are_in_the_order_of_the_tasks_not_of_the_card() -> None:
-    common = [name for name, column in COLUMNS.items() if column.task is None]
+    common = [name for name, column in COLUMNS.items() if not column.tasks]
     extra = ["phrase", "mask", "question", "answers", "answer_type"]
 
     assert list(columns_of(("classification",))) == common

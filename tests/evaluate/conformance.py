@@ -23,7 +23,8 @@ from natadv.models.loading import fingerprint
 from natadv.models.resolve import resolve_all
 from natadv.search.compute_search import compute_with
 from natadv.search.profile import search_units
-from natadv.types import TASKS, Case, Variant
+from natadv.tasks import TASKS
+from natadv.types import Case, Variant
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("conformance.json")

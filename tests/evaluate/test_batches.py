@@ -18,7 +18,7 @@ from natadv.evaluate import batches
 from natadv.evaluate.batches import filled_up_lightly, has_rows, joined, prefetch, within_budget
 from natadv.evaluate.compute import compute
 from natadv.evaluate.loaded_model import LoadedModel
-from natadv.types import TASKS as TASK_NAMES
+from natadv.tasks import TASKS as TASK_NAMES
 
 SIDE = 96
 """Larger than a picture that only fills up."""

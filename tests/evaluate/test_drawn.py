@@ -35,8 +35,8 @@ from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.rendering import mask_after, render
 from natadv.scenarios.typographic.twins import lossless
 from natadv.tasks import TASKS
+from natadv.tasks import TASKS as TASK_NAMES
 from natadv.tasks.masks import truth_mask, upright_size
-from natadv.types import TASKS as TASK_NAMES
 from natadv.types import Case, ForwardFeatures, ModelSpec
 
 HEADS = {"segmentation": "a" * 64, "vqa": "b" * 64}

@@ -22,7 +22,7 @@ from natadv.heads.head_file import DecoderConfig, McanConfig
 from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import Vocabulary, encode
 from natadv.tasks import TASKS, segmentation, vqa
-from natadv.types import TASKS as TASK_NAMES
+from natadv.tasks import TASKS as TASK_NAMES
 from natadv.types import ForwardFeatures
 
 HEADS = {"segmentation": "a" * 64, "vqa": "b" * 64}

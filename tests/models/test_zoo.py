@@ -10,7 +10,7 @@ from natadv.models.files.model_types import MODEL_TYPES
 from natadv.models.loading import LOADERS
 from natadv.models.resolve import slug
 from natadv.models.zoo import ZOO, families, rows_named
-from natadv.types import TASKS
+from natadv.tasks import TASKS
 
 
 def test_row_can_stand_in_an_address_and_be_loaded():

@@ -22,10 +22,11 @@ from natadv.plugin.failures import failing_tiles
 from natadv.report.sheet import contact_sheet
 from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.rendering import render
+from natadv.tasks import TASKS
 from natadv.tasks.task import PREDICTED_REGION as MARKED
 from natadv.tasks.task import QUIET, WRONG
 from natadv.tasks.task import TRUE_REGION as MEANT
-from natadv.types import TASKS, Case, Outcomes, Sample
+from natadv.types import Case, Outcomes, Sample
 
 N, SIDE = 20, 32
 ANSWERS = ("red",) * 6 + ("blue",) * 2 + ("dark red", "pink")

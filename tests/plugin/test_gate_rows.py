@@ -13,8 +13,9 @@ from natadv.gate.cases import CasePlan
 from natadv.gate.judge import judge_all
 from natadv.gate.rules import Rule, Thresholds, Tier
 from natadv.plugin.gates import case_rows, report_rows
+from natadv.tasks import TASKS
 from natadv.tasks import TASKS as TASK_ROWS
-from natadv.types import TASKS, Case, Outcomes
+from natadv.types import Case, Outcomes
 
 FACTS = ("revision-1", "c" * 64, "protocol-1")
 N = 60

@@ -13,8 +13,8 @@ from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics import METRICS, measure
 from natadv.report.overlay_rates import ALL, BANDS, levels, rates, within
+from natadv.tasks import TASKS
 from natadv.tasks import TASKS as TASK_ROWS
-from natadv.types import TASKS
 
 NUMBERS = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 KINDS = ("decoy", "other", "nonword")

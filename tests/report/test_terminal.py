@@ -21,9 +21,11 @@ from natadv.report.terminal import (
     table,
     unit_counts,
 )
+from natadv.scenarios import SCENARIOS
 from natadv.scenarios import SCENARIOS as SCENARIO_ROWS
+from natadv.tasks import TASKS
 from natadv.tasks import TASKS as TASK_ROWS
-from natadv.types import SCENARIOS, TASKS, Case, Measurement
+from natadv.types import Case, Measurement
 
 CASE = Case("classification", "clean", "mini", "mini-clip")
 VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE", "INCOMPLETE")

@@ -24,8 +24,9 @@ from natadv.search.result import (
     result_json,
     write_attack,
 )
+from natadv.tasks import TASKS
 from natadv.tasks.task import Prediction
-from natadv.types import PLACES, TASKS
+from natadv.types import PLACES
 from tests.scenarios.strategies import renderable
 
 ATTACK = Attack(

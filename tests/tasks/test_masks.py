@@ -129,7 +129,7 @@ def test_a_mask_with_colours_is_refused(mode):
     ids=["empty", "text", "cut off", "jpeg", "large", "huge"],
 )
 def test_a_mask_that_is_no_whole_png_is_refused(mask):
-    with pytest.raises(DataError, match="sample 's': its mask is not a whole PNG"):
+    with pytest.raises(DataError, match=r"sample 's': its mask is not a (whole )?PNG"):
         truth_mask(sample(np.ones((60, 60), bool), mask=mask))
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 from natadv.errors import DataError
@@ -36,7 +36,7 @@ class Entry:
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return PurePosixPath(self.path).name
+        return self.path.rpartition("/")[2]
 
 
 class Files(Protocol):
@@ -85,7 +85,8 @@ def plain_path(path: str, archive: Path) -> str:
 
 def is_hidden(path: str) -> bool:
     """Whether the file belongs to a file manager (`.DS_Store`, `__MACOSX/`)."""
-    parts = PurePosixPath(path).parts
+    # Not by pathlib, which interns the parts of every path.
+    parts = path.split("/")
     return "__MACOSX" in parts or any(part.startswith(".") for part in parts if part != ".")
 
 

@@ -18,7 +18,7 @@ from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.images import decode_image
 from natadv.data.importers.format import Checksum, ImportRequest
 from natadv.errors import ConfigError, DataError
-from natadv.types import Sample, Scenario, Task
+from natadv.types import Sample
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 _CHUNK_BYTES = 2**20
@@ -126,8 +126,8 @@ def draft_of(
     source: str,
     description: str,
     *,
-    task: Task = "classification",
-    scenario: Scenario = "clean",
+    task: str = "classification",
+    scenario: str = "clean",
     classes: Iterable[str] = (),
     twin_of: str | None = None,
 ) -> CardDraft:

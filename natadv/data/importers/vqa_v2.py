@@ -19,8 +19,8 @@ from natadv.data.importers.sources import (
     numbered_pictures,
     refuse_duplicates,
 )
-from natadv.data.schema import ANSWER_TYPES
 from natadv.errors import ConfigError, DataError
+from natadv.tasks.vqa import TYPES
 from natadv.types import Sample
 
 _COCO = re.compile(r"COCO_\w+_0*(?P<id>\d+)")
@@ -81,9 +81,9 @@ def _annotations(path: Path) -> dict[int, _Annotation]:
         answers = raw.get("answers")
         if not isinstance(answers, list) or not answers:
             raise DataError(f"{where}: question {question} has no answers")
-        if raw.get("answer_type") not in ANSWER_TYPES:
+        if raw.get("answer_type") not in TYPES:
             raise DataError(
-                f"{where}: answer_type must be one of {', '.join(ANSWER_TYPES)}, "
+                f"{where}: answer_type must be one of {', '.join(TYPES)}, "
                 f"came {raw.get('answer_type')!r}"
             )
         texts = tuple(_answer(answer, where) for answer in answers)

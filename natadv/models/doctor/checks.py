@@ -11,15 +11,7 @@ import numpy as np
 
 from natadv.errors import ModelError
 from natadv.rng import rng_for
-from natadv.types import (
-    Answerer,
-    FloatArray,
-    Model,
-    ModelSpec,
-    Segmenter,
-    Task,
-    ZeroShotClassifier,
-)
+from natadv.types import Answerer, FloatArray, Model, ModelSpec, Segmenter, ZeroShotClassifier
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -300,7 +292,7 @@ def only_the_answer(patient: Patient) -> Finding:
     return Finding(True, "answers hold nothing of the prompt")
 
 
-CHECKS: Mapping[Task, Mapping[str, Check]] = {
+CHECKS: Mapping[str, Mapping[str, Check]] = {
     "classification": {
         "embeddings": unit_embeddings,
         "same twice": same_embeddings,

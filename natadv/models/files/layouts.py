@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 from natadv.errors import ModelError
 from natadv.models.files import checkpoint, open_clip_folder, tensor_files
 from natadv.models.files.model_types import MODEL_TYPES
-from natadv.types import Task
 
 TOWER_LOADER = "open-clip-visual"
 TOWER_ENDINGS = (".pt", ".pth")
@@ -41,7 +40,7 @@ class Kind(NamedTuple):
     """What a checkpoint is."""
 
     loader: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[str, ...]
     family: str
     signature: str
     """Equal for checkpoints of one architecture."""

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from natadv.types import Task
-
 Sections = Mapping[str, Mapping[str, int]]
 
 FIXED_SIZE = ("image_mean", "image_std", "resample", "size")
@@ -23,7 +21,7 @@ class ModelType:
 
     loader: str
     """Key of the adapter table."""
-    tasks: tuple[Task, ...]
+    tasks: tuple[str, ...]
     family: str
     """Family of a folder that descends from no row of the zoo."""
     architecture: Sections

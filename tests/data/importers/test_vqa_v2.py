@@ -148,7 +148,7 @@ HOSTILE = {
     "truth for an id": (changed(questions(), "questions", 1, image_id=True), None,
                         "image_id must be a whole number, came True"),
     "empty question": (changed(questions(), "questions", 1, question=" "), None,
-                       "question must say something"),
+                       "expected a question"),
     "none": ({**questions(), "questions": []}, None, "no questions in it"),
     "wrong file": (annotations(), None, "no list at 'questions' in it"),
 }  # fmt: skip

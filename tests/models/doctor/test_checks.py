@@ -13,7 +13,8 @@ from natadv.models.doctor import examine as doctor
 from natadv.models.doctor.checks import CHECKS, Patient
 from natadv.models.doctor.examine import examine
 from natadv.models.resolve import resolve
-from natadv.types import TASKS, ModelSpec
+from natadv.tasks import TASKS
+from natadv.types import ModelSpec
 
 
 def lines_of(folder, **options):
