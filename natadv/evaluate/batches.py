@@ -6,7 +6,7 @@ import math
 import sys
 from collections import UserDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -38,14 +38,10 @@ def prefetch(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
     An error of the iterator is raised where its item would have been yielded.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
-
-        def make() -> Future[object]:
-            return thread.submit(next, items, _END)
-
-        waiting = deque(make() for _ in range(depth))
+        waiting = deque(thread.submit(next, items, _END) for _ in range(depth))
         try:
             while (item := waiting.popleft().result()) is not _END:
-                waiting.append(make())
+                waiting.append(thread.submit(next, items, _END))
                 yield item  # type: ignore[misc]  # everything but the end is of `items`
         finally:
             for future in waiting:

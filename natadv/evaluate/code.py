@@ -135,10 +135,6 @@ def _state(package: Path) -> str:
     return found.hexdigest()
 
 
-def _stamps() -> tuple[Stamp, ...]:
-    return tuple(stamp_of(path) for path in _sources(PACKAGE))
-
-
 @cache
 def _sources(package: Path) -> tuple[Path, ...]:
     return tuple(sorted(p for p in package.rglob("*") if p.suffix in (".py", *_DATA)))
@@ -182,14 +178,17 @@ class _WithoutDocstrings(ast.NodeTransformer):
     """Removes what no computation depends on: docstrings, and imports for annotations only."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        """Drops docstrings."""
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if is_text else node
 
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        """Drops names whose values influence no computation."""
         names = [target.id for target in node.targets if isinstance(target, ast.Name)]
         return None if any(name in _UNSEEN for name in names) else node
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
+        """Drops imports for annotations only."""
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return None
         self.generic_visit(node)
@@ -210,4 +209,4 @@ def _normalised(node: object) -> str:
     return repr(node)
 
 
-_AT_IMPORT = frozenset(_stamps())
+_AT_IMPORT: frozenset[Stamp] = frozenset(map(stamp_of, _sources(PACKAGE)))

@@ -43,6 +43,7 @@ def space(weights: str, numerics: Numerics) -> str:
 
 
 def key_of(content: bytes) -> str:
+    """The key of an embedding: sha256 of what was embedded."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -45,6 +45,7 @@ class Grid:
     """Holds `fixtures`."""
 
     def case(self, address: str) -> Case | None:
+        """The case with this address; None if the grid lacks it."""
         return next((c for c in self.cases if c.address == address), None)
 
     @property
@@ -88,7 +89,15 @@ def make_grid(request: Request, thresholds: Thresholds) -> Grid:
     tasks, scenarios = request.tasks or tuple(TASKS), request.scenarios or tuple(SCENARIOS)
     wanted = [row for row in rows if row[0] in tasks and row[1] in scenarios]
     if not wanted:
-        raise ConfigError(_nothing_left(tier.name, request))
+        options = {
+            "--task": request.tasks,
+            "--scenario": request.scenarios,
+            "--dataset": request.datasets,
+        }
+        given = " ".join(f"{name} {','.join(values)}" for name, values in options.items() if values)
+        raise ConfigError(
+            f"tier {tier.name!r} holds no case for {given}; see its cases in the thresholds file"
+        )
     limit = min((n for n in (request.limit, tier.limit) if n is not None), default=None)
     return Grid(
         thresholds=thresholds,
@@ -118,13 +127,3 @@ def _rows(
             of_tier = [(task, card.scenario, name) for task in card.tasks]
         of_datasets += of_tier
     return of_datasets
-
-
-def _nothing_left(tier: str, request: Request) -> str:
-    options = {
-        "--task": request.tasks,
-        "--scenario": request.scenarios,
-        "--dataset": request.datasets,
-    }
-    given = " ".join(f"{option} {','.join(names)}" for option, names in options.items() if names)
-    return f"tier {tier!r} holds no case for {given}; see its cases in the thresholds file"

@@ -53,12 +53,14 @@ class LoadedModel:
 
     @property
     def encoder(self) -> ZeroShotClassifier:
+        """The model. Raises ModelError if it embeds no pictures and texts."""
         if not isinstance(self.model, ZeroShotClassifier):
             raise ModelError(f"{type(self.model).__name__} embeds no pictures and texts")
         return self.model
 
     @property
     def tower(self) -> DenseFeatures:
+        """The model. Raises ModelError if it gives no dense features."""
         if not isinstance(self.model, DenseFeatures):
             raise ModelError(f"{type(self.model).__name__} shows no layers of its picture tower")
         return self.model

@@ -38,10 +38,11 @@ class CaseUnits:
     """Why the case cannot be measured; empty if it can."""
 
     def all(self) -> tuple[Unit, ...]:
-        # The longest first, so that none of them is left at the end.
+        """All units, the longest first, so that none of them is left at the end."""
         return self.searches + self.clean + self.attack + self.occlusion + self.matched
 
     def roles(self) -> dict[str, tuple[Unit, ...]]:
+        """Role -> the units whose rows play it."""
         return {
             "attack": self.attack,
             "clean": self.clean,
@@ -56,8 +57,12 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     dataset = grid.datasets.get(case.dataset)
     if dataset is None:
         return CaseUnits(problem=_missing(case.dataset))
-    if problem := _misnamed(case, dataset):
-        return CaseUnits(problem=problem)
+    card = dataset.card
+    if case.task not in card.tasks or case.scenario != card.scenario:
+        return CaseUnits(
+            problem=f"the tier asks for {case.task}/{case.scenario}, the card of {dataset.name!r} "
+            f"says {'+'.join(card.tasks)}/{card.scenario}; change the tier"
+        )
     spec = grid.specs[case.model]
     try:
         weights = fingerprint(spec)
@@ -67,6 +72,7 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     numerics = numerics.of(spec)
 
     def of(found: Dataset, variant: Variant, rows: int | None = None) -> tuple[Unit, ...]:
+        """Units of `found`, with the head of the case."""
         units = dataset_units(
             case,
             found,
@@ -130,17 +136,6 @@ def _training(task: str, spec: ModelSpec) -> str:
     elif spec.factory:
         model, out = spec.factory, "DIR"
     return f"natadv train {task} --model {model} --data NAME --out {out}"
-
-
-def _misnamed(case: Case, dataset: Dataset) -> str:
-    """Why the dataset does not fit the address of the case; empty if it does."""
-    card = dataset.card
-    if case.task not in card.tasks or case.scenario != card.scenario:
-        return (
-            f"the tier asks for {case.task}/{case.scenario}, the card of {dataset.name!r} says "
-            f"{'+'.join(card.tasks)}/{card.scenario}; change the tier"
-        )
-    return ""
 
 
 def _missing(name: str) -> str:

@@ -30,9 +30,11 @@ class Run:
 
     @property
     def events_path(self) -> Path:
+        """The journal: one JSON object per line."""
         return self.folder / "events.jsonl"
 
     def prepare(self) -> None:
+        """Create the folders of the run."""
         with writing(self.folder):
             for name in ("attempts", "errors", "deadly"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -45,6 +47,7 @@ class Run:
             return 0
 
     def begin(self, key: str) -> None:
+        """Record, durably, that this process begins the unit."""
         path = self.folder / "attempts" / key
         with writing(path), path.open("ab") as file:
             file.write(b"x")
@@ -52,6 +55,7 @@ class Run:
             os.fsync(file.fileno())
 
     def end(self, key: str) -> None:
+        """Record that the unit ended, with a result or an error."""
         path = self.folder / "attempts" / key
         with writing(path):
             path.unlink(missing_ok=True)
@@ -69,12 +73,14 @@ class Run:
         return deadly.is_dir() and len(list(deadly.iterdir())) >= MAX_DEADLY_UNITS
 
     def error(self, key: str) -> str | None:
+        """Why the unit failed in this run; None if it did not."""
         try:
             return (self.folder / "errors" / key).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
     def fail(self, key: str, reason: str) -> None:
+        """Give up the unit for the rest of this run."""
         write_atomically(self.folder / "errors" / key, reason)
 
     def tell(self, kind: str, **facts: Any) -> None:
@@ -85,6 +91,7 @@ class Run:
             file.write((line + "\n").encode())
 
     def events(self) -> list[dict[str, Any]]:
+        """All events so far, of all processes."""
         try:
             lines = self.events_path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:

@@ -37,6 +37,7 @@ def squared(image: Image.Image) -> Image.Image:
 
 
 def as_square(picture: Picture) -> Picture:
+    """The picture under a key of its own, squared when it is opened."""
     return Picture(picture.key + AS_SQUARE, lambda: squared(picture.open()))
 
 

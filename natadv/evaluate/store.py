@@ -41,6 +41,7 @@ class Store:
         prove_writable(self.root)
 
     def path(self, key: str) -> Path:
+        """The file of a result."""
         return self.root / "units" / key[:2] / key
 
     def has(self, key: str) -> bool:

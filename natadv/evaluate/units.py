@@ -55,6 +55,7 @@ class Numerics:
 
 
 def installed_packages() -> dict[str, str]:
+    """Versions of the packages that compute."""
     return {name: version(name) for name in NUMERIC_PACKAGES}
 
 
@@ -82,6 +83,7 @@ class Unit:
 
     @property
     def key(self) -> str:
+        """Hash of everything that decides the result."""
         # Without names: a renamed checkpoint or dataset is not computed again.
         content = {
             "task": self.task,
@@ -137,6 +139,7 @@ class Unit:
 
     @property
     def title(self) -> str:
+        """A name for people."""
         if self.search:
             return f"{self.task}/{self.dataset}/{self.model}/search for {self.search.subject}"
         return f"{self.task}/{self.dataset}/{self.model}/{self.variant}[{self.start}:{self.stop}]"
@@ -149,6 +152,7 @@ def digest(value: object) -> str:
 
 
 def prompts_digest(classes: Sequence[str], templates: Sequence[str]) -> str:
+    """Hash of the texts that classification embeds."""
     return digest({"classes": list(classes), "templates": list(templates)})
 
 

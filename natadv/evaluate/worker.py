@@ -65,6 +65,7 @@ class Worker:
         return bool(self.parent) and os.getppid() != self.parent
 
     def settled(self, unit: Unit) -> bool:
+        """Whether the unit has a result or an error."""
         return self.store.has(unit.key) or self.run.error(unit.key) is not None
 
     def _sweep(self, todo: Sequence[Pass]) -> list[Pass]:
@@ -139,7 +140,8 @@ class Worker:
             # A border: an error of a model fails its own cases only.
             self._give_up(unit, f"{type(error).__name__}: {error}")
         else:
-            self.run.tell("done", unit=unit.title, **_costs(result))
+            costs = {name: result[name] for name in ("images", "encoded", "wall_s")}
+            self.run.tell("done", unit=unit.title, **costs)
         finally:
             if self.unit_timeout_s:
                 faulthandler.cancel_dump_traceback_later()
@@ -156,7 +158,3 @@ def _passes(units: Sequence[Unit]) -> list[Pass]:
     for unit in units:
         found[unit.rows_key] = (*found.get(unit.rows_key, ()), unit)
     return list(found.values())
-
-
-def _costs(result: dict[str, Any]) -> dict[str, Any]:
-    return {name: result[name] for name in ("images", "encoded", "wall_s")}

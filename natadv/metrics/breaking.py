@@ -12,7 +12,7 @@ from natadv.metrics.correctness import right
 from natadv.metrics.measure import Metric
 from natadv.metrics.paired import with_clean
 from natadv.metrics.terms import Terms, numbers
-from natadv.types import DoubleArray, Outcomes
+from natadv.types import DoubleArray
 
 NEVER = 1.0
 """The whole picture: the breaking point of a picture that no tried overlay flips."""
@@ -31,7 +31,7 @@ def breaking_points(evidence: Evidence) -> dict[str, float]:
     covered = numbers(evidence.attack, "covered")
     if wrong := [share for share in covered.tolist() if not 0 <= share <= 1][:3]:
         raise MetricError(f"expected 'covered' to be between 0 and 1, got {wrong}")
-    pairs = with_clean(evidence, evidence.attack, score=_right)
+    pairs = with_clean(evidence, evidence.attack, score=lambda rows: right(rows).astype(np.float64))
     if pairs.excluded:
         raise MetricError(
             f"{pairs.excluded} samples or their clean twins failed, each of which may be what "
@@ -68,11 +68,6 @@ def quantile(sums: DoubleArray, *, share: float) -> DoubleArray:
     total, count = (np.take_along_axis(cells, first, axis=-1) for cells in (values, pictures))
     # Ten times 0.1 over ten is less than 0.1, and a floor of 0.1 would not hold.
     return np.asarray(np.round((total / count)[..., 0], DIGITS), dtype=np.float64)
-
-
-def _right(outcomes: Outcomes) -> DoubleArray:
-    """1 where the answer is right, else 0."""
-    return right(outcomes).astype(np.float64)
 
 
 def _quantile_metric(share: float, of_which: str) -> Metric:

@@ -171,7 +171,10 @@ class SegmentationHead(Protocol):
     """A decoder on layers of a picture tower, conditioned on the embedding of a phrase."""
 
     @property
-    def tower_layers(self) -> tuple[int, ...]: ...
+    def tower_layers(self) -> tuple[int, ...]:
+        """The layers of the picture tower that it reads."""
+        ...
+
     @property
     def threshold(self) -> float:
         """The probability above which a pixel belongs to the phrase."""

@@ -146,7 +146,10 @@ class VqaHead(Protocol):
     """Answers questions from one layer of a picture tower."""
 
     @property
-    def layer(self) -> int: ...
+    def layer(self) -> int:
+        """The layer of the picture tower that it reads."""
+        ...
+
     def answer(self, features: FloatArray, questions: Sequence[str]) -> list[str]:
         """One answer per question, from features of shape (b, h, w, d)."""
         ...

@@ -8,6 +8,7 @@ import pytest
 from natadv.errors import ChangedError
 from natadv.evaluate import code
 from natadv.evaluate.code import EQUAL, PACKAGE, ROWS, SEARCHES, CodeSubset, code_of, declared
+from natadv.storage.hashes import stamp_of
 
 SOURCES = {
     "__init__.py": '"""A package."""\n__version__ = "1"\n',
@@ -167,7 +168,7 @@ def test_the_declared_hashes_are_whole():
 
 def test_a_source_that_is_written_while_a_run_lasts_ends_its_units(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(code, "PACKAGE", toy)
-    monkeypatch.setattr(code, "_AT_IMPORT", frozenset(code._stamps()))
+    monkeypatch.setattr(code, "_AT_IMPORT", frozenset(map(stamp_of, code._sources(toy))))
     code._remembered(tmp_path / "memory" / code._state(toy), TOY)
     edit(toy / "unrelated.py", "1", "2")
     code.check_unchanged()

@@ -35,7 +35,6 @@ from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.rendering import mask_after, render
 from natadv.scenarios.typographic.twins import lossless
 from natadv.tasks import TASKS
-from natadv.tasks import TASKS as TASK_NAMES
 from natadv.tasks.masks import truth_mask, upright_size
 from natadv.types import Case, ForwardFeatures, ModelSpec
 
@@ -51,7 +50,7 @@ PER_PICTURE = len(OVERLAYS)
 
 @pytest.fixture
 def clean(pack, clean_samples, asked):
-    return pack("asked", asked, tasks=TASK_NAMES)
+    return pack("asked", asked, tasks=tuple(TASKS))
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def drawn_rows(stored_rows):
     return [replace(row, image=b"") for row in stored_rows]
 
 
-TYPO = {"scenario": "typographic", "twin_of": "asked", "tasks": TASK_NAMES}
+TYPO = {"scenario": "typographic", "twin_of": "asked", "tasks": tuple(TASKS)}
 
 
 @pytest.fixture
@@ -162,7 +161,7 @@ def units(make_unit):
                 head=HEADS.get(task, ""),
                 **other,
             )
-            for task in TASK_NAMES
+            for task in TASKS
         ]
 
     return of
@@ -188,7 +187,7 @@ def test_the_evidence_is_that_of_stored_pictures(units, stored, drawn, clean, eq
         found[dataset.name] = said(compute(asked, dataset, clean=clean, loaded=loaded), asked)
 
     assert found["drawn"] == found["stored"]
-    for task in TASK_NAMES:
+    for task in TASKS:
         assert len(found["drawn"][task]["outcomes"]["id"]) == 10 * PER_PICTURE
     assert len(found["drawn"]["segmentation"]["masks"]) == 12
 
@@ -345,7 +344,7 @@ def test_a_twin_that_is_not_there_is_named(units, pack_drawn, drawn_rows, clean,
 @pytest.fixture
 def changed(pack, asked):
     """The clean dataset after somebody gave one picture another class."""
-    return pack("asked-2", [replace(asked[0], label=1), *asked[1:]], tasks=TASK_NAMES)
+    return pack("asked-2", [replace(asked[0], label=1), *asked[1:]], tasks=tuple(TASKS))
 
 
 def test_another_state_of_the_clean_dataset_is_never_drawn_on(units, drawn, changed):

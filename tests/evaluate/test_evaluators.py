@@ -22,7 +22,6 @@ from natadv.heads.head_file import DecoderConfig, McanConfig
 from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import Vocabulary, encode
 from natadv.tasks import TASKS, segmentation, vqa
-from natadv.tasks import TASKS as TASK_NAMES
 from natadv.types import ForwardFeatures
 
 HEADS = {"segmentation": "a" * 64, "vqa": "b" * 64}
@@ -96,7 +95,7 @@ def samples(clean_samples):
 
 @pytest.fixture
 def dataset(pack, samples):
-    return pack("asked", samples, tasks=TASK_NAMES)
+    return pack("asked", samples, tasks=tuple(TASKS))
 
 
 @pytest.fixture
@@ -110,7 +109,7 @@ def units(make_unit, dataset):
             protocol=TASKS[task].protocol,
             head=HEADS.get(task, ""),
         )
-        for task in TASK_NAMES
+        for task in TASKS
     ]
 
 
@@ -208,7 +207,7 @@ def test_a_picture_that_cannot_be_decoded_is_excluded_from_every_task(
     whole = {s.id: s for s in samples}
     # Its size can be told, its pixels cannot be read.
     cut = {n: replace(s, image=s.image[:-400]) for n, s in whole.items() if n.startswith("s4")}
-    dataset = pack("cut", [cut.get(n, s) for n, s in whole.items()], tasks=TASK_NAMES)
+    dataset = pack("cut", [cut.get(n, s) for n, s in whole.items()], tasks=tuple(TASKS))
     results = compute(units, dataset, clean=None, loaded=equipped)
 
     for unit in units:
@@ -274,7 +273,7 @@ def test_a_question_without_enough_answers_is_told_before_a_model_is_asked(
     monkeypatch.setattr("natadv.data.shards.check_sample", lambda *_, **__: None)
     monkeypatch.setattr(Alone, "answer", lambda *_: pytest.fail("was asked"))
     few = replace(samples[-1], answers=("red",))
-    dataset = pack("few", [*samples[:-1], few], tasks=TASK_NAMES)
+    dataset = pack("few", [*samples[:-1], few], tasks=tuple(TASKS))
     own = LoadedModel(Alone(), loaded.cache, batch_size=8)
 
     with pytest.raises(DataError, match=r"'s9-1': expected at least 4 answers"):
@@ -287,7 +286,7 @@ def test_of_masks_that_are_equally_bad_those_are_kept_that_a_sheet_shows(
     monkeypatch.setattr(Alone, "segment", lambda _, images, phrases: np.zeros((len(images), 4, 4)))
     order = [f"t{i}" for i in range(20)]
     rows = [replace(s, id=name) for s, name in zip(samples, order, strict=True)]
-    dataset = pack("ties", rows, tasks=TASK_NAMES)
+    dataset = pack("ties", rows, tasks=tuple(TASKS))
     own = LoadedModel(Alone(), loaded.cache, batch_size=8)
     unit = replace(units[1], head="")
 
@@ -314,7 +313,7 @@ def test_a_head_of_the_other_task_is_refused(units, dataset, equipped):
 
 def test_a_phrase_that_is_blank_is_named(units, pack, samples, equipped, monkeypatch):
     monkeypatch.setattr("natadv.data.shards.check_sample", lambda *_, **__: None)
-    dataset = pack("blank", [replace(samples[0], phrase="  "), *samples[1:]], tasks=TASK_NAMES)
+    dataset = pack("blank", [replace(samples[0], phrase="  "), *samples[1:]], tasks=tuple(TASKS))
 
     with pytest.raises(DataError, match=r"'s0-0': expected a phrase"):
         compute(units, dataset, clean=None, loaded=equipped)
@@ -368,7 +367,7 @@ def test_a_tower_that_cuts_is_shown_squares_to_find_things(
     if prepare is None:
         monkeypatch.setattr("natadv.evaluate.shard.sees_whole", lambda _: True)
     tower.prepare = noting
-    results = compute(units, pack("wide", rows, tasks=TASK_NAMES), clean=None, loaded=equipped)
+    results = compute(units, pack("wide", rows, tasks=tuple(TASKS)), clean=None, loaded=equipped)
 
     assert equipped.encoded == encoded
     assert ((64, 64) in shown) == (encoded > 10)

@@ -216,7 +216,7 @@ def test_a_head_that_was_exchanged_after_planning_is_refused(grid, runner, folde
 
 
 def test_missing_masks_are_data_errors(pack, clean_samples):
-    with pytest.raises(DataError, match="has no phrase"):
+    with pytest.raises(DataError, match="expected a phrase"):
         pack("bare", clean_samples, tasks=("segmentation",))
 
 

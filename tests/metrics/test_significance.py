@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from natadv.errors import MetricError
 from natadv.metrics import significance
 from natadv.metrics.correctness import GRADES
-from natadv.tasks import TASKS as TASK_ROWS
+from natadv.tasks import TASKS
 
 compare = partial(significance.compare, score=GRADES["correct"].score)
 flips = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -301,7 +301,7 @@ def two_graded(outcomes, pairs, task, **columns):
     """The comparison of baseline and candidate scores, given in this order."""
     before, after = zip(*pairs, strict=True)
     sides = (scored(outcomes, after, **columns), scored(outcomes, before, **columns))
-    return significance.compare(*sides, score=GRADES[TASK_ROWS[task].score].score)
+    return significance.compare(*sides, score=GRADES[TASKS[task].score].score)
 
 
 def mean_change_test(pairs):
@@ -324,7 +324,7 @@ def sign_flip_p(pairs):
 
 
 def test_every_task_has_a_score_to_compare_by():
-    assert {task.score for task in TASK_ROWS.values()} <= GRADES.keys()
+    assert {task.score for task in TASKS.values()} <= GRADES.keys()
 
 
 @given(parts, st.sampled_from(GRADED))
@@ -451,9 +451,9 @@ def test_scores_that_cannot_be_are_refused(outcomes, task, column, value, messag
     bad = replace(good, values={**good.values, column: np.array([0.5, value])})
 
     with pytest.raises(MetricError, match=message):
-        significance.compare(bad, good, score=GRADES[TASK_ROWS[task].score].score)
+        significance.compare(bad, good, score=GRADES[TASKS[task].score].score)
     with pytest.raises(MetricError, match=message):
-        significance.compare(good, bad, score=GRADES[TASK_ROWS[task].score].score)
+        significance.compare(good, bad, score=GRADES[TASKS[task].score].score)
 
 
 def test_outcomes_of_another_task_are_refused(outcomes):
