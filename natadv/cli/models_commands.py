@@ -103,7 +103,7 @@ def doctor(
 
 def _examine(spec: ModelSpec, device: str, dtype: str, known: Path | None) -> int:
     """Prints every check of one model; the number of those that failed."""
-    from natadv.models.doctor.examine import examine
+    from natadv.models.doctor import examine
 
     print(f"{spec.name} ({spec.folder})")
     row = ZOO.get(spec.lineage)
@@ -113,7 +113,7 @@ def _examine(spec: ModelSpec, device: str, dtype: str, known: Path | None) -> in
     for line in examine(spec, device=device, dtype=dtype, known=known):
         print(line, flush=True)
         checks += 1
-        failed += not line.finding.ok
+        failed += not line.ok
     print(f"{checks} checks, {failed} failed\n" if failed else f"{checks} checks passed\n")
     return failed
 

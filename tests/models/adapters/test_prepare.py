@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from natadv.evaluate.batches import Part, filled_up, has_rows, joined, merged
+from natadv.evaluate.batches import PreparedBatch, filled_up, has_rows, joined, merged
 
 SIZE = 10
 """Pictures of a full batch: two more than there are photographs."""
@@ -30,7 +30,7 @@ def check_parts(encoder, photographs, sizes):
         prepared = encoder.prepare(photographs[start : start + count])
         assert has_rows(prepared, count)
         keys = tuple(map(str, range(start, start + count)))
-        parts.append(Part(keys, prepared, count))
+        parts.append(PreparedBatch(keys, prepared, count))
     whole = encoder.prepare(filled_up(photographs, SIZE))
 
     (found,) = merged(parts, SIZE)
@@ -47,7 +47,7 @@ def test_a_full_batch_is_not_copied(encoder, photographs):
     prepared = encoder.prepare(photographs)
 
     assert joined([prepared]) is prepared
-    (found,) = merged([Part(tuple("01234567"), prepared, 8)], 8)
+    (found,) = merged([PreparedBatch(tuple("01234567"), prepared, 8)], 8)
     assert found.prepared is prepared
 
 

@@ -1,15 +1,18 @@
-"""The doctor's checks: what a model of each task must do, whatever it was trained on."""
+"""`natadv doctor`: is this model fed as it was trained, and how far can its numbers be trusted?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from natadv.errors import ModelError
+from natadv.errors import ModelError, NatadvError
+from natadv.models.loading import content_files, fingerprint, load
 from natadv.rng import rng_for
 from natadv.types import Answerer, FloatArray, Model, ModelSpec, Segmenter, ZeroShotClassifier
 
@@ -69,15 +72,62 @@ class Patient:
 class Finding(NamedTuple):
     """The outcome of a check; the text of a failure says what to do."""
 
+    check: str
     ok: bool
     text: str
 
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.ok else 'FAIL'}  {self.check:<15} {self.text}"
 
-Check = Callable[[Patient], Finding]
+
+Check = Callable[[Patient], str]
+"""Returns what it measured. Raises ModelError if the model fails the check."""
 
 
-def _finding(ok: bool, text: str, *, fault: str) -> Finding:
-    return Finding(ok, text if ok else text + fault)
+def examine(
+    spec: ModelSpec, *, device: str, dtype: str, known: Path | None = None
+) -> Iterator[Finding]:
+    """Yield the finding of each check; a model that cannot be loaded is not examined further.
+
+    `known` is a folder of pictures that the model must recognise, each named after its class.
+    """
+    patients: list[Patient] = []
+
+    def _loading() -> str:
+        began = time.perf_counter()
+        model = load(spec, device=device, dtype=dtype, threads=1)
+        patients.append(Patient(spec, model, dtype, known))
+        wall_s = time.perf_counter() - began
+        return f"{spec.loader}, {dtype} on {device}, {wall_s:.1f} s"
+
+    yield _finding("files", partial(_files, spec))
+    yield _finding("loading", _loading)
+    for patient in patients:
+        for task in spec.tasks:
+            for name, check in CHECKS[task].items():
+                yield _finding(name, partial(check, patient))
+
+
+def _finding(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except NatadvError as error:
+        return Finding(name, False, str(error))
+    # A border: a faulty model may raise anything.
+    except Exception as error:
+        return Finding(name, False, f"{type(error).__name__}: {error}")
+
+
+def _files(spec: ModelSpec) -> str:
+    weights, files = fingerprint(spec), content_files(spec)
+    locked = ", as models.lock says" if spec.locked else ""
+    size_mb = sum(path.stat().st_size for path in files) / 1e6
+    return f"{len(files)} files, {size_mb:.1f} MB, hash {weights[:12]}{locked}"
+
+
+def _require(holds: bool | np.bool_, fault: str) -> None:
+    if not holds:
+        raise ModelError(fault)
 
 
 def pictures() -> list[Image]:
@@ -93,34 +143,31 @@ def pictures() -> list[Image]:
     ]
 
 
-def unit_embeddings(patient: Patient) -> Finding:
+def unit_embeddings(patient: Patient) -> str:
     """Embeddings are finite and of unit length."""
     rows = np.concatenate([patient.embed_images(pictures()), patient.embed_texts(TEXTS)])
     lengths = np.linalg.norm(rows, axis=1)
-    if not np.isfinite(rows).all() or np.abs(lengths - 1).max() > 1e-3:
-        return Finding(
-            False,
-            f"embeddings have lengths {lengths.min():.3g} to {lengths.max():.3g}, expected 1; "
-            "the weights are damaged, or need --dtype float32",
-        )
-    return Finding(True, f"{rows.shape[1]} dimensions, finite, of unit length")
+    _require(
+        np.isfinite(rows).all() and np.abs(lengths - 1).max() <= 1e-3,
+        f"embeddings have lengths {lengths.min():.3g} to {lengths.max():.3g}, expected 1; "
+        "the weights are damaged, or need --dtype float32",
+    )
+    return f"{rows.shape[1]} dimensions, finite, of unit length"
 
 
-def same_embeddings(patient: Patient) -> Finding:
+def same_embeddings(patient: Patient) -> str:
     """Two calls give the same bytes."""
     first, second = (patient.embed_images(pictures()) for _ in range(2))
-    texts = [patient.embed_texts(TEXTS) for _ in range(2)]
-    if first.tobytes() != second.tobytes() or texts[0].tobytes() != texts[1].tobytes():
-        moved = np.abs(first - second).max()
-        return Finding(
-            False,
-            f"two calls differ by up to {moved:.2g}; switch dropout off (eval mode) and draw no "
-            "random crops",
-        )
-    return Finding(True, "two calls give the same bytes")
+    texts = [patient.embed_texts(TEXTS).tobytes() for _ in range(2)]
+    _require(
+        first.tobytes() == second.tobytes() and texts[0] == texts[1],
+        f"two calls differ by up to {np.abs(first - second).max():.2g}; switch dropout off (eval "
+        "mode) and draw no random crops",
+    )
+    return "two calls give the same bytes"
 
 
-def embeddings_in_batches(patient: Patient) -> Finding:
+def embeddings_in_batches(patient: Patient) -> str:
     """Measures how far kernel noise can reach, and thus where it may flip an answer."""
     images = pictures()
     together = patient.embed_images(images)
@@ -130,31 +177,28 @@ def embeddings_in_batches(patient: Patient) -> Finding:
     logits = [rows @ texts.T * patient.classifier.scoring.scale for rows in (together, alone)]
     band = 2 * float(np.abs(logits[0] - logits[1]).max())
     text = f"alone or together, embeddings differ by up to {moved:.1g}"
-    if moved > patient.tolerance:
-        return Finding(
-            False, f"{text}, more than {patient.dtype} explains; the pictures of a batch interact"
-        )
-    return Finding(
-        True, f"{text}; an answer can flip only where two classes are within {band:.1g} logits"
+    _require(
+        moved <= patient.tolerance,
+        f"{text}, more than {patient.dtype} explains; the pictures of a batch interact",
     )
+    return f"{text}; an answer can flip only where two classes are within {band:.1g} logits"
 
 
-def text_padding(patient: Patient) -> Finding:
+def text_padding(patient: Patient) -> str:
     """A longer text in the batch does not move a text's embedding."""
     alone = patient.embed_texts(TEXTS[:1])
     long = "a very long text about many different animals " * 12
     beside = patient.embed_texts((TEXTS[0], long))
     moved = float(np.abs(alone[0] - beside[0]).max())
-    if moved > patient.tolerance:
-        return Finding(
-            False,
-            f"a text's embedding moves by {moved:.2g} beside a longer one; pad every text to the "
-            "full context, as in training",
-        )
-    return Finding(True, f"a longer text beside it moves a text's embedding by {moved:.1g}")
+    _require(
+        moved <= patient.tolerance,
+        f"a text's embedding moves by {moved:.2g} beside a longer one; pad every text to the full "
+        "context, as in training",
+    )
+    return f"a longer text beside it moves a text's embedding by {moved:.1g}"
 
 
-def spelling(patient: Patient) -> Finding:
+def spelling(patient: Patient) -> str:
     """Prompts must be spelled as in training; plugged models may spell as they like."""
     canonical = patient.spec.loader.startswith("transformers-siglip")
     pair = PUNCTUATED if canonical else SPELLINGS
@@ -163,115 +207,111 @@ def spelling(patient: Patient) -> Finding:
     text = f"{pair[0]!r} and {pair[1]!r} differ by {moved:.1g}"
     same = moved <= patient.tolerance or patient.spec.loader == "plugged"
     if not same and patient.spec.feeding == "paper":
-        return Finding(True, f"{text}, as in the paper's scripts, which did not spell as trained")
+        return f"{text}, as in the paper's scripts, which did not spell as trained"
     fault = "; prompts have to be lower-cased, as in training: check tokenizer_config.json"
-    return _finding(same, text, fault=fault)
+    _require(same, text + fault)
+    return text
 
 
-def scoring(patient: Patient) -> Finding:
+def scoring(patient: Patient) -> str:
     """Scale and bias are in the range of trained models."""
     scoring = patient.classifier.scoring
     text = f"scale {scoring.scale:.4g}, bias {scoring.bias:.4g}, {scoring.activation}"
     # CLIP's training clips its scale at 100; SigLIP's ends at about 110 with a bias of about -16.
     usual = 1.0 <= scoring.scale <= 300.0 and -100.0 <= scoring.bias <= 0.0
-    fault = ": no trained model is scaled so; store logit_scale as a logarithm"
-    return _finding(usual, text, fault=fault)
+    _require(usual, f"{text}: no trained model is scaled so; store logit_scale as a logarithm")
+    return text
 
 
-def image_range(patient: Patient) -> Finding:
+def image_range(patient: Patient) -> str:
     """Pictures that are not scaled, scaled twice or centred on a wrong mean still get an answer."""
     from PIL import Image
 
     flat = [Image.new("RGB", (256, 256), (level,) * 3) for level in (0, 255)]
     prepared = patient.classifier.prepare(flat)
     if not isinstance(prepared, Mapping) or "pixel_values" not in prepared:
-        return Finding(True, "not examined: this model keeps its preprocessing to itself")
+        return "not examined: this model keeps its preprocessing to itself"
     black, white = (float(prepared["pixel_values"][i].float().mean()) for i in (0, 1))
     text = f"black becomes {black:.3g}, white {white:.3g}"
     # Every tower of the field is trained on pictures around 0.
-    usual = white - black > 1.0 and black < 0 < white and max(-black, white) < WIDEST_PIXEL
-    fault = (
-        ", expected about -2 and 2: set do_rescale, rescale_factor (1/255), image_mean and "
-        "image_std in the preprocessing config as in training"
+    _require(
+        white - black > 1.0 and black < 0 < white and max(-black, white) < WIDEST_PIXEL,
+        f"{text}, expected about -2 and 2: set do_rescale, rescale_factor (1/255), image_mean and "
+        "image_std in the preprocessing config as in training",
     )
-    return _finding(usual, text, fault=fault)
+    return text
 
 
-def discernment(patient: Patient) -> Finding:
+def discernment(patient: Patient) -> str:
     """Different inputs have different embeddings."""
     nearest = [
         float((rows @ rows.T - 2 * np.eye(len(rows))).max())
         for rows in (patient.embed_images(pictures()), patient.embed_texts(TEXTS))
     ]
-    if max(nearest) > 1 - 1e-6:
-        return Finding(
-            False, "different inputs give one embedding; the weights are damaged or untrained"
-        )
-    return Finding(True, f"different pictures are at most {nearest[0]:.4f} alike")
+    fault = "different inputs give one embedding; the weights are damaged or untrained"
+    _require(max(nearest) <= 1 - 1e-6, fault)
+    return f"different pictures are at most {nearest[0]:.4f} alike"
 
 
-def known_answers(patient: Patient) -> Finding:
+def known_answers(patient: Patient) -> str:
     """Pictures that are named after their class are recognised."""
     from PIL import Image
 
     if patient.known is None:
-        return Finding(True, "none on record for this model; give --known FOLDER")
+        return "none on record for this model; give --known FOLDER"
     paths = sorted(patient.known.glob("*.png")) + sorted(patient.known.glob("*.jpg"))
     if len(paths) < 2:
         raise ModelError(f"{patient.known}: expected at least two pictures called CLASS.png")
     texts = patient.embed_texts([f"a photo of a {path.stem}." for path in paths])
     images = patient.embed_images([Image.open(path).convert("RGB") for path in paths])
-    answers = (images @ texts.T).argmax(axis=1)
     wrong = [
         f"{path.stem} for {paths[answer].stem}"
-        for index, (path, answer) in enumerate(zip(paths, answers, strict=True))
-        if answer != index
+        for path, answer in zip(paths, (images @ texts.T).argmax(axis=1), strict=True)
+        if path is not paths[answer]
     ]
-    if wrong:
-        return Finding(
-            False,
-            f"{len(wrong)} of {len(paths)} pictures not recognised (took {', '.join(wrong[:3])}); "
-            "weights, preprocessing or tokenizer are not those of training",
-        )
-    return Finding(True, f"all {len(paths)} pictures in {patient.known.name} recognised")
+    _require(
+        not wrong,
+        f"{len(wrong)} of {len(paths)} pictures not recognised (took {', '.join(wrong[:3])}); "
+        "weights, preprocessing or tokenizer are not those of training",
+    )
+    return f"all {len(paths)} pictures in {patient.known.name} recognised"
 
 
-def probabilities(patient: Patient) -> Finding:
+def probabilities(patient: Patient) -> str:
     """Masks are probabilities, not logits."""
     masks = patient.masks()
     text = f"{masks.shape[1]} x {masks.shape[2]} pixels, {masks.min():.3g} to {masks.max():.3g}"
-    valid = bool(np.isfinite(masks).all() and masks.min() >= 0 and masks.max() <= 1)
-    return _finding(valid, text, fault=", expected 0 to 1; apply the sigmoid, once")
+    valid = np.isfinite(masks).all() and masks.min() >= 0 and masks.max() <= 1
+    _require(valid, f"{text}, expected 0 to 1; apply the sigmoid, once")
+    return text
 
 
-def same_masks(patient: Patient) -> Finding:
+def same_masks(patient: Patient) -> str:
     """Two calls give the same bytes."""
-    if patient.masks().tobytes() != patient.masks().tobytes():
-        return Finding(False, "two calls differ; switch dropout off (eval mode)")
-    return Finding(True, "two calls give the same bytes")
+    same = patient.masks().tobytes() == patient.masks().tobytes()
+    _require(same, "two calls differ; switch dropout off (eval mode)")
+    return "two calls give the same bytes"
 
 
-def masks_in_batches(patient: Patient) -> Finding:
+def masks_in_batches(patient: Patient) -> str:
     """Other pictures in the batch do not move a mask."""
     together = patient.masks()
     alone = np.concatenate([patient.masks(slice(i, i + 1)) for i in range(len(PHRASES))])
     moved = float(np.abs(together - alone).max())
     text = f"alone or together, probabilities differ by up to {moved:.1g}"
-    fault = "; pad phrases to the full context, as in training"
-    return _finding(moved <= patient.tolerance, text, fault=fault)
+    _require(moved <= patient.tolerance, f"{text}; pad phrases to the full context, as in training")
+    return text
 
 
-def same_answers(patient: Patient) -> Finding:
+def same_answers(patient: Patient) -> str:
     """Two calls give the same answers."""
     first, second = patient.answers(), patient.answers()
-    if first != second:
-        return Finding(
-            False, f"two calls answer {first!r} and {second!r}; generate without sampling"
-        )
-    return Finding(True, "two calls give the same answers")
+    fault = f"two calls answer {first!r} and {second!r}; generate without sampling"
+    _require(first == second, fault)
+    return "two calls give the same answers"
 
 
-def answers_in_batches(patient: Patient) -> Finding:
+def answers_in_batches(patient: Patient) -> str:
     """Other questions in the batch change no answer in float32."""
     together = patient.answers()
     alone = tuple(patient.answers(slice(i, i + 1))[0] for i in range(len(QUESTIONS)))
@@ -279,17 +319,16 @@ def answers_in_batches(patient: Patient) -> Finding:
     text = f"{changed} of {len(QUESTIONS)} answers change with what else is in the batch"
     # Half precision may flip a token where two are nearly alike.
     tolerable = not changed or patient.dtype != "float32"
-    return _finding(tolerable, text, fault="; pad on the left, and mask the padding")
+    _require(tolerable, f"{text}; pad on the left, and mask the padding")
+    return text
 
 
-def only_the_answer(patient: Patient) -> Finding:
+def only_the_answer(patient: Patient) -> str:
     """Answers do not repeat the question."""
     for question, answer in zip(QUESTIONS, patient.answers(), strict=True):
-        if question.rstrip("?").lower() in answer.lower():
-            return Finding(
-                False, f"the answer {answer!r} repeats the prompt; decode the new tokens only"
-            )
-    return Finding(True, "answers hold nothing of the prompt")
+        fault = f"the answer {answer!r} repeats the prompt; decode the new tokens only"
+        _require(question.rstrip("?").lower() not in answer.lower(), fault)
+    return "answers contain no part of the prompt"
 
 
 CHECKS: Mapping[str, Mapping[str, Check]] = {

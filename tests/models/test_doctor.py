@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from natadv.models import loading
-from natadv.models.doctor import examine as doctor
-from natadv.models.doctor.checks import CHECKS, Patient
-from natadv.models.doctor.examine import examine
+from natadv.errors import ModelError
+from natadv.models import doctor
+from natadv.models.doctor import CHECKS, Patient, examine
 from natadv.models.resolve import resolve
 from natadv.tasks import TASKS
 from natadv.types import ModelSpec
@@ -23,7 +23,7 @@ def lines_of(folder, **options):
 
 
 def failures(lines):
-    return {line.check: line.finding.text for line in lines if not line.finding.ok}
+    return {line.check: line.text for line in lines if not line.ok}
 
 
 def test_healthy_checkpoint_passes_every_check(tiny):
@@ -78,7 +78,7 @@ def test_untrained_weights_are_found(tiny_siglip, copied):
     assert "different inputs give one embedding" in failures(lines_of(folder))["discernment"]
 
 
-def test_model_that_cannot_be_loaded_is_told_and_not_examined_further(tiny_clip, copied):
+def test_a_model_that_cannot_be_loaded_is_reported_and_not_examined_further(tiny_clip, copied):
     folder = copied(tiny_clip)
     (spec,) = resolve(str(folder), root=folder.parent)
     (folder / "preprocessor_config.json").unlink()
@@ -163,7 +163,7 @@ def patient(model, tmp_path, loader="transformers-clip", **other):
 
 def test_a_well_one_passes(tmp_path):
     for name, check in CHECKS["classification"].items():
-        assert check(patient(Sick(), tmp_path)).ok, name
+        assert check(patient(Sick(), tmp_path)), name
 
 
 @pytest.mark.parametrize(
@@ -177,16 +177,14 @@ def test_a_well_one_passes(tmp_path):
     ],
 )
 def test_each_fault_is_found_by_its_check(tmp_path, model, check, advice):
-    finding = CHECKS["classification"][check](patient(model, tmp_path))
-
-    assert not finding.ok
-    assert advice in finding.text
+    with pytest.raises(ModelError, match=re.escape(advice)):
+        CHECKS["classification"][check](patient(model, tmp_path))
 
 
 def test_spelling_of_the_paper_is_no_fault_where_it_was_asked_for(tmp_path):
     asked = patient(CaseKeeping(), tmp_path, feeding="paper")
 
-    assert CHECKS["classification"]["spelling"](asked).ok
+    assert "as in the paper" in CHECKS["classification"]["spelling"](asked)
 
 
 class Parrot:
@@ -211,12 +209,11 @@ class Parrot:
     ],
 )
 def test_faults_of_an_answerer_are_found(tmp_path, fault, check, advice):
-    well = {name: found(patient(Parrot(), tmp_path)) for name, found in CHECKS["vqa"].items()}
-    finding = CHECKS["vqa"][check](patient(Parrot(**{fault: True}), tmp_path))
+    for healthy in CHECKS["vqa"].values():
+        healthy(patient(Parrot(), tmp_path))
 
-    assert all(found.ok for found in well.values())
-    assert not finding.ok
-    assert advice in finding.text
+    with pytest.raises(ModelError, match=re.escape(advice)):
+        CHECKS["vqa"][check](patient(Parrot(**{fault: True}), tmp_path))
 
 
 class Painter:
@@ -239,19 +236,17 @@ class Painter:
     ],
 )
 def test_faults_of_a_segmenter_are_found(tmp_path, fault, check, advice):
-    well = {n: found(patient(Painter(), tmp_path)) for n, found in CHECKS["segmentation"].items()}
-    finding = CHECKS["segmentation"][check](patient(Painter(**{fault: True}), tmp_path))
+    for healthy in CHECKS["segmentation"].values():
+        healthy(patient(Painter(), tmp_path))
 
-    assert all(found.ok for found in well.values())
-    assert not finding.ok
-    assert advice in finding.text
+    with pytest.raises(ModelError, match=re.escape(advice)):
+        CHECKS["segmentation"][check](patient(Painter(**{fault: True}), tmp_path))
 
 
-def test_what_a_stranger_raises_is_a_finding(tiny_clip, monkeypatch):
+def test_any_exception_of_a_model_is_a_finding(tiny_clip, monkeypatch):
     def explode(*_, **__):
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(loading, "load", explode)
     monkeypatch.setattr(doctor, "load", explode)
 
     assert failures(lines_of(tiny_clip))["loading"] == "ZeroDivisionError: planted"

@@ -1,1 +1,0 @@
-"""Checks that a model is whole, safe, and fed as it was trained."""
