@@ -43,11 +43,8 @@ LISTED = 3
 
 @dataclass(frozen=True, slots=True)
 class AnsweringHead:
-    """MCAN with the words that it reads and the answers that it gives.
-
-    Raises:
-        ModelError: Vocabulary or answers do not fit the network.
-    """
+    """MCAN with the words that it reads and the answers that it gives. Raises ModelError if
+    vocabulary or answers do not fit it."""
 
     mcan: Mcan
     words: Vocabulary
@@ -96,8 +93,7 @@ def save_head(folder: Path, head: Head, *, tower: str, facts: Mapping[str, Any])
 
     `facts` describe the training for people; they affect no answer.
 
-    Raises:
-        ModelError: A weight or a fact is not finite, or the folder cannot be written.
+    Raises ModelError if a weight or a fact is not finite, or the folder cannot be written.
     """
     if not re.fullmatch(SHA256, tower):
         raise ModelError(f"expected the fingerprint of the tower's model (sha256), got {tower!r}")
@@ -123,11 +119,8 @@ def save_head(folder: Path, head: Head, *, tower: str, facts: Mapping[str, Any])
 
 
 def load_head(folder: Path, *, tower: str, model: str = "NAME") -> Head:
-    """The head in inference mode, on the CPU; errors call the tower's model `model`.
-
-    Raises:
-        ModelError: It was trained on another tower than `tower`, or its files are damaged.
-    """
+    """The head in inference mode, on the CPU; errors call the tower's model `model`. Raises
+    ModelError if it was trained on another tower than `tower`, or its files are damaged."""
     described = read_head_file(folder)
     if described.tower != tower:
         raise ModelError(

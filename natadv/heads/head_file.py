@@ -51,11 +51,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """A decoder after CLIPSeg for one tower; the defaults are those of `clipseg-rd64`.
-
-    Raises:
-        ConfigError: No decoder has such sizes.
-    """
+    """A decoder after CLIPSeg for one tower; the defaults are those of `clipseg-rd64`. Raises
+    ConfigError if no decoder has such sizes."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -104,10 +101,7 @@ class DecoderConfig:
 @dataclass(frozen=True, slots=True)
 class McanConfig:
     """MCAN for one tower and one vocabulary; the defaults are those of the small published model.
-
-    Raises:
-        ConfigError: No MCAN has such sizes.
-    """
+    Raises ConfigError if no MCAN has such sizes."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -240,11 +234,8 @@ def fingerprint(folder: Path) -> str:
 
 
 def read_verified(folder: Path, name: str, described: HeadFile) -> bytes:
-    """The content of one file, whose sha256 must be the one that the config names.
-
-    Raises:
-        ModelError: The file is missing, unreadable or different.
-    """
+    """The content of one file, whose sha256 must be the one that the config names. Raises
+    ModelError if it is missing, unreadable or different."""
     path = folder / name
     if not path.is_file():
         pickles = [path for pattern in PICKLES for path in sorted(folder.glob(pattern))]

@@ -28,11 +28,8 @@ _SPELLING = str.maketrans({**dict.fromkeys(".,'!?\"()*#:;", ""), **dict.fromkeys
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words that a head knows. Any other word, in any script, is read as UNK.
-
-    Raises:
-        ModelError: There are no words, or one of them is empty or repeated.
-    """
+    """The words that a head knows. Any other word, in any script, is read as UNK. Raises ModelError
+    if there are no words, or one is empty or repeated."""
 
     words: tuple[str, ...]
     """In the order of their ids, which begin at RESERVED."""
@@ -63,11 +60,8 @@ def vocabulary_of(questions: Iterable[str]) -> Vocabulary:
 
 
 def encode(questions: Sequence[str], vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """Word ids of shape (n, LENGTH), cut off or padded at the end.
-
-    Raises:
-        ModelError: A question contains no word.
-    """
+    """Word ids of shape (n, LENGTH), cut off or padded at the end. Raises ModelError if a question
+    has no word."""
     rows = np.full((len(questions), LENGTH), PAD, np.int64)
     for index, question in enumerate(questions):
         ids = [vocabulary.ids.get(word, UNK) for word in tokenise(question)[:LENGTH]]
@@ -96,8 +90,7 @@ def soft_targets(answers: Sequence[Sequence[str]], known: Sequence[str]) -> Floa
     `answers` has one entry per person and question; spellings are compared exactly. The row of a
     question whose answers are all unknown is zero.
 
-    Raises:
-        ModelError: A question has no answers at all.
+    Raises ModelError if a question has no answers at all.
     """
     index = {answer: column for column, answer in enumerate(known)}
     targets = np.zeros((len(answers), len(known)), np.float32)

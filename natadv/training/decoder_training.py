@@ -35,10 +35,15 @@ FOREGROUND = 128
 
 @final
 class DecoderTraining:
-    """Trains as CLIPSeg was trained, on cached features."""
+    """Trains as CLIPSeg was trained, on cached features.
+
+    Everything is a function of the step, so that a training can be resumed at any step.
+    """
 
     metric = "iou_fg"
+    """The validation metric, as the task calls it."""
     per_loss = 1
+    """The loss is divided by this before it is reported."""
 
     def __init__(
         self, source: FeatureSource, tower: Tower, parts: Split, settings: SegmentationSettings
@@ -67,6 +72,7 @@ class DecoderTraining:
         self.module = Decoder(config).to(tower.device)
 
     def optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """AdamW for all weights."""
         settings = self._settings
         return (
             torch.optim.AdamW(
@@ -75,9 +81,11 @@ class DecoderTraining:
         )
 
     def rate(self, step: int) -> float:
+        """The rate of the settings, which falls along a cosine."""
         return cosine_rate(step, self._settings)
 
     def loss(self, step: int) -> torch.Tensor:
+        """The mean binary cross-entropy over the pixels of a batch."""
         settings = self._settings
         rows = batch_of(step, self._trained, batch=settings.batch, seed=settings.seed)
         rng = rng_for(settings.seed, "templates", step)
@@ -104,6 +112,7 @@ class DecoderTraining:
         return intersection / union if union else 1.0
 
     def head(self) -> Decoder:
+        """The decoder in its present state."""
         return self.module
 
     def _logits(self, rows: RowNumbers, templates: NDArray[np.int64]) -> torch.Tensor:

@@ -75,7 +75,7 @@ def picture_features(
     """For each layer an array of shape (pictures, h, w, d), indexed by picture number."""
     grids = list(zip(tower.layers, tower.grids, strict=True))
 
-    def blocks(start: int) -> Iterator[Block]:
+    def _blocks(start: int) -> Iterator[Block]:
         first_rows = set(source.rows.first_rows[start:].tolist())
         rows = enumerate(samples_of(source.dataset, source.limit))
         pictures = (sample for row, sample in rows if row in first_rows)
@@ -87,47 +87,49 @@ def picture_features(
             features = tower.dense.forward_features(pixels, tower.layers).features
             yield [_as_float16(tower, at, layer) for at, layer in enumerate(features)]
 
-    return _cached(
+    folder = _cache_folder(
         source,
-        {
-            "of": "pictures",
-            "tower": tower.fingerprint,
-            "layers": [[layer, *grid] for layer, grid in grids],
-            "view": view.__name__,
-            "device": tower.device.partition(":")[0],
-        },
+        of="pictures",
+        tower=tower.fingerprint,
+        layers=[[layer, *grid] for layer, grid in grids],
+        view=view.__name__,
+        device=tower.device.partition(":")[0],
+    )
+    return cached_arrays(
+        folder,
         [ArrayFile(f"layer-{layer}", tuple(grid), np.float16) for layer, grid in grids],
-        count=len(source.rows.first_rows),
-        blocks=blocks,
+        rows=len(source.rows.first_rows),
+        blocks=_blocks,
         unit="pictures",
+        stream=source.stream,
     )
 
 
 def mask_targets(source: FeatureSource, *, height: int, width: int) -> NDArray[np.uint8]:
     """Of shape (rows, height, width): the covered share of each pixel, 0 to 255."""
 
-    def reduced_mask(sample: Sample) -> NDArray[np.uint8]:
+    def _reduced_mask(sample: Sample) -> NDArray[np.uint8]:
         mask = Image.fromarray(truth_mask(sample).astype(np.uint8) * 255)
         return np.asarray(mask.resize((width, height), Image.Resampling.BOX))
 
-    def blocks(start: int) -> Iterator[Block]:
+    def _blocks(start: int) -> Iterator[Block]:
         samples = samples_of(source.dataset, source.limit)
         for _ in range(start):
             next(samples)
         reduced = (
-            np.stack([reduced_mask(sample) for sample in part])
+            np.stack([_reduced_mask(sample) for sample in part])
             for part in in_parts(samples, AT_ONCE)
         )
         for block in prefetch(reduced):
             yield [block]
 
-    (targets,) = _cached(
-        source,
-        {"of": "masks", "size": [height, width]},
+    (targets,) = cached_arrays(
+        _cache_folder(source, of="masks", size=[height, width]),
         [ArrayFile("masks", (height, width), np.uint8)],
-        count=source.rows.n,
-        blocks=blocks,
+        rows=source.rows.n,
+        blocks=_blocks,
         unit="masks",
+        stream=source.stream,
     )
     return targets
 
@@ -137,23 +139,25 @@ def phrase_embeddings(
 ) -> NDArray[np.float32]:
     """Unit vectors of shape (texts, d)."""
 
-    def blocks(start: int) -> Iterator[Block]:
+    def _blocks(start: int) -> Iterator[Block]:
         for part in in_parts(texts[start:], TEXTS_AT_ONCE):
             yield [tower.texts.embed_texts(part)]
 
     dim = tower.texts.embed_texts(["a cat"]).shape[1]
-    (embeddings,) = _cached(
+    folder = _cache_folder(
         source,
-        {
-            "of": "texts",
-            "tower": tower.fingerprint,
-            "texts": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
-            "device": tower.device.partition(":")[0],
-        },
+        of="texts",
+        tower=tower.fingerprint,
+        texts=hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+        device=tower.device.partition(":")[0],
+    )
+    (embeddings,) = cached_arrays(
+        folder,
         [ArrayFile("texts", (dim,), np.float32)],
-        count=len(texts),
-        blocks=blocks,
+        rows=len(texts),
+        blocks=_blocks,
         unit="phrases",
+        stream=source.stream,
     )
     return embeddings
 
@@ -185,39 +189,6 @@ def _as_float16(tower: Tower, at: int, layer: NDArray[np.float32]) -> NDArray[np
             "float16 cannot hold; train on other layers"
         )
     return layer.astype(np.float16)
-
-
-def _cached(
-    source: FeatureSource,
-    content: dict[str, Any],
-    files: Sequence[ArrayFile],
-    *,
-    count: int,
-    blocks: Callable[[int], Iterator[Block]],
-    unit: str,
-) -> tuple[Array, ...]:
-    """The arrays of the folder whose name is a digest of the source and of `content`."""
-    identity = {
-        "version": VERSION,
-        "revision": source.dataset.card.revision,
-        "rows": source.rows.n,
-        "packages": dict(installed_packages()),
-    }
-
-    def blocks_with_progress(start: int) -> Iterator[Block]:
-        progress = Progress("features", count, unit=unit, stream=source.stream, start=start)
-        done = start
-        for block in blocks(start):
-            yield block
-            done += len(block[0])
-            progress.reach(done)
-
-    def say(text: str) -> None:
-        source.stream.write(f"{text}\n")
-        source.stream.flush()
-
-    folder = source.cache / digest({**identity, **content})
-    return cached_arrays(folder, files, rows=count, blocks=blocks_with_progress, say=say)
 
 
 class ArrayFile(NamedTuple):
@@ -259,38 +230,49 @@ class ArrayFile(NamedTuple):
         return array
 
 
+def _cache_folder(source: FeatureSource, **content: Any) -> Path:
+    """The folder of the arrays that the source and `content` decide."""
+    identity = {
+        "version": VERSION,
+        "revision": source.dataset.card.revision,
+        "rows": source.rows.n,
+        "packages": dict(installed_packages()),
+    }
+    return source.cache / digest({**identity, **content})
+
+
 def cached_arrays(
     folder: Path,
     files: Sequence[ArrayFile],
     *,
     rows: int,
     blocks: Callable[[int], Iterator[Block]],
-    say: Callable[[str], None],
+    unit: str,
+    stream: TextIO,
 ) -> tuple[Array, ...]:
     """The arrays, read-only and mapped from disk; missing rows are computed first.
 
-    Args:
-        folder: Its name is a digest of everything that decides the content.
-        blocks: Yields the blocks from that row on; not called if no row is missing.
-        say: Called if another process has to be waited for.
+    `blocks` yields the blocks from a row on; it is not called if no row is missing. `stream`
+    receives the progress, counted in `unit`.
 
-    Raises:
-        StoreError: The disk is full or read-only, or a cached file is damaged.
+    Raises StoreError if the disk is full or read-only, or a cached file is damaged.
     """
     with writing(folder, remedy=_REMEDY):
         lock = LockFile(folder / "lock")
     with lock:
         if not lock.take():
-            say(f"another training is filling {folder}: waiting until it has")
+            stream.write(f"another training is filling {folder}: waiting until it has finished\n")
+            stream.flush()
             lock.take(wait=True)
-        done = _rows_done(folder)
-        if done < rows:
+        start = _rows_done(folder)
+        if start < rows:
+            progress = Progress("features", rows, unit=unit, stream=stream, start=start)
             with writing(folder, remedy=_REMEDY):
-                if not done:
+                if not start:
                     for file in files:
                         file.reserve(folder, rows)
                 arrays = [file.mapped(folder, rows, mode="r+") for file in files]
-                _fill(folder, arrays, blocks(done), done=done, rows=rows)
+                _fill(folder, arrays, blocks(start), progress=progress, start=start, rows=rows)
     return tuple(file.mapped(folder, rows) for file in files)
 
 
@@ -299,10 +281,11 @@ def _fill(
     arrays: Sequence[np.memmap[Any, Any]],
     blocks: Iterator[Block],
     *,
-    done: int,
+    progress: Progress,
+    start: int,
     rows: int,
 ) -> None:
-    committed = time.monotonic()
+    done, committed = start, time.monotonic()
     for block in blocks:
         count = len(block[0])
         for array, part in zip(arrays, block, strict=True):
@@ -314,8 +297,9 @@ def _fill(
             with replacing(folder / STATE) as temporary:
                 temporary.write_text(json.dumps({"rows": done}))
             committed = time.monotonic()
+        progress.reach(done)
     if done != rows:
-        raise StoreError(f"{folder}: {done} rows came, {rows} were expected; train again")
+        raise StoreError(f"{folder}: expected {rows} rows, got {done}; train again")
 
 
 def _rows_done(folder: Path) -> int:

@@ -10,16 +10,21 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
 from natadv.errors import ConfigError, ModelError, StoreError
-from natadv.heads.folder import Head
 from natadv.rng import rng_for
 from natadv.storage.atomic import replacing, writing
 from natadv.storage.progress import Progress, duration
 from natadv.training.head_settings import HeadSettings
+
+if TYPE_CHECKING:
+    from natadv.training.decoder_training import DecoderTraining
+    from natadv.training.mcan_training import McanTraining
+
+    Training = DecoderTraining | McanTraining
 
 POINTS = 200
 """Approximate number of points of a curve; each is the mean of the steps since the one before."""
@@ -27,45 +32,6 @@ POINTS = 200
 CHECKPOINT = Path(".training") / "checkpoint.pt"
 """Beside the head while it is trained."""
 CHECKPOINT_FORMAT = 1
-
-
-class Training(Protocol):
-    """A head and how it learns. Everything is a function of the step, so that a training can be
-    resumed at any step."""
-
-    @property
-    def module(self) -> torch.nn.Module: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def metric(self) -> str:
-        """The name of the validation metric, as in the metrics of the task."""
-        ...
-
-    def optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
-        """A parameter group with an entry `times` learns at that multiple of the rate."""
-        ...
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        ...
-
-    def loss(self, step: int) -> torch.Tensor:
-        """The loss to minimise in a step, counted from 0."""
-        ...
-
-    @property
-    def per_loss(self) -> int:
-        """The loss is divided by this before it is reported."""
-        ...
-
-    def validate(self) -> float | None:
-        """The metric on held-back rows, or None if there are none."""
-        ...
-
-    def head(self) -> Head:
-        """The current head, ready to be saved."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +52,6 @@ class Curve:
     summed: float = 0.0
     counted: int = 0
 
-    @classmethod
-    def restored(cls, stored: Mapping[str, Any]) -> Curve:
-        """The curve of which `stored` is the `asdict`."""
-        points = [CurvePoint(**point) for point in stored["points"]]
-        return cls(points, stored["summed"], stored["counted"])
-
     def add(self, loss: float) -> None:
         """Count the loss of one step towards the next point."""
         self.summed += loss
@@ -106,6 +66,7 @@ class Curve:
 
     @property
     def last_validation(self) -> float | None:
+        """The newest validation metric; None if there is none."""
         measured = [p.validation for p in self.points if p.validation is not None]
         return measured[-1] if measured else None
 
@@ -139,6 +100,7 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
+        """The file in the folder of the head."""
         return self.out / CHECKPOINT
 
     def save(self, state: State) -> None:
@@ -179,11 +141,14 @@ class Checkpoint:
         for optimiser, content in zip(state.optimisers, stored["optimisers"], strict=True):
             optimiser.load_state_dict(content)
         state.scaler.load_state_dict(stored["scaler"])
-        state.curve = Curve.restored(stored["curve"])
+        curve = stored["curve"]
+        points = [CurvePoint(**point) for point in curve["points"]]
+        state.curve = Curve(points, curve["summed"], curve["counted"])
         state.step, state.seconds = stored["step"], stored["seconds"]
         return True
 
     def remove(self) -> None:
+        """Delete the checkpoint, if there is one, with its folder."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def _read(self) -> dict[str, Any]:

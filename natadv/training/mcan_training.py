@@ -49,9 +49,13 @@ class Vocabularies(NamedTuple):
 
 @final
 class McanTraining:
-    """Trains as MCAN was trained, on cached features."""
+    """Trains as MCAN was trained, on cached features.
+
+    Everything is a function of the step, so that a training can be resumed at any step.
+    """
 
     metric = "vqa_accuracy"
+    """The validation metric, as the task calls it."""
 
     def __init__(
         self, source: FeatureSource, tower: Tower, parts: Split, settings: VqaSettings
@@ -85,7 +89,10 @@ class McanTraining:
         self._layers = picture_features(source, tower, whole)
 
     def optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
-        """Adam for all weights; Muon for the matrices if the settings give them their own rate."""
+        """Adam for all weights; Muon for the matrices if the settings give them their own rate.
+
+        A parameter group with an entry `times` learns at that multiple of the rate.
+        """
         settings = self._settings
         named = dict(self.module.named_parameters())
         matrices = {n: w for n, w in named.items() if settings.matrix_rate and is_matrix(n, w)}
@@ -102,9 +109,11 @@ class McanTraining:
         return adam, muon
 
     def rate(self, step: int) -> float:
+        """The rate of the settings in the epoch of the step."""
         return stepped_rate(step // self._each_epoch, self._settings)
 
     def loss(self, step: int) -> torch.Tensor:
+        """The binary cross-entropy with the soft targets, summed over a batch."""
         settings = self._settings
         rows = batch_of(step, self._trained, batch=settings.batch, seed=settings.seed)
         answers = [_official(self._rows.answers[row]) for row in rows]
@@ -125,6 +134,7 @@ class McanTraining:
         return sum(scores) / len(scores) if scores else None
 
     def head(self) -> AnsweringHead:
+        """The network in its present state, with its vocabularies."""
         return AnsweringHead(self.module, self._words, self._answers)
 
     def _logits(self, rows: RowNumbers) -> torch.Tensor:
@@ -151,8 +161,7 @@ def set_word_vectors(mcan: Mcan, vocabulary: Vocabulary, tower: Tower) -> None:
     """Initialise each word vector with the model's own text embedding of the word, centred, and
     scaled to a standard deviation of 1.
 
-    Raises:
-        ConfigError: Word vectors and text embeddings differ in width.
+    Raises ConfigError if word vectors and text embeddings differ in width.
     """
     embedded = torch.from_numpy(tower.texts.embed_texts(vocabulary.words))
     if embedded.shape[1] != mcan.config.embedding:
@@ -170,8 +179,7 @@ def vocabularies_of(rows: TrainingRows, trained: RowNumbers, *, more_than: int) 
 
     As in the published code, a question counts for the answer that most people gave.
 
-    Raises:
-        DataError: Fewer than two answers are that common.
+    Raises DataError if fewer than two answers are that common.
     """
     questions = [rows.texts[row] for row in trained]
     mostly = [Counter(_official(rows.answers[row])).most_common(1)[0][0] for row in trained]

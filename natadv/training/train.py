@@ -26,13 +26,15 @@ from natadv.training.head_settings import (
     TrainedTask,
     VqaSettings,
 )
-from natadv.training.loop import CHECKPOINT, Checkpoint, Curve, State, Training, fit, write_bytes
+from natadv.training.loop import CHECKPOINT, Checkpoint, Curve, State, fit, write_bytes
 from natadv.training.mcan_training import McanTraining
 from natadv.training.tower import Tower, find_tower, load_tower
-from natadv.training.training_rows import Split, TrainingRows, read_rows, split
+from natadv.training.training_rows import read_rows, split
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from natadv.training.loop import Training
 
 CURVE, CHART = "curve.json", "curve.png"
 CACHE = Path(".natadv") / "features"
@@ -77,8 +79,7 @@ def train(plan: TrainingPlan) -> TrainingResult:
 
     Every mistake that can be found without computing features is reported before that.
 
-    Raises:
-        NatadvError: A name is unknown, data or model do not fit, or the training failed.
+    Raises NatadvError if a name is unknown, data or model do not fit, or the training failed.
     """
     refuse_finished(plan.out, fresh=plan.fresh)
     spec = find_tower(plan.model, root=plan.root)
@@ -95,7 +96,13 @@ def train(plan: TrainingPlan) -> TrainingResult:
     total = min(dataset.card.rows, plan.limit or dataset.card.rows)
     reading = Progress("reading", total, unit="rows", stream=plan.stream)
     rows = read_rows(dataset, plan.task, limit=plan.limit, progress=reading)
-    training, parts = _set_up(plan, tower, dataset, rows)
+    parts = split(rows.groups, share=settings.held_back, seed=settings.seed)
+    source = FeatureSource(dataset, plan.limit, rows, plan.root / CACHE, plan.stream)
+    training = (
+        McanTraining(source, tower, parts, settings)
+        if isinstance(settings, VqaSettings)
+        else DecoderTraining(source, tower, parts, settings)
+    )
     parameters = sum(parameter.numel() for parameter in training.module.parameters())
     plan.stream.write(
         f"{plan.task}: {parameters} parameters ({4 * parameters / 1e6:.1f} MB), "
@@ -188,17 +195,6 @@ def _identity(plan: TrainingPlan, tower: Tower, dataset: Dataset) -> dict[str, A
         "threads": plan.threads,
         "packages": dict(installed_packages()),
     }
-
-
-def _set_up(
-    plan: TrainingPlan, tower: Tower, dataset: Dataset, rows: TrainingRows
-) -> tuple[Training, Split]:
-    settings = plan.settings
-    parts = split(rows.groups, share=settings.held_back, seed=settings.seed)
-    source = FeatureSource(dataset, plan.limit, rows, plan.root / CACHE, plan.stream)
-    if isinstance(settings, VqaSettings):
-        return McanTraining(source, tower, parts, settings), parts
-    return DecoderTraining(source, tower, parts, settings), parts
 
 
 def _save(

@@ -44,17 +44,15 @@ class TrainingRows:
 
     @property
     def n(self) -> int:
+        """The number of rows."""
         return len(self.texts)
 
 
 def read_rows(
     dataset: Dataset, task: TrainedTask, *, limit: int | None, progress: Progress
 ) -> TrainingRows:
-    """The first `limit` rows, or all.
-
-    Raises:
-        DataError: A row lacks a field that the task requires.
-    """
+    """The first `limit` rows, or all. Raises DataError if a row lacks a field that the task
+    requires."""
     texts, answers, groups = list[str](), list[tuple[str, ...]](), list[str]()
     pictures, first_rows = list[int](), list[int]()
     numbers: dict[bytes, int] = {}
@@ -112,11 +110,8 @@ class Split(NamedTuple):
 
 
 def split(groups: Sequence[str], *, share: float, seed: int) -> Split:
-    """Hold back that share of the groups, and at least one group if the share is above 0.
-
-    Raises:
-        DataError: Nothing would be left to train on.
-    """
+    """Hold back that share of the groups, and at least one group if the share is above 0. Raises
+    DataError if nothing would be left to train on."""
     # By hash and not by a permutation: more data does not move a group to the other side.
     names = sorted(
         set(groups),

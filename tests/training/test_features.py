@@ -193,6 +193,7 @@ def numbers():
 
 
 NUMBERS = [ArrayFile("numbers", (1,), np.int64)]
+HOW = {"unit": "numbers", "stream": io.StringIO()}
 
 
 def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
@@ -205,7 +206,7 @@ def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
 
     with pytest.raises(StoreError, match=r"No space left on device; free space, or .*--limit"):
-        cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print)
+        cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, **HOW)
     assert not list((tmp_path / "x").glob("*.npy"))
 
 
@@ -216,16 +217,16 @@ def test_the_space_is_taken_before_the_first_block(tmp_path, numbers):
         sizes.append((tmp_path / "x" / "numbers.npy").stat().st_blocks * 512)
         return numbers(start)
 
-    (found,) = cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, say=print)
+    (found,) = cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=blocks, **HOW)
 
     assert sizes[0] >= 80
     assert list(found[:, 0]) == list(range(10))
 
 
 def test_what_is_there_is_read_and_not_written(tmp_path, numbers):
-    cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
+    cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, **HOW)
 
-    (found,) = cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=None, say=print)
+    (found,) = cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=None, **HOW)
 
     assert list(found[:, 0]) == list(range(10))
     with pytest.raises(ValueError, match="read-only"):
@@ -233,8 +234,8 @@ def test_what_is_there_is_read_and_not_written(tmp_path, numbers):
 
 
 def test_too_few_blocks_are_an_error_and_not_zeros(tmp_path, numbers):
-    with pytest.raises(StoreError, match="10 rows came, 12 were expected"):
-        cached_arrays(tmp_path / "x", NUMBERS, rows=12, blocks=numbers, say=print)
+    with pytest.raises(StoreError, match="expected 12 rows, got 10"):
+        cached_arrays(tmp_path / "x", NUMBERS, rows=12, blocks=numbers, **HOW)
 
 
 HOLDER = """
@@ -249,19 +250,20 @@ sys.stdin.read()
 def test_two_trainings_do_not_fill_the_same_arrays_at_once(tmp_path, numbers):
     (tmp_path / "x").mkdir()
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "x" / "lock")]
-    said = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
 
-        def say(text):
-            said.append(text)
-            assert not list((tmp_path / "x").glob("*.npy"))
-            other.stdin.close()
+        class Stream(io.StringIO):
+            def write(self, text):
+                if text.startswith("another training is filling"):
+                    assert not list((tmp_path / "x").glob("*.npy"))
+                    other.stdin.close()
+                return super().write(text)
 
-        (found,) = cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=say)
+        how = {"unit": "numbers", "stream": Stream()}
+        (found,) = cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, **how)
 
-    assert len(said) == 1
-    assert "another training is filling" in said[0]
+    assert how["stream"].getvalue().count("another training is filling") == 1
     assert list(found[:, 0]) == list(range(10))
 
 
@@ -276,8 +278,8 @@ def test_two_trainings_do_not_fill_the_same_arrays_at_once(tmp_path, numbers):
     ],
 )
 def test_a_damaged_cache_is_told(tmp_path, numbers, damage):
-    cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
+    cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, **HOW)
     damage(tmp_path / "x")
 
     with pytest.raises(StoreError, match="only a cache: delete"):
-        cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, say=print)
+        cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, **HOW)

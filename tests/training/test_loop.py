@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
-from dataclasses import asdict
 
 import pytest
 from PIL import Image
@@ -27,10 +25,6 @@ def test_a_point_is_the_mean_since_the_one_before():
     assert curve.mark(3, 0.25) == CurvePoint(3, 1.0, 0.25)
     assert curve.points == [CurvePoint(2, 4.0), CurvePoint(3, 1.0, 0.25)]
     assert curve.last_validation == 0.25
-
-
-def test_a_stored_curve_comes_back(curve):
-    assert Curve.restored(json.loads(json.dumps(asdict(curve)))) == curve
 
 
 def test_the_file_names_the_metric(curve):
