@@ -35,11 +35,8 @@ class Tool:
 
 
 def tool(name: str, role: GroundingRole, *, root: Path) -> Tool:
-    """The checkpoint in a folder, or of a hub id that was fetched.
-
-    Raises:
-        ModelError: It is missing, damaged, of another role, or not the one in models.lock.
-    """
+    """The checkpoint in a folder, or of a hub id that was fetched. Raises ModelError if it is
+    missing, damaged, of another role, or not the one in models.lock."""
     folder = expanded(name)
     locked: Mapping[str, str] = {}
     if not folder.is_dir():
@@ -54,11 +51,8 @@ def tool(name: str, role: GroundingRole, *, root: Path) -> Tool:
 
 
 def load(boxes: Tool, masks: Tool, *, device: str, threads: int) -> tuple[BoxFinder, MaskDrawer]:
-    """Both in float32; `threads` limits the CPU threads of the whole process.
-
-    Raises:
-        ModelError: One of them cannot be loaded.
-    """
+    """Both in float32; `threads` limits the CPU threads of the whole process. Raises ModelError if
+    one of them cannot be loaded."""
     import torch
 
     from natadv.models.adapters.grounded_sam import BoxFinder, MaskDrawer

@@ -1,4 +1,4 @@
-"""The zoo as a table for people and as JSON for programs, with what others measured of it."""
+"""The zoo as a table for people and as JSON for programs, with published measurements."""
 
 from __future__ import annotations
 
@@ -43,11 +43,6 @@ def published() -> tuple[Published, ...]:
     return read_table(Path(__file__).with_name("published.tsv"), Published)
 
 
-def published_for(name: str) -> tuple[Published, ...]:
-    """The published numbers of one row of the zoo."""
-    return tuple(number for number in published() if number.model == name)
-
-
 def table(rows: Sequence[ZooRow], *, root: Path) -> str:
     """At most 100 columns; models that share family, tasks and licence stand together."""
     locks = hub.read_lock(root)
@@ -61,12 +56,12 @@ def table(rows: Sequence[ZooRow], *, root: Path) -> str:
         + (f", {gated} gated" if gated else "")
     )
     fetch = f"natadv models fetch NAME   (a name, a family, {PAPER}, a glob, owner/name)"
-    legend = [f"{counts}; `at` is the commit in {hub.LOCK}", f"fetch with: {fetch}"]
-    return "\n".join([*lines, "", *legend])
+    legend = f"{counts}; `at` is the commit in {hub.LOCK}\nfetch with: {fetch}"
+    return "\n".join([*lines, "", legend])
 
 
 def as_json(rows: Sequence[ZooRow], *, root: Path) -> str:
-    """All that is known of each model, published numbers included."""
+    """Each row of the zoo, with its published numbers and whether its files are here."""
     locks = hub.read_lock(root)
     records: list[dict[str, Any]] = []
     for row in rows:
@@ -76,7 +71,7 @@ def as_json(rows: Sequence[ZooRow], *, root: Path) -> str:
                 **asdict(row),
                 "here": is_here(row, locks, root=root),
                 "revision": locked.revision if locked else None,
-                "published": [asdict(number) for number in published_for(row.name)],
+                "published": [asdict(number) for number in published() if number.model == row.name],
             }
         )
     return json.dumps(records, indent=2, allow_nan=False)

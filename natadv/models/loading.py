@@ -35,26 +35,18 @@ LOADERS: dict[str, str] = {
 def adapter(loader: str) -> Callable[[ModelSpec, Placement], Model]:
     """The `build` of one of LOADERS, imported late: each needs torch and packages of its own."""
     match loader:
-        case "transformers-clip":
+        case "transformers-clip" | "open-clip-visual":
             from natadv.models.adapters import clip
 
-            return clip.build
+            return clip.build if loader == "transformers-clip" else clip.build_with_tower
         case "open-clip":
             from natadv.models.adapters import open_clip
 
             return open_clip.build
-        case "open-clip-visual":
-            from natadv.models.adapters import clip
-
-            return clip.build_with_tower
-        case "transformers-siglip":
+        case "transformers-siglip" | "transformers-siglip2":
             from natadv.models.adapters import siglip
 
-            return siglip.build
-        case "transformers-siglip2":
-            from natadv.models.adapters import siglip
-
-            return siglip.build_naflex
+            return siglip.build if loader == "transformers-siglip" else siglip.build_naflex
         case "clipseg":
             from natadv.models.adapters import clipseg
 
@@ -83,11 +75,8 @@ def fingerprint(spec: ModelSpec) -> str:
 
 
 def verified_hashes(files: Iterable[Path], *, locked: Mapping[str, str], command: str) -> bytes:
-    """A line of name and sha256 per file.
-
-    Raises:
-        ModelError: `locked` is not empty, and has another sha256; `command` fetches the files.
-    """
+    """A line of name and sha256 per file. Raises ModelError if `locked` is not empty and has
+    another sha256; `command` fetches the files."""
     lines = []
     for path in files:
         actual = sha256_of(path)

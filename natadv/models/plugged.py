@@ -68,11 +68,8 @@ def content_files(spec: ModelSpec) -> tuple[Path, ...]:
 
 
 def plug_of(reference: str, *, base: Path) -> Plug:
-    """The checked return value of the factory.
-
-    Raises:
-        ModelError: There is no such module or factory, it raised, or it returned something else.
-    """
+    """The checked return value of the factory. Raises ModelError if there is no such factory, it
+    raised, or it returned something else."""
     plug = made_by(reference, Plug, base=base, option="--model")
     if not plug.files or not plug.tasks or not set(plug.tasks) <= set(TASKS):
         raise ModelError(

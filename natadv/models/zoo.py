@@ -61,11 +61,8 @@ class ZooRow:
 
 
 def read_table(path: Path, kind: type[Row]) -> tuple[Row, ...]:
-    """The rows of a TSV file whose columns are the fields of `kind`, in its order.
-
-    Raises:
-        ModelError: A cell is missing or not valid; the error names its line.
-    """
+    """The rows of a TSV file whose columns are the fields of `kind`, in its order. Raises
+    ModelError that names the line if a cell is missing or not valid."""
     schema, rows = TypeAdapter(kind), []
     with path.open(encoding="utf-8", newline="") as file:
         table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)

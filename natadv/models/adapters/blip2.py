@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import Blip2ForConditionalGeneration, GenerationConfig, LogitsProcessorList
@@ -12,11 +13,9 @@ from natadv.models.adapters import pretrained
 from natadv.models.adapters.encoder import Placement, square_pixels
 from natadv.models.adapters.generative import (
     ANSWER_TOKENS,
-    AnswererParts,
     GenerativeAnswerer,
     Inputs,
     PromptFormat,
-    check_image_tokens,
     continuation,
     image_token_id,
 )
@@ -35,23 +34,17 @@ T5_CONTEXT = 512
 """T5's positions are relative and unbounded; this is the length of its training."""
 
 
-class Exemplar(NamedTuple):
-    """A question that the prompt answers, in words alone: a prompt has only one picture."""
-
-    question: str
-    answer: str
-
-
-EXEMPLARS: dict[str, tuple[Exemplar, ...]] = {
-    "blip2-opt-2.7b": (
-        Exemplar("What color is the sky on a clear day?", "blue"),
-        Exemplar("Is a mouse bigger than a house?", "no"),
-        Exemplar("How many wheels does a bicycle have?", "2"),
-        Exemplar("What do people wear on their feet?", "shoes"),
-    ),
+EXEMPLARS: dict[str, Mapping[str, str]] = {
+    "blip2-opt-2.7b": {
+        "What color is the sky on a clear day?": "blue",
+        "Is a mouse bigger than a house?": "no",
+        "How many wheels does a bicycle have?": "2",
+        "What do people wear on their feet?": "shoes",
+    },
 }
-"""By row of the zoo. The paper asks this one model few-shot and publishes neither the number nor
-the words of its exemplars, so these are neutral ones; its scripts ask it zero-shot."""
+"""Questions with their answers, by row of the zoo, in words alone: a prompt has only one picture.
+The paper asks this one model few-shot and publishes neither the number nor the words of its
+exemplars, so these are neutral ones; its scripts ask it zero-shot."""
 
 
 def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
@@ -66,29 +59,35 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
     stated = checkpoint.read_json(path) if path.is_file() else {}
     # Older checkpoints do not state it, and nothing here depends on it.
     stated_tokens = stated.get("num_query_tokens", config.num_query_tokens)
-    check_image_tokens(spec.name, processor=stated_tokens, model=config.num_query_tokens)
-    image_id = image_token_id(spec.name, tokenizer, configured=config.image_token_id)
+    image_id = image_token_id(
+        spec.name,
+        tokenizer,
+        configured=config.image_token_id,
+        reserved=stated_tokens,
+        needed=config.num_query_tokens,
+    )
     # BLIP-2's generate calls that of its language model, with the settings of the latter.
     model.language_model.generation_config = _beam_search(text, pad_id=tokenizer.pad_token_id)
 
-    def generate(inputs: Inputs, processors: LogitsProcessorList) -> torch.Tensor:
+    def _generate(inputs: Inputs, processors: LogitsProcessorList) -> torch.Tensor:
         generated: torch.Tensor = model.generate(**inputs, logits_processor=processors)
         if text.model_type == "t5":
             # The decoder starts from one token of its own.
             return generated[:, 1:]
         return continuation(inputs["input_ids"], generated)
 
-    parts = AnswererParts(
-        prepare=square_pixels(
+    return GenerativeAnswerer(
+        name=spec.name,
+        placement=placement,
+        preprocess=square_pixels(
             spec.name,
             pretrained.image_processor(spec.folder),
             side=config.vision_config.image_size,
         ),
         tokenizer=tokenizer,
         prompt=_prompt(text, (image_id,) * config.num_query_tokens, template=template_of(spec)),
-        generate=generate,
+        generate=_generate,
     )
-    return GenerativeAnswerer(spec.name, parts, placement=placement)
 
 
 def _prompt(text: Any, image_tokens: tuple[int, ...], *, template: str) -> PromptFormat:
@@ -112,10 +111,10 @@ def _prompt(text: Any, image_tokens: tuple[int, ...], *, template: str) -> Promp
 
 def template_of(spec: ModelSpec) -> str:
     """The prompt with `{question}`, after the exemplars if the model has any."""
-    exemplars = EXEMPLARS.get(spec.lineage, ())
+    exemplars = EXEMPLARS.get(spec.lineage, {})
     if spec.feeding == "paper" or not exemplars:
         return ZERO_SHOT
-    shots = (f"{FEW_SHOT.format(question=shot.question)} {shot.answer}." for shot in exemplars)
+    shots = (f"{FEW_SHOT.format(question=q)} {answer}." for q, answer in exemplars.items())
     return " ".join((*shots, FEW_SHOT))
 
 

@@ -14,7 +14,6 @@ from natadv.errors import ModelError
 from natadv.models.adapters import pretrained, towers
 from natadv.models.adapters.encoder import (
     DualEncoder,
-    EncoderParts,
     LogitScoring,
     Placement,
     Tokens,
@@ -58,11 +57,8 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
 
 
 def build_with_tower(spec: ModelSpec, placement: Placement) -> DualEncoder:
-    """The base of `spec` with the picture tower in its file, which has open_clip's names.
-
-    Raises:
-        ModelError: The base cannot be loaded, or the tower does not fit it.
-    """
+    """The base of `spec` with the picture tower in its file, which has open_clip's names. Raises
+    ModelError if the base cannot be loaded, or the tower does not fit it."""
     base = spec.tower_of
     if base is None:
         raise ModelError(f"{spec.name}: {spec.folder} holds a picture tower alone, and has no base")
@@ -82,7 +78,7 @@ def build_with_tower(spec: ModelSpec, placement: Placement) -> DualEncoder:
     }
     if fault := tensor_files.misfit(expected, shapes):
         raise ModelError(
-            f"{spec.folder}: it is no picture tower for {base}: {fault}; "
+            f"{spec.folder}: it is not a picture tower for {base}: {fault}; "
             "save model.visual.state_dict() of a plain open_clip ViT"
         )
     model.load_state_dict(tower, strict=False)
@@ -110,8 +106,10 @@ def _encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncode
     """`model`, with everything but its weights from the folder of `spec`."""
     check_hidden_act(spec, model.config)
     scale = scale_of(pretrained.scalar(spec.folder, "logit_scale"), where=spec.folder)
-    parts = EncoderParts(
-        prepare=square_pixels(
+    return DualEncoder(
+        name=spec.name,
+        placement=placement,
+        preprocess=square_pixels(
             spec.name,
             pretrained.image_processor(spec.folder),
             side=model.config.vision_config.image_size,
@@ -121,17 +119,13 @@ def _encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncode
         embed_tokens=lambda tokens: towers.pooled(model.get_text_features(**tokens)),
         scoring=LogitScoring(scale, bias=0.0, activation="softmax"),
         dense=towers.square_tower(model, leading=1),
-        attention=towers.attention_maps(spec.name, model),
+        attention_maps=towers.attention_maps(spec.name, model),
     )
-    return DualEncoder(spec.name, parts, placement=placement)
 
 
 def tokeniser(spec: ModelSpec, text: Any) -> Callable[[Sequence[str]], Tokens]:
-    """The tokenisation for a text tower of CLIP whose config is `text`.
-
-    Raises:
-        ModelError: The tokenizer does not end texts with the token that the tower pools.
-    """
+    """The tokenisation for a text tower of CLIP whose config is `text`. Raises ModelError if the
+    tokenizer does not end texts with the token that the tower pools."""
     tokenizer = pretrained.tokenizer(spec.folder, vocabulary=text.vocab_size)
     highest = max(tokenizer.get_vocab().values())
     pooled_id = highest if text.eos_token_id == LEGACY_EOS else text.eos_token_id
@@ -144,12 +138,12 @@ def tokeniser(spec: ModelSpec, text: Any) -> Callable[[Sequence[str]], Tokens]:
         )
     context = text.max_position_embeddings
 
-    def tokenise(texts: Sequence[str]) -> Tokens:
+    def _tokenise(texts: Sequence[str]) -> Tokens:
         # It lower-cases. Always the full context: the shape must not depend on the batch.
         tokens = pretrained.padded_tokens(tokenizer, list(texts), context=context)
         return {key: tokens[key] for key in ("input_ids", "attention_mask")}
 
-    return tokenise
+    return _tokenise
 
 
 def check_hidden_act(spec: ModelSpec, config: Any) -> None:

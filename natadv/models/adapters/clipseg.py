@@ -27,41 +27,29 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True, slots=True)
-class SegmenterParts:
-    """The functions of one checkpoint."""
-
-    prepare: Callable[[Sequence[Image]], Pixels]
-    tokenise: Callable[[Sequence[str]], Tokens]
-    logits: Callable[[Pixels, Tokens], torch.Tensor]
-    """From pictures and phrases on the device to logits of shape (b, h, w)."""
-
-
 @final
+@dataclass(kw_only=True, eq=False, repr=False)
 class PhraseSegmenter:
-    """Segments what a phrase refers to.
-
-    Raises:
-        ModelError: It cannot segment one picture; the constructor tries it, so that a mismatch
-            shows before any data is read.
-    """
+    """Segments what a phrase refers to. Raises ModelError if it cannot segment one picture; the
+    constructor tries it, so that a mismatch shows before any data is read."""
 
     threshold = 0.3
     """The threshold at which its authors report IoU on PhraseCut (Lueddecke & Ecker 2022)."""
 
-    def __init__(self, name: str, parts: SegmenterParts, *, placement: Placement) -> None:
-        self.name = name
-        self._parts = parts
-        self._placement = placement
-        with as_model_error(name, "find a phrase in a picture"):
+    name: str
+    placement: Placement
+    preprocess: Callable[[Sequence[Image]], Pixels]
+    tokenise: Callable[[Sequence[str]], Tokens]
+    logits: Callable[[Pixels, Tokens], torch.Tensor]
+    """From pictures and phrases on the device to logits of shape (b, h, w)."""
+
+    def __post_init__(self) -> None:
+        with as_model_error(self.name, "find a phrase in a picture"):
             self._resolution = self._masks([any_picture()], ["a photo of a cat."]).shape[1:]
 
     def segment(self, images: Sequence[Image], phrases: Sequence[str]) -> FloatArray:
         """Probabilities of shape (b, h, w) at the model's resolution, one phrase per picture.
-
-        Raises:
-            ModelError: A phrase is empty, the counts differ, or a mask is not finite.
-        """
+        Raises ModelError if a phrase is empty, the counts differ, or a mask is not finite."""
         if len(images) != len(phrases):
             raise ModelError(
                 f"{self.name}: expected one phrase per picture, got {len(images)} pictures and "
@@ -78,14 +66,14 @@ class PhraseSegmenter:
         return self._masks(images, phrases)
 
     def _masks(self, images: Sequence[Image], phrases: Sequence[str]) -> FloatArray:
-        pixels = self._placement.of_pixels(self._parts.prepare(images))
-        tokens = self._placement.of_tokens(self._parts.tokenise(phrases))
+        pixels = self.placement.of_pixels(self.preprocess(images))
+        tokens = self.placement.of_tokens(self.tokenise(phrases))
         with torch.inference_mode():
-            logits = self._parts.logits(pixels, tokens).float()
+            logits = self.logits(pixels, tokens).float()
         # Before the sigmoid, which hides infinite logits.
         if not logits.isfinite().all():
             raise ModelError(
-                f"{self.name}: masks are not finite in {self._placement.dtype}; its weights are "
+                f"{self.name}: masks are not finite in {self.placement.dtype}; its weights are "
                 "damaged, or need --dtype float32"
             )
         masks: FloatArray = logits.sigmoid().cpu().numpy()
@@ -106,10 +94,11 @@ def build(spec: ModelSpec, placement: Placement) -> PhraseSegmenter:
             f"preprocessing makes pictures of size {dict(processor.size)}; copy the original "
             "preprocessing config"
         )
-    parts = SegmenterParts(
-        prepare=square_pixels(spec.name, processor, side=int(height)),
+    return PhraseSegmenter(
+        name=spec.name,
+        placement=placement,
+        preprocess=square_pixels(spec.name, processor, side=int(height)),
         # As in the released code, the phrase is given without a template.
         tokenise=tokeniser(spec, model.config.text_config),
         logits=lambda pixels, tokens: model(**pixels, **tokens).logits,
     )
-    return PhraseSegmenter(spec.name, parts, placement=placement)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 import torch
 
 from natadv.errors import ModelError, NatadvError
-from natadv.models.adapters.towers import AttentionMaps, DenseTower, read_layers
+from natadv.models.adapters.towers import AttentionMaps, DenseTower
 from natadv.types import FloatArray, ForwardFeatures, ModelSpec
 
 if TYPE_CHECKING:
@@ -53,126 +53,124 @@ class LogitScoring:
     activation: Literal["softmax", "sigmoid"]
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderParts:
-    """The functions of one checkpoint; they may return embeddings of any length."""
-
-    prepare: Callable[[Sequence[Image]], Pixels]
-    embed_pixels: Callable[[Pixels], torch.Tensor]
-    """From preprocessed pictures on the device to embeddings of shape (b, d)."""
-    tokenise: Callable[[Sequence[str]], Tokens]
-    embed_tokens: Callable[[Tokens], torch.Tensor]
-    """From tokens on the device to embeddings of shape (c, d)."""
-    scoring: LogitScoring
-    dense: DenseTower | None = None
-    """The layers of the picture tower, if the adapter can read them."""
-    attention: AttentionMaps | None = None
-    """The attention maps of these layers, if the adapter can read them."""
-
-
 @final
+@dataclass(kw_only=True, eq=False, repr=False)
 class DualEncoder:
     """Embeds pictures and texts with the towers of one checkpoint.
 
-    Raises:
-        ModelError: The towers cannot embed one picture and one text into a shared space; the
-            constructor tries it, so that a mismatch shows before any data is read.
+    Raises ModelError if they cannot embed one picture and one text into a shared space; the
+    constructor tries it, so that a mismatch shows before any data is read.
     """
 
-    def __init__(self, name: str, parts: EncoderParts, *, placement: Placement) -> None:
-        self.name = name
-        self.scoring = parts.scoring
-        self._parts = parts
-        self._placement = placement
-        self._dim = 0
-        with as_model_error(name, "preprocess a picture"):
+    name: str
+    placement: Placement
+    preprocess: Callable[[Sequence[Image]], Pixels]
+    embed_pixels: Callable[[Pixels], torch.Tensor]
+    """From preprocessed pictures on the device to embeddings of shape (b, d), of any length."""
+    tokenise: Callable[[Sequence[str]], Tokens]
+    embed_tokens: Callable[[Tokens], torch.Tensor]
+    """From tokens on the device to embeddings of shape (c, d), of any length."""
+    scoring: LogitScoring
+    dense: DenseTower | None = None
+    """The layers of the picture tower, if the adapter can read them."""
+    attention_maps: AttentionMaps | None = None
+    """The attention maps of these layers, if the adapter can read them."""
+    _dim: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        with as_model_error(self.name, "preprocess a picture"):
             prepared = self.prepare([any_picture()])
-        with as_model_error(name, "embed a picture"):
+        with as_model_error(self.name, "embed a picture"):
             self._dim = self.embed_images(prepared).shape[1]
-        with as_model_error(name, "embed a text"):
+        with as_model_error(self.name, "embed a text"):
             text_dim = self.embed_texts(["a photo of a cat."]).shape[1]
         if text_dim != self._dim:
             raise ModelError(
-                f"{name}: pictures have {self._dim} dimensions, texts {text_dim}; "
+                f"{self.name}: pictures have {self._dim} dimensions, texts {text_dim}; "
                 "its towers do not share one space"
             )
 
     def prepare(self, images: Sequence[Image]) -> Pixels | None:
         """Preprocessed pictures on the CPU; None for no pictures."""
-        return self._parts.prepare(images) if images else None
+        return self.preprocess(images) if images else None
 
     def embed_images(self, prepared: Pixels | None) -> FloatArray:
         """Unit rows of shape (b, d). Raises ModelError if one is not finite."""
         if prepared is None:
             return np.zeros((0, self._dim), np.float32)
         with torch.inference_mode():
-            embeddings = self._parts.embed_pixels(self._placement.of_pixels(prepared))
+            embeddings = self.embed_pixels(self.placement.of_pixels(prepared))
         return self._rows(embeddings)
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit rows of shape (c, d). Raises ModelError if one is not finite."""
         batches = [np.zeros((0, self._dim), np.float32)] if not texts else []
         for start in range(0, len(texts), TEXT_BATCH):
-            tokens = self._parts.tokenise(texts[start : start + TEXT_BATCH])
+            tokens = self.tokenise(texts[start : start + TEXT_BATCH])
             with torch.inference_mode():
-                embeddings = self._parts.embed_tokens(self._placement.of_tokens(tokens))
+                embeddings = self.embed_tokens(self.placement.of_tokens(tokens))
             batches.append(self._rows(embeddings))
         return np.concatenate(batches)
 
     @property
     def depth(self) -> int:
         """Layers whose features can be read."""
-        return self._parts.dense.depth if self._parts.dense else 0
+        return self.dense.depth if self.dense else 0
 
     def forward_features(self, prepared: Pixels | None, layers: Sequence[int]) -> ForwardFeatures:
-        """Embeddings and the features of `layers` from one pass; layers count from 1.
-
-        Raises:
-            ModelError: There is no such layer, or its output is not finite.
-        """
-        dense = self._parts.dense
-        if dense is None:
+        """Embeddings and the features of `layers` from one pass; layers count from 1. Raises
+        ModelError if there is no such layer, or its output is not finite."""
+        if self.dense is None:
             raise ModelError(
                 f"{self.name}: its adapter gives no features of places; use another model"
             )
+        if wrong := [layer for layer in layers if not 1 <= layer <= self.depth]:
+            raise ModelError(
+                f"{self.name}: no layer {wrong[0]!r}; it has layers 1 (next to the input) to "
+                f"{self.depth}"
+            )
         with torch.inference_mode():
-            read = read_layers(self.name, dense, pixels=self._pixels(prepared), layers=layers)
-        embeddings = self._rows(read.embeddings)
+            output = self.dense.forward_features(self._pixels(prepared))
+            features = tuple(output.states[n - 1].float().cpu().numpy() for n in layers)
+        for layer, places in zip(layers, features, strict=True):
+            if not np.isfinite(places).all():
+                raise ModelError(
+                    f"{self.name}: features of layer {layer} are not finite; its weights are "
+                    "damaged, or need --dtype float32"
+                )
+        embeddings = self._rows(output.embeddings)
         if prepared is None:
-            return ForwardFeatures(embeddings[:0], tuple(places[:0] for places in read.features))
-        return ForwardFeatures(embeddings, read.features)
+            return ForwardFeatures(embeddings[:0], tuple(places[:0] for places in features))
+        return ForwardFeatures(embeddings, features)
 
     def attention(self, prepared: Pixels | None) -> tuple[FloatArray, ...]:
-        """Attention weights of shape (b, heads, to, from) per layer, the first layer first.
-
-        Raises:
-            ModelError: The adapter or a layer gives none.
-        """
-        if self._parts.attention is None:
+        """Attention weights of shape (b, heads, to, from) per layer, the first layer first. Raises
+        ModelError if there are none."""
+        if self.attention_maps is None:
             raise ModelError(f"{self.name}: its adapter gives no attention maps; use another model")
         with torch.inference_mode():
-            weights = self._parts.attention(self._pixels(prepared))
+            weights = self.attention_maps(self._pixels(prepared))
         maps = tuple(layer.float().cpu().numpy() for layer in weights)
         return tuple(layer[:0] for layer in maps) if prepared is None else maps
 
     def _pixels(self, prepared: Pixels | None) -> Pixels:
-        """Where there are no pictures, those of one that only gives the output its shape."""
-        pixels = self._parts.prepare([any_picture()]) if prepared is None else prepared
-        return self._placement.of_pixels(pixels)
+        """Without pictures, the pixels of one picture that only gives the output its shape."""
+        pixels = self.preprocess([any_picture()]) if prepared is None else prepared
+        return self.placement.of_pixels(pixels)
 
     def _rows(self, embeddings: torch.Tensor) -> FloatArray:
         rows = unit_rows(embeddings)
         if not np.isfinite(rows).all():
             raise ModelError(
                 f"{self.name}: embeddings are not finite (NaN, infinite or all zero) in "
-                f"{self._placement.dtype}; its weights are damaged, or need --dtype float32"
+                f"{self.placement.dtype}; its weights are damaged, or need --dtype float32"
             )
         return rows
 
 
 @contextmanager
 def as_model_error(where: object, action: str) -> Iterator[None]:
-    """Turn any exception of other people's code into a ModelError: `where` cannot `action`."""
+    """Turn any exception of foreign code into a ModelError: `where` cannot `action`."""
     try:
         yield
     except NatadvError:
@@ -192,8 +190,7 @@ def check_activation(spec: ModelSpec, computed: Mapping[str, str], *, remedy: st
 
     No weight shape reveals a wrong one, which costs accuracy silently.
 
-    Raises:
-        ModelError: They differ; `remedy` says what to do.
+    Raises ModelError if they differ; `remedy` says what to do.
     """
     wrong = {tower: kind for tower, kind in computed.items() if kind != spec.activation}
     if spec.activation is not None and wrong:
@@ -232,7 +229,7 @@ def square_pixels(
     It raises ModelError if the processor's pictures are not squares of `side` pixels.
     """
 
-    def prepare(images: Sequence[Image]) -> dict[str, torch.Tensor]:
+    def _prepare(images: Sequence[Image]) -> dict[str, torch.Tensor]:
         pixels: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
         expected = (len(images), 3, side, side)
         if tuple(pixels.shape) != expected:
@@ -242,7 +239,7 @@ def square_pixels(
             )
         return {"pixel_values": pixels}
 
-    return prepare
+    return _prepare
 
 
 def unit_rows(embeddings: torch.Tensor) -> FloatArray:

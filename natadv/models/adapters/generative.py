@@ -38,41 +38,28 @@ class PromptFormat:
     """Where this text occurs in an answer, the model has begun to ask the next question."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswererParts:
-    """The functions of one checkpoint."""
+@final
+@dataclass(kw_only=True, eq=False, repr=False)
+class GenerativeAnswerer:
+    """Generates an answer to a question about a picture. Raises ModelError if it cannot answer one
+    question; the constructor tries it, so that a mismatch shows before any data is read."""
 
-    prepare: Callable[[Sequence[Image]], Pixels]
+    name: str
+    placement: Placement
+    preprocess: Callable[[Sequence[Image]], Pixels]
     tokenizer: Any
     prompt: PromptFormat
     generate: Callable[[Inputs, LogitsProcessorList], torch.Tensor]
     """From `pixel_values`, `input_ids` and `attention_mask` to the ids of the answers alone, of
     shape (b, t)."""
 
-
-@final
-class GenerativeAnswerer:
-    """Generates an answer to a question about a picture.
-
-    Raises:
-        ModelError: It cannot answer one question; the constructor tries it, so that a mismatch
-            shows before any data is read.
-    """
-
-    def __init__(self, name: str, parts: AnswererParts, *, placement: Placement) -> None:
-        self.name = name
-        self._parts = parts
-        self._placement = placement
-        self._processors = LogitsProcessorList([self._finite])
-        with as_model_error(name, "answer a question about a picture"):
+    def __post_init__(self) -> None:
+        with as_model_error(self.name, "answer a question about a picture"):
             self.answer([any_picture()], ["what is this?"])
 
     def answer(self, images: Sequence[Image], questions: Sequence[str]) -> tuple[str, ...]:
-        """One answer per picture and question, independent of the rest of the batch.
-
-        Raises:
-            ModelError: A question is empty or too long, or the scores are not finite.
-        """
+        """One answer per picture and question, independent of the rest of the batch. Raises
+        ModelError if a question is empty or too long, or the scores are not finite."""
         if len(images) != len(questions):
             raise ModelError(
                 f"{self.name}: expected one question per picture, got {len(images)} pictures and "
@@ -81,25 +68,25 @@ class GenerativeAnswerer:
         if not images:
             return ()
         tokens = padded(
-            [self._prompt(question, index) for index, question in enumerate(questions)],
-            pad_id=self._parts.tokenizer.pad_token_id,
-            side=self._parts.prompt.padding,
+            [self._token_ids(question, index) for index, question in enumerate(questions)],
+            pad_id=self.tokenizer.pad_token_id,
+            side=self.prompt.padding,
         )
-        inputs = self._placement.of_pixels({**self._parts.prepare(images), **tokens})
+        inputs = self.placement.of_pixels({**self.preprocess(images), **tokens})
         with torch.inference_mode():
-            generated = self._parts.generate(inputs, self._processors)
-        texts = self._parts.tokenizer.batch_decode(generated, skip_special_tokens=True)
-        if mark := self._parts.prompt.next_question:
+            generated = self.generate(inputs, LogitsProcessorList([self._finite]))
+        texts = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
+        if mark := self.prompt.next_question:
             texts = [text.partition(mark)[0] for text in texts]
         return tuple(text.strip() for text in texts)
 
-    def _prompt(self, question: str, index: int) -> list[int]:
-        prompt = self._parts.prompt
+    def _token_ids(self, question: str, index: int) -> list[int]:
+        prompt = self.prompt
         if not question.strip():
             raise ModelError(f"{self.name}: expected a question at {index}, got {question!r}")
         text = prompt.template.format(question=question.strip())
         # Otherwise '<image>' in a question would count as an image token.
-        tokens = self._parts.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        tokens = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         ids = [*prompt.before, *tokens["input_ids"], *prompt.after]
         if len(ids) > prompt.context:
             fixed = len(prompt.before) + len(prompt.after)
@@ -114,7 +101,7 @@ class GenerativeAnswerer:
         if not bool((scores < torch.inf).all()):
             raise ModelError(
                 f"{self.name}: the scores of the next word are not finite in "
-                f"{self._placement.dtype}; its weights are damaged, or need --dtype float32"
+                f"{self.placement.dtype}; its weights are damaged, or need --dtype float32"
             )
         return scores
 
@@ -144,8 +131,20 @@ def continuation(prompt: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
     return generated[:, length:]
 
 
-def image_token_id(name: str, tokenizer: Any, *, configured: int | None) -> int:
-    """The id of an image token. Raises ModelError if tokenizer and config disagree on it."""
+def image_token_id(
+    name: str, tokenizer: Any, *, configured: int | None, reserved: object, needed: int
+) -> int:
+    """The id of an image token.
+
+    Raises ModelError if the tokenizer writes another id than the configured one, or if the
+    preprocessing has `reserved` another number of tokens for a picture than `needed`.
+    """
+    if reserved != needed:
+        raise ModelError(
+            f"{name}: the preprocessing leaves {reserved!r} tokens for a picture, the model "
+            f"makes {needed} of it; copy config.json and the preprocessing config from the same "
+            "checkpoint"
+        )
     token_id = tokenizer.get_vocab().get("<image>")
     if token_id is None or token_id != configured:
         raise ModelError(
@@ -153,13 +152,3 @@ def image_token_id(name: str, tokenizer: Any, *, configured: int | None) -> int:
             "(image_token_index in config.json); copy both from the same checkpoint"
         )
     return int(token_id)
-
-
-def check_image_tokens(name: str, *, processor: object, model: int) -> None:
-    """Raise ModelError unless the processor reserves as many tokens as the model needs."""
-    if processor != model:
-        raise ModelError(
-            f"{name}: the preprocessing leaves {processor!r} tokens for a picture, the model "
-            f"makes {model} of it; copy config.json and the preprocessing config from the same "
-            "checkpoint"
-        )

@@ -47,10 +47,7 @@ class PhraseBox(NamedTuple):
 @final
 class BoxFinder:
     """Grounding DINO on one picture at a time, so that no box depends on the rest of a batch.
-
-    Raises:
-        ModelError: The folder holds another model, or is damaged.
-    """
+    Raises ModelError if the folder contains another model, or is damaged."""
 
     def __init__(self, folder: Path, *, placement: Placement) -> None:
         layouts.check_grounding(folder, "grounding-dino")
@@ -75,11 +72,8 @@ class BoxFinder:
         box_threshold: float = BOX_THRESHOLD,
         text_threshold: float = TEXT_THRESHOLD,
     ) -> tuple[PhraseBox, ...]:
-        """Every box whose best word scores above `box_threshold`, by falling score.
-
-        Raises:
-            ModelError: The phrase is empty or too long, or the boxes are not finite.
-        """
+        """Every box whose best word scores above `box_threshold`, by falling score. Raises
+        ModelError if the phrase is empty or too long, or the boxes are not finite."""
         text = caption(phrase, where=self._name)
         inputs = self._processor(images=picture, text=text, return_tensors="pt")
         tokens = inputs["input_ids"].shape[1]
@@ -106,11 +100,8 @@ class BoxFinder:
 
 
 def caption(phrase: str, *, where: str) -> str:
-    """The phrase as in training: lower case, with a period after each thing that it names.
-
-    Raises:
-        ModelError: The phrase is empty; the error names `where`.
-    """
+    """The phrase as in training: lower case, with a period after each thing that it names. Raises
+    ModelError that names `where` if the phrase is empty."""
     # A period inside the phrase would make two things of it.
     words = " ".join(phrase.lower().replace(".", " ").split())
     if not words:
@@ -136,11 +127,8 @@ def _inside(
 
 @final
 class MaskDrawer:
-    """SAM: one mask of a picture, the union of the things in its boxes.
-
-    Raises:
-        ModelError: The folder holds another model, or is damaged.
-    """
+    """SAM: one mask of a picture, the union of the things in its boxes. Raises ModelError if the
+    folder contains another model, or is damaged."""
 
     def __init__(self, folder: Path, *, placement: Placement) -> None:
         layouts.check_grounding(folder, "sam")
@@ -154,11 +142,8 @@ class MaskDrawer:
     def draw(
         self, picture: Image, boxes: Sequence[tuple[float, float, float, float]]
     ) -> NDArray[np.bool_]:
-        """Of shape (h, w) of the picture: the union of the best mask of each box.
-
-        Raises:
-            ModelError: There is no box, or the masks are not finite.
-        """
+        """Of shape (h, w) of the picture: the union of the best mask of each box. Raises ModelError
+        if there is no box, or the masks are not finite."""
         if not boxes:
             raise ModelError(f"{self._name}: expected at least one box")
         listed = [list(box) for box in boxes]

@@ -14,9 +14,7 @@ from open_clip import modified_resnet, tokenizer, transform, transformer
 from natadv.errors import ModelError
 from natadv.models.adapters.encoder import (
     DualEncoder,
-    EncoderParts,
     LogitScoring,
-    Pixels,
     Placement,
     Tokens,
     check_activation,
@@ -27,7 +25,7 @@ from natadv.models.files import open_clip_folder, tensor_files
 from natadv.types import ModelSpec
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 COUNTER = "num_batches_tracked"
 """Counts training steps and affects nothing; old files lack it."""
@@ -62,15 +60,18 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         # Norms stay in float32, as in open_clip.
         architecture.convert_weights_to_lp(model, dtype=placement.dtype)
     model.eval().requires_grad_(False).to(placement.device)
-    parts = EncoderParts(
-        prepare=_prepare(spec.folder),
+    stated = transform.PreprocessCfg(**open_clip_folder.preprocessing(spec.folder))
+    to_tensor = transform.image_transform_v2(stated, is_train=False)
+    return DualEncoder(
+        name=spec.name,
+        placement=placement,
+        preprocess=lambda images: {"image": torch.stack([to_tensor(image) for image in images])},
         embed_pixels=lambda pixels: model.encode_image(pixels["image"]),
         tokenise=_tokenise(spec.folder, vocabulary=model.vocab_size),
         embed_tokens=lambda tokens: model.encode_text(tokens["text"]),
         scoring=scoring,
         dense=_dense(model.visual),
     )
-    return DualEncoder(spec.name, parts, placement=placement)
 
 
 def activations(model: Any) -> dict[str, str]:
@@ -137,12 +138,6 @@ def _number(tensor: torch.Tensor, path: Path) -> float:
     return value
 
 
-def _prepare(folder: Path) -> Callable[[Sequence[Image]], Pixels]:
-    config = transform.PreprocessCfg(**open_clip_folder.preprocessing(folder))
-    to_tensor = transform.image_transform_v2(config, is_train=False)
-    return lambda images: {"image": torch.stack([to_tensor(image) for image in images])}
-
-
 def _tokenise(folder: Path, *, vocabulary: int) -> Callable[[Sequence[str]], Tokens]:
     packaged = tokenizer.SimpleTokenizer(**open_clip_folder.tokenizer_options(folder))
     # The text tower pools at the highest id of a text, which is where this tokenizer ends it.
@@ -158,11 +153,11 @@ def _tokenise(folder: Path, *, vocabulary: int) -> Callable[[Sequence[str]], Tok
 def _dense(visual: Any) -> DenseTower:
     resnet = isinstance(visual, modified_resnet.ModifiedResNet)
 
-    def forward_features(pixels: Mapping[str, torch.Tensor]) -> TowerPass:
+    def _forward_features(pixels: Mapping[str, torch.Tensor]) -> TowerPass:
         output = visual.forward_intermediates(pixels["image"])
         # The first map of a ResNet is that of the stem, before any stage.
         maps = output["image_intermediates"][1 if resnet else 0 :]
         return TowerPass(output["image_features"], tuple(m.permute(0, 2, 3, 1) for m in maps))
 
     depth = RESNET_STAGES if resnet else len(visual.transformer.resblocks)
-    return DenseTower(depth, forward_features)
+    return DenseTower(depth, _forward_features)

@@ -10,11 +10,9 @@ from natadv.models.adapters import pretrained
 from natadv.models.adapters.encoder import Placement, square_pixels
 from natadv.models.adapters.generative import (
     ANSWER_TOKENS,
-    AnswererParts,
     GenerativeAnswerer,
     Inputs,
     PromptFormat,
-    check_image_tokens,
     continuation,
     image_token_id,
 )
@@ -36,12 +34,13 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
     vision, text = model.config.vision_config, model.config.text_config
     tokenizer = pretrained.tokenizer(spec.folder, vocabulary=text.vocab_size)
     image_tokens = (vision.image_size // vision.patch_size) ** 2
-    check_image_tokens(
+    image_id = image_token_id(
         spec.name,
-        processor=checkpoint.image_processing(spec.folder)["image_seq_length"],
-        model=image_tokens,
+        tokenizer,
+        configured=model.config.image_token_id,
+        reserved=checkpoint.image_processing(spec.folder)["image_seq_length"],
+        needed=image_tokens,
     )
-    image_id = image_token_id(spec.name, tokenizer, configured=model.config.image_token_id)
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise ModelError(
             f"{spec.name}: the tokenizer has no bos_token or no eos_token; copy the tokenizer "
@@ -56,14 +55,16 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
         pad_token_id=tokenizer.pad_token_id,
     )
 
-    def generate(inputs: Inputs, processors: LogitsProcessorList) -> torch.Tensor:
+    def _generate(inputs: Inputs, processors: LogitsProcessorList) -> torch.Tensor:
         # Zeros mean that all tokens of the prompt attend to each other.
         kinds = torch.zeros_like(inputs["input_ids"])
         generated = model.generate(**inputs, token_type_ids=kinds, logits_processor=processors)
         return continuation(inputs["input_ids"], generated)
 
-    parts = AnswererParts(
-        prepare=square_pixels(
+    return GenerativeAnswerer(
+        name=spec.name,
+        placement=placement,
+        preprocess=square_pixels(
             spec.name, pretrained.image_processor(spec.folder), side=vision.image_size
         ),
         tokenizer=tokenizer,
@@ -73,6 +74,5 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
             context=text.max_position_embeddings - ANSWER_TOKENS,
             padding="left",
         ),
-        generate=generate,
+        generate=_generate,
     )
-    return GenerativeAnswerer(spec.name, parts, placement=placement)

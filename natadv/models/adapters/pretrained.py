@@ -43,8 +43,7 @@ def weights(
     A weight that is tied to another one need not be stored. `attention` may differ by section of
     the config.
 
-    Raises:
-        ModelError: Weights and config do not belong together, or the files are damaged.
+    Raises ModelError if weights and config do not belong together, or the files are damaged.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -101,8 +100,7 @@ def image_processor(folder: Path, *, wanted: Sequence[str] | None = None) -> Any
 
     `wanted` are the keys that its config must have, by default those of its `model_type`.
 
-    Raises:
-        ModelError: A key is missing, or there is no PIL backend.
+    Raises ModelError if a key is missing, or there is no PIL backend.
     """
     checkpoint.image_processing(folder, wanted=wanted)
     with as_model_error(folder, "load its preprocessing config"):
@@ -119,9 +117,8 @@ def image_processor(folder: Path, *, wanted: Sequence[str] | None = None) -> Any
 def tokenizer(folder: Path, *, vocabulary: int) -> Any:
     """The tokenizer of `folder`, for a text tower with `vocabulary` embeddings.
 
-    Raises:
-        ModelError: An id has no embedding, there is no padding token, or the tokenizer class
-            splits texts otherwise than tokenizer.json.
+    Raises ModelError if an id has no embedding, there is no padding token, or the tokenizer class
+    splits texts otherwise than tokenizer.json.
     """
     with as_model_error(folder, "load its tokenizer"):
         loaded = AutoTokenizer.from_pretrained(
@@ -174,11 +171,8 @@ def padded_tokens(tokenizer: Any, texts: list[str], *, context: int) -> Any:
 
 
 def scalar(folder: Path, key: str) -> float:
-    """A weight of one number as it is stored, not rounded to a narrower dtype.
-
-    Raises:
-        ModelError: It is missing or not finite.
-    """
+    """A weight of one number as it is stored, not rounded to a narrower dtype. Raises ModelError if
+    it is missing or not finite."""
     for path in checkpoint.weight_files(folder):
         if path.suffix != ".safetensors":
             continue

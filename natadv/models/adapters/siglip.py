@@ -12,7 +12,6 @@ from natadv.errors import ModelError
 from natadv.models.adapters import pretrained, towers
 from natadv.models.adapters.encoder import (
     DualEncoder,
-    EncoderParts,
     LogitScoring,
     Pixels,
     Placement,
@@ -20,7 +19,7 @@ from natadv.models.adapters.encoder import (
     scale_of,
     square_pixels,
 )
-from natadv.models.adapters.towers import AttentionMaps, DenseTower, TowerPass
+from natadv.models.adapters.towers import AttentionMaps, DenseTower
 from natadv.types import ModelSpec
 
 if TYPE_CHECKING:
@@ -50,13 +49,13 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         model,
         placement=placement,
         tokenizer=_tokenizer(spec, model),
-        prepare=square_pixels(
+        preprocess=square_pixels(
             spec.name,
             pretrained.image_processor(spec.folder),
             side=model.config.vision_config.image_size,
         ),
         dense=towers.square_tower(model, leading=0),
-        attention=towers.attention_maps(spec.name, model),
+        attention_maps=towers.attention_maps(spec.name, model),
     )
 
 
@@ -77,7 +76,7 @@ def build_naflex(spec: ModelSpec, placement: Placement) -> DualEncoder:
         model,
         placement=placement,
         tokenizer=tokenizer,
-        prepare=_patches(
+        preprocess=_patches(
             spec.name,
             pretrained.image_processor(spec.folder),
             patch=model.config.vision_config.patch_size,
@@ -96,25 +95,27 @@ def _encoder(
     *,
     placement: Placement,
     tokenizer: Any,
-    prepare: Callable[[Sequence[Image]], Pixels],
+    preprocess: Callable[[Sequence[Image]], Pixels],
     dense: DenseTower,
-    attention: AttentionMaps | None = None,
+    attention_maps: AttentionMaps | None = None,
 ) -> DualEncoder:
     context = model.config.text_config.max_position_embeddings
     # The paper's scripts did not canonicalise prompts (NaFlex's tokenizer still lower-cases them).
     spell = str if spec.feeding == "paper" else canonical
 
-    def tokenise(texts: Sequence[str]) -> Tokens:
+    def _tokenise(texts: Sequence[str]) -> Tokens:
         # The tower pools at the last position of the context and was trained without a mask, so
         # any other padding, or a mask, gives another embedding.
         spelled = [spell(text) for text in texts]
         tokens = pretrained.padded_tokens(tokenizer, spelled, context=context)
         return {"input_ids": tokens["input_ids"]}
 
-    parts = EncoderParts(
-        prepare=prepare,
+    return DualEncoder(
+        name=spec.name,
+        placement=placement,
+        preprocess=preprocess,
         embed_pixels=lambda pixels: towers.pooled(model.get_image_features(**pixels)),
-        tokenise=tokenise,
+        tokenise=_tokenise,
         embed_tokens=lambda tokens: towers.pooled(model.get_text_features(**tokens)),
         scoring=LogitScoring(
             scale=scale_of(pretrained.scalar(spec.folder, "logit_scale"), where=spec.folder),
@@ -122,15 +123,14 @@ def _encoder(
             activation="sigmoid",
         ),
         dense=dense,
-        attention=attention,
+        attention_maps=attention_maps,
     )
-    return DualEncoder(spec.name, parts, placement=placement)
 
 
 def _patches(name: str, processor: Any, *, patch: int) -> Callable[[Sequence[Image]], Pixels]:
     """A `prepare` that cuts pictures into up to as many patches as the preprocessing allows."""
 
-    def prepare(images: Sequence[Image]) -> Pixels:
+    def _prepare(images: Sequence[Image]) -> Pixels:
         patches = processor(images=list(images), return_tensors="pt")
         shape = tuple(patches["pixel_values"].shape)
         expected = (len(images), processor.max_num_patches, CHANNELS * patch * patch)
@@ -141,13 +141,13 @@ def _patches(name: str, processor: Any, *, patch: int) -> Callable[[Sequence[Ima
             )
         return {key: patches[key] for key in ("pixel_values", "pixel_attention_mask", SHAPES)}
 
-    return prepare
+    return _prepare
 
 
 def _flexible_tower(name: str, model: Any) -> DenseTower:
     """The layers of the tower, for pictures that are cut into the same grid."""
 
-    def forward_features(pixels: Pixels) -> TowerPass:
+    def _grid_of(pixels: Pixels) -> tuple[int, int]:
         grids = sorted({(rows, columns) for rows, columns in pixels[SHAPES].tolist()})
         if len(grids) > 1:
             listed = " and ".join(f"{rows} x {columns}" for rows, columns in grids[:2])
@@ -155,12 +155,6 @@ def _flexible_tower(name: str, model: Any) -> DenseTower:
                 f"{name}: features of one call share a grid, and these pictures are cut into "
                 f"{listed} patches; ask for pictures of one shape at a time"
             )
-        ((height, width),) = grids
-        embeddings, states = towers.one_pass(model, pixels)
-        # The tokens after those of the grid are padding.
-        places = (state[:, : height * width] for state in states)
-        return TowerPass(
-            embeddings, tuple(towers.on_grid(p, height=height, width=width) for p in places)
-        )
+        return grids[0]
 
-    return DenseTower(model.config.vision_config.num_hidden_layers, forward_features)
+    return towers.dense_tower(model, grid_of=_grid_of, leading=0)

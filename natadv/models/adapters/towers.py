@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
-from natadv.types import FloatArray
 
 AttentionMaps = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, ...]]
 """From preprocessed pictures on the device to one tensor of shape (b, heads, to, from) per layer,
@@ -46,20 +44,27 @@ def square_tower(model: Any, *, leading: int) -> DenseTower:
     """
     config = model.config.vision_config
     side = config.image_size // config.patch_size
-
-    def forward_features(pixels: Mapping[str, torch.Tensor]) -> TowerPass:
-        embeddings, states = one_pass(model, pixels)
-        places = (state[:, leading:] for state in states)
-        return TowerPass(embeddings, tuple(on_grid(p, height=side, width=side) for p in places))
-
-    return DenseTower(config.num_hidden_layers, forward_features)
+    return dense_tower(model, grid_of=lambda _: (side, side), leading=leading)
 
 
-def one_pass(model: Any, pixels: Mapping[str, torch.Tensor]) -> TowerPass:
-    """A pass through a transformers model whose states are tokens of shape (b, tokens, d)."""
-    output = model.get_image_features(**pixels, output_hidden_states=True)
-    # The first hidden state is the input of the first layer.
-    return TowerPass(pooled(output), output.hidden_states[1:])
+def dense_tower(
+    model: Any, *, grid_of: Callable[[Mapping[str, torch.Tensor]], tuple[int, int]], leading: int
+) -> DenseTower:
+    """The tower of a transformers model.
+
+    `grid_of` returns the rows and columns of the patches of some pixels. The tokens of the patches
+    come row after row, after `leading` other ones; later tokens are padding.
+    """
+
+    def _forward_features(pixels: Mapping[str, torch.Tensor]) -> TowerPass:
+        height, width = grid_of(pixels)
+        patches = slice(leading, leading + height * width)
+        output = model.get_image_features(**pixels, output_hidden_states=True)
+        # The first hidden state is the input of the first layer.
+        states = (s[:, patches].unflatten(1, (height, width)) for s in output.hidden_states[1:])
+        return TowerPass(pooled(output), tuple(states))
+
+    return DenseTower(model.config.vision_config.num_hidden_layers, _forward_features)
 
 
 def pooled(output: object) -> torch.Tensor:
@@ -72,49 +77,13 @@ def pooled(output: object) -> torch.Tensor:
     return output.pooler_output
 
 
-def on_grid(patches: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
-    """Patches of shape (b, height * width, d), row after row, as (b, height, width, d)."""
-    pictures, _, dim = patches.shape
-    return patches.reshape(pictures, height, width, dim)
-
-
-class LayerFeatures(NamedTuple):
-    """The embeddings of a pass, and the features of some layers on the CPU."""
-
-    embeddings: torch.Tensor
-    features: tuple[FloatArray, ...]
-
-
-def read_layers(
-    name: str, tower: DenseTower, *, pixels: Mapping[str, torch.Tensor], layers: Sequence[int]
-) -> LayerFeatures:
-    """The features of `layers`, counted from 1 at the input, as float32; errors name `name`.
-
-    Raises:
-        ModelError: There is no such layer, or its output is not finite.
-    """
-    if wrong := [layer for layer in layers if not 1 <= layer <= tower.depth]:
-        raise ModelError(
-            f"{name}: no layer {wrong[0]!r}; it has layers 1 (next to the input) to {tower.depth}"
-        )
-    embeddings, states = tower.forward_features(pixels)
-    features = tuple(states[layer - 1].float().cpu().numpy() for layer in layers)
-    for layer, places in zip(layers, features, strict=True):
-        if not np.isfinite(places).all():
-            raise ModelError(
-                f"{name}: features of layer {layer} are not finite; its weights are damaged, or "
-                "need --dtype float32"
-            )
-    return LayerFeatures(embeddings, features)
-
-
 def attention_maps(name: str, model: Any) -> AttentionMaps:
     """The attention of the `vision_model` of a CLIP or SigLIP of transformers.
 
     It raises ModelError if a layer gives none, which fused kernels do silently.
     """
 
-    def maps(pixels: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def _maps(pixels: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         with eager(model):
             weights = model.vision_model(**pixels, output_attentions=True).attentions
         if not weights or any(layer is None for layer in weights):
@@ -124,7 +93,7 @@ def attention_maps(name: str, model: Any) -> AttentionMaps:
             )
         return tuple(weights)
 
-    return maps
+    return _maps
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def answering_until(folder, first, copied, edited):
 def test_opt_ends_with_the_line(tiny_blip2_opt, loaded):
     """Not at the tokenizer's end of text: that is what the published configs say."""
     text = json.loads((tiny_blip2_opt / "config.json").read_text())["text_config"]
-    tokenizer = loaded(tiny_blip2_opt)._parts.tokenizer
+    tokenizer = loaded(tiny_blip2_opt).tokenizer
 
     assert tokenizer.decode([text["eos_token_id"]]) == "\n"
     assert tokenizer.eos_token_id != text["eos_token_id"]
@@ -158,7 +158,7 @@ def test_opt_ends_where_its_config_says(
 
     assert found != whole
     assert any(last in row for row in ends)
-    letter = model._parts.tokenizer.decode([last])
+    letter = model.tokenizer.decode([last])
     for row, answer in zip(ends, found, strict=True):
         length = row.index(last) + 1 if last in row else len(row)
         assert len(answer) == length
@@ -279,7 +279,7 @@ def test_scores_that_stop_being_numbers_end_the_answer(
     from safetensors.torch import load_file, save_file
 
     folder = copied(tiny_blip2_t5)
-    word = loaded(tiny_blip2_t5)._parts.tokenizer.convert_tokens_to_ids("z")
+    word = loaded(tiny_blip2_t5).tokenizer.convert_tokens_to_ids("z")
     tensors = load_file(folder / "model.safetensors")
     tensors["language_model.shared.weight"][word] = torch.nan
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -335,7 +335,7 @@ def test_few_shot_answer_ends_where_the_next_question_begins(tiny_blip2_opt, pho
     few = load(spec_of(tiny_blip2_opt, lineage="blip2-opt-2.7b"))
     zero = load(spec_of(tiny_blip2_opt))
     for model in (few, zero):
-        model._parts.tokenizer.batch_decode = lambda *_, **__: [" red. Question: what "]
+        model.tokenizer.batch_decode = lambda *_, **__: [" red. Question: what "]
 
     assert few.answer(photographs[:1], ["what?"]) == ("red.",)
     assert zero.answer(photographs[:1], ["what?"]) == ("red. Question: what",)

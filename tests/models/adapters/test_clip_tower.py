@@ -179,7 +179,7 @@ def test_tower_of_other_shapes_fits_no_base(tower, root, changes):
 def test_tower_that_does_not_fit_the_base_is_refused(tower, root, changes, told):
     spec = spec_of(changed(tower, **changes), root)
 
-    with pytest.raises(ModelError, match=f"is no picture tower for .*{told}"):
+    with pytest.raises(ModelError, match=f"is not a picture tower for .*{told}"):
         loaded(spec)
 
 

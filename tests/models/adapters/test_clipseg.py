@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from natadv.errors import ModelError
-from natadv.models.adapters.clipseg import PhraseSegmenter, SegmenterParts
+from natadv.models.adapters.clipseg import PhraseSegmenter
 from natadv.models.adapters.encoder import Placement
 from natadv.models.loading import load
 from natadv.models.resolve import resolve
@@ -143,14 +143,14 @@ def test_other_number_of_phrases_is_refused(model, photographs, phrases):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_mask_that_is_not_finite_is_refused(value):
-    parts = SegmenterParts(
-        prepare=lambda images: {"pixel_values": torch.zeros(len(images), 3, 2, 2)},
-        tokenise=lambda phrases: {"input_ids": torch.zeros(len(phrases), 1)},
-        logits=lambda pixels, tokens: torch.tensor([[[0.0, value]]]),
-    )
-
     with pytest.raises(ModelError, match=r"candidate: masks are not finite in torch\.float32"):
-        PhraseSegmenter("candidate", parts, placement=Placement(torch.device("cpu"), torch.float32))
+        PhraseSegmenter(
+            name="candidate",
+            placement=Placement(torch.device("cpu"), torch.float32),
+            preprocess=lambda images: {"pixel_values": torch.zeros(len(images), 3, 2, 2)},
+            tokenise=lambda phrases: {"input_ids": torch.zeros(len(phrases), 1)},
+            logits=lambda pixels, tokens: torch.tensor([[[0.0, value]]]),
+        )
 
 
 def change_weights(folder, change):

@@ -9,7 +9,6 @@ from natadv.errors import ModelError
 from natadv.models.adapters.encoder import (
     TEXT_BATCH,
     DualEncoder,
-    EncoderParts,
     LogitScoring,
     Placement,
     square_pixels,
@@ -93,14 +92,15 @@ def encoder(*, image=((1.0, 0.0),), text=((0.0, 1.0),), side=2):
     def process(images, return_tensors):
         return {"pixel_values": torch.zeros(len(images), 3, side, side)}
 
-    parts = EncoderParts(
-        prepare=square_pixels("candidate", process, side=2),
+    return DualEncoder(
+        name="candidate",
+        placement=Placement(torch.device("cpu"), torch.float32),
+        preprocess=square_pixels("candidate", process, side=2),
         embed_pixels=lambda pixels: torch.tensor(image),
         tokenise=lambda texts: {"input_ids": torch.zeros(len(texts), 1)},
         embed_tokens=lambda tokens: torch.tensor(text),
         scoring=LogitScoring(1.0, 0.0, "softmax"),
     )
-    return DualEncoder("candidate", parts, placement=Placement(torch.device("cpu"), torch.float32))
 
 
 def test_well_formed_towers_pass_the_probe(embedded):

@@ -129,7 +129,7 @@ def test_question_cannot_take_the_place_of_a_picture(tiny_answerer, loaded, pict
     monkeypatch.setattr(
         generative, "padded", lambda prompts, **how: rows.extend(prompts) or padded(prompts, **how)
     )
-    image = model._parts.prompt.before[0]
+    image = model.prompt.before[0]
     for word in ("<image>", "<pad>", "</s>", "<eos>", "{question}", "{0}"):
         assert all(model.answer(pictures[:2], [f"is it {word}", "is it red"])), word
         assert [row.count(image) for row in rows] == [4, 4], word

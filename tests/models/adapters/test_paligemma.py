@@ -96,7 +96,7 @@ def test_prompt_is_picture_start_question_end_of_line(tiny_paligemma, loaded, pi
     model = loaded(tiny_paligemma)
     model.answer(pictures[:1], ["is it red"])
     ids = generated[-1][0]["input_ids"][0].tolist()
-    tokenizer = model._parts.tokenizer
+    tokenizer = model.tokenizer
 
     assert tokenizer.decode(ids[:4]) == "<image>" * 4
     assert tokenizer.decode(ids[4:]) == "<bos>answer en is it red\n"

@@ -11,14 +11,13 @@ from transformers import AutoImageProcessor, AutoModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
-from natadv.models.adapters.encoder import DualEncoder, EncoderParts, LogitScoring, Placement
+from natadv.models.adapters.encoder import DualEncoder, LogitScoring, Placement
 from natadv.models.adapters.towers import (
     DenseTower,
     TowerPass,
     attention_maps,
     eager,
     pooled,
-    read_layers,
 )
 from natadv.types import DenseFeatures, Explainable
 
@@ -181,23 +180,29 @@ def test_pictures_of_one_shape_share_a_grid_at_any_size(tiny_siglip2, load_folde
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_features_that_are_not_finite_are_refused(value):
     states = (torch.zeros(1, 2, 2, 3), torch.full((1, 2, 2, 3), value))
-    tower = DenseTower(2, lambda pixels: TowerPass(torch.ones(1, 4), states))
+    model = candidate(DenseTower(2, lambda pixels: TowerPass(torch.ones(1, 4), states)))
+    prepared = model.prepare([Image.new("RGB", (2, 2))])
 
-    assert read_layers("candidate", tower, pixels={}, layers=[1]).features[0].shape == (1, 2, 2, 3)
+    assert model.forward_features(prepared, [1]).features[0].shape == (1, 2, 2, 3)
     with pytest.raises(ModelError, match="candidate: features of layer 2 are not finite"):
-        read_layers("candidate", tower, pixels={}, layers=[1, 2])
+        model.forward_features(prepared, [1, 2])
 
 
-def test_adapter_without_features_says_so():
-    parts = EncoderParts(
-        prepare=lambda images: {"pixel_values": torch.zeros(len(images), 3, 2, 2)},
+def candidate(dense):
+    return DualEncoder(
+        name="candidate",
+        placement=Placement(torch.device("cpu"), torch.float32),
+        preprocess=lambda images: {"pixel_values": torch.zeros(len(images), 3, 2, 2)},
         embed_pixels=lambda pixels: torch.ones(1, 2),
         tokenise=lambda texts: {"input_ids": torch.zeros(len(texts), 1)},
         embed_tokens=lambda tokens: torch.ones(1, 2),
         scoring=LogitScoring(1.0, 0.0, "softmax"),
+        dense=dense,
     )
-    placement = Placement(torch.device("cpu"), torch.float32)
-    model = DualEncoder("candidate", parts, placement=placement)
+
+
+def test_adapter_without_features_says_so():
+    model = candidate(None)
 
     assert model.depth == 0
     with pytest.raises(ModelError, match="candidate: its adapter gives no features"):
