@@ -64,7 +64,7 @@ class Decoder(nn.Module):
         return self.config.threshold
 
     def segment(self, features: Sequence[FloatArray], conditions: FloatArray) -> FloatArray:
-        """Probabilities of shape (b, h * patch, w * patch), from what `forward` takes."""
+        """Probabilities of shape (b, h * patch, w * patch), from the inputs of `forward`."""
         device = next(self.parameters()).device
         layers = [torch.from_numpy(layer).to(device) for layer in features]
         with torch.inference_mode():
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
         tokens = self.layers[0](scale * levels[0] + shift)
         for level, layer in zip(levels[1:], self.layers[1:], strict=True):
             tokens = layer(level + tokens)
-        # A class token comes before the places, and is not painted.
+        # A class token precedes the places, and has no pixels.
         places = tokens[:, -height * width :].transpose(1, 2).unflatten(-1, (height, width))
         logits: torch.Tensor = self.upsample(places).squeeze(1)
         return logits
@@ -170,7 +170,7 @@ def _check(
         )
     if config.grid is None and any(a.shape[1:3] != b.shape[1:3] for a, b in pairwise(features)):
         raise ModelError(
-            f"the layers lie on several grids, {_shapes(features)}; set `grid` in the decoder's "
+            f"the layers have several grids, {_shapes(features)}; set `grid` in the decoder's "
             "config, and train it again"
         )
     tokens = [(batch, width) for width in config.widths] if config.class_token else []

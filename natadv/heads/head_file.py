@@ -43,8 +43,7 @@ MAX_SIDE = 1024
 """Limits patch and grid: no weight bounds the size of the mask that they produce."""
 
 _UNEVEN = {27: (7, 13, 20), 39: (10, 20, 30)}
-"""Blocks, counted from 0, at depths that are not multiples of 4: no single rounding rule gives
-both."""
+"""Blocks, counted from 0, at depths that are not multiples of 4; no rounding rule yields both."""
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -72,7 +71,7 @@ class DecoderConfig:
     to; otherwise None."""
     class_token: bool = False
     """Whether the tower's class token takes part in the attention, as in CLIPSeg. The dense
-    features of towers come without it, so a head that is trained on them does not use it."""
+    features of towers do not include it, so a head that is trained on them does not use it."""
     reduce_width: int = 64
     heads: int = 4
     feed_forward: int = 2048
@@ -228,7 +227,7 @@ def fingerprint(folder: Path) -> str:
     described = read_head_file(folder)
     for name in described.files:
         read_verified(folder, name, described)
-    # The config holds the hashes of the other files.
+    # The config contains the hashes of the other files.
     content = f"head {VERSION}\n".encode() + (folder / CONFIG).read_bytes()
     return hashlib.sha256(content).hexdigest()
 
@@ -273,6 +272,6 @@ def _in_one_line(error: ValidationError) -> str:
     faults = error.errors(include_url=False)
     first = faults[0]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    # The first part of the place only tells the kind of head.
+    # The first part of the place only names the kind of head.
     place = dotted(part for part in first["loc"] if part not in FILES) or "the file"
     return f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}{more}"

@@ -75,9 +75,9 @@ def encode(questions: Sequence[str], vocabulary: Vocabulary) -> NDArray[np.int64
 
 
 def common_answers(answers: Iterable[str], *, more_than: int) -> tuple[str, ...]:
-    """The answers that were given more often than that, by falling count, then alphabetically.
+    """The answers that occur more than `more_than` times, most frequent first, then alphabetically.
 
-    VQA v2 has 3129 answers that were given more than 8 times.
+    VQA v2 has 3129 answers that occur more than 8 times.
     """
     counts = Counter(answers)
     common = (answer for answer, count in counts.items() if count > more_than)

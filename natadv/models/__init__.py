@@ -1,1 +1,1 @@
-"""Models by name: the zoo, and loading that refuses what it cannot feed as it was trained."""
+"""Models by name: the zoo, and loading that refuses a model that it cannot feed as in training."""

@@ -316,7 +316,7 @@ def answers_in_batches(patient: Patient) -> str:
     together = patient.answers()
     alone = tuple(patient.answers(slice(i, i + 1))[0] for i in range(len(QUESTIONS)))
     changed = sum(a != b for a, b in zip(together, alone, strict=True))
-    text = f"{changed} of {len(QUESTIONS)} answers change with what else is in the batch"
+    text = f"{changed} of {len(QUESTIONS)} answers change with the rest of the batch"
     # Half precision may flip a token where two are nearly alike.
     tolerable = not changed or patient.dtype != "float32"
     _require(tolerable, f"{text}; pad on the left, and mask the padding")

@@ -44,7 +44,7 @@ def published() -> tuple[Published, ...]:
 
 
 def table(rows: Sequence[ZooRow], *, root: Path) -> str:
-    """At most 100 columns; models that share family, tasks and licence stand together."""
+    """At most 100 columns; models that share family, tasks and licence are listed together."""
     locks = hub.read_lock(root)
     lines = [_line(*_HEAD)]
     for head, group in groupby(rows, key=lambda row: _group(row, root)):

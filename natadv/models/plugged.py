@@ -30,12 +30,12 @@ class Plug:
     """From device (`cpu`, `cuda`) and dtype (`float32`, ...) to the model."""
     files: Sequence[Path | str]
     """All files that affect its answers: their bytes are hashed with those of the module, so that
-    no result is kept for other weights than it came from."""
+    results are never reused for other weights."""
     tasks: tuple[str, ...] = ("classification",)
 
 
 def spec_of(reference: str, *, name: str, base: Path) -> ModelSpec:
-    """The model of `module:factory`; the module may lie in `base`. Raises ModelError."""
+    """The model of `module:factory`; the module may be in `base`. Raises ModelError."""
     source, plug = _source(reference, base), plug_of(reference, base=base)
     return ModelSpec(
         name=name,

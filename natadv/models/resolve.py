@@ -90,7 +90,7 @@ def heads_of_row(name: str, *, root: Path) -> dict[str, Path]:
 
 
 def heads_beside(checkpoint: Path) -> Path:
-    """The folder for the heads of somebody's own model."""
+    """The folder for the heads of a model outside the zoo."""
     return checkpoint / "heads"
 
 
@@ -104,7 +104,7 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise ModelError(
-            f"{str(path)[:200]}: cannot be looked for: {error.strerror}; give a folder, or a "
+            f"{str(path)[:200]}: cannot be looked up: {error.strerror}; give a folder, or a "
             "model's name"
         ) from error
 
@@ -146,8 +146,8 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
     layout = layout_of(path)
     layout.check(path)
     for row in ZOO.values():
-        own = root / row.location
-        if row.location and own.is_dir() and own.samefile(path):
+        folder = root / row.location
+        if row.location and folder.is_dir() and folder.samefile(path):
             return _of_row(row, root)
     kind, name = layout.kind(path), _case_name(path)
     ancestor = next((r for r in ZOO.values() if _signature(r, root) == kind.signature), None)
@@ -216,14 +216,14 @@ def _of_reference(name: str, path: Path, root: Path, base: Path) -> ModelSpec:
 def _case_name(path: Path) -> str:
     name = slug(path.stem if path.is_file() else path.name)
     taken = {known.casefold() for known in (*ZOO, *families(), PAPER)}
-    # Told apart by place, not by content: the address must not change when training goes on.
+    # Distinguished by folder, not by content: training must not change the address.
     while name.casefold() in taken:
         name = f"{name}-from-{slug(path.parent.name)}"
     return name
 
 
 def _signature(row: ZooRow, root: Path) -> str | None:
-    own = root / row.location / CONFIG
-    if row.location and own.is_file():
-        return layout_of(own.parent).kind(own.parent).signature
+    folder = root / row.location
+    if row.location and (folder / CONFIG).is_file():
+        return layout_of(folder).kind(folder).signature
     return row.signature

@@ -1,4 +1,4 @@
-"""The models that have a name: one row each of `zoo.tsv`, which holds all that is not in files."""
+"""The named models: one row each of `zoo.tsv`, with the facts that no checkpoint states."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ZooRow:
     licence: str
     architecture: str
     image_px: int
-    """The side of a square picture; NaFlex cuts it into 256 patches whatever the proportions."""
+    """The side of a square picture; NaFlex cuts a picture of any proportions into 256 patches."""
     parameters_m: Annotated[int | float, BeforeValidator(json.loads)]
     """Millions, as published: rounded."""
     hub: str
@@ -53,7 +53,7 @@ class ZooRow:
     tuned from OpenAI's weights, the ViT-B from LAION's."""
     signature: Annotated[str | None, BeforeValidator(_signature)]
     """That of its architecture, where it can be known before its files are there. It is written as
-    in its config.json, without what transformers means by silence. CLIPSeg has none: decoders of
+    in its config.json, without the defaults of transformers. CLIPSeg has none: decoders of
     other widths have the same towers."""
     in_paper: bool
     known: str

@@ -1,1 +1,1 @@
-"""How the heads come about: on a frozen tower, from packed data, the same bytes each time."""
+"""Trains heads on a frozen tower, from packed data, to the same bytes each time."""

@@ -45,9 +45,7 @@ STATE = "state.json"
 
 _COMMIT_EVERY_S = 2.0
 _DELETE = "it is only a cache: delete"
-_REMEDY = (
-    "free space, or train on fewer rows (--limit N), and run again: what is stored already is kept"
-)
+_REMEDY = "free space, or train on fewer rows (--limit N), and run again: the stored part is kept"
 
 View = Callable[[Image.Image], Image.Image]
 """Applied to a decoded picture before the tower's preprocessing; its name is part of the key."""
@@ -59,7 +57,7 @@ Block = Sequence[Array]
 
 @dataclass(frozen=True, slots=True)
 class FeatureSource:
-    """The rows that are trained on, and the folder that caches what is computed from them."""
+    """The rows that are trained on, and the folder that caches their features."""
 
     dataset: Dataset
     limit: int | None
@@ -178,7 +176,7 @@ def _as_float16(tower: Tower, at: int, layer: NDArray[np.float32]) -> NDArray[np
     """The features of the tower's layer at that place, checked for their shape and range."""
     if layer.shape[1:] != tower.grids[at]:
         raise ModelError(
-            f"{tower.spec.name}: gives {layer.shape[1:]} features for some pictures and "
+            f"{tower.spec.name}: has {layer.shape[1:]} features for some pictures and "
             f"{tuple(tower.grids[at])} for others; a head is trained on pictures of one shape: cut "
             "them to squares"
         )

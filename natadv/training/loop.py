@@ -104,7 +104,7 @@ class Checkpoint:
         return self.out / CHECKPOINT
 
     def save(self, state: State) -> None:
-        """Raises StoreError if the disk is full; the checkpoint before is kept."""
+        """Raises StoreError if the disk is full; the previous one is kept."""
         # In memory first: torch reports a full disk in many different ways.
         buffer = io.BytesIO()
         torch.save(
@@ -134,8 +134,8 @@ class Checkpoint:
         stored = self._read()
         if differences := list(_differences(stored["identity"], self.identity)):
             raise ConfigError(
-                f"{self.path}: is of a training with {'; '.join(differences[:3])}; go on with what "
-                "it was begun with, name another --out, or begin again with --fresh"
+                f"{self.path}: is of a training with {'; '.join(differences[:3])}; repeat its "
+                "settings, name another --out, or begin again with --fresh"
             )
         state.module.load_state_dict(stored["module"])
         for optimiser, content in zip(state.optimisers, stored["optimisers"], strict=True):
@@ -190,7 +190,7 @@ def fit(
     resumed = checkpoint.load_into(state)
     progress = Progress("training", training.steps, unit="steps", stream=stream, start=state.step)
     if resumed:
-        progress.say(f"going on after step {state.step} of {training.steps}")
+        progress.say(f"resuming after step {state.step} of {training.steps}")
     began, before_s = time.monotonic(), state.seconds
     while state.step < training.steps:
         loss = _step(training, state, settings.seed, half=half)
@@ -206,7 +206,7 @@ def fit(
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write the whole file or nothing. Raises StoreError."""
-    remedy = "free space, and run again: the training goes on from its last checkpoint"
+    remedy = "free space, and run again: the training resumes from its last checkpoint"
     with writing(path, remedy=remedy), replacing(path) as temporary:
         temporary.write_bytes(content)
 

@@ -14,7 +14,7 @@ from natadv.heads.head_file import default_layers
 from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve
 from natadv.training.head_settings import HeadSettings, SegmentationSettings
-from natadv.types import DenseFeatures, Model, ModelSpec, Prepared, ZeroShotClassifier
+from natadv.types import DenseFeatures, Model, ModelSpec, ZeroShotClassifier
 
 FALLBACK_PATCH = 16
 
@@ -100,6 +100,8 @@ def load_tower(spec: ModelSpec, settings: HeadSettings, *, device: str, threads:
         )
     prepared = model.prepare([Image.new("RGB", (_PROBE_PX, _PROBE_PX), (90, 140, 200))])
     features = model.forward_features(prepared, layers).features
+    pixels = prepared.get("pixel_values") if isinstance(prepared, Mapping) else None
+    shape = tuple(pixels.shape) if pixels is not None else ()
     return Tower(
         spec=spec,
         fingerprint=weights,
@@ -107,14 +109,6 @@ def load_tower(spec: ModelSpec, settings: HeadSettings, *, device: str, threads:
         dense=model,
         layers=tuple(layers),
         grids=tuple(FeatureGrid(*places.shape[1:]) for places in features),
-        input_px=_square_side(prepared),
+        input_px=shape[-1] if len(shape) == 4 and shape[-1] == shape[-2] else None,
         device=device,
     )
-
-
-def _square_side(prepared: Prepared) -> int | None:
-    """The side of pixels of shape (b, 3, side, side); None for every other kind of input."""
-    pixels = prepared.get("pixel_values") if isinstance(prepared, Mapping) else None
-    if pixels is None or pixels.ndim != 4 or pixels.shape[-1] != pixels.shape[-2]:
-        return None
-    return int(pixels.shape[-1])

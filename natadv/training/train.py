@@ -127,7 +127,7 @@ def train(plan: TrainingPlan) -> TrainingResult:
 def refuse_finished(out: Path, *, fresh: bool) -> None:
     """Raises ConfigError if the training would overwrite a head, unless `fresh` allows that.
 
-    A head that is being replaced stays until the end; meanwhile a checkpoint lies beside it.
+    A head that is being replaced remains until the end, with a checkpoint beside it.
     """
     if (out / CONFIG).exists() and not fresh and not (out / CHECKPOINT).exists():
         raise ConfigError(

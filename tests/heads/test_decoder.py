@@ -272,7 +272,7 @@ def test_maps_of_a_residual_network_are_brought_to_one_grid(make_decoder, noise)
 def test_maps_of_several_grids_need_a_grid(make_decoder, noise):
     decoder = make_decoder(**RESNET | {"grid": None})
 
-    with pytest.raises(ModelError, match=r"lie on several grids, \(2, 8, 8, 6\), .*set `grid`"):
+    with pytest.raises(ModelError, match=r"have several grids, \(2, 8, 8, 6\), .*set `grid`"):
         decoder(stages(noise), noise(2, 10))
 
 
@@ -296,7 +296,7 @@ def test_gradient_reaches_all_weights(make_decoder, noise, upsample):
         (lambda f, c: ([p.flatten(1, 2) for p in f], c), r"got \(2, 15, 12\)"),
         (lambda f, c: (f, c[:1]), "one b = 1"),
         (lambda f, c: (f, c[:, :9]), r"embedded in 10 dimensions, got \(2, 9\)"),
-        (lambda f, c: ([f[0], f[1], f[2][:, :2]], c), "lie on several grids"),
+        (lambda f, c: ([f[0], f[1], f[2][:, :2]], c), "have several grids"),
     ],
     ids=["fewer", "more", "width", "flat", "phrases", "condition", "grid"],
 )

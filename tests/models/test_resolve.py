@@ -258,9 +258,7 @@ def test_home_of_nobody_is_refused_by_name(root):
 
 
 def test_name_that_no_disk_can_hold_is_refused_in_short(root):
-    with pytest.raises(
-        ModelError, match="cannot be looked for: File name too long; give"
-    ) as caught:
+    with pytest.raises(ModelError, match="cannot be looked up: File name too long; give") as caught:
         resolve("a" * 5000, root=root)
     assert len(str(caught.value)) < 400
 

@@ -77,7 +77,7 @@ def test_a_killed_training_ends_with_the_same_bytes(plan_for, root, tmp_path):
         command, cwd=root, env=environment, capture_output=True, text=True, timeout=100, check=True
     )
 
-    assert "going on after step" in ended.stderr
+    assert "resuming after step" in ended.stderr
     assert f"{killed}: 400 steps in " in ended.stdout
     for name in ("model.safetensors", "config.json", "curve.json", "curve.png"):
         assert (killed / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
@@ -151,7 +151,7 @@ def test_fresh_begins_again(make_plan, stopping, tmp_path):
 
     train(plan)
 
-    assert "going on" not in plan.stream.getvalue()
+    assert "resuming" not in plan.stream.getvalue()
     assert (tmp_path / "head" / "config.json").exists()
 
 
@@ -188,12 +188,12 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_is_kept(make_plan, tmp_pa
     train(make_plan("segmentation", out=tmp_path / "first"))  # so that all features are there
     monkeypatch.setattr(os, "fsync", full)
 
-    with pytest.raises(StoreError, match=r"checkpoint\.pt: No space left .*goes on from its last"):
+    with pytest.raises(StoreError, match=r"checkpoint\.pt: No space left .*resumes from its last"):
         train(make_plan("segmentation"))
     monkeypatch.undo()
     plan = make_plan("segmentation")
     train(plan)
-    assert "going on after step 8 of 24" in plan.stream.getvalue()
+    assert "resuming after step 8 of 24" in plan.stream.getvalue()
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_a_lower_rate(make_plan, tmp_path):
@@ -216,7 +216,7 @@ def test_a_training_that_is_to_replace_a_head_goes_on_too(
 
     train(plan)
 
-    assert "going on after step 16 of 24" in plan.stream.getvalue()
+    assert "resuming after step 16 of 24" in plan.stream.getvalue()
     name = "model.safetensors"
     assert (tmp_path / "head" / name).read_bytes() == (finished["segmentation"] / name).read_bytes()
     with pytest.raises(ConfigError, match="holds a finished head"):

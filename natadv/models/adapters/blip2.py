@@ -10,7 +10,7 @@ from transformers import Blip2ForConditionalGeneration, GenerationConfig, Logits
 
 from natadv.errors import ModelError
 from natadv.models.adapters import pretrained
-from natadv.models.adapters.encoder import Placement, square_pixels
+from natadv.models.adapters.encoder import Placement
 from natadv.models.adapters.generative import (
     ANSWER_TOKENS,
     GenerativeAnswerer,
@@ -79,11 +79,7 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
     return GenerativeAnswerer(
         name=spec.name,
         placement=placement,
-        preprocess=square_pixels(
-            spec.name,
-            pretrained.image_processor(spec.folder),
-            side=config.vision_config.image_size,
-        ),
+        preprocess=pretrained.squares(spec, side=config.vision_config.image_size),
         tokenizer=tokenizer,
         prompt=_prompt(text, (image_id,) * config.num_query_tokens, template=template_of(spec)),
         generate=_generate,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from natadv.models.adapters.encoder import (
     Tokens,
     check_activation,
     scale_of,
-    square_pixels,
 )
 from natadv.models.files import checkpoint, tensor_files
 from natadv.types import ModelSpec
@@ -109,17 +109,13 @@ def _encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncode
     return DualEncoder(
         name=spec.name,
         placement=placement,
-        preprocess=square_pixels(
-            spec.name,
-            pretrained.image_processor(spec.folder),
-            side=model.config.vision_config.image_size,
-        ),
+        preprocess=pretrained.squares(spec, side=model.config.vision_config.image_size),
         embed_pixels=lambda pixels: towers.pooled(model.get_image_features(**pixels)),
         tokenise=tokeniser(spec, model.config.text_config),
         embed_tokens=lambda tokens: towers.pooled(model.get_text_features(**tokens)),
         scoring=LogitScoring(scale, bias=0.0, activation="softmax"),
         dense=towers.square_tower(model, leading=1),
-        attention_maps=towers.attention_maps(spec.name, model),
+        attention_maps=partial(towers.attention_maps, spec.name, model),
     )
 
 

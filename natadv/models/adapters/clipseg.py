@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -97,7 +98,7 @@ def build(spec: ModelSpec, placement: Placement) -> PhraseSegmenter:
     return PhraseSegmenter(
         name=spec.name,
         placement=placement,
-        preprocess=square_pixels(spec.name, processor, side=int(height)),
+        preprocess=partial(square_pixels, spec.name, processor, side=int(height)),
         # As in the released code, the phrase is given without a template.
         tokenise=tokeniser(spec, model.config.text_config),
         logits=lambda pixels, tokens: model(**pixels, **tokens).logits,

@@ -1,4 +1,4 @@
-"""Two towers as one zero-shot classifier: what the adapters of CLIP and SigLIP share."""
+"""Two towers as one zero-shot classifier: shared by the adapters of CLIP and SigLIP."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class DualEncoder:
         return tuple(layer[:0] for layer in maps) if prepared is None else maps
 
     def _pixels(self, prepared: Pixels | None) -> Pixels:
-        """Without pictures, the pixels of one picture that only gives the output its shape."""
+        """The pixels on the device; without pictures, one that only determines the output's shape."""
         pixels = self.preprocess([any_picture()]) if prepared is None else prepared
         return self.placement.of_pixels(pixels)
 
@@ -222,24 +222,20 @@ def any_picture() -> Image:
 
 
 def square_pixels(
-    name: str, processor: Any, *, side: int
-) -> Callable[[Sequence[Image]], dict[str, torch.Tensor]]:
-    """A `prepare` that runs a processor of transformers.
+    name: str, processor: Any, images: Sequence[Image], *, side: int
+) -> dict[str, torch.Tensor]:
+    """The pixels that a processor of transformers makes of pictures.
 
-    It raises ModelError if the processor's pictures are not squares of `side` pixels.
+    Raises ModelError if they are not squares of `side` pixels.
     """
-
-    def _prepare(images: Sequence[Image]) -> dict[str, torch.Tensor]:
-        pixels: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
-        expected = (len(images), 3, side, side)
-        if tuple(pixels.shape) != expected:
-            raise ModelError(
-                f"{name}: the model takes pictures of shape {expected}, its preprocessing "
-                f"makes {tuple(pixels.shape)}; copy the original preprocessing config"
-            )
-        return {"pixel_values": pixels}
-
-    return _prepare
+    pixels: torch.Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
+    expected = (len(images), 3, side, side)
+    if tuple(pixels.shape) != expected:
+        raise ModelError(
+            f"{name}: the model takes pictures of shape {expected}, its preprocessing "
+            f"makes {tuple(pixels.shape)}; copy the original preprocessing config"
+        )
+    return {"pixel_values": pixels}
 
 
 def unit_rows(embeddings: torch.Tensor) -> FloatArray:

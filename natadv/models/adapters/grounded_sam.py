@@ -1,4 +1,4 @@
-"""Boxes around what a phrase refers to, by Grounding DINO, and masks in them, by SAM."""
+"""Grounding DINO finds boxes for a phrase, and SAM draws masks in them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def caption(phrase: str, *, where: str) -> str:
 def _inside(
     scores: torch.Tensor, boxes: torch.Tensor, words: list[str], *, size: tuple[int, int]
 ) -> tuple[PhraseBox, ...]:
-    """The boxes cut to the picture, without those that nothing is left of."""
+    """The boxes cut to the picture, without those that lie outside it."""
     right, bottom = map(float, size)
     rows: list[PhraseBox] = []
     for score, box, label in zip(scores.tolist(), boxes.float().tolist(), words, strict=True):

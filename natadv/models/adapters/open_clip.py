@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from open_clip import model as architecture  # type: ignore[import-untyped]
@@ -23,9 +23,6 @@ from natadv.models.adapters.encoder import (
 from natadv.models.adapters.towers import DenseTower, TowerPass
 from natadv.models.files import open_clip_folder, tensor_files
 from natadv.types import ModelSpec
-
-if TYPE_CHECKING:
-    pass
 
 COUNTER = "num_batches_tracked"
 """Counts training steps and affects nothing; old files lack it."""

@@ -7,7 +7,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PaliGemmaForCond
 
 from natadv.errors import ModelError
 from natadv.models.adapters import pretrained
-from natadv.models.adapters.encoder import Placement, square_pixels
+from natadv.models.adapters.encoder import Placement
 from natadv.models.adapters.generative import (
     ANSWER_TOKENS,
     GenerativeAnswerer,
@@ -64,9 +64,7 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
     return GenerativeAnswerer(
         name=spec.name,
         placement=placement,
-        preprocess=square_pixels(
-            spec.name, pretrained.image_processor(spec.folder), side=vision.image_size
-        ),
+        preprocess=pretrained.squares(spec, side=vision.image_size),
         tokenizer=tokenizer,
         prompt=PromptFormat(
             template=TEMPLATE,

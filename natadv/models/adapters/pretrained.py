@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -14,8 +15,12 @@ from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from natadv.errors import ModelError
-from natadv.models.adapters.encoder import Placement, as_model_error
+from natadv.models.adapters.encoder import Placement, as_model_error, square_pixels
 from natadv.models.files import checkpoint, tensor_files
+from natadv.types import ModelSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PROBE = "a photo of two small cats"
 """Lower case without punctuation, in which tokenizer classes differ on purpose."""
@@ -38,7 +43,7 @@ def weights(
     placement: Placement,
     attention: str | Mapping[str, str] = "sdpa",
 ) -> Any:
-    """A model of class `architecture` with exactly the weights that `folder` holds.
+    """A model of class `architecture` with exactly the weights of `folder`.
 
     A weight that is tied to another one need not be stored. `attention` may differ by section of
     the config.
@@ -72,7 +77,7 @@ def weights(
             f"{'; '.join(faults)}; copy both from the same checkpoint"
         )
     model.eval().requires_grad_(False).to(placement.device)
-    # Loaded weights lie in the mapped file, and would change with it.
+    # Loaded weights are mapped from the file, and would change with it.
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
@@ -114,6 +119,11 @@ def image_processor(folder: Path, *, wanted: Sequence[str] | None = None) -> Any
     return processor
 
 
+def squares(spec: ModelSpec, *, side: int) -> Callable[[Sequence[Image]], dict[str, torch.Tensor]]:
+    """`square_pixels` with the preprocessing of the folder of `spec`."""
+    return partial(square_pixels, spec.name, image_processor(spec.folder), side=side)
+
+
 def tokenizer(folder: Path, *, vocabulary: int) -> Any:
     """The tokenizer of `folder`, for a text tower with `vocabulary` embeddings.
 
@@ -139,7 +149,7 @@ def tokenizer(folder: Path, *, vocabulary: int) -> Any:
 
 
 def _check_same_split(folder: Path, loaded: Any) -> None:
-    """A tokenizer class may replace the pipeline of tokenizer.json by its own."""
+    """A tokenizer class may replace the pipeline of tokenizer.json."""
     path = folder / checkpoint.TOKENIZER_VOCABULARIES[0]
     if not path.is_file():
         return
@@ -154,7 +164,7 @@ def _check_same_split(folder: Path, loaded: Any) -> None:
         raise ModelError(
             f"{path} splits {PROBE!r} into {stored}, {type(loaded).__name__} into {ids}: set "
             f"tokenizer_class in {checkpoint.TOKENIZER_CONFIG} as it was in training "
-            "('TokenizersBackend' takes tokenizer.json as it stands)"
+            "('TokenizersBackend' uses tokenizer.json unchanged)"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from transformers import Siglip2Model, SiglipModel
@@ -17,7 +18,6 @@ from natadv.models.adapters.encoder import (
     Placement,
     Tokens,
     scale_of,
-    square_pixels,
 )
 from natadv.models.adapters.towers import AttentionMaps, DenseTower
 from natadv.types import ModelSpec
@@ -49,13 +49,9 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         model,
         placement=placement,
         tokenizer=_tokenizer(spec, model),
-        preprocess=square_pixels(
-            spec.name,
-            pretrained.image_processor(spec.folder),
-            side=model.config.vision_config.image_size,
-        ),
+        preprocess=pretrained.squares(spec, side=model.config.vision_config.image_size),
         dense=towers.square_tower(model, leading=0),
-        attention_maps=towers.attention_maps(spec.name, model),
+        attention_maps=partial(towers.attention_maps, spec.name, model),
     )
 
 
@@ -76,12 +72,13 @@ def build_naflex(spec: ModelSpec, placement: Placement) -> DualEncoder:
         model,
         placement=placement,
         tokenizer=tokenizer,
-        preprocess=_patches(
+        preprocess=partial(
+            _patches,
             spec.name,
             pretrained.image_processor(spec.folder),
             patch=model.config.vision_config.patch_size,
         ),
-        dense=_flexible_tower(spec.name, model),
+        dense=towers.dense_tower(model, grid_of=partial(_shared_grid, spec.name), leading=0),
     )
 
 
@@ -127,34 +124,26 @@ def _encoder(
     )
 
 
-def _patches(name: str, processor: Any, *, patch: int) -> Callable[[Sequence[Image]], Pixels]:
-    """A `prepare` that cuts pictures into up to as many patches as the preprocessing allows."""
-
-    def _prepare(images: Sequence[Image]) -> Pixels:
-        patches = processor(images=list(images), return_tensors="pt")
-        shape = tuple(patches["pixel_values"].shape)
-        expected = (len(images), processor.max_num_patches, CHANNELS * patch * patch)
-        if shape != expected:
-            raise ModelError(
-                f"{name}: the model takes patches of shape {expected}, its preprocessing makes "
-                f"{shape}; copy the original preprocessing config"
-            )
-        return {key: patches[key] for key in ("pixel_values", "pixel_attention_mask", SHAPES)}
-
-    return _prepare
+def _patches(name: str, processor: Any, images: Sequence[Image], *, patch: int) -> Pixels:
+    """Pictures, cut into up to as many patches as the preprocessing allows."""
+    patches = processor(images=list(images), return_tensors="pt")
+    shape = tuple(patches["pixel_values"].shape)
+    expected = (len(images), processor.max_num_patches, CHANNELS * patch * patch)
+    if shape != expected:
+        raise ModelError(
+            f"{name}: the model takes patches of shape {expected}, its preprocessing makes "
+            f"{shape}; copy the original preprocessing config"
+        )
+    return {key: patches[key] for key in ("pixel_values", "pixel_attention_mask", SHAPES)}
 
 
-def _flexible_tower(name: str, model: Any) -> DenseTower:
-    """The layers of the tower, for pictures that are cut into the same grid."""
-
-    def _grid_of(pixels: Pixels) -> tuple[int, int]:
-        grids = sorted({(rows, columns) for rows, columns in pixels[SHAPES].tolist()})
-        if len(grids) > 1:
-            listed = " and ".join(f"{rows} x {columns}" for rows, columns in grids[:2])
-            raise ModelError(
-                f"{name}: features of one call share a grid, and these pictures are cut into "
-                f"{listed} patches; ask for pictures of one shape at a time"
-            )
-        return grids[0]
-
-    return towers.dense_tower(model, grid_of=_grid_of, leading=0)
+def _shared_grid(name: str, pixels: Pixels) -> tuple[int, int]:
+    """Rows and columns of the patches, which all pictures of one call must share."""
+    grids = sorted({(rows, columns) for rows, columns in pixels[SHAPES].tolist()})
+    if len(grids) > 1:
+        listed = " and ".join(f"{rows} x {columns}" for rows, columns in grids[:2])
+        raise ModelError(
+            f"{name}: features of one call share a grid, and these pictures are cut into "
+            f"{listed} patches; ask for pictures of one shape at a time"
+        )
+    return grids[0]

@@ -77,23 +77,21 @@ def pooled(output: object) -> torch.Tensor:
     return output.pooler_output
 
 
-def attention_maps(name: str, model: Any) -> AttentionMaps:
+def attention_maps(
+    name: str, model: Any, pixels: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
     """The attention of the `vision_model` of a CLIP or SigLIP of transformers.
 
-    It raises ModelError if a layer gives none, which fused kernels do silently.
+    Raises ModelError if a layer gives none, which fused kernels do silently.
     """
-
-    def _maps(pixels: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        with eager(model):
-            weights = model.vision_model(**pixels, output_attentions=True).attentions
-        if not weights or any(layer is None for layer in weights):
-            raise ModelError(
-                f"{name}: its attention maps came back as None, so a relevance map would show "
-                "nothing; load it with attn_implementation='eager'"
-            )
-        return tuple(weights)
-
-    return _maps
+    with eager(model):
+        weights = model.vision_model(**pixels, output_attentions=True).attentions
+    if not weights or any(layer is None for layer in weights):
+        raise ModelError(
+            f"{name}: its attention maps are None, so a relevance map would show nothing; load it "
+            "with attn_implementation='eager'"
+        )
+    return tuple(weights)
 
 
 @contextmanager

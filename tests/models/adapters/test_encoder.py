@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -95,7 +97,7 @@ def encoder(*, image=((1.0, 0.0),), text=((0.0, 1.0),), side=2):
     return DualEncoder(
         name="candidate",
         placement=Placement(torch.device("cpu"), torch.float32),
-        preprocess=square_pixels("candidate", process, side=2),
+        preprocess=partial(square_pixels, "candidate", process, side=2),
         embed_pixels=lambda pixels: torch.tensor(image),
         tokenise=lambda texts: {"input_ids": torch.zeros(len(texts), 1)},
         embed_tokens=lambda tokens: torch.tensor(text),

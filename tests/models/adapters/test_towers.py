@@ -261,8 +261,8 @@ def test_maps_that_come_back_as_none_are_an_error(tiny):
         def set_attn_implementation(self, name):
             pass
 
-    with pytest.raises(ModelError, match="candidate: its attention maps came back as None"):
-        attention_maps("candidate", StaysFused())(pixels)
+    with pytest.raises(ModelError, match="candidate: its attention maps are None"):
+        attention_maps("candidate", StaysFused(), pixels)
 
 
 def test_fused_attention_comes_back_whatever_happens(tiny):
