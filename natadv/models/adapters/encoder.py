@@ -154,7 +154,7 @@ class DualEncoder:
         return tuple(layer[:0] for layer in maps) if prepared is None else maps
 
     def _pixels(self, prepared: Pixels | None) -> Pixels:
-        """The pixels on the device; without pictures, one that only determines the output's shape."""
+        """The pixels on the device; without pictures, those of one that shapes the output."""
         pixels = self.preprocess([any_picture()]) if prepared is None else prepared
         return self.placement.of_pixels(pixels)
 
