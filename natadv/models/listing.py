@@ -19,9 +19,8 @@ from natadv.models.resolve import heads_of_row
 from natadv.models.zoo import PAPER, ZOO, ZooRow, read_table
 from natadv.types import Feeding
 
-_NAME = max(len(name) for name in ZOO) + 2
-_WIDTHS = (_NAME, 6, 6, 13)
-_HEAD = ("  name", "image", "params", "here", "on the hub, or in the repository")
+_LINE = f"{{:<{max(map(len, ZOO)) + 2}}} {{:<6}} {{:<6}} {{:<13}} {{}}"
+_HEAD = _LINE.format("  name", "image", "params", "here", "on the hub, or in the repository")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ def published() -> tuple[Published, ...]:
 def table(rows: Sequence[ZooRow], *, root: Path) -> str:
     """At most 100 columns; models that share family, tasks and licence are listed together."""
     locks = hub.read_lock(root)
-    lines = [_line(*_HEAD)]
+    lines = [_HEAD]
     for head, group in groupby(rows, key=lambda row: _group(row, root)):
         lines += ["", head, *(_model(row, locks, root) for row in group)]
     gated = sum(row.gated for row in rows)
@@ -96,18 +95,13 @@ def _model(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> st
         parameters = f"{millions / 1000:.1f} B"
     else:
         parameters = f"{millions:.0f} M" if millions >= 10 else f"{millions:.1f} M"
-    return _line(
+    return _LINE.format(
         f"{'*' if row.in_paper else ' '} {row.name}",
         f"{row.image_px} px",
         parameters,
         _place(row, locks, root),
         row.hub or row.location,
     )
-
-
-def _line(*cells: str) -> str:
-    padded = (f"{cell:<{width}}" for cell, width in zip(cells, _WIDTHS, strict=False))
-    return f"{' '.join(padded)} {cells[-1]}"
 
 
 def _place(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> str:

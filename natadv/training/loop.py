@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
+from natadv.config import shown
 from natadv.errors import ConfigError, ModelError, StoreError
 from natadv.rng import rng_for
 from natadv.storage.atomic import replacing, writing
@@ -258,9 +259,4 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterat
         if isinstance(was, dict) and isinstance(now, dict):
             yield from _differences(was, now)
         elif was != now:
-            yield f"{name} {_shortened(was)} and not {_shortened(now)}"
-
-
-def _shortened(value: object) -> str:
-    text = repr(value) if not isinstance(value, str) else value
-    return text if len(text) <= 40 else f"{text[:12]}..."
+            yield f"{name} {shown(was)} and not {shown(now)}"

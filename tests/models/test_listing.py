@@ -74,7 +74,7 @@ def test_fine_tuned_numbers_are_not_given_to_pretrained_models():
         ("a\tb\ttop1\t0.5\tofficial\tx", "protocol: .*'as-trained' or 'paper', got 'official'"),
     ],
 )
-def test_a_row_that_is_wrong_is_told_with_its_line(tmp_path, row, problem):
+def test_a_row_that_is_wrong_is_reported_with_its_line(tmp_path, row, problem):
     table = tmp_path / "numbers.tsv"
     table.write_text(f"{HEAD}a\tb\ttop1\t0.5\tpaper\tx\n{row}\n")
 

@@ -78,7 +78,7 @@ def test_unknown_device_is_refused(tiny):
         loading.load(spec_of(tiny), device="gpu", dtype="float32", threads=1)
 
 
-def test_absent_gpu_is_told(tiny, monkeypatch):
+def test_absent_gpu_is_reported(tiny, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -97,7 +97,7 @@ def test_new_code_is_another_model(plug, tmp_path):
         ("return Plug(load=print, files=['w.npy'], tasks=('poetry',))", r"tasks=\('poetry',\)"),
     ],
 )
-def test_factory_that_fails_is_told_in_one_line(plug, tmp_path, body, message):
+def test_factory_that_fails_is_reported_in_one_line(plug, tmp_path, body, message):
     reference = plug(f"from natadv.models.plugged import Plug\ndef colours():\n    {body}\n")
 
     with pytest.raises(ModelError, match=message) as caught:
@@ -106,19 +106,19 @@ def test_factory_that_fails_is_told_in_one_line(plug, tmp_path, body, message):
     assert "\n" not in str(caught.value)
 
 
-def test_factory_that_is_not_there_is_told(plug, tmp_path):
+def test_factory_that_is_not_there_is_reported(plug, tmp_path):
     with pytest.raises(ModelError, match="has no function 'shapes'"):
         spec_of(plug(factory="shapes"), tmp_path)
 
 
-def test_module_that_cannot_be_imported_is_told(plug, tmp_path):
+def test_module_that_cannot_be_imported_is_reported(plug, tmp_path):
     with pytest.raises(ModelError, match=r"cannot import 'no_such_module' \(looked in .*\)"):
         spec_of("no_such_module:colours", tmp_path)
     with pytest.raises(ModelError, match="ZeroDivisionError"):
         spec_of(plug("1 / 0"), tmp_path)
 
 
-def test_file_that_is_not_there_is_told(plug, tmp_path):
+def test_file_that_is_not_there_is_reported(plug, tmp_path):
     spec = spec_of(plug(), tmp_path)
     (tmp_path / "w.npy").unlink()
 
@@ -133,7 +133,7 @@ def test_model_without_what_its_task_needs_is_refused_on_loading(plug, tmp_path)
         load(spec, device="cpu", dtype="float32", threads=1)
 
 
-def test_loading_that_raises_is_told(plug, tmp_path):
+def test_loading_that_raises_is_reported(plug, tmp_path):
     spec = spec_of(plug(), tmp_path)
     (tmp_path / "w.npy").write_bytes(b"not numbers")
 

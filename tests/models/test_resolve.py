@@ -42,7 +42,7 @@ def test_family_or_glob_means_all_its_rows(root, name):
 
 
 @pytest.mark.parametrize("name", ["mini-clop", "mini-siglip2", "mni"])
-def test_unknown_name_is_told_with_near_misses(root, name):
+def test_unknown_name_is_reported_with_near_misses(root, name):
     with pytest.raises(UnknownNameError, match="did you mean 'mini"):
         resolve(name, root=root)
 
@@ -54,7 +54,7 @@ def test_unknown_name_lists_what_is_known(root, name):
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "candidates/nowhere", "/no/where", "../x*"])
-def test_missing_folder_is_told_as_a_folder(root, name):
+def test_missing_folder_is_reported_as_a_folder(root, name):
     with pytest.raises(ModelError, match=r"no folder /.*give a folder"):
         resolve(name, root=root)
 
@@ -104,7 +104,7 @@ def test_folder_of_a_row_is_that_row(root):
 
 
 @pytest.mark.parametrize("name", ["mini-clip", "MINI-CLIP", "mini"])
-def test_folder_named_like_a_row_is_told_apart(root, tiny_clip, tmp_path, name):
+def test_folder_named_like_a_row_is_distinguished(root, tiny_clip, tmp_path, name):
     folder = Path(shutil.copytree(tiny_clip, tmp_path / "run 7" / name))
 
     (spec,) = resolve(str(folder), root=root)

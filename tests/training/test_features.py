@@ -196,7 +196,7 @@ NUMBERS = [ArrayFile("numbers", (1,), np.int64)]
 HOW = {"unit": "numbers", "stream": io.StringIO()}
 
 
-def test_a_full_disk_is_told_before_anything_is_computed(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_computed(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -277,7 +277,7 @@ def test_two_trainings_do_not_fill_the_same_arrays_at_once(tmp_path, numbers):
         lambda folder: (folder / STATE).write_text("[]"),
     ],
 )
-def test_a_damaged_cache_is_told(tmp_path, numbers, damage):
+def test_a_damaged_cache_is_reported(tmp_path, numbers, damage):
     cached_arrays(tmp_path / "x", NUMBERS, rows=10, blocks=numbers, **HOW)
     damage(tmp_path / "x")
 

@@ -49,7 +49,7 @@ def test_a_training_from_the_command_line(inside, tmp_path, capsys):
         (["classification"], 2, "No such command 'classification'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(inside, tmp_path, capsys, arguments, code, part):
+def test_mistakes_are_reported_in_one_line(inside, tmp_path, capsys, arguments, code, part):
     names = ["--model", "mini-clip", "--data", "animals", "--out", str(tmp_path / "head")]
 
     found, said = told(capsys, *arguments, *names)

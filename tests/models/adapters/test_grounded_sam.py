@@ -132,7 +132,7 @@ def test_a_phrase_that_is_too_long_is_refused(finder, photograph):
         finder.find(photograph, "cat " * 20)
 
 
-def test_damaged_weights_are_told(tiny_dino, photograph, tmp_path):
+def test_damaged_weights_are_reported(tiny_dino, photograph, tmp_path):
     folder = tmp_path / "damaged"
     shutil.copytree(tiny_dino, folder)
     state = load_file(folder / "model.safetensors")

@@ -210,7 +210,7 @@ def test_other_vocabulary_is_refused(saved_open_clip, open_clip_quick):
         loaded(folder)
 
 
-def test_sizes_that_do_not_belong_together_are_told_in_one_line(open_clip_quick, copied):
+def test_sizes_that_do_not_belong_together_are_reported_in_one_line(open_clip_quick, copied):
     config = json.loads((open_clip_quick / "open_clip_config.json").read_text())["model_cfg"]
     folder = with_config(copied(open_clip_quick), text_cfg=config["text_cfg"] | {"heads": 5})
 

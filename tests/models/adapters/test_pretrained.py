@@ -272,7 +272,7 @@ def test_size_that_none_can_be_is_refused_in_one_line(folder, edited, load_folde
         ("tokenizer_config.json", {"model_max_length": "x"}, "copy: cannot load its tokenizer: "),
     ],
 )
-def test_what_a_library_lets_pass_and_then_trips_over_is_told_in_one_line(
+def test_what_a_library_lets_pass_and_then_trips_over_is_reported_in_one_line(
     folder, edited, load_folder, name, changes, told
 ):
     edited(folder / name, changes)
@@ -283,7 +283,7 @@ def test_what_a_library_lets_pass_and_then_trips_over_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("tower", ["vision_config", "text_config"])
-def test_heads_that_no_width_has_are_told_in_one_line(folder, edited, load_folder, tower):
+def test_heads_that_no_width_has_are_reported_in_one_line(folder, edited, load_folder, tower):
     config = json.loads((folder / "config.json").read_text())
     config[tower]["num_attention_heads"] = -1
     edited(folder / "config.json", config)
