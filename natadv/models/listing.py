@@ -108,11 +108,7 @@ def _place(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> st
     if row.location:
         return "in repository" if is_here(row, locks, root=root) else "missing"
     locked = locks.get(row.hub)
-    match hub.presence(row.hub, locked):
-        case "whole":
-            assert locked is not None
-            return f"at {locked.revision[:10]}"
-        case "incomplete":
-            return "incomplete"
-        case "absent":
-            return "locked" if locked else "no"
+    presence = hub.presence(row.hub, locked)
+    if presence == "absent":
+        return "locked" if locked else "no"
+    return f"at {locked.revision[:10]}" if locked and presence == "whole" else "incomplete"

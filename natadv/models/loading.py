@@ -65,9 +65,7 @@ def adapter(loader: str) -> Callable[[ModelSpec, Placement], Model]:
 def fingerprint(spec: ModelSpec) -> str:
     """sha256 over everything that affects an answer: weights, configs, tokenizer, adapter.
 
-    Raises:
-        ModelError: A file is not the one that models.lock names.
-        ChangedError: A file is being written.
+    Raises ModelError if models.lock names another file, ChangedError if one is being written.
     """
     head = f"{spec.loader} {_version(spec)} {spec.feeding} {spec.factory}\n"
     lines = verified_hashes(content_files(spec), locked=spec.locked, command="natadv models fetch")
@@ -101,9 +99,7 @@ def content_files(spec: ModelSpec) -> tuple[Path, ...]:
 def load_hashed(spec: ModelSpec, *, weights: str, device: str, dtype: str, threads: int) -> Model:
     """`load`, of exactly the files whose fingerprint is `weights`.
 
-    Raises:
-        ModelError: As `load` does.
-        ChangedError: The files have another fingerprint, or were written while they were loaded.
+    Raises ChangedError if they have another fingerprint, or were written while they were loaded.
     """
     files = content_files(spec)
     before = [stamp_of(path) for path in files]

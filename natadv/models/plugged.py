@@ -52,9 +52,7 @@ def spec_of(reference: str, *, name: str, base: Path) -> ModelSpec:
 def content_files(spec: ModelSpec) -> tuple[Path, ...]:
     """The module, and the files that its plug names.
 
-    Raises:
-        ModelError: A file is missing.
-        ChangedError: The module was written since it was imported.
+    Raises ModelError if one is missing, ChangedError if the module changed since its import.
     """
     base = spec.base or spec.folder.parent
     files = [_source(spec.factory, base)]

@@ -126,9 +126,7 @@ class Checkpoint:
     def load_into(self, state: State) -> bool:
         """Restore the state; returns whether there was a checkpoint.
 
-        Raises:
-            ConfigError: It is of another training.
-            StoreError: It cannot be read.
+        Raises ConfigError if it is of another training, StoreError if it cannot be read.
         """
         if not self.path.exists():
             return False

@@ -78,9 +78,8 @@ def find_tower(name: str, *, root: Path) -> ModelSpec:
 def load_tower(spec: ModelSpec, settings: HeadSettings, *, device: str, threads: int) -> Tower:
     """Load the model, and measure its features on one blank picture.
 
-    Raises:
-        ConfigError: The model lacks a layer that the settings name.
-        ModelError: The model has no dense features.
+    Raises ConfigError if it lacks a layer that the settings name, ModelError if it has no dense
+    features.
     """
     weights = fingerprint(spec)
     model = load_hashed(spec, weights=weights, device=device, dtype="float32", threads=threads)

@@ -94,15 +94,24 @@ def plan_for(root: Path) -> Callable[..., TrainingPlan]:
 
     def make(task: Any, *overrides: str, out: Path, **fields: Any) -> TrainingPlan:
         settings = settings_for(task, root=root, section=None, overrides=(*SMALL[task], *overrides))
-        told = {"model": "mini-clip", "data": "animals", "root": root, "stream": io.StringIO()}
-        return TrainingPlan(task=task, settings=settings, out=out, **{**told, **fields})
+        fields = {
+            "model": "mini-clip",
+            "data": "animals",
+            "root": root,
+            "stream": io.StringIO(),
+            **fields,
+        }
+        return TrainingPlan(task=task, settings=settings, out=out, **fields)
 
     return make
 
 
 @pytest.fixture
-def make_plan(plan_for: Callable[..., TrainingPlan], tmp_path: Path) -> Callable[..., TrainingPlan]:
-    """As `plan_for`, into a folder of the test."""
+def make_plan(
+    plan_for: Callable[..., TrainingPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., TrainingPlan]:
+    """As `plan_for`, into a folder of the test, without the time that a chart takes."""
+    monkeypatch.setattr("natadv.training.train.chart", lambda *_, **__: b"a chart")
 
     def make(task: Any, *overrides: str, **fields: Any) -> TrainingPlan:
         return plan_for(task, *overrides, **{"out": tmp_path / "head", **fields})

@@ -20,7 +20,7 @@ from natadv.training.loop import CHECKPOINT
 from natadv.training.train import train
 
 # A point of the curve is the mean of two steps here, so a checkpoint lies between two points.
-LONG = ("steps=400", "checkpoint_every=9", "validate_every=50")
+LONG = ("steps=400", "batch=2", "layers=[4]", "checkpoint_every=9", "validate_every=50")
 
 COMMAND = """
 import sys
