@@ -288,7 +288,7 @@ def test_gradient_reaches_all_weights(make_decoder, noise, upsample):
 
 
 @pytest.mark.parametrize(
-    ("sabotage", "told"),
+    ("sabotage", "message"),
     [
         (lambda f, c: (f[:2], c), r"3 layers of shape .* got \(2, 3, 5, 12\), \(2, 3, 5, 12\)$"),
         (lambda f, c: ([*f, f[0]], c), "3 layers"),
@@ -300,15 +300,15 @@ def test_gradient_reaches_all_weights(make_decoder, noise, upsample):
     ],
     ids=["fewer", "more", "width", "flat", "phrases", "condition", "grid"],
 )
-def test_input_of_another_shape_is_refused(decoder, noise, sabotage, told):
+def test_input_of_another_shape_is_refused(decoder, noise, sabotage, message):
     features, condition = sabotage(features_of(decoder, noise), noise(2, 10))
 
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         decoder(features, condition)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "shapes", "told"),
+    ("wanted", "shapes", "message"),
     [
         (False, [(2, 12)] * 3, r"takes no class token, got \(2, 12\), .*see class_token"),
         (True, [], r"takes class tokens of shape \[\(2, 12\), .*, got none"),
@@ -316,11 +316,11 @@ def test_input_of_another_shape_is_refused(decoder, noise, sabotage, told):
         (True, [(1, 12)] * 3, "takes class tokens"),
     ],
 )
-def test_class_tokens_come_as_the_config_says(make_decoder, noise, wanted, shapes, told):
+def test_class_tokens_come_as_the_config_says(make_decoder, noise, wanted, shapes, message):
     decoder = make_decoder(class_token=wanted)
     tokens = [torch.zeros(shape) for shape in shapes]
 
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         decoder(features_of(decoder, noise), noise(2, 10), class_tokens=tokens)
 
 

@@ -102,7 +102,7 @@ def test_pickle_is_refused(folder, name):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "fault"),
     [
         ({"format": 2}, "format: "),
         ({"format": None}, "format: field required"),
@@ -114,15 +114,15 @@ def test_pickle_is_refused(folder, name):
         ({"files": {}}, "this one names none"),
     ],
 )
-def test_config_that_is_not_of_a_head_is_refused(folder, changes, told):
+def test_config_that_is_not_of_a_head_is_refused(folder, changes, fault):
     change(folder, **changes)
 
-    with pytest.raises(ModelError, match=rf"config.json: .*{told}"):
+    with pytest.raises(ModelError, match=rf"config.json: .*{fault}"):
         read_head_file(folder)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "fault"),
     [
         ({"hiden": 3}, "config.hiden: unexpected keyword"),
         ({"hidden": "16"}, "config.hidden: input should be a valid integer"),
@@ -133,11 +133,11 @@ def test_config_that_is_not_of_a_head_is_refused(folder, changes, told):
         ({"dropout": 1.5}, "expected dropout from 0"),
     ],
 )
-def test_size_that_no_head_can_have_is_refused(folder, changes, told):
+def test_size_that_no_head_can_have_is_refused(folder, changes, fault):
     config = json.loads((folder / "config.json").read_text())["config"]
     change(folder, config=config | changes)
 
-    with pytest.raises(ModelError, match=rf"config.json: .*{told}"):
+    with pytest.raises(ModelError, match=rf"config.json: .*{fault}"):
         read_head_file(folder)
 
 

@@ -263,7 +263,7 @@ def test_size_fit_for_a_repository():
 
 
 @pytest.mark.parametrize(
-    ("sabotage", "told"),
+    ("sabotage", "message"),
     [
         (lambda f, w: (f[..., :7], w), r"of shape \(b, h, w, 12\), got \(3, 2, 4, 7\)"),
         (lambda f, w: (f.flatten(1, 2), w), r"got \(3, 8, 12\)"),
@@ -272,8 +272,8 @@ def test_size_fit_for_a_repository():
     ],
     ids=["width", "flat", "fewer", "one"],
 )
-def test_input_of_another_shape_is_refused(mcan, features, words, sabotage, told):
-    with pytest.raises(ModelError, match=told):
+def test_input_of_another_shape_is_refused(mcan, features, words, sabotage, message):
+    with pytest.raises(ModelError, match=message):
         mcan(*sabotage(features, words))
 
 

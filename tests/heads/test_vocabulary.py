@@ -86,11 +86,11 @@ def test_question_without_a_word_is_refused(question):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [((), "got none"), (("a", ""), "an empty one at 1"), (("a", "b", "a"), "'a' 2 times")],
 )
-def test_vocabulary_whose_ids_are_not_clear_is_refused(words, told):
-    with pytest.raises(ModelError, match=told):
+def test_vocabulary_whose_ids_are_not_clear_is_refused(words, message):
+    with pytest.raises(ModelError, match=message):
         Vocabulary(words)
 
 

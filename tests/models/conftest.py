@@ -193,7 +193,7 @@ def _save(folder: Path, *parts: Any) -> None:
 def tiny_siglip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A NaFlex checkpoint folder that cuts pictures into at most 16 patches; do not write into it.
 
-    Its tokenizer is told by the class that the real one names, which is not the one that is built.
+    Its tokenizer names the class that the real one names, which is not the one that is built.
     """
     from transformers import Siglip2Config, Siglip2Model, Siglip2Tokenizer
     from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
@@ -218,8 +218,8 @@ def tiny_siglip2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=2, patch_size=8, max_num_patches=16
     )
     _save(folder, model, tokenizer, processor)
-    told = folder / "tokenizer_config.json"
-    told.write_text(told.read_text().replace("Siglip2Tokenizer", "GemmaTokenizer"))
+    stored = folder / "tokenizer_config.json"
+    stored.write_text(stored.read_text().replace("Siglip2Tokenizer", "GemmaTokenizer"))
     return folder
 
 
@@ -377,10 +377,10 @@ def tiny_blip2_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     _save_blip2(folder, tokenizer, language)
     # As Flan's config says it; transformers 5 would write that its words are tied.
-    told = json.loads((folder / "config.json").read_text())
-    told["text_config"] |= {"tie_word_embeddings": False}
-    del told["text_config"]["scale_decoder_outputs"]
-    (folder / "config.json").write_text(json.dumps(told))
+    stored = json.loads((folder / "config.json").read_text())
+    stored["text_config"] |= {"tie_word_embeddings": False}
+    del stored["text_config"]["scale_decoder_outputs"]
+    (folder / "config.json").write_text(json.dumps(stored))
     return folder
 
 
@@ -410,8 +410,8 @@ def _save_blip2(folder: Path, tokenizer: Any, language: dict[str, Any]) -> None:
         head.weight = torch.nn.Parameter(head.weight.clone())
     _talkative(model, tokenizer)
     _save(folder, model, tokenizer, processor)
-    told = {"num_query_tokens": PICTURE_TOKENS, "processor_class": "Blip2Processor"}
-    (folder / "processor_config.json").write_text(json.dumps(told))
+    stored = {"num_query_tokens": PICTURE_TOKENS, "processor_class": "Blip2Processor"}
+    (folder / "processor_config.json").write_text(json.dumps(stored))
 
 
 def _talkative(model: Any, tokenizer: Any) -> Any:

@@ -69,19 +69,19 @@ def test_what_is_neither_folder_nor_repository_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("model.safetensors", r"no model\.safetensors"),
         ("preprocessor_config.json", r"no preprocessor_config\.json"),
         ("tokenizer_config.json", r"no tokenizer_config\.json"),
     ],
 )
-def test_a_checkpoint_that_is_not_whole_is_refused(tiny_dino, tmp_path, name, told):
+def test_a_checkpoint_that_is_not_whole_is_refused(tiny_dino, tmp_path, name, message):
     folder = tmp_path / "dino"
     shutil.copytree(tiny_dino, folder)
     (folder / name).unlink()
 
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         tool(str(folder), "grounding-dino", root=tmp_path)
 
 

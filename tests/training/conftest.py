@@ -94,14 +94,8 @@ def plan_for(root: Path) -> Callable[..., TrainingPlan]:
 
     def make(task: Any, *overrides: str, out: Path, **fields: Any) -> TrainingPlan:
         settings = settings_for(task, root=root, section=None, overrides=(*SMALL[task], *overrides))
-        fields = {
-            "model": "mini-clip",
-            "data": "animals",
-            "root": root,
-            "stream": io.StringIO(),
-            **fields,
-        }
-        return TrainingPlan(task=task, settings=settings, out=out, **fields)
+        usual = {"model": "mini-clip", "data": "animals", "root": root, "stream": io.StringIO()}
+        return TrainingPlan(task=task, settings=settings, out=out, **{**usual, **fields})
 
     return make
 

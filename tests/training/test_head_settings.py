@@ -86,7 +86,7 @@ def test_a_rate_with_an_exponent_is_no_text(folder):
 
 
 @pytest.mark.parametrize(
-    ("task", "section", "overrides", "told"),
+    ("task", "section", "overrides", "message"),
     [
         ("segmentation", None, ["stepz=3"], ["--set", "'stepz'", "did you mean 'steps'"]),
         ("segmentation", "wrong", [], ["section 'wrong'", "'stepz'", "did you mean 'steps'"]),
@@ -109,11 +109,11 @@ def test_a_rate_with_an_exponent_is_no_text(folder):
         ("vqa", None, ["steps=3"], ["'steps'", "of vqa"]),
     ],
 )
-def test_each_mistake_is_named(folder, task, section, overrides, told):
+def test_each_mistake_is_named(folder, task, section, overrides, message):
     with pytest.raises(ConfigError) as caught:
         settings_for(task, root=folder, section=section, overrides=overrides)
 
-    for part in told:
+    for part in message:
         assert part in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""What can be known to be wrong is told before anything is computed."""
+"""Mistakes that can be found early are reported before anything is computed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def unread(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("fields", "error", "told"),
+    ("fields", "error", "message"),
     [
         ({"model": "mini-clop"}, UnknownNameError, "did you mean 'mini-clip'"),
         ({"data": "animal"}, UnknownNameError, "did you mean 'animals'"),
@@ -74,11 +74,11 @@ def unread(monkeypatch):
         ({"model": "mini-*"}, ConfigError, "means 2 models"),
     ],
 )
-def test_names_that_mean_nothing_here(make_plan, unread, fields, error, told):
+def test_names_that_mean_nothing_here(make_plan, unread, fields, error, message):
     with pytest.raises(error) as caught:
         train(make_plan("segmentation", **fields))
 
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("task", ["segmentation", "vqa"])

@@ -175,9 +175,9 @@ def test_words_can_begin_as_the_towers_own_texts(make_plan, root, tmp_path):
 
 def test_words_of_another_width_are_refused_before_any_picture_is_seen(make_plan, monkeypatch):
     monkeypatch.setattr(mcan_training, "picture_features", lambda *_: pytest.fail("looked"))
-    told = "mini-clip embeds words in 128 dimensions, and embedding is 8; set embedding to 128"
+    message = "mini-clip embeds words in 128 dimensions, and embedding is 8; set embedding to 128"
 
-    with pytest.raises(ConfigError, match=f"word_vectors: {told}"):
+    with pytest.raises(ConfigError, match=f"word_vectors: {message}"):
         train(make_plan("vqa", "word_vectors=tower"))
 
 

@@ -5,7 +5,7 @@ import pytest
 from natadv import cli
 
 
-def told(capsys, *arguments: str) -> tuple[int, str]:
+def output_of(capsys, *arguments: str) -> tuple[int, str]:
     """The exit code of `natadv train ARGUMENTS`, and all that it said."""
     try:
         code = cli.main(["train", *arguments])
@@ -22,7 +22,7 @@ def inside(root, monkeypatch):
 
 
 def test_help_names_every_setting(capsys):
-    assert "warm_up" in told(capsys, "vqa", "--help")[1]
+    assert "warm_up" in output_of(capsys, "vqa", "--help")[1]
 
 
 def test_a_training_from_the_command_line(inside, tmp_path, capsys):
@@ -30,12 +30,12 @@ def test_a_training_from_the_command_line(inside, tmp_path, capsys):
     arguments = ["--model", "mini-clip", "--data", "animals", "--out", str(tmp_path / "head")]
     more = ["--threads", "1", "--device", "cpu", "--limit", "20", "--set", *settings]
 
-    code, said = told(capsys, "segmentation", *arguments, *more)
+    code, said = output_of(capsys, "segmentation", *arguments, *more)
 
     assert code == 0
     assert f"{tmp_path / 'head'}: 4 steps in" in said
     assert (tmp_path / "head" / "curve.png").exists()
-    assert told(capsys, "segmentation", *arguments, *more)[0] == 1
+    assert output_of(capsys, "segmentation", *arguments, *more)[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_training_from_the_command_line(inside, tmp_path, capsys):
 def test_mistakes_are_reported_in_one_line(inside, tmp_path, capsys, arguments, code, part):
     names = ["--model", "mini-clip", "--data", "animals", "--out", str(tmp_path / "head")]
 
-    found, said = told(capsys, *arguments, *names)
+    found, said = output_of(capsys, *arguments, *names)
 
     assert found == code
     assert part in said

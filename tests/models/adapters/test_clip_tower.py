@@ -161,7 +161,7 @@ def test_tower_of_other_shapes_fits_no_base(tower, root, changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"ln_pre__bias": None}, "vision_model.pre_layrnorm.bias missing"),
         ({"head__weight": torch.zeros(2)}, "head.weight not known"),
@@ -173,10 +173,10 @@ def test_tower_of_other_shapes_fits_no_base(tower, root, changes):
         ),
     ],
 )
-def test_tower_that_does_not_fit_the_base_is_refused(tower, root, changes, told):
+def test_tower_that_does_not_fit_the_base_is_refused(tower, root, changes, message):
     spec = spec_of(changed(tower, **changes), root)
 
-    with pytest.raises(ModelError, match=f"is not a picture tower for .*{told}"):
+    with pytest.raises(ModelError, match=f"is not a picture tower for .*{message}"):
         loaded(spec)
 
 

@@ -175,7 +175,7 @@ def test_old_file_without_counters_means_the_same(open_clip_resnet, copied, phot
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"visual.proj": None}, "visual.proj missing"),
         ({"visual.head": torch.zeros(3)}, "visual.head not known to this architecture"),
@@ -187,10 +187,10 @@ def test_old_file_without_counters_means_the_same(open_clip_resnet, copied, phot
         ({"logit_bias": torch.zeros(())}, "logit_bias not known to this architecture"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(open_clip_quick, copied, changes, told):
+def test_weights_that_do_not_fit_are_refused(open_clip_quick, copied, changes, message):
     folder = with_weights(copied(open_clip_quick), **changes)
 
-    with pytest.raises(ModelError, match=f"do not belong together: .*{told}; copy both"):
+    with pytest.raises(ModelError, match=f"do not belong together: .*{message}; copy both"):
         loaded(folder)
 
 

@@ -261,7 +261,7 @@ def test_size_that_none_can_be_is_refused_in_one_line(folder, edited, load_folde
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "told"),
+    ("name", "changes", "message"),
     [
         (
             "preprocessor_config.json",
@@ -273,11 +273,11 @@ def test_size_that_none_can_be_is_refused_in_one_line(folder, edited, load_folde
     ],
 )
 def test_what_a_library_lets_pass_and_then_trips_over_is_reported_in_one_line(
-    folder, edited, load_folder, name, changes, told
+    folder, edited, load_folder, name, changes, message
 ):
     edited(folder / name, changes)
 
-    with pytest.raises(ModelError, match=rf"{told}.*\(\w+Error\); copy or download") as caught:
+    with pytest.raises(ModelError, match=rf"{message}.*\(\w+Error\); copy or download") as caught:
         load_folder(folder)
     assert "\n" not in str(caught.value)
 

@@ -71,8 +71,8 @@ def transformers_states(folder, images):
         images=images, return_tensors="pt"
     )
     with torch.inference_mode():
-        told = model.vision_model(**pixels, output_hidden_states=True).hidden_states
-    assert all(map(torch.equal, seen, told[1:]))
+        message = model.vision_model(**pixels, output_hidden_states=True).hidden_states
+    assert all(map(torch.equal, seen, message[1:]))
     return [state.numpy() for state in seen]
 
 
