@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from natadv.cli import shared_options as opt
 from natadv.data.card import DATASETS_FOLDER, UNSTATED
 from natadv.evaluate.devices import device_kind
-from natadv.langadv.genetic import SearchSettings
-from natadv.langadv.search_request import ANIMALS, GROUP, SearchRequest, plan_of, plug_named
+from natadv.langadv.diffusion import PUBLISHED, Drawing
+from natadv.langadv.genetic import SearchSettings, settings_for
+from natadv.langadv.search_plan import ANIMALS, GROUP, plan_of, plug_named
 from natadv.langadv.word_space import SPACES
 
 _GENERATOR = (
@@ -58,29 +60,30 @@ def search(
     """
     from natadv.langadv.search_run import run_on_devices
 
-    request = SearchRequest(
-        generator=generator,
+    chosen: dict[str, Any] = {"steps": steps, "guidance": guidance, "side_px": size}
+    drawing = replace(
+        PUBLISHED.get(generator, Drawing()),
+        dtype=dtype,
+        batch=batch_size,
+        revision=revision,
+        **{option: value for option, value in chosen.items() if value is not None},
+    )
+    load = partial(
+        plan_of,
         out=out,
-        target=target,
-        consistency=consistency,
+        settings=settings_for(Path.cwd(), section=section, overrides=overrides or ()),
+        generator=generator,
+        drawing=drawing,
         classes=classes,
         words=words,
-        section=section,
-        overrides=tuple(overrides or ()),
-        dtype=dtype,
-        batch_size=batch_size,
-        steps=steps,
-        guidance=guidance,
-        size_px=size,
-        revision=revision,
+        target=target,
+        consistency=consistency,
     )
-    devices = [device_kind(one) for one in device.split(",")]
-    workers = processes or len(devices)
-    history = run_on_devices(
-        partial(plan_of, request), [devices[i % len(devices)] for i in range(workers)]
-    )
+    devices = [device_kind(name) for name in device.split(",")]
+    devices = [devices[i % len(devices)] for i in range(processes or len(devices))]
+    history = run_on_devices(load, devices)
     print((out / "table.md").read_text(encoding="utf-8"), end="")
-    accepted = sum(len(one["accepted"]) for one in history["histories"])
+    accepted = sum(len(row["accepted"]) for row in history["histories"])
     print(f"{accepted} prompts accepted; {out / 'history.png'}")
 
 

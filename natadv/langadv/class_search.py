@@ -7,7 +7,7 @@ that it had already drawn, and continues with the first one that is missing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from natadv.errors import DataError, ModelError
-from natadv.langadv.generator import Generated, Generator, TargetEnsemble
-from natadv.langadv.genetic import (
-    SearchSettings,
-    fitness,
-    founders,
-    next_generation,
-    pruned,
-    ranked,
-)
+from natadv.langadv.generator import Generated
+from natadv.langadv.genetic import fitness, founders, next_generation, pruned, ranked
+from natadv.langadv.search_plan import LangadvPlan
 from natadv.langadv.word_space import Genes, WordSpace
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.twins import lossless
@@ -34,15 +28,15 @@ from natadv.storage.atomic import replacing, writing
 REMEDY = "free space, and run again: what is stored already is kept"
 
 SCHEMA = pa.schema(
-    [
-        pa.field("prompt", pa.string()),
-        pa.field("seed", pa.int64()),
-        pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        pa.field("facts", pa.string()),
-        pa.field("fooled", pa.bool_()),
-        pa.field("p_true", pa.float64()),
-        pa.field("consistency", pa.float64()),
-    ]
+    {
+        "prompt": pa.string(),
+        "seed": pa.int64(),
+        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        "facts": pa.string(),
+        "fooled": pa.bool_(),
+        "p_true": pa.float64(),
+        "consistency": pa.float64(),
+    }
 )
 
 Report = Callable[[int, str], None]
@@ -71,6 +65,7 @@ class PictureStore:
     folder: Path
 
     def path(self, prompt: str) -> Path:
+        """The file of the prompt."""
         digest = hashlib.sha256(prompt.encode()).hexdigest()
         return self.folder / f"{digest[:16]}.parquet"
 
@@ -92,77 +87,38 @@ class PictureStore:
 
 
 @dataclass(frozen=True)
-class LangadvPlan:
-    """Everything that decides the result of a search, and its folder."""
-
-    out: Path
-    classes: Mapping[str, str]
-    """Singular -> plural, in the order of the labels."""
-    space: WordSpace
-    settings: SearchSettings
-    generator: Generator
-    target: TargetEnsemble
-    plug: str | None = None
-    """The value of `--generator` if it names a factory: packing finds the factory by it."""
-
-    def identity(self) -> dict[str, Any]:
-        """What a resumed search must have in common with the one before."""
-        generator = self.generator.name
-        if self.plug not in (None, generator):
-            generator = f"{self.plug} {generator}"
-        return {
-            "classes": list(self.classes),
-            "generator": generator,
-            "target": self.target.name,
-            "words": {gene: list(words) for gene, words in self.space.words.items()},
-            "template": self.space.template,
-            "settings": self.settings.model_dump(mode="json"),
-        }
-
-    def class_file(self, noun: str) -> Path:
-        return self.out / "classes" / f"{folder_name(noun)}.json"
-
-
-@dataclass(frozen=True)
 class ClassSearch:
     """The search for one class of the plan."""
 
     plan: LangadvPlan
     noun: str
 
-    def prompt(self, genes: Genes) -> str:
-        """The text of the genes for this class."""
-        return self.plan.space.prompt(genes, self.noun, plural=self.plan.classes[self.noun])
-
-    def rng(self, *key: object) -> np.random.Generator:
-        return rng_for(self.plan.settings.seed, "langadv", self.noun, *key)
-
     def evolve(self, report: Report) -> dict[str, Any]:
         """Run the search; returns the class's history as it is stored: generations, accepted
         prompts, and the comparison with random prompts."""
         settings, space = self.plan.settings, self.plan.space
-        population = founders(space, settings.population, self.rng("founders"))
+        population = founders(space, settings.population, self._rng("founders"))
         scored: dict[str, dict[str, Any]] = {}
         generations = []
         for number in range(settings.generations + 1):
-            rows = [self._score("searched", self.prompt(genes)) for genes in population]
+            rows = [self._score("searched", self._prompt(genes)) for genes in population]
             scored.update((row["prompt"], row) for row in rows)
             generations.append(_generation(population, rows, space))
-            report(number + 1, _LINE.format(**generations[-1]))
+            line = "best {best:.3f}, mean {mean:.3f}, ASR {asr:.2f}, SEM {sem:.2f}"
+            report(number + 1, line.format(**generations[-1]))
             if number < settings.generations:
-                rng = self.rng("generation", number)
+                rng = self._rng("generation", number)
                 fit = [row["fitness"] for row in rows]
-                worst = population[ranked(fit)[-1]]
-                space = pruned(space, worst, rng, count=settings.pruned)
+                space = pruned(space, population[ranked(fit)[-1]], rng, count=settings.pruned)
                 population = next_generation(space, population, fit, settings, rng)
         # Every prompt that was ever scored can be accepted.
         accepted = [row for row in scored.values() if row["asr"] > settings.accept]
         accepted.sort(key=lambda row: (-row["fitness"], row["prompt"]))
         del accepted[settings.prompts :]
-        drawn = founders(self.plan.space, settings.random, self.rng("random"))
+        drawn = founders(self.plan.space, settings.random, self._rng("random"))
         compared = {
             "accepted": [row["prompt"] for row in accepted],
-            "random": [self.prompt(genes) for genes in drawn],
+            "random": [self._prompt(genes) for genes in drawn],
         }
         return {
             "class": self.noun,
@@ -174,14 +130,20 @@ class ClassSearch:
             },
         }
 
+    def _rng(self, *key: object) -> np.random.Generator:
+        return rng_for(self.plan.settings.seed, "langadv", self.noun, *key)
+
+    def _prompt(self, genes: Genes) -> str:
+        return self.plan.space.prompt(genes, self.noun, plural=self.plan.classes[self.noun])
+
     def _score(self, kind: str, prompt: str) -> dict[str, Any]:
         """The stored row of a prompt: the means of its pictures, by equations 1 and 2.
 
         A picture counts for the success rate (ASR) if it fools all members.
         """
         pictures = self._pictures(kind, prompt)
-        asr = float(np.mean([picture.fooled for picture in pictures]))
-        sem = float(np.mean([picture.consistency for picture in pictures]))
+        asr = _mean(picture.fooled for picture in pictures)
+        sem = _mean(picture.consistency for picture in pictures)
         value = fitness(asr, sem, weight=self.plan.settings.weight)
         return {"prompt": prompt, "asr": asr, "sem": sem, "fitness": value}
 
@@ -191,8 +153,8 @@ class ClassSearch:
         `fresh` pictures took no part in the selection, unlike `searched` ones.
         """
         store = PictureStore(self.plan.out / kind / folder_name(self.noun))
-        draws = self.rng(kind, prompt).integers(2**31, size=self.plan.settings.pictures)
-        seeds = [int(seed) for seed in draws]
+        draws = self._rng(kind, prompt).integers(2**31, size=self.plan.settings.pictures)
+        seeds: list[int] = draws.tolist()
         path = store.path(prompt)
         if path.exists():
             pictures = store.read(prompt)
@@ -206,19 +168,21 @@ class ClassSearch:
         generated = generator.generate(prompt, seeds)
         if len(generated) != len(seeds):
             raise ModelError(
-                f"{generator.name}: {len(seeds)} pictures of {prompt!r} were asked for, "
-                f"{len(generated)} came"
+                f"{generator.name}: expected {len(seeds)} pictures of {prompt!r}, got "
+                f"{len(generated)}"
             )
         pictures = [
-            ScoredPicture(prompt, seed, lossless(one.image), one.facts, *score)
-            for seed, one, score in zip(seeds, generated, self._judge(generated), strict=True)
+            ScoredPicture(prompt, seed, lossless(picture.image), picture.facts, *scores)
+            for seed, picture, scores in zip(seeds, generated, self._judge(generated), strict=True)
         ]
         store.write(pictures)
         return pictures
 
     def _judge(self, pictures: Sequence[Generated]) -> list[tuple[bool, float, float]]:
-        """`fooled`, `p_true` and `consistency` of each. Raises ModelError if the target's answer is
-        malformed."""
+        """`fooled`, `p_true` and `consistency` of each picture.
+
+        Raises ModelError if the target's answer is malformed.
+        """
         target, label = self.plan.target, list(self.plan.classes).index(self.noun)
         p = target.probabilities(pictures)
         consistency = target.consistency(pictures, label)
@@ -238,9 +202,6 @@ class ClassSearch:
         ]
 
 
-_LINE = "best {best:.3f}, mean {mean:.3f}, ASR {asr:.2f}, SEM {sem:.2f}"
-
-
 def folder_name(noun: str) -> str:
     """The name of a class's files and folders."""
     return noun.replace("/", "-").replace(" ", "-")
@@ -250,12 +211,11 @@ def _generation(
     population: Sequence[Genes], rows: Sequence[dict[str, Any]], space: WordSpace
 ) -> dict[str, Any]:
     """The stored summary of one generation."""
-    values = {key: [row[key] for row in rows] for key in ("fitness", "asr", "sem")}
     return {
-        "best": max(values["fitness"]),
-        "mean": float(np.mean(values["fitness"])),
-        "asr": float(np.mean(values["asr"])),
-        "sem": float(np.mean(values["sem"])),
+        "best": max(row["fitness"] for row in rows),
+        "mean": _mean(row["fitness"] for row in rows),
+        "asr": _mean(row["asr"] for row in rows),
+        "sem": _mean(row["sem"] for row in rows),
         "prompts": list(rows),
         "words": {gene: list(words) for gene, words in space.words.items()},
         "used": {
@@ -263,3 +223,7 @@ def _generation(
             for place, gene in enumerate(space.words)
         },
     }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

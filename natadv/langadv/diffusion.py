@@ -50,7 +50,7 @@ class DiffusionGenerator:
         import torch
 
         try:
-            # Its deprecation warnings do not concern us.
+            # Its deprecation warnings concern its own future only.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 from diffusers import DiffusionPipeline
@@ -59,13 +59,12 @@ class DiffusionGenerator:
                 "generators of pictures need diffusers; run pip install 'natadv[langadv]'"
             ) from error
         if not hasattr(torch, drawing.dtype):
-            raise ConfigError(f"unknown dtype {drawing.dtype!r}; bfloat16, float16 or float32")
-        revision = None if Path(source).is_dir() else drawing.revision
+            raise ConfigError(f"unknown dtype {drawing.dtype!r}; use bfloat16, float16 or float32")
         try:
             pipeline = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
                 source,
                 dtype=getattr(torch, drawing.dtype),
-                revision=revision,
+                revision=None if Path(source).is_dir() else drawing.revision,
                 use_safetensors=True,
                 trust_remote_code=False,
             )
@@ -79,6 +78,7 @@ class DiffusionGenerator:
         self.name = f"{source} {type(pipeline).__name__} {drawing}"
 
     def generate(self, prompt: str, seeds: Sequence[int]) -> list[Generated]:
+        """One picture per seed. Raises ModelError if the pipeline fails."""
         size = self._drawing.batch
         batches = [seeds[start : start + size] for start in range(0, len(seeds), size)]
         images = [image for batch in batches for image in self._draw(prompt, batch)]
@@ -87,20 +87,18 @@ class DiffusionGenerator:
     def _draw(self, prompt: str, seeds: Sequence[int]) -> list[Any]:
         import torch
 
-        drawing = self._drawing
-        # On the CPU, so that the noise does not depend on the device.
-        draws = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         options = {
-            "num_inference_steps": drawing.steps,
-            "guidance_scale": drawing.guidance,
-            "height": drawing.side_px,
-            "width": drawing.side_px,
+            "num_inference_steps": self._drawing.steps,
+            "guidance_scale": self._drawing.guidance,
+            "height": self._drawing.side_px,
+            "width": self._drawing.side_px,
         }
         try:
             with torch.inference_mode():
                 images: list[Any] = self._pipeline(
                     prompt=[prompt] * len(seeds),
-                    generator=draws,
+                    # On the CPU, so that the noise does not depend on the device.
+                    generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
                     output_type="pil",
                     **{key: value for key, value in options.items() if value is not None},
                 ).images

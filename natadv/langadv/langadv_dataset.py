@@ -40,8 +40,9 @@ def pack_accepted(
         DataError: A class has too few pictures, or the pictures have facts and `plug` is None.
     """
     history = read_history(out)
-    chosen = [_chosen(out, one, history, per_class) for one in history["histories"]]
-    if plug is None and any(json.loads(one.facts) for each in chosen for one in each):
+    chosen = [_chosen(out, row, history, per_class) for row in history["histories"]]
+    in_turn = [(label, p) for row in zip(*chosen, strict=True) for label, p in enumerate(row)]
+    if plug is None and any(json.loads(picture.facts) for _, picture in in_turn):
         raise DataError(
             f"{out}: its pictures have facts that only their generator {history['generator']!r} "
             "understands, and it is not installed; install what brings it, and pack again"
@@ -60,49 +61,43 @@ def pack_accepted(
             f"{history['target']}; the gated models were not searched on."
         ),
     )
-    in_turn = [(label, p) for row in zip(*chosen, strict=True) for label, p in enumerate(row)]
 
-    def items(start: int) -> Iterator[Sample]:
+    def samples(start: int) -> Iterator[Sample]:
+        """The samples from number `start` on."""
         for number, (label, picture) in list(enumerate(in_turn))[start:]:
             sample = _sample(f"{folder.name}-{number:06d}", label, picture)
             yield asked(sample) if asked else sample
 
-    contents = [[*one[:2], hashlib.sha256(one.image).hexdigest(), one.facts] for _, one in in_turn]
-    plan = DatasetPlan(draft, items, len(in_turn), "pictures", fingerprint=digest(contents))
+    contents = [[*p[:2], hashlib.sha256(p.image).hexdigest(), p.facts] for _, p in in_turn]
+    plan = DatasetPlan(draft, samples, len(in_turn), "pictures", fingerprint=digest(contents))
     return pack(folder, plan, force=force).card
 
 
 def _chosen(
-    out: Path, one: Mapping[str, Any], history: Mapping[str, Any], per_class: int
+    out: Path, row: Mapping[str, Any], history: Mapping[str, Any], per_class: int
 ) -> Sequence[ScoredPicture]:
     """The first picture of each accepted prompt, then the second, so that every prompt appears."""
-    noun, prompts = one["class"], [row["prompt"] for row in one["accepted"]]
+    noun, prompts = row["class"], [accepted["prompt"] for accepted in row["accepted"]]
     store = PictureStore(out / "searched" / folder_name(noun))
-    each = [store.read(prompt) for prompt in prompts]
+    by_prompt = [store.read(prompt) for prompt in prompts]
     count = history["settings"]["pictures"]
-    turns = [row[place] for place in range(count) for row in each]
-    usable = [picture for picture in turns if picture.consistency >= LEAST_CONSISTENT]
+    in_turn = [pictures[place] for place in range(count) for pictures in by_prompt]
+    usable = [picture for picture in in_turn if picture.consistency >= LEAST_CONSISTENT]
     if len(usable) < per_class:
         raise DataError(
             f"{noun}: {len(prompts)} prompts were accepted, with {len(usable)} pictures that show "
-            f"it; {per_class} were asked for: search with more prompts, or ask for fewer"
+            f"it; --per-class asks for {per_class}: search with more prompts, or ask for fewer"
         )
     return usable[:per_class]
 
 
 def _sample(identity: str, label: int, picture: ScoredPicture) -> Sample:
-    scores = {
-        "fooled": picture.fooled,
-        "p_true": picture.p_true,
-        "consistency": picture.consistency,
-        "prompt": picture.prompt,
-        "seed": picture.seed,
-    }
-    facts = {**json.loads(picture.facts), **scores}
+    scores = picture._asdict()
+    image, facts = scores.pop("image"), json.loads(scores.pop("facts"))
     return Sample(
         id=identity,
         group=identity,
-        image=picture.image,
+        image=image,
         label=label,
-        facts=json.dumps(facts, sort_keys=True, allow_nan=False),
+        facts=json.dumps({**facts, **scores}, sort_keys=True, allow_nan=False),
     )

@@ -12,7 +12,8 @@ from typing import Any, TextIO
 import numpy as np
 
 from natadv.errors import ConfigError, DataError, NatadvError
-from natadv.langadv.class_search import REMEDY, ClassSearch, LangadvPlan
+from natadv.langadv.class_search import REMEDY, ClassSearch, folder_name
+from natadv.langadv.search_plan import LangadvPlan
 from natadv.plots import COLOURS, GREY, blank, heading, png
 from natadv.storage.atomic import replacing, writing
 from natadv.storage.locks import LockFile
@@ -59,10 +60,11 @@ def run(plan: LangadvPlan, *, stream: TextIO) -> dict[str, Any]:
     Raises ConfigError if `out` holds another search.
     """
     begin(plan)
+    files = {noun: plan.out / "classes" / f"{folder_name(noun)}.json" for noun in plan.classes}
     for wait in (False, True):
-        for noun in plan.classes:
-            _search_class(plan, noun, wait=wait, stream=stream)
-    histories = [_read(plan.class_file(noun)) for noun in plan.classes]
+        for noun, path in files.items():
+            _search_class(ClassSearch(plan, noun), path, wait=wait, stream=stream)
+    histories = [_read(path) for path in files.values()]
     history = {**plan.identity(), "histories": histories}
     _write(plan.out / HISTORY, _json(history))
     _write(plan.out / TABLE, table(histories).encode())
@@ -70,9 +72,8 @@ def run(plan: LangadvPlan, *, stream: TextIO) -> dict[str, Any]:
     return history
 
 
-def _search_class(plan: LangadvPlan, noun: str, *, wait: bool, stream: TextIO) -> None:
+def _search_class(search: ClassSearch, path: Path, *, wait: bool, stream: TextIO) -> None:
     """Search the class unless it is done, or another process has it and we do not wait."""
-    path = plan.class_file(noun)
     if path.exists():
         return
     with writing(path.with_suffix(".lock"), remedy=REMEDY):
@@ -80,9 +81,8 @@ def _search_class(plan: LangadvPlan, noun: str, *, wait: bool, stream: TextIO) -
     with lock:
         if not lock.take(wait=wait) or path.exists():
             return
-        total = plan.settings.generations + 1
-        progress = Progress(noun, total, unit="generations", stream=stream)
-        search = ClassSearch(plan, noun)
+        total = search.plan.settings.generations + 1
+        progress = Progress(search.noun, total, unit="generations", stream=stream)
         history = search.evolve(lambda done, line: progress.reach(done, note=line))
         _write(path, _json(history))
 
@@ -98,8 +98,8 @@ def begin(plan: LangadvPlan) -> None:
     if different:
         was, now = (str(values.get(different[0]))[:60] for values in (stored, identity))
         raise ConfigError(
-            f"{path}: is of a search with other {', '.join(different)} ({was}, not {now}); go on "
-            "with what it was begun with, or name another --out"
+            f"{path}: belongs to a search with other {', '.join(different)} ({was}, not {now}); "
+            "continue that search, or give another --out"
         )
 
 
@@ -117,18 +117,24 @@ def plug_of(history: Mapping[str, Any]) -> str:
 
 def table(histories: Sequence[History]) -> str:
     """Markdown: accepted against random prompts, on pictures that took no part in the selection."""
+    by_class = {history["class"]: history["fresh"] for history in histories}
+    # A class without accepted prompts must not count on one side only.
+    complete = [fresh for fresh in by_class.values() if fresh["accepted"]]
+    name = "all" if len(complete) == len(by_class) else f"{len(complete)} with accepted prompts"
+    kinds = ("accepted", "random")
+    total = {kind: [row for fresh in complete for row in fresh[kind]] for kind in kinds}
     lines = [
         "| class | accepted prompts | ASR | SEM | random prompts | ASR | SEM |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        *(_table_line(one["class"], one["fresh"]) for one in histories),
     ]
-    # A class without accepted prompts must not count on one side only.
-    complete = [one["fresh"] for one in histories if one["fresh"]["accepted"]]
-    both = {
-        kind: [row for fresh in complete for row in fresh[kind]] for kind in ("accepted", "random")
-    }
-    name = "all" if len(complete) == len(histories) else f"{len(complete)} with accepted prompts"
-    return "\n".join([*lines, _table_line(name, both)]) + "\n"
+    for noun, fresh in [*by_class.items(), (name, total)]:
+        cells = [noun]
+        for rows in (fresh[kind] for kind in kinds):
+            cells.append(str(len(rows)))
+            for key in ("asr", "sem"):
+                cells.append(f"{np.mean([row[key] for row in rows]):.3f}" if rows else "none")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def history_png(histories: Sequence[History], *, accept: float) -> bytes:
@@ -143,7 +149,7 @@ def history_png(histories: Sequence[History], *, accept: float) -> bytes:
         (rates, "asr", COLOURS[4], "ASR"),
         (rates, "sem", COLOURS[2], "SEM"),
     ):
-        rows = [[generation[name] for generation in one["generations"]] for one in histories]
+        rows = [[row[name] for row in history["generations"]] for history in histories]
         axis.plot(numbers, np.mean(rows, axis=0), color=colour, label=label)
     heading(fit, "fitness: ASR + weight x SEM")
     rates.axhline(accept, color=GREY, linewidth=0.8, linestyle="--", label="accepted above")
@@ -152,10 +158,10 @@ def history_png(histories: Sequence[History], *, accept: float) -> bytes:
     pruned = [
         gene
         for gene in first
-        if any(one["generations"][-1]["words"][gene] != first[gene] for one in histories)
+        if any(history["generations"][-1]["words"][gene] != first[gene] for history in histories)
     ]
     for colour, gene in zip(COLOURS, pruned or first, strict=False):
-        rows = [[len(g["words"][gene]) for g in one["generations"]] for one in histories]
+        rows = [[len(row["words"][gene]) for row in h["generations"]] for h in histories]
         words.plot(numbers, np.mean(rows, axis=0), color=colour, label=gene)
     heading(words, "words that survive pruning, per gene")
     words.set_xlabel("generation", color=GREY, fontsize=9)
@@ -163,18 +169,6 @@ def history_png(histories: Sequence[History], *, accept: float) -> bytes:
     for axis in (fit, rates, words):
         axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return png(figure)
-
-
-def _table_line(name: str, fresh: Mapping[str, Sequence[History]]) -> str:
-    cells = [name]
-    for kind in ("accepted", "random"):
-        rows = fresh[kind]
-        means = (f"{np.mean([row[k] for row in rows]):.3f}" if rows else "none" for k in _RATES)
-        cells += [str(len(rows)), *means]
-    return f"| {' | '.join(cells)} |"
-
-
-_RATES = ("asr", "sem")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class WordSpace:
 
 def plural(noun: str) -> str:
     """The plural of a class name."""
+    if noun.endswith(_UNCHANGED):
+        return noun
     for irregular, word in _PLURALS.items():
         if noun.endswith(irregular):
             return noun.removesuffix(irregular) + word
@@ -85,20 +87,9 @@ def plural(noun: str) -> str:
     return f"{noun}s"
 
 
-_PLURALS = {
-    "sheep": "sheep",
-    "fish": "fish",
-    "deer": "deer",
-    "grapes": "grapes",
-    "scissors": "scissors",
-    "mouse": "mice",
-    "wolf": "wolves",
-    "tomato": "tomatoes",
-    "rhinoceros": "rhinoceroses",
-}
+_UNCHANGED = ("sheep", "fish", "deer", "grapes", "scissors")
+_PLURALS = {"mouse": "mice", "wolf": "wolves", "tomato": "tomatoes", "rhinoceros": "rhinoceroses"}
 
-
-_FILE = Path(__file__).with_name("word_spaces.yaml")
 
 SPACES = {
     name: WordSpace(
@@ -106,8 +97,8 @@ SPACES = {
         template=space["template"],
         prunable=tuple(space["prunable"]),
     )
-    for name, space in yaml.safe_load(_FILE.read_text(encoding="utf-8")).items()
+    for name, space in yaml.safe_load(
+        Path(__file__).with_name("word_spaces.yaml").read_text(encoding="utf-8")
+    ).items()
 }
 """The word spaces of `word_spaces.yaml`, by name."""
-
-ANIMALS = SPACES["animals"]

@@ -33,26 +33,29 @@ class ZeroShotTarget:
         The names are those of `pytest --model`.
 
         Raises:
-            ConfigError: The witness is to be fooled too: its answer would be worthless.
+            ConfigError: The witness is one of the models to fool, so its answer is worthless.
             ModelError: A model is not a zero-shot classifier.
         """
         specs = resolve_all(tuple(names), root=root)
-        judges = resolve_all((witness,), root=root)
-        if len(judges) != 1:
+        witnesses = resolve_all((witness,), root=root)
+        if len(witnesses) != 1:
             raise ConfigError(
-                f"semantic consistency needs one model, {witness!r} names {len(judges)}"
+                f"semantic consistency needs one model, {witness!r} names {len(witnesses)}"
             )
-        if judges[0].name in {spec.name for spec in specs}:
+        if witnesses[0].name in {spec.name for spec in specs}:
             raise ConfigError(
-                f"{judges[0].name} is attacked and cannot measure semantic consistency too; name "
-                "another --consistency model"
+                f"{witnesses[0].name} is attacked and cannot measure semantic consistency too; "
+                "name another --consistency model"
             )
-        weights = {spec.name: fingerprint(spec) for spec in (*specs, *judges)}
+        weights = {spec.name: fingerprint(spec) for spec in (*specs, *witnesses)}
         loaded = {}
-        for spec in (*specs, *judges):
-            dtype = "float32" if device == "cpu" else spec.gpu_dtype
+        for spec in (*specs, *witnesses):
             model = load_hashed(
-                spec, weights=weights[spec.name], device=device, dtype=dtype, threads=1
+                spec,
+                weights=weights[spec.name],
+                device=device,
+                dtype="float32" if device == "cpu" else spec.gpu_dtype,
+                threads=1,
             )
             if not isinstance(model, ZeroShotClassifier):
                 raise ModelError(f"{spec.name} is not a zero-shot classifier; name another model")
@@ -61,17 +64,19 @@ class ZeroShotTarget:
         digest = hashlib.sha256(f"{TEMPLATE}{DISTRACTOR}".encode()).hexdigest()[:6]
         self.name = f"{hashes} (the last for consistency), prompts {digest}"
         texts = [TEMPLATE.format(noun) for noun in classes]
-        self._witness = loaded[judges[0].name]
+        self._witness = loaded[witnesses[0].name]
         self._members = [loaded[spec.name] for spec in specs]
         self._texts = [member.embed_texts(texts) for member in self._members]
         self._truths = self._witness.embed_texts([*texts, DISTRACTOR])
 
     def probabilities(self, pictures: Sequence[Generated]) -> DoubleArray:
+        """The softmax of each member over the classes, of shape (members, n, classes)."""
         images = [picture.image for picture in pictures]
         members = zip(self._members, self._texts, strict=True)
         return np.stack([_shares(member, images, texts) for member, texts in members])
 
     def consistency(self, pictures: Sequence[Generated], label: int) -> DoubleArray:
+        """The witness's softmax share of the class against `DISTRACTOR`, of shape (n,)."""
         images = [picture.image for picture in pictures]
         return _shares(self._witness, images, self._truths[[label, -1]])[:, 0]
 

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from natadv import factories
-from natadv.langadv.class_search import LangadvPlan
 from natadv.langadv.generator import Generated
 from natadv.langadv.genetic import SearchSettings
-from natadv.langadv.search_request import GROUP
+from natadv.langadv.search_plan import GROUP, LangadvPlan
 from natadv.langadv.word_space import WordSpace
 
 ROOT = Path(__file__).resolve().parents[2]

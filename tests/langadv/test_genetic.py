@@ -19,9 +19,10 @@ from natadv.langadv.genetic import (
     roulette,
     settings_for,
 )
-from natadv.langadv.word_space import ANIMALS, LEAST_WORDS
+from natadv.langadv.word_space import LEAST_WORDS, SPACES
 from natadv.rng import rng_for
 
+ANIMALS = SPACES["animals"]
 SEEDS = st.integers(0, 2**31)
 BREEDING = SearchSettings(population=10, elite=0.1, crossover=0.5, mutation=0.2, pruned=2)
 SCORES = st.lists(st.floats(0, 1.5), min_size=10, max_size=10)

@@ -42,7 +42,7 @@ def test_searches_against_models_and_tells_what_came_of_it(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--classes", "cat,cat"], "expected two classes"),
+        (["--classes", "cat,cat"], "expected at least two classes"),
         (["--classes", "dog,cat"], "just these classes, in this order"),
         (["--words", "animal"], "did you mean 'animals'"),
         (["--target", "mini-clip"], "needs --consistency"),

@@ -164,7 +164,7 @@ def test_a_generator_that_draws_too_few_is_refused(plan):
         def generate(self, prompt, seeds):
             return super().generate(prompt, seeds)[1:]
 
-    with pytest.raises(ModelError, match=r"4 pictures of .* were asked for, 3 came"):
+    with pytest.raises(ModelError, match=r"expected 4 pictures of '.*', got 3"):
         run(replace(plan, generator=Lazy()), stream=io.StringIO())
 
 

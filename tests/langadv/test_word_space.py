@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import ConfigError, UnknownNameError
-from natadv.langadv.word_space import ANIMALS, WordSpace
+from natadv.langadv.word_space import SPACES, WordSpace
 from natadv.rng import rng_for
 
+ANIMALS = SPACES["animals"]
 SMALL = {"number": ("one", "two"), "colour": ("", "red", "blue")}
 
 

@@ -13,7 +13,7 @@ from mini_world.generator import MINI_WORDS, MiniGenerator, understood
 from mini_world.scene import from_json
 from mini_world.vocabulary import EVALUATED
 from natadv.errors import ConfigError
-from natadv.langadv.word_space import ANIMALS, plural
+from natadv.langadv.word_space import SPACES, plural
 from natadv.rng import rng_for
 
 NUMBER = {"one": 1, "two": 2}
@@ -60,7 +60,8 @@ def test_the_paper_example_is_understood():
 
 
 def test_the_published_word_space_names_an_animal():
-    told = understood(ANIMALS.prompt(ANIMALS.draw(rng_for(3)), "sheep", plural="sheep"))
+    animals = SPACES["animals"]
+    told = understood(animals.prompt(animals.draw(rng_for(3)), "sheep", plural="sheep"))
 
     assert told.name == "sheep"
 
