@@ -1,4 +1,4 @@
-"""Checks of the values that options of pytest and of `python -m natadv.gate` are given."""
+"""Types of the options of pytest and of `python -m natadv.gate`, which check their values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 def count(given: str) -> int:
     """A whole number from 1 on.
 
-    Raises:
-        argparse.ArgumentTypeError: It is not one; argparse makes a usage error of that.
+    Raises argparse.ArgumentTypeError otherwise, which argparse reports as a usage error.
     """
     try:
         value = int(given)
@@ -23,13 +22,14 @@ def count(given: str) -> int:
 
 
 def text(given: str) -> str:
-    """Any text that is not blank: a blank one mostly comes from a variable that is not set."""
+    """Any text that is not blank: a blank one usually comes from an unset variable."""
     if not given.strip():
         raise argparse.ArgumentTypeError("expected a value, got nothing; is a variable unset?")
     return given
 
 
 def path(given: str) -> Path:
+    """A path that is not blank."""
     return Path(text(given))
 
 

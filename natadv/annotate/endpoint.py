@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError
 
 from natadv.annotate.credentials import BASE_URL, KEY, Endpoint
 from natadv.annotate.question_templates import UNUSABLE, Proposal, Rejected, phrase_or_label
-from natadv.annotate.review import MOST_WORDS, QuestionAnswer, each_once, tidy
-from natadv.annotate.usage_limits import Clock, CostLedger, RateLimiter, Tokens
+from natadv.annotate.review import MOST_WORDS, QuestionAnswer, each_once, first_mistake, tidy
+from natadv.annotate.usage_limits import CostLedger, RateLimiter, Tokens
 from natadv.config import Strict
 from natadv.data.images import decode_image
 from natadv.errors import ConfigError, DataError, ModelError
@@ -38,28 +38,26 @@ SYSTEM = (
     "number and one by another word, as far as their count allows."
 )
 
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "questions": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"question": {"type": "string"}, "answer": {"type": "string"}},
-                "required": ["question", "answer"],
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["questions"],
-    "additionalProperties": False,
-}
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_PAIR = _object(question={"type": "string"}, answer={"type": "string"})
+SCHEMA = _object(questions={"type": "array", "items": _PAIR})
 """The strict JSON schema of a reply: every key is required, no other key is allowed."""
 
 WAITS_S = (1.0, 4.0, 15.0, 60.0)
 """Seconds before each retry, unless the endpoint says how long."""
 LONGEST_WAIT_S = 300.0
 _JPEG_QUALITY = 90
+_FOREIGN = "a reply that does not follow the protocol"
+_KEPT = "earlier answers are kept"
 _REFUSED = ("content_filter", "content_policy_violation")
 _SPENT = "insufficient_quota"
 _TRANSIENT = (408, 409, 429)
@@ -82,7 +80,7 @@ class RequestOptions:
 
 
 class _Transient(NamedTuple):
-    """A failure that a retry may not meet."""
+    """A failure after which a retry may succeed."""
 
     reason: str
     wait_s: float | None = None
@@ -104,34 +102,25 @@ class _Reply(Strict):
 class EndpointProposer:
     """Lets a model write the questions about each picture."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        options: RequestOptions,
-        ledger: CostLedger,
-        *,
-        clock: Clock | None = None,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, options: RequestOptions, ledger: CostLedger) -> None:
         """Raises ConfigError if the package openai is missing."""
         try:
             import openai
         except ImportError as error:
             raise ConfigError(
-                "questions from an endpoint need the package openai; pip install 'natadv[annotate]'"
+                "an endpoint needs the package openai; run pip install 'natadv[annotate]'"
             ) from error
-        # The client's own retries would pass by the rate limit, hold up one thread only, repeat a
-        # request after the quota is spent, and not see that a reply is malformed.
+        # The client's own retries would ignore the rate limit, delay one thread only, repeat a
+        # request after the quota is spent, and overlook malformed replies.
         self._client = openai.OpenAI(
             base_url=endpoint.base_url,
             api_key=endpoint.key,
             max_retries=0,
             timeout=options.timeout_s,
         )
-        self._endpoint = endpoint
-        self._options = options
-        self._ledger = ledger
-        self._limiter = RateLimiter(options.per_minute, clock=clock or Clock())
-        self._held_by = ""
+        self._endpoint, self._options, self._ledger = endpoint, options, ledger
+        self._limiter = RateLimiter(options.per_minute)
+        self._pause_reason = ""
 
     def propose(self, sample: Sample, classes: Sequence[str]) -> Proposal:
         """The questions, or why there are none.
@@ -146,9 +135,9 @@ class EndpointProposer:
         for wait_s in (None, *self._options.waits_s):
             if wait_s is not None:
                 # Short enough for a line of progress.
-                self._held_by = failure.reason[:40]
-                held_s = wait_s if failure.wait_s is None else failure.wait_s
-                self._limiter.hold(min(held_s, LONGEST_WAIT_S))
+                self._pause_reason = failure.reason[:40]
+                pause_s = wait_s if failure.wait_s is None else failure.wait_s
+                self._limiter.pause(min(pause_s, LONGEST_WAIT_S))
             outcome = self._once(messages, sample.id)
             if isinstance(outcome, Proposal):
                 return outcome
@@ -157,13 +146,14 @@ class EndpointProposer:
             return Proposal((), f"{UNUSABLE}{failure.reason}")
         tries = len(self._options.waits_s) + 1
         raise ModelError(
-            f"{self._endpoint.where} failed {tries} times in a row ({failure.reason}); what was "
-            "answered is kept: run again when it works, or with a lower --per-minute"
+            f"{self._endpoint.where} failed {tries} times in a row ({failure.reason}); {_KEPT}: "
+            "run again when it works, or with a lower --per-minute"
         )
 
     def waits(self) -> str:
-        left_s = self._limiter.held_s()
-        return f"waiting {duration(left_s)} to ask again ({self._held_by})" if left_s else ""
+        """How long all requests are paused, and why."""
+        left_s = self._limiter.pause_s()
+        return f"waiting {duration(left_s)} to ask again ({self._pause_reason})" if left_s else ""
 
     def _once(self, messages: Any, sample: str) -> Proposal | _Transient:
         import openai
@@ -187,9 +177,7 @@ class EndpointProposer:
             return _Transient(f"no connection: {self._endpoint.redacted(error.__cause__ or error)}")
         # A body that is not JSON, or not JSON of the protocol.
         except (openai.APIError, ValueError, TypeError, AttributeError) as error:
-            return _Transient(
-                f"a reply that is not of the protocol: {self._endpoint.redacted(error)}"
-            )
+            return _Transient(f"{_FOREIGN}: {self._endpoint.redacted(error)}")
         return self._of_completion(completion)
 
     def _of_status(self, error: openai.APIStatusError, sample: str) -> Proposal | _Transient:
@@ -201,7 +189,7 @@ class EndpointProposer:
             return _Transient(reason, _seconds(error.response.headers.get("retry-after")))
         message = (
             f"{self._endpoint.where} refused the request about {sample!r} ({reason}); check {KEY}, "
-            f"{BASE_URL} and --model {self._options.model!r}; what was answered is kept"
+            f"{BASE_URL} and --model {self._options.model!r}; {_KEPT}"
         )
         # From None: the original error holds the request, and with it the key.
         if error.status_code in _REJECTING:
@@ -215,17 +203,15 @@ class EndpointProposer:
             refusal, text = choice.message.refusal, choice.message.content
             finish_reason = choice.finish_reason
         except (AttributeError, IndexError, TypeError):
-            return _Transient(
-                f"a reply that is not of the protocol: {self._endpoint.redacted(completion)!r}"
-            )
+            return _Transient(f"{_FOREIGN}: {self._endpoint.redacted(completion)!r}")
         if refusal or finish_reason == "content_filter":
             reason = self._endpoint.redacted(refusal or "by a content filter")
             return Proposal((), f"refused: {reason}")
         if finish_reason == "length":
-            return _Transient("the reply was cut off at its longest", about_reply=True)
+            return _Transient("the reply was cut off for its length", about_reply=True)
         text = text if isinstance(text, str) else ""
         if self._endpoint.leaks_into(text):
-            return _Transient(f"the reply repeats what {KEY} or {BASE_URL} holds", about_reply=True)
+            return _Transient(f"the reply repeats the {KEY} or {BASE_URL}", about_reply=True)
         try:
             return Proposal(reply_of(text, count=self._options.per_picture))
         except DataError as error:
@@ -254,7 +240,7 @@ class EndpointProposer:
 
 
 def request(*, count: int, shows: str | None) -> str:
-    """The text beside the picture; `shows` is its phrase or label, if it has one."""
+    """The text that is sent with the picture; `shows` is its phrase or label, if it has one."""
     hint = f" It shows: {shows}." if shows else ""
     return f"Write exactly {count} questions about this picture, with their answers.{hint}"
 
@@ -263,16 +249,14 @@ def reply_of(text: str, *, count: int) -> tuple[QuestionAnswer, ...]:
     """The questions of a reply, validated even if the endpoint ignores the schema.
 
     Raises:
-        DataError: It does not follow the schema, has not `count` questions, or one is unusable.
+        DataError: It does not follow the schema, lacks `count` questions, or one is unusable.
     """
     try:
         reply = _Reply.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the reply"
-        raise DataError(f"{place}: {first['msg']}, came {text[:80]!r}") from error
+        raise DataError(f"{first_mistake(error)}, got {text[:80]!r}") from error
     if len(reply.questions) != count:
-        raise DataError(f"expected {count} questions, came {len(reply.questions)}")
+        raise DataError(f"expected {count} questions, got {len(reply.questions)}")
     pairs = enumerate(reply.questions)
     tidied = [tidy(pair.question, pair.answer, where=f"questions.{i}") for i, pair in pairs]
     return each_once(tidied, where="the reply")

@@ -1,20 +1,18 @@
-"""One annotation of a dataset: its folder, which a person can open and edit, and what comes of it.
-
-The folder lies beside the datasets, under `fixtures/annotations`.
-"""
+"""One annotation of a dataset: its folder, which a person can edit, and the dataset made of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, TypeVar
+from typing import Any, NamedTuple, TextIO
 
 from pydantic import TypeAdapter, ValidationError
 
-from natadv.annotate.review import ReviewLine
+from natadv.annotate.review import AnyLine, Review
 from natadv.data.card import (
     DATASETS_FOLDER,
     Card,
@@ -38,14 +36,12 @@ from natadv.storage.progress import Progress
 from natadv.types import Sample
 
 ANNOTATIONS_FOLDER = Path("fixtures/annotations")
-REVIEW_FILE = "review.jsonl"
+"""Relative to the root: a folder per annotation."""
 SHEETS_FOLDER = "sheets"
-
-AnyLine = TypeVar("AnyLine", bound=ReviewLine)
 
 
 class AnnotationResult(NamedTuple):
-    """What an annotation reports."""
+    """The new dataset in figures."""
 
     card: Card
     left_out: int
@@ -54,11 +50,11 @@ class AnnotationResult(NamedTuple):
     """Contact sheets."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AnnotationJob:
     """Which dataset is annotated, and the name of the dataset that is made.
 
-    Raises ConfigError if that cannot be the name of a dataset: it becomes part of paths.
+    Raises ConfigError if the name, which becomes part of paths, cannot be that of a dataset.
     """
 
     dataset: str
@@ -85,19 +81,17 @@ class AnnotationJob:
 
     @property
     def review(self) -> Path:
-        return self.folder / REVIEW_FILE
+        """The file that a person edits."""
+        return self.folder / "review.jsonl"
 
     @property
     def output(self) -> Path:
         """The folder of the new dataset."""
         return self.root / DATASETS_FOLDER / self.name
 
+    @cached_property
     def source(self) -> Dataset:
-        """The dataset to annotate.
-
-        Raises:
-            ConfigError: It does not exist, or the new dataset does.
-        """
+        """The dataset to annotate. Raises ConfigError if it is missing, or the new one exists."""
         if self.name == self.dataset:
             raise ConfigError(f"--name {self.name!r} is the dataset itself; give another name")
         folder = dataset_folder(self.dataset, self.root)
@@ -106,17 +100,30 @@ class AnnotationJob:
         refuse_drawn(card, remedy=f"annotate {card.twin_of}")
         return Dataset(self.dataset, folder, card)
 
-    def samples(self, source: Dataset) -> Iterator[Sample]:
-        """The samples of the source, up to the limit."""
-        return islice(iter_samples(source.folder, source.card), self.limit)
+    @property
+    def rows(self) -> int:
+        """The number of pictures of the source, up to the limit."""
+        return min(self.source.card.rows, self.limit or self.source.card.rows)
 
-    def progress(self, what: str, source: Dataset, stream: TextIO) -> Progress:
+    def samples(self) -> Iterator[Sample]:
+        """The samples of the source, up to the limit."""
+        return islice(iter_samples(self.source.folder, self.source.card), self.limit)
+
+    def review_of(
+        self, kind: type[AnyLine], *, review: str, about: Mapping[str, Any]
+    ) -> Review[AnyLine]:
+        """The review file; `about` is everything besides the picture that decides a line."""
+        dataset = {"dataset": self.dataset, "revision": self.source.card.revision}
+        return Review(self.review, kind, about={"review": review, **dataset, **about})
+
+    def progress(self, what: str, stream: TextIO) -> Progress:
         """Counts the pictures of the source, up to the limit."""
-        return Progress(what, self._count(source), unit="pictures", stream=stream)
+        return Progress(what, self.rows, unit="pictures", stream=stream)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Raises ConfigError if another process is working on the same annotation."""
+    def alone(self) -> Iterator[Dataset]:
+        """The source. Raises ConfigError if another process works on the same annotation."""
+        source = self.source
         try:
             lock = LockFile(self.folder / ".lock")
         except OSError as error:
@@ -126,28 +133,26 @@ class AnnotationJob:
                 raise ConfigError(
                     f"{self.folder}: another process is annotating {self.name!r}; wait for it"
                 )
-            yield
+            yield source
 
-    def refuse_strangers(self, reviewed: Collection[str], ids: Collection[str]) -> None:
+    def refuse_unknown(self, reviewed: Collection[str], ids: Collection[str]) -> None:
         """Raises DataError if the review file has ids that are not among the dataset's `ids`."""
-        if self.limit is None and (odd := sorted(set(reviewed) - set(ids))):
+        if self.limit is None and (unknown := sorted(set(reviewed) - set(ids))):
             raise DataError(
-                f"{self.review}: {len(odd)} lines are about pictures that {self.dataset!r} has "
-                f"not, first {odd[0]!r}; correct the id, or delete the line"
+                f"{self.review}: {len(unknown)} lines are about pictures that {self.dataset!r} "
+                f"lacks, first {unknown[0]!r}; correct the id, or delete the line"
             )
 
     def included(self, lines: Mapping[str, AnyLine]) -> dict[str, AnyLine]:
         """The lines of the pictures that go into the dataset. Raises DataError if there is none."""
-        included = {name: line for name, line in lines.items() if line.keep}
-        if not included:
-            raise DataError(
-                f"{self.review}: no picture is kept of {len(lines)}; see the notes in that file"
-            )
-        return included
+        if included := {name: line for name, line in lines.items() if line.keep}:
+            return included
+        raise DataError(
+            f"{self.review}: none of {len(lines)} pictures is kept; see the notes in that file"
+        )
 
     def publish(
         self,
-        source: Dataset,
         lines: Mapping[str, AnyLine],
         *,
         task: str,
@@ -168,8 +173,8 @@ class AnnotationJob:
             progress_to: Receives the progress of the sheets.
         """
         included = sum(line.keep for line in lines.values())
-        card = source.card
-        # Twins are not named, as the clean dataset lacks this task.
+        card = self.source.card
+        # Twins are not named because the clean dataset lacks this task.
         draft = draft_card(
             name=self.name,
             tasks=(task,),
@@ -178,7 +183,7 @@ class AnnotationJob:
             templates=card.templates,
             licence=card.licence,
             source=f"{card.source}; {by}",
-            description=f"{included} of the {self._count(source)} pictures of {source.name}, {by}",
+            description=f"{included} of the {self.rows} pictures of {self.dataset}, {by}",
         )
         plan = DatasetPlan(
             draft,
@@ -190,27 +195,24 @@ class AnnotationJob:
         packed = pack(self.output, plan, force=self.force)
         pages = write_sheets(
             self.folder,
-            (tile(sample, lines[sample.id]) for sample in self.samples(source)),
+            (tile(sample, lines[sample.id]) for sample in self.samples()),
             title=f"{self.name}: {by}",
-            progress=Progress("sheets", len(lines), unit="pictures", stream=progress_to),
+            progress=self.progress("sheets", progress_to),
         )
         return AnnotationResult(packed.card, len(lines) - included, pages)
-
-    def _count(self, source: Dataset) -> int:
-        return min(source.card.rows, self.limit or source.card.rows)
 
 
 def write_sheets(folder: Path, tiles: Iterable[Tile], *, title: str, progress: Progress) -> int:
     """Write the contact sheets into `folder`/sheets, in the order of the tiles, and remove pages of
     an earlier, longer run; returns their number."""
-    place = folder / SHEETS_FOLDER
+    sheets = folder / SHEETS_FOLDER
     rest, page, drawn = iter(tiles), 0, 0
     while part := list(islice(rest, MOST_TILES)):
         page += 1
         drawn += len(part)
-        write_whole(place / f"{page:04d}.png", contact_sheet(part, title=f"{title}, page {page}"))
+        write_whole(sheets / f"{page:04d}.png", contact_sheet(part, title=f"{title}, page {page}"))
         progress.reach(drawn)
-    for old in place.glob("*.png"):
+    for old in sheets.glob("*.png"):
         if old.stem.isdecimal() and int(old.stem) > page:
             old.unlink()
     return page

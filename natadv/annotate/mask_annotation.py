@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO, final
+from typing import TYPE_CHECKING, TextIO, final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from natadv.annotate.job import AnnotationJob, AnnotationResult
 from natadv.annotate.question_templates import phrase_or_label
-from natadv.annotate.review import Box, MaskLine, Review
+from natadv.annotate.review import MaskLine, Review
 from natadv.data.images import decode_image
 from natadv.errors import DataError
-from natadv.evaluate.datasets import Dataset
 from natadv.models.resolve import slug
 from natadv.report.sheet import Panel, Tile
 from natadv.storage.atomic import write_whole
@@ -28,7 +26,7 @@ from natadv.tasks.task import WRONG, Caption, Outline
 from natadv.types import Sample
 
 if TYPE_CHECKING:
-    from natadv.models.adapters.grounded_sam import PhraseBox
+    from natadv.models.adapters.grounded_sam import BoxFinder, MaskDrawer
 
 MASKS = "masks"
 """The folder of the drawn masks."""
@@ -36,27 +34,6 @@ NO_BOX = "no box"
 EMPTY = "the mask is empty"
 
 _COLOUR = (20, 190, 90)
-
-
-class Finder(Protocol):
-    """Finds boxes around what a phrase names."""
-
-    def find(
-        self, picture: Image.Image, phrase: str, *, box_threshold: float, text_threshold: float
-    ) -> Sequence[PhraseBox]: ...
-
-
-class Drawer(Protocol):
-    """Draws a mask of shape (h, w) of what the boxes contain."""
-
-    def draw(self, picture: Image.Image, boxes: Sequence[Box]) -> NDArray[np.bool_]: ...
-
-
-class Grounding(NamedTuple):
-    """The two models."""
-
-    finder: Finder
-    drawer: Drawer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +50,7 @@ def annotate_masks(
     job: AnnotationJob,
     settings: MaskSettings,
     *,
-    load: Callable[[], Grounding],
+    load: Callable[[], tuple[BoxFinder, MaskDrawer]],
     progress_to: TextIO,
 ) -> AnnotationResult:
     """Find the masks that the review file lacks, then pack the pictures that it keeps.
@@ -84,13 +61,11 @@ def annotate_masks(
         ConfigError: The dataset exists, or the review file was begun with other settings.
         DataError: A line, a mask or a picture is invalid; then nothing is packed.
     """
-    source = job.source()
     with job.alone():
-        masks = _Masks(job, settings, source, load)
+        masks = _Masks(job, settings, cache(load))
         lines = masks.find_all(progress_to)
         included = job.included(lines)
         return job.publish(
-            source,
             lines,
             task="segmentation",
             by=f"masks by {' and '.join(settings.models)}",
@@ -105,56 +80,43 @@ def annotate_masks(
 
 
 @final
+@dataclass(frozen=True)
 class _Masks:
     """The masks of one annotation, in its folder."""
 
-    def __init__(
-        self,
-        job: AnnotationJob,
-        settings: MaskSettings,
-        source: Dataset,
-        load: Callable[[], Grounding],
-    ) -> None:
-        self._job, self._settings, self._source = job, settings, source
-        self._load = load
-        about = {
-            "review": "masks",
-            "dataset": source.name,
-            "revision": source.card.revision,
-            "models": dict(settings.models),
-            "box_threshold": settings.box_threshold,
-            "text_threshold": settings.text_threshold,
-        }
-        self._review = Review(job.review, MaskLine, about=about)
+    job: AnnotationJob
+    settings: MaskSettings
+    models: Callable[[], tuple[BoxFinder, MaskDrawer]]
 
     @cached_property
-    def _grounding(self) -> Grounding:
-        return self._load()
+    def review(self) -> Review[MaskLine]:
+        """The review file."""
+        return self.job.review_of(MaskLine, review="masks", about=asdict(self.settings))
 
     def find_all(self, progress_to: TextIO) -> dict[str, MaskLine]:
         """The line of every picture, in the order of the dataset; all masks are drawn."""
-        reviewed = self._review.lines()
+        reviewed = self.review.lines()
         lines: dict[str, MaskLine] = {}
-        progress = self._job.progress("masks", self._source, progress_to)
+        progress = self.job.progress("masks", progress_to)
         left_out = 0
-        for sample in self._job.samples(self._source):
+        for sample in self.job.samples():
             line = reviewed.get(sample.id) or self._find(sample)
             # A mask is missing if a person changed the boxes, or if the file was lost.
             missing = line.keep and line.mask is None and not self._path(line).exists()
             if missing and not self._draw(sample, line):
                 raise DataError(
-                    f"{self._job.review}: the boxes of {line.id!r} give an empty mask; change "
+                    f"{self.job.review}: the boxes of {line.id!r} give an empty mask; change "
                     "them, or set keep to false"
                 )
             lines[sample.id] = line
             left_out += not line.keep
             progress.reach(len(lines), note=f"{left_out} left out")
-        self._job.refuse_strangers(reviewed, lines)
+        self.job.refuse_unknown(reviewed, lines)
         return lines
 
     def samples(self, included: Mapping[str, MaskLine]) -> Iterator[Sample]:
         """The samples to pack, without the fields of other tasks."""
-        for sample in self._job.samples(self._source):
+        for sample in self.job.samples():
             if line := included.get(sample.id):
                 yield replace(
                     sample,
@@ -169,15 +131,14 @@ class _Masks:
 
     def tile(self, sample: Sample, line: MaskLine) -> Tile:
         """The picture with the outline of its mask, or with the reason why it is left out."""
-        picture = _picture(sample)
-        if not line.keep:
-            note = f"left out: {line.note}" if line.note else "left out"
-            lines = (Caption(sample.id), Caption(line.phrase), Caption(note, WRONG))
-            return Tile((Panel(picture),), lines)
-        with Image.open(io.BytesIO(self.mask_of(line))) as mask:
-            outline = Outline(mask.convert("L"), _COLOUR)
-        lines = (Caption(sample.id), Caption(line.phrase), Caption(f"{len(line.boxes)} boxes"))
-        return Tile((Panel(picture, (outline,)),), lines)
+        outlines: tuple[Outline, ...] = ()
+        note = Caption(line.why_left_out, WRONG)
+        if line.keep:
+            with Image.open(io.BytesIO(self.mask_of(line))) as mask:
+                outlines = (Outline(mask.convert("L"), _COLOUR),)
+            note = Caption(f"{len(line.boxes)} boxes")
+        captions = (Caption(sample.id), Caption(line.phrase), note)
+        return Tile((Panel(_picture(sample), outlines),), captions)
 
     def mask_of(self, line: MaskLine) -> bytes:
         """The PNG. Raises DataError if it cannot be read or is empty."""
@@ -194,36 +155,34 @@ class _Masks:
 
     def _find(self, sample: Sample) -> MaskLine:
         """Find the boxes of a new line, draw its mask, and append it to the review file."""
-        phrase = phrase_or_label(sample, self._source.card.classes)
+        phrase = phrase_or_label(sample, self.job.source.card.classes)
         if phrase is None:
             raise DataError(
-                f"{self._source.name}: sample {sample.id!r} has no label and no phrase, so there "
-                "is nothing to look for"
+                f"{self.job.dataset}: sample {sample.id!r} has neither a label nor a phrase to "
+                "look for"
             )
-        boxes = self._grounding.finder.find(
+        boxes = self.models()[0].find(
             _picture(sample),
             phrase,
-            box_threshold=self._settings.box_threshold,
-            text_threshold=self._settings.text_threshold,
+            box_threshold=self.settings.box_threshold,
+            text_threshold=self.settings.text_threshold,
         )
-        if not boxes:
-            line = MaskLine(id=sample.id, phrase=phrase, keep=False, note=NO_BOX)
-        else:
-            line = MaskLine(
-                id=sample.id,
-                phrase=phrase,
-                boxes=tuple(row.box for row in boxes),
-                scores=tuple(row.score for row in boxes),
-                note=", ".join(dict.fromkeys(row.words for row in boxes if row.words)),
-            )
-            if not self._draw(sample, line):
-                line = line.model_copy(update={"keep": False, "note": EMPTY})
-        self._review.append([line])
+        line = MaskLine(
+            id=sample.id,
+            phrase=phrase,
+            keep=bool(boxes),
+            boxes=tuple(row.box for row in boxes),
+            scores=tuple(row.score for row in boxes),
+            note=", ".join(dict.fromkeys(r.words for r in boxes if r.words)) if boxes else NO_BOX,
+        )
+        if boxes and not self._draw(sample, line):
+            line = line.model_copy(update={"keep": False, "note": EMPTY})
+        self.review.append([line])
         return line
 
     def _draw(self, sample: Sample, line: MaskLine) -> bool:
         """Draw and store the mask of the line's boxes; returns False if it is empty."""
-        mask = self._grounding.drawer.draw(_picture(sample), line.boxes)
+        mask = self.models()[1].draw(_picture(sample), line.boxes)
         if not mask.any():
             return False
         png = io.BytesIO()
@@ -236,7 +195,7 @@ class _Masks:
 
         The latter's name depends on the boxes, so that a mask of other boxes is never used.
         """
-        folder = self._job.folder
+        folder = self.job.folder
         if line.mask is None:
             identity = json.dumps([line.id, line.boxes])
             digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
@@ -244,7 +203,7 @@ class _Masks:
         path = (folder / line.mask).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise DataError(
-                f"{self._job.review}: the mask of {line.id!r} must lie in {folder}, came "
+                f"{self.job.review}: the mask of {line.id!r} must lie in {folder}, came "
                 f"{line.mask!r}; copy it there"
             )
         return path

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from typing import Any, TextIO, final
 
 from natadv.annotate.job import AnnotationJob, AnnotationResult
 from natadv.annotate.question_templates import UNUSABLE, Proposal, Proposer, Rejected
-from natadv.annotate.review import QuestionsLine, Review
+from natadv.annotate.review import QuestionsLine
 from natadv.data.images import decode_image
 from natadv.errors import DataError, ModelError
-from natadv.evaluate.datasets import Dataset
 from natadv.report.sheet import Panel, Tile
 from natadv.storage.atomic import write_whole
 from natadv.tasks.task import WRONG, Caption
@@ -36,14 +36,12 @@ _MOST_ON_TILE = 3
 class QuestionSettings:
     """Everything besides the picture that decides the questions, and how many run at once."""
 
-    by: str
-    """The author of the questions, for the card."""
     about: Mapping[str, Any]
-    """What a resumed run must have in common with the one before."""
+    """What a resumed run must have in common with the one before; `by` is the author."""
     at_once: int = 1
     """Pictures that are asked about concurrently."""
     per_write: int = 1
-    """Batches of that many pictures that are written to the disk together."""
+    """Batches of `at_once` pictures that are written to the disk together."""
 
 
 def annotate_questions(
@@ -60,19 +58,18 @@ def annotate_questions(
         DataError: A line or a picture is invalid; then nothing is packed.
         ModelError: The endpoint gives no usable reply; earlier replies are kept.
     """
-    source = job.source()
+    by = settings.about["by"]
     with job.alone():
-        lines = _ask_all(job, settings, source, proposer, progress_to)
+        lines = _ask_all(job, settings, proposer, progress_to)
         included = job.included(lines)
-        for name, content in vqa_v2_files(lines, info={"dataset": job.name, "by": settings.by}):
+        for name, content in vqa_v2_files(lines, info={"dataset": job.name, "by": by}):
             text = json.dumps(content, ensure_ascii=False, allow_nan=False)
             write_whole(job.folder / name, text.encode())
         return job.publish(
-            source,
             lines,
             task="vqa",
-            by=f"questions by {settings.by}",
-            samples=lambda: _samples(job, source, included),
+            by=f"questions by {by}",
+            samples=lambda: _samples(job, included),
             contents=[[line.id, *pair] for line in included.values() for pair in line.pairs()],
             tile=_tile,
             progress_to=progress_to,
@@ -94,7 +91,7 @@ def vqa_v2_files(
         images[str(image_id)] = line.id
         pairs = line.pairs()
         if len(pairs) >= PER_PICTURE:
-            raise DataError(f"image {image_id}: {len(pairs)} questions, the most is 999")
+            raise DataError(f"image {image_id}: expected at most 999 questions, got {len(pairs)}")
         for number, pair in enumerate(pairs):
             ids = {"question_id": image_id * PER_PICTURE + number, "image_id": image_id}
             questions.append({**ids, "question": pair.question})
@@ -119,64 +116,56 @@ def vqa_v2_files(
 def _ask_all(
     job: AnnotationJob,
     settings: QuestionSettings,
-    source: Dataset,
     proposer: Callable[[], Proposer],
     progress_to: TextIO,
 ) -> dict[str, QuestionsLine]:
     """The line of every picture, in the order of the dataset."""
-    about = {
-        "review": "questions",
-        "dataset": source.name,
-        "revision": source.card.revision,
-        **settings.about,
-    }
-    review = Review(job.review, QuestionsLine, about=about)
+    review = job.review_of(QuestionsLine, review="questions", about=settings.about)
     reviewed = review.lines()
     lines: dict[str, QuestionsLine] = {}
-    progress = job.progress("questions", source, progress_to)
+    progress = job.progress("questions", progress_to)
     left_out = 0
-
-    def report(note: str) -> None:
-        progress.reach(len(lines), note=note)
-
-    ask = _ConcurrentProposer(source.card.classes, settings.at_once, proposer, report)
-    samples = job.samples(source)
+    ask = _ConcurrentProposer(
+        job.source.card.classes,
+        settings.at_once,
+        cache(proposer),
+        lambda note: progress.reach(len(lines), note=note),
+    )
+    samples = job.samples()
     while part := list(islice(samples, settings.at_once * settings.per_write)):
         new, error = ask([sample for sample in part if sample.id not in reviewed])
         review.append(new)
         if isinstance(error, Rejected):
-            raise _for_a_person(error, review) from error
+            # Only a person can tell whether the picture or the run is wrong.
+            line = QuestionsLine(id=error.sample, keep=False).model_dump_json(exclude_defaults=True)
+            first = "" if review.begun() else f"begin it with {review.head}, then "
+            raise ModelError(
+                f"{error}; if it is that picture alone, leave it out by hand in {review.path}: "
+                f"{first}add the line {line}"
+            ) from error
         if error is not None:
             raise error
         fresh = {line.id: line for line in new}
         lines |= {sample.id: reviewed.get(sample.id) or fresh[sample.id] for sample in part}
         left_out += sum(not lines[sample.id].keep for sample in part)
         progress.reach(len(lines), note=f"{left_out} left out")
-    job.refuse_strangers(reviewed, lines)
+    job.refuse_unknown(reviewed, lines)
     return lines
 
 
 @final
+@dataclass(slots=True)
 class _ConcurrentProposer:
-    """Asks about several pictures at once, and tells failures of a picture from those of the run.
+    """Asks about several pictures at once; tells failures of a picture from those of the run."""
 
-    The proposer is made when the first picture needs it.
-    """
-
-    def __init__(
-        self,
-        classes: Sequence[str],
-        at_once: int,
-        proposer: Callable[[], Proposer],
-        report: Callable[[str], None],
-    ) -> None:
-        self._classes = classes
-        self._at_once = at_once
-        self._make = proposer
-        self._report = report
-        self._proposer: Proposer | None = None
-        self._answered = False
-        self._unusable = 0
+    classes: Sequence[str]
+    at_once: int
+    proposer: Callable[[], Proposer]
+    """Makes the proposer when the first picture needs it, and returns the same one later."""
+    report: Callable[[str], None]
+    answered: bool = False
+    unusable: int = 0
+    """Pictures in a row without a usable reply."""
 
     def __call__(
         self, samples: Sequence[Sample]
@@ -184,63 +173,42 @@ class _ConcurrentProposer:
         """The lines of the pictures that were answered, and the first error of another one."""
         if not samples:
             return [], None
-        outcomes = [future.exception() or future.result() for future in self._futures(samples)]
-        self._answered |= any(isinstance(one, Proposal) and bool(one.pairs) for one in outcomes)
-        lines, errors = list[QuestionsLine](), list[BaseException]()
-        for sample, outcome in zip(samples, outcomes, strict=True):
-            if isinstance(outcome, Rejected) and self._answered:
-                # The endpoint accepts other pictures, so the failure is about this one.
-                outcome = Proposal((), f"{UNUSABLE}{outcome.reason}")
-            if isinstance(outcome, Proposal):
-                lines.append(_line(sample.id, outcome))
-            else:
-                errors.append(outcome)
-        return lines, next(iter(errors), None) or self._given_up(lines)
-
-    def _futures(self, samples: Sequence[Sample]) -> list[Future[Proposal]]:
-        proposer = self._proposer = self._proposer or self._make()
-        with ThreadPoolExecutor(self._at_once, thread_name_prefix="ask") as pool:
-            futures = [pool.submit(proposer.propose, s, self._classes) for s in samples]
+        proposer = self.proposer()
+        with ThreadPoolExecutor(self.at_once, thread_name_prefix="ask") as pool:
+            futures = [pool.submit(proposer.propose, s, self.classes) for s in samples]
             while wait(futures, timeout=_REPORT_EVERY_S).not_done:
                 if waits := proposer.waits():
-                    self._report(waits)
-        return futures
+                    self.report(waits)
+        results = [future.exception() or future.result() for future in futures]
+        self.answered |= any(isinstance(r, Proposal) and bool(r.pairs) for r in results)
+        lines, errors = list[QuestionsLine](), list[BaseException]()
+        for sample, result in zip(samples, results, strict=True):
+            if isinstance(result, Rejected) and self.answered:
+                # The endpoint accepts other pictures, so the failure is about this one.
+                result = Proposal((), f"{UNUSABLE}{result.reason}")
+            if not isinstance(result, Proposal):
+                errors.append(result)
+                continue
+            pairs = result.pairs
+            line = QuestionsLine(id=sample.id, keep=bool(pairs), questions=pairs, note=result.note)
+            lines.append(line)
+        return lines, next(iter(errors), None) or self._given_up(lines)
 
     def _given_up(self, lines: Sequence[QuestionsLine]) -> ModelError | None:
+        """The error after too many pictures in a row without a usable reply."""
         for line in lines:
-            self._unusable = self._unusable + 1 if line.note.startswith(UNUSABLE) else 0
-            if self._unusable >= MOST_UNUSABLE:
+            self.unusable = self.unusable + 1 if line.note.startswith(UNUSABLE) else 0
+            if self.unusable >= MOST_UNUSABLE:
                 return ModelError(
-                    f"{MOST_UNUSABLE} pictures in a row got no reply of use (the last: "
+                    f"{MOST_UNUSABLE} pictures in a row got no usable reply (the last: "
                     f"{line.note}); try another --model; to ask about them again, delete their "
                     "lines from the review file"
                 )
         return None
 
 
-def _line(name: str, proposal: Proposal) -> QuestionsLine:
-    return QuestionsLine(
-        id=name,
-        keep=bool(proposal.pairs),
-        questions=tuple((pair.question, pair.answer) for pair in proposal.pairs),
-        note=proposal.note,
-    )
-
-
-def _for_a_person(error: Rejected, review: Review[QuestionsLine]) -> ModelError:
-    """The error with advice; only a person can tell whether the picture or the run is wrong."""
-    line = QuestionsLine(id=error.sample, keep=False).model_dump_json(exclude_defaults=True)
-    first = "" if review.begun() else f"begin it with {review.head}, then "
-    return ModelError(
-        f"{error}; if it is that picture alone, leave it out by hand in {review.path}: "
-        f"{first}add the line {line}"
-    )
-
-
-def _samples(
-    job: AnnotationJob, source: Dataset, included: Mapping[str, QuestionsLine]
-) -> Iterator[Sample]:
-    for sample in job.samples(source):
+def _samples(job: AnnotationJob, included: Mapping[str, QuestionsLine]) -> Iterator[Sample]:
+    for sample in job.samples():
         line = included.get(sample.id)
         for number, pair in enumerate(line.pairs() if line else ()):
             yield replace(
@@ -258,8 +226,7 @@ def _samples(
 
 def _tile(sample: Sample, line: QuestionsLine) -> Tile:
     picture = Panel(decode_image(sample.image, where=f"sample {sample.id!r}"))
+    captions = [Caption(f"{pair.question} {pair.answer}", most=2) for pair in line.pairs()]
     if not line.keep:
-        note = f"left out: {line.note}" if line.note else "left out"
-        return Tile((picture,), (Caption(sample.id), Caption(note, WRONG, most=2)))
-    pairs = [Caption(f"{pair.question} {pair.answer}", most=2) for pair in line.pairs()]
-    return Tile((picture,), (Caption(sample.id), *pairs[:_MOST_ON_TILE]))
+        captions = [Caption(line.why_left_out, WRONG, most=2)]
+    return Tile((picture,), (Caption(sample.id), *captions[:_MOST_ON_TILE]))

@@ -55,16 +55,23 @@ def tidy(question: str, answer: str, *, where: str) -> QuestionAnswer:
     text = " ".join(question.split())
     if not text.endswith("?") or len(text.split()) < 2 or len(text) > MOST_CHARACTERS:
         raise DataError(
-            f"{where}: expected a question of two words or more, of at most {MOST_CHARACTERS} "
-            f"characters, that ends with '?', came {text[:80]!r}"
+            f"{where}: expected a question of at least two words and at most {MOST_CHARACTERS} "
+            f"characters that ends with '?', got {text[:80]!r}"
         )
     short = " ".join(_AROUND.sub("", answer.lower()).split())
     if not 1 <= len(short.split()) <= MOST_WORDS:
         raise DataError(
-            f"{where}: expected an answer of 1 to {MOST_WORDS} words to {text[:60]!r}, came "
+            f"{where}: expected an answer of 1 to {MOST_WORDS} words to {text[:60]!r}, got "
             f"{answer[:60]!r}"
         )
     return QuestionAnswer(text, str(_NUMBERS.index(short)) if short in _NUMBERS else short)
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first mistake in JSON, as `place: reason`."""
+    mistake = error.errors(include_url=False)[0]
+    reason = mistake["msg"].removeprefix("Value error, ")
+    return ": ".join(filter(None, (".".join(map(str, mistake["loc"])), reason)))
 
 
 def each_once(pairs: Iterable[QuestionAnswer], *, where: str) -> tuple[QuestionAnswer, ...]:
@@ -80,17 +87,21 @@ def each_once(pairs: Iterable[QuestionAnswer], *, where: str) -> tuple[QuestionA
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels of the upright picture."""
 _PIECE = 1 << 16
-_Id = Annotated[str, Field(min_length=1)]
 
 
 class ReviewLine(Strict):
     """The fields of every line."""
 
-    id: _Id
+    id: Annotated[str, Field(min_length=1)]
     keep: bool = True
     """Whether the picture goes into the dataset."""
     note: str = ""
     """Why the picture is left out, or any other remark."""
+
+    @property
+    def why_left_out(self) -> str:
+        """A caption for a picture that is not kept."""
+        return f"left out: {self.note}" if self.note else "left out"
 
 
 class QuestionsLine(ReviewLine):
@@ -102,7 +113,7 @@ class QuestionsLine(ReviewLine):
     @model_validator(mode="after")
     def _check_questions(self) -> Self:
         if self.keep and not self.questions:
-            raise ValueError("keep is true, but there are no questions; add some, or say false")
+            raise ValueError("keep is true, but there are no questions; add some, or set it false")
         try:
             self.pairs()
         except DataError as error:
@@ -129,7 +140,7 @@ class MaskLine(ReviewLine):
     @model_validator(mode="after")
     def _check_region(self) -> Self:
         if self.keep and not self.boxes and self.mask is None:
-            raise ValueError("keep is true, but there is no box and no mask; add one, or say false")
+            raise ValueError("keep is true, but box and mask are missing; add one, or set it false")
         for left, top, right, bottom in self.boxes:
             if not (left < right and top < bottom):
                 raise ValueError(
@@ -172,13 +183,19 @@ class Review(Generic[AnyLine]):
         try:
             numbered = enumerate(content.decode("utf-8").split("\n"), start=1)
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: must be UTF-8: {error}; save it so") from error
+            raise DataError(f"{self.path}: must be UTF-8: {error}; save it as UTF-8") from error
         texts = [(number, text) for number, text in numbered if text.strip()]
         if texts:
             self._check_head(*texts[0])
         lines: dict[str, AnyLine] = {}
         for number, text in texts[1:]:
-            line = self._parsed(text, number)
+            try:
+                line = self._kind.model_validate_json(text)
+            except ValidationError as error:
+                raise DataError(
+                    f"{self.path}:{number}: {first_mistake(error)}; correct the line, or delete "
+                    "it to have it made anew"
+                ) from error
             if line.id in lines:
                 raise DataError(f"{self.path}:{number}: a second line about {line.id!r}; keep one")
             lines[line.id] = line
@@ -204,7 +221,7 @@ class Review(Generic[AnyLine]):
         except OSError as error:
             raise DataError(
                 f"{self.path}: cannot be written: {error.strerror}; free space, and run again: "
-                "what was found so far is kept"
+                "existing lines are kept"
             ) from error
 
     def _check_head(self, number: int, text: str) -> None:
@@ -212,29 +229,16 @@ class Review(Generic[AnyLine]):
             about: dict[str, Any] = json.loads(text)["about"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{self.path}:{number}: expected the line that tells what the file is about, came "
-                f"{text[:60]!r}; get it back"
+                f"{self.path}:{number}: expected the line that says what the file is about, got "
+                f"{text[:60]!r}; restore it"
             ) from error
         if about != self._about:
             other = sorted(k for k in {*about, *self._about} if about.get(k) != self._about.get(k))
-            listed = ", ".join(
-                f"{k} {about.get(k)!r} and not {self._about.get(k)!r}" for k in other
-            )
+            listed = ", ".join(f"{k} {about.get(k)!r}, not {self._about.get(k)!r}" for k in other)
             raise ConfigError(
-                f"{self.path}: was begun with {listed}; go on with that, or give another --name "
-                "(what a person has edited there is never thrown away)"
+                f"{self.path}: was begun with {listed}; continue with that, or give another --name "
+                "(edits by a person are never thrown away)"
             )
-
-    def _parsed(self, text: str, number: int) -> AnyLine:
-        try:
-            return self._kind.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
-            raise DataError(
-                f"{self.path}:{number}: {place + ': ' if place else ''}{first['msg']}; correct the "
-                "line, or delete it to have it found anew"
-            ) from error
 
 
 class _Complete(NamedTuple):

@@ -6,10 +6,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple, final
+from typing import Annotated, final
 
 from pydantic import Field, ValidationError
 
@@ -37,13 +36,14 @@ class Prices:
     """The total that all runs together may cost."""
 
     def cost(self, tokens: Tokens) -> float:
+        """In the currency of the prices."""
         return (tokens.prompt * self.prompt + tokens.completion * self.completion) / _MILLION
 
 
 @final
 @dataclass(slots=True)
 class CostLedger:
-    """What all runs have paid an endpoint for: one line per reply, also for unusable ones.
+    """The tokens that all runs have paid for: one line per reply, usable or not.
 
     Raises DataError if a line of the file is invalid.
     """
@@ -94,8 +94,7 @@ class CostLedger:
             raise ConfigError(
                 "the endpoint does not report how many tokens a reply took "
                 "(usage.prompt_tokens and usage.completion_tokens), so --budget cannot be kept; "
-                "earlier replies are kept: go on without --budget, if the endpoint has a limit of "
-                "its own"
+                "earlier answers are kept: continue without --budget if the endpoint has its own"
             )
 
     def check_budget(self) -> None:
@@ -103,8 +102,8 @@ class CostLedger:
         budget = self.prices.budget
         if budget is not None and self.prices.cost(self.tokens) >= budget:
             raise ConfigError(
-                f"the budget of {budget:g} is spent ({self.summary()}); what was answered is kept: "
-                "raise --budget to go on"
+                f"the budget of {budget:g} is spent ({self.summary()}); earlier answers are kept: "
+                "raise --budget to continue"
             )
 
     def summary(self) -> str:
@@ -124,39 +123,30 @@ class CostLedger:
         )
 
 
-class Clock(NamedTuple):
-    """The time, which tests replace."""
-
-    now: Callable[[], float] = time.monotonic
-    """Seconds since an arbitrary moment."""
-    sleep: Callable[[float], None] = time.sleep
-
-
 @final
 class RateLimiter:
-    """Spaces the requests of all threads evenly; `per_minute` None means without limit."""
+    """Spaces the requests of all threads evenly; `per_minute` None sets no limit."""
 
-    def __init__(self, per_minute: float | None, *, clock: Clock) -> None:
+    def __init__(self, per_minute: float | None) -> None:
         self._every_s = 60 / per_minute if per_minute else 0.0
-        self._clock = clock
         self._lock = threading.Lock()
-        self._next = self._held_until = clock.now()
+        self._next = self._paused_until = time.monotonic()
 
     def wait(self) -> None:
         """Sleep until the next request may be made."""
         with self._lock:
-            now = self._clock.now()
+            now = time.monotonic()
             turn = max(now, self._next)
             self._next = turn + self._every_s
         if turn > now:
-            self._clock.sleep(turn - now)
+            time.sleep(turn - now)
 
-    def hold(self, seconds: float) -> None:
-        """Let no thread make a request for that long, as the endpoint has asked for."""
+    def pause(self, seconds: float) -> None:
+        """Let no thread make a request for that long."""
         with self._lock:
-            self._held_until = max(self._held_until, self._clock.now() + seconds)
-            self._next = max(self._next, self._held_until)
+            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+            self._next = max(self._next, self._paused_until)
 
-    def held_s(self) -> float:
-        """The remaining seconds of the hold."""
-        return max(0.0, self._held_until - self._clock.now())
+    def pause_s(self) -> float:
+        """The remaining seconds of the pause."""
+        return max(0.0, self._paused_until - time.monotonic())

@@ -18,7 +18,10 @@ from natadv.errors import NatadvError
 COMMANDS = {
     "data": ("data_commands", "import and list datasets"),
     "models": ("models_commands", "list the models that have a name, and fetch them"),
-    "doctor": ("models_commands", "check that a model is whole, safe, and fed as it was trained"),
+    "doctor": (
+        "models_commands",
+        "check that a model is whole, safe, and fed as it was trained",
+    ),
     "train": ("train_commands", "train a head for segmentation or vqa on a frozen tower"),
     "typo": ("dataset_commands", "write a wrong word on every picture of a dataset"),
     "filter": ("dataset_commands", "keep the pictures that every model of an ensemble gets wrong"),
@@ -35,10 +38,9 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code.
+    """Run a command and return its exit code.
 
-    Raises:
-        SystemExit: With code 2 after a usage error, with code 0 after `--help`.
+    Raises SystemExit with code 2 after a usage error, and with code 0 after `--help`.
     """
     command = typer.main.get_group(app)
     for name, (_, text) in COMMANDS.items():
@@ -46,26 +48,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command.main(sys.argv[1:] if arguments is None else arguments, prog_name="natadv")
     except _CommandEnded as end:
-        return end.exit_code
+        return int(end.args[0])
     raise AssertionError("typer ends the process if no command was run")
 
 
 class _CommandEnded(Exception):
     """Carries the exit code of a command past typer, which would end the process with code 0."""
 
-    def __init__(self, exit_code: int) -> None:
-        super().__init__(exit_code)
-        self.exit_code = exit_code
-
 
 class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; an empty value of any command is a usage error."""
         for word in args:
             if not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word):
                 ctx.fail(f"expected a value, got nothing in {word!r}; is a variable unset?")
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Import the command that stands behind its placeholder in the help."""
         name, placeholder, rest = super().resolve_command(ctx, args)
         if name not in COMMANDS:
             return name, placeholder, rest
@@ -73,6 +73,7 @@ class _Commands(TyperGroup):
         return name, typer.main.get_group(module.app).commands[name], rest
 
     def invoke(self, ctx: Any) -> Any:
+        """Run the command, and raise its exit code as `_CommandEnded`."""
         try:
             code = int(super().invoke(ctx) or 0)
         except NatadvError as error:

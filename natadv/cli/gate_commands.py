@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError
 from natadv.report.html import write_report
-
-if TYPE_CHECKING:
-    from natadv.gate.contract import Difference
 
 ALIKE, WEAKER, WRONG_FILE = 0, 1, 4
 
@@ -30,11 +27,12 @@ def diff(
     old: Annotated[Path, opt.argument("OLD")],
     new: Annotated[Path, opt.argument("NEW")] = Path("thresholds.yaml"),
 ) -> int:
-    """Compare what two contracts ask of every case of every tier, however they are written.
+    """Compare what two contracts ask of every case of every tier, even if they are written
+    differently.
 
     Exit codes: 0 nothing is weaker, 1 something is, 4 a file is wrong.
     """
-    from natadv.gate.contract import differences
+    from natadv.gate.contract import EFFECTS, differences
     from natadv.gate.rules import load_thresholds
 
     try:
@@ -42,20 +40,15 @@ def diff(
     except ConfigError as error:
         print(f"natadv: {error}", file=sys.stderr)
         return WRONG_FILE
+    if not found:
+        print("both contracts ask the same")
+        return ALIKE
     for difference in found:
         print(difference)
-    print(_summary(found))
-    return WEAKER if any(one.effect == "WEAKER" for one in found) else ALIKE
-
-
-def _summary(found: tuple[Difference, ...]) -> str:
-    from natadv.gate.contract import EFFECTS
-
-    if not found:
-        return "both contracts ask the same"
-    counts = Counter(one.effect for one in found)
+    counts = Counter(difference.effect for difference in found)
     listed = ", ".join(f"{counts[effect]} {effect.lower()}" for effect in EFFECTS)
-    return f"{listed}: {'the gate lets more pass' if counts['WEAKER'] else 'nothing is weaker'}"
+    print(f"{listed}: {'the gate lets more pass' if counts['WEAKER'] else 'nothing is weaker'}")
+    return WEAKER if counts["WEAKER"] else ALIKE
 
 
 @app.command(cls=opt.Command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from itertools import pairwise
@@ -20,20 +21,26 @@ CPUS = os.cpu_count() or 1
 
 
 class Command(TyperCommand):
+    """A command whose repeatable options take several values: `--set A=1 B=2`."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what typer can read; a usage error if an option lacks its value."""
         return super().parse_args(ctx, _one_value_each(self, ctx, args))
 
 
 class Group(TyperGroup):
+    """A group of commands that reads its own options as `Command` does."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as `Command.parse_args` does."""
         return super().parse_args(ctx, _one_value_each(self, ctx, args))
 
 
 def _one_value_each(command: Command | Group, ctx: Any, args: list[str]) -> list[str]:
-    """The words with `--set A=1 B=2` as `--set A=1 --set B=2`, which is what typer can read.
+    """The words with `--set A=1 B=2` as `--set A=1 --set B=2`, which typer can read.
 
-    A usage error if an option has no value: typer would take the next option for it, as in
-    `--model $UNSET --data mini`.
+    An option without a value is a usage error: typer would take the next option for its value, as
+    in `--model $UNSET --data mini`.
     """
     options = [param for param in command.params if isinstance(param, TyperOption)]
     valued = {name for option in options if not option.is_flag for name in option.opts}
@@ -56,7 +63,7 @@ def command_group(text: str | None = None, *, metavar: str = "COMMAND") -> typer
 
     Args:
         text: Its description; None for the top level of a module, which is never shown.
-        metavar: What its commands are called in the usage line.
+        metavar: Stands for its commands in the usage line.
     """
     usage = f"{metavar} [ARGS]..."
     return typer.Typer(cls=Group, help=text, subcommand_metavar=usage, rich_markup_mode=None)
@@ -78,7 +85,7 @@ def count(about: str, *, metavar: str = "N", at_least: int = 1) -> Any:
 
 
 def path(about: str, *, metavar: str = "DIR", show_default: bool = True) -> Any:
-    """Declares an option for a path; the command itself says whether it can be read."""
+    """Declares an option for a path; the command itself checks whether it can be read."""
     return typer.Option(readable=False, metavar=metavar, help=about, show_default=show_default)
 
 
@@ -88,11 +95,16 @@ def argument(metavar: str, about: str | None = None) -> Any:
 
 
 def number(about: str, metavar: str, allowed: Callable[[float], bool], expected: str) -> Any:
-    """Declares an option for a number that has to be `allowed`, which `expected` puts in words."""
+    """Declares an option for a number that must be `allowed`; `expected` says which ones are."""
 
     def checked(given: str | float) -> float:
-        if not allowed(value := float(given)):
-            raise ValueError(f"must be {expected}, got {given}")
+        """The number, or a usage error."""
+        try:
+            value = float(given)
+        except ValueError:
+            value = math.nan
+        if not allowed(value):
+            raise typer.BadParameter(f"must be a number {expected}, got {given}")
         return value
 
     return typer.Option(parser=checked, metavar=metavar, help=about)
@@ -104,7 +116,7 @@ def split_names(given: str) -> tuple[str, ...]:
 
 
 def arithmetic(device: str, *, batch_size: int = 64, threads: int = 1) -> Arithmetic:
-    """How models compute, with `auto` decided: on a GPU if one is visible, else on the CPU."""
+    """How models compute; `auto` is a GPU if one is visible, else the CPU."""
     from natadv.evaluate.devices import device_kind
     from natadv.pipelines.embedders import Arithmetic
 

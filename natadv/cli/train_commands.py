@@ -15,7 +15,7 @@ train = opt.command_group(
     "Train a head for segmentation or vqa on the frozen picture tower of a model.", metavar="TASK"
 )
 app.add_typer(train, name="train")
-_FRESH = "begin again, and replace a head that is there"
+_FRESH = "begin again, and replace an existing head"
 
 
 def _trainer(task: TrainedTask) -> Callable[..., None]:
@@ -30,6 +30,7 @@ def _trainer(task: TrainedTask) -> Callable[..., None]:
         threads: opt.Threads = opt.CPUS,
         fresh: Annotated[bool, opt.flag("--fresh", _FRESH)] = False,
     ) -> None:
+        """Train the head and print a summary."""
         root = Path.cwd()
         settings = settings_for(task, root=root, section=section, overrides=overrides or [])
         from natadv.training.train import TrainingPlan, summary, train
@@ -55,7 +56,7 @@ for _task, _settings in SETTINGS.items():
     train.command(
         _task,
         cls=opt.Command,
-        help=f"Train a head for {_task}. A training that was killed goes on when it is started "
+        help=f"Train a head for {_task}. A training that was killed continues when it is started "
         "again in the same way, and ends with the same weights.",
         short_help=f"a head for {_task}",
         epilog=f"Settings (by default of section train-{_task}): "

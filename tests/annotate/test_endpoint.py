@@ -9,6 +9,7 @@ import json
 import pytest
 from PIL import Image
 
+from natadv.annotate import usage_limits
 from natadv.annotate.credentials import Endpoint
 from natadv.annotate.endpoint import SCHEMA, EndpointProposer, RequestOptions, reply_of, request
 from natadv.annotate.review import QuestionAnswer
@@ -27,7 +28,7 @@ class FakeClock:
         self.slept = []
         self._now = 0.0
 
-    def now(self):
+    def monotonic(self):
         return self._now
 
     def sleep(self, seconds):
@@ -36,8 +37,10 @@ class FakeClock:
 
 
 @pytest.fixture
-def clock():
-    return FakeClock()
+def clock(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(usage_limits, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def make(fake_endpoint, ledger, clock):
     def made(**options):
         settings = {"model": "seer", "per_picture": 2, "waits_s": (1.0, 4.0), **options}
         endpoint = Endpoint(fake_endpoint.url, "secret")
-        return EndpointProposer(endpoint, RequestOptions(**settings), ledger, clock=clock)
+        return EndpointProposer(endpoint, RequestOptions(**settings), ledger)
 
     return made
 
@@ -131,7 +134,7 @@ def test_an_endpoint_that_keeps_failing_ends_the_run(make, fake_endpoint):
         fake_endpoint.faults = [PASSING[name]] * 3
         fake_endpoint.asked.clear()
 
-        with pytest.raises(ModelError, match=r"failed 3 times in a row .* is kept"):
+        with pytest.raises(ModelError, match=r"failed 3 times in a row .* answers are kept"):
             make(timeout_s=0.2 if name == "timeout" else 30.0).propose(SAMPLE, CLASSES)
         assert len(fake_endpoint.asked) == 3, name
 
@@ -245,7 +248,7 @@ def test_nothing_is_asked_once_the_budget_is_spent(fake_endpoint, tmp_path, cloc
         tmp_path / "spent.jsonl", Prices(prompt=2.0, completion=10.0, budget=0.0005)
     )
     options = RequestOptions(model="seer", per_picture=2)
-    proposer = EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger, clock=clock)
+    proposer = EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger)
     proposer.propose(SAMPLE, CLASSES)
     proposer.propose(SAMPLE, CLASSES)
 
@@ -280,7 +283,7 @@ def test_a_reply_whose_tokens_are_not_told_is_taken_and_told(make, fake_endpoint
 def test_a_budget_that_cannot_be_kept_ends_the_run(fake_endpoint, tmp_path, clock):
     ledger = CostLedger(tmp_path / "spent.jsonl", Prices(prompt=2.0, budget=9.0))
     options = RequestOptions(model="seer", per_picture=2)
-    proposer = EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger, clock=clock)
+    proposer = EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger)
     proposer.propose(SAMPLE, CLASSES)
     for name, usage in UNTOLD.items():
         fake_endpoint.faults = [Fault(body=completion(usage=usage))]
@@ -370,7 +373,7 @@ def test_the_schema_leaves_nothing_open():
         ("Sure! Here are", "Invalid JSON"),
         ('{"questions": [{"question": "Is', "Invalid JSON"),
         ("[]", "should be an object"),
-        ('{"questions": []}', "expected 1 questions, came 0"),
+        ('{"questions": []}', "expected 1 questions, got 0"),
         ('{"questions": [{"question": "Is it so?"}]}', r"questions\.0\.answer: Field required"),
         ('{"questions": [{"question": "Is it so?", "answer": true}]}', "valid string"),
         ('{"questions": [{"question": "Is it so?", "answer": "yes", "why": ""}]}', "Extra inputs"),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from natadv.annotate.job import AnnotationJob
-from natadv.annotate.mask_annotation import Grounding, MaskSettings, annotate_masks
+from natadv.annotate.mask_annotation import MaskSettings, annotate_masks
 from natadv.data.card import DATASETS_FOLDER, load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError
@@ -56,10 +56,10 @@ def fake():
 def annotate(pack, fake):
     root = pack()
 
-    def annotated(*, settings=SETTINGS, grounding=None, **job):
+    def annotated(*, settings=SETTINGS, **job):
         def load():
             fake.loads.append(1)
-            return Grounding(grounding or fake.grounding, grounding or fake.grounding)
+            return fake.grounding, fake.grounding
 
         described = {"dataset": "pets", "name": "pets-masks", "root": root, **job}
         return annotate_masks(
@@ -267,12 +267,12 @@ def outside(place):
 @pytest.mark.parametrize(
     ("sabotage", "told"),
     [
-        (unknown_id, r"1 lines are about pictures that 'pets' has not, first 'pet/77'"),
+        (unknown_id, r"1 lines are about pictures that 'pets' lacks, first 'pet/77'"),
         (climbing, "must lie in"),
         (missing_mask, r"none\.png: the mask of 'pet/0' cannot be read"),
         (black_mask, r"black\.png: the mask of 'pet/0' is empty"),
         (grey_mask, "255 inside and 0 outside"),
-        (small_mask, "8 x 8 px, its picture 32 x 24 px"),
+        (small_mask, "32 x 24 pixels, got 8 x 8"),
         (text_mask, "not a picture"),
         (outside, "boxes of 'pet/0' give an empty mask"),
     ],
@@ -306,7 +306,7 @@ def test_other_settings_do_not_mix_with_what_is_there(annotate):
     annotate()
     other = MaskSettings(models={"fake": "0"}, box_threshold=0.5, text_threshold=0.25)
 
-    with pytest.raises(ConfigError, match=r"begun with box_threshold 0\.3 and not 0\.5"):
+    with pytest.raises(ConfigError, match=r"begun with box_threshold 0\.3, not 0\.5"):
         annotate(settings=other, force=True)
 
 
@@ -330,6 +330,6 @@ def test_two_processes_do_not_annotate_the_same(annotate, place):
 def test_when_nothing_is_found_nothing_is_packed(annotate, fake, monkeypatch, packed, tmp_path):
     monkeypatch.setattr(fake.grounding, "find", lambda *_, **__: ())
 
-    with pytest.raises(DataError, match="no picture is kept of 5"):
+    with pytest.raises(DataError, match="none of 5 pictures is kept"):
         annotate()
     assert not (tmp_path / DATASETS_FOLDER / "pets-masks").exists()

@@ -27,7 +27,7 @@ from natadv.tasks.vqa import LEAST_ANSWERS
 
 from .conftest import CLASSES, Fault, completion, error, pets, picture
 
-TEMPLATES = QuestionSettings(by="templates", about={"by": "templates"}, per_write=2)
+TEMPLATES = QuestionSettings(about={"by": "templates"}, per_write=2)
 
 
 class Recorded:
@@ -155,7 +155,7 @@ def test_every_question_has_an_id_of_its_own_and_an_annotation(counts):
 def test_more_questions_than_ids_are_refused():
     questions = tuple((f"Is it {number}?", "yes") for number in range(1000))
 
-    with pytest.raises(DataError, match="image 1: 1000 questions"):
+    with pytest.raises(DataError, match="image 1: expected at most 999 questions, got 1000"):
         vqa_v2_files({"a": QuestionsLine(id="a", questions=questions)}, info={})
 
 
@@ -257,7 +257,7 @@ def proposer(fake_endpoint, place):
     return EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger)
 
 
-BY_SEER = QuestionSettings(by="seer", about={"by": "seer"}, at_once=2)
+BY_SEER = QuestionSettings(about={"by": "seer"}, at_once=2)
 
 
 def test_an_endpoint_is_asked_about_every_picture_once(annotate, proposer, fake_endpoint, packed):
@@ -334,7 +334,7 @@ def test_an_endpoint_that_takes_nothing_any_more_is_given_up(
     pack("more", samples=pets(8))
     fake_endpoint.faults = [None, *REJECTED, *REJECTED]
 
-    with pytest.raises(ModelError, match="in a row got no reply of use"):
+    with pytest.raises(ModelError, match="in a row got no usable reply"):
         annotate(proposer, settings=replace(BY_SEER, at_once=1), dataset="more")
     assert len(fake_endpoint.asked) == 6
 
@@ -373,5 +373,5 @@ def test_what_an_endpoint_is_waited_for_is_on_the_line_of_progress(pack):
 def test_a_model_that_never_answers_usefully_is_given_up(annotate, proposer, fake_endpoint):
     fake_endpoint.faults = [Fault(body=completion("Sure!"))] * 9
 
-    with pytest.raises(ModelError, match="5 pictures in a row got no reply of use"):
+    with pytest.raises(ModelError, match="5 pictures in a row got no usable reply"):
         annotate(proposer, settings=BY_SEER)

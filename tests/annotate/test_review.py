@@ -99,19 +99,19 @@ def test_a_file_about_something_else_is_refused(review):
     review.append([line("a")])
     other = Review(review.path, QuestionsLine, about={**ABOUT, "revision": "xyz"})
 
-    with pytest.raises(ConfigError, match=r"begun with revision 'abc' and not 'xyz'.*--name"):
+    with pytest.raises(ConfigError, match=r"begun with revision 'abc', not 'xyz'.*--name"):
         other.lines()
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "3: .*Invalid JSON"),
-        ('{"id": "a"}', "3: .*keep is true, but there are no questions"),
+        ("{", "3: Invalid JSON"),
+        ('{"id": "a"}', "3: keep is true, but there are no questions"),
         ('{"id": "a", "keep": "no"}', "3: keep: Input should be a valid boolean"),
         ('{"id": "a", "kep": false}', "3: kep: Extra inputs"),
-        ('{"id": "a", "questions": [["Why", "so"]]}', "3: .*expected a question"),
-        ('{"id": "a", "questions": [["Is it so?", ""]]}', "3: .*expected an answer"),
+        ('{"id": "a", "questions": [["Why", "so"]]}', "3: a: expected a question"),
+        ('{"id": "a", "questions": [["Is it so?", ""]]}', "3: a: expected an answer"),
         ('{"id": "first", "keep": false}', "3: a second line about 'first'"),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_file_without_its_first_line_is_refused(review):
     review.append([line("a")])
     review.path.write_text("\n".join(review.path.read_text().splitlines()[1:]) + "\n")
 
-    with pytest.raises(DataError, match=":1: expected the line that tells what the file is about"):
+    with pytest.raises(DataError, match=":1: expected the line that says what the file is about"):
         review.lines()
 
 
@@ -143,7 +143,7 @@ def test_a_file_that_is_not_utf8_is_refused(review):
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({}, "no box and no mask"),
+        ({}, "box and mask are missing"),
         ({"boxes": [[5, 0, 5, 9]]}, "must be left, top, right, bottom"),
         ({"boxes": [[1, 2, 3]]}, "boxes"),
         ({"boxes": [[1, 2, "3", 4]]}, "boxes"),

@@ -126,7 +126,7 @@ def test_another_search_in_the_folder_is_refused(plan):
     run(plan, stream=io.StringIO())
     other = plan_in(plan.out, settings=SETTINGS.model_copy(update={"seed": 2}))
 
-    with pytest.raises(ConfigError, match="of a search with other settings"):
+    with pytest.raises(ConfigError, match="belongs to a search with other settings"):
         run(other, stream=io.StringIO())
 
 
