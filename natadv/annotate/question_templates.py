@@ -44,10 +44,6 @@ class Subject:
     mask: Mask | None = None
     """The region of the noun, of shape (h, w)."""
 
-    @property
-    def class_or_noun(self) -> str:
-        return self.noun if self.name is None else self.name
-
 
 _ARTICLES = ("a", "an", "the")
 _PLACES = frozenset({"left", "right", "top", "bottom"})
@@ -63,7 +59,7 @@ def questions_of(subject: Subject, *, most: int, rng: Rng) -> tuple[QuestionAnsw
         DataError: The noun is blank, or the mask is empty.
     """
     if not subject.noun.strip():
-        raise DataError("nothing can be asked without a noun; give the picture a label")
+        raise DataError("no question can be asked without a noun; give the picture a label")
     if subject.mask is not None and not subject.mask.any():
         raise DataError(f"the mask of {subject.noun!r} is empty; leave the picture out")
     pairs: list[QuestionAnswer] = []
@@ -86,7 +82,7 @@ def article(noun: str) -> str:
 
 
 def _identity(subject: Subject, _: Rng) -> QuestionAnswer | None:
-    name = subject.class_or_noun
+    name = subject.name or subject.noun
     # A person would not answer with a longer name.
     return None if len(name.split()) > 3 else QuestionAnswer("What is in the picture?", name)
 
@@ -94,10 +90,10 @@ def _identity(subject: Subject, _: Rng) -> QuestionAnswer | None:
 def _presence(subject: Subject, rng: Rng) -> QuestionAnswer | None:
     """Yes and no are equally likely if there is another class to ask about."""
     if not subject.others or rng.random() < 0.5:
-        question = f"Is there {article(subject.class_or_noun)} in the picture?"
-        return QuestionAnswer(question, "yes")
-    other = subject.others[int(rng.integers(len(subject.others)))]
-    return QuestionAnswer(f"Is there {article(other)} in the picture?", "no")
+        name, answer = subject.name or subject.noun, "yes"
+    else:
+        name, answer = subject.others[int(rng.integers(len(subject.others)))], "no"
+    return QuestionAnswer(f"Is there {article(name)} in the picture?", answer)
 
 
 def _half(subject: Subject, _: Rng, *, axis: int, words: tuple[str, str]) -> QuestionAnswer | None:
@@ -122,7 +118,7 @@ def _extent(subject: Subject, _: Rng) -> QuestionAnswer | None:
 
 
 def _quarters(subject: Subject, _: Rng) -> QuestionAnswer | None:
-    """A number that the mask decides; it does not tell how many objects it covers."""
+    """Asks for a number that the mask decides; the number of objects is unknown."""
     if subject.mask is None:
         return None
     mask, inside = subject.mask, int(subject.mask.sum())
@@ -190,9 +186,10 @@ class TemplateProposer:
     seed: int
 
     def propose(self, sample: Sample, classes: Sequence[str]) -> Proposal:
+        """Questions that phrase, label and mask decide, or why there are none."""
         noun = phrase_or_label(sample, classes)
         if noun is None:
-            return Proposal((), "has no label and no phrase, and templates ask about nothing else")
+            return Proposal((), "no label and no phrase, which templates need")
         name = None if sample.label is None else classes[sample.label]
         others = () if name is None else tuple(other for other in classes if other != name)
         mask: Mask | None = None
@@ -210,6 +207,7 @@ class TemplateProposer:
         return Proposal(pairs)
 
     def waits(self) -> str:
+        """Empty: templates never wait."""
         return ""
 
 

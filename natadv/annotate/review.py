@@ -168,7 +168,7 @@ class Review(Generic[AnyLine]):
 
     def begun(self) -> bool:
         """Whether the file has any content."""
-        return _complete_part(self.path).size > 0
+        return _complete_size(self.path) > 0
 
     def lines(self) -> dict[str, AnyLine]:
         """The lines by id, in the order of the file; empty if there is no file yet.
@@ -179,7 +179,7 @@ class Review(Generic[AnyLine]):
         """
         if not self.path.exists():
             return {}
-        content = self.path.read_bytes()[: _complete_part(self.path).size]
+        content = self.path.read_bytes()[: _complete_size(self.path)]
         try:
             numbered = enumerate(content.decode("utf-8").split("\n"), start=1)
         except UnicodeDecodeError as error:
@@ -206,16 +206,17 @@ class Review(Generic[AnyLine]):
         texts = [line.model_dump_json() for line in lines]
         if not texts:
             return
-        complete = _complete_part(self.path)
-        if not complete.size:
+        size = _complete_size(self.path)
+        if not size:
             texts.insert(0, self.head)
-        added = (complete.end + "".join(f"{text}\n" for text in texts)).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("r+b" if self.path.exists() else "wb") as file:
-                file.truncate(complete.size)
-                file.seek(complete.size)
-                file.write(added)
+            with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+                file.truncate(size)
+                file.seek(max(0, size - 1))
+                if file.read(1) not in (b"", b"\n"):
+                    texts.insert(0, "")
+                file.write("".join(f"{text}\n" for text in texts).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -241,19 +242,10 @@ class Review(Generic[AnyLine]):
             )
 
 
-class _Complete(NamedTuple):
-    """The part of a file that is kept when it is appended to."""
-
-    size: int
-    """Bytes."""
-    end: str
-    """The line break that its last line may lack."""
-
-
-def _complete_part(path: Path) -> _Complete:
-    """Everything but a last line that a kill cut off; only the end of the file is read."""
+def _complete_size(path: Path) -> int:
+    """Bytes without a last line that a kill cut off; only the end of the file is read."""
     if not path.exists():
-        return _Complete(0, "")
+        return 0
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         tail, start = b"", size
@@ -262,11 +254,9 @@ def _complete_part(path: Path) -> _Complete:
             file.seek(start)
             tail = file.read(size - start)
     last = tail[tail.rfind(b"\n") + 1 :]
-    if not last:
-        return _Complete(size, "")
     try:
-        json.loads(last)
+        # Only a kill leaves half a line; an editor may leave a whole one without its line break.
+        json.loads(last or b"0")
     except ValueError:
-        # Only a kill leaves a last line without its end; editors that do so leave it complete.
-        return _Complete(size - len(last), "")
-    return _Complete(size, "\n")
+        return size - len(last)
+    return size

@@ -26,20 +26,6 @@ class Tokens(Strict):
     completion: _Count
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """Prices per million tokens, in any currency."""
-
-    prompt: float = 0.0
-    completion: float = 0.0
-    budget: float | None = None
-    """The total that all runs together may cost."""
-
-    def cost(self, tokens: Tokens) -> float:
-        """In the currency of the prices."""
-        return (tokens.prompt * self.prompt + tokens.completion * self.completion) / _MILLION
-
-
 @final
 @dataclass(slots=True)
 class CostLedger:
@@ -49,7 +35,12 @@ class CostLedger:
     """
 
     path: Path
-    prices: Prices
+    price_in: float = 0.0
+    """Per million tokens of requests, in any currency."""
+    price_out: float = 0.0
+    """Per million tokens of replies."""
+    budget: float | None = None
+    """The total that all runs together may cost."""
     replies: int = 0
     uncounted: int = 0
     """Further replies of this run, whose tokens the endpoint did not report."""
@@ -73,6 +64,12 @@ class CostLedger:
                     "delete that line"
                 ) from error
 
+    @property
+    def cost(self) -> float:
+        """In the currency of the prices."""
+        tokens = self.tokens
+        return (tokens.prompt * self.price_in + tokens.completion * self.price_out) / _MILLION
+
     def add(self, tokens: Tokens) -> None:
         """Count a reply. Raises DataError if the file cannot be written."""
         with self._lock:
@@ -90,7 +87,7 @@ class CostLedger:
         """Count a reply without known tokens. Raises ConfigError if there is a budget to keep."""
         with self._lock:
             self.uncounted += 1
-        if self.prices.budget is not None:
+        if self.budget is not None:
             raise ConfigError(
                 "the endpoint does not report how many tokens a reply took "
                 "(usage.prompt_tokens and usage.completion_tokens), so --budget cannot be kept; "
@@ -99,11 +96,10 @@ class CostLedger:
 
     def check_budget(self) -> None:
         """Raises ConfigError if the budget is spent."""
-        budget = self.prices.budget
-        if budget is not None and self.prices.cost(self.tokens) >= budget:
+        if self.budget is not None and self.cost >= self.budget:
             raise ConfigError(
-                f"the budget of {budget:g} is spent ({self.summary()}); earlier answers are kept: "
-                "raise --budget to continue"
+                f"the budget of {self.budget:g} is spent ({self.summary()}); earlier answers are "
+                "kept: raise --budget to continue"
             )
 
     def summary(self) -> str:
@@ -112,8 +108,8 @@ class CostLedger:
         text = f"{self.replies} replies, {tokens.prompt} tokens in, {tokens.completion} tokens out"
         if self.uncounted:
             text += f", not counted {self.uncounted} replies whose tokens were not reported"
-        priced = self.prices.prompt > 0 or self.prices.completion > 0
-        return f"{text}, cost {self.prices.cost(tokens):.4f}" if priced else text
+        priced = self.price_in > 0 or self.price_out > 0
+        return f"{text}, cost {self.cost:.4f}" if priced else text
 
     def _count(self, tokens: Tokens) -> None:
         self.replies += 1

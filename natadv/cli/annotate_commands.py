@@ -17,7 +17,7 @@ from natadv.models.grounding import BOX_THRESHOLD, BOXES, MASKS, TEXT_THRESHOLD
 if TYPE_CHECKING:
     from natadv.annotate.endpoint import RequestOptions
     from natadv.annotate.job import AnnotationJob, AnnotationResult
-    from natadv.annotate.usage_limits import Prices
+    from natadv.annotate.usage_limits import CostLedger
 
 _REVIEW = (
     "The results are written to fixtures/annotations/NAME/review.jsonl, one line per picture, and "
@@ -107,7 +107,7 @@ def annotate_questions(
     from natadv.annotate.endpoint import RequestOptions
     from natadv.annotate.job import AnnotationJob
     from natadv.annotate.question_templates import TemplateProposer
-    from natadv.annotate.usage_limits import Prices
+    from natadv.annotate.usage_limits import CostLedger
 
     if model and budget is not None and not (price_in or price_out):
         raise ConfigError("--budget needs --price-in or --price-out; without them nothing costs")
@@ -120,8 +120,9 @@ def annotate_questions(
             timeout_s=timeout,
             per_minute=per_minute,
         )
-        prices = Prices(prompt=price_in or 0.0, completion=price_out or 0.0, budget=budget)
-        result = _by_endpoint(job, requests, prices, at_once)
+        spent = job.folder / "spent.jsonl"
+        ledger = CostLedger(spent, price_in or 0.0, price_out or 0.0, budget)
+        result = _by_endpoint(job, requests, ledger, at_once)
     else:
         # Templates gain nothing from threads, but from writing many lines together.
         settings = questions.QuestionSettings(
@@ -135,15 +136,13 @@ def annotate_questions(
 
 
 def _by_endpoint(
-    job: AnnotationJob, requests: RequestOptions, prices: Prices, at_once: int
+    job: AnnotationJob, requests: RequestOptions, ledger: CostLedger, at_once: int
 ) -> AnnotationResult:
     """Ask an endpoint, and print what it has cost, even if the run fails."""
     from natadv.annotate.credentials import endpoint_of
     from natadv.annotate.endpoint import EndpointProposer
     from natadv.annotate.question_annotation import QuestionSettings, annotate_questions
-    from natadv.annotate.usage_limits import CostLedger
 
-    ledger = CostLedger(job.folder / "spent.jsonl", prices)
     about = {"by": requests.model, "per_picture": requests.per_picture}
     try:
         return annotate_questions(

@@ -1,4 +1,4 @@
-"""`natadv data ...`: imports pictures, and says which datasets there are."""
+"""`natadv data ...`: imports pictures and lists datasets."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ _OPTIONS: dict[Option, Any] = {
 @data.command("list", cls=opt.Command)
 def list_datasets(root: opt.Root = Path()) -> int:
     """The datasets under fixtures/datasets."""
-    found = find_datasets(root)
-    if not found:
+    datasets = find_datasets(root)
+    if not datasets:
         print(f"no datasets under {root / 'fixtures/datasets'}")
     broken = 0
-    for name, folder in found.items():
+    for name, folder in datasets.items():
         try:
             print(f"{name:<24} {_summary(load_card(folder))}")
         except DataError as error:
@@ -69,19 +69,20 @@ def list_datasets(root: opt.Root = Path()) -> int:
 def show_status(
     verify: Annotated[bool, opt.flag("--verify", _VERIFY)] = False, root: opt.Root = Path()
 ) -> int:
-    """What is there, what the locks say, and how to get the rest."""
+    """Compare the datasets with their locks, and say how to get missing ones."""
     from natadv.data.status import status_lines, statuses
 
-    found = statuses(root, verify=verify)
-    for line in status_lines(found):
+    datasets = statuses(root, verify=verify)
+    for line in status_lines(datasets):
         print(line)
-    return 1 if any(status.wrong for status in found) else 0
+    return 1 if any(status.wrong for status in datasets) else 0
 
 
 def _importer(row: Format) -> Callable[..., int]:
-    """The command for one format: each format takes other options."""
+    """The command for one format, with the options that the format takes."""
 
     def import_files(path: Path, name: str, force: bool, root: Path, **options: Any) -> int:
+        """Import, and print what was packed and what was set aside."""
         given = {option: value for option, value in options.items() if value is not None}
         request = ImportRequest(format=row, path=path, name=name, stream=sys.stderr, **given)
         packed = import_dataset(request, root=root, force=force)

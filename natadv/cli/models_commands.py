@@ -41,7 +41,7 @@ app.add_typer(models, name="models")
 def list_models(
     context: typer.Context,
     family: Annotated[str | None, opt.text("F", f"only this family, or {PAPER}")] = None,
-    json: Annotated[bool, opt.flag("--json", "all that is known, for programs")] = False,
+    json: Annotated[bool, opt.flag("--json", "everything that is known, for programs")] = False,
     root: _Root = None,
 ) -> None:
     """List the models that have a name, and fetch them."""
@@ -66,19 +66,19 @@ def fetch_models(
 ) -> int:
     """Download models from the Hugging Face hub.
 
-    They go into its usual cache, and commit and sha256 of every file into models.lock: commit that
-    file, and everyone measures the same weights. A download that was cut off goes on where it
-    stopped.
+    They are stored in its usual cache, and the commit and the sha256 of every file in models.lock:
+    commit that file, and everyone measures the same weights. A download that was cut off continues
+    where it stopped.
     """
     from natadv.models.hub.fetch import FetchTarget, Place
 
     if update and revision is not None:
         context.fail("--revision is not allowed with --update")
-    rows, others = resolve_names(names)
+    rows, hub_ids = resolve_names(names)
     targets = [FetchTarget(row.name, row.hub, row.loader) for row in rows if row.hub]
-    targets += [FetchTarget(hub_id, hub_id) for hub_id in others]
+    targets += [FetchTarget(hub_id, hub_id) for hub_id in hub_ids]
     if revision is not None and len(targets) != 1:
-        raise ConfigError(f"--revision is of one model, and {len(targets)} are named")
+        raise ConfigError(f"--revision needs exactly one model, got {len(targets)}")
     for row in rows:
         if row.location:
             print(f"{row.name}: comes with the repository ({row.location})")
@@ -102,7 +102,7 @@ def doctor(
 
 
 def _examine(spec: ModelSpec, device: str, dtype: str, known: Path | None) -> int:
-    """Prints every check of one model; the number of those that failed."""
+    """Print every check of one model, and return the number of those that failed."""
     from natadv.models.doctor import examine
 
     print(f"{spec.name} ({spec.folder})")
@@ -125,28 +125,25 @@ def fetch_all(
     update: bool = False,
     revision: str | None = None,
 ) -> int:
-    """Fetches one target after the other and prints a line for each, then a summary.
+    """Fetch one target after the other, and print a line for each, then a summary.
 
-    Returns:
-        Exit code 1 if one of them could not be fetched; the others are fetched all the same.
+    Returns exit code 1 if one of them could not be fetched; the others are fetched nevertheless.
     """
     from natadv.models.hub.fetch import fetch
 
-    done: list[Fetched] = []
     failed: list[str] = []
     for target in targets:
         try:
-            found = fetch(
+            fetched = fetch(
                 target, place=place, update=update, revision=revision, progress_to=sys.stderr
             )
+            print(fetched_line(fetched), flush=True)
         except ModelError as error:
             failed.append(target.name)
             print(f"natadv: {target.name}: {error}", file=sys.stderr, flush=True)
-        else:
-            done.append(found)
-            print(fetched_line(found), flush=True)
     if targets:
-        text = f"{len(done)} of {len(targets)} here and locked in {place.root / hub.LOCK}"
+        done = len(targets) - len(failed)
+        text = f"{done} of {len(targets)} here and locked in {place.root / hub.LOCK}"
         print(f"{text}; failed: {', '.join(failed)}" if failed else text)
     return 1 if failed else 0
 
@@ -154,40 +151,35 @@ def fetch_all(
 def resolve_names(names: Iterable[str]) -> tuple[tuple[ZooRow, ...], tuple[str, ...]]:
     """The rows of the zoo that `names` mean, and the hub ids that are not in it, each once.
 
-    Raises:
-        UnknownNameError: A name means nothing; near misses are listed.
+    Raises UnknownNameError, with the nearest known names.
     """
     rows: dict[str, ZooRow] = {}
-    others: dict[str, None] = {}
+    hub_ids: dict[str, None] = {}
     for name in (name.removesuffix(PAPER_SUFFIX) for name in names):
-        found = rows_named(name) or tuple(
-            row for row in ZOO.values() if fnmatchcase(row.name, name)
-        )
-        rows.update({row.name: row for row in found})
-        if found:
-            continue
-        if not hub.is_id(name):
+        matching = rows_named(name) or [r for r in ZOO.values() if fnmatchcase(r.name, name)]
+        rows |= {row.name: row for row in matching}
+        if not matching and not hub.is_id(name):
             raise unknown_name("model", name, [*ZOO, *families(), PAPER])
-        others[name] = None
-    return tuple(rows.values()), tuple(others)
+        if not matching:
+            hub_ids[name] = None
+    return tuple(rows.values()), tuple(hub_ids)
 
 
 def repository_root(start: Path) -> Path:
     """The nearest folder from `start` upwards that holds thresholds.yaml, or else `start`."""
-    found = (folder for folder in (start, *start.parents) if (folder / _MARK_OF_ROOT).is_file())
-    return next(found, start)
+    return next((f for f in (start, *start.parents) if (f / _MARK_OF_ROOT).is_file()), start)
 
 
-def fetched_line(found: Fetched) -> str:
-    """What a fetch has changed, in one line."""
-    before, now = found.before, found.locked
-    where = f" on {found.branch}" if found.branch else ""
+def fetched_line(fetched: Fetched) -> str:
+    """The change that a fetch has made, in one line."""
+    before, now = fetched.before, fetched.locked
+    where = f" on {fetched.branch}" if fetched.branch else ""
     if before and before.revision != now.revision:
         what = f"moved from {before.revision[:12]} to {now.revision[:12]}{where}"
         changed = sorted(k for k, v in now.files.items() if before.files.get(k) != v)
         what += f" (changed: {', '.join(changed) or 'nothing that is needed'})"
-    elif not found.came:
+    elif not fetched.came:
         what = f"is here at {now.revision[:12]}{where}, every byte checked"
     else:
         what = f"fetched at {now.revision[:12]}{where}"
-    return f"{found.target.name}: {what}, {len(now.files)} files, {amount(found.size)}"
+    return f"{fetched.target.name}: {what}, {len(now.files)} files, {amount(fetched.size)}"

@@ -8,7 +8,7 @@ import pytest
 
 from natadv.annotate.credentials import Endpoint, endpoint_of
 from natadv.annotate.endpoint import EndpointProposer, RequestOptions
-from natadv.annotate.usage_limits import CostLedger, Prices
+from natadv.annotate.usage_limits import CostLedger
 from natadv.cli import main
 from natadv.errors import ConfigError, ModelError
 
@@ -51,7 +51,7 @@ def test_a_key_from_a_file_with_its_line_end_is_the_key(around, fake_endpoint, a
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "OPENAI_BASE_URL"])
 def test_what_cannot_be_sent_is_refused_unquoted(name):
     for inside in ("\n", "\r", "\x00", "\u2019", "\x7f"):
-        with pytest.raises(ConfigError, match=f"{name} holds a line break") as told:
+        with pytest.raises(ConfigError, match=f"{name} contains a line break") as told:
             endpoint_of({name: f"http://pa55{inside}w0rd"})
 
         assert "pa55" not in str(told.value), inside
@@ -166,7 +166,7 @@ def environment(url, *, key=KEY):
 def ask(tmp_path):
     def asked(endpoint):
         options = RequestOptions(model="seer", per_picture=2, waits_s=())
-        ledger = CostLedger(tmp_path / "spent.jsonl", Prices())
+        ledger = CostLedger(tmp_path / "spent.jsonl")
         return EndpointProposer(endpoint, options, ledger).propose(SAMPLE, CLASSES)
 
     return asked

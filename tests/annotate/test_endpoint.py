@@ -13,7 +13,7 @@ from natadv.annotate import usage_limits
 from natadv.annotate.credentials import Endpoint
 from natadv.annotate.endpoint import SCHEMA, EndpointProposer, RequestOptions, reply_of, request
 from natadv.annotate.review import QuestionAnswer
-from natadv.annotate.usage_limits import CostLedger, Prices, Tokens
+from natadv.annotate.usage_limits import CostLedger, Tokens
 from natadv.errors import ConfigError, DataError, ModelError
 
 from .conftest import CLASSES, QUESTIONS, Fault, completion, error, pets, picture
@@ -45,7 +45,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def ledger(tmp_path):
-    return CostLedger(tmp_path / "spent.jsonl", Prices(prompt=2.0, completion=10.0))
+    return CostLedger(tmp_path / "spent.jsonl", price_in=2.0, price_out=10.0)
 
 
 @pytest.fixture
@@ -240,13 +240,11 @@ def test_every_reply_is_counted_also_those_of_no_use(make, fake_endpoint, ledger
 def test_the_count_goes_on_in_the_next_run(make, ledger):
     make().propose(SAMPLE, CLASSES)
 
-    assert CostLedger(ledger.path, ledger.prices).tokens == Tokens(prompt=100, completion=20)
+    assert CostLedger(ledger.path).tokens == Tokens(prompt=100, completion=20)
 
 
 def test_nothing_is_asked_once_the_budget_is_spent(fake_endpoint, tmp_path, clock):
-    ledger = CostLedger(
-        tmp_path / "spent.jsonl", Prices(prompt=2.0, completion=10.0, budget=0.0005)
-    )
+    ledger = CostLedger(tmp_path / "spent.jsonl", price_in=2.0, price_out=10.0, budget=0.0005)
     options = RequestOptions(model="seer", per_picture=2)
     proposer = EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger)
     proposer.propose(SAMPLE, CLASSES)
@@ -277,11 +275,11 @@ def test_a_reply_whose_tokens_are_not_told_is_taken_and_told(make, fake_endpoint
 
         assert len(proposer.propose(SAMPLE, CLASSES).pairs) == 2, name
         assert f"not counted {count} replies" in ledger.summary(), name
-        assert CostLedger(ledger.path, ledger.prices).replies == 0, name
+        assert CostLedger(ledger.path).replies == 0, name
 
 
 def test_a_budget_that_cannot_be_kept_ends_the_run(fake_endpoint, tmp_path, clock):
-    ledger = CostLedger(tmp_path / "spent.jsonl", Prices(prompt=2.0, budget=9.0))
+    ledger = CostLedger(tmp_path / "spent.jsonl", price_in=2.0, budget=9.0)
     options = RequestOptions(model="seer", per_picture=2)
     proposer = EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger)
     proposer.propose(SAMPLE, CLASSES)
@@ -292,7 +290,7 @@ def test_a_budget_that_cannot_be_kept_ends_the_run(fake_endpoint, tmp_path, cloc
         with pytest.raises(ConfigError, match=r"so --budget cannot be kept.*without --budget"):
             proposer.propose(SAMPLE, CLASSES)
         assert len(fake_endpoint.asked) == 1, name
-    assert CostLedger(ledger.path, ledger.prices).tokens == Tokens(prompt=100, completion=20)
+    assert CostLedger(ledger.path).tokens == Tokens(prompt=100, completion=20)
 
 
 @pytest.mark.parametrize("choices", [[], None, [{}], ["?"]], ids=str)
@@ -311,7 +309,7 @@ def test_a_spoilt_line_of_the_ledger_is_named(spoilt, tmp_path):
     (tmp_path / "spent.jsonl").write_text(f'{{"prompt": 1, "completion": 2}}\n{spoilt}\n')
 
     with pytest.raises(DataError, match=r"spent\.jsonl:2: expected the tokens"):
-        CostLedger(tmp_path / "spent.jsonl", Prices())
+        CostLedger(tmp_path / "spent.jsonl")
 
 
 def test_a_line_of_the_ledger_that_a_kill_has_torn_is_cut_off(ledger):
@@ -319,10 +317,10 @@ def test_a_line_of_the_ledger_that_a_kill_has_torn_is_cut_off(ledger):
     with ledger.path.open("a") as file:
         file.write('{"prompt": 1')
 
-    again = CostLedger(ledger.path, ledger.prices)
+    again = CostLedger(ledger.path)
     again.add(Tokens(prompt=1, completion=1))
 
-    assert CostLedger(ledger.path, ledger.prices).tokens == Tokens(prompt=6, completion=8)
+    assert CostLedger(ledger.path).tokens == Tokens(prompt=6, completion=8)
 
 
 def test_without_the_package_it_is_told_what_to_install(make, monkeypatch):
@@ -337,7 +335,7 @@ def test_without_the_package_it_is_told_what_to_install(make, monkeypatch):
 def test_a_ledger_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
 
-    ledger = CostLedger(tmp_path / "file" / "spent.jsonl", Prices())
+    ledger = CostLedger(tmp_path / "file" / "spent.jsonl")
 
     with pytest.raises(DataError, match="cannot be written"):
         ledger.add(Tokens(prompt=1, completion=1))

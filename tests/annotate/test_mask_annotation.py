@@ -264,30 +264,28 @@ def outside(place):
     edit(place, "pet/0", boxes=[[100, 100, 120, 120]])
 
 
-@pytest.mark.parametrize(
-    ("sabotage", "told"),
-    [
-        (unknown_id, r"1 lines are about pictures that 'pets' lacks, first 'pet/77'"),
-        (climbing, "must lie in"),
-        (missing_mask, r"none\.png: the mask of 'pet/0' cannot be read"),
-        (black_mask, r"black\.png: the mask of 'pet/0' is empty"),
-        (grey_mask, "255 inside and 0 outside"),
-        (small_mask, "32 x 24 pixels, got 8 x 8"),
-        (text_mask, "not a picture"),
-        (outside, "boxes of 'pet/0' give an empty mask"),
-    ],
-    ids=lambda value: getattr(value, "__name__", None),
-)
-def test_a_mistake_of_the_person_is_told_and_nothing_is_packed(
-    annotate, place, packed, sabotage, told
-):
-    annotate()
-    before = packed()
-    sabotage(place)
+MISTAKES = {
+    unknown_id: r"1 lines are about pictures that 'pets' lacks, first 'pet/77'",
+    climbing: "must lie in",
+    missing_mask: r"none\.png: the mask of 'pet/0' cannot be read",
+    black_mask: r"black\.png: the mask of 'pet/0' is empty",
+    grey_mask: "255 inside and 0 outside",
+    small_mask: "32 x 24 pixels, got 8 x 8",
+    text_mask: "not a picture",
+    outside: "boxes of 'pet/0' give an empty mask",
+}
 
-    with pytest.raises(DataError, match=told):
-        annotate(force=True)
-    assert packed() == before
+
+def test_a_mistake_of_the_person_is_told_and_nothing_is_packed(annotate, place, packed):
+    annotate()
+    before, review = packed(), (place / "review.jsonl").read_text()
+    for sabotage, message in MISTAKES.items():
+        (place / "review.jsonl").write_text(review)
+        sabotage(place)
+
+        with pytest.raises(DataError, match=message):
+            annotate(force=True)
+        assert packed() == before, sabotage
 
 
 def test_an_existing_dataset_is_not_replaced_unasked(annotate):

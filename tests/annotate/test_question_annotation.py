@@ -4,10 +4,9 @@ import io
 import json
 import threading
 from dataclasses import replace
+from itertools import product
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from natadv.annotate.credentials import Endpoint
 from natadv.annotate.endpoint import EndpointProposer, RequestOptions
@@ -19,7 +18,7 @@ from natadv.annotate.question_annotation import (
 )
 from natadv.annotate.question_templates import Proposal, TemplateProposer
 from natadv.annotate.review import QuestionAnswer, QuestionsLine
-from natadv.annotate.usage_limits import CostLedger, Prices
+from natadv.annotate.usage_limits import CostLedger
 from natadv.data.card import DATASETS_FOLDER, load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError, ModelError
@@ -133,23 +132,25 @@ def test_the_official_evaluation_gives_1_to_the_answer_and_0_to_another():
     assert by_official_rules(row, "2") == 0.0
 
 
-@given(st.lists(st.integers(0, 4), max_size=4))
-def test_every_question_has_an_id_of_its_own_and_an_annotation(counts):
-    lines = {
-        str(place): QuestionsLine(
-            id=str(place),
-            keep=bool(count),
-            questions=tuple((f"Is it {number}?", "yes") for number in range(count)),
+def test_every_question_has_an_id_of_its_own_and_an_annotation():
+    for counts in ((), (0, 4), *product(range(3), repeat=3)):
+        lines = {
+            str(place): QuestionsLine(
+                id=str(place),
+                keep=bool(count),
+                questions=tuple((f"Is it {number}?", "yes") for number in range(count)),
+            )
+            for place, count in enumerate(counts)
+        }
+
+        (_, questions), (_, annotations), (_, images) = vqa_v2_files(lines, info={})
+
+        ids = [(row["question_id"], row["image_id"]) for row in questions["questions"]]
+        assert len(set(ids)) == len(ids) == sum(counts), counts
+        assert ids == [(r["question_id"], r["image_id"]) for r in annotations["annotations"]], (
+            counts
         )
-        for place, count in enumerate(counts)
-    }
-
-    (_, questions), (_, annotations), (_, images) = vqa_v2_files(lines, info={})
-
-    ids = [(row["question_id"], row["image_id"]) for row in questions["questions"]]
-    assert len(set(ids)) == len(ids) == sum(counts)
-    assert ids == [(r["question_id"], r["image_id"]) for r in annotations["annotations"]]
-    assert {str(image) for _, image in ids} == set(images)
+        assert {str(image) for _, image in ids} == set(images), counts
 
 
 def test_more_questions_than_ids_are_refused():
@@ -253,7 +254,7 @@ def test_questions_about_a_picture_that_is_not_there_are_refused(annotate, place
 @pytest.fixture
 def proposer(fake_endpoint, place):
     options = RequestOptions(model="seer", per_picture=2, waits_s=())
-    ledger = CostLedger(place / "spent.jsonl", Prices())
+    ledger = CostLedger(place / "spent.jsonl")
     return EndpointProposer(Endpoint(fake_endpoint.url, "k"), options, ledger)
 
 
@@ -340,7 +341,10 @@ def test_an_endpoint_that_takes_nothing_any_more_is_given_up(
 
 
 class Shown(io.StringIO):
-    """Tells when there is something to see of a wait."""
+    """A terminal, which shows a line at once and tells when it shows the wait."""
+
+    def isatty(self):
+        return True
 
     def __init__(self):
         super().__init__()
@@ -366,7 +370,7 @@ def test_what_an_endpoint_is_waited_for_is_on_the_line_of_progress(pack):
     job = AnnotationJob(dataset="pets", name="pets-asked", root=pack())
     annotate_questions(job, TEMPLATES, proposer=Held, progress_to=shown)
 
-    first = shown.getvalue().splitlines()[0]
+    first = shown.getvalue().split("\r\x1b[K")[1]
     assert first.startswith("questions: 0 of 5 pictures, waiting 5 min 0 s to ask again")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,8 +40,22 @@ run(plan, stream=sys.stderr)
 """
 
 
-def test_accepted_prompts_fool_more_than_random_ones_on_new_pictures(plan):
-    (history,) = run(plan, stream=io.StringIO())["histories"]
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """A search that has ended, which no test changes."""
+    plan = plan_in(tmp_path_factory.mktemp("pristine") / "search")
+    run(plan, stream=io.StringIO())
+    return plan
+
+
+@pytest.fixture
+def ended(pristine, tmp_path):
+    """A search that has ended, to change."""
+    return plan_in(shutil.copytree(pristine.out, tmp_path / "search"))
+
+
+def test_accepted_prompts_fool_more_than_random_ones_on_new_pictures(pristine):
+    (history,) = read_history(pristine.out)["histories"]
 
     asr = {kind: [row["asr"] for row in rows] for kind, rows in history["fresh"].items()}
     assert all("fog" in row["prompt"] for row in history["accepted"])
@@ -48,8 +63,8 @@ def test_accepted_prompts_fool_more_than_random_ones_on_new_pictures(plan):
     assert min(asr["accepted"]) > sum(asr["random"]) / len(asr["random"])
 
 
-def test_the_best_never_gets_worse_and_words_only_go(plan):
-    (history,) = run(plan, stream=io.StringIO())["histories"]
+def test_the_best_never_gets_worse_and_words_only_go(pristine):
+    (history,) = read_history(pristine.out)["histories"]
 
     generations = history["generations"]
     best = [generation["best"] for generation in generations]
@@ -60,10 +75,8 @@ def test_the_best_never_gets_worse_and_words_only_go(plan):
             assert set(words) <= set(before["words"][gene])
 
 
-def test_every_picture_is_kept_with_prompt_seed_and_scores(plan):
-    run(plan, stream=io.StringIO())
-
-    files = sorted(plan.out.rglob("searched/cat/*.parquet"))
+def test_every_picture_is_kept_with_prompt_seed_and_scores(pristine):
+    files = sorted(pristine.out.rglob("searched/cat/*.parquet"))
     rows = [row for path in files for row in pq.read_table(path).to_pylist()]
     assert len(rows) == SETTINGS.pictures * len(set(row["prompt"] for row in rows))
     for row in rows:
@@ -74,37 +87,32 @@ def test_every_picture_is_kept_with_prompt_seed_and_scores(plan):
         assert row["fooled"] == (wrong > 0.5)
 
 
-def test_two_searches_end_with_the_same_bytes(tmp_path):
-    for name in ("one", "two"):
-        run(plan_in(tmp_path / name), stream=io.StringIO())
+def test_two_searches_end_with_the_same_bytes(pristine, plan):
+    run(plan, stream=io.StringIO())
 
-    assert all_bytes(tmp_path / "one") == all_bytes(tmp_path / "two")
-    assert {CHART, TABLE} <= set(all_bytes(tmp_path / "one"))
+    assert all_bytes(plan.out) == all_bytes(pristine.out)
+    assert {CHART, TABLE} <= set(all_bytes(plan.out))
 
 
-def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(tmp_path):
+def test_a_killed_search_goes_on_and_ends_with_the_same_bytes(pristine, tmp_path):
     out = tmp_path / "killed"
     script = KILLED.format(tests=str(Path(__file__).parent), out=str(out))
     ended = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
     assert ended.returncode == -signal.SIGKILL
     found = len(list(out.rglob("*.parquet")))
-    again, whole = plan_in(out), plan_in(tmp_path / "whole")
+    again = plan_in(out)
 
     run(again, stream=io.StringIO())
-    run(whole, stream=io.StringIO())
 
     assert found == 7
-    assert len(again.generator.prompts) == len(whole.generator.prompts) - 7
-    assert all_bytes(out) == all_bytes(whole.out)
+    assert len(again.generator.prompts) == len(pristine.generator.prompts) - 7
+    assert all_bytes(out) == all_bytes(pristine.out)
 
 
-def test_a_search_that_has_ended_draws_nothing(plan):
-    run(plan, stream=io.StringIO())
-    again = plan_in(plan.out)
+def test_a_search_that_has_ended_draws_nothing(ended):
+    run(ended, stream=io.StringIO())
 
-    run(again, stream=io.StringIO())
-
-    assert again.generator.prompts == []
+    assert ended.generator.prompts == []
 
 
 def test_two_processes_share_the_work(tmp_path):
@@ -122,32 +130,29 @@ def test_two_processes_share_the_work(tmp_path):
     assert all_bytes(plan.out) == all_bytes(alone.out)
 
 
-def test_another_search_in_the_folder_is_refused(plan):
-    run(plan, stream=io.StringIO())
-    other = plan_in(plan.out, settings=SETTINGS.model_copy(update={"seed": 2}))
+def test_another_search_in_the_folder_is_refused(ended):
+    other = plan_in(ended.out, settings=SETTINGS.model_copy(update={"seed": 2}))
 
     with pytest.raises(ConfigError, match="belongs to a search with other settings"):
         run(other, stream=io.StringIO())
 
 
-def test_a_spoilt_file_of_pictures_is_named(plan):
-    run(plan, stream=io.StringIO())
-    spoilt = next(plan.out.rglob("*.parquet"))
+def test_a_spoilt_file_of_pictures_is_named(ended):
+    spoilt = next(ended.out.rglob("*.parquet"))
     spoilt.write_bytes(b"no parquet")
-    (plan.out / "classes" / "cat.json").unlink()
+    (ended.out / "classes" / "cat.json").unlink()
 
     with pytest.raises(DataError, match=rf"{spoilt.name}: cannot be read"):
-        run(plan, stream=io.StringIO())
+        run(ended, stream=io.StringIO())
 
 
-def test_pictures_of_other_seeds_are_not_taken_for_these(plan):
-    run(plan, stream=io.StringIO())
-    one, other, *_ = sorted(plan.out.rglob("searched/cat/*.parquet"))
+def test_pictures_of_other_seeds_are_not_taken_for_these(ended):
+    one, other, *_ = sorted(ended.out.rglob("searched/cat/*.parquet"))
     one.write_bytes(other.read_bytes())
-    (plan.out / "classes" / "cat.json").unlink()
+    (ended.out / "classes" / "cat.json").unlink()
 
     with pytest.raises(DataError, match="came others"):
-        run(plan, stream=io.StringIO())
+        run(ended, stream=io.StringIO())
 
 
 def test_a_target_that_says_nan_is_refused(plan):

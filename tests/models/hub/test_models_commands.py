@@ -145,7 +145,7 @@ def test_a_revision_is_of_one_model(capsys, place):
     arguments = ["models", "fetch", "clip", "--revision", "main", "--root", str(place.root)]
 
     assert cli.main(arguments) == 1
-    assert "--revision is of one model, and 3 are named" in capsys.readouterr().err
+    assert "--revision needs exactly one model, got 3" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         cli.main([*arguments, "--update"])
 
