@@ -67,7 +67,7 @@ _REJECTING = (400, 413, 422)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
-    """How an endpoint is asked."""
+    """The settings of requests to an endpoint."""
 
     model: str
     per_picture: int
@@ -246,10 +246,9 @@ def request(*, count: int, shows: str | None) -> str:
 
 
 def reply_of(text: str, *, count: int) -> tuple[QuestionAnswer, ...]:
-    """The questions of a reply, validated even if the endpoint ignores the schema.
+    """The `count` questions of a reply, validated even if the endpoint ignores the schema.
 
-    Raises:
-        DataError: It does not follow the schema, lacks `count` questions, or one is unusable.
+    Raises DataError if the reply does not follow the schema, or a question is unusable.
     """
     try:
         reply = _Reply.model_validate_json(text)

@@ -38,7 +38,7 @@ _COLOUR = (20, 190, 90)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskSettings:
-    """Everything besides the picture that decides a mask."""
+    """Everything besides the picture that decides a mask; stored in the review file."""
 
     models: Mapping[str, str]
     """The names of the models that find boxes and draw masks -> their hashes."""
@@ -57,9 +57,8 @@ def annotate_masks(
 
     The models are loaded only if a box or a mask is missing.
 
-    Raises:
-        ConfigError: The dataset exists, or the review file was begun with other settings.
-        DataError: A line, a mask or a picture is invalid; then nothing is packed.
+    Raises ConfigError if the dataset exists or the review file was begun with other settings, and
+    DataError if a line, a mask or a picture is invalid; then nothing is packed.
     """
     with job.alone():
         masks = _Masks(job, settings, cache(load))

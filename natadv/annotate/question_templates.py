@@ -55,8 +55,7 @@ Template = Callable[[Subject, Rng], QuestionAnswer | None]
 def questions_of(subject: Subject, *, most: int, rng: Rng) -> tuple[QuestionAnswer, ...]:
     """Up to `most` questions, each from a different template.
 
-    Raises:
-        DataError: The noun is blank, or the mask is empty.
+    Raises DataError if the noun is blank or the mask is empty.
     """
     if not subject.noun.strip():
         raise DataError("no question can be asked without a noun; give the picture a label")

@@ -49,8 +49,7 @@ class QuestionAnswer(NamedTuple):
 def tidy(question: str, answer: str, *, where: str) -> QuestionAnswer:
     """The question on one line; the answer in lower case, numbers up to ten in digits.
 
-    Raises:
-        DataError: It is not a question, or not a short answer.
+    Raises DataError if it is not a question, or not a short answer.
     """
     text = " ".join(question.split())
     if not text.endswith("?") or len(text.split()) < 2 or len(text) > MOST_CHARACTERS:
@@ -173,9 +172,8 @@ class Review(Generic[AnyLine]):
     def lines(self) -> dict[str, AnyLine]:
         """The lines by id, in the order of the file; empty if there is no file yet.
 
-        Raises:
-            ConfigError: The file is about another dataset or another way of annotating.
-            DataError: A line is invalid.
+        Raises ConfigError if the file was begun with other settings, and DataError if a line is
+        invalid.
         """
         if not self.path.exists():
             return {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from natadv.errors import ConfigError, ModelError
+from natadv.factories import one_line
 from natadv.langadv.generator import Generated
 
 
@@ -43,9 +44,7 @@ class DiffusionGenerator:
     def __init__(self, source: str, drawing: Drawing, *, device: str) -> None:
         """Load a pipeline from a folder or from the hub: safetensors only, without remote code.
 
-        Raises:
-            ConfigError: diffusers is missing, or the dtype is unknown.
-            ModelError: The pipeline cannot be loaded.
+        Raises ConfigError if diffusers is missing, and ModelError if the pipeline cannot be loaded.
         """
         import torch
 
@@ -69,9 +68,8 @@ class DiffusionGenerator:
                 trust_remote_code=False,
             )
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
             raise ModelError(
-                f"no text-to-image pipeline can be loaded from {source!r}: {reason}"
+                f"no text-to-image pipeline can be loaded from {source!r}: {one_line(error)}"
             ) from error
         self._pipeline, self._drawing = pipeline.to(device), drawing
         self._pipeline.set_progress_bar_config(disable=True)
@@ -103,9 +101,8 @@ class DiffusionGenerator:
                     **{key: value for key, value in options.items() if value is not None},
                 ).images
         except (RuntimeError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise ModelError(
-                f"{self.name}: cannot draw {prompt!r}: {reason}; if memory is short, give a "
-                "smaller --batch-size"
+                f"{self.name}: cannot draw {prompt!r}: {one_line(error)}; if memory is short, "
+                "give a smaller --batch-size"
             ) from error
         return images

@@ -55,10 +55,7 @@ def settings_for(
     root: Path, *, section: str | None, overrides: Sequence[str] = ()
 ) -> SearchSettings:
     """The settings in a section of `params.yaml` (`langadv`, if it exists), overridden by
-    `name=value` pairs.
-
-    Raises ConfigError.
-    """
+    `name=value` pairs. Raises ConfigError."""
     given = section_of(root / PARAMS, section or SECTION, required=section is not None)
     values = {**given, **dict(map(parse_override, overrides))}
     for name in values:
@@ -68,10 +65,10 @@ def settings_for(
         return SearchSettings.model_validate(values)
     except ValidationError as error:
         mistakes = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}, came {one['input']!r}"
-            for one in error.errors(include_url=False)
+            f"{mistake['loc'][0]}: {mistake['msg']}, got {mistake['input']!r}"
+            for mistake in error.errors(include_url=False)
         )
-        raise ConfigError(f"no search can be made with these settings: {mistakes}") from error
+        raise ConfigError(f"these settings of a search are invalid: {mistakes}") from error
 
 
 def fitness(asr: float, consistency: float, *, weight: float) -> float:
@@ -85,7 +82,7 @@ def fitness(asr: float, consistency: float, *, weight: float) -> float:
 def founders(space: WordSpace, count: int, rng: np.random.Generator) -> tuple[Genes, ...]:
     """Distinct random prompts. Raises ConfigError if the space has too few."""
     if count > space.size:
-        raise ConfigError(f"{count} different prompts were asked of a word space of {space.size}")
+        raise ConfigError(f"{count} different prompts exceed a word space of {space.size}")
     drawn: dict[Genes, None] = {}
     while len(drawn) < count:
         drawn[space.draw(rng)] = None
@@ -104,8 +101,8 @@ def next_generation(
     elite = [population[place] for place in ranked(scores)[:count]]
     children = []
     for _ in range(settings.population - len(elite)):
-        one, other = (population[roulette(scores, rng)] for _ in range(2))
-        child = crossed(one, other, rng, share=settings.crossover)
+        first, second = (population[roulette(scores, rng)] for _ in range(2))
+        child = crossed(first, second, rng, share=settings.crossover)
         children.append(mutated(child, space, rng, rate=settings.mutation))
     return (*elite, *children)
 
@@ -127,10 +124,10 @@ def roulette(scores: Sequence[float], rng: np.random.Generator) -> int:
     return int(rng.choice(len(wheel), p=wheel / total if total > 0 else None))
 
 
-def crossed(one: Genes, other: Genes, rng: np.random.Generator, *, share: float) -> Genes:
-    """A child that has each gene of `other` with probability `share`, and else of `one`."""
-    second = rng.random(len(one)) < share
-    return tuple(b if take else a for a, b, take in zip(one, other, second, strict=True))
+def crossed(first: Genes, second: Genes, rng: np.random.Generator, *, share: float) -> Genes:
+    """A child that has each gene of `second` with probability `share`, and else of `first`."""
+    taken = rng.random(len(first)) < share
+    return tuple(b if take else a for a, b, take in zip(first, second, taken, strict=True))
 
 
 def mutated(genes: Genes, space: WordSpace, rng: np.random.Generator, *, rate: float) -> Genes:

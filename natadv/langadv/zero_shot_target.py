@@ -28,13 +28,10 @@ class ZeroShotTarget:
     def __init__(
         self, names: Sequence[str], witness: str, classes: Sequence[str], *, root: Path, device: str
     ) -> None:
-        """Load the models to fool, and the witness, which measures semantic consistency.
+        """Load the models to fool and the witness, which measures semantic consistency.
 
-        The names are those of `pytest --model`.
-
-        Raises:
-            ConfigError: The witness is one of the models to fool, so its answer is worthless.
-            ModelError: A model is not a zero-shot classifier.
+        The names are those of `pytest --model`. Raises ConfigError if the witness is one of the
+        models to fool, and ModelError if a model is not a zero-shot classifier.
         """
         specs = resolve_all(tuple(names), root=root)
         witnesses = resolve_all((witness,), root=root)

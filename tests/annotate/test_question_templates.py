@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -78,6 +78,7 @@ def test_without_a_mask_only_the_label_is_asked_about():
     }
 
 
+@settings(max_examples=30)
 @given(MASKS, st.integers(0, 5), st.integers(0, 99))
 def test_each_question_once_and_no_more_than_wanted(mask, most, seed):
     asked = questions_of(Subject("cat", "cat", ("dog",), mask), most=most, rng=rng_for(seed))

@@ -116,18 +116,24 @@ def test_a_search_that_has_ended_draws_nothing(ended):
 
 
 def test_two_processes_share_the_work(tmp_path):
-    plan = replace(plan_in(tmp_path / "shared"), classes={"cat": "cats", "dog": "dogs"})
+    small = {"population": 3, "generations": 1, "pictures": 2, "random": 2}
+    shared, alone = (
+        replace(
+            plan_in(tmp_path / name, settings=SETTINGS.model_copy(update=small)),
+            classes={"cat": "cats", "dog": "dogs"},
+        )
+        for name in ("shared", "alone")
+    )
     child = os.fork()
     if child == 0:
-        run(plan, stream=io.StringIO())
+        run(shared, stream=io.StringIO())
         os._exit(0)
-    run(plan, stream=io.StringIO())
+    run(shared, stream=io.StringIO())
     _, status = os.waitpid(child, 0)
 
-    alone = replace(plan_in(tmp_path / "alone"), classes={"cat": "cats", "dog": "dogs"})
     run(alone, stream=io.StringIO())
     assert status == 0
-    assert all_bytes(plan.out) == all_bytes(alone.out)
+    assert all_bytes(shared.out) == all_bytes(alone.out)
 
 
 def test_another_search_in_the_folder_is_refused(ended):
