@@ -202,7 +202,7 @@ class _Masks:
         path = (folder / line.mask).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise DataError(
-                f"{self.job.review}: the mask of {line.id!r} must lie in {folder}, came "
+                f"{self.job.review}: the mask of {line.id!r} must lie in {folder}, got "
                 f"{line.mask!r}; copy it there"
             )
         return path

@@ -60,7 +60,7 @@ class CostLedger:
                 self._count(Tokens.model_validate_json(text))
             except ValidationError as error:
                 raise DataError(
-                    f"{self.path}:{number}: expected the tokens of a reply, came {text[:40]!r}; "
+                    f"{self.path}:{number}: expected the tokens of a reply, got {text[:40]!r}; "
                     "delete that line"
                 ) from error
 

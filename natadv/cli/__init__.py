@@ -18,10 +18,7 @@ from natadv.errors import NatadvError
 COMMANDS = {
     "data": ("data_commands", "import and list datasets"),
     "models": ("models_commands", "list the models that have a name, and fetch them"),
-    "doctor": (
-        "models_commands",
-        "check that a model is whole, safe, and fed as it was trained",
-    ),
+    "doctor": ("models_commands", "check that a model is whole, safe, and fed as it was trained"),
     "train": ("train_commands", "train a head for segmentation or vqa on a frozen tower"),
     "typo": ("dataset_commands", "write a wrong word on every picture of a dataset"),
     "filter": ("dataset_commands", "keep the pictures that every model of an ensemble gets wrong"),

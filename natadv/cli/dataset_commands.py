@@ -1,4 +1,4 @@
-"""`natadv typo` and `natadv filter`: datasets out of datasets."""
+"""`natadv typo` and `natadv filter`: make datasets from others."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def typo(
 ) -> None:
     """Write a wrong word on every picture of a dataset.
 
-    A run that was killed goes on when it is started again in the same way, and ends with the same
+    A run that was killed continues when it is started again in the same way, and ends with the same
     bytes.
     """
     from natadv.data.dataset_plan import summary_of
     from natadv.pipelines.typographic_twins import TypoPlan, make_typographic
 
-    made = make_typographic(
+    twins = make_typographic(
         TypoPlan(
             source=source,
             name=name,
@@ -66,8 +66,8 @@ def typo(
             force=force,
         )
     )
-    card = made.card
-    print(f"{made.folder}: {card.rows} twins of {card.twin_of}, {summary_of(made.left_out)}")
+    card = twins.card
+    print(f"{twins.folder}: {card.rows} twins of {card.twin_of}, {summary_of(twins.left_out)}")
     print(f"revision {card.revision}")
 
 
@@ -86,13 +86,13 @@ def filter_dataset(
 ) -> None:
     """Keep the pictures of a dataset that every model of an ensemble gets wrong.
 
-    None of them may give the true class as much as the threshold. NAME.acceptance.json and .png
-    beside the dataset show which share any other threshold would keep. What was embedded once is
-    not embedded again.
+    Each of them must give the true class a probability below the threshold. NAME.acceptance.json
+    and .png beside the dataset show the share that any other threshold would keep. No picture is
+    embedded twice.
     """
     from natadv.pipelines.filtering import FilterPlan, filter_pool
 
-    made = filter_pool(
+    kept = filter_pool(
         FilterPlan(
             pool=pool,
             name=name,
@@ -104,6 +104,6 @@ def filter_dataset(
             force=force,
         )
     )
-    print(f"{made.folder}: {made.card.rows} of {made.pool_rows} pictures fool every member")
-    print(f"{made.curve}: what other thresholds would keep")
-    print(f"revision {made.card.revision}")
+    print(f"{kept.folder}: {kept.card.rows} of {kept.pool_rows} pictures fool every member")
+    print(f"{kept.curve}: what other thresholds would keep")
+    print(f"revision {kept.card.revision}")

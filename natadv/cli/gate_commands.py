@@ -36,16 +36,16 @@ def diff(
     from natadv.gate.rules import load_thresholds
 
     try:
-        found = differences(load_thresholds(old), load_thresholds(new))
+        changes = differences(load_thresholds(old), load_thresholds(new))
     except ConfigError as error:
         print(f"natadv: {error}", file=sys.stderr)
         return WRONG_FILE
-    if not found:
+    if not changes:
         print("both contracts ask the same")
         return ALIKE
-    for difference in found:
-        print(difference)
-    counts = Counter(difference.effect for difference in found)
+    for change in changes:
+        print(change)
+    counts = Counter(change.effect for change in changes)
     listed = ", ".join(f"{counts[effect]} {effect.lower()}" for effect in EFFECTS)
     print(f"{listed}: {'the gate lets more pass' if counts['WEAKER'] else 'nothing is weaker'}")
     return WEAKER if counts["WEAKER"] else ALIKE

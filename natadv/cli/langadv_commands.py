@@ -28,7 +28,7 @@ _Devices = Annotated[str, opt.text("DEVICE", "cpu, cuda, or several as cuda:0,cu
 
 app = opt.command_group()
 langadv = opt.command_group(
-    "Search for prompts whose pictures fool classifiers, and pack what was found.", metavar="ACTION"
+    "Search for prompts whose pictures fool classifiers, and pack them.", metavar="ACTION"
 )
 app.add_typer(langadv, name="langadv")
 
@@ -54,7 +54,7 @@ def search(
 ) -> None:
     """Breed prompts whose pictures every target gets wrong.
 
-    A search that was killed goes on when it is started again in the same way, and ends with the
+    A search that was killed continues when it is started again in the same way, and ends with the
     same bytes. Several GPUs: --device cuda:0,cuda:1 gives each a process, which takes class after
     class.
     """

@@ -71,7 +71,7 @@ def pack(
     """Show pictures of a dataset under every overlay of a population.
 
     The dataset holds the overlays alone: its pictures are drawn when they are shown. A run that was
-    killed goes on when it is started again in the same way, and ends with the same bytes.
+    killed continues when it is started again in the same way, and ends with the same bytes.
     """
     from natadv.data.dataset_plan import summary_of
     from natadv.pipelines.overlay_dataset import OverlaidPlan, pack_overlaid
@@ -79,7 +79,7 @@ def pack(
 
     is_file = population.endswith(".json")
     drawn = read_population(Path(population) if is_file else population_path(population, root))
-    made = pack_overlaid(
+    overlaid = pack_overlaid(
         OverlaidPlan(
             population=drawn,
             data=data,
@@ -91,10 +91,10 @@ def pack(
         )
     )
     print(
-        f"{made.folder}: {made.card.rows} rows, {pictures} pictures of {data} under "
-        f"{len(drawn.overlays)} overlays, {summary_of(made.left_out)}"
+        f"{overlaid.folder}: {overlaid.card.rows} rows, {pictures} pictures of {data} under "
+        f"{len(drawn.overlays)} overlays, {summary_of(overlaid.left_out)}"
     )
-    print(f"revision {made.card.revision}")
+    print(f"revision {overlaid.card.revision}")
 
 
 @overlays.command(cls=opt.Command)
@@ -105,9 +105,8 @@ def rates(
 ) -> None:
     """Split the rates of drawn datasets by every attribute of an overlay.
 
-    They come as a table, as rates.csv and as charts, from the evidence that a run of the gate has
-    left. Neither a dataset nor a model is needed. Where there are many models, there are several
-    charts.
+    The evidence of a run of the gate gives a table, rates.csv and charts, several if there are many
+    models. Neither a dataset nor a model is needed.
     """
     from natadv.gate.cases import drawn_cases
     from natadv.report.overlay_charts import chart_files

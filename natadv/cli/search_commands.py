@@ -50,8 +50,8 @@ def search(
 ) -> None:
     """Search for the smallest typographic overlay that still flips a model on pictures of a class.
 
-    It starts from the overlays of a population, and makes one that works smaller. A search that has
-    ended, here or in a run of the gate, is not done again.
+    The search starts from the overlays of a population and shrinks one that works. A search that
+    has ended, here or in a run of the gate, is not repeated.
     """
     from natadv.gate.rules import SearchProfile
     from natadv.search.standalone import SearchPlan
@@ -95,8 +95,8 @@ def replay(
 ) -> None:
     """Show an attack that was found on one model to another.
 
-    The overlay, the text and the pictures are the same. This is not a gate: the exit code is 0
-    whatever the model answers.
+    The overlay, the text and the pictures are the same. This is not a gate: the exit code is 0 for
+    any answer of the model.
     """
     from natadv.evaluate.devices import device_kind
     from natadv.search.standalone import ReplayPlan
@@ -130,8 +130,8 @@ def freeze(
 ) -> None:
     """Keep an attack as a counter-example, in a dataset that the gate can judge.
 
-    It is copied to fixtures/counterexamples, and all counter-examples on the same dataset are
-    packed anew as DATASET-counterexamples.
+    The attack is copied to fixtures/counterexamples, and all counter-examples on the same dataset
+    are packed again as DATASET-counterexamples.
     """
     from natadv.search.freeze import FreezePlan, pack_counterexamples
     from natadv.search.freeze import freeze as run_freeze

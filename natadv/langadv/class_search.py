@@ -161,7 +161,7 @@ class ClassSearch:
             if [(p.prompt, p.seed) for p in pictures] != [(prompt, seed) for seed in seeds]:
                 raise DataError(
                     f"{path}: expected {len(seeds)} pictures of {prompt!r} with the seeds of this "
-                    "search, came others; delete it, and run again"
+                    "search, got others; delete it, and run again"
                 )
             return pictures
         generator = self.plan.generator
@@ -189,7 +189,7 @@ class ClassSearch:
         if p.ndim != 3 or p.shape[1] != len(pictures) or consistency.shape != (len(pictures),):
             raise ModelError(
                 f"{target.name}: expected (members, {len(pictures)}, classes) and "
-                f"({len(pictures)},), came {p.shape} and {consistency.shape}"
+                f"({len(pictures)},), got {p.shape} and {consistency.shape}"
             )
         if not (np.isfinite(p).all() and (consistency >= 0).all() and (consistency <= 1).all()):
             raise ModelError(f"{target.name}: a probability or a consistency is not from 0 to 1")

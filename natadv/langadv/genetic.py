@@ -75,7 +75,7 @@ def fitness(asr: float, consistency: float, *, weight: float) -> float:
     """ASR(p) + weight * SEM(p): equations 1 and 2, each from 0 to 1. Raises DataError."""
     # Written as what must hold, so that NaN is refused.
     if not (0 <= asr <= 1 and 0 <= consistency <= 1):
-        raise DataError(f"ASR and SEM must be from 0 to 1, came {asr!r} and {consistency!r}")
+        raise DataError(f"ASR and SEM must be from 0 to 1, got {asr!r} and {consistency!r}")
     return asr + weight * consistency
 
 
@@ -119,7 +119,7 @@ def roulette(scores: Sequence[float], rng: np.random.Generator) -> int:
     """
     wheel = np.asarray(scores, np.float64)
     if not (np.isfinite(wheel).all() and (wheel >= 0).all() and wheel.size):
-        raise DataError(f"fitness must be finite and not below 0, came {list(scores)!r}")
+        raise DataError(f"fitness must be finite and not below 0, got {list(scores)!r}")
     total = wheel.sum()
     return int(rng.choice(len(wheel), p=wheel / total if total > 0 else None))
 

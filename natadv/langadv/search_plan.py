@@ -77,7 +77,7 @@ def plan_of(
     else:
         names = list(plug.classes) if plug else ANIMALS.split(",")
     if len(set(names)) != len(names) or len(names) < 2:
-        raise ConfigError(f"expected at least two classes, each once, came {','.join(names)!r}")
+        raise ConfigError(f"expected at least two classes, each once, got {','.join(names)!r}")
     # The words are checked before anything is loaded.
     space = _space(words, plug)
     source = plug.generator if plug else _pipeline(generator, drawing, device)

@@ -35,7 +35,7 @@ class WordSpace:
         """Raises ConfigError if the words, the template and the prunable genes do not fit."""
         for gene, words in self.words.items():
             if not words or len(set(words)) != len(words):
-                raise ConfigError(f"gene {gene!r}: expected words, each once, came {words!r}")
+                raise ConfigError(f"gene {gene!r}: expected words, each once, got {words!r}")
         fields = {field for _, field, _, _ in Formatter().parse(self.template) if field}
         if fields != {*self.words, "noun"}:
             wanted = ", ".join(sorted({*self.words, "noun"}))

@@ -157,7 +157,7 @@ def test_pictures_of_other_seeds_are_not_taken_for_these(ended):
     one.write_bytes(other.read_bytes())
     (ended.out / "classes" / "cat.json").unlink()
 
-    with pytest.raises(DataError, match="came others"):
+    with pytest.raises(DataError, match="got others"):
         run(ended, stream=io.StringIO())
 
 
