@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,8 +81,7 @@ def search(
         consistency=consistency,
     )
     devices = [device_kind(name) for name in device.split(",")]
-    devices = [devices[i % len(devices)] for i in range(processes or len(devices))]
-    history = run_on_devices(load, devices)
+    history = run_on_devices(load, [*islice(cycle(devices), processes or len(devices))])
     print((out / "table.md").read_text(encoding="utf-8"), end="")
     accepted = sum(len(row["accepted"]) for row in history["histories"])
     print(f"{accepted} prompts accepted; {out / 'history.png'}")

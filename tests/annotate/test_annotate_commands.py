@@ -131,19 +131,23 @@ def test_a_budget_without_prices_is_refused(run):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "message"),
     [
-        ("masks", "pets"),
-        ("questions", "pets", "--name", "x", "--per-picture", "0"),
-        ("masks", "pets", "--name", "x", "--box-threshold", "1.5"),
-        ("questions", "pets", "--name", "x", "--model", "m", "--per-minute", "0"),
+        (("masks", "pets"), "Missing option '--name'"),
+        (("questions", "pets", "--name", "x", "--per-picture", "0"), "greater than or equal to 1"),
+        (("masks", "pets", "--name", "x", "--box-threshold", "1.5"), "': must be a number from 0"),
+        (("masks", "pets", "--name", "x", "--box-threshold", "nan"), "': must be a number from 0"),
+        (("questions", "pets", "--name", "x", "--per-minute", "a"), ": must be a number above 0"),
     ],
 )
-def test_a_wrong_option_is_a_usage_error(run, arguments):
+def test_a_wrong_option_is_a_usage_error(run, capsys, arguments, message):
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
 
     assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Value error" not in error
 
 
 def test_an_unknown_dataset_is_told_with_the_nearest(run):
