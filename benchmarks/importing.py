@@ -45,8 +45,7 @@ for line in open("/proc/self/status"):
 IMPORT = """
 import sys
 from pathlib import Path
-from natadv.data.importers import FORMATS
-from natadv.data.importers.format import ImportRequest, import_dataset
+from natadv.data.importers import FORMATS, ImportRequest, import_dataset
 format, path, root = sys.argv[1:]
 row = FORMATS[format]
 import_dataset(ImportRequest(row, Path(path), row.name), root=Path(root), force=True)

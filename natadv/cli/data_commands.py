@@ -13,8 +13,7 @@ import typer
 from natadv.cli import shared_options as opt
 from natadv.data.card import UNSTATED, Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES, TEMPLATES
-from natadv.data.importers import FORMATS
-from natadv.data.importers.format import Format, ImportRequest, Option, import_dataset
+from natadv.data.importers import FORMATS, Format, ImportRequest, Option, import_dataset
 from natadv.errors import DataError
 
 app = opt.command_group()

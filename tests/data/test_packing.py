@@ -251,8 +251,7 @@ SLOW_IMPORT = """
     from pathlib import Path
     from natadv.data import packing
     from natadv.data.images import decode_image
-    from natadv.data.importers import FORMATS, imagefolder
-    from natadv.data.importers.format import ImportRequest, import_dataset
+    from natadv.data.importers import FORMATS, ImportRequest, imagefolder, import_dataset
 
     def slowly(data, *, where):
         time.sleep(0.02)

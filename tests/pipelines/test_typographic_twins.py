@@ -16,8 +16,7 @@ from PIL import Image
 
 from natadv.data.card import load_card
 from natadv.data.dataset_plan import summary_of
-from natadv.data.importers import FORMATS
-from natadv.data.importers.format import ImportRequest, import_dataset
+from natadv.data.importers import FORMATS, ImportRequest, import_dataset
 from natadv.data.packing import pack
 from natadv.errors import ConfigError, DataError, UnknownNameError
 from natadv.pipelines import typographic_twins

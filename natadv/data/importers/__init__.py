@@ -1,134 +1,123 @@
-"""The formats that can be imported; each importer is loaded only when it is used.
+"""The formats that can be imported, listed in `formats.yaml`, and the one way to import them.
 
-To add a format, write a function that makes a DatasetPlan from an ImportRequest, and add a row.
+The module of an importer is loaded only when it is used.
 """
 
 from __future__ import annotations
 
-from natadv.data.importers.format import Checksum, Format
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
-_IMAGENET_TERMS = "non-commercial research and education, under the terms of image-net.org"
-_IMAGENET_ACCESS = """\
-# register at https://image-net.org/download-images and accept its terms (it is gated), then put
-# ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into fixtures/sources
-# or of the hub, without the stage: accept the terms of ILSVRC/imagenet-1k there, then
-# hf download ILSVRC/imagenet-1k --repo-type dataset --include 'data/validation-*' \
---local-dir fixtures/sources/imagenet-hub
-# natadv data import imagenet fixtures/sources/imagenet-hub"""
-_RTA_URL = "https://github.com/azuma164/Defense-Prefix/raw/main/rta100.zip"
-_IMAGENET_A_URL = "https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar"
-_VQA_URL = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
-_VQA_ACCESS = f"""\
-dvc import-url {_VQA_URL}/v2_Questions_Val_mscoco.zip \
-fixtures/sources/v2_Questions_Val_mscoco.zip
-dvc import-url {_VQA_URL}/v2_Annotations_Val_mscoco.zip \
-fixtures/sources/v2_Annotations_Val_mscoco.zip
-dvc import-url http://images.cocodataset.org/zips/val2014.zip fixtures/sources/val2014.zip"""
-_PHRASECUT_ACCESS = """\
-git clone https://github.com/ChenyunWu/PhraseCutDataset ../PhraseCutDataset
-(cd ../PhraseCutDataset && python download_dataset.py -s test)
-cp ../PhraseCutDataset/data/VGPhraseCut_v0/refer_test.json fixtures/sources/refer_test.json
-cp -r ../PhraseCutDataset/data/VGPhraseCut_v0/images fixtures/sources/phrasecut-images"""
-_SCAM_ACCESS = """\
-# accept its terms at https://huggingface.co/datasets/BLISS-e-V/SCAM if asked to
-hf download BLISS-e-V/SCAM --repo-type dataset --local-dir fixtures/sources/scam"""
+import yaml
+from pydantic import TypeAdapter
 
+from natadv.data.card import DATASETS_FOLDER, UNSTATED
+from natadv.errors import ConfigError
 
-def _scam(name: str, variant: str, *, help: str) -> Format:
-    return Format(
-        help=help,
-        planner=f"natadv.data.importers.scam:plan_{variant}",
-        takes=("templates",),
-        name=name,
-        rows=1_162,
-        licence="CC-BY-NC-4.0",
-        source="https://huggingface.co/datasets/BLISS-e-V/SCAM",
-        access=_SCAM_ACCESS,
-    )
+if TYPE_CHECKING:
+    from natadv.data.dataset_plan import DatasetPlan
+    from natadv.data.packing import Packed
+
+Option = Literal[
+    "classes",
+    "templates",
+    "labels",
+    "images",
+    "annotations",
+    "image_column",
+    "label_column",
+    "id_column",
+    "split",
+]
 
 
-FORMATS: dict[str, Format] = {
-    "imagefolder": Format(
-        help="one folder of pictures per class",
-        planner="natadv.data.importers.imagefolder:plan",
-        takes=("classes", "templates"),
-    ),
-    "imagenet": Format(
-        help="ImageNet-1k validation: its tar, a folder, or the Parquet files of the hub",
-        planner="natadv.data.importers.imagenet:plan",
-        takes=("labels", "templates"),
-        name="imagenet",
-        rows=50_000,
-        licence=_IMAGENET_TERMS,
-        source="https://image-net.org/challenges/LSVRC/2012",
-        access=_IMAGENET_ACCESS,
-        published={
-            "ILSVRC2012_img_val.tar": Checksum("md5", "29b22e2961454d5413ddabcf34fc5622"),
-            "ILSVRC2012_devkit_t12.tar.gz": Checksum("md5", "fa75699e90414af021442c21a62c3abf"),
-        },
-    ),
-    "imagenet-a": Format(
-        help="ImageNet-A: its tar, or the folder in it",
-        planner="natadv.data.importers.imagenet:plan_natural",
-        takes=("templates",),
-        name="imagenet-a",
-        rows=7_500,
-        licence="MIT for the collection; the pictures keep the licences of where they were found",
-        source=_IMAGENET_A_URL,
-        access=f"dvc import-url {_IMAGENET_A_URL} fixtures/sources/imagenet-a.tar",
-        published={
-            "imagenet-a.tar": Checksum(
-                "sha256", "3bb3632277e6ba6392ea64c02ddbf4dd2266c9caffd6bc09c9656d28f012589e"
-            )
-        },
-    ),
-    "rta-100": Format(
-        help="RTA-100: its zip, or a folder of label=..._text=... pictures",
-        planner="natadv.data.importers.rta_100:plan",
-        takes=("templates",),
-        name="rta-100",
-        rows=1_000,
-        licence="MIT for the repository; no terms are stated for the pictures",
-        source="https://github.com/azuma164/Defense-Prefix",
-        access=f"dvc import-url {_RTA_URL} fixtures/sources/rta100.zip",
-        published={"rta100.zip": Checksum("git-blob", "8f690a36cb308e4ae6def6d0ece41cfc8000697c")},
-    ),
-    "phrasecut": Format(
-        help="PhraseCut: refer_<split>.json, and its pictures",
-        planner="natadv.data.importers.phrasecut:plan",
-        takes=("images", "templates"),
-        needs=("images",),
-        name="phrasecut",
-        rows=14_354,
-        licence="no terms are stated for the phrases; pictures of Visual Genome, CC BY 4.0",
-        source="https://github.com/ChenyunWu/PhraseCutDataset",
-        access=_PHRASECUT_ACCESS,
-    ),
-    "vqa-v2": Format(
-        help="VQA v2: the zip of questions, the zip of annotations, and the pictures of COCO",
-        planner="natadv.data.importers.vqa_v2:plan",
-        takes=("annotations", "images"),
-        needs=("annotations", "images"),
-        name="vqa-v2",
-        rows=214_354,
-        licence="annotations CC BY 4.0; pictures by the terms of COCO (Flickr)",
-        source="https://visualqa.org/download.html",
-        access=_VQA_ACCESS,
-    ),
-    "scam": _scam(
-        "scam",
-        "attacked",
-        help="SCAM: photographs with a handwritten wrong word (Parquet files of the hub)",
-    ),
-    "scam-clean": _scam(
-        "scam-clean", "clean", help="SCAM: the clean twins of `scam`, whose word was removed"
-    ),
-    "scam-synth": _scam(
-        "scam-synth", "synthetic", help="SCAM: the twins whose word was typed anew"
-    ),
-    "parquet": Format(
-        help="Parquet files of the `datasets` library with a picture and a class label",
-        planner="natadv.data.importers.parquet:plan",
-        takes=("image_column", "label_column", "id_column", "split", "templates"),
-    ),
-}
+class Checksum(NamedTuple):
+    """The published hash of a file."""
+
+    algorithm: Literal["sha256", "md5", "git-blob"]
+    """`git-blob` is the name that git gives to a file's contents."""
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A row of `formats.yaml`."""
+
+    help: str
+    planner: str
+    """`module:function`; the function makes a DatasetPlan from an ImportRequest."""
+    takes: tuple[Option, ...] = ()
+    needs: tuple[Option, ...] = ()
+    name: str = ""
+    """Default name of the dataset; if empty, the user must give one."""
+    rows: int = 0
+    """Rows of the published dataset; 0 if none is published."""
+    licence: str = UNSTATED
+    source: str = ""
+    access: str = ""
+    """Shell lines that put the files where their DVC stage looks for them."""
+    published: Mapping[str, Checksum] = field(default_factory=dict)
+    """File name -> the hash that its publisher states."""
+
+    @property
+    def plan(self) -> Callable[[ImportRequest], DatasetPlan]:
+        """The planner, whose module is imported now."""
+        module, _, function = self.planner.partition(":")
+        planner: Callable[[ImportRequest], DatasetPlan] = getattr(
+            importlib.import_module(module), function
+        )
+        return planner
+
+
+FORMATS = TypeAdapter(dict[str, Format]).validate_python(
+    yaml.safe_load(Path(__file__).with_name("formats.yaml").read_text(encoding="utf-8"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """The files and options that a user gave for an import."""
+
+    format: Format
+    path: Path
+    name: str
+    licence: str = ""
+    sha256: str = ""
+    """Expected hash of the file at `path`; empty if the user gave none."""
+    classes: str | None = None
+    templates: str = "single"
+    labels: Path | None = None
+    images: Path | None = None
+    annotations: Path | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    id_column: str | None = None
+    split: str = ""
+    stream: TextIO | None = None
+    """Receives progress and notes."""
+
+    def say(self, text: str) -> None:
+        """Print a note to the stream, if there is one."""
+        if self.stream is not None:
+            print(text, file=self.stream, flush=True)
+
+
+def import_dataset(request: ImportRequest, *, root: Path, force: bool = False) -> Packed:
+    """Plan the dataset and pack it under `root`; an error leaves nothing behind.
+
+    Raises ConfigError or DataError.
+    """
+    # Imported here because `natadv --help` must not load pyarrow.
+    from natadv.data.packing import pack
+    from natadv.data.workspace import refuse_existing
+
+    missing = [name for name in request.format.needs if getattr(request, name) is None]
+    if missing:
+        raise ConfigError(f"this format also needs --{', --'.join(missing)}; see --help")
+    folder = root / DATASETS_FOLDER / request.name
+    refuse_existing(folder, force=force)
+    plan = request.format.plan(request)
+    return pack(folder, plan, force=force, stream=request.stream)

@@ -7,7 +7,7 @@ from pathlib import Path
 from natadv.data.classes import class_table
 from natadv.data.dataset_plan import DatasetPlan, items_of
 from natadv.data.images import PictureError, decode_image
-from natadv.data.importers.format import ImportRequest
+from natadv.data.importers import ImportRequest
 from natadv.data.importers.sources import draft_of, identify
 from natadv.errors import DataError
 from natadv.types import Sample

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from natadv.data.archives import iter_entries
 from natadv.data.classes import class_table, ilsvrc2012_wnids
 from natadv.data.dataset_plan import DatasetPlan
-from natadv.data.importers.format import ImportRequest
+from natadv.data.importers import ImportRequest
 from natadv.data.importers.parquet import (
     Columns,
     class_names,

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from natadv.data.card import CardDraft
 from natadv.data.dataset_plan import DatasetPlan, Item, items_of
 from natadv.data.images import PictureError, decode_image
-from natadv.data.importers.format import ImportRequest
+from natadv.data.importers import ImportRequest
 from natadv.data.importers.sources import draft_of, identify, refuse_collisions, refuse_duplicates
 from natadv.errors import DataError
 from natadv.types import Sample

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from PIL import Image, ImageDraw
 
 from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
-from natadv.data.importers.format import ImportRequest
+from natadv.data.importers import ImportRequest
 from natadv.data.importers.json_stream import iter_list
 from natadv.data.importers.sources import (
     NumberedPicture,

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from natadv.data.dataset_plan import DatasetPlan, SetAside
-from natadv.data.importers.format import ImportRequest
+from natadv.data.importers import ImportRequest
 from natadv.data.importers.sources import (
     counted,
     draft_of,

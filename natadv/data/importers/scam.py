@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from natadv.data.dataset_plan import DatasetPlan, Item, items_of
 from natadv.data.images import PictureError, decode_image
-from natadv.data.importers.format import ImportRequest
+from natadv.data.importers import ImportRequest
 from natadv.data.importers.parquet import check_columns, iter_rows, parquet_files
 from natadv.data.importers.sources import (
     counted,

@@ -16,7 +16,7 @@ from natadv.data.card import CardDraft, draft_card
 from natadv.data.classes import template_set
 from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.images import decode_image
-from natadv.data.importers.format import Checksum, ImportRequest
+from natadv.data.importers import Checksum, ImportRequest
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from natadv.data.dataset_plan import DatasetPlan, Item, items_of
-from natadv.data.importers.format import ImportRequest
+from natadv.data.importers import ImportRequest
 from natadv.data.importers.json_stream import iter_list
 from natadv.data.importers.sources import (
     counted,

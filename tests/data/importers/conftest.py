@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from natadv.data.card import DATASETS_FOLDER, Card
-from natadv.data.importers import FORMATS
-from natadv.data.importers.format import ImportRequest, import_dataset
+from natadv.data.importers import FORMATS, ImportRequest, import_dataset
 from natadv.data.packing import Packed
 from natadv.data.reader import iter_samples
 from natadv.types import Sample

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from natadv.data.importers import FORMATS
-from natadv.data.importers.format import Checksum
+from natadv.data.importers import FORMATS, Checksum
 from natadv.errors import DataError
 
 LENGTHS = {"sha256": 64, "md5": 32, "git-blob": 40}

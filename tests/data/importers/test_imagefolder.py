@@ -12,8 +12,7 @@ import pytest
 
 from natadv.data.card import Card, find_datasets, load_card
 from natadv.data.classes import TEMPLATES, class_table
-from natadv.data.importers import FORMATS
-from natadv.data.importers.format import ImportRequest, import_dataset
+from natadv.data.importers import FORMATS, ImportRequest, import_dataset
 from natadv.data.reader import read_samples
 from natadv.errors import ConfigError, DataError
 

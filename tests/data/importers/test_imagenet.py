@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from natadv.data.classes import class_table
-from natadv.data.importers import FORMATS
-from natadv.data.importers.format import Checksum
+from natadv.data.importers import FORMATS, Checksum
 from natadv.errors import ConfigError, DataError
 
 Layouts = dict[str, Callable[..., Any]]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from natadv.data.importers.format import Checksum
+from natadv.data.importers import Checksum
 from natadv.data.importers.sources import check_archive
 from natadv.errors import DataError
 
