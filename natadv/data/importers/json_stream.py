@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import ijson
 
-from natadv.data.archives.containers import ZIP_DAMAGE, ZipFiles
+from natadv.data.archives import ZIP_DAMAGE, open_zip
 from natadv.errors import DataError
 
 # An annotation has 5 levels; the parser keeps the path to each value, which grows with the depth.
@@ -68,12 +68,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb") as file:
             yield file
         return
-    files = ZipFiles(path)
-    try:
-        inside = [name for name in files.paths if name.endswith(".json")]
+    with open_zip(path) as (archive, members):
+        inside = [name for name in members if name.endswith(".json")]
         if len(inside) != 1:
             raise DataError(f"{path}: expected one JSON file in it, came {inside or 'none'}")
-        with files.opened(inside[0]) as member:
+        with archive.open(members[inside[0]]) as member:
             yield member
-    finally:
-        files.close()

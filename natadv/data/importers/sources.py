@@ -244,10 +244,9 @@ def numbered_pictures(
 
     Raises DataError if two pictures have one number, because neither is sure to be the right one.
     """
-    files = open_files(source)
-    try:
+    with open_files(source) as files:
         paths: dict[int, str] = {}
-        for path in filter(_is_picture, files.paths):
+        for path in filter(_is_picture, files.sizes):
             number = number_of(PurePosixPath(path).stem)
             if number is None:
                 continue
@@ -258,8 +257,6 @@ def numbered_pictures(
                     "remove one of them"
                 )
         yield NumberedPictures(source, files, paths)
-    finally:
-        files.close()
 
 
 def refuse_collisions(names: Iterable[str], source: Path) -> None:
