@@ -26,7 +26,6 @@ from natadv.data.importers.sources import (
     identify,
     picture_paths,
     plan_pictures,
-    refuse_duplicates,
 )
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
@@ -35,6 +34,7 @@ from natadv.types import Sample
 _HUB_NAME = re.compile(r"(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")
 _WNID = re.compile(r"n\d{8}")
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
+_WHAT = "Validation pictures of ILSVRC 2012"
 _DEVKIT_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 Truth = Callable[[str], str]
@@ -63,22 +63,20 @@ def plan(request: ImportRequest) -> DatasetPlan:
         identity = _original_name(PurePosixPath(picture).name)
         return Sample(id=identity, group=identity, image=b"", label=index[wnid])
 
-    # All pictures are described now, so that a missing label is an error before the long work.
-    samples = [describe(picture) for picture in picture_paths(path)]
-    few = class_table("imagenet-a")
-    if {sample.label for sample in samples} == {index[wnid] for wnid in few}:
+    plan = plan_pictures(
+        request,
+        source,
+        describe,
+        what=_WHAT,
+        classes=class_table("imagenet").values(),
+    )
+    few = {index[wnid] for wnid in class_table("imagenet-a")}
+    if {describe(picture).label for picture in picture_paths(path)} == few:
         raise DataError(
             f"{path} holds the 200 classes of ImageNet-A, which are answered among those 200, "
             "not among 1000: natadv data import imagenet-a"
         )
-    refuse_duplicates((sample.id for sample in samples), path)
-    draft = draft_of(
-        request,
-        source.description,
-        counted(request, "Validation pictures of ILSVRC 2012", len(samples)),
-        classes=class_table("imagenet").values(),
-    )
-    return plan_pictures(draft, path, describe, total=len(samples), fingerprint=source.fingerprint)
+    return plan
 
 
 def plan_natural(request: ImportRequest) -> DatasetPlan:
@@ -99,17 +97,14 @@ def plan_natural(request: ImportRequest) -> DatasetPlan:
         identity = f"{wnid}/{name}"
         return Sample(id=identity, group=identity, image=b"", label=index[wnid])
 
-    source = identify(request)
-    samples = [describe(picture) for picture in picture_paths(path)]
-    refuse_duplicates((sample.id for sample in samples), path)
-    draft = draft_of(
+    return plan_pictures(
         request,
-        source.description,
-        counted(request, "Photographs that fool classifiers", len(samples)),
-        scenario="natural",
+        identify(request),
+        describe,
+        what="Photographs that fool classifiers",
         classes=class_table("imagenet-a").values(),
+        scenario="natural",
     )
-    return plan_pictures(draft, path, describe, total=len(samples), fingerprint=source.fingerprint)
 
 
 def _index(table: str) -> dict[str, int]:
@@ -132,7 +127,7 @@ def _plan_parquet(request: ImportRequest, files: list[Path]) -> DatasetPlan:
     draft = draft_of(
         request,
         source.description,
-        counted(request, "Validation pictures of ILSVRC 2012", len(paths)),
+        counted(request, _WHAT, len(paths)),
         classes=class_table("imagenet").values(),
     )
     ids = [_original_name(PurePosixPath(path).name) for path in paths]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import ijson
 
 from natadv.data.archives import ZIP_DAMAGE, open_zip
 from natadv.errors import DataError
+
+T = TypeVar("T", int, str)
 
 # An annotation has 5 levels; the parser keeps the path to each value, which grows with the depth.
 _MOST_LEVELS = 64
@@ -57,6 +59,15 @@ def _watched(events: Iterable[tuple[str, Any]], key: str) -> Iterator[tuple[str,
         yield event
     if not present:
         raise ValueError(f"no list at {key!r} in it" if key else "it is not a list")
+
+
+def field_of(raw: Mapping[str, Any], name: str, kind: type[T], where: str) -> T:
+    """The field of an object. Raises DataError unless it is there and of this type."""
+    value = raw.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        expected = "a whole number" if kind is int else "a text"
+        raise DataError(f"{where}: {name} must be {expected}, came {value!r:.60}")
+    return value
 
 
 @contextmanager

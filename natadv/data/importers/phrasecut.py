@@ -8,13 +8,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.importers import ImportRequest
-from natadv.data.importers.json_stream import iter_list
+from natadv.data.importers.json_stream import field_of, iter_list
 from natadv.data.importers.sources import (
     NumberedPicture,
     counted,
@@ -25,8 +26,6 @@ from natadv.data.importers.sources import (
 )
 from natadv.errors import DataError
 from natadv.types import Sample
-
-T = TypeVar("T")
 
 # The pictures, of all splits, that CLIPSeg's loader leaves out; figures with and without them are
 # measured on different pictures.
@@ -52,8 +51,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
     aside.
     """
     path, images = request.path, request.images
-    if images is None:
-        raise DataError("PhraseCut needs --images, the folder, zip or tar of its pictures")
+    assert images is not None  # the format needs them
     source = identify(request, images)
     total = _survey(path, images)
     draft = draft_of(
@@ -81,8 +79,9 @@ def _survey(path: Path, images: Path) -> int:
     """The number of phrases; missing pictures and duplicate ids are refused before any work."""
     ids, wanted = [], set()
     for number, task in enumerate(iter_list(path)):
-        ids.append(_field(task, "task_id", str, path, number))
-        wanted.add(_field(task, "image_id", int, path, number))
+        where = f"{path}: phrase number {number}"
+        ids.append(field_of(task, "task_id", str, where))
+        wanted.add(field_of(task, "image_id", int, where))
     if not ids:
         raise DataError(f"{path}: no phrases in it")
     refuse_duplicates(ids, path)
@@ -96,7 +95,7 @@ def _image_id(stem: str) -> int | None:
 
 
 def _item(task: Mapping[str, Any], picture: NumberedPicture, path: Path, number: int) -> Item:
-    phrase = _field(task, "phrase", str, path, number)
+    phrase = field_of(task, "phrase", str, f"{path}: phrase number {number}")
     polygons = _polygons(task.get("Polygons"), f"{path}: phrase {task['task_id']!r}")
     mask = mask_of(polygons, picture.size_px)
     if isinstance(mask, str):
@@ -128,15 +127,6 @@ def _polygons(raw: Any, where: str) -> list[Polygon]:
     return polygons
 
 
-def _field(task: Mapping[str, Any], name: str, kind: type[T], path: Path, number: int) -> T:
-    value = task.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise DataError(
-            f"{path}: phrase number {number}: {name} must be {kind.__name__}, came {value!r:.60}"
-        )
-    return value
-
-
 def mask_of(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> bytes | str:
     """A PNG of this width and height, 255 inside any polygon and 0 outside; or why there is none.
 
@@ -145,36 +135,22 @@ def mask_of(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> bytes | st
     belongs to another picture, so the phrase does too.
     """
     areas = [
-        [(_whole_px(x), _whole_px(y)) for x, y in polygon]
+        np.clip(polygon, -_FAR_PX, _FAR_PX).astype(np.int64)
         for polygon in polygons
         if len(polygon) > 2
     ]
     if not areas:
         return "no polygon has an area"
-    if any(_outside(area, size_px) for area in areas):
+    if any((area.max(0) < 0).any() or (area.min(0) >= size_px).any() for area in areas):
         return "a polygon lies out of the picture"
     mask = Image.new("L", size_px)
     draw = ImageDraw.Draw(mask)
     for area in areas:
-        draw.polygon(area, fill=255, outline=255)
-    if all(_twice_the_area(area) == 0 for area in areas) or mask.getbbox() is None:
+        draw.polygon(area.ravel().tolist(), fill=255, outline=255)
+    # Twice the area of each, by the shoelace formula.
+    sizes = [x @ np.roll(y, -1) - y @ np.roll(x, -1) for x, y in (area.T for area in areas)]
+    if not any(sizes) or mask.getbbox() is None:
         return "the mask has no area"
     out = io.BytesIO()
     mask.save(out, "PNG")
     return out.getvalue()
-
-
-def _whole_px(value: float) -> int:
-    return int(min(max(value, -_FAR_PX), _FAR_PX))
-
-
-def _outside(corners: Sequence[tuple[int, int]], size_px: tuple[int, int]) -> bool:
-    """Whether the box around the corners does not touch the picture."""
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    return max(xs) < 0 or max(ys) < 0 or min(xs) >= size_px[0] or min(ys) >= size_px[1]
-
-
-def _twice_the_area(corners: Sequence[tuple[int, int]]) -> int:
-    """By the shoelace formula."""
-    pairs = zip(corners, [*corners[1:], corners[0]], strict=True)
-    return abs(sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in pairs))

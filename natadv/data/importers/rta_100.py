@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from natadv.data.dataset_plan import DatasetPlan, SetAside
 from natadv.data.importers import ImportRequest
-from natadv.data.importers.sources import (
-    counted,
-    draft_of,
-    identify,
-    picture_paths,
-    plan_pictures,
-    refuse_collisions,
-    refuse_duplicates,
-)
+from natadv.data.importers.sources import identify, picture_paths, plan_pictures, refuse_collisions
 from natadv.errors import DataError
 from natadv.types import Sample
 
@@ -30,7 +22,14 @@ def plan(request: ImportRequest) -> DatasetPlan:
     """
     source = identify(request)
     paths = picture_paths(request.path)
-    classes = _classes(paths, request.path)
+    pairs = [pair for path in paths if (pair := _label_and_word(path))]
+    if not pairs:
+        raise DataError(
+            f"{request.path}: expected names such as label=<thing>_text=<written word>.png, came "
+            f"{paths[0]!r}; is this RTA-100?"
+        )
+    classes = sorted({name for pair in pairs for name in pair})
+    refuse_collisions(classes, request.path)
     index = {name: label for label, name in enumerate(classes)}
 
     def describe(path: str) -> Sample | SetAside:
@@ -42,30 +41,14 @@ def plan(request: ImportRequest) -> DatasetPlan:
             return SetAside(path, "the written word is the truth")
         return Sample(id=name, group=name, image=b"", label=index[label], decoy=word)
 
-    ids = [item.id for item in map(describe, paths) if isinstance(item, Sample)]
-    refuse_duplicates(ids, request.path)
-    draft = draft_of(
-        request,
-        source.description,
-        counted(request, "Photographs with a handwritten wrong word", len(ids)),
-        scenario="typographic",
-        classes=classes,
-    )
     return plan_pictures(
-        draft, request.path, describe, total=len(paths), fingerprint=source.fingerprint
+        request,
+        source,
+        describe,
+        what="Photographs with a handwritten wrong word",
+        classes=classes,
+        scenario="typographic",
     )
-
-
-def _classes(paths: list[str], archive: Path) -> list[str]:
-    pairs = [pair for path in paths if (pair := _label_and_word(path))]
-    if not pairs:
-        raise DataError(
-            f"{archive}: no picture is named label=<what it shows>_text=<what is written>.png, "
-            f"first {paths[0]!r}; is this RTA-100?"
-        )
-    classes = sorted({name for pair in pairs for name in pair})
-    refuse_collisions(classes, archive)
-    return classes
 
 
 def _label_and_word(path: str) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -57,7 +57,12 @@ def _identify(request: ImportRequest, path: Path) -> ImportSource:
     if path.is_dir():
         if sha256:
             raise ConfigError(f"{path}: a folder has no sha256; leave --sha256 out")
-        return ImportSource(_folder_state(path), f"folder {path.resolve().name!r}")
+        state = hashlib.sha256()
+        for inside in sorted(path.rglob("*")):
+            stat = inside.lstat()
+            line = f"{inside.relative_to(path).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+            state.update(line.encode(errors="surrogateescape"))
+        return ImportSource(state.hexdigest(), f"folder {path.resolve().name!r}")
     request.say(f"{path.name}: hashing {path.stat().st_size / 1e6:.0f} MB")
     checked = check_archive(path, request.format.published, sha256=sha256)
     if not checked.published:
@@ -67,15 +72,6 @@ def _identify(request: ImportRequest, path: Path) -> ImportSource:
             f"name{pin}"
         )
     return ImportSource(checked.sha256, f"{path.name}, sha256 {checked.sha256}")
-
-
-def _folder_state(folder: Path) -> str:
-    running = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        stat = path.lstat()
-        state = f"{path.relative_to(folder).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-        running.update(state.encode(errors="surrogateescape"))
-    return running.hexdigest()
 
 
 class CheckedArchive(NamedTuple):
@@ -93,32 +89,26 @@ def check_archive(
 
     A file for which neither is known is only hashed. Raises DataError if the hashes differ.
     """
-    stated = published.get(path.name)
-    digests = _digests(path, {"sha256", stated.algorithm if stated else "sha256"})
-    algorithm, expected, origin = "sha256", sha256.lower(), "was asked for"
-    if not sha256 and stated is not None:
-        algorithm, expected, origin = *stated, "is published"
-    if expected and digests[algorithm] != expected:
-        raise DataError(
-            f"{path}: {algorithm} is {digests[algorithm]}, {expected} {origin}: the file is "
-            "damaged or another one; get it again"
-        )
-    return CheckedArchive(digests["sha256"], bool(expected))
-
-
-def _digests(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
-    hashes = {
+    expected, origin = published.get(path.name), "is published"
+    if sha256:
+        expected, origin = Checksum("sha256", sha256.lower()), "was asked for"
+    hashes = {"sha256": hashlib.sha256()}
+    if expected and expected.algorithm == "git-blob":
         # git hashes the size of a file in front of its contents.
-        name: hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-        if name == "git-blob"
-        else hashlib.new(name, usedforsecurity=name == "sha256")
-        for name in algorithms
-    }
+        size = b"blob %d\0" % path.stat().st_size
+        hashes["git-blob"] = hashlib.sha1(size, usedforsecurity=False)
+    elif expected and expected.algorithm == "md5":
+        hashes["md5"] = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             for running in hashes.values():
                 running.update(chunk)
-    return {name: running.hexdigest() for name, running in hashes.items()}
+    if expected and (digest := hashes[expected.algorithm].hexdigest()) != expected.digest:
+        raise DataError(
+            f"{path}: {expected.algorithm} is {digest}, {expected.digest} {origin}: the file is "
+            "damaged or another one; get it again"
+        )
+    return CheckedArchive(hashes["sha256"].hexdigest(), expected is not None)
 
 
 def draft_of(
@@ -170,29 +160,43 @@ def _is_picture(path: str) -> bool:
 
 
 def plan_pictures(
-    draft: CardDraft, source: Path, describe: Describe, *, total: int, fingerprint: str
+    request: ImportRequest,
+    source: ImportSource,
+    describe: Describe,
+    *,
+    what: str,
+    classes: Iterable[str],
+    scenario: str = "clean",
 ) -> DatasetPlan:
-    """A plan with one item for each picture of a folder or an archive, as `describe` makes it."""
+    """A plan with one item for each picture of a folder or an archive, as `describe` makes it.
+
+    Describes every picture once now, so that a missing label is an error before the long work.
+    """
+    path = request.path
+    described = [describe(picture) for picture in picture_paths(path)]
+    ids = [item.id for item in described if isinstance(item, Sample)]
+    refuse_duplicates(ids, path)
+    draft = draft_of(
+        request,
+        source.description,
+        counted(request, what, len(ids)),
+        scenario=scenario,
+        classes=classes,
+    )
 
     def item(entry: Entry) -> Item:
-        described = describe(entry.path)
-        if isinstance(described, SetAside):
-            return described
+        sample = describe(entry.path)
+        if isinstance(sample, SetAside):
+            return sample
         data = entry.read()
-        decode_image(data, where=f"{source}: {entry.path}")
-        return Sample(
-            id=described.id,
-            group=described.group,
-            image=data,
-            label=described.label,
-            decoy=described.decoy,
-        )
+        decode_image(data, where=f"{path}: {entry.path}")
+        return replace(sample, image=data)
 
     def items(start: int) -> Iterator[Item]:
-        entries = (entry for entry in iter_entries(source) if _is_picture(entry.path))
+        entries = (entry for entry in iter_entries(path) if _is_picture(entry.path))
         return items_of(islice(entries, start, None), item)
 
-    return DatasetPlan(draft, items, total, "pictures", fingerprint)
+    return DatasetPlan(draft, items, len(described), "pictures", source.fingerprint)
 
 
 class NumberedPicture(NamedTuple):

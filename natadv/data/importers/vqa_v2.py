@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from natadv.data.dataset_plan import DatasetPlan, Item, items_of
 from natadv.data.importers import ImportRequest
-from natadv.data.importers.json_stream import iter_list
+from natadv.data.importers.json_stream import field_of, iter_list
 from natadv.data.importers.sources import (
     counted,
     draft_of,
@@ -19,7 +19,7 @@ from natadv.data.importers.sources import (
     numbered_pictures,
     refuse_duplicates,
 )
-from natadv.errors import ConfigError, DataError
+from natadv.errors import DataError
 from natadv.tasks.vqa import TYPES
 from natadv.types import Sample
 
@@ -37,9 +37,9 @@ def plan(request: ImportRequest) -> DatasetPlan:
 
     Every question needs its annotation and its picture, and every annotation its question.
     """
-    if request.annotations is None or request.images is None:
-        raise ConfigError("VQA v2 needs --annotations and --images")
     path, images = request.path, request.images
+    assert request.annotations is not None  # the format needs both
+    assert images is not None
     source = identify(request, request.annotations, images)
     annotations = _annotations(request.annotations)
     total = _survey(path, request.annotations, images, annotations)
@@ -75,7 +75,7 @@ def _annotations(path: Path) -> dict[int, _Annotation]:
     annotations: dict[int, _Annotation] = {}
     for number, raw in enumerate(iter_list(path, "annotations")):
         where = f"{path}: annotation number {number}"
-        question = _whole_number(raw, "question_id", where)
+        question = field_of(raw, "question_id", int, where)
         if question in annotations:
             raise DataError(f"{where}: a second one of question {question}")
         answers = raw.get("answers")
@@ -86,17 +86,16 @@ def _annotations(path: Path) -> dict[int, _Annotation]:
                 f"{where}: answer_type must be one of {', '.join(TYPES)}, "
                 f"came {raw.get('answer_type')!r}"
             )
-        texts = tuple(_answer(answer, where) for answer in answers)
-        image_id = _whole_number(raw, "image_id", where)
-        annotations[question] = _Annotation(image_id, sys.intern(raw["answer_type"]), texts)
+        texts = [answer.get("answer") if isinstance(answer, dict) else None for answer in answers]
+        for text in texts:
+            if not isinstance(text, str):
+                raise DataError(f"{where}: an answer must be a text, came {text!r:.60}")
+        annotations[question] = _Annotation(
+            field_of(raw, "image_id", int, where),
+            sys.intern(raw["answer_type"]),
+            tuple(sys.intern(str(text)) for text in texts),
+        )
     return annotations
-
-
-def _answer(raw: Any, where: str) -> str:
-    text = raw.get("answer") if isinstance(raw, dict) else None
-    if not isinstance(text, str):
-        raise DataError(f"{where}: an answer must be a text, came {text!r:.60}")
-    return sys.intern(text)
 
 
 def _survey(
@@ -107,7 +106,8 @@ def _survey(
     wanted: set[int] = set()
     for number, raw in enumerate(iter_list(path, "questions")):
         where = f"{path}: question number {number}"
-        question, image_id = (_whole_number(raw, key, where) for key in ("question_id", "image_id"))
+        question = field_of(raw, "question_id", int, where)
+        image_id = field_of(raw, "image_id", int, where)
         if question in annotations and annotations[question].image_id != image_id:
             raise DataError(f"{where}: question {question} and its annotation differ in image_id")
         ids.append(question)
@@ -133,10 +133,3 @@ def _refuse_lonely(ids: set[int], what: str, lacking: str) -> None:
 def _image_id(stem: str) -> int | None:
     match = _COCO.fullmatch(stem)
     return int(match["id"]) if match else None
-
-
-def _whole_number(raw: Mapping[str, Any], name: str, where: str) -> int:
-    value = raw.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise DataError(f"{where}: {name} must be a whole number, came {value!r:.60}")
-    return value
