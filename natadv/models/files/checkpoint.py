@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from natadv.errors import ModelError
 from natadv.models.files import tensor_files
-from natadv.models.files.model_types import MODEL_TYPES, signature_of
+from natadv.models.files.model_types import MODEL_TYPES, Kind, signature_of
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -59,7 +59,14 @@ def check(folder: Path) -> None:
 def check_files(folder: Path, *, preprocessing: Sequence[str], reads_text: bool = True) -> None:
     """The same for any `model_type`; `preprocessing` are the keys that it must set."""
     files = [path for path in weight_files(folder) if path.suffix == ".safetensors"]
-    _check_counts(folder, tensors=sum(len(tensor_files.shapes(path)) for path in files))
+    tensors = sum(len(tensor_files.shapes(path)) for path in files)
+    # With larger numbers of modules, building the model might never end.
+    _refuse_larger(
+        read_json(folder / CONFIG),
+        {**dict.fromkeys(COUNTS, tensors), LABELS: MOST_LABELS},
+        folder / CONFIG,
+        remedy=f"the weights hold {tensors} tensors; copy both from the same checkpoint",
+    )
     image_processing(folder, wanted=preprocessing)
     if reads_text:
         _check_tokenizer(folder)
@@ -95,9 +102,20 @@ def model_type(folder: Path) -> str:
 
 def signature(folder: Path) -> str:
     """Equal for checkpoints of one architecture, whatever their weights and vocabulary."""
-    config, kind = read_json(folder / CONFIG), model_type(folder)
-    sections = {name: _section(config, name, folder) for name in MODEL_TYPES[kind].architecture}
-    return signature_of(kind, sections)
+    path, stated = folder / CONFIG, model_type(folder)
+    config = read_json(path)
+    # Old CLIP files have a section under two names, and transformers prefers the second.
+    sections = {
+        name: _object(config, name, path) | _object(config, f"{name}_dict", path)
+        for name in MODEL_TYPES[stated].architecture
+    }
+    return signature_of(stated, sections)
+
+
+def kind(folder: Path) -> Kind:
+    """The loader, tasks, family and signature of the checkpoint."""
+    row = MODEL_TYPES[model_type(folder)]
+    return Kind(row.loader, row.tasks, row.family, signature(folder))
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -137,7 +155,9 @@ def image_processing(folder: Path, *, wanted: Sequence[str] | None = None) -> di
                 f"{folder / name}: {', '.join(missing)} missing, and a default would feed the "
                 "model other pictures than it was trained on; copy the original file"
             )
-        _check_sides(processing, folder / name)
+        sides = {key: processing.get(key) for key in SIDES}
+        limits = dict.fromkeys(SIDES, MOST_SIDE)
+        _refuse_larger(sides, limits, folder / name, remedy="copy the original file")
         return dict(processing)
     raise ModelError(
         f"no {PREPROCESSING[1]} in {folder}: without it the model would be fed pictures that it "
@@ -147,13 +167,7 @@ def image_processing(folder: Path, *, wanted: Sequence[str] | None = None) -> di
 
 def content_files(folder: Path) -> tuple[Path, ...]:
     """Every file that decides an embedding, sorted by name."""
-    names = (
-        CONFIG,
-        *PREPROCESSING,
-        TOKENIZER_CONFIG,
-        *TOKENIZER_VOCABULARIES,
-        *TOKENIZER_EXTRAS,
-    )
+    names = (CONFIG, *PREPROCESSING, TOKENIZER_CONFIG, *TOKENIZER_VOCABULARIES, *TOKENIZER_EXTRAS)
     others = (folder / name for name in names)
     return tuple(sorted({*weight_files(folder), *(p for p in others if p.is_file())}))
 
@@ -196,24 +210,16 @@ def _nested(path: Path) -> ModelError:
     )
 
 
-def _check_counts(folder: Path, *, tensors: int) -> None:
-    """Refuse numbers of modules with which building the model might never end."""
-    limits = {**dict.fromkeys(COUNTS, tensors), LABELS: MOST_LABELS}
-    for keys, value in _values(read_json(folder / CONFIG)):
+def _refuse_larger(
+    content: dict[str, Any], limits: Mapping[str, int], path: Path, *, remedy: str
+) -> None:
+    """Raises ModelError on a number above the limit of one of the keys that lead to it."""
+    for keys, value in _values(content):
         most = next((limits[key] for key in keys if key in limits), None)
         if most is not None and isinstance(value, int) and value > most:
             raise ModelError(
-                f"{folder / CONFIG}: {'.'.join(keys)} is {value!r:.24}, at most {most} go with "
-                f"weights of {tensors} tensors; copy both from the same checkpoint"
-            )
-
-
-def _check_sides(processing: dict[str, Any], path: Path) -> None:
-    for keys, value in _values({key: processing.get(key) for key in SIDES}):
-        if isinstance(value, int) and value > MOST_SIDE:
-            raise ModelError(
-                f"{path}: expected {'.'.join(keys)} to be at most {MOST_SIDE}, got "
-                f"{value!r:.24}; copy the original file"
+                f"{path}: expected {'.'.join(keys)} to be at most {most}, got {value!r:.24}; "
+                f"{remedy}"
             )
 
 
@@ -223,14 +229,6 @@ def _object(parent: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
     if not isinstance(part, dict):
         raise ModelError(f"{path}: expected {key!r} to be an object, got {part!r:.80}")
     return part
-
-
-def _section(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
-    section: dict[str, Any] = {}
-    # Old CLIP files have it under two names, and transformers prefers the second.
-    for key in (name, f"{name}_dict"):
-        section |= _object(config, key, folder / CONFIG)
-    return section
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from natadv.errors import ModelError
 from natadv.models.files import checkpoint, open_clip_folder, tensor_files
-from natadv.models.files.model_types import MODEL_TYPES
+from natadv.models.files.model_types import Kind
 
 TOWER_LOADER = "open-clip-visual"
 TOWER_ENDINGS = (".pt", ".pth")
@@ -36,23 +36,13 @@ GROUNDING: dict[GroundingRole, GroundingNeeds] = {
 }
 
 
-class Kind(NamedTuple):
-    """What a checkpoint is."""
-
-    loader: str
-    tasks: tuple[str, ...]
-    family: str
-    signature: str
-    """Equal for checkpoints of one architecture."""
-
-
 @dataclass(frozen=True, slots=True)
 class CheckpointLayout:
     """One way to store a checkpoint; the functions raise ModelError."""
 
     fits: Callable[[Path], bool]
     """Whether a path looks like this layout, even if it is incomplete."""
-    check: Callable[[Path], None]
+    check: Callable[[Path], object]
     """Refuses a checkpoint that is incomplete or not safe to load."""
     kind: Callable[[Path], Kind]
     content_files: Callable[[Path], tuple[Path, ...]]
@@ -93,20 +83,25 @@ def tower_section(path: Path) -> dict[str, int]:
     }
 
 
-def tower_signature(path: Path) -> str:
-    """Equal for towers of one shape."""
-    return json.dumps({"open_clip_visual": tower_section(path)}, sort_keys=True)
+def tower_kind(path: Path) -> Kind:
+    """The kind of a lone picture tower; its signature is that of its shape."""
+    signature = json.dumps({"open_clip_visual": tower_section(path)}, sort_keys=True)
+    return Kind(TOWER_LOADER, ("classification",), "robust-clip", signature)
 
 
-def check_grounding(folder: Path, role: GroundingRole) -> None:
-    """Raise ModelError unless it is a checkpoint of that role, complete and safe to load."""
-    model_type = _model_type(folder)
-    if model_type != role:
-        raise ModelError(
-            f"{folder / checkpoint.CONFIG}: expected a checkpoint of model_type {role!r}, got "
-            f"{model_type!r:.80}; see natadv annotate masks --help for what can be named"
-        )
-    checkpoint.check_files(folder, **GROUNDING[role]._asdict())
+def check_grounding(folder: Path, *roles: GroundingRole) -> None:
+    """Raise ModelError unless the checkpoint has one of the roles (by default any), is complete,
+    and is safe to load."""
+    stated, wanted = _model_type(folder), roles or tuple(GROUNDING)
+    for role in wanted:
+        if role == stated:
+            checkpoint.check_files(folder, **GROUNDING[role]._asdict())
+            return
+    raise ModelError(
+        f"{folder / checkpoint.CONFIG}: expected a checkpoint of model_type "
+        f"{' or '.join(map(repr, wanted))}, got {stated!r:.80}; see natadv annotate masks --help "
+        "for the models that it takes"
+    )
 
 
 def _model_type(folder: Path) -> object:
@@ -117,12 +112,6 @@ def _model_type(folder: Path) -> object:
         return None
 
 
-def _check_any_grounding(folder: Path) -> None:
-    for role in GROUNDING:
-        if role == _model_type(folder):
-            check_grounding(folder, role)
-
-
 def _grounding_kind(folder: Path) -> Kind:
     raise ModelError(
         f"{folder} finds boxes or draws masks for natadv annotate masks; it does no task by "
@@ -130,53 +119,36 @@ def _grounding_kind(folder: Path) -> Kind:
     )
 
 
-def _open_clip_kind(folder: Path) -> Kind:
-    family = "clip-rn" if open_clip_folder.is_resnet(folder) else "robust-clip"
-    signature = open_clip_folder.signature(folder)
-    return Kind(open_clip_folder.LOADER, ("classification",), family, signature)
-
-
-def _check_tower(path: Path) -> None:
-    tower_section(path)
-
-
-def _transformers_kind(folder: Path) -> Kind:
-    row = MODEL_TYPES[checkpoint.model_type(folder)]
-    return Kind(row.loader, row.tasks, row.family, checkpoint.signature(folder))
-
-
-LAYOUTS: dict[str, CheckpointLayout] = {
-    "open-clip": CheckpointLayout(
+LAYOUTS = (
+    CheckpointLayout(
         fits=open_clip_folder.fits,
         check=open_clip_folder.check,
-        kind=_open_clip_kind,
+        kind=open_clip_folder.kind,
         content_files=open_clip_folder.content_files,
     ),
-    "open-clip-visual": CheckpointLayout(
+    CheckpointLayout(
         fits=is_tower,
-        check=_check_tower,
-        kind=lambda path: Kind(
-            TOWER_LOADER, ("classification",), "robust-clip", tower_signature(path)
-        ),
+        check=tower_section,
+        kind=tower_kind,
         # The files of the base belong to the base.
         content_files=lambda path: (path,),
     ),
-    "grounding": CheckpointLayout(
+    CheckpointLayout(
         fits=lambda folder: _model_type(folder) in tuple(GROUNDING),
-        check=_check_any_grounding,
+        check=check_grounding,
         kind=_grounding_kind,
         content_files=checkpoint.content_files,
     ),
-    "transformers": CheckpointLayout(
+    CheckpointLayout(
         fits=lambda path: True,
         check=checkpoint.check,
-        kind=_transformers_kind,
+        kind=checkpoint.kind,
         content_files=checkpoint.content_files,
     ),
-}
+)
 """The first that fits is taken; the last one explains what is missing."""
 
 
 def layout_of(path: Path) -> CheckpointLayout:
     """The layout of a folder or a file."""
-    return next(layout for layout in LAYOUTS.values() if layout.fits(path))
+    return next(layout for layout in LAYOUTS if layout.fits(path))

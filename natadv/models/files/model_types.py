@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Sections = Mapping[str, Mapping[str, int]]
 
@@ -13,6 +14,17 @@ FIXED_SIZE = ("image_mean", "image_std", "resample", "size")
 
 NATIVE_ASPECT = ("image_mean", "image_std", "resample", "patch_size", "max_num_patches")
 """The same for pictures that are cut into as many patches as their proportions allow."""
+
+
+class Kind(NamedTuple):
+    """What decides how a checkpoint is loaded and named."""
+
+    loader: str
+    """Key of the adapter table."""
+    tasks: tuple[str, ...]
+    family: str
+    signature: str
+    """Equal for checkpoints of one architecture."""
 
 
 @dataclass(frozen=True, slots=True)

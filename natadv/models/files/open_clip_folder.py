@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from natadv.config import Strict
 from natadv.errors import ModelError
 from natadv.models.files import checkpoint, tensor_files
-from natadv.models.files.model_types import MODEL_TYPES
+from natadv.models.files.model_types import MODEL_TYPES, Kind
 
 LOADER = "open-clip"
 CONFIG = "open_clip_config.json"
@@ -122,7 +122,16 @@ def fits(path: Path) -> bool:
 def check(folder: Path) -> None:
     """Raise ModelError unless `folder` holds a whole checkpoint that can be loaded safely."""
     preprocessing(folder)
-    _check_layers(folder, tensors=len(tensor_files.shapes(weights_file(folder))))
+    config, tensors = model_config(folder), len(tensor_files.shapes(weights_file(folder)))
+    for name in ("vision_cfg", "text_cfg"):
+        layers = config[name]["layers"]
+        counts = layers if isinstance(layers, list) and name == "vision_cfg" else [layers]
+        # Each layer has tensors of its own; with a larger number, building might never end.
+        if not counts or not all(type(n) is int and 1 <= n <= tensors for n in counts):
+            raise ModelError(
+                f"{folder / CONFIG}: expected 'layers' in {name} to be from 1 to the {tensors} "
+                f"tensors of the weights, got {layers!r:.80}; copy both from the same checkpoint"
+            )
 
 
 def model_config(folder: Path) -> dict[str, Any]:
@@ -168,11 +177,6 @@ def weights_file(folder: Path) -> Path:
     )
 
 
-def is_resnet(folder: Path) -> bool:
-    """Whether the picture tower is a ResNet, not a ViT."""
-    return isinstance(_config(folder).model_cfg.vision_cfg.layers, list)
-
-
 def signature(folder: Path) -> str:
     """Equal for checkpoints of one architecture, whatever their weights and activation."""
     config = model_config(folder)
@@ -183,6 +187,13 @@ def signature(folder: Path) -> str:
         "text_cfg": {key: text[key] for key in ("layers", "width", "context_length")},
     }
     return json.dumps({"open_clip": shape}, sort_keys=True)
+
+
+def kind(folder: Path) -> Kind:
+    """The loader, tasks, family and signature; picture towers that are ResNets are a family."""
+    resnet = isinstance(_config(folder).model_cfg.vision_cfg.layers, list)
+    family = "clip-rn" if resnet else "robust-clip"
+    return Kind(LOADER, ("classification",), family, signature(folder))
 
 
 def content_files(folder: Path) -> tuple[Path, ...]:
@@ -233,16 +244,3 @@ def _reason(errors: list[ErrorDetails]) -> str:
         f"expected {key!r} in {section} to be a whole number from 1 on{square}, got "
         f"{value!r:.80}; copy the original file"
     )
-
-
-def _check_layers(folder: Path, *, tensors: int) -> None:
-    """Each layer has tensors of its own; a larger number would let the building never end."""
-    config = model_config(folder)
-    for name in ("vision_cfg", "text_cfg"):
-        layers = config[name]["layers"]
-        counts = layers if isinstance(layers, list) and name == "vision_cfg" else [layers]
-        if not counts or not all(type(n) is int and 1 <= n <= tensors for n in counts):
-            raise ModelError(
-                f"{folder / CONFIG}: expected 'layers' in {name} to be from 1 to the {tensors} "
-                f"tensors of the weights, got {layers!r:.80}; copy both from the same checkpoint"
-            )

@@ -24,17 +24,29 @@ def shapes(path: Path) -> dict[str, Shape]:
     """Shape by name, of a safetensors file or of a state dict that torch.save wrote.
 
     Raises:
-        ModelError: It is not whole, holds more than tensors, or asks to run code.
+        ModelError: The file is damaged, holds more than tensors, or would run code.
     """
-    if path.suffix != ".safetensors":
-        return _of_pickle(path)
-    from safetensors import SafetensorError, safe_open
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except (OSError, SafetensorError) as error:
-        raise _damaged(path, error) from error
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
+        except (OSError, SafetensorError) as error:
+            raise _damaged(path, error) from error
+    state = _read_pickle(path)
+    if not isinstance(state, dict) or not state:
+        raise ModelError(
+            f"{path}: expected a state dict (tensors by name), got {type(state).__name__}; "
+            "save the model's state_dict()"
+        )
+    others = [str(name) for name, value in state.items() if not isinstance(value, _Tensor)]
+    if others:
+        raise ModelError(
+            f"{path}: expected only tensors by name, got other values at {listed(others)}; "
+            "save the model's state_dict() alone"
+        )
+    return {str(name): value.shape for name, value in state.items()}
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:
@@ -69,23 +81,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(known[:LISTED]) + more
 
 
-def _of_pickle(path: Path) -> dict[str, Shape]:
-    state = _read(path)
-    if not isinstance(state, dict) or not state:
-        raise ModelError(
-            f"{path}: expected a state dict (tensors by name), got {type(state).__name__}; "
-            "save the model's state_dict()"
-        )
-    others = [str(name) for name, value in state.items() if not isinstance(value, _Tensor)]
-    if others:
-        raise ModelError(
-            f"{path}: expected tensors by name, but {listed(others)} "
-            f"{'is none' if len(others) == 1 else 'are none'}; save the model's state_dict() alone"
-        )
-    return {str(name): value.shape for name, value in state.items()}
-
-
-def _read(path: Path) -> Any:
+def _read_pickle(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
@@ -111,6 +107,7 @@ class _Shapes(pickle.Unpickler):
         self._path = path
 
     def find_class(self, module: str, name: str, /) -> Any:
+        """A stand-in for the global `name`; raises ModelError if tensors do not need it."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from natadv.errors import ModelError
 from natadv.models import loading
-from natadv.models.files.layouts import tower_signature
+from natadv.models.files.layouts import tower_kind
 from natadv.models.resolve import resolve
 from natadv.models.zoo import ZOO
 
@@ -228,10 +228,10 @@ def test_base_that_was_damaged_after_it_was_named_is_refused(tower, root, tmp_pa
 
 
 def test_signature_is_of_the_shape(tower):
-    before = tower_signature(tower)
+    before = tower_kind(tower)
 
-    assert tower_signature(changed(tower, proj=torch.ones(32, 16))) == before
-    assert tower_signature(changed(tower, positional_embedding=torch.ones(26, 32))) != before
+    assert tower_kind(changed(tower, proj=torch.ones(32, 16))) == before
+    assert tower_kind(changed(tower, positional_embedding=torch.ones(26, 32))) != before
 
 
 def test_nothing_heavy_is_imported_to_resolve_and_hash(tower, root):

@@ -304,7 +304,7 @@ def test_more_layers_than_weights_are_refused(request, copied, fixture, keys, co
     folder = copied(request.getfixturevalue(fixture))
     with_value(folder / "config.json", keys, count)
 
-    told = rf"config\.json: {keys[0]}\.{keys[1]} is {count}, at most \d+ go with weights of \d+ ten"
+    told = rf"{keys[0]}\.{keys[1]} to be at most \d+, got {count}; the weights hold \d+ tensors"
     with pytest.raises(ModelError, match=told):
         checkpoint.check(folder)
 
@@ -313,14 +313,16 @@ def test_more_layers_than_weights_of_a_segmenter_are_refused(tiny_clipseg, copie
     folder = copied(tiny_clipseg)
     with_value(folder / "config.json", ("vision_config", "num_hidden_layers"), 1_000_000)
 
-    with pytest.raises(ModelError, match=r"vision_config\.num_hidden_layers is 1000000, at most"):
+    with pytest.raises(
+        ModelError, match=r"vision_config\.num_hidden_layers to be at most"
+    ):
         checkpoint.check(folder)
 
 
 def test_layers_under_an_old_name_of_a_section_count_too(folder, edited):
     edited(folder / "config.json", {"vision_config_dict": {"num_hidden_layers": 1_000_000}})
 
-    with pytest.raises(ModelError, match=r"vision_config_dict\.num_hidden_layers is 1000000"):
+    with pytest.raises(ModelError, match=r"vision_config_dict\.num_hidden_layers to be at most"):
         checkpoint.check(folder)
 
 
@@ -329,7 +331,7 @@ def test_labels_that_no_memory_could_name_are_refused(folder, edited):
     checkpoint.check(folder)
 
     edited(folder / "config.json", {"num_labels": 10**9})
-    with pytest.raises(ModelError, match="num_labels is 1000000000, at most 100000 go"):
+    with pytest.raises(ModelError, match="num_labels to be at most 100000, got 1000000000"):
         checkpoint.check(folder)
 
 

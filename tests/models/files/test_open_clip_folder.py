@@ -256,7 +256,10 @@ def test_torch_guards_a_pickle_that_the_first_look_let_pass(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, "but epoch, state_dict are none"),
+        (
+            {"state_dict": {"a": torch.zeros(1)}, "epoch": 3},
+            "values at epoch, state_dict;",
+        ),
         ({}, "expected a state dict"),
         ([torch.zeros(1)], "expected a state dict .*got list"),
     ],
