@@ -178,7 +178,7 @@ def fetched_line(fetched: Fetched) -> str:
         what = f"moved from {before.revision[:12]} to {now.revision[:12]}{where}"
         changed = sorted(k for k, v in now.files.items() if before.files.get(k) != v)
         what += f" (changed: {', '.join(changed) or 'nothing that is needed'})"
-    elif not fetched.came:
+    elif not fetched.downloaded:
         what = f"is here at {now.revision[:12]}{where}, every byte checked"
     else:
         what = f"fetched at {now.revision[:12]}{where}"

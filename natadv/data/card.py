@@ -8,7 +8,7 @@ import string
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -85,15 +85,11 @@ class _Described(Strict):
         return templates
 
     @model_validator(mode="after")
-    def _can_be_classified(self) -> Self:
+    def _consistent(self) -> Self:
         if "classification" in self.tasks and not (len(self.classes) > 1 and self.templates):
             raise ValueError("task 'classification' needs at least two classes and one template")
         if self.twin_of == self.name:
             raise ValueError("twin_of names the dataset itself")
-        return self
-
-    @model_validator(mode="after")
-    def _can_be_drawn(self) -> Self:
         if self.drawn and (self.twin_of is None or self.twin_revision is None):
             raise ValueError("drawn needs twin_of and twin_revision: pictures to draw on")
         if not self.drawn and self.twin_revision is not None:
@@ -196,7 +192,7 @@ def dump_card(card: Card) -> str:
     """The text of `card.yaml`."""
     # Cards of stored pictures leave out the newer fields, so that their bytes stay the same.
     raw = card.model_dump(mode="json", exclude=set() if card.drawn else set(_DRAWN))
-    return yaml.dump(raw, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=100)
 
 
 def find_datasets(root: Path) -> dict[str, Path]:
@@ -213,10 +209,3 @@ def dataset_folder(name: str, root: Path) -> Path:
     if name not in known:
         raise unknown_name("dataset", name, known)
     return known[name]
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes no anchors."""
-
-    def ignore_aliases(self, data: Any) -> Literal[True]:
-        return True

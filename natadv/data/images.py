@@ -30,12 +30,23 @@ class PictureError(DataError):
 def decode_image(data: bytes, *, where: str) -> Image.Image:
     """RGB pixels, turned upright by EXIF, with transparent parts on white. Raises PictureError."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise DataError(f"{where}: Pillow was told to fill truncated pictures with grey; undo that")
+        raise DataError(
+            f"{where}: Pillow would fill truncated pictures with grey; unset LOAD_TRUNCATED_IMAGES"
+        )
     try:
         with _without_warnings():
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         with image:
-            _refuse_bomb(image.size, where)
+            width, height = image.size
+            if max(image.size) > MOST_ELONGATED * min(image.size):
+                raise PictureError(
+                    f"{where}: {width} x {height} is more than {MOST_ELONGATED} times as long as "
+                    "it is wide; cut it"
+                )
+            if width * height > MAX_PIXELS:
+                raise PictureError(
+                    f"{where}: {width} x {height} is more than {MAX_PIXELS} pixels; scale it down"
+                )
             image.load()
             # Damaged metadata is ignored: the pixels are whole.
             with _without_warnings(), contextlib.suppress(Exception):
@@ -67,18 +78,6 @@ def _without_warnings() -> Iterator[None]:
     with _METADATA, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _refuse_bomb(size: tuple[int, int], where: str) -> None:
-    if max(size) > MOST_ELONGATED * min(size):
-        raise PictureError(
-            f"{where}: {size[0]} x {size[1]} is more than {MOST_ELONGATED} times as long as it is "
-            "wide; cut it"
-        )
-    if size[0] * size[1] > MAX_PIXELS:
-        raise PictureError(
-            f"{where}: {size[0]} x {size[1]} is more than {MAX_PIXELS} pixels; scale it down"
-        )
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -65,7 +65,11 @@ def check_sample(sample: Sample, draft: CardDraft, *, where: str) -> None:
         )
     if draft.twin_of is not None and sample.twin is None:
         raise DataError(f"{where}: has no twin, but the card says twin_of {draft.twin_of!r}")
-    _check_texts(sample, where)
+    for name, text in {"facts": sample.facts, "overlay": sample.overlay or "[]"}.items():
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: {name} is not JSON: {error}") from error
     row, columns = row_of(sample), columns_of(draft.tasks)
     if lost := [name for name in COLUMNS if row[name] and name not in columns]:
         raise DataError(
@@ -89,14 +93,6 @@ def _check_picture(sample: Sample, draft: CardDraft, where: str) -> None:
         )
     if draft.drawn and sample.overlay is None:
         raise DataError(f"{where}: has no overlay, so that nothing can be drawn on its twin")
-
-
-def _check_texts(sample: Sample, where: str) -> None:
-    for name, text in {"facts": sample.facts, "overlay": sample.overlay or "[]"}.items():
-        try:
-            json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: {name} is not JSON: {error}") from error
 
 
 def write_shards(
@@ -144,7 +140,13 @@ def card_of(draft: CardDraft, tally: Tally, shards: tuple[ShardFile, ...]) -> Ca
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:
     """How each leaf column is stored: pictures are compressed already."""
-    leaves = [leaf for column in schema for leaf in _leaves(column)]
+    leaves: list[str] = []
+    for column in schema:
+        if pa.types.is_struct(column.type):
+            leaves += [f"{column.name}.{leaf.name}" for leaf in column.type]
+        else:
+            is_list = pa.types.is_list(column.type)
+            leaves.append(f"{column.name}.list.element" if is_list else column.name)
     texts = [leaf for leaf in leaves if leaf not in _PICTURES]
     encoding = {
         "compression": {leaf: "none" if leaf in _PICTURES else "zstd" for leaf in leaves},
@@ -156,10 +158,3 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
     # Many phrases or questions share one picture, which is stored once in a row group.
     encoding["use_dictionary"] = [leaf for leaf in leaves if leaf != "id"]
     return {**encoding, "dictionary_pagesize_limit": _DICTIONARY_BYTES}
-
-
-def _leaves(column: pa.Field) -> list[str]:
-    """The names that Parquet gives to the parts of a column."""
-    if pa.types.is_struct(column.type):
-        return [f"{column.name}.{leaf.name}" for leaf in column.type]
-    return [f"{column.name}.list.element" if pa.types.is_list(column.type) else column.name]

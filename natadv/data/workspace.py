@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,7 @@ class FinishedShard(Strict):
     """The items that were set aside since the shard before."""
 
     def line(self) -> str:
+        """The text of the line, with its end."""
         return json.dumps(self.model_dump(mode="json")) + "\n"
 
 
@@ -111,8 +112,13 @@ def opened_workspace(folder: Path, key: str | None, *, force: bool) -> Iterator[
 
     Bad input removes it; any other failure keeps the finished shards for the next attempt. Without
     a key the import cannot be resumed, and any failure removes it.
+
+    Raises:
+        ConfigError: Another process writes the dataset, or it exists and `force` is not set.
+        OSError: The disk is full or read-only.
     """
-    with reserved(folder, force=force):
+    with _reserved(folder):
+        refuse_existing(folder, force=force)
         workspace = Workspace(folder.with_name(f".{folder.name}.importing"))
         try:
             path = workspace.folder / _KEY
@@ -136,25 +142,26 @@ def refuse_existing(folder: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def reserved(folder: Path, *, force: bool) -> Iterator[None]:
+def _reserved(folder: Path) -> Iterator[None]:
     """Keeps other processes from writing `folder`, and restores what a killed one left beside it.
 
-    Raises:
-        ConfigError: Another process writes it, or a dataset exists and `force` is not set.
-        OSError: The disk is full or read-only.
+    Earlier versions added the process number to the names of the folders beside it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with passing_lock(folder.with_name(f".{folder.name}.importing.lock")) as taken:
         if not taken:
             raise ConfigError(f"{folder}: another import of {folder.name!r} is running")
-        for stale in _leftovers(folder, "new"):
-            shutil.rmtree(stale)
-        olds = sorted(_leftovers(folder, "old"), key=lambda path: path.stat().st_mtime_ns)
+        leftover = re.compile(re.escape(f".{folder.name}.") + r"(?P<kind>new|old)(-\d+)?")
+        leftovers = {
+            p: m["kind"] for p in folder.parent.iterdir() if (m := leftover.fullmatch(p.name))
+        }
+        olds = [path for path, kind in leftovers.items() if kind == "old"]
         if olds and not folder.exists():
-            olds.pop().rename(folder)
-        for old in olds:
-            shutil.rmtree(old)
-        refuse_existing(folder, force=force)
+            newest = max(olds, key=lambda path: path.stat().st_mtime_ns)
+            newest.rename(folder)
+            del leftovers[newest]
+        for stale in leftovers:
+            shutil.rmtree(stale)
         yield
 
 
@@ -164,9 +171,3 @@ def put_in_place(fresh: Path, folder: Path) -> None:
     After a kill between the two, the next reservation puts the old dataset back.
     """
     replace_folder(fresh, folder, old=folder.with_name(f".{folder.name}.old"))
-
-
-def _leftovers(folder: Path, kind: str) -> Sequence[Path]:
-    """Folders that killed processes left; earlier versions added the process number to the name."""
-    name = re.compile(re.escape(f".{folder.name}.{kind}") + r"(-\d+)?")
-    return [path for path in folder.parent.iterdir() if name.fullmatch(path.name)]

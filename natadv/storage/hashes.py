@@ -46,7 +46,16 @@ def sha256_of(path: Path) -> str:
         ChangedError: The file is being written.
         OSError: The file cannot be read.
     """
-    stamp = _settled(path)
+    for _ in range(_PATIENCE):
+        stamp = stamp_of(path)
+        age_s = time.time() - stamp.changed_ns / 1e9
+        # Later, any further write is sure to change the stamp. A time in the future comes from the
+        # clock of another machine, and means nothing here.
+        if not 0 <= age_s < TICK_S:
+            break
+        time.sleep(TICK_S - age_s)
+    else:
+        raise _being_written(path)
     if stamp not in _hashes:
         digest = digest_of(path)
         if stamp_of(path) != stamp:
@@ -69,18 +78,6 @@ def digest_of(path: Path, *, read: Callable[[int], None] | None = None) -> str:
             running.update(piece)
             read(len(piece))
     return running.hexdigest()
-
-
-def _settled(path: Path) -> Stamp:
-    """The stamp of a file, once any further write is sure to change it."""
-    for _ in range(_PATIENCE):
-        stamp = stamp_of(path)
-        age_s = time.time() - stamp.changed_ns / 1e9
-        # A time in the future comes from the clock of another machine, and means nothing here.
-        if not 0 <= age_s < TICK_S:
-            return stamp
-        time.sleep(TICK_S - age_s)
-    raise _being_written(path)
 
 
 def _being_written(path: Path) -> ChangedError:

@@ -14,7 +14,7 @@ import pytest
 from natadv.data.card import CardDraft, load_card
 from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.packing import pack, write_dataset
-from natadv.data.workspace import reserved
+from natadv.data.workspace import opened_workspace
 from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
@@ -83,7 +83,8 @@ def test_a_kill_while_a_dataset_is_replaced_loses_nothing(
     assert folder.exists() == (when < 2)
 
     # Whoever comes next, without --force: the old one is there again, and nothing else of it.
-    with pytest.raises(ConfigError, match="dataset 'tiny' exists"), reserved(folder, force=False):
+    complaint = "dataset 'tiny' exists"
+    with pytest.raises(ConfigError, match=complaint), opened_workspace(folder, None, force=False):
         pass
 
     assert contents(folder) == before
@@ -108,8 +109,9 @@ def test_what_killed_processes_left_under_their_numbers_goes_too(
     os.utime(folder.with_name(".tiny.old-7"), (1, 1))
     folder.rename(folder.with_name(".tiny.old-123"))
 
-    with reserved(folder, force=True):
+    with opened_workspace(folder, None, force=True) as workspace:
         assert contents(folder) == before
+        workspace.remove()
 
     assert names(folder) == sorted(["tiny", *others])
 
@@ -144,7 +146,7 @@ def test_a_lock_that_its_holder_removed_is_taken_anew(
 
     monkeypatch.setattr(fcntl, "lockf", lockf)
 
-    with reserved(folder, force=False):
+    with opened_workspace(folder, None, force=False):
         assert len(taken) == 2
 
 

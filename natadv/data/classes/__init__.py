@@ -7,7 +7,7 @@ from pathlib import Path
 
 from natadv.errors import unknown_name
 
-CLASS_TABLES: dict[str, str] = {"imagenet": "imagenet.tsv", "imagenet-a": "imagenet-a.tsv"}
+CLASS_TABLES = ("imagenet", "imagenet-a")
 
 
 @cache
@@ -18,13 +18,13 @@ def class_table(name: str) -> dict[str, str]:
     """
     if name not in CLASS_TABLES:
         raise unknown_name("class table", name, CLASS_TABLES)
-    return {row[0]: row[1] for row in _rows(CLASS_TABLES[name])}
+    return {row[0]: row[1] for row in _rows(f"{name}.tsv")}
 
 
 @cache
 def ilsvrc2012_wnids() -> dict[int, str]:
     """The id by which the devkit's ground truth names a class (1 to 1000) -> its WordNet id."""
-    return {int(row[2]): row[0] for row in _rows(CLASS_TABLES["imagenet"])}
+    return {int(row[2]): row[0] for row in _rows("imagenet.tsv")}
 
 
 def template_set(name: str) -> tuple[str, ...]:
@@ -39,12 +39,7 @@ def _rows(file: str) -> list[list[str]]:
     return [line.split("\t") for line in text.splitlines()[1:]]
 
 
-def _template_sets() -> dict[str, tuple[str, ...]]:
-    sets: dict[str, tuple[str, ...]] = {}
-    for name, template in _rows("templates.tsv"):
-        sets[name] = (*sets.get(name, ()), template)
-    return sets
-
-
-TEMPLATES = _template_sets()
+TEMPLATES: dict[str, tuple[str, ...]] = {}
 """Prompt templates by the name of their set; a card lists the templates themselves."""
+for _name, _template in _rows("templates.tsv"):
+    TEMPLATES[_name] = (*TEMPLATES.get(_name, ()), _template)

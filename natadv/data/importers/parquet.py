@@ -189,26 +189,24 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
 
 def class_names(files: Sequence[Path], label: str) -> tuple[str, ...]:
     """The classes that the metadata of the files name. Raises DataError if files disagree."""
-    names = {file: _class_names(file, label) for file in files}
-    for file in files[1:]:
-        if names[file] != names[files[0]]:
+    tables = []
+    for file in files:
+        with _opened(file) as parquet:
+            raw = (parquet.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+        try:
+            names = json.loads(raw)["info"]["features"][label]["names"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{file}: column {label!r} has no class names; it must be a ClassLabel of "
+                "`datasets`"
+            ) from error
+        tables.append(tuple(map(str, names if isinstance(names, list) else names.values())))
+        if tables[-1] != tables[0]:
             raise DataError(
                 f"{files[0]} and {file} name the classes of column {label!r} differently, so that "
                 "one number means two things; give the files of one dataset"
             )
-    return names[files[0]]
-
-
-def _class_names(file: Path, label: str) -> tuple[str, ...]:
-    with _opened(file) as parquet:
-        raw = (parquet.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
-    try:
-        names = json.loads(raw)["info"]["features"][label]["names"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{file}: column {label!r} has no class names; it must be a ClassLabel of `datasets`"
-        ) from error
-    return tuple(map(str, names if isinstance(names, list) else names.values()))
+    return tables[0]
 
 
 def check_columns(files: Sequence[Path], wanted: Sequence[str], *, image: str) -> None:

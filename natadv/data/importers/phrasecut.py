@@ -96,7 +96,18 @@ def _image_id(stem: str) -> int | None:
 
 def _item(task: Mapping[str, Any], picture: NumberedPicture, path: Path, number: int) -> Item:
     phrase = field_of(task, "phrase", str, f"{path}: phrase number {number}")
-    polygons = _polygons(task.get("Polygons"), f"{path}: phrase {task['task_id']!r}")
+    where = f"{path}: phrase {task['task_id']!r}"
+    try:
+        # The file has a list of polygons for each instance.
+        polygons: list[Polygon] = [
+            [(float(x), float(y)) for x, y in polygon]
+            for instance in task.get("Polygons")  # type: ignore[union-attr]
+            for polygon in instance
+        ]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: Polygons must be lists of [x, y]: {error}") from error
+    if not all(math.isfinite(v) for polygon in polygons for point in polygon for v in point):
+        raise DataError(f"{where}: a corner of a polygon is not a finite number")
     mask = mask_of(polygons, picture.size_px)
     if isinstance(mask, str):
         return SetAside(task["task_id"], mask)
@@ -112,19 +123,6 @@ def _item(task: Mapping[str, Any], picture: NumberedPicture, path: Path, number:
         mask=mask,
         facts=json.dumps({"noun": noun}) if noun else "{}",
     )
-
-
-def _polygons(raw: Any, where: str) -> list[Polygon]:
-    """All polygons of all instances; the file has a list of polygons for each instance."""
-    try:
-        polygons: list[Polygon] = [
-            [(float(x), float(y)) for x, y in polygon] for instance in raw for polygon in instance
-        ]
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: Polygons must be lists of [x, y]: {error}") from error
-    if not all(math.isfinite(v) for polygon in polygons for point in polygon for v in point):
-        raise DataError(f"{where}: a corner of a polygon is not a finite number")
-    return polygons
 
 
 def mask_of(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> bytes | str:

@@ -51,8 +51,8 @@ class Fetched(NamedTuple):
     locked: LockedRepository
     size: int
     """Bytes of all files."""
-    came: int
-    """Bytes of these that came over the network."""
+    downloaded: int
+    """Bytes that were downloaded now."""
     before: LockedRepository | None = None
     """The row of the lock before the fetch."""
     branch: str = ""
@@ -79,7 +79,7 @@ def fetch(
         before = local.read_lock(place.root).get(target.hub_id)
         keeps = before if not update and revision is None else None
         if keeps and _is_intact(target, keeps, place, progress_to):
-            return Fetched(target, keeps, _size(target, keeps, place), came=0, before=before)
+            return Fetched(target, keeps, _size(target, keeps, place), downloaded=0, before=before)
         with explained(target.hub_id, endpoint=place.endpoint):
             if keeps:
                 repository = describe_locked(target.hub_id, keeps, endpoint=place.endpoint)

@@ -68,7 +68,7 @@ def read_lock(root: Path) -> dict[str, LockedRepository]:
     raise ModelError(f"{path}: expected JSON as written by natadv models fetch, got {reason}")
 
 
-def write_lock(root: Path, hub_id: str, locked: LockedRepository) -> Path:
+def write_lock(root: Path, hub_id: str, locked: LockedRepository) -> None:
     """Set the row of `hub_id` in `root`/models.lock, and keep the other rows."""
     rows = read_lock(root) | {hub_id: locked}
     content = {
@@ -77,7 +77,6 @@ def write_lock(root: Path, hub_id: str, locked: LockedRepository) -> Path:
     }
     with replacing(root / LOCK) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return root / LOCK
 
 
 def locked_files(hub_id: str, *, root: Path) -> Mapping[str, str]:

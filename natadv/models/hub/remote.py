@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.hf_api import ModelInfo, RepoSibling
+from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import httpx
 
 from natadv import __version__
@@ -112,14 +112,10 @@ def needed(names: Sequence[str], *, loader: str | None, where: str) -> tuple[str
     Raises:
         ModelError: The files do not make a model.
     """
-    if _is_open_clip(names, loader=loader):
-        weights = [name for name in open_clip.WEIGHTS if name in names]
-        files = tuple(name for name in (open_clip.CONFIG, *weights[:1]) if name in names)
-    else:
-        files = _transformers_files(names)
+    files = _loadable(names, loader)
     if CONFIG not in files and open_clip.CONFIG not in files:
-        raise ModelError(f"{where} is no model that can be loaded: it has no {CONFIG}")
-    if not any(name.endswith((".safetensors", ".bin")) for name in files):
+        raise ModelError(f"{where} cannot be loaded as a model: it has no {CONFIG}")
+    if not has_weights(names, loader=loader):
         pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
         only = f", only {pickles[0]}, a pickle, which can run code when it is opened"
         raise ModelError(
@@ -131,20 +127,17 @@ def needed(names: Sequence[str], *, loader: str | None, where: str) -> tuple[str
 
 def has_weights(names: Sequence[str], *, loader: str | None) -> bool:
     """Whether one of the files holds weights that a run would open."""
-    if _is_open_clip(names, loader=loader):
-        # A pickle counts too, because it is read with weights_only=True: some of these
-        # repositories have nothing else.
-        return any(name in names for name in open_clip.WEIGHTS)
-    return WEIGHTS in names or WEIGHTS_INDEX in names
+    # A pickle of open_clip counts too, because it is read with weights_only=True: some of these
+    # repositories have nothing else.
+    return any(name.endswith((".safetensors", ".bin")) for name in _loadable(names, loader))
 
 
-def _is_open_clip(names: Sequence[str], *, loader: str | None) -> bool:
-    if loader is not None:
-        return loader == open_clip.LOADER
-    return open_clip.CONFIG in names and not any(name in names for name in PREPROCESSING)
-
-
-def _transformers_files(names: Sequence[str]) -> tuple[str, ...]:
+def _loadable(names: Sequence[str], loader: str | None) -> tuple[str, ...]:
+    """The files that the loader would read, small ones first, even if some are missing."""
+    guessed = open_clip.CONFIG in names and not any(name in names for name in PREPROCESSING)
+    if guessed if loader is None else loader == open_clip.LOADER:
+        weights = [name for name in open_clip.WEIGHTS if name in names]
+        return tuple(name for name in (open_clip.CONFIG, *weights[:1]) if name in names)
     tokenizer = {*TOKENIZER_VOCABULARIES, *TOKENIZER_EXTRAS}
     small = sorted(
         name
@@ -179,17 +172,16 @@ def _repository(info: ModelInfo, wanted: tuple[str, ...], *, branch: str = "") -
     if info.sha is None or not _COMMIT.fullmatch(info.sha):
         raise _not_the_hub(info.id, f"{info.sha!r} as the commit")
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    files = tuple(_file(siblings[name], info.id) for name in wanted)
-    return Repository(info.sha, files, "" if branch == info.sha else branch)
-
-
-def _file(sibling: RepoSibling, hub_id: str) -> RemoteFile:
-    # For a file in LFS, size and blob_id are those of a pointer of some hundred bytes.
-    lfs = sibling.lfs
-    size, etag = (lfs.size, lfs.sha256) if lfs else (sibling.size, sibling.blob_id)
-    if size is None or etag is None or not _HASH.fullmatch(etag):
-        raise _not_the_hub(hub_id, f"size {size!r} and hash {etag!r} of {sibling.rfilename}")
-    return RemoteFile(sibling.rfilename, size, etag, lfs.sha256 if lfs else None)
+    files = []
+    for name in wanted:
+        # For a file in LFS, size and blob_id are those of a pointer of some hundred bytes.
+        lfs = siblings[name].lfs
+        size = lfs.size if lfs else siblings[name].size
+        etag = lfs.sha256 if lfs else siblings[name].blob_id
+        if size is None or etag is None or not _HASH.fullmatch(etag):
+            raise _not_the_hub(info.id, f"size {size!r} and hash {etag!r} of {name}")
+        files.append(RemoteFile(name, size, etag, lfs.sha256 if lfs else None))
+    return Repository(info.sha, tuple(files), "" if branch == info.sha else branch)
 
 
 def _not_the_hub(hub_id: str, got: str) -> ModelError:

@@ -148,8 +148,25 @@ def _download(
 
 def _attempt(url: str, target: BinaryIO, progress: DownloadProgress) -> Exception:
     """Append the bytes that arrive, and return the error that would explain an early end."""
+    start = target.tell()
+    headers = {
+        **build_hf_headers(token=get_token(), library_name="natadv", library_version=__version__),
+        "Accept-Encoding": "identity",
+        **({"Range": f"bytes={start}-"} if start else {}),
+    }
     try:
-        _receive(url, target, progress)
+        with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_S) as answer:
+            hf_raise_for_status(answer)
+            if start and answer.status_code != 206:
+                progress.add_present(-start)
+                target.truncate(0)
+                target.seek(0)
+            # In pieces of any size: a fixed size would hold bytes back, and lose them with the
+            # connection.
+            for chunk in answer.iter_bytes():
+                target.write(chunk)
+                target.flush()
+                progress.add_downloaded(len(chunk))
     except httpx.TransportError as error:
         return error
     except HfHubHTTPError as error:
@@ -157,24 +174,3 @@ def _attempt(url: str, target: BinaryIO, progress: DownloadProgress) -> Exceptio
             raise
         return error
     return httpx.RemoteProtocolError("the server ended the answer early")
-
-
-def _receive(url: str, target: BinaryIO, progress: DownloadProgress) -> None:
-    start = target.tell()
-    headers = build_hf_headers(
-        token=get_token(), library_name="natadv", library_version=__version__
-    ) | {"Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_S) as answer:
-        hf_raise_for_status(answer)
-        if start and answer.status_code != 206:
-            progress.add_present(-start)
-            target.truncate(0)
-            target.seek(0)
-        # In pieces of any size: a fixed size would hold bytes back, and lose them with the
-        # connection.
-        for chunk in answer.iter_bytes():
-            target.write(chunk)
-            target.flush()
-            progress.add_downloaded(len(chunk))

@@ -313,9 +313,7 @@ def test_more_layers_than_weights_of_a_segmenter_are_refused(tiny_clipseg, copie
     folder = copied(tiny_clipseg)
     with_value(folder / "config.json", ("vision_config", "num_hidden_layers"), 1_000_000)
 
-    with pytest.raises(
-        ModelError, match=r"vision_config\.num_hidden_layers to be at most"
-    ):
+    with pytest.raises(ModelError, match=r"vision_config\.num_hidden_layers to be at most"):
         checkpoint.check(folder)
 
 

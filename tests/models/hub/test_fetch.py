@@ -79,7 +79,7 @@ def test_what_is_needed_is_fetched_and_locked(hub, place, clip_files):
         }
     }
     assert found.locked == local.read_lock(place.root)[ROW.hub]
-    assert found.came == found.size == sum(len(clip_files[name]) for name in NEEDED)
+    assert found.downloaded == found.size == sum(len(clip_files[name]) for name in NEEDED)
     assert hub.files_asked() == NEEDED
     assert {path.name for path in snapshot(place).iterdir()} == NEEDED
 
@@ -106,7 +106,7 @@ def test_a_flipped_byte_is_refused_by_a_run_and_mended_by_a_fetch(hub, place, cl
         loading.fingerprint(spec)
     mended = bring(place)
 
-    assert mended.came == len(clip_files[name])
+    assert mended.downloaded == len(clip_files[name])
     assert loading.fingerprint(spec)
     assert lock_text(place) == before
 
@@ -176,7 +176,7 @@ def test_update_moves_the_lock(hub, place, clip_files, other_weights):
     assert snapshot(place).name == new
     assert (snapshot(place) / "model.safetensors").read_bytes() == other_weights
     # The files that did not change are not fetched again.
-    assert found.came == len(other_weights)
+    assert found.downloaded == len(other_weights)
 
 
 def test_update_without_a_newer_commit_changes_nothing(hub, place, clip_files):
@@ -184,7 +184,7 @@ def test_update_without_a_newer_commit_changes_nothing(hub, place, clip_files):
     bring(place)
     before = lock_text(place)
 
-    assert bring(place, update=True).came == 0
+    assert bring(place, update=True).downloaded == 0
     assert lock_text(place) == before
 
 
@@ -238,7 +238,7 @@ def test_what_is_here_needs_no_network(hub, place, clip_files, monkeypatch):
     hub.asked.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    assert bring(place).came == 0
+    assert bring(place).downloaded == 0
     assert hub.asked == []
 
 

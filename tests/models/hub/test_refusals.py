@@ -133,7 +133,7 @@ def test_what_came_before_needs_no_space_again(hub, place, clip_files, monkeypat
     usage = shutil.disk_usage(place.root)._replace(free=12_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
 
-    assert bring(place).came == len(clip_files["model.safetensors"]) - 15_000
+    assert bring(place).downloaded == len(clip_files["model.safetensors"]) - 15_000
 
 
 def test_what_is_here_needs_no_space_again(hub, place, clip_files, monkeypatch):
@@ -143,7 +143,7 @@ def test_what_is_here_needs_no_space_again(hub, place, clip_files, monkeypatch):
     usage = shutil.disk_usage(place.root)._replace(free=12_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
 
-    assert bring(place, update=True).came == len(b"{}")
+    assert bring(place, update=True).downloaded == len(b"{}")
 
 
 def test_a_place_that_cannot_be_written_is_told(hub, place, clip_files):

@@ -65,7 +65,7 @@ def test_what_came_before_the_network_went_is_kept(hub, place, clip_files):
     again = bring(place)
 
     assert hub.ranges("model.safetensors") == [None, "bytes=7000-"]
-    assert again.came == len(clip_files["model.safetensors"]) - 7000
+    assert again.downloaded == len(clip_files["model.safetensors"]) - 7000
     assert loading.fingerprint(resolve(ROW.name, root=place.root)[0])
 
 
