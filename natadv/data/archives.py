@@ -196,6 +196,7 @@ def _folder_files(folder: Path) -> Files:
     sizes = dict(_sizes(folder, ""))
 
     def read(path: str) -> bytes:
+        """The whole file."""
         try:
             data = (folder / path).read_bytes()
         except OSError as error:
@@ -228,6 +229,7 @@ def _zip_files(
     archive: Path, opened: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]
 ) -> Files:
     def read(path: str) -> bytes:
+        """The whole file, checked by its CRC."""
         size = members[path].file_size
         try:
             with opened.open(members[path]) as file:
@@ -253,6 +255,7 @@ def _tar_entries(archive: Path) -> Iterator[Entry]:
         for path, member in _tar_members(tar, archive):
 
             def read(path: str = path, member: tarfile.TarInfo = member) -> bytes:
+                """The whole file, while the archive has not moved on."""
                 try:
                     file = tar.extractfile(member)
                     data = file.read() if file is not None else b""
@@ -280,6 +283,7 @@ def _tar_files(archive: Path) -> Iterator[Files]:
     with archive.open("rb") as file:
 
         def read(path: str) -> bytes:
+            """The whole file."""
             data = os.pread(file.fileno(), sizes[path], offsets[path])
             return _whole(data, archive, path, sizes[path])
 

@@ -120,6 +120,7 @@ class _Intake:
     set_aside: list[SetAside] = field(default_factory=list)
 
     def samples(self, items: Iterator[Item]) -> Iterator[Sample]:
+        """The items that are samples. Raises DataError at the end if any are broken."""
         for item in self._counted(items):
             if isinstance(item, Broken):
                 # Nothing is written from here on, because the shard would have a gap.

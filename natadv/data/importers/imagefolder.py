@@ -30,6 +30,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
     index = {key: label for label, key in enumerate(labels)}
 
     def sample(file: Path) -> Sample:
+        """The sample of one picture."""
         try:
             data = file.read_bytes()
         except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from natadv.data.archives import iter_entries
@@ -33,12 +33,8 @@ from natadv.types import Sample
 # The hub appends the true class to a picture's name; all others keep the name of ILSVRC.
 _HUB_NAME = re.compile(r"(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")
 _WNID = re.compile(r"n\d{8}")
-_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})")
 _WHAT = "Validation pictures of ILSVRC 2012"
 _DEVKIT_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
-
-Truth = Callable[[str], str]
-"""From the name of a picture to its WordNet id; raises DataError if it is not known."""
 
 
 def plan(request: ImportRequest) -> DatasetPlan:
@@ -53,11 +49,12 @@ def plan(request: ImportRequest) -> DatasetPlan:
     if files:
         return _plan_parquet(request, files)
     source = identify(request, *([request.labels] if request.labels else []))
-    truth = _read_truth(request.labels) if request.labels else None
+    truth = _read_truth(request.labels) if request.labels else {}
     index = _index("imagenet")
 
     def describe(picture: str) -> Sample:
-        wnid = _wnid(picture, truth, path)
+        """The sample of a picture's path, still without the picture."""
+        wnid = _wnid(picture, truth, request)
         if wnid not in index:
             raise DataError(f"{path}: {picture}: {wnid!r} is not one of the 1000 classes")
         identity = _original_name(PurePosixPath(picture).name)
@@ -88,6 +85,7 @@ def plan_natural(request: ImportRequest) -> DatasetPlan:
     index = _index("imagenet-a")
 
     def describe(picture: str) -> Sample:
+        """The sample of a picture's path, still without the picture."""
         wnid, name = PurePosixPath(picture).parent.name, PurePosixPath(picture).name
         if wnid not in index:
             raise DataError(
@@ -158,61 +156,50 @@ def _check_label_column(files: list[Path], column: str, paths: list[str]) -> Non
             )
 
 
-def _wnid(path: str, truth: Truth | None, source: Path) -> str:
+def _wnid(path: str, truth: Mapping[str, str], request: ImportRequest) -> str:
     """The class of a picture, from all places that state it; they must agree."""
     name, folder = PurePosixPath(path).name, PurePosixPath(path).parent.name
     match = _HUB_NAME.fullmatch(name)
     stated = [match["wnid"]] if match else []
     stated += [folder] if _WNID.fullmatch(folder) else []
-    stated += [truth(_original_name(name))] if truth is not None else []
+    if request.labels is not None:
+        stem = PurePosixPath(_original_name(name)).stem
+        if stem not in truth:
+            raise DataError(f"{request.labels}: has {len(truth)} labels, none for {stem!r}")
+        stated.append(truth[stem])
     if not stated:
         raise DataError(
-            f"{source}: {path}: nothing says its class; give --labels "
+            f"{request.path}: {path}: nothing says its class; give --labels "
             "(ILSVRC2012_devkit_t12.tar.gz, LOC_val_solution.csv, or a list of WordNet ids)"
         )
     if len(set(stated)) > 1:
-        raise DataError(f"{source}: {path}: is said to be {' and '.join(sorted(set(stated)))}")
+        differing = " and ".join(sorted(set(stated)))
+        raise DataError(f"{request.path}: {path}: different places say that it is {differing}")
     return stated[0]
 
 
-def _read_truth(path: Path) -> Truth:
-    """The labels of the devkit, of Kaggle's `LOC_val_solution.csv`, or of a list of WordNet ids in
-    the order of the pictures."""
+def _read_truth(path: Path) -> dict[str, str]:
+    """WordNet id by the stem of a picture's name.
+
+    From the devkit, Kaggle's `LOC_val_solution.csv`, or a list in the order of the pictures.
+    """
     if path.name.endswith((".tar.gz", ".tgz", ".tar")) or path.is_dir():
-        return _by_number(_devkit_wnids(path), path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: labels cannot be read: {error}") from error
-    if path.suffix.lower() == ".csv":
-        wnids = _kaggle_wnids(text, path)
-
-        def truth(name: str) -> str:
-            wnid = wnids.get(Path(name).stem)
-            if wnid is None:
-                raise DataError(f"{path}: has {len(wnids)} labels, none for {name!r}")
-            return wnid
-
-        return truth
-    listed = text.split()
-    odd = [line for line in listed if not _WNID.fullmatch(line)]
-    if odd or not listed:
-        raise DataError(
-            f"{path}: expected one WordNet id a line, in the order of the pictures, came "
-            f"{odd[0] if odd else ''!r}"
-        )
-    return _by_number(listed, path)
-
-
-def _by_number(wnids: list[str], path: Path) -> Truth:
-    def truth(name: str) -> str:
-        match = _NUMBER.match(name)
-        number = int(match[1]) if match else 0
-        if not 1 <= number <= len(wnids):
-            raise DataError(f"{path}: has {len(wnids)} labels, none for {name!r}")
-        return wnids[number - 1]
-
-    return truth
+        wnids = _devkit_wnids(path)
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: labels cannot be read: {error}") from error
+        if path.suffix.lower() == ".csv":
+            return _kaggle_wnids(text, path)
+        wnids = text.split()
+        odd = [line for line in wnids if not _WNID.fullmatch(line)]
+        if odd or not wnids:
+            raise DataError(
+                f"{path}: expected one WordNet id a line, in the order of the pictures, came "
+                f"{odd[0] if odd else ''!r}"
+            )
+    return {f"ILSVRC2012_val_{number:08d}": wnid for number, wnid in enumerate(wnids, start=1)}
 
 
 def _devkit_wnids(path: Path) -> list[str]:

@@ -59,7 +59,8 @@ def plan_rows(
 ) -> DatasetPlan:
     """A plan with a sample per row; `ids` are the ids of the rows."""
     source = files[0].parent if len(files) > 1 else files[0]
-    for file, kind in _column_types(files, columns.label):
+    for file, schema in _schemas(files):
+        kind = schema.field(columns.label).type
         if not pa.types.is_integer(kind):
             raise DataError(
                 f"{file}: column {columns.label!r} holds {kind}, expected the integers of a "
@@ -68,6 +69,7 @@ def plan_rows(
     refuse_duplicates(ids, source)
 
     def sample(numbered: tuple[int, dict[str, Any]]) -> Sample:
+        """The sample of a row and its number."""
         number, row = numbered
         identity, where = ids[number], f"{source}: row {number}"
         data, label = (row[columns.image] or {}).get("bytes"), row[columns.label]
@@ -80,6 +82,7 @@ def plan_rows(
         return Sample(id=identity, group=identity, image=data, label=label)
 
     def items(start: int) -> Iterator[Item]:
+        """As DatasetPlan defines it."""
         rows = iter_rows(files, [columns.image, columns.label], start)
         return items_of(enumerate(rows, start=start), sample)
 
@@ -190,10 +193,9 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
 def class_names(files: Sequence[Path], label: str) -> tuple[str, ...]:
     """The classes that the metadata of the files name. Raises DataError if files disagree."""
     tables = []
-    for file in files:
-        with _opened(file) as parquet:
-            raw = (parquet.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    for file, schema in _schemas(files):
         try:
+            raw = (schema.metadata or {})[b"huggingface"]
             names = json.loads(raw)["info"]["features"][label]["names"]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
@@ -211,22 +213,21 @@ def class_names(files: Sequence[Path], label: str) -> tuple[str, ...]:
 
 def check_columns(files: Sequence[Path], wanted: Sequence[str], *, image: str) -> None:
     """Raises DataError if a column is missing, or if `image` is not one of pictures."""
-    for file in files:
-        with _opened(file) as parquet:
-            names = parquet.schema_arrow.names
-        missing = [name for name in wanted if name not in names]
+    for file, schema in _schemas(files):
+        missing = [name for name in wanted if name not in schema.names]
         if missing:
             raise DataError(
-                f"{file}: no column {missing[0]!r}, it has {', '.join(names)}; where a format lets "
-                "you, name the columns with --image-column, --label-column and --id-column"
+                f"{file}: no column {missing[0]!r}, it has {', '.join(schema.names)}; where a "
+                "format lets you, name the columns with --image-column, --label-column and "
+                "--id-column"
             )
-    for file, kind in _column_types(files, image):
+        kind = schema.field(image).type
         if not pa.types.is_struct(kind) or {"bytes", "path"} - {part.name for part in kind}:
             raise DataError(f"{file}: column {image!r} holds {kind}, not pictures")
 
 
-def _column_types(files: Sequence[Path], column: str) -> Iterator[tuple[Path, pa.DataType]]:
+def _schemas(files: Sequence[Path]) -> Iterator[tuple[Path, pa.Schema]]:
     for file in files:
         with _opened(file) as parquet:
-            kind = parquet.schema_arrow.field(column).type
-        yield file, kind
+            schema = parquet.schema_arrow
+        yield file, schema

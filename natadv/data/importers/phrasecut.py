@@ -62,9 +62,11 @@ def plan(request: ImportRequest) -> DatasetPlan:
     )
 
     def items(start: int) -> Iterator[Item]:
+        """As DatasetPlan defines it."""
         with numbered_pictures(images, _image_id) as pictures:
 
             def item(numbered: tuple[int, Mapping[str, Any]]) -> Item:
+                """The item of a phrase and its number."""
                 number, task = numbered
                 if task["image_id"] in LEFT_OUT:
                     return SetAside(task["task_id"], "CLIPSeg leaves out its picture")

@@ -33,6 +33,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
     index = {name: label for label, name in enumerate(classes)}
 
     def describe(path: str) -> Sample | SetAside:
+        """The sample of a picture's path, still without the picture."""
         name, pair = PurePosixPath(path).name, _label_and_word(path)
         if pair is None:
             return SetAside(path, "not named label=..._text=...")

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from natadv.data.dataset_plan import DatasetPlan, Item, items_of
 from natadv.data.images import PictureError, decode_image
@@ -22,40 +22,31 @@ from natadv.data.importers.sources import (
 from natadv.errors import DataError
 from natadv.types import Sample
 
-ScamVariant = Literal["SCAM", "NoSCAM", "SynthSCAM"]
-
 CLEAN_NAME = "scam-clean"
 _TEXTS = ["id", "object_label", "attack_word"]
 _COLUMNS = ["image", *_TEXTS, "postit_area_pct"]
-# The longest comes first, because SynthSCAM and NoSCAM end in SCAM.
-_VARIANTS: tuple[ScamVariant, ...] = ("SynthSCAM", "NoSCAM", "SCAM")
+# By the name of the format. "SCAM" comes last, because the other two end in it.
+_VARIANTS = {
+    "scam-synth": ("SynthSCAM", "The same photographs, their word typed anew"),
+    CLEAN_NAME: ("NoSCAM", "The same photographs, their word removed"),
+    "scam": ("SCAM", "Photographs with a handwritten wrong word"),
+}
 
 
 class _ScamRow(NamedTuple):
-    variant: ScamVariant
+    variant: str
     key: str
     """The same for a picture and its twins."""
     label: str
     word: str
 
 
-def plan_attacked(request: ImportRequest) -> DatasetPlan:
-    """Plan the photographs with the handwritten word."""
-    return _plan(request, "SCAM", "Photographs with a handwritten wrong word")
+def plan(request: ImportRequest) -> DatasetPlan:
+    """Plan one variant of the photographs, that of the format's name.
 
-
-def plan_clean(request: ImportRequest) -> DatasetPlan:
-    """Plan the twins without a word."""
-    return _plan(request, "NoSCAM", "The same photographs, their word removed")
-
-
-def plan_synthetic(request: ImportRequest) -> DatasetPlan:
-    """Plan the twins with a typed word."""
-    return _plan(request, "SynthSCAM", "The same photographs, their word typed anew")
-
-
-def _plan(request: ImportRequest, variant: ScamVariant, what: str) -> DatasetPlan:
-    """Classes are all objects and all words of all variants, so that twins share them."""
+    Classes are all objects and all words of all variants, so that twins share them.
+    """
+    variant, what = _VARIANTS[request.format.name]
     files = parquet_files(request.path)
     if not files:
         raise DataError(f"{request.path}: expected the Parquet files of BLISS-e-V/SCAM")
@@ -80,6 +71,7 @@ def _plan(request: ImportRequest, variant: ScamVariant, what: str) -> DatasetPla
     index = {name: label for label, name in enumerate(classes)}
 
     def items(start: int) -> Iterator[Item]:
+        """As DatasetPlan defines it."""
         wanted = set(numbers[start:])
         first = min(wanted, default=len(rows))
         numbered = enumerate(iter_rows(files, _COLUMNS, first), start=first)
@@ -93,17 +85,16 @@ def _plan(request: ImportRequest, variant: ScamVariant, what: str) -> DatasetPla
 
 def _row(raw: Mapping[str, Any], where: str) -> _ScamRow:
     identity, label, word = (str(raw[name] or "").strip() for name in _TEXTS)
-    variant = next((name for name in _VARIANTS if identity.startswith(name)), None)
+    variants = [name for name, _ in _VARIANTS.values()]
+    variant = next((name for name in variants if identity.startswith(name)), None)
     if variant is None:
-        raise DataError(
-            f"{where}: id {identity!r} does not begin with one of {', '.join(_VARIANTS)}"
-        )
+        raise DataError(f"{where}: id {identity!r} begins with none of {', '.join(variants)}")
     if not label or not word or label == word:
         raise DataError(f"{where}: object_label {label!r} and attack_word {word!r} must differ")
     return _ScamRow(variant, identity.removeprefix(variant).strip("_- "), label, word)
 
 
-def _check_twins(rows: list[_ScamRow], variant: ScamVariant, source: Path) -> None:
+def _check_twins(rows: list[_ScamRow], variant: str, source: Path) -> None:
     chosen = [row for row in rows if row.variant == variant]
     if not chosen:
         raise DataError(f"{source}: no rows of {variant}")

@@ -185,6 +185,7 @@ def plan_pictures(
     )
 
     def item(entry: Entry) -> Item:
+        """The described sample with its picture."""
         sample = describe(entry.path)
         if isinstance(sample, SetAside):
             return sample
@@ -193,6 +194,7 @@ def plan_pictures(
         return replace(sample, image=data)
 
     def items(start: int) -> Iterator[Item]:
+        """As DatasetPlan defines it."""
         entries = (entry for entry in iter_entries(path) if _is_picture(entry.path))
         return items_of(islice(entries, start, None), item)
 

@@ -51,9 +51,11 @@ def plan(request: ImportRequest) -> DatasetPlan:
     )
 
     def items(start: int) -> Iterator[Item]:
+        """As DatasetPlan defines it."""
         with numbered_pictures(images, _image_id) as pictures:
 
             def sample(raw: Mapping[str, Any]) -> Sample:
+                """The sample of one question."""
                 picture = pictures.read(raw["image_id"])
                 annotation = annotations[raw["question_id"]]
                 return Sample(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 Sections = Mapping[str, Mapping[str, int]]
-
-FIXED_SIZE = ("image_mean", "image_std", "resample", "size")
-"""Preprocessing keys that a processor would silently fill with defaults of its own."""
-
-NATIVE_ASPECT = ("image_mean", "image_std", "resample", "patch_size", "max_num_patches")
-"""The same for pictures that are cut into as many patches as their proportions allow."""
 
 
 class Kind(NamedTuple):
@@ -29,7 +25,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ModelType:
-    """One `model_type` of config.json."""
+    """A row of `model_types.tsv`: one `model_type` of config.json."""
 
     loader: str
     """Key of the adapter table."""
@@ -39,65 +35,25 @@ class ModelType:
     architecture: Sections
     """The keys that distinguish architectures, by section of config.json; the values are the
     defaults of transformers."""
-    preprocessing: tuple[str, ...] = FIXED_SIZE
+    preprocessing: tuple[str, ...]
+    """Keys that a processor would silently fill with defaults of its own."""
 
 
-def _vision(hidden_size: int, layers: int, patch_size: int) -> dict[str, int]:
-    sizes = {"hidden_size": hidden_size, "num_hidden_layers": layers, "patch_size": patch_size}
-    return {**sizes, "image_size": 224}
-
-
-def _text(hidden_size: int, layers: int) -> dict[str, int]:
-    return {"hidden_size": hidden_size, "num_hidden_layers": layers}
-
-
+# SigLIP 2 in NaFlex has a number of patches where the others have the side of a square. BLIP-2 has
+# OPT's names for the sizes of its text tower, then T5's: each lacks the names of the other.
 MODEL_TYPES: dict[str, ModelType] = {
-    "clip": ModelType(
-        loader="transformers-clip",
-        tasks=("classification",),
-        family="clip",
-        architecture={"vision_config": _vision(768, 12, 32), "text_config": _text(512, 12)},
-    ),
-    "siglip": ModelType(
-        loader="transformers-siglip",
-        tasks=("classification",),
-        family="siglip2",
-        architecture={"vision_config": _vision(768, 12, 16), "text_config": _text(768, 12)},
-    ),
-    "siglip2": ModelType(
-        loader="transformers-siglip2",
-        tasks=("classification",),
-        family="siglip2",
-        architecture={
-            # It has a number of patches where the others have the side of a square.
-            "vision_config": {**_text(768, 12), "patch_size": 16, "num_patches": 256},
-            "text_config": _text(768, 12),
-        },
-        preprocessing=NATIVE_ASPECT,
-    ),
-    "clipseg": ModelType(
-        loader="clipseg",
-        tasks=("segmentation",),
-        family="clipseg",
-        architecture={"vision_config": _vision(768, 12, 32), "text_config": _text(512, 12)},
-    ),
-    "paligemma": ModelType(
-        loader="paligemma",
-        tasks=("vqa",),
-        family="paligemma2",
-        architecture={"vision_config": _vision(1152, 27, 14), "text_config": _text(2048, 18)},
-        preprocessing=(*FIXED_SIZE, "image_seq_length"),
-    ),
-    "blip-2": ModelType(
-        loader="blip-2",
-        tasks=("vqa",),
-        family="blip2",
-        architecture={
-            "vision_config": _vision(1408, 39, 14),
-            # OPT's names for its sizes, then T5's: each lacks the names of the other.
-            "text_config": {**_text(768, 12), "d_model": 0, "num_layers": 0},
-        },
-    ),
+    row["model_type"]: ModelType(
+        loader=row["loader"],
+        tasks=tuple(row["tasks"].split(",")),
+        family=row["family"],
+        architecture={name: json.loads(row[name]) for name in ("vision_config", "text_config")},
+        preprocessing=tuple(row["preprocessing"].split(",")),
+    )
+    for row in csv.DictReader(
+        Path(__file__).with_name("model_types.tsv").read_text(encoding="utf-8").splitlines(),
+        delimiter="\t",
+        quoting=csv.QUOTE_NONE,
+    )
 }
 
 

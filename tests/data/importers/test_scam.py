@@ -88,7 +88,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     ),
     "twice": (changed(1, id="SCAM_0000"), "1 ids come more than once, first 'SCAM_0000'"),
     "two clean": (changed(4, id="NoSCAM_0000"), "more than once, first 'NoSCAM_0000'"),
-    "odd id": (changed(1, id="17"), "id '17' does not begin with one of SynthSCAM"),
+    "odd id": (changed(1, id="17"), "id '17' begins with none of SynthSCAM"),
     "no word": (changed(1, attack_word=None), "attack_word '' must differ"),
     "no attack": (changed(1, attack_word="clock"), "object_label 'clock' and attack_word 'clock'"),
     "collide": (changed(1, attack_word="Mug"), "class names 'Mug' and 'mug' collide"),

@@ -7,7 +7,7 @@ import pytest
 
 from natadv.errors import ModelError
 from natadv.models.files import checkpoint
-from natadv.models.files.model_types import FIXED_SIZE, MODEL_TYPES
+from natadv.models.files.model_types import MODEL_TYPES
 
 
 class Malicious:
@@ -127,7 +127,7 @@ def test_lost_preprocessing_config_is_an_error(folder):
         checkpoint.check(folder)
 
 
-@pytest.mark.parametrize("key", FIXED_SIZE)
+@pytest.mark.parametrize("key", MODEL_TYPES["clip"].preprocessing)
 def test_preprocessing_leaves_nothing_to_defaults(folder, edited, key):
     edited(folder / "preprocessor_config.json", {key: None})
 
