@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natadv.data.archives import iter_entries, open_files, plain_path
@@ -354,6 +354,7 @@ def test_an_admitted_path_never_leaves_its_folder(path: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "folder"])
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1))
 def test_a_changed_archive_is_refused_or_gives_some_files(
     tmp_path_factory: pytest.TempPathFactory, kind: str, changes: list[tuple[float, int]]

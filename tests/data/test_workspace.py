@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -19,7 +19,7 @@ from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
 KILLED = """
-    import os, signal, sys
+    import json, os, signal, sys
     from pathlib import Path
     from natadv.data.card import CardDraft
     from natadv.data.packing import pack
@@ -27,8 +27,7 @@ KILLED = """
     from natadv.data.packing import write_dataset
     from natadv.types import Sample
 
-    how, when, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    draft = CardDraft.model_validate_json(sys.argv[4])
+    draft = CardDraft.model_validate_json(sys.argv[1])
     renamed, original = [], Path.rename
 
     def die():
@@ -48,11 +47,19 @@ KILLED = """
             yield Sample(id=str(i), group="g", image=b"new", label=0)
 
     Path.rename = rename
-    if how == "write":
-        write_dataset(folder, draft, samples(), rows_per_shard=4, force=True)
-    else:
-        plan = DatasetPlan(draft, samples, 9, "pictures", "a state of the source")
-        pack(folder, plan, rows_per_shard=4, force=True)
+    # One process for each case: importing pyarrow takes longer than all of them.
+    for how, when, folder in json.loads(sys.argv[2]):
+        folder, child = Path(folder), os.fork()
+        if child:
+            _, status = os.waitpid(child, 0)
+            assert os.WTERMSIG(status) == signal.SIGKILL
+        elif how == "write":
+            write_dataset(folder, draft, samples(), rows_per_shard=4, force=True)
+            os._exit(0)
+        else:
+            plan = DatasetPlan(draft, samples, 9, "pictures", "a state of the source")
+            pack(folder, plan, rows_per_shard=4, force=True)
+            os._exit(0)
 """
 
 
@@ -64,38 +71,40 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.parent.iterdir())
 
 
-def kill(how: str, when: int, folder: Path, draft: CardDraft) -> None:
-    """While it replaces the dataset: before its n-th rename, or (0) while it writes."""
-    arguments = (how, str(when), str(folder), draft.model_dump_json())
-    code = textwrap.dedent(KILLED)
-    done = subprocess.run([sys.executable, "-c", code, *arguments], timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL
-
-
-@pytest.mark.parametrize("when", [0, 1, 2])
-@pytest.mark.parametrize("how", ["write", "pack"])
 def test_a_kill_while_a_dataset_is_replaced_loses_nothing(
-    folder: Path, draft: CardDraft, samples: list[Sample], how: str, when: int
+    tmp_path: Path, draft: CardDraft, samples: list[Sample]
 ) -> None:
-    write_dataset(folder, draft, samples)
-    before = contents(folder)
-    kill(how, when, folder, draft)
-    assert folder.exists() == (when < 2)
+    """Before the n-th rename, or (0) while the new dataset is written."""
+    cases = [
+        (how, when, tmp_path / f"{how}-{when}" / "tiny")
+        for how in ("write", "pack")
+        for when in (0, 1, 2)
+    ]
+    for _, _, folder in cases:
+        write_dataset(folder, draft, samples)
+    before = contents(cases[0][2])
+    arguments = (draft.model_dump_json(), json.dumps(cases, default=str))
+    code = textwrap.dedent(KILLED)
+    subprocess.run([sys.executable, "-c", code, *arguments], timeout=60, check=True)
 
-    # Whoever comes next, without --force: the old one is there again, and nothing else of it.
-    complaint = "dataset 'tiny' exists"
-    with pytest.raises(ConfigError, match=complaint), opened_workspace(folder, None, force=False):
-        pass
-
-    assert contents(folder) == before
-    assert [name for name in names(folder) if name != ".tiny.importing"] == ["tiny"]
-    new = [Sample(id=str(i), group="g", image=b"new", label=0) for i in range(9)]
-    plan = DatasetPlan(
-        draft, lambda start: iter(new[start:]), 9, "pictures", "a state of the source"
-    )
-    assert pack(folder, plan, rows_per_shard=4, force=True).card == load_card(folder)
-    assert load_card(folder).rows == 9
-    assert names(folder) == ["tiny"]
+    for how, when, folder in cases:
+        assert folder.exists() == (when < 2), (how, when)
+        # The next process, without --force, restores the old dataset and removes all else of it.
+        complaint = "dataset 'tiny' exists"
+        with (
+            pytest.raises(ConfigError, match=complaint),
+            opened_workspace(folder, None, force=False),
+        ):
+            pass
+        assert contents(folder) == before, (how, when)
+        assert [name for name in names(folder) if name != ".tiny.importing"] == ["tiny"]
+        new = [Sample(id=str(i), group="g", image=b"new", label=0) for i in range(9)]
+        plan = DatasetPlan(
+            draft, lambda start, new=new: iter(new[start:]), 9, "pictures", "a state of the source"
+        )
+        assert pack(folder, plan, rows_per_shard=4, force=True).card == load_card(folder)
+        assert load_card(folder).rows == 9
+        assert names(folder) == ["tiny"]
 
 
 def test_what_killed_processes_left_under_their_numbers_goes_too(

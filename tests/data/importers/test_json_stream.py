@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natadv.data.importers.json_stream import iter_list
@@ -26,6 +26,7 @@ VALUES = st.recursive(
 OBJECTS = st.lists(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), max_size=8)
 
 
+@settings(max_examples=40)
 @given(OBJECTS, st.sampled_from([None, 1]), st.booleans())
 def test_the_stream_gives_what_the_whole_gives(
     tmp_path_factory: pytest.TempPathFactory,
