@@ -77,19 +77,41 @@ def iter_entries(source: Path) -> Iterator[Entry]:
     Hidden files are left out. Raises DataError on anything that an honest archive does not hold:
     links, devices, paths that climb out or come twice, sizes that no picture has.
     """
-    if _is_tar(source):
-        yield from _tar_entries(source)
+    if not _is_tar(source):
+        with open_files(source) as files:
+            for path, size in files.sizes.items():
+                yield Entry(path, size, partial(files.read, path))
         return
-    with open_files(source) as files:
-        for path, size in files.sizes.items():
-            yield Entry(path, size, partial(files.read, path))
+    with _opened_tar(source) as tar:
+        for path, member in _tar_members(tar, source):
+
+            def read(path: str = path, member: tarfile.TarInfo = member) -> bytes:
+                """The whole file; it must be called before the next entry is taken."""
+                try:
+                    file = tar.extractfile(member)
+                    data = file.read() if file is not None else b""
+                except _TAR_DAMAGE as error:
+                    raise _damaged(source, path, error) from error
+                return _whole(data, source, path, member.size)
+
+            yield Entry(path, member.size, read)
 
 
 @contextmanager
 def open_files(source: Path) -> Iterator[Files]:
     """The same files, to be read by path until the block ends."""
     if source.is_dir():
-        yield _folder_files(source)
+        sizes = dict(_sizes(source, ""))
+
+        def read(path: str) -> bytes:
+            """The whole file."""
+            try:
+                data = (source / path).read_bytes()
+            except OSError as error:
+                raise DataError(f"{source / path}: cannot be read: {error.strerror}") from error
+            return _whole(data, source, path, sizes[path])
+
+        yield Files(sizes, read)
     elif not source.is_file():
         raise DataError(f"{source}: expected a folder, a zip or a tar, and nothing is there")
     elif _is_tar(source):
@@ -192,20 +214,6 @@ def _whole(data: bytes, archive: Path, path: str, size: int) -> bytes:
     return data
 
 
-def _folder_files(folder: Path) -> Files:
-    sizes = dict(_sizes(folder, ""))
-
-    def read(path: str) -> bytes:
-        """The whole file."""
-        try:
-            data = (folder / path).read_bytes()
-        except OSError as error:
-            raise DataError(f"{folder / path}: cannot be read: {error.strerror}") from error
-        return _whole(data, folder, path, sizes[path])
-
-    return Files(sizes, read)
-
-
 def _sizes(folder: Path, above: str) -> Iterator[tuple[str, int]]:
     """Path -> size. Hidden files are skipped; a link may lead to a file, never to a folder."""
     try:
@@ -247,23 +255,6 @@ def _is_tar(source: Path) -> bool:
     except _TAR_DAMAGE:
         # A compressed file that is cut or changed.
         return False
-
-
-def _tar_entries(archive: Path) -> Iterator[Entry]:
-    """All files of a tar, also of a compressed one; each can be read until the next is taken."""
-    with _opened_tar(archive) as tar:
-        for path, member in _tar_members(tar, archive):
-
-            def read(path: str = path, member: tarfile.TarInfo = member) -> bytes:
-                """The whole file, while the archive has not moved on."""
-                try:
-                    file = tar.extractfile(member)
-                    data = file.read() if file is not None else b""
-                except _TAR_DAMAGE as error:
-                    raise _damaged(archive, path, error) from error
-                return _whole(data, archive, path, member.size)
-
-            yield Entry(path, member.size, read)
 
 
 @contextmanager

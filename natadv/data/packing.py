@@ -17,7 +17,6 @@ from natadv.data.workspace import (
     FinishedShard,
     Workspace,
     opened_workspace,
-    put_in_place,
     refuse_existing,
 )
 from natadv.errors import ConfigError, DataError
@@ -72,8 +71,7 @@ def pack(
     try:
         with opened_workspace(folder, key, force=force) as workspace:
             card, set_aside = _write(workspace, plan, rows_per_shard, stream)
-            put_in_place(workspace.dataset, folder)
-            workspace.remove()
+            workspace.put_in_place(folder)
     except _UnreadableError as error:
         raise DataError(f"{error}{advice}") from error
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,6 @@ from natadv.data.card import DATASETS_FOLDER, Card, find_datasets, load_card
 from natadv.data.importers import FORMATS
 from natadv.errors import DataError
 
-LOCKS = ("dvc.lock", "fixtures/sources/dvc.lock")
 PIPELINES = {"dvc.yaml": "", "fixtures/sources/dvc.yaml": "fixtures/sources/dvc.yaml:"}
 # The loader in C is fast; the one in Python stands in where C is missing.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -63,7 +62,7 @@ def statuses(root: Path, *, verify: bool = False) -> list[Status]:
 
     Sizes are compared with the lock; `verify` hashes every file. Raises DataError on a bad lock.
     """
-    locks, folders, stages = locked_datasets(root), find_datasets(root), _stages(root)
+    locks, folders, stages = _locked_datasets(root), find_datasets(root), _stages(root)
     importable = {row.name for row in FORMATS.values() if row.name}
     by_name = {
         name: _status(name, folders.get(name), locks.get(name), stages.get(name, ""), verify=verify)
@@ -72,20 +71,18 @@ def statuses(root: Path, *, verify: bool = False) -> list[Status]:
     return [replace(one, undrawable=_undrawable(one.card, by_name)) for one in by_name.values()]
 
 
-def locked_datasets(root: Path) -> dict[str, LockedFolder]:
-    """Name -> what the locks state about the folder of that name under fixtures/datasets."""
-    datasets: dict[str, LockedFolder] = {}
-    for lock in LOCKS:
-        prefix = PIPELINES[lock.replace(".lock", ".yaml")]
-        for stage, content in _load(root / lock).get("stages", {}).items():
-            for out in content.get("outs", ()):
-                # Stages of other folders run in the root too (`wdir`).
-                path = Path(out["path"])
-                if path.parent == DATASETS_FOLDER:
-                    datasets[path.name] = LockedFolder(
-                        prefix + stage, out["md5"], out.get("size", -1), out.get("nfiles", 1)
-                    )
-    return datasets
+def _locked_datasets(root: Path) -> dict[str, LockedFolder]:
+    """Name of a dataset -> the record of its folder in a lock."""
+    return {
+        Path(out["path"]).name: LockedFolder(
+            prefix + stage, out["md5"], out.get("size", -1), out.get("nfiles", 1)
+        )
+        for pipeline, prefix in PIPELINES.items()
+        for stage, content in _stages_in((root / pipeline).with_suffix(".lock"))
+        for out in content.get("outs", ())
+        # Stages of other folders run in the root too (`wdir`).
+        if Path(out["path"]).parent == DATASETS_FOLDER
+    }
 
 
 def _undrawable(card: Card | None, by_name: Mapping[str, Status]) -> str:
@@ -201,7 +198,7 @@ def _stages(root: Path) -> dict[str, str]:
     """Name of a dataset -> the stage that makes it, as `dvc repro` takes it."""
     stages: dict[str, str] = {}
     for file, prefix in PIPELINES.items():
-        for stage, content in _load(root / file).get("stages", {}).items():
+        for stage, content in _stages_in(root / file):
             for key in content.get("foreach", ()):
                 stages[str(key)] = f"{prefix}{stage}@{key}"
             for out in content.get("outs", ()):
@@ -212,13 +209,15 @@ def _stages(root: Path) -> dict[str, str]:
     return stages
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _stages_in(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Name and content of each stage in a file of DVC; none if there is no such file."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {}
+        return ()
     try:
         raw = yaml.load(text, Loader=_LOADER)
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML: {error}; get it back from git") from error
-    return raw if isinstance(raw, dict) else {}
+    stages: dict[str, dict[str, Any]] = raw.get("stages", {}) if isinstance(raw, dict) else {}
+    return stages.items()

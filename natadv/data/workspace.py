@@ -65,7 +65,14 @@ class Workspace:
         The first corrupt shard and all later ones are discarded.
         """
         finished: list[FinishedShard] = []
-        for line in self._journal():
+        journal = self.folder / _JOURNAL
+        lines = journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []
+        for text in lines:
+            try:
+                line = FinishedShard.model_validate_json(text)
+            except ValidationError:
+                # The process was killed while it wrote this line.
+                break
             path = self.dataset / line.shard.file
             if not path.is_file() or digest_of(path) != line.shard.sha256:
                 break
@@ -77,21 +84,9 @@ class Workspace:
         for path in self.dataset.iterdir():
             if path.name not in intact:
                 path.unlink()
-        with replacing(self.folder / _JOURNAL) as temporary:
+        with replacing(journal) as temporary:
             temporary.write_text("".join(line.line() for line in finished), encoding="utf-8")
         return finished
-
-    def _journal(self) -> Iterator[FinishedShard]:
-        try:
-            lines = (self.folder / _JOURNAL).read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return
-        for line in lines:
-            try:
-                yield FinishedShard.model_validate_json(line)
-            except ValidationError:
-                # The process was killed while it wrote this line.
-                return
 
     def record(self, finished: FinishedShard) -> None:
         """Add a shard to the journal, once the disk has the whole of it."""
@@ -100,6 +95,14 @@ class Workspace:
             file.write(finished.line())
             file.flush()
             os.fsync(file.fileno())
+
+    def put_in_place(self, folder: Path) -> None:
+        """Rename the dataset to `folder`, and delete the one that was there and the workspace.
+
+        After a kill between the two, the next import puts the old dataset back.
+        """
+        replace_folder(self.dataset, folder, old=folder.with_name(f".{folder.name}.old"))
+        self.remove()
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -163,11 +166,3 @@ def _reserved(folder: Path) -> Iterator[None]:
         for stale in leftovers:
             shutil.rmtree(stale)
         yield
-
-
-def put_in_place(fresh: Path, folder: Path) -> None:
-    """Rename `fresh` to `folder`, which is reserved, and delete the dataset that was there.
-
-    After a kill between the two, the next reservation puts the old dataset back.
-    """
-    replace_folder(fresh, folder, old=folder.with_name(f".{folder.name}.old"))

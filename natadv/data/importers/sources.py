@@ -42,36 +42,39 @@ def identify(request: ImportRequest, *others: Path) -> ImportSource:
 
     Raises DataError if a file is missing or differs; ConfigError if a folder was given a sha256.
     """
-    sources = [_identify(request, path) for path in (request.path, *others)]
-    description = "; ".join(source.description for source in sources)
-    if request.format.source:
-        description = f"{description}; from {request.format.source}"
-    return ImportSource("+".join(source.fingerprint for source in sources), description)
+    states, descriptions = [], []
+    for path in (request.path, *others):
+        sha256 = request.sha256 if path == request.path else ""
+        if not path.exists():
+            access = f"; to get it:\n{request.format.access}" if request.format.access else ""
+            raise DataError(f"{path}: is not there{access}")
+        if path.is_dir():
+            if sha256:
+                raise ConfigError(f"{path}: a folder has no sha256; leave --sha256 out")
+            states.append(_folder_state(path))
+            descriptions.append(f"folder {path.resolve().name!r}")
+            continue
+        request.say(f"{path.name}: hashing {path.stat().st_size / 1e6:.0f} MB")
+        checked = check_archive(path, request.format.published, sha256=sha256)
+        if not checked.published:
+            pin = ", pin this one with --sha256" if path == request.path else ""
+            request.say(
+                f"{path.name}: sha256 {checked.sha256}; no published hash is known for a file of "
+                f"this name{pin}"
+            )
+        states.append(checked.sha256)
+        descriptions.append(f"{path.name}, sha256 {checked.sha256}")
+    origin = f"; from {request.format.source}" if request.format.source else ""
+    return ImportSource("+".join(states), "; ".join(descriptions) + origin)
 
 
-def _identify(request: ImportRequest, path: Path) -> ImportSource:
-    sha256 = request.sha256 if path == request.path else ""
-    if not path.exists():
-        access = f"; to get it:\n{request.format.access}" if request.format.access else ""
-        raise DataError(f"{path}: is not there{access}")
-    if path.is_dir():
-        if sha256:
-            raise ConfigError(f"{path}: a folder has no sha256; leave --sha256 out")
-        state = hashlib.sha256()
-        for inside in sorted(path.rglob("*")):
-            stat = inside.lstat()
-            line = f"{inside.relative_to(path).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-            state.update(line.encode(errors="surrogateescape"))
-        return ImportSource(state.hexdigest(), f"folder {path.resolve().name!r}")
-    request.say(f"{path.name}: hashing {path.stat().st_size / 1e6:.0f} MB")
-    checked = check_archive(path, request.format.published, sha256=sha256)
-    if not checked.published:
-        pin = ", pin this one with --sha256" if path == request.path else ""
-        request.say(
-            f"{path.name}: sha256 {checked.sha256}; no published hash is known for a file of this "
-            f"name{pin}"
-        )
-    return ImportSource(checked.sha256, f"{path.name}, sha256 {checked.sha256}")
+def _folder_state(folder: Path) -> str:
+    state = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        stat = path.lstat()
+        line = f"{path.relative_to(folder).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+        state.update(line.encode(errors="surrogateescape"))
+    return state.hexdigest()
 
 
 class CheckedArchive(NamedTuple):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from natadv.config import Strict
@@ -23,14 +23,8 @@ BEFORE_IT_WAS_WRITTEN = {"interpolation": "bicubic", "resize_mode": "shortest"}
 """What open_clip always did before it had these keys: a file with neither is from that time."""
 
 
-def _three_numbers(value: object) -> object:
-    if not isinstance(value, list) or [type(n) in (int, float) for n in value] != [True] * 3:
-        raise ValueError(f"three numbers, got {value!r:.80}")
-    return value
-
-
 _Size = Annotated[int, Field(ge=1)]
-_Colours = Annotated[list[Any], BeforeValidator(_three_numbers)]
+_Colours = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
 class _ConfigSection(Strict):
@@ -62,7 +56,7 @@ class _VisionConfig(_ConfigSection):
     @model_validator(mode="after")
     def _has_patches(self) -> Self:
         if not isinstance(self.layers, list) and self.patch_size is None:
-            raise ValueError("patch_size missing in vision_cfg; copy the file again")
+            raise ValueError("a patch_size in vision_cfg, as for every ViT")
         return self
 
 
@@ -214,7 +208,7 @@ def _reason(errors: list[ErrorDetails]) -> str:
     """The most telling of the errors: missing keys, then unknown ones, then wrong values."""
     order = {"missing": 0, "extra_forbidden": 1}
     first = min(errors, key=lambda error: order.get(error["type"], 2))
-    kind, value, (*sections, key) = first["type"], first["input"], first["loc"] or ("",)
+    kind, (*sections, key) = first["type"], first["loc"] or ("",)
     section = str(sections[-1]) if sections else ""
     alike = [e for e in errors if e["type"] == kind and e["loc"][:-1] == first["loc"][:-1]]
     names = ", ".join(str(error["loc"][-1]) for error in alike if error["loc"])
@@ -223,24 +217,22 @@ def _reason(errors: list[ErrorDetails]) -> str:
             f"{names} missing in {section}, and a default would make another model than was "
             "trained; copy the original file"
         )
-    if kind in ("missing", "model_type"):
-        got = None if kind == "missing" else value
-        return f"expected {key!r} to be an object, got {got!r:.80}; copy the original file"
-    if kind == "extra_forbidden" and section == "tokenizer_kwargs":
-        return f"of tokenizer_kwargs only 'clean' is supported, got {names}"
     if kind == "extra_forbidden":
         return (
             f"{names} in {section} is not supported: only open_clip's own ResNet, ViT and text "
-            "towers are, with its packaged tokenizer, and nothing is fetched; a model of another "
-            "kind can come in as module:factory"
+            "towers are, with its packaged tokenizer, of which 'clean' can be set; a model of "
+            "another kind can be named as module:factory"
         )
-    if kind == "literal_error":
-        return f"expected {key!r} to be {first['ctx']['expected']}, got {value!r:.80}"
-    if kind == "value_error":
-        text = str(first["ctx"]["error"])
-        return f"expected {key!r} to be {text}" if key in ("mean", "std") else text
-    square = " (the side of a square)" if key == "image_size" else ""
-    return (
-        f"expected {key!r} in {section} to be a whole number from 1 on{square}, got "
-        f"{value!r:.80}; copy the original file"
-    )
+    got = None if kind == "missing" else first["input"]
+    if {"mean", "std"} & {*first["loc"]}:
+        expected = "'mean' and 'std' to be three numbers"
+    elif kind in ("missing", "model_type"):
+        expected = f"{key!r} to be an object"
+    elif kind == "literal_error":
+        expected = f"{key!r} to be {first['ctx']['expected']}"
+    elif kind == "value_error":
+        expected = str(first["ctx"]["error"])
+    else:
+        square = " (the side of a square)" if key == "image_size" else ""
+        expected = f"{key!r} in {section} to be a whole number from 1 on{square}"
+    return f"expected {expected}, got {got!r:.80}; copy the original file"

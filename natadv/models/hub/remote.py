@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from huggingface_hub import HfApi, constants, get_token
@@ -81,7 +81,15 @@ def describe(
     info = _info(api, hub_id, revision)
     branch = revision or ""
     if revision is None and not has_weights(_names(info), loader=loader):
-        branch = _conversion(api, hub_id) or ""
+        offers = api.get_repo_discussions(
+            hub_id, author=CONVERTER, discussion_type="pull_request", discussion_status="open"
+        )
+        # An owner can switch discussions off.
+        with suppress(HfHubHTTPError):
+            # Filtered again, because a server may ignore filters that it does not know.
+            numbers = [it.num for it in offers if it.author == CONVERTER and it.is_pull_request]
+            if numbers:
+                branch = f"refs/pr/{max(numbers)}"
         info = _info(api, hub_id, branch) if branch else info
     wanted = needed(_names(info), loader=loader, where=hub_id)
     return _repository(info, wanted, branch=branch)
@@ -189,20 +197,6 @@ def _not_the_hub(hub_id: str, got: str) -> ModelError:
         f"{hub_id}: expected an answer as the hub's, got {_first_line(got)}; check HF_ENDPOINT, "
         "and whether a proxy asks for a login"
     )
-
-
-def _conversion(api: HfApi, hub_id: str) -> str | None:
-    """The branch in which the hub's own account offers safetensors."""
-    offers = api.get_repo_discussions(
-        hub_id, author=CONVERTER, discussion_type="pull_request", discussion_status="open"
-    )
-    try:
-        # Filtered again, because a server may ignore filters that it does not know.
-        numbers = [it.num for it in offers if it.author == CONVERTER and it.is_pull_request]
-    except HfHubHTTPError:
-        # An owner can switch discussions off.
-        return None
-    return f"refs/pr/{max(numbers)}" if numbers else None
 
 
 @contextmanager
