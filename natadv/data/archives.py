@@ -75,7 +75,7 @@ def iter_entries(source: Path) -> Iterator[Entry]:
     """All files of a folder (sorted), a zip or a tar (in its own order), one at a time.
 
     Hidden files are left out. Raises DataError on anything that an honest archive does not hold:
-    links, devices, paths that climb out or come twice, sizes that no picture has.
+    links, devices, paths that leave the archive or occur twice, and sizes that no picture has.
     """
     if not _is_tar(source):
         with open_files(source) as files:
@@ -123,7 +123,7 @@ def open_files(source: Path) -> Iterator[Files]:
             yield _zip_files(source, *opened)
     else:
         raise DataError(
-            f"{source}: expected a folder, a zip or a tar, came a file that is neither or is "
+            f"{source}: expected a folder, a zip or a tar, got a file that is neither or is "
             "damaged; get it again from where it is published"
         )
 
@@ -177,7 +177,7 @@ class _Guard:
     expanded: int = 0
 
     def admit(self, path: str, size: int) -> None:
-        """Raises DataError if a path comes twice, or if sizes are larger than any honest ones."""
+        """Raises DataError if a path occurs twice, or if sizes are larger than any honest ones."""
         if path in self.paths:
             raise DataError(f"{self.archive}: {path!r} is in it twice; {_REMEDY}")
         self.paths.add(path)
@@ -210,7 +210,7 @@ def _damaged(archive: Path, path: str, reason: object) -> DataError:
 def _whole(data: bytes, archive: Path, path: str, size: int) -> bytes:
     """`data`, if it has `size` bytes. Raises DataError otherwise."""
     if len(data) != size:
-        raise _damaged(archive, path, f"{len(data)} bytes came, {size} were announced")
+        raise _damaged(archive, path, f"{len(data)} bytes, expected {size}")
     return data
 
 
@@ -230,7 +230,7 @@ def _sizes(folder: Path, above: str) -> Iterator[tuple[str, int]]:
         elif entry.is_file():
             yield path, entry.stat().st_size
         else:
-            raise DataError(f"{entry.path}: expected a picture or a folder, came something else")
+            raise DataError(f"{entry.path}: expected a picture or a folder, got something else")
 
 
 def _zip_files(

@@ -68,7 +68,7 @@ class _Described(Strict):
     def _each_once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         twice = sorted(value for value, count in Counter(values).items() if count > 1)
         if twice:
-            raise ValueError(f"expected each value once, came twice: {twice}")
+            raise ValueError(f"expected each value once, got twice: {twice}")
         return values
 
     @field_validator("templates")
@@ -81,7 +81,7 @@ class _Described(Strict):
             except ValueError:
                 places = []
             if places != [""]:
-                raise ValueError(f"expected a format string with one '{{}}', came {template!r}")
+                raise ValueError(f"expected a format string with one '{{}}', got {template!r}")
         return templates
 
     @model_validator(mode="after")
@@ -141,7 +141,7 @@ def draft_card(**described: Any) -> CardDraft:
             f"{'.'.join(map(str, mistake['loc'])) or 'card'}: {mistake['msg']}"
             for mistake in error.errors(include_url=False)
         )
-        raise ConfigError(f"no dataset can be made of this: {mistakes}") from error
+        raise ConfigError(f"a dataset cannot be made from these values: {mistakes}") from error
 
 
 def revision(described: CardDraft | Card, counted: Mapping[str, Any]) -> str:
@@ -175,10 +175,10 @@ def refuse_drawn(card: Card, *, remedy: str) -> None:
 
 
 def load_card(folder: Path) -> Card:
-    """The card in a dataset's folder. Raises DataError if it is missing or broken."""
+    """The card in a dataset's folder. Raises DataError if it is missing or invalid."""
     path = folder / CARD_FILE
     if not path.is_file():
-        raise DataError(f"{path}: no such card; run dvc pull, or import the dataset")
+        raise DataError(f"{path}: expected a card here; run dvc pull, or import the dataset")
     try:
         card, _ = load_config(path, Card)
     except ConfigError as error:

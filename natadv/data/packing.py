@@ -64,7 +64,7 @@ def pack(
     if folder.name != plan.draft.name:
         raise ConfigError(f"{folder}: the folder must be named as the dataset, {plan.draft.name!r}")
     if rows_per_shard < 1:
-        raise ConfigError(f"rows_per_shard must be at least 1, came {rows_per_shard!r}")
+        raise ConfigError(f"rows_per_shard must be at least 1, got {rows_per_shard!r}")
     refuse_existing(folder, force=force)
     key = _key(plan, rows_per_shard)
     advice = "; finished shards are kept, start it again" if key is not None else ""
@@ -205,5 +205,5 @@ def _progress(plan: DatasetPlan, start: int, stream: TextIO | None) -> Progress 
     name = plan.draft.name
     progress = Progress(name, plan.total, unit=plan.unit, stream=stream, start=start)
     if start:
-        progress.say(f"{name}: goes on after {start} of {plan.total} {plan.unit}")
+        progress.say(f"{name}: continues after {start} of {plan.total} {plan.unit}")
     return progress

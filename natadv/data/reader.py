@@ -33,7 +33,9 @@ class _ListedShard(NamedTuple):
 def read_samples(folder: Path, card: Card, *, start: int, stop: int) -> list[Sample]:
     """Rows start to stop (exclusive), in the order of the dataset. Raises DataError."""
     if not 0 <= start <= stop <= card.rows:
-        raise DataError(f"{folder}: rows {start} to {stop} asked for, the card has {card.rows}")
+        raise DataError(
+            f"{folder}: rows {start} to {stop} were requested, the card has {card.rows}"
+        )
     samples: list[Sample] = []
     first = 0
     for shard in _shards(folder, card):

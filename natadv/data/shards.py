@@ -61,7 +61,7 @@ def check_sample(sample: Sample, draft: CardDraft, *, where: str) -> None:
     _check_picture(sample, draft, where)
     if sample.label is not None and not 0 <= sample.label < len(draft.classes):
         raise DataError(
-            f"{where}: label must be from 0 to {len(draft.classes) - 1}, came {sample.label!r}"
+            f"{where}: label must be from 0 to {len(draft.classes) - 1}, got {sample.label!r}"
         )
     if draft.twin_of is not None and sample.twin is None:
         raise DataError(f"{where}: has no twin, but the card says twin_of {draft.twin_of!r}")

@@ -210,7 +210,7 @@ def _stages(root: Path) -> dict[str, str]:
 
 
 def _stages_in(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Name and content of each stage in a file of DVC; none if there is no such file."""
+    """Name and content of each stage in a file of DVC; empty if the file does not exist."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

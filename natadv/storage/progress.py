@@ -49,7 +49,7 @@ class Progress:
 
     def __init__(self, what: str, total: int, *, unit: str, stream: TextIO, start: int = 0) -> None:
         self._what, self._total, self._unit = what, total, unit
-        # In a pipe, too, the first line comes early, so that a mistake is seen early.
+        # In a pipe, too, the first line appears early, so that a mistake is noticed early.
         first_s, every_s = (0.0, 0.5) if stream.isatty() else (1.0, 5.0)
         self._status = StatusLine(stream, first_s=first_s, every_s=every_s)
         self._start = self._done = start

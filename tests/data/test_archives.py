@@ -258,7 +258,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "flipped byte in zip": (flipped_in_zip, "damaged archive at 'a/1.jpg'"),
     "name of no text in zip": (name_that_is_no_text, "damaged archive"),
     "encrypted": (encrypted, "'a/1.jpg' is encrypted"),
-    "no archive": (words, "came a file that is neither or is damaged"),
+    "no archive": (words, "got a file that is neither or is damaged"),
 }
 
 

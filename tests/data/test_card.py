@@ -39,7 +39,7 @@ def test_a_card_survives_being_written_and_read(folder: Path, card: Card) -> Non
 
 
 def test_missing_card_says_where_it_should_be(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere/card.yaml: no such card; run dvc pull"):
+    with pytest.raises(DataError, match=r"nowhere/card.yaml: expected a card here; run dvc pull"):
         load_card(tmp_path / "nowhere")
 
 
@@ -54,7 +54,7 @@ def test_missing_card_says_where_it_should_be(tmp_path: Path) -> None:
         ({"rows": 151}, "rows is 151, the shards hold 150"),
         ({"parts": {"seen": 9}}, "rows is 150, the parts hold 9"),
         ({"classes": ["cat"]}, "at least two classes"),
-        ({"classes": ["cat", "cat"]}, r"classes: expected each value once, came twice: \['cat'\]"),
+        ({"classes": ["cat", "cat"]}, r"classes: expected each value once, got twice: \['cat'\]"),
         ({"templates": ["a photo."]}, r"templates: expected a format string with one '\{\}'"),
         ({"templates": ["{} and {}"]}, "templates: "),
         ({"templates": ["a {name}"]}, "templates: "),

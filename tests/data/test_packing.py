@@ -130,7 +130,7 @@ def test_only_what_was_not_finished_is_read_again(
     pack(folder, replace(plan, items=noted), rows_per_shard=40, stream=stream)
 
     assert starts == [83]
-    assert "tiny: goes on after 83 of 154 pictures" in stream.getvalue()
+    assert "tiny: continues after 83 of 154 pictures" in stream.getvalue()
 
 
 @pytest.mark.parametrize("change", ["source", "card", "size"])

@@ -40,7 +40,7 @@ def test_range_is_the_slice_of_what_was_written(
 def test_range_outside_the_dataset_is_an_error(
     folder: Path, card: Card, start: int, stop: int
 ) -> None:
-    with pytest.raises(DataError, match=f"rows {start} to {stop} asked for, the card has 150"):
+    with pytest.raises(DataError, match=f"rows {start} to {stop} were requested, the card has 150"):
         read_samples(folder, card, start=start, stop=stop)
 
 

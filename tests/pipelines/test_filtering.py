@@ -225,7 +225,7 @@ def test_where_nothing_passes_there_is_a_curve_and_no_dataset(filtered, root):
         ({"threshold": 0.0}, ConfigError, "threshold must be above 0 and at most 1"),
         ({"threshold": float("nan")}, ConfigError, "threshold must be above 0 and at most 1"),
         ({"name": "mini"}, ConfigError, "dataset 'mini' exists; replace it with --force"),
-        ({"name": "A b"}, ConfigError, "no dataset can be made of this"),
+        ({"name": "A b"}, ConfigError, "a dataset cannot be made from these values"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_embedded(filtered, change, error, message):

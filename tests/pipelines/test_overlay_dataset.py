@@ -348,7 +348,7 @@ def test_a_run_that_was_killed_for_good_leaves_nothing_half(root, tmp_path):
     assert not (root / "fixtures/datasets/killed").exists()
     again = subprocess.run(command(0, "killed"), capture_output=True, text=True, check=True)
 
-    assert "goes on after" in again.stderr
+    assert "continues after" in again.stderr
     assert again.stdout == whole.stdout
 
 
@@ -356,7 +356,7 @@ def test_a_mistake_is_told_before_anything_is_written(make, root):
     before = sorted(path.name for path in (root / "fixtures/datasets").iterdir())
     for change, error, message in [
         ({"data": "al"}, UnknownNameError, "unknown dataset 'al', did you mean 'all'"),
-        ({"name": "Not/This"}, ConfigError, "no dataset can be made of this"),
+        ({"name": "Not/This"}, ConfigError, "a dataset cannot be made from these values"),
         ({"name": "all"}, ConfigError, "twin_of names the dataset itself"),
         ({"name": "mini"}, ConfigError, "dataset 'mini' exists; replace it with --force"),
         ({"pictures": 0}, ConfigError, "expected 1 to 75 pictures, as 'all' holds so many; came 0"),

@@ -245,7 +245,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_revision(root, bare, packed
         [*command, "--name", "killed"], capture_output=True, text=True, check=True
     )
 
-    assert "goes on after" in again.stderr
+    assert "continues after" in again.stderr
     # Only the name differs.
     shards = [load_card(root / "fixtures/datasets" / name).shards for name in ("whole", "killed")]
     assert shards[0] == shards[1]
@@ -330,7 +330,7 @@ def test_a_picture_that_cannot_be_decoded_is_refused_by_name(make_plan, root, ba
         ({"severity": 0}, ConfigError, "severity must be one of 1, 2, 3, 4, 5"),
         ({"decoy": "similar"}, ConfigError, "name it with --reader"),
         ({"decoy": "similar", "reader": "minni"}, UnknownNameError, "unknown model 'minni'"),
-        ({"name": "Not/This"}, ConfigError, "no dataset can be made of this"),
+        ({"name": "Not/This"}, ConfigError, "a dataset cannot be made from these values"),
         ({"name": "all"}, ConfigError, "twin_of names the dataset itself"),
         ({"name": "mini"}, ConfigError, "dataset 'mini' exists; replace it with --force"),
     ],

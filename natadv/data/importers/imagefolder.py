@@ -62,7 +62,7 @@ def _files(path: Path) -> list[Path]:
         for entry in inside:
             if not entry.is_file():
                 raise DataError(
-                    f"{entry}: expected a picture in a class folder, came something else"
+                    f"{entry}: expected a picture in a class folder, got something else"
                 )
         files += inside
     if not files:

@@ -79,7 +79,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
 def plan_natural(request: ImportRequest) -> DatasetPlan:
     """Plan ImageNet-A from `imagenet-a/<wnid>/<file>`; an id is `<wnid>/<file>`.
 
-    A model is asked among the 200 classes of this set.
+    A model chooses among the 200 classes of this set.
     """
     path = request.path
     index = _index("imagenet-a")
@@ -196,7 +196,7 @@ def _read_truth(path: Path) -> dict[str, str]:
         odd = [line for line in wnids if not _WNID.fullmatch(line)]
         if odd or not wnids:
             raise DataError(
-                f"{path}: expected one WordNet id a line, in the order of the pictures, came "
+                f"{path}: expected one WordNet id a line, in the order of the pictures, got "
                 f"{odd[0] if odd else ''!r}"
             )
     return {f"ILSVRC2012_val_{number:08d}": wnid for number, wnid in enumerate(wnids, start=1)}
@@ -231,7 +231,7 @@ def _kaggle_wnids(text: str, path: Path) -> dict[str, str]:
             if not _WNID.fullmatch(wnid):
                 raise DataError(
                     f"{path}: line {rows.line_num}: expected a WordNet id and boxes for "
-                    f"{row['ImageId']!r}, came {predicted!r:.60}; the file is cut or changed: get "
+                    f"{row['ImageId']!r}, got {predicted!r:.60}; the file is cut or changed: get "
                     "it again"
                 )
             wnids[row["ImageId"]] = wnid

@@ -31,7 +31,7 @@ def iter_list(path: Path, key: str = "") -> Iterator[dict[str, Any]]:
             prefix = f"{key}.item" if key else "item"
             for element in ijson.items(ijson.parse(events), prefix):
                 if not isinstance(element, dict):
-                    raise DataError(f"{path}: expected a list of objects, came {element!r:.60}")
+                    raise DataError(f"{path}: expected a list of objects, got {element!r:.60}")
                 yield element
     except (ijson.JSONError, *ZIP_DAMAGE) as error:
         what = f"a list at {key!r}" if key else "a list"
@@ -66,7 +66,7 @@ def field_of(raw: Mapping[str, Any], name: str, kind: type[T], where: str) -> T:
     value = raw.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
         expected = "a whole number" if kind is int else "a text"
-        raise DataError(f"{where}: {name} must be {expected}, came {value!r:.60}")
+        raise DataError(f"{where}: {name} must be {expected}, got {value!r:.60}")
     return value
 
 
@@ -82,6 +82,6 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     with open_zip(path) as (archive, members):
         inside = [name for name in members if name.endswith(".json")]
         if len(inside) != 1:
-            raise DataError(f"{path}: expected one JSON file in it, came {inside or 'none'}")
+            raise DataError(f"{path}: expected one JSON file in it, got {inside or 'none'}")
         with archive.open(members[inside[0]]) as member:
             yield member

@@ -75,7 +75,7 @@ def plan_rows(
         data, label = (row[columns.image] or {}).get("bytes"), row[columns.label]
         if not data:
             raise PictureError(f"{where}: holds no bytes of a picture")
-        # `datasets` writes -1 where the truth is kept back.
+        # `datasets` writes -1 where the truth is withheld.
         if label is None or label < 0:
             raise DataError(f"{where}: has no label; a test split cannot be measured on")
         decode_image(data, where=f"{where} ({identity})")
@@ -115,7 +115,7 @@ def parquet_files(source: Path, split: str = "") -> list[Path]:
 
     The hub splits one dataset into many files. From a folder with several splits only the files of
     `split` are taken, because a training set must never be mixed with a test set; a file whose name
-    states no split goes with any. Raises DataError if the split is not clear.
+    states no split belongs to all. Raises DataError if the split is not clear.
     """
     if source.is_file():
         files = [source] if source.suffix == ".parquet" else []

@@ -113,7 +113,7 @@ def _item(task: Mapping[str, Any], picture: NumberedPicture, path: Path, number:
     mask = mask_of(polygons, picture.size_px)
     if isinstance(mask, str):
         return SetAside(task["task_id"], mask)
-    # The noun is stated by the annotators, so nobody has to guess it from the phrase.
+    # The annotators state the noun, so it need not be guessed from the phrase.
     structure = task.get("phrase_structure")
     name = structure.get("name") if isinstance(structure, dict) else None
     noun = name.strip() if isinstance(name, str) else ""

@@ -25,7 +25,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
     pairs = [pair for path in paths if (pair := _label_and_word(path))]
     if not pairs:
         raise DataError(
-            f"{request.path}: expected names such as label=<thing>_text=<written word>.png, came "
+            f"{request.path}: expected names such as label=<thing>_text=<written word>.png, got "
             f"{paths[0]!r}; is this RTA-100?"
         )
     classes = sorted({name for pair in pairs for name in pair})

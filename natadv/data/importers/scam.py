@@ -119,7 +119,7 @@ def _sample(raw: Mapping[str, Any], row: _ScamRow, index: Mapping[str, int]) -> 
     area_pct = raw["postit_area_pct"] or 0
     if not isinstance(area_pct, int | float) or not math.isfinite(area_pct):
         raise DataError(
-            f"SCAM: {identity!r}: postit_area_pct must be a number, came {area_pct!r:.60}"
+            f"SCAM: {identity!r}: postit_area_pct must be a number, got {area_pct!r:.60}"
         )
     attacked = row.variant != "NoSCAM"
     return Sample(

@@ -78,7 +78,7 @@ def _folder_state(folder: Path) -> str:
 
 
 class CheckedArchive(NamedTuple):
-    """The hash of an archive, and whether anybody vouched for it."""
+    """The hash of an archive, and whether it was compared with a stated one."""
 
     sha256: str
     published: bool
@@ -94,7 +94,7 @@ def check_archive(
     """
     expected, origin = published.get(path.name), "is published"
     if sha256:
-        expected, origin = Checksum("sha256", sha256.lower()), "was asked for"
+        expected, origin = Checksum("sha256", sha256.lower()), "was requested"
     hashes = {"sha256": hashlib.sha256()}
     if expected and expected.algorithm == "git-blob":
         # git hashes the size of a file in front of its contents.

@@ -86,12 +86,12 @@ def _annotations(path: Path) -> dict[int, _Annotation]:
         if raw.get("answer_type") not in TYPES:
             raise DataError(
                 f"{where}: answer_type must be one of {', '.join(TYPES)}, "
-                f"came {raw.get('answer_type')!r}"
+                f"got {raw.get('answer_type')!r}"
             )
         texts = [answer.get("answer") if isinstance(answer, dict) else None for answer in answers]
         for text in texts:
             if not isinstance(text, str):
-                raise DataError(f"{where}: an answer must be a text, came {text!r:.60}")
+                raise DataError(f"{where}: an answer must be a text, got {text!r:.60}")
         annotations[question] = _Annotation(
             field_of(raw, "image_id", int, where),
             sys.intern(raw["answer_type"]),

@@ -8,11 +8,11 @@ from natadv.errors import ModelError
 
 
 def expanded(text: str) -> Path:
-    """The path with `~` as a home folder. Raises ModelError if there is no such home."""
+    """The path with `~` as a home folder. Raises ModelError if that user does not exist."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         home = Path(text).parts[0]
         raise ModelError(
-            f"{text}: nobody on this machine has the home folder {home!r}; write the path out"
+            f"{text}: the home folder {home!r} does not exist on this machine; write the path out"
         ) from error

@@ -73,8 +73,8 @@ def check_files(folder: Path, *, preprocessing: Sequence[str], reads_text: bool 
     for name in (CONFIG, *PREPROCESSING, TOKENIZER_CONFIG):
         if (folder / name).is_file() and "auto_map" in read_json(folder / name):
             raise ModelError(
-                f"{folder / name}: 'auto_map' asks to run code that comes with the weights, which "
-                "is never done; remove the key if transformers knows the model without it"
+                f"{folder / name}: 'auto_map' would run code from the checkpoint, which is "
+                "not allowed; remove the key if transformers knows the model without it"
             )
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
@@ -101,7 +101,7 @@ def model_type(folder: Path) -> str:
 
 
 def signature(folder: Path) -> str:
-    """Equal for checkpoints of one architecture, whatever their weights and vocabulary."""
+    """Equal for checkpoints of one architecture, which may differ in weights and vocabulary."""
     path, stated = folder / CONFIG, model_type(folder)
     config = read_json(path)
     # Old CLIP files have a section under two names, and transformers prefers the second.

@@ -1,4 +1,4 @@
-"""How a checkpoint is laid out on disk, and what is known of it without torch."""
+"""The layouts of checkpoints on disk, and what their files state, read without torch."""
 
 from __future__ import annotations
 

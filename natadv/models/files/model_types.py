@@ -58,7 +58,7 @@ MODEL_TYPES: dict[str, ModelType] = {
 
 
 def signature_of(model_type: str, sections: Sections) -> str:
-    """Equal for checkpoints of one architecture, whatever their weights and vocabulary."""
+    """Equal for checkpoints of one architecture, which may differ in weights and vocabulary."""
     architecture = {
         name: {key: sections.get(name, {}).get(key, default) for key, default in keys.items()}
         for name, keys in MODEL_TYPES[model_type].architecture.items()

@@ -172,7 +172,7 @@ def weights_file(folder: Path) -> Path:
 
 
 def signature(folder: Path) -> str:
-    """Equal for checkpoints of one architecture, whatever their weights and activation."""
+    """Equal for checkpoints of one architecture, which may differ in weights and activation."""
     config = model_config(folder)
     vision, text = config["vision_cfg"], config["text_cfg"]
     shape = {

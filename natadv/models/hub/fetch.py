@@ -116,7 +116,7 @@ def disk_explained(hub_id: str, *, cache: Path) -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             raise ModelError(
                 f"{hub_id}: the disk of {cache} is full; free some space, or set HF_HUB_CACHE to a "
-                "folder on a larger disk; what has come so far is kept"
+                "folder on a larger disk; the bytes that were downloaded so far stay"
             ) from error
         raise ModelError(
             f"{hub_id}: cannot use {error.filename or cache} ({error.strerror or error}); "

@@ -104,9 +104,9 @@ def describe_locked(
         ModelError: The hub lacks one of the files.
     """
     info = _info(_api(endpoint), hub_id, locked.revision)
-    if gone := sorted(locked.files.keys() - set(_names(info))):
+    if missing := sorted(locked.files.keys() - set(_names(info))):
         raise ModelError(
-            f"{hub_id} at {locked.revision[:12]}: {LOCK} names {gone[0]}, and the hub does not "
+            f"{hub_id} at {locked.revision[:12]}: {LOCK} names {missing[0]}, and the hub does not "
             "have it; --update takes the newest commit"
         )
     return _repository(info, tuple(locked.files))
@@ -217,14 +217,14 @@ def explained(hub_id: str, *, endpoint: str | None = None) -> Iterator[None]:
         reason = str(error.__cause__ or error) or type(error).__name__
         raise ModelError(
             f"{hub_id}: cannot reach {where} ({_first_line(reason)}); check the network and "
-            f"HTTPS_PROXY, or copy {cache_folder()} from a machine that has it; what has come "
-            "so far is kept"
+            f"HTTPS_PROXY, or copy {cache_folder()} from a machine that has it; the bytes "
+            "that were downloaded so far stay"
         ) from error
 
 
 def _offline(hub_id: str, variable: str) -> str:
     return (
-        f"{hub_id} is not whole in {cache_folder()}, and {variable} forbids to ask the hub; "
+        f"{hub_id} is not whole in {cache_folder()}, and {variable} forbids requests to the hub; "
         "unset it, or copy the cache from a machine that has it"
     )
 
@@ -242,7 +242,7 @@ def _refusal(hub_id: str, error: HfHubHTTPError) -> str:
         )
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"no repository {hub_id} on the hub; check the spelling on {page}; "
+            f"the hub has no repository {hub_id}; check the spelling on {page}; "
             "if it is private, log in: hf auth login"
         )
     if isinstance(error, RevisionNotFoundError):

@@ -48,14 +48,14 @@ class DownloadProgress:
         self._present = 0
         self._began = time.monotonic()
         self.downloaded = 0
-        """Bytes that came over the network."""
+        """Bytes that were downloaded."""
 
     def add_present(self, count: int) -> None:
-        """Count bytes that were here before; a negative count takes back a damaged file."""
+        """Count bytes that were in the cache before; a negative count takes back a damaged file."""
         self._present += count
 
     def add_downloaded(self, count: int) -> None:
-        """Count bytes that came over the network."""
+        """Count downloaded bytes."""
         if not self.downloaded:
             self._began = time.monotonic()
         self.downloaded += count
@@ -116,7 +116,7 @@ def download(
 
 
 def unfinished(blob: Path) -> Path:
-    """Where the bytes of `blob` are kept until it is whole."""
+    """The file that collects the bytes of `blob` until it is complete."""
     return blob.with_name(f"{blob.name}.natadv.incomplete")
 
 
@@ -143,7 +143,7 @@ def _download(
         whole = target.tell() == size
     if not whole:
         part.unlink()
-        raise ModelError(f"{url}: expected {size} bytes, more came; try again later")
+        raise ModelError(f"{url}: expected {size} bytes, got more; try again later")
 
 
 def _attempt(url: str, target: BinaryIO, progress: DownloadProgress) -> Exception:

@@ -230,5 +230,5 @@ def test_what_dvc_fetched_is_imported_and_a_flipped_byte_refused(
     sha256 = card.source.split("sha256 ")[1][:64]
     path.unlink()
     path.write_bytes(flipped)
-    with pytest.raises(DataError, match="was asked for: the file is damaged"):
+    with pytest.raises(DataError, match="was requested: the file is damaged"):
         importing(format, path, sha256=sha256, force=True, **fetched, **named)

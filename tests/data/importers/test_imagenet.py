@@ -126,8 +126,8 @@ CUT_CSV = "ImageId,PredictionString\nILSVRC2012_val_00000001,n01751748 1 2 3 4\n
         ("labels.txt", "", "expected one WordNet id a line"),
         ("labels.csv", "a,b\n1,2\n", "expected columns ImageId and PredictionString"),
         ("labels.csv", "ImageId,PredictionString\n", "has 0 labels, none for"),
-        ("labels.csv", CUT_CSV, r"labels.csv: line 3: expected a WordNet id .*, came None"),
-        ("labels.csv", f"{CUT_CSV},n0210", "line 3: expected a WordNet id .*, came 'n0210'"),
+        ("labels.csv", CUT_CSV, r"labels.csv: line 3: expected a WordNet id .*, got None"),
+        ("labels.csv", f"{CUT_CSV},n0210", "line 3: expected a WordNet id .*, got 'n0210'"),
         (
             "labels.csv",
             f'{CUT_CSV},"n02105855',
@@ -316,7 +316,7 @@ def test_an_unknown_archive_is_told_its_hash_and_can_be_pinned(
     assert f"sha256 {digest}; no published hash is known" in stream.getvalue()
     assert digest in card.source
     assert importing("imagenet-a", natural_tar, sha256=digest, force=True).card == card
-    with pytest.raises(DataError, match="0000 was asked for"):
+    with pytest.raises(DataError, match="0000 was requested"):
         importing("imagenet-a", natural_tar, sha256="0" * 64, force=True)
 
 

@@ -58,7 +58,7 @@ def test_the_stream_gives_what_the_whole_gives(
         ('{"a": 1}', "wanted", "no list at 'wanted' in it"),
         ('{"a": {"wanted": []}}', "wanted", "no list at 'wanted' in it"),
         ('{"wanted": {}}', "wanted", "no list at 'wanted' in it"),
-        ("[1, 2]", "", "expected a list of objects, came 1"),
+        ("[1, 2]", "", "expected a list of objects, got 1"),
         ("[" * 100_000, "", "nested more than 64 deep"),
         ('[{"a":' * 100_000, "", "nested more than 64 deep"),
         ("[NaN]", "", "invalid char"),
@@ -80,7 +80,7 @@ def test_a_zip_holds_one_json(tmp_path: Path, layouts: Layouts) -> None:
     two = layouts["zip"](tmp_path / "two.zip", {"a.json": b"[]", "b.json": b"[]"})
 
     assert list(iter_list(one)) == [{"a": 1}]
-    with pytest.raises(DataError, match=r"expected one JSON file in it, came \['a.json', 'b.json'"):
+    with pytest.raises(DataError, match=r"expected one JSON file in it, got \['a.json', 'b.json'"):
         list(iter_list(two))
     with pytest.raises(DataError, match="expected a JSON file, or a zip with one in it"):
         list(iter_list(tmp_path))

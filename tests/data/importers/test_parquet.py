@@ -130,7 +130,7 @@ HOSTILE: dict[str, tuple[Any, list[str] | None, dict[str, Any], str]] = {
     "texts for labels": (changed(), NAMES, {"label_column": "key"}, "has no class names"),
     "held back": (changed(label=-1), NAMES, {}, "row 9: has no label; a test split"),
     "no label": (changed(label=None), NAMES, {}, "row 9: has no label"),
-    "too large": (changed(label=2), NAMES, {}, "label must be from 0 to 1, came 2"),
+    "too large": (changed(label=2), NAMES, {}, "label must be from 0 to 1, got 2"),
     "no bytes": (
         changed(image={"bytes": None, "path": "9.png"}), NAMES, {}, "row 9: holds no bytes"
     ),

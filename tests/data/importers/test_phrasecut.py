@@ -146,9 +146,9 @@ def broken(**fields: Any) -> list[dict[str, Any]]:
 HOSTILE = {
     "twice": (broken(task_id="777__6"), "1 ids come more than once, first '777__6'"),
     "no picture": (broken(image_id=31), r"1 of 4 pictures are missing, first 31\.jpg"),
-    "no id": (broken(task_id=None), "phrase number 6: task_id must be a text, came None"),
-    "odd id": (broken(image_id="777"), "image_id must be a whole number, came '777'"),
-    "truth for an id": (broken(image_id=True), "image_id must be a whole number, came True"),
+    "no id": (broken(task_id=None), "phrase number 6: task_id must be a text, got None"),
+    "odd id": (broken(image_id="777"), "image_id must be a whole number, got '777'"),
+    "truth for an id": (broken(image_id=True), "image_id must be a whole number, got True"),
     "no phrase": (broken(phrase=None), "phrase must be a text"),
     "empty phrase": (broken(phrase=" "), "expected a phrase"),
     "no polygons": (broken(Polygons=None), "phrase '777__9': Polygons must be lists"),

@@ -84,7 +84,7 @@ def test_another_archive_is_told_what_was_expected(
     archive = layouts["zip"](tmp_path / "other.zip", {"cat.png": encode()})
 
     with pytest.raises(
-        DataError, match=r"expected names such as label=.*came 'cat.png'; is this RT"
+        DataError, match=r"expected names such as label=.*got 'cat.png'; is this RT"
     ):
         importing("rta-100", archive)
 

@@ -75,12 +75,12 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "other twin": (changed(4, object_label="pen"), "first '0001'"),
     "no area": (
         changed(1, postit_area_pct=float("nan")),
-        "'SCAM_0001': postit_area_pct must be a number, came nan",
+        "'SCAM_0001': postit_area_pct must be a number, got nan",
     ),
-    "endless area": (changed(1, postit_area_pct=float("inf")), "must be a number, came inf"),
+    "endless area": (changed(1, postit_area_pct=float("inf")), "must be a number, got inf"),
     "area in words": (
         lambda rows: [{**row, "postit_area_pct": "3.5"} for row in rows],
-        "postit_area_pct must be a number, came '3.5'",
+        "postit_area_pct must be a number, got '3.5'",
     ),
     "bytes for pictures": (
         lambda rows: [{**row, "image": row["image"]["bytes"]} for row in rows],

@@ -47,7 +47,7 @@ def test_what_the_user_expects_comes_first(archive: Path) -> None:
     other = {"official.tar": Checksum("md5", "0" * 32)}
 
     assert check_archive(archive, other, sha256=SHA256.upper()) == (SHA256, True)
-    with pytest.raises(DataError, match="0000 was asked for"):
+    with pytest.raises(DataError, match="0000 was requested"):
         check_archive(archive, {}, sha256="0" * 64)
 
 

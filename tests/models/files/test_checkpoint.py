@@ -109,7 +109,7 @@ def test_unreadable_config_is_refused(folder, text):
 def test_code_that_comes_with_the_weights_is_refused(folder, edited, name):
     edited(folder / name, {"auto_map": {"AutoModel": "modeling.Mine"}})
 
-    with pytest.raises(ModelError, match=f"{name}: 'auto_map' asks to run code"):
+    with pytest.raises(ModelError, match=f"{name}: 'auto_map' would run code"):
         checkpoint.check(folder)
 
 

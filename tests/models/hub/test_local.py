@@ -191,5 +191,5 @@ def test_lock_of_brackets_in_brackets_is_refused(root):
 def test_cache_in_the_home_of_nobody_is_refused(monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", "~nouser-here/cache")
 
-    with pytest.raises(ModelError, match="nobody on this machine has the home folder"):
+    with pytest.raises(ModelError, match=r"the home folder .* does not exist"):
         hub.cache_folder()

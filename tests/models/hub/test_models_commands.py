@@ -182,7 +182,9 @@ def test_one_that_fails_does_not_stop_the_others(capsys, hub, place, clip_files)
         "failed: clip-vit-b16, paligemma2-3b-pt-224, blip2-opt-2.7b"
     )
     missing, gated, pickle = told.err.splitlines()
-    assert missing.startswith("natadv: clip-vit-b16: no repository openai/clip-vit-base-patch16")
+    assert missing.startswith(
+        "natadv: clip-vit-b16: the hub has no repository openai/clip-vit-base-patch16"
+    )
     assert "accept its licence on https://huggingface.co/google/paligemma2-3b-pt-224" in gated
     assert pickle.startswith("natadv: blip2-opt-2.7b: ")
     assert list(local.read_lock(place.root)) == [rows[1].hub]
@@ -258,7 +260,7 @@ def test_the_command_obeys_the_librarys_environment(hub, place, clip_files, monk
 
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "natadv: me/no: no repository me/no on the hub; check the spelling on "
+        "natadv: me/no: the hub has no repository me/no; check the spelling on "
         "https://huggingface.co/me/no; if it is private, log in: hf auth login"
     ]
     assert done.stdout.splitlines()[0].startswith(f"{ROW.name}: fetched at {commit[:12]}, 6 files")

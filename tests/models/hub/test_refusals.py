@@ -77,7 +77,7 @@ def test_a_gated_repository_says_how_to_get_in(hub, place, clip_files, monkeypat
 
 
 def test_an_unknown_repository_is_told(hub, place):
-    with pytest.raises(ModelError, match=r"no repository me/nowhere on the hub; check the spell"):
+    with pytest.raises(ModelError, match=r"the hub has no repository me/nowhere; check the spell"):
         bring(place, FetchTarget("me/nowhere", "me/nowhere"))
 
 
@@ -86,7 +86,7 @@ def test_offline_is_obeyed(hub, place, clip_files, monkeypatch, variable):
     hub.publish(ROW.hub, clip_files)
     monkeypatch.setenv(variable, "1")
 
-    with pytest.raises(ModelError, match=f"{variable} forbids to ask the hub"):
+    with pytest.raises(ModelError, match=f"{variable} forbids requests to the hub"):
         bring(place)
     assert hub.asked == []
 
