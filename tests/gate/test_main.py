@@ -194,7 +194,7 @@ def test_a_missing_card_is_a_usage_error(gate, tmp_path):
     code, text = gate("--datasets", str(tmp_path / "absent"))
 
     assert code == 4
-    assert "expected a card here" in text
+    assert "no such card" in text
 
 
 def test_an_own_checkpoint_is_judged_by_the_rules_of_its_lineage(gate, evidence_root, kit):
