@@ -16,8 +16,8 @@ from mini_world.scene import Scene, main_thing
 from mini_world.sprites import Split
 from mini_world.view import view_of
 from mini_world.vocabulary import EVALUATED
+from natadv.pipelines.filtering import ensemble_predictions, fools_all
 from natadv.rng import rng_for
-from natadv.scenarios.natural import fools_all
 
 Settings = dict[str, Any]
 _NAMES = tuple(EVALUATED)
@@ -56,7 +56,8 @@ def _fooling(
         tried += _ROUND
         pixels = np.stack([seen_by_model(render(scene)) for scene in scenes])
         truth = np.full(len(scenes), _NAMES.index(name))
-        fooled = fools_all(probabilities(members, pixels), truth, threshold=settings["threshold"])
+        predictions = ensemble_predictions(probabilities(members, pixels), truth)
+        fooled = fools_all(predictions, threshold=settings["threshold"])
         found += [scene for scene, keep in zip(scenes, fooled, strict=True) if keep]
     print(f"{name}, {part}: {len(found)} of {tried} hard scenes pass", flush=True)
     return found[:wanted]

@@ -1,11 +1,11 @@
-"""Decoys: for each task, words that are wrong for a sample, taken from the dataset's own words."""
+"""Decoys: words that are wrong for a sample, taken from the words of its dataset."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,113 +16,98 @@ from natadv.evaluate.datasets import Dataset
 from natadv.pipelines.embedders import WordVectors
 from natadv.scenarios.nouns import noun_of, singular
 from natadv.scenarios.typographic.fonts import CHARACTERS
-from natadv.scenarios.typographic.recipes import choose_decoy
-from natadv.tasks import vqa_text
+from natadv.scenarios.typographic.recipes import DecoyChoice, choose_decoy
+from natadv.tasks import TASKS, vqa_text
 from natadv.types import DoubleArray, Sample
 
 MOST_LETTERS = 24
-"""Longer answers are sentences, and nobody holds up a sentence on a sign."""
+"""Longer answers are sentences, which nobody would write on a sign."""
 
 AGREED = 3
-"""So many people make an answer right."""
+"""An answer counts as right if this many people gave it."""
+
+WrongWord = Callable[[Sample, np.random.Generator], str | None]
+"""Chooses a word that is not true of the sample; None if the dataset has none."""
 
 
-class Decoys(Protocol):
-    """Chooses a wrong word for each sample of one dataset."""
+def decoys_of(task: str, dataset: Dataset, *, vectors: WordVectors | None) -> WrongWord:
+    """Chooses any wrong word, or with `vectors` the one that is most similar to the right one.
 
-    def wrong(self, sample: Sample, rng: np.random.Generator) -> str | None:
-        """A word that is not true of the sample; None if the dataset has none."""
-        ...
+    What the task's samples have decides which words are wrong: answers, a phrase, or a label.
+    """
+    fields = TASKS[task].fields
+    if "answers" in fields:
+        return _wrong_answers(dataset, vectors)
+    return (
+        _wrong_nouns(dataset, vectors) if "phrase" in fields else _wrong_classes(dataset, vectors)
+    )
 
 
-def decoys_of(task: str, dataset: Dataset, *, vectors: WordVectors | None) -> Decoys:
-    """Any wrong word, or with `vectors` the one that is most similar to the right one."""
-    return DECOYS[task](dataset, vectors)
-
-
-@final
-class ClassDecoys:
+def _wrong_classes(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
     """Another class of the card."""
+    classes = dataset.card.classes
+    rows = None if vectors is None else vectors(classes)
+    similarity = None if rows is None else np.einsum("id,jd->ij", rows, rows)
 
-    def __init__(self, dataset: Dataset, vectors: WordVectors | None) -> None:
-        self._classes = dataset.card.classes
-        rows = None if vectors is None else vectors(self._classes)
-        self._similarity = None if rows is None else np.einsum("id,jd->ij", rows, rows)
-
-    def wrong(self, sample: Sample, rng: np.random.Generator) -> str | None:
+    def wrong(sample: Sample, rng: np.random.Generator) -> str | None:
+        """Raises DataError if the sample has no label."""
         if sample.label is None:
             raise DataError(f"sample {sample.id!r} has no label, so no class is a wrong one")
-        chosen = choose_decoy(
-            sample.label,
-            self._classes,
-            choice="random" if self._similarity is None else "similar",
-            rng=rng,
-            similarity=self._similarity,
-        )
-        return self._classes[chosen]
+        choice: DecoyChoice = "random" if similarity is None else "similar"
+        label = choose_decoy(sample.label, classes, choice=choice, rng=rng, similarity=similarity)
+        return classes[label]
+
+    return wrong
 
 
-@final
-class AnswerDecoys:
+def _wrong_answers(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
     """What most people answered to another question with the same type of answer."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in iter_columns(dataset.folder, dataset.card, ("answers", "answer_type")):
+        counts[row["answer_type"] or ""][_most_common(row["answers"] or ())] += 1
+    pools = {
+        kind: WordPool(answers, meaning=vqa_text.official, vectors=vectors)
+        for kind, answers in counts.items()
+    }
 
-    def __init__(self, dataset: Dataset, vectors: WordVectors | None) -> None:
-        counts: dict[str, Counter[str]] = defaultdict(Counter)
-        columns = ("answers", "answer_type")
-        for row in iter_columns(dataset.folder, dataset.card, columns):
-            counts[row["answer_type"] or ""][_most_common(row["answers"] or ())] += 1
-        self._pools = {
-            kind: WordPool(answers, meaning=vqa_text.official, vectors=vectors)
-            for kind, answers in counts.items()
-        }
-
-    def wrong(self, sample: Sample, rng: np.random.Generator) -> str | None:
-        """An answer that nobody gave; if there is none (yes and no), one that would not count as
-        right, because fewer than three people gave it."""
+    def wrong(sample: Sample, rng: np.random.Generator) -> str | None:
+        """An answer that nobody gave. If there is none, as for yes and no, an answer that does not
+        count as right, because fewer than three people gave it."""
         given = Counter(map(vqa_text.official, sample.answers))
         truth = _most_common(sample.answers)
-        pool = self._pools[sample.answer_type]
+        pool = pools[sample.answer_type]
         agreed = {answer for answer, people in given.items() if people >= AGREED}
-        unsaid = pool.choose(truth, set(given), rng=rng)
-        return unsaid or pool.choose(truth, agreed | {vqa_text.official(truth)}, rng=rng)
+        not_given = pool.choose(truth, set(given), rng=rng)
+        return not_given or pool.choose(truth, agreed | {vqa_text.official(truth)}, rng=rng)
+
+    return wrong
 
 
-@final
-class NounDecoys:
+def _wrong_nouns(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
     """The noun of a phrase about another picture."""
+    counts: Counter[str] = Counter()
+    nouns_of_group: dict[str, set[str]] = defaultdict(set)
+    for row in iter_columns(dataset.folder, dataset.card, ("group", "phrase", "facts")):
+        noun = _noun(row["phrase"] or "", row["facts"])
+        counts[noun] += 1
+        nouns_of_group[row["group"]].add(singular(noun))
+    pool = WordPool(counts, meaning=singular, vectors=vectors)
 
-    def __init__(self, dataset: Dataset, vectors: WordVectors | None) -> None:
-        counts: Counter[str] = Counter()
-        self._of_group: dict[str, set[str]] = defaultdict(set)
-        columns = ("group", "phrase", "facts")
-        for row in iter_columns(dataset.folder, dataset.card, columns):
-            noun = _noun(row["phrase"] or "", row["facts"])
-            counts[noun] += 1
-            self._of_group[row["group"]].add(singular(noun))
-        self._pool = WordPool(counts, meaning=singular, vectors=vectors)
-
-    def wrong(self, sample: Sample, rng: np.random.Generator) -> str | None:
-        # A word of the phrase, or of another phrase about the same picture, would be true.
+    def wrong(sample: Sample, rng: np.random.Generator) -> str | None:
+        """A noun of no phrase about the sample's picture, and no word of its own phrase."""
         phrase = sample.phrase or ""
-        true = {singular(word) for word in phrase.split()} | self._of_group[sample.group]
-        return self._pool.choose(_noun(phrase, sample.facts), true, rng=rng)
+        true = {singular(word) for word in phrase.split()} | nouns_of_group[sample.group]
+        return pool.choose(_noun(phrase, sample.facts), true, rng=rng)
 
-
-DECOYS: dict[str, Callable[[Dataset, WordVectors | None], Decoys]] = {
-    "classification": ClassDecoys,
-    "segmentation": NounDecoys,
-    "vqa": AnswerDecoys,
-}
-
-
-def drawable(word: str) -> bool:
-    """Whether the word can be written on a picture, and read."""
-    return bool(word.strip()) and len(word) <= MOST_LETTERS and set(word) <= CHARACTERS
+    return wrong
 
 
 @final
 class WordPool:
-    """Words that can replace each other, chosen by frequency or by similarity."""
+    """Words that can replace each other, chosen by frequency or by similarity.
+
+    Words that the fonts lack or that are too long are never chosen.
+    """
 
     def __init__(
         self,
@@ -130,11 +115,14 @@ class WordPool:
         *,
         meaning: Callable[[str], str],
         vectors: WordVectors | None = None,
-        writable: Callable[[str], bool] = drawable,
     ) -> None:
-        """`meaning` is equal for words of which one is true wherever the other is."""
+        """Two words have the same `meaning` if each is true wherever the other is."""
         self.words = tuple(sorted(counts))
-        self._counts = np.array([counts[w] if writable(w) else 0 for w in self.words], np.int64)
+        writable = [
+            w.strip() and len(w) <= MOST_LETTERS and set(w) <= CHARACTERS for w in self.words
+        ]
+        each = [counts[word] if can else 0 for word, can in zip(self.words, writable, strict=True)]
+        self._counts = np.array(each, np.int64)
         self._ends = self._counts.cumsum()
         self._vectors = None if vectors is None else vectors(self.words)
         self._places: dict[str, list[int]] = defaultdict(list)
@@ -144,15 +132,17 @@ class WordPool:
     def choose(
         self, truth: str, meanings: Collection[str], *, rng: np.random.Generator
     ) -> str | None:
-        """A word with none of these meanings: any, or if there are vectors the one most similar to
-        `truth`, which is a word of the pool; None if there is no such word."""
+        """A word that has none of these meanings; None if there is no such word.
+
+        With vectors it is the word that is most similar to `truth`, a word of the pool.
+        """
         if self._vectors is None:
             return self.draw(meanings, rng=rng)
-        own = self._vectors[self.words.index(truth)]
-        return self.nearest(meanings, similarity=np.einsum("nd,d->n", self._vectors, own))
+        vector = self._vectors[self.words.index(truth)]
+        return self.nearest(meanings, similarity=np.einsum("nd,d->n", self._vectors, vector))
 
     def draw(self, meanings: Collection[str], *, rng: np.random.Generator) -> str | None:
-        """A word with none of these meanings, as likely as it is frequent; None if all have one."""
+        """A random word that has none of these meanings, by frequency; None if there is none."""
         excluded = self._with(meanings)
         left = int(self._counts.sum() - self._counts[excluded].sum())
         if left == 0:
@@ -166,8 +156,8 @@ class WordPool:
         return self.words[int(np.searchsorted(self._ends, at, side="right"))]
 
     def nearest(self, meanings: Collection[str], *, similarity: DoubleArray) -> str | None:
-        """The word with none of these meanings whose similarity (words,) is highest; None if there
-        is none."""
+        """Of the words that have none of these meanings, the one of the highest similarity, given
+        as an array of shape (words,); None if there is none."""
         if similarity.shape != (len(self.words),) or not np.isfinite(similarity).all():
             raise DataError(
                 f"expected a finite similarity for each of {len(self.words)} words, "
@@ -186,12 +176,12 @@ class WordPool:
 
 
 def _most_common(answers: Sequence[str]) -> str:
-    """As the truth is chosen when an answer is scored."""
+    """The truth, as the scoring of answers chooses it."""
     return Counter(answers).most_common(1)[0][0] if answers else ""
 
 
 def _noun(phrase: str, facts: str) -> str:
-    """From the importer (`noun` among the facts), or else by the words of the phrase."""
+    """The `noun` among the facts, which an importer states, or else the noun of the phrase."""
     known: Any = json.loads(facts or "{}")
     noun = known.get("noun") if isinstance(known, dict) else None
     return noun if isinstance(noun, str) and noun.strip() else noun_of(phrase)

@@ -1,4 +1,4 @@
-"""Models that help to make data: loaded as the gate loads them, embedding through its cache."""
+"""Models that help to make data: they are loaded as in the gate, and share its cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from natadv.errors import ConfigError, ModelError
 from natadv.evaluate.code import numerics_here
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from natadv.evaluate.pictures import Picture
 
 STORE = Path(".natadv") / "store"
-"""The gate's own, so that nothing is embedded twice."""
+"""The store of the gate, so that nothing is embedded twice."""
 PROMPT = "a photo of a {}."
 
 WordVectors = Callable[[Sequence[str]], DoubleArray]
@@ -39,7 +39,7 @@ class Arithmetic:
     threads: int = 1
 
     def numerics(self, spec: ModelSpec, store: Path) -> Numerics:
-        """Of units that are computed by this model and kept in `store`."""
+        """For units that this model computes and that `store` keeps. Raises StoreError."""
         return numerics_here(
             store,
             device=self.device,
@@ -49,8 +49,7 @@ class Arithmetic:
         ).of(spec)
 
 
-@dataclass(frozen=True, slots=True)
-class _SoftmaxScoring:
+class _SoftmaxScoring(NamedTuple):
     scale: float
     bias: float
     activation: Literal["softmax", "sigmoid"] = "softmax"
@@ -62,7 +61,7 @@ class Embedder:
 
     name: str
     fingerprint: str
-    """Of its weights."""
+    """The hash of its weights."""
     loaded: LoadedModel
 
     def class_weights(self, names: Sequence[str], templates: Sequence[str]) -> DoubleArray:
@@ -74,7 +73,7 @@ class Embedder:
         )
 
     def word_vectors(self, templates: Sequence[str]) -> WordVectors:
-        """Embeds words in these templates, or in a plain one if there are none."""
+        """A function that embeds words in these templates, or in `PROMPT` if there are none."""
         return partial(self.class_weights, templates=tuple(templates) or (PROMPT,))
 
     def embed(
@@ -82,7 +81,7 @@ class Embedder:
     ) -> dict[str, FloatArray]:
         """Vectors by key; a picture that cannot be decoded is added to `broken`, with the reason.
 
-        Raises ModelError if the memory does not suffice.
+        Raises ModelError if there is too little memory.
         """
         vectors = self.loaded.cache.get(pictures)
         missing = {key: picture for key, picture in pictures.items() if key not in vectors}
@@ -100,8 +99,8 @@ class Embedder:
     def class_probabilities(self, images: FloatArray, *, weights: DoubleArray) -> DoubleArray:
         """Of shape (n, c): p(class | picture), by a softmax over the classes.
 
-        A model that scores each class on its own (sigmoid) gets a softmax too: its own scores are
-        small for every class, and would pass any threshold.
+        So does a model that scores each class alone (sigmoid), because its scores are small for
+        every class and would pass any threshold.
         """
         scoring = self.loaded.encoder.scoring
         logits = classification.logits(images, weights=weights, scoring=scoring)
@@ -110,7 +109,7 @@ class Embedder:
 
 
 def load_embedder(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Embedder:
-    """Loads the model; its embeddings are cached in the store under `root`. Raises ModelError."""
+    """The model, with the cache of the store under `root`. Raises ModelError."""
     numerics = arithmetic.numerics(spec, root / STORE)
     weights = fingerprint(spec)
     model = load_hashed(
@@ -125,7 +124,7 @@ def load_embedder(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Emb
 
 
 def find_ensemble(names: Sequence[str], *, root: Path) -> tuple[ModelSpec, ...]:
-    """The models that the names mean. Raises ConfigError or ModelError if one cannot classify."""
+    """The models with these names. Raises ConfigError or ModelError if one cannot classify."""
     if not names:
         raise ConfigError("an ensemble has at least one model, came none")
     specs = resolve_all(tuple(names), root=root)
@@ -139,7 +138,7 @@ def find_ensemble(names: Sequence[str], *, root: Path) -> tuple[ModelSpec, ...]:
 
 
 def one_model(name: str, *, root: Path, wanted: str) -> ModelSpec:
-    """The model that `name` means. Raises ConfigError if it means a family of several."""
+    """The model with this name. Raises ConfigError if it is the name of a family of several."""
     specs = resolve(name, root=root)
     if len(specs) != 1:
         listed = ", ".join(spec.name for spec in specs)

@@ -1,4 +1,8 @@
-"""Adversarial filtration of a packed dataset by an ensemble, and its acceptance curve."""
+"""Adversarial filtration: natural pictures that every model of an ensemble gets wrong.
+
+ImageNet-A was made so (Hendrycks et al. 2021); here the threshold is on the probability of the true
+class. An acceptance curve shows what other thresholds would accept.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +13,74 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, draft_card, refuse_drawn
+from natadv.data.card import DATASETS_FOLDER, Card, refuse_drawn
 from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.packing import pack
 from natadv.data.reader import iter_samples, read_samples
 from natadv.data.workspace import refuse_existing
-from natadv.errors import DataError
+from natadv.errors import ConfigError, DataError
 from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.pictures import attacked
 from natadv.evaluate.units import digest, shards
 from natadv.models.loading import fingerprint
-from natadv.pipelines.embedders import Arithmetic, Embedder, find_ensemble, load_embedder
+from natadv.pipelines.embedders import Arithmetic, find_ensemble, load_embedder
+from natadv.pipelines.overlay_dataset import derived_draft
 from natadv.plots import COLOURS, GREY, blank, heading, png
-from natadv.scenarios.natural import Judged, check_threshold, judged, kept
 from natadv.storage.atomic import write_whole
 from natadv.storage.progress import Progress
-from natadv.types import ModelSpec, Sample
+from natadv.types import DoubleArray, ModelSpec, Sample
 
 THRESHOLDS: tuple[float, ...] = tuple(step / 100 for step in range(1, 101))
 
 
+class EnsemblePredictions(NamedTuple):
+    """What the models of an ensemble predict for pictures; both of shape (models, n)."""
+
+    p_true: DoubleArray
+    """The probability that a model gives the true class."""
+    wrong: NDArray[np.bool_]
+    """Whether a model gives another class a higher probability; on a tie it is not wrong."""
+
+
+def ensemble_predictions(probabilities: ArrayLike, truth: ArrayLike) -> EnsemblePredictions:
+    """`probabilities` has shape (models, n, classes), `truth` shape (n,). Raises DataError."""
+    p, labels = np.asarray(probabilities, np.float64), np.asarray(truth)
+    if p.ndim != 3 or p.shape[0] == 0:
+        raise DataError(f"expected probabilities of (models, n, classes), came shape {p.shape}")
+    if labels.shape != p.shape[1:2]:
+        raise DataError(f"expected {p.shape[1]} true classes, came shape {labels.shape}")
+    # Written as what must hold, so that NaN is refused.
+    if not ((p >= 0).all() and (p <= 1).all()):
+        raise DataError("probabilities must be from 0 to 1, some are not")
+    if labels.size and not (labels.min() >= 0 and labels.max() < p.shape[2]):
+        raise DataError(f"true classes must be from 0 to {p.shape[2] - 1}, some are not")
+    p_true = np.take_along_axis(p, labels[None, :, None], axis=2)[..., 0]
+    return EnsemblePredictions(p_true, p_true < p.max(axis=2))
+
+
+def fools_all(predictions: EnsemblePredictions, *, threshold: float) -> NDArray[np.bool_]:
+    """Of shape (n,): every model is wrong and gives the truth less than `threshold`.
+
+    Raises ConfigError if the threshold is not above 0 and at most 1.
+    """
+    _check_threshold(threshold)
+    below: NDArray[np.bool_] = predictions.p_true.max(axis=0) < threshold
+    return below & predictions.wrong.all(axis=0)
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold must be above 0 and at most 1, came {threshold!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class FilterPlan:
-    """The pool to be filtered, and by what."""
+    """The pool to be filtered, the ensemble, and the dataset to be made."""
 
     pool: str
     name: str
@@ -57,7 +101,7 @@ class Filtered:
     card: Card
     pool_rows: int
     curve: Path
-    """The PNG; its numbers lie beside it."""
+    """The PNG; its numbers are in a JSON file beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +113,21 @@ class AcceptanceCurve:
     pool_revision: str
     threshold: float
     models: Mapping[str, str]
-    """Name -> fingerprint, in the order of `judged`."""
-    judged: Judged
+    """Name -> fingerprint, in the order of `predictions`."""
+    predictions: EnsemblePredictions
     set_aside: Mapping[str, str]
-    """Id of a picture that could not be judged -> why."""
+    """Id of a picture that could not be decoded -> why."""
 
     @property
     def pictures(self) -> int:
-        """How many pictures were judged."""
-        return int(self.judged.wrong.shape[1])
+        """How many pictures could be decoded."""
+        return int(self.predictions.wrong.shape[1])
 
     def by_model(self) -> dict[str, list[int]]:
         """Name -> how many pictures each of `THRESHOLDS` accepts if that model decides alone."""
-        p_true, wrong = self.judged
+        p_true, wrong = self.predictions
         return {
-            name: accepted_counts(Judged(p_true[[row]], wrong[[row]]), THRESHOLDS)
+            name: accepted_counts(EnsemblePredictions(p_true[[row]], wrong[[row]]), THRESHOLDS)
             for row, name in enumerate(self.models)
         }
 
@@ -96,11 +140,11 @@ class AcceptanceCurve:
             "pool_revision": self.pool_revision,
             "threshold": self.threshold,
             "pictures": self.pictures,
-            "kept": accepted_counts(self.judged, [self.threshold])[0],
+            "kept": accepted_counts(self.predictions, [self.threshold])[0],
             "set_aside": dict(self.set_aside),
             "curve": {
                 "thresholds": list(THRESHOLDS),
-                "kept": accepted_counts(self.judged, THRESHOLDS),
+                "kept": accepted_counts(self.predictions, THRESHOLDS),
             },
             "members": {
                 name: {"weights": weights, "kept": counts[name]}
@@ -111,7 +155,7 @@ class AcceptanceCurve:
     def chart(self) -> bytes:
         """The accepted share against the threshold, for the ensemble and each model, as a PNG."""
         n, threshold = self.pictures, self.threshold
-        chosen = accepted_counts(self.judged, [threshold])[0]
+        chosen = accepted_counts(self.predictions, [threshold])[0]
         figure, (axis,) = blank(f"{self.name}: filtered from {self.pool}")
         heading(
             axis, f"{chosen} of {n} pictures ({chosen / n:.1%}) kept at threshold {threshold:g}"
@@ -120,7 +164,7 @@ class AcceptanceCurve:
             colour = COLOURS[1 + row % (len(COLOURS) - 1)]
             shares = [count / n for count in counts]
             axis.plot(THRESHOLDS, shares, color=colour, linewidth=1.2, label=name)
-        shares = [count / n for count in accepted_counts(self.judged, THRESHOLDS)]
+        shares = [count / n for count in accepted_counts(self.predictions, THRESHOLDS)]
         axis.plot(THRESHOLDS, shares, color=COLOURS[0], linewidth=2.4, label="every member")
         axis.axvline(threshold, color=GREY, linewidth=1, linestyle="--")
         axis.set_xlabel("threshold on p(true class)", loc="right")
@@ -131,9 +175,10 @@ class AcceptanceCurve:
         return png(figure)
 
     def write(self, dataset: Path) -> Path:
-        """`NAME.acceptance.json` and `NAME.acceptance.png` beside the dataset; the path of the PNG.
+        """Write `NAME.acceptance.json` and `NAME.acceptance.png`. Returns the path of the PNG.
 
-        Not inside it: a folder of Parquet files and a picture would open as a folder of pictures.
+        They lie beside the dataset, because a folder of Parquet files and a picture would open as a
+        folder of pictures.
         """
         numbers = json.dumps(self.as_json(), indent=1, allow_nan=False)
         write_whole(dataset.with_name(f"{dataset.name}.acceptance.json"), f"{numbers}\n".encode())
@@ -142,9 +187,9 @@ class AcceptanceCurve:
         return path
 
 
-def accepted_counts(predictions: Judged, thresholds: Sequence[float]) -> list[int]:
+def accepted_counts(predictions: EnsemblePredictions, thresholds: Sequence[float]) -> list[int]:
     """How many pictures each threshold accepts."""
-    return [int(kept(predictions, threshold=t).sum()) for t in thresholds]
+    return [int(fools_all(predictions, threshold=t).sum()) for t in thresholds]
 
 
 def filter_pool(plan: FilterPlan) -> Filtered:
@@ -156,21 +201,30 @@ def filter_pool(plan: FilterPlan) -> Filtered:
     Raises:
         NatadvError: A name is unknown, the pool cannot be classified, or no picture passes.
     """
-    check_threshold(plan.threshold)
+    _check_threshold(plan.threshold)
     folder = plan.root / DATASETS_FOLDER / plan.name
     pool = _pool(plan)
     specs = find_ensemble(plan.ensemble, root=plan.root)
-    draft = _draft(plan, pool.card, specs)
+    draft = derived_draft(
+        pool.card,
+        name=plan.name,
+        scenario="natural",
+        description=(
+            f"The pictures of {pool.card.name} that every one of "
+            f"{', '.join(spec.name for spec in specs)} gets wrong with p(true) below "
+            f"{plan.threshold}."
+        ),
+        twin_of=pool.card.twin_of,
+    )
     refuse_existing(folder, force=plan.force)
     rows = min(pool.card.rows, plan.limit or pool.card.rows)
     broken: dict[int, str] = {}
-    each = [_judged_by(spec, pool, rows, broken, plan) for spec in specs]
+    each = [_predictions_of(spec, pool, rows, broken, plan) for spec in specs]
     if len(broken) == rows:
         raise DataError(f"{plan.pool}: no picture can be decoded, first: {broken[min(broken)]}")
-    predictions = Judged(
-        np.concatenate([one.p_true for one in each]), np.concatenate([one.wrong for one in each])
-    )
-    passing = passing_rows(predictions, broken, threshold=plan.threshold)
+    p_true, wrong = map(np.concatenate, zip(*each, strict=True))
+    passing = fools_all(EnsemblePredictions(p_true, wrong), threshold=plan.threshold)
+    passing[list(broken)] = False
     decoded = np.setdiff1d(np.arange(rows), list(broken))
     curve = AcceptanceCurve(
         name=plan.name,
@@ -178,7 +232,7 @@ def filter_pool(plan: FilterPlan) -> Filtered:
         pool_revision=pool.card.revision,
         threshold=plan.threshold,
         models={spec.name: fingerprint(spec) for spec in specs},
-        judged=Judged(predictions.p_true[:, decoded], predictions.wrong[:, decoded]),
+        predictions=EnsemblePredictions(p_true[:, decoded], wrong[:, decoded]),
         set_aside={
             read_samples(pool.folder, pool.card, start=row, stop=row + 1)[0].id: broken[row]
             for row in sorted(broken)
@@ -194,15 +248,6 @@ def filter_pool(plan: FilterPlan) -> Filtered:
     chosen = DatasetPlan(draft, items, int(passing.sum()), "pictures", identity)
     packed = pack(folder, chosen, force=plan.force)
     return Filtered(folder, packed.card, rows, curve)
-
-
-def passing_rows(
-    predictions: Judged, broken: Mapping[int, str], *, threshold: float
-) -> NDArray[np.bool_]:
-    """Of shape (n,): the rows that are accepted; never one that could not be judged."""
-    passing = kept(predictions, threshold=threshold)
-    passing[list(broken)] = False
-    return passing
 
 
 def _pool(plan: FilterPlan) -> Dataset:
@@ -222,26 +267,9 @@ def _pool(plan: FilterPlan) -> Dataset:
     return pool
 
 
-def _draft(plan: FilterPlan, pool: Card, specs: Sequence[ModelSpec]) -> CardDraft:
-    return draft_card(
-        name=plan.name,
-        tasks=pool.tasks,
-        scenario="natural",
-        classes=pool.classes,
-        templates=pool.templates,
-        licence=pool.licence,
-        source=f"{pool.name} ({pool.source})",
-        description=(
-            f"The pictures of {pool.name} that every one of {', '.join(s.name for s in specs)} "
-            f"gets wrong with p(true) below {plan.threshold}."
-        ),
-        twin_of=pool.twin_of,
-    )
-
-
-def _judged_by(
+def _predictions_of(
     spec: ModelSpec, pool: Dataset, rows: int, broken: dict[int, str], plan: FilterPlan
-) -> Judged:
+) -> EnsemblePredictions:
     """Of shape (1, rows). Rows that cannot be decoded are added to `broken`, with the reason; their
     values mean nothing."""
     model = load_embedder(spec, plan.arithmetic, root=plan.root)
@@ -250,31 +278,19 @@ def _judged_by(
     progress = Progress(spec.name, rows, unit="pictures", stream=plan.stream)
     for start, stop in shards(rows):
         samples = read_samples(pool.folder, pool.card, start=start, stop=stop)
-        vectors = _embedded(samples, start, model, broken)
-        if vectors:
-            at = list(vectors)
-            p = model.class_probabilities(np.stack(list(vectors.values())), weights=weights)
+        pictures = {row: attacked(sample) for row, sample in enumerate(samples, start)}
+        undecoded: dict[str, str] = {}
+        vectors = model.embed({picture.key: picture for picture in pictures.values()}, undecoded)
+        broken |= {r: undecoded[p.key] for r, p in pictures.items() if p.key in undecoded}
+        at = [row for row, picture in pictures.items() if picture.key in vectors]
+        if at:
+            images = np.stack([vectors[pictures[row].key] for row in at])
+            p = model.class_probabilities(images, weights=weights)
             truth = np.array([samples[row - start].label for row in at])
-            predictions = judged(p[None], truth)
-            p_true[:, at], wrong[:, at] = predictions.p_true, predictions.wrong
+            p_true[:, at], wrong[:, at] = ensemble_predictions(p[None], truth)
         encoded = model.loaded.encoded
         progress.reach(stop, note=f"{encoded} embedded, {stop - encoded} known")
-    return Judged(p_true, wrong)
-
-
-def _embedded(
-    samples: Sequence[Sample], start: int, model: Embedder, broken: dict[int, str]
-) -> dict[int, NDArray[np.float32]]:
-    """Row -> embedding, of the rows whose picture can be decoded."""
-    pictures = {start + index: attacked(sample) for index, sample in enumerate(samples)}
-    undecoded: dict[str, str] = {}
-    vectors = model.embed({picture.key: picture for picture in pictures.values()}, undecoded)
-    for row, picture in pictures.items():
-        if picture.key in undecoded:
-            broken[row] = undecoded[picture.key]
-    return {
-        row: vectors[picture.key] for row, picture in pictures.items() if picture.key in vectors
-    }
+    return EnsemblePredictions(p_true, wrong)
 
 
 def _chosen(pool: Dataset, passing: NDArray[np.bool_], start: int) -> Iterator[Sample]:

@@ -1,4 +1,4 @@
-"""Datasets of overlays: rows without pictures, which are drawn on those of another dataset."""
+"""Datasets of overlays, whose pictures are drawn on those of another dataset when shown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from natadv.scenarios.typographic.placement import (
     place_of,
 )
 from natadv.scenarios.typographic.population import DrawnOverlay, Population
-from natadv.scenarios.typographic.rendering import Box, box, size_after
+from natadv.scenarios.typographic.rendering import box, size_after
 from natadv.scenarios.typographic.twins import virtual_twin
 from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
@@ -43,7 +43,7 @@ VERSION = 2
 _DIGITS = 6
 """Of an attribute that is a share."""
 _READ_ROWS = 64
-"""As many as are stored together, so that they are read once."""
+"""The rows of a row group, so that each group is read once."""
 
 NO_WORD = "no word of its kind"
 NO_ROOM = "no room for the text"
@@ -51,22 +51,22 @@ NO_ROOM = "no room for the text"
 
 @dataclass(frozen=True, slots=True)
 class OverlaidPlan:
-    """A dataset to be: which pictures under which overlays."""
+    """The settings of a dataset that shows pictures under the overlays of a population."""
 
     population: Population
     data: str
-    """The dataset that the pictures are of."""
+    """The dataset with the pictures."""
     name: str
     pictures: int
     seed: int = 1
-    """Of the choice of pictures."""
+    """Decides which pictures are chosen."""
     root: Path = Path()
     force: bool = False
     stream: TextIO = field(default_factory=lambda: sys.stderr)
 
 
 def pack_overlaid(plan: OverlaidPlan) -> Packed:
-    """Write the dataset; a run that was killed continues, and ends with the same bytes.
+    """Write the dataset. A run that was killed continues and ends with the same bytes.
 
     A row that cannot be made is left out, and listed beside the card.
 
@@ -91,9 +91,9 @@ def pack_overlaid(plan: OverlaidPlan) -> Packed:
 
 
 def chosen_rows(source: Dataset, count: int, *, seed: int) -> tuple[int, ...]:
-    """Rows of `count` different pictures, rising: random ones, the same number of each class.
+    """Rows of `count` different pictures in rising order: random, the same number of each class.
 
-    The order is drawn by (seed, id), so other samples of the dataset move no picture in its class.
+    Random numbers depend on (seed, id), so the other samples do not change the order of a class.
     Raises ConfigError if the dataset has fewer pictures.
     """
     by_class: dict[int, list[tuple[float, int]]] = {}
@@ -106,7 +106,8 @@ def chosen_rows(source: Dataset, count: int, *, seed: int) -> tuple[int, ...]:
             by_class.setdefault(values["label"], []).append((key, row))
     if not 1 <= count <= len(groups):
         raise ConfigError(
-            f"expected 1 to {len(groups)} pictures, as {source.name!r} holds so many; came {count}"
+            f"expected 1 to {len(groups)} pictures, because {source.name!r} has {len(groups)}; "
+            f"came {count}"
         )
     classes = [sorted(by_class[label]) for label in sorted(by_class)]
     turns = (rows[turn] for turn in range(len(groups)) for rows in classes if turn < len(rows))
@@ -115,20 +116,20 @@ def chosen_rows(source: Dataset, count: int, *, seed: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class OverlaidPicture:
-    """The overlays that stand on one picture, each in a row of its own."""
+    """The overlays on one picture, each in a row of its own."""
 
     row: int
-    """Of the dataset that the picture is of."""
+    """The picture's row in its dataset."""
     overlays: Sequence[DrawnOverlay]
 
 
 class _Clean(NamedTuple):
-    """A picture that is drawn on."""
+    """A sample whose picture overlays are drawn on."""
 
     sample: Sample
     picture: Image.Image
     mask: MaskArray | None
-    """Where the object is, of shape (h, w); None where that is not known."""
+    """Where the object is, of shape (h, w); None if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +140,16 @@ class OverlayRows:
     pictures: Sequence[OverlaidPicture]
     """Their rows are rising."""
     texts: Mapping[str, OverlayText] | None = None
-    """Id of an overlay -> what it says on every picture; by default that follows from the overlay
-    and the picture."""
+    """Id of an overlay -> its text on every picture; if None, the overlay and the picture decide."""
 
     def plan(self, draft: CardDraft) -> DatasetPlan:
-        """The rows as they are packed, with the card to be."""
+        """The plan that packs the rows under this card."""
         total = sum(len(one.overlays) for one in self.pictures)
         return DatasetPlan(draft, self.items, total, "rows", self.fingerprint())
 
     def fingerprint(self) -> str:
-        """With a draft, which names the source's revision, this is all that decides the rows."""
+        """A hash of everything that decides the rows, except for the card, which names the revision
+        of the source."""
         each = [
             (
                 one.row,
@@ -161,12 +162,11 @@ class OverlayRows:
         return hashlib.sha256(known.encode()).hexdigest()
 
     def items(self, start: int) -> Iterator[Item]:
-        """From the n-th row on, picture by picture, so that each is read once, and later decoded
-        once, for all of its overlays.
+        """The rows from number `start` on, picture by picture, so that each is decoded once.
 
-        A row is set aside if no word of its kind exists, or if the text has no room. An overlay
-        that is kept off the object stands where it hides least of it; the object is what the row's
-        mask shows, and without a mask the overlay stands where it was drawn.
+        A row is set aside if there is no word of its kind or no room for its text. An overlay with
+        `off_object` is moved to where it hides least of the object that the row's mask shows;
+        without a mask it stays where it was drawn.
         """
         left: list[OverlaidPicture] = []
         for one in self.pictures:
@@ -220,7 +220,7 @@ def clean_dataset(name: str, root: Path) -> Dataset:
 
 
 def unwritten_dataset(name: str, root: Path) -> Dataset:
-    """A dataset with pictures of its own that bear no word yet. Raises as `clean_dataset`."""
+    """A dataset that stores its pictures, without words on them. Raises as `clean_dataset`."""
     source = dataset_named(name, root)
     clean = source.card.twin_of or "its clean dataset"
     refuse_drawn(source.card, remedy=f"start from {clean}")
@@ -231,29 +231,26 @@ def unwritten_dataset(name: str, root: Path) -> Dataset:
     return source
 
 
-def twin_draft(source: Card, **described: Any) -> CardDraft:
-    """The card of a typographic dataset whose clean twin is `source`. Raises ConfigError."""
+def derived_draft(source: Card, **described: Any) -> CardDraft:
+    """The card of a dataset that is made from `source`. Raises ConfigError."""
     return draft_card(
         tasks=source.tasks,
-        scenario="typographic",
         classes=source.classes,
         templates=source.templates,
         licence=source.licence,
         source=f"{source.name} ({source.source})",
-        twin_of=source.name,
         **described,
     )
 
 
-def overlay_draft(source: Card, *, name: str, description: str) -> CardDraft:
-    """The same, of a dataset whose pictures are drawn when they are shown."""
-    return twin_draft(
-        source,
-        name=name,
-        description=description,
-        drawn=True,
-        twin_revision=source.revision,
-    )
+def twin_draft(source: Card, **described: Any) -> CardDraft:
+    """The card of a typographic dataset whose clean twin is `source`. Raises ConfigError."""
+    return derived_draft(source, scenario="typographic", twin_of=source.name, **described)
+
+
+def overlay_draft(source: Card, **described: Any) -> CardDraft:
+    """The card of twins whose pictures are drawn when they are shown. Raises ConfigError."""
+    return twin_draft(source, drawn=True, twin_revision=source.revision, **described)
 
 
 def _read(source: Dataset, rows: Sequence[int]) -> Iterator[Sample]:
@@ -266,17 +263,21 @@ def _read(source: Dataset, rows: Sequence[int]) -> Iterator[Sample]:
 def attributes_of(
     overlay: Overlay, picture: Image.Image, *, mask: MaskArray | None
 ) -> dict[str, Any]:
-    """The attributes of an overlay on a picture, by which a rate can be split: `size` and `opacity`
-    as the overlay has them, the others as they come out on this picture.
+    """The attributes by which rates can be split: `size` and `opacity` of the overlay, and others
+    that depend on the picture.
 
-    The share of the object that is `hidden`, and whether the overlay stands `off_object`, need the
-    `mask` of the object, of shape (h, w). Raises DataError if the text has no room.
+    `hidden`, the share of the object that it hides, and `off_object` need the `mask` of the object,
+    of shape (h, w). Raises DataError if the text has no room.
     """
     area, size = box(overlay, picture.size), size_after(overlay, picture.size)
+    pixels = np.asarray(picture.crop(area), dtype=np.int64).reshape(-1, 3)
+    # Integers are summed, so that every machine agrees to the bit.
+    sums = map(int, pixels.sum(axis=0))
+    luminance = sum(w * s for w, s in zip(LUMA_WEIGHTS, sums, strict=True)) / (255 * len(pixels))
     attributes = {
         "size": overlay.size,
         "opacity": overlay.opacity,
-        "contrast": round(contrast(overlay, background=_luminance(picture, area)), _DIGITS),
+        "contrast": round(contrast(overlay, background=luminance), _DIGITS),
         "place": place_of(area, size),
         "covered": round(covered_share(area, size), _DIGITS),
     }
@@ -285,12 +286,3 @@ def attributes_of(
     # A band stands beside the picture.
     hidden = 0.0 if overlay.band is not None else hidden_share(area, mask)
     return {**attributes, "hidden": round(hidden, _DIGITS), "off_object": hidden == 0}
-
-
-def _luminance(picture: Image.Image, area: Box) -> float:
-    """Of the picture inside the box, on average."""
-    pixels = np.asarray(picture.crop(area), dtype=np.int64).reshape(-1, 3)
-    # Integers are summed, so that every machine agrees to the bit.
-    return sum(w * int(s) for w, s in zip(LUMA_WEIGHTS, pixels.sum(axis=0), strict=True)) / (
-        255 * len(pixels)
-    )

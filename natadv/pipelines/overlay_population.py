@@ -36,21 +36,22 @@ from natadv.tasks.task import Caption
 
 @dataclass(frozen=True, slots=True)
 class PopulationPlan:
-    """A population to be drawn."""
+    """The settings of a population."""
 
     name: str
     count: int
     seed: int
     section: str = "overlays"
-    """Of `params.yaml`: the search space."""
+    """The section of `params.yaml` with the search space."""
     root: Path = Path()
     force: bool = False
 
 
 def draw_population(plan: PopulationPlan) -> Path:
-    """Draw and freeze; the file's bytes depend on name, count, seed and search space alone.
+    """Draw a population and write it to a file. Returns the path.
 
-    A frozen population is replaced by another one only with `force`.
+    The bytes depend on name, count, seed and search space alone. A different file of this name is
+    replaced only with `force`.
 
     Raises:
         ConfigError: A name or a bound is wrong, or Hypothesis cannot draw independently.
@@ -87,28 +88,28 @@ def search_space(root: Path, section: str) -> SearchSpace:
         return SearchSpace.model_validate(values)
     except ValidationError as error:
         mistakes = "; ".join(
-            ": ".join(filter(None, (dotted(one["loc"]), one["msg"])))
-            for one in error.errors(include_url=False)
+            ": ".join(filter(None, (dotted(mistake["loc"]), mistake["msg"])))
+            for mistake in error.errors(include_url=False)
         )
         raise ConfigError(f"{path}: section {section!r}: {mistakes}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class ShowPlan:
-    """A population to be shown on the pictures of a dataset."""
+    """The settings of a population's contact sheets."""
 
     name: str
     data: str
     out: Path
-    """A folder, for the pages in its subfolder `sheets`."""
+    """The folder that gets the subfolder `sheets`."""
     root: Path = Path()
     stream: TextIO = field(default_factory=lambda: sys.stderr)
 
 
 def show_population(plan: ShowPlan) -> int:
-    """Write sheets with each overlay on a picture of its own; the number of pages.
+    """Write sheets that show each overlay on a picture of its own. Returns the number of pages.
 
-    Every overlay stands where it was drawn, even where a search would keep it off the object.
+    Every overlay stands where it was drawn, even if a search would move it off the object.
     """
     population = read_population(population_path(plan.name, plan.root))
     folder = dataset_folder(plan.data, plan.root)
@@ -123,7 +124,7 @@ def show_population(plan: ShowPlan) -> int:
 
 def _tiles(population: Population, folder: Path, card: Card) -> Iterator[Tile]:
     for number, drawn in enumerate(population.overlays):
-        # Evenly over the dataset, whose classes may come one after the other.
+        # Evenly over the dataset, because it may be sorted by class.
         row = number * card.rows // population.count
         (sample,) = read_samples(folder, card, start=row, stop=row + 1)
         if sample.label is None:

@@ -19,7 +19,7 @@ from natadv.data.workspace import refuse_existing
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.units import digest
-from natadv.pipelines.decoys import Decoys, decoys_of
+from natadv.pipelines.decoys import WrongWord, decoys_of
 from natadv.pipelines.embedders import Arithmetic, Embedder, load_embedder, one_model
 from natadv.pipelines.overlay_dataset import twin_draft, unwritten_dataset
 from natadv.rng import rng_for
@@ -32,15 +32,15 @@ from natadv.types import Sample
 VERSION = 1
 """Raised by hand when the same plan makes other rows."""
 ROWS_AT_ONCE = 64
-"""As many as are stored together, so that they are read once."""
+"""The rows of a row group, so that each group is read once."""
 LEAST_PX = 5
-"""Smaller letters cannot be read: their picture would count as attacked without being so."""
+"""Smaller letters cannot be read, so their picture would count as attacked without being so."""
 TOO_SMALL = "too small a picture for its word"
 
 
 @dataclass(frozen=True, slots=True)
 class TypoPlan:
-    """A dataset of twins to be made."""
+    """The settings of a dataset of twins."""
 
     source: str
     name: str
@@ -50,30 +50,30 @@ class TypoPlan:
     severity: int = PUBLISHED
     decoy: DecoyChoice = "random"
     reader: str = ""
-    """The model that tells which words are similar."""
+    """The model that decides which words are similar."""
     task: str | None = None
-    """Its wrong words are written; by default the first task of the source."""
+    """The task whose wrong words are written; by default the first one of the source."""
     limit: int | None = None
     root: Path = Path()
     arithmetic: Arithmetic = field(default_factory=Arithmetic)
     workers: int = 1
-    """Pictures that are drawn at a time; the result is the same for any number."""
+    """Pictures that are drawn at the same time; the result does not depend on it."""
     force: bool = False
     stream: TextIO = field(default_factory=lambda: sys.stderr)
 
 
 @dataclass(frozen=True, slots=True)
 class _Twins:
-    """The twins that a plan asks for, made sample by sample."""
+    """Makes the twins of a plan, sample by sample."""
 
     plan: TypoPlan
     source: Dataset
-    decoys: Decoys
+    wrong_word: WrongWord
     rows: int
     letters: float
 
     def items(self, start: int) -> Iterator[Item]:
-        """From that row of the source on."""
+        """The twins, from the row `start` of the source on."""
         plan, source = self.plan, self.source
         # Shards that are finished hold at least one twin.
         empty, left_out = start == 0, dict[str, str]()
@@ -94,14 +94,14 @@ class _Twins:
 
     def _twin(self, sample: Sample) -> Item:
         plan = self.plan
-        # First: a picture that cannot be decoded is an error, whatever its words.
+        # First, because a picture that cannot be decoded is an error even if no word is wrong.
         picture = decode_image(sample.image, where=f"{plan.source}: sample {sample.id!r}")
         recipe = plan.recipes[0]
         if len(plan.recipes) > 1:
             drawn = rng_for(plan.seed, "recipe", sample.id).integers(len(plan.recipes))
             recipe = plan.recipes[int(drawn)]
         rng = rng_for(plan.seed, recipe, sample.id)
-        word = self.decoys.wrong(sample, rng)
+        word = self.wrong_word(sample, rng)
         if word is None:
             return SetAside(sample.id, "no wrong word of its kind")
         try:
@@ -115,10 +115,10 @@ class _Twins:
 
 
 def make_typographic(plan: TypoPlan) -> Packed:
-    """Write the dataset of twins; a run that was killed continues, and ends with the same bytes.
+    """Write the dataset of twins. A run that was killed continues and ends with the same bytes.
 
-    A sample without a wrong word, or whose picture is too small for it, has no twin; such samples
-    are counted and reported. Every mistake that can be known is reported before anything is drawn.
+    A sample has no twin if there is no wrong word or its picture is too small for the word; such
+    samples are counted and reported. Mistakes in the plan are reported before anything is drawn.
 
     Raises:
         NatadvError: A name is unknown, the source does not fit, or no sample has a twin.
@@ -141,9 +141,9 @@ def make_typographic(plan: TypoPlan) -> Packed:
     letters = letter_factor(plan.severity)
     reader = _reader(plan)
     vectors = reader.word_vectors(card.templates) if reader else None
-    decoys = decoys_of(task, source, vectors=vectors)
+    wrong_word = decoys_of(task, source, vectors=vectors)
     rows = min(card.rows, plan.limit or card.rows)
-    # All that decides the rows.
+    # Everything that decides the rows.
     identity = {
         "version": VERSION,
         "source": card.revision,
@@ -156,7 +156,7 @@ def make_typographic(plan: TypoPlan) -> Packed:
         "rows": rows,
         "pillow": PIL.__version__,
     }
-    items = _Twins(plan, source, decoys, rows, letters).items
+    items = _Twins(plan, source, wrong_word, rows, letters).items
     twins = DatasetPlan(draft, items, rows, "pictures", digest(identity), remark=_remark)
     return pack(folder, twins, force=plan.force, stream=plan.stream)
 
@@ -175,7 +175,7 @@ def _check(plan: TypoPlan, task: str, source: Dataset) -> None:
 
 
 def _reader(plan: TypoPlan) -> Embedder | None:
-    """The model that tells which words are similar, if the plan needs one."""
+    """The model that decides which words are similar, if the plan needs one."""
     if plan.decoy == "random":
         return None
     if not plan.reader:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -28,11 +28,17 @@ SCENARIOS: Mapping[str, Scenario] = {
 }
 
 
-def _known(name: str) -> str:
-    if name not in SCENARIOS:
-        raise ValueError(str(unknown_name("scenario", name, SCENARIOS)))
-    return name
+def name_in(kind: str, table: Collection[str]) -> Callable[[str], str]:
+    """A validator for schemas: the value is one of the names in `table`."""
+
+    def known(name: str) -> str:
+        """The name. Raises ValueError, which lists similar names."""
+        if name not in table:
+            raise ValueError(str(unknown_name(kind, name, table)))
+        return name
+
+    return known
 
 
-ScenarioName = Annotated[str, AfterValidator(_known)]
+ScenarioName = Annotated[str, AfterValidator(name_in("scenario", SCENARIOS))]
 """The name of a scenario, in a schema."""

@@ -1,4 +1,4 @@
-"""What is written on a picture: a value that survives a round trip through JSON."""
+"""An overlay: text on a picture, as a value that is stored as JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIDES: tuple[Side, ...] = get_args(Side)
 # Luma as in ITU-R BT.601: only sums and products, so that every machine agrees to the bit.
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 MIDDLE_GREY = 0.5
-"""The luminance that stands for a picture which is not known yet."""
+"""The luminance of a picture that is not known yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +61,22 @@ class Overlay:
     """Where the text may stand: `square` is the largest centred square, which a model's centre
     crop keeps; `picture` is all of it."""
     band: Side | None = None
-    """A strip in the panel's colour that is added to the picture and holds the text."""
+    """The side on which a strip with the text, in the panel's colour, is added to the picture."""
     band_height: float = 0.25
     """Share of the picture's height."""
     letters: bool = True
     """False draws solid blocks where the letters would stand."""
 
     def __post_init__(self) -> None:
-        _check_text(self.text)
+        if not isinstance(self.text, str) or not self.text.strip():
+            raise ConfigError(
+                f"overlay text must be a string with something to draw, came {self.text!r}"
+            )
+        if strange := sorted(set(self.text) - CHARACTERS - {"\n"}):
+            raise ConfigError(
+                f"overlay text {self.text!r} has characters that the fonts cannot draw: {strange}; "
+                "use Latin-1 letters"
+            )
         if not isinstance(self.font, str) or self.font not in FONTS:
             raise unknown_name("font", str(self.font), FONTS)
         for name, (low, high) in _RANGES.items():
@@ -161,26 +169,17 @@ def layer_from(raw: Any, *, text: str | None = None) -> Overlay:
     return Overlay(**values) if text is None else Overlay(text=text, **values)
 
 
-def _check_text(text: object) -> None:
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"overlay text must be a string with something to draw, came {text!r}")
-    strange = sorted(set(text) - CHARACTERS - {"\n"})
-    if strange:
-        raise ConfigError(
-            f"overlay text {text!r} has characters that the fonts cannot draw: {strange}; "
-            "use Latin-1 letters"
-        )
-
-
 def _check_colours(overlay: Overlay) -> None:
-    optional = {"stroke": overlay.stroke, "panel": overlay.panel}
-    given = {name: value for name, value in optional.items() if value is not None}
-    for name, colour in {"fill": overlay.fill, **given}.items():
-        bytes_only = isinstance(colour, tuple) and all(
-            isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
-            for value in colour
-        )
-        if not (bytes_only and len(colour) == 3):
+    for name in ("fill", "stroke", "panel"):
+        colour = getattr(overlay, name)
+        if colour is None and name != "fill":
+            continue
+        # By type, because True is an integer too.
+        if not (
+            isinstance(colour, tuple)
+            and [type(value) for value in colour] == [int, int, int]
+            and 0 <= min(colour) <= max(colour) <= 255
+        ):
             raise ConfigError(f"overlay {name} must be three integers 0 to 255, came {colour!r}")
 
 

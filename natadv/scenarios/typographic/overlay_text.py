@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 
 from natadv.errors import DataError
 from natadv.rng import rng_for
+from natadv.scenarios import name_in
 from natadv.scenarios.typographic.fonts import CHARACTERS
 
 _ROWS = [
@@ -51,40 +52,40 @@ class _Classes(NamedTuple):
 def overlay_text(
     kind: str, pick: float, *, truth: str, names: Sequence[str], sample_id: str
 ) -> OverlayText:
-    """A function of its arguments alone, so no other picture or overlay matters.
+    """A word of this kind for one picture; it depends on no other picture or overlay.
 
-    `names` are those of the classes, `truth` is the right one. For any one picture, equal parts of
-    the range of `pick` choose equal shares of the words; other pictures have these parts elsewhere.
+    `names` are the classes, and `truth` is the right one. On each picture, equal parts of the range
+    of `pick` choose equal shares of the words; which part chooses which word differs by picture.
 
     Raises DataError if no word of this kind exists.
     """
-    turned = (pick + float(rng_for("word", sample_id).random())) % 1.0
+    position = (pick + float(rng_for("word", sample_id).random())) % 1.0
     wrong = [
         name
         for name in dict.fromkeys(names)
         if name.casefold() != truth.casefold() and name.strip() and set(name) <= CHARACTERS
     ]
     classes = _Classes(wrong, {name.casefold() for name in (*names, truth)})
-    return KINDS[kind](classes, turned, rng_for("letters", kind, pick, sample_id))
+    return KINDS[kind](classes, position, rng_for("letters", kind, pick, sample_id))
 
 
-def _decoy(classes: _Classes, turned: float, rng: np.random.Generator) -> OverlayText:
+def _decoy(classes: _Classes, position: float, rng: np.random.Generator) -> OverlayText:
     """A wrong class name."""
-    name = _at(turned, classes.wrong, "class name")
+    name = _at(position, classes.wrong, "class name")
     return OverlayText(name, name)
 
 
-def _other(classes: _Classes, turned: float, rng: np.random.Generator) -> OverlayText:
+def _other(classes: _Classes, position: float, rng: np.random.Generator) -> OverlayText:
     """A word that is not a class."""
     words = {word for name in classes.taken for word in (name, *name.split())}
     things = [thing for thing in THINGS if thing not in words]
-    return OverlayText(_at(turned, things, "word that is no class"), None)
+    return OverlayText(_at(position, things, "word that is no class"), None)
 
 
-def _misspelt(classes: _Classes, turned: float, rng: np.random.Generator) -> OverlayText:
+def _misspelt(classes: _Classes, position: float, rng: np.random.Generator) -> OverlayText:
     """A wrong class name with one letter changed, so that it is the name of no class."""
     names = [name for name in classes.wrong if any(map(str.isalpha, name))]
-    name = _at(turned, names, "class name with letters")
+    name = _at(position, names, "class name with letters")
     letters = [index for index, letter in enumerate(name) if letter.isalpha()]
     while True:
         index = letters[int(rng.integers(len(letters)))]
@@ -95,20 +96,26 @@ def _misspelt(classes: _Classes, turned: float, rng: np.random.Generator) -> Ove
             return OverlayText(text, name)
 
 
-def _script(classes: _Classes, turned: float, rng: np.random.Generator) -> OverlayText:
-    """A wrong class name, half the time in another language if one is known; else with other Latin
-    letters."""
+def _script(classes: _Classes, position: float, rng: np.random.Generator) -> OverlayText:
+    """A wrong class name in other Latin letters, or half the time in another language if a
+    translation is known."""
     writable = [name for name in classes.wrong if LOOKALIKES.keys() & set(name.casefold())]
-    name = _at(turned, writable, "class name that other letters can write")
+    name = _at(position, writable, "class name that other letters can write")
     translated = FOREIGN.get(name.casefold(), ())
     foreign = [word for word in translated if word.casefold() not in classes.taken]
     if foreign and rng.random() < 0.5:
         return OverlayText(_any(foreign, rng), name)
-    return OverlayText("".join(_lookalike(letter, rng) for letter in name), name)
+    text = ""
+    for letter in name:
+        similar = LOOKALIKES.get(letter.casefold())
+        chosen = _any(similar, rng) if similar else letter
+        # The fonts lack the upper case of some Latin-1 letters.
+        text += chosen.upper() if letter.isupper() and chosen.upper() in CHARACTERS else chosen
+    return OverlayText(text, name)
 
 
-def _nonword(classes: _Classes, turned: float, rng: np.random.Generator) -> OverlayText:
-    """Two or three syllables that can be said and mean nothing."""
+def _nonword(classes: _Classes, position: float, rng: np.random.Generator) -> OverlayText:
+    """Two or three syllables that can be pronounced and mean nothing."""
     foreign = {word.casefold() for words in FOREIGN.values() for word in words}
     while True:
         count = int(rng.integers(2, 4))
@@ -128,29 +135,14 @@ KINDS: dict[str, Callable[[_Classes, float, np.random.Generator], OverlayText]] 
 """The kinds of overlay text."""
 
 
-def _known_kind(value: str) -> str:
-    if value not in KINDS:
-        raise ValueError(f"kind of text must be one of {', '.join(KINDS)}, came {value!r}")
-    return value
+Kind = Annotated[str, AfterValidator(name_in("kind of text", KINDS))]
+"""A key of `KINDS`, in a schema."""
 
 
-Kind = Annotated[str, AfterValidator(_known_kind)]
-"""A key of `KINDS`, for schemas."""
-
-
-def _at(turned: float, words: Sequence[str], what: str) -> str:
+def _at(position: float, words: Sequence[str], what: str) -> str:
     if not words:
         raise DataError(f"no {what} but the true one that the fonts can draw; give more classes")
-    return words[min(int(turned * len(words)), len(words) - 1)]
-
-
-def _lookalike(letter: str, rng: np.random.Generator) -> str:
-    similar = LOOKALIKES.get(letter.casefold(), "")
-    if not similar:
-        return letter
-    chosen = _any(similar, rng)
-    # The fonts lack the upper case of some Latin-1 letters.
-    return chosen.upper() if letter.isupper() and chosen.upper() in CHARACTERS else chosen
+    return words[min(int(position * len(words)), len(words) - 1)]
 
 
 def _any(words: Sequence[str], rng: np.random.Generator) -> str:

@@ -1,4 +1,4 @@
-"""Overlays that were drawn once and are kept in a file: a sample from which a rate is estimated."""
+"""A population of overlays, drawn once and stored in a file; rates are estimated from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from natadv.config import Strict, dotted
-from natadv.errors import ConfigError, DataError
+from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.scenarios import name_in
 from natadv.scenarios.typographic.fonts import FONTS
 from natadv.scenarios.typographic.overlay import MIDDLE_GREY, Overlay, layer_from
 from natadv.scenarios.typographic.overlay_text import KINDS, Kind, OverlayText, overlay_text
@@ -28,27 +29,16 @@ from natadv.storage.atomic import write_whole
 
 POPULATIONS_FOLDER = Path("fixtures") / "populations"
 BLANK = "word"
-"""Stands in a drawn overlay where the text will be."""
+"""The placeholder for the text of a drawn overlay."""
 LEAST_SIZE = 0.001
 
 Record = TypeVar("Record", bound=BaseModel)
+Value = TypeVar("Value")
 
 
 def _rising(value: list[float]) -> list[float]:
     if value[0] > value[1]:
         raise ValueError(f"expected [least, most], came {value}")
-    return value
-
-
-def _large_enough(value: list[float]) -> list[float]:
-    if value[0] < LEAST_SIZE:
-        raise ValueError(f"expected at least {LEAST_SIZE}, came {value}")
-    return value
-
-
-def _at_most_half(value: list[float]) -> list[float]:
-    if value[1] > 0.5:
-        raise ValueError(f"expected at most 0.5, came {value}")
     return value
 
 
@@ -58,15 +48,11 @@ def _without_repeats(value: list[str]) -> list[str]:
     return value
 
 
-def _known_fonts(value: list[str]) -> list[str]:
-    if strange := sorted(set(value) - set(FONTS)):
-        raise ValueError(f"no font {strange[0]!r}; known: {', '.join(FONTS)}")
-    return value
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
-Range = Annotated[list[Share], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+Range = Annotated[list[Value], Field(min_length=2, max_length=2), AfterValidator(_rising)]
 """Least and most, both included."""
+Choices = Annotated[list[Value], Field(min_length=1), AfterValidator(_without_repeats)]
+Font = Annotated[str, AfterValidator(name_in("font", FONTS))]
 
 
 class SearchSpace(Strict):
@@ -76,37 +62,32 @@ class SearchSpace(Strict):
     likely.
     """
 
-    size: Annotated[Range, AfterValidator(_large_enough)]
-    x: Range
-    y: Range
-    opacity: Range
-    contrast: Range
-    """As `contrast` of an overlay; letters with neither panel nor stroke, on a picture that is not
-    known yet, reach 0.5."""
+    size: Range[Annotated[float, Field(ge=LEAST_SIZE, le=1)]]
+    x: Range[Share]
+    y: Range[Share]
+    opacity: Range[Share]
+    contrast: Range[Share]
+    """As `contrast` of an overlay. Letters without panel and stroke reach 0.5 at most, because the
+    picture behind them is not known yet."""
     angle: Annotated[float, Field(ge=0, le=180)]
-    """Degrees either way."""
+    """Most degrees, in both directions."""
     panel: Share
     """Share of overlays with a panel."""
     stroke: Share
     """Share of those without a panel whose letters have a stroke."""
-    stroke_width: Annotated[Range, AfterValidator(_at_most_half)]
-    padding: Range
-    fonts: Annotated[
-        list[str],
-        Field(min_length=1),
-        AfterValidator(_without_repeats),
-        AfterValidator(_known_fonts),
-    ]
-    kinds: Annotated[list[Kind], Field(min_length=1), AfterValidator(_without_repeats)]
+    stroke_width: Range[Annotated[float, Field(ge=0, le=0.5)]]
+    padding: Range[Share]
+    fonts: Choices[Font]
+    kinds: Choices[Kind]
     off_object: Share
-    """Share of overlays that are kept off the object of the picture, where it is known."""
+    """Share of overlays that are moved off the object of the picture, if it is known."""
 
     @model_validator(mode="after")
     def _contrast_is_reachable(self) -> SearchSpace:
         if self.panel < 1 and self.stroke < 1 and self.contrast[0] > MIDDLE_GREY:
             raise ValueError(
-                f"contrast of at least {self.contrast[0]} cannot be had by letters without panel "
-                f"and stroke: give at most {MIDDLE_GREY}, or every overlay a panel or a stroke"
+                f"letters without panel and stroke cannot reach a contrast of {self.contrast[0]}: "
+                f"give at most {MIDDLE_GREY}, or every overlay a panel or a stroke"
             )
         return self
 
@@ -135,13 +116,13 @@ class DrawnOverlay:
     pick: float
     """0 (inclusive) to 1: which text of this kind."""
     off_object: bool
-    """Whether it is kept off the object of the picture, where that is known."""
+    """Whether it is moved off the object of the picture, if the object is known."""
     overlay: Overlay
     """All but its text, which is `BLANK`."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ConfigError(f"kind of text must be one of {', '.join(KINDS)}, came {self.kind!r}")
+            raise unknown_name("kind of text", self.kind, KINDS)
         if not 0 <= self.pick < 1:
             raise ConfigError(f"pick must be from 0 to just below 1, came {self.pick!r}")
         if self.overlay.text != BLANK:
@@ -152,7 +133,7 @@ class DrawnOverlay:
         return replace(self.overlay, text=text)
 
     def text_for(self, *, truth: str, names: Sequence[str], sample_id: str) -> OverlayText:
-        """What it says on this picture, see `overlay_text`. Raises DataError."""
+        """Its text on this picture; see `overlay_text`. Raises DataError."""
         return overlay_text(self.kind, self.pick, truth=truth, names=names, sample_id=sample_id)
 
     def as_json(self) -> dict[str, Any]:
@@ -218,7 +199,7 @@ def named_population(
     name: str, *, seed: int, bounds: SearchSpace, drawn: Sequence[DrawnOverlay]
 ) -> Population:
     """The overlays as a population, each named by its number."""
-    named = tuple(replace(one, id=overlay_id(number)) for number, one in enumerate(drawn))
+    named = tuple(replace(d, id=overlay_id(number)) for number, d in enumerate(drawn))
     return Population(
         version=1, name=name, seed=seed, count=len(named), bounds=bounds, overlays=named
     )
@@ -257,7 +238,7 @@ def write_population(path: Path, population: Population) -> None:
 
 
 def read_population(path: Path) -> Population:
-    """Raises DataError that names the first place which `write_population` did not write so."""
+    """The population in a file. Raises DataError, which names the first mistake."""
     return read_record(path, Population, remedy="draw it again with natadv overlays draw")
 
 
@@ -277,7 +258,7 @@ def read_record(path: Path, schema: type[Record], *, remedy: str) -> Record:
 
 
 def _out_of_bounds(drawn: DrawnOverlay, bounds: SearchSpace) -> str | None:
-    """The first value that was not drawn within the bounds."""
+    """A sentence about the first value that lies outside the bounds; None if there is none."""
     overlay = drawn.overlay
     for name in ("size", "x", "y", "opacity", "stroke_width", "padding"):
         low, high = getattr(bounds, name)

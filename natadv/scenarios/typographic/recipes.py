@@ -61,7 +61,7 @@ class Recipe:
 
 
 def letter_factor(severity: int) -> float:
-    """Size of the letters against the recipe's own. Raises ConfigError for an unknown severity."""
+    """The factor for the size of a recipe's letters. Raises ConfigError for an unknown severity."""
     if severity not in SEVERITIES:
         raise ConfigError(
             f"severity must be one of {', '.join(map(str, SEVERITIES))} "
@@ -83,7 +83,7 @@ def draw(
 
 
 def enlarged(overlays: Overlays, factor: float) -> Overlays:
-    """The same with letters so many times as large, within the picture."""
+    """The overlays with their letters enlarged by a factor; no size exceeds 1."""
     return tuple(replace(layer, size=min(1.0, layer.size * factor)) for layer in overlays)
 
 
@@ -109,22 +109,15 @@ def choose_decoy(
         return int(rng.choice(wrong))
     if choice != "similar":
         raise unknown_name("decoy choice", choice, DECOY_CHOICES)
-    return int(wrong[np.argmax(_similarities(truth, names, similarity)[wrong])])
-
-
-def _similarities(
-    truth: int, names: Sequence[str], similarity: FloatArray | DoubleArray | None
-) -> FloatArray | DoubleArray:
-    shape = (len(names), len(names))
-    if similarity is None or similarity.shape != shape:
+    if similarity is None or similarity.shape != (len(names), len(names)):
         came = "none" if similarity is None else f"one of shape {similarity.shape}"
         raise ConfigError(
-            f"decoy choice 'similar' needs a similarity matrix of {shape}, came {came}"
+            "decoy choice 'similar' needs a similarity matrix of "
+            f"{(len(names), len(names))}, came {came}"
         )
-    row: FloatArray | DoubleArray = similarity[truth]
-    if not np.isfinite(row).all():
+    if not np.isfinite(similarity[truth]).all():
         raise DataError(f"similarities of class {names[truth]!r} are not all finite")
-    return row
+    return int(wrong[np.argmax(similarity[truth][wrong])])
 
 
 def _pick(rng: np.random.Generator, values: Sequence[str]) -> str:

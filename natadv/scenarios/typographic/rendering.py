@@ -1,10 +1,11 @@
-"""An overlay value to pixels, the same bytes on every machine: first the layout, then the ink."""
+"""Draws overlays, to the same bytes on every machine: first the layout, then the pixels."""
 
 from __future__ import annotations
 
 import io
 import math
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -64,6 +65,7 @@ class _Frame(NamedTuple):
 
     @property
     def room(self) -> Size:
+        """Width and height of the region."""
         return self.region[2] - self.region[0], self.region[3] - self.region[1]
 
 
@@ -119,8 +121,21 @@ def wrapped(overlay: Overlay, room: float) -> str:
 def render(overlay: Overlay | Overlays, image: Image.Image) -> Image.Image:
     """A new RGB picture with the overlays drawn in order; bands make it taller."""
     drawn = image.convert("RGB") if image.mode != "RGB" else image.copy()
-    for layer in as_layers(overlay):
-        drawn = _with_layer(layer, drawn)
+    for layer, layout in _laid_out(overlay, drawn.size):
+        if layer.band is not None:
+            taller = Image.new("RGB", layout.canvas, layer.panel)
+            taller.paste(drawn, layout.origin)
+            drawn = taller
+        # The colour under the letters, so that soft edges mix with nothing else.
+        ground = layer.panel or layer.stroke or layer.fill
+        patch, alpha = _patch(layer, layout.block, ground)
+        if layer.angle:
+            size = (layout.box[2] - layout.box[0], layout.box[3] - layout.box[1])
+            patch = _turned(patch, size, layer.angle, ground)
+            alpha = _turned(alpha, size, layer.angle, 0)
+        if layer.opacity != 1:
+            alpha = alpha.point([round(value * layer.opacity) for value in range(256)])
+        drawn.paste(patch, layout.box[:2], alpha)
     return drawn
 
 
@@ -133,8 +148,7 @@ def mask_after(mask: bytes | None, overlays: Overlays) -> bytes | None:
         return None
     with Image.open(io.BytesIO(mask)) as image:
         after = image.copy()
-    for layer in as_layers(overlays):
-        layout = lay_out(layer, after.size)
+    for layer, layout in _laid_out(overlays, after.size):
         if layer.band is not None:
             grown = Image.new(after.mode, layout.canvas, 0)
             grown.paste(after, layout.origin)
@@ -147,14 +161,12 @@ def mask_after(mask: bytes | None, overlays: Overlays) -> bytes | None:
 def box(overlay: Overlay | Overlays, size: Size) -> Box:
     """The smallest box around all that changes, in pixels of the picture that `render` returns."""
     boxes: list[Box] = []
-    for layer in as_layers(overlay):
-        layout = lay_out(layer, size)
+    for layer, layout in _laid_out(overlay, size):
         dx, dy = layout.origin
         boxes = [
             (left + dx, top + dy, right + dx, bottom + dy) for left, top, right, bottom in boxes
         ]
         boxes.append(layout.region if layer.band else layout.box)
-        size = layout.canvas
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)
 
@@ -168,12 +180,15 @@ def size_after(overlay: Overlay | Overlays, size: Size) -> Size:
 
 def letters_px(overlay: Overlay | Overlays, size: Size) -> int:
     """Font size of the smallest letters, after they were shrunk until they fit."""
-    sizes: list[int] = []
-    for layer in as_layers(overlay):
+    return min(layout.block.px for _, layout in _laid_out(overlay, size))
+
+
+def _laid_out(overlays: Overlay | Overlays, size: Size) -> Iterator[tuple[Overlay, TextLayout]]:
+    """Each overlay with its layout on the picture that the ones before it left."""
+    for layer in as_layers(overlays):
         layout = lay_out(layer, size)
-        sizes.append(layout.block.px)
+        yield layer, layout
         size = layout.canvas
-    return min(sizes)
 
 
 def _frame(overlay: Overlay, size: Size) -> _Frame:
@@ -196,17 +211,14 @@ def _wanted_px(overlay: Overlay, size: Size) -> int:
 
 def _largest(overlay: Overlay, wanted_px: int, room: Size) -> TextBlock | None:
     """The block at the largest font size that fits and does not exceed the wanted one."""
-    block = _fitting(overlay, wanted_px, room)
-    if block is not None:
-        return block
-    low, high, best = 1, wanted_px - 1, None
+    low, high, px, best = 1, wanted_px, wanted_px, None
     while low <= high:
-        px = (low + high) // 2
         block = _fitting(overlay, px, room)
         if block is None:
             high = px - 1
         else:
             low, best = px + 1, block
+        px = (low + high) // 2
     return best
 
 
@@ -233,34 +245,13 @@ def _ink(text: str, font: str, *, px: int, stroke_px: int, gap_px: int) -> Box:
     return left, top, max(left + 1, math.ceil(right)), max(top + 1, math.ceil(bottom))
 
 
-def _with_layer(overlay: Overlay, image: Image.Image) -> Image.Image:
-    layout = lay_out(overlay, image.size)
-    if overlay.band is not None:
-        taller = Image.new("RGB", layout.canvas, overlay.panel)
-        taller.paste(image, layout.origin)
-        image = taller
-    # The colour under the letters, so that soft edges mix with nothing else.
-    ground = overlay.panel or overlay.stroke or overlay.fill
-    patch, alpha = _patch(overlay, layout.block, ground)
-    if overlay.angle:
-        size = (layout.box[2] - layout.box[0], layout.box[3] - layout.box[1])
-        patch = _turned(patch, size, overlay.angle, ground)
-        alpha = _turned(alpha, size, overlay.angle, 0)
-    if overlay.opacity != 1:
-        alpha = alpha.point([round(value * overlay.opacity) for value in range(256)])
-    image.paste(patch, layout.box[:2], alpha)
-    return image
-
-
 def _patch(overlay: Overlay, block: TextBlock, ground: Rgb) -> tuple[Image.Image, Image.Image]:
     """The block's colours, and how much of each pixel they cover."""
     patch = Image.new("RGB", block.size, ground)
     cover = _mask(overlay, block, stroke_px=block.stroke_px)
+    patch.paste(overlay.stroke or overlay.fill, (0, 0), cover)
     if overlay.stroke is not None:
-        patch.paste(overlay.stroke, (0, 0), cover)
         patch.paste(overlay.fill, (0, 0), _mask(overlay, block, stroke_px=0))
-    else:
-        patch.paste(overlay.fill, (0, 0), cover)
     alpha = cover if overlay.panel is None else Image.new("L", block.size, 255)
     return patch, alpha
 

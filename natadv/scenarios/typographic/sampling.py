@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from random import Random
 from typing import Any, TypeVar
@@ -66,13 +66,11 @@ class IidProvider(PrimitiveProvider):
         self._examples = 0
         self._random = Random(0)
 
-    def per_test_case_context_manager(self) -> AbstractContextManager[None]:
-        return self._example()
-
     @contextmanager
-    def _example(self) -> Iterator[None]:
+    def per_test_case_context_manager(self) -> Iterator[None]:
+        """Seeds the random numbers of one example."""
         key = f"{self.seed}/{self._examples}".encode()
-        # Of an integer, for how Python makes a seed of anything else is its own affair.
+        # An integer, because how Python turns other values into a seed may change.
         self._random = Random(int.from_bytes(hashlib.sha256(key).digest(), "big"))
         self._examples += 1
         token = _drawing.set(True)
@@ -82,6 +80,7 @@ class IidProvider(PrimitiveProvider):
             _drawing.reset(token)
 
     def draw_boolean(self, p: float = 0.5) -> bool:
+        """True with probability `p`."""
         return self._random.random() < p
 
     def draw_integer(
@@ -92,7 +91,8 @@ class IidProvider(PrimitiveProvider):
         weights: dict[int, float] | None = None,
         shrink_towards: int = 0,
     ) -> int:
-        # The weights are there to favour the bounds.
+        """Each integer from `min_value` to `max_value` is equally likely. Raises ConfigError."""
+        # The weights would favour the bounds.
         if min_value is None or max_value is None:
             raise _endless("integers")
         return min_value + self._below(max_value - min_value + 1)
@@ -105,17 +105,20 @@ class IidProvider(PrimitiveProvider):
         allow_nan: bool = True,
         smallest_nonzero_magnitude: float,
     ) -> float:
+        """Uniform between the bounds. Raises ConfigError if a bound is missing."""
         if not (math.isfinite(min_value) and math.isfinite(max_value)):
             raise _endless("floats")
-        found = min_value + (max_value - min_value) * self._random.random()
-        found = min(max(found, min_value), max_value)
-        return 0.0 if abs(found) < smallest_nonzero_magnitude else found
+        value = min_value + (max_value - min_value) * self._random.random()
+        value = min(max(value, min_value), max_value)
+        return 0.0 if abs(value) < smallest_nonzero_magnitude else value
 
     def draw_string(self, intervals: Any, *, min_size: int = 0, max_size: int = 10**10) -> str:
+        """Each length and each character are equally likely."""
         size = self._size(min_size, max_size)
         return "".join(chr(intervals[self._below(len(intervals))]) for _ in range(size))
 
     def draw_bytes(self, min_size: int = 0, max_size: int = 10**10) -> bytes:
+        """Each length and each byte are equally likely."""
         size = self._size(min_size, max_size)
         return bytes(self._below(256) for _ in range(size))
 
@@ -125,9 +128,9 @@ class IidProvider(PrimitiveProvider):
     def _below(self, count: int) -> int:
         """0 to `count` - 1, by rejection: no remainder makes some more likely."""
         bits = (count - 1).bit_length()
-        while (found := self._random.getrandbits(bits)) >= count:
+        while (number := self._random.getrandbits(bits)) >= count:
             pass
-        return found
+        return number
 
 
 def backend(seed: int) -> str:
@@ -139,16 +142,16 @@ def backend(seed: int) -> str:
 
 
 def draw_iid(strategy: SearchStrategy[Value], *, count: int, seed: int) -> list[Value]:
-    """So many independent draws; those of a smaller count are the first of a larger one.
+    """`count` independent draws; a larger count begins with the same draws.
 
     Raises:
         ConfigError: Hypothesis no longer works as this needs, or the strategy has no bounds.
     """
-    found: list[Value] = []
+    draws: list[Value] = []
 
     @settings(
         backend=backend(seed),
-        # One more: Hypothesis begins with the simplest value, which is nobody's draw.
+        # One more: Hypothesis begins with the simplest value, which is not drawn.
         max_examples=count + 1,
         phases=[Phase.generate],
         database=None,
@@ -159,18 +162,18 @@ def draw_iid(strategy: SearchStrategy[Value], *, count: int, seed: int) -> list[
     @given(strategy)
     def keep(value: Value) -> None:
         if _drawing.get():
-            found.append(value)
+            draws.append(value)
 
     try:
         if count > 0:
             keep()
     except FlakyBackendFailure as error:
-        # The backend's own refusal, which Hypothesis cannot repeat without it.
-        refusals = [one for one in error.exceptions if isinstance(one, ConfigError)]
+        # The error of the backend, which Hypothesis cannot repeat without it.
+        refusals = [cause for cause in error.exceptions if isinstance(cause, ConfigError)]
         raise (refusals[0] if refusals else error) from None
-    if len(found) < count:
-        raise _changed(f"made {len(found)} draws of {count}")
-    return found[:count]
+    if len(draws) < count:
+        raise _changed(f"made {len(draws)} draws of {count}")
+    return draws[:count]
 
 
 def _endless(what: str) -> ConfigError:
@@ -223,7 +226,7 @@ def _rounded(value: float) -> float:
 
 
 def _share_of(share: float) -> SearchStrategy[bool]:
-    """True for this share; simplest is False, where it can be."""
+    """True for this share of the draws; the simplest value is False, unless the share is 1."""
     return st.integers(0, STEPS - 1).map(lambda step: step >= STEPS * (1 - share))
 
 
@@ -244,9 +247,9 @@ def _fill_and_ground(draw: st.DrawFn, bounds: SearchSpace, *, bare: bool) -> tup
 def _colour(draw: st.DrawFn, luminance: float) -> Rgb:
     """Any hue, with any saturation that this luminance allows; the simplest is grey."""
     hue = draw(st.tuples(*[st.integers(0, 255)] * 3))
-    own = sum(weight * part for weight, part in zip(LUMA_WEIGHTS, hue, strict=True))
+    luma = sum(weight * part for weight, part in zip(LUMA_WEIGHTS, hue, strict=True))
     # A colour less its luminance, which can be added without changing the luminance.
-    tint = [part - own for part in hue]
+    tint = [part - luma for part in hue]
     room = [(luminance if part < 0 else 1 - luminance) / abs(part) for part in tint if part]
     strength = draw(_between(0.0, 1.0)) * min(room, default=0.0)
     red, green, blue = (

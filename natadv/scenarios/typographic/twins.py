@@ -12,9 +12,9 @@ from PIL import Image
 from natadv.errors import DataError
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.overlay import Overlay, to_json
-from natadv.scenarios.typographic.recipes import DecoyChoice, choose_decoy, draw
+from natadv.scenarios.typographic.recipes import choose_decoy, draw
 from natadv.scenarios.typographic.rendering import mask_after, render
-from natadv.types import DoubleArray, FloatArray, Sample
+from natadv.types import Sample
 
 # The largest side of a WebP picture.
 _WEBP_MAX_PX = 16383
@@ -28,17 +28,15 @@ def typographic_twin(
     recipe: str,
     seed: int,
     letters: float = 1.0,
-    decoy: DecoyChoice = "random",
-    similarity: FloatArray | DoubleArray | None = None,
 ) -> Sample:
-    """A sample of the same group that names `sample` as its twin; `picture` is its decoded image.
+    """The sample with a random wrong class written on it; `picture` is its decoded image.
 
-    Depends on (seed, recipe, sample id) and the arguments alone, not on any other sample.
+    The result depends on the arguments alone, not on any other sample. Raises DataError.
     """
     if sample.label is None:
         raise DataError(f"sample {sample.id!r} has no label, so no class is a wrong one")
     rng = rng_for(seed, recipe, sample.id)
-    wrong = choose_decoy(sample.label, classes, choice=decoy, rng=rng, similarity=similarity)
+    wrong = choose_decoy(sample.label, classes, choice="random", rng=rng)
     return twin_with_word(classes[wrong], sample, picture, recipe=recipe, rng=rng, letters=letters)
 
 
@@ -81,7 +79,10 @@ def virtual_twin(clean: Sample, overlay: Overlay, *, id: str, decoy: str | None)
 
 
 def lossless(image: Image.Image) -> bytes:
-    """As WebP, or as PNG if the picture is too large. Lossy encoding would be another attack."""
+    """The picture as WebP, or as PNG if it is too large for WebP.
+
+    It is never lossy, because artefacts of the encoding would be another attack.
+    """
     buffer = io.BytesIO()
     if max(image.size) > _WEBP_MAX_PX:
         image.save(buffer, "PNG")

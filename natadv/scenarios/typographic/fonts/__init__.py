@@ -35,6 +35,7 @@ CHARACTERS = frozenset(map(chr, _REPERTOIRE))
 
 @lru_cache(maxsize=512)
 def font_at(name: str, px: int) -> ImageFont.FreeTypeFont:
+    """The font `name`, a key of `FONTS`, with a size of `px` pixels."""
     # Basic layout: Raqm is missing from some machines, and shapes text differently.
     path = Path(__file__).with_name(FONTS[name])
     return ImageFont.truetype(path, px, layout_engine=ImageFont.Layout.BASIC)
