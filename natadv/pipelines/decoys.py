@@ -37,13 +37,13 @@ def decoys_of(task: str, dataset: Dataset, *, vectors: WordVectors | None) -> Wr
     """
     fields = TASKS[task].fields
     if "answers" in fields:
-        return _wrong_answers(dataset, vectors)
-    return (
-        _wrong_nouns(dataset, vectors) if "phrase" in fields else _wrong_classes(dataset, vectors)
-    )
+        return wrong_answers(dataset, vectors)
+    if "phrase" in fields:
+        return wrong_nouns(dataset, vectors)
+    return wrong_classes(dataset, vectors)
 
 
-def _wrong_classes(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
+def wrong_classes(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
     """Another class of the card."""
     classes = dataset.card.classes
     rows = None if vectors is None else vectors(classes)
@@ -60,7 +60,7 @@ def _wrong_classes(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
     return wrong
 
 
-def _wrong_answers(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
+def wrong_answers(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
     """What most people answered to another question with the same type of answer."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in iter_columns(dataset.folder, dataset.card, ("answers", "answer_type")):
@@ -83,7 +83,7 @@ def _wrong_answers(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
     return wrong
 
 
-def _wrong_nouns(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
+def wrong_nouns(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
     """The noun of a phrase about another picture."""
     counts: Counter[str] = Counter()
     nouns_of_group: dict[str, set[str]] = defaultdict(set)
@@ -118,10 +118,10 @@ class WordPool:
     ) -> None:
         """Two words have the same `meaning` if each is true wherever the other is."""
         self.words = tuple(sorted(counts))
-        writable = [
-            w.strip() and len(w) <= MOST_LETTERS and set(w) <= CHARACTERS for w in self.words
+        each = [
+            counts[w] if w.strip() and len(w) <= MOST_LETTERS and set(w) <= CHARACTERS else 0
+            for w in self.words
         ]
-        each = [counts[word] if can else 0 for word, can in zip(self.words, writable, strict=True)]
         self._counts = np.array(each, np.int64)
         self._ends = self._counts.cumsum()
         self._vectors = None if vectors is None else vectors(self.words)

@@ -140,7 +140,7 @@ class OverlayRows:
     pictures: Sequence[OverlaidPicture]
     """Their rows are rising."""
     texts: Mapping[str, OverlayText] | None = None
-    """Id of an overlay -> its text on every picture; if None, the overlay and the picture decide."""
+    """Id of an overlay -> its text on every picture; if None, the text depends on the picture."""
 
     def plan(self, draft: CardDraft) -> DatasetPlan:
         """The plan that packs the rows under this card."""
