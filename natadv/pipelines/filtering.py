@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from natadv.data.card import DATASETS_FOLDER, Card, refuse_drawn
+from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, refuse_drawn
 from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.packing import pack
 from natadv.data.reader import iter_samples, read_samples
@@ -205,17 +205,7 @@ def filter_pool(plan: FilterPlan) -> Filtered:
     folder = plan.root / DATASETS_FOLDER / plan.name
     pool = _pool(plan)
     specs = find_ensemble(plan.ensemble, root=plan.root)
-    draft = derived_draft(
-        pool.card,
-        name=plan.name,
-        scenario="natural",
-        description=(
-            f"The pictures of {pool.card.name} that every one of "
-            f"{', '.join(spec.name for spec in specs)} gets wrong with p(true) below "
-            f"{plan.threshold}."
-        ),
-        twin_of=pool.card.twin_of,
-    )
+    draft = _draft(plan, pool.card, specs)
     refuse_existing(folder, force=plan.force)
     rows = min(pool.card.rows, plan.limit or pool.card.rows)
     broken: dict[int, str] = {}
@@ -265,6 +255,16 @@ def _pool(plan: FilterPlan) -> Dataset:
             "filter natural pictures"
         )
     return pool
+
+
+def _draft(plan: FilterPlan, pool: Card, specs: Sequence[ModelSpec]) -> CardDraft:
+    names = ", ".join(spec.name for spec in specs)
+    description = (
+        f"The pictures of {pool.name} that every one of {names} gets wrong with p(true) below "
+        f"{plan.threshold}."
+    )
+    described = {"name": plan.name, "description": description, "twin_of": pool.twin_of}
+    return derived_draft(pool, scenario="natural", **described)
 
 
 def _predictions_of(

@@ -1,4 +1,4 @@
-"""Reports the searches beside the cases: to Allure, in the terminal, and as files."""
+"""Reports the searches of the cases: in Allure, in the terminal, and as files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def searches(session: GateSession, cases: Iterable[Case]) -> Iterator[CaseSearch
     """The finished searches beside `cases`, in order."""
     for case in cases:
         for result in session.searches(case):
-            yield CaseSearch(case, result.of_run(session.run.id))
+            yield CaseSearch(case, result.with_attack(run=session.run.id))
 
 
 def attach(session: GateSession, case: Case) -> None:

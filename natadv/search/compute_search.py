@@ -1,4 +1,4 @@
-"""Computes the units that are searches."""
+"""Computes searches, which are units like any other to a worker."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from natadv.search.result import SearchResult, result_json
 
 
 def compute_with(runner: ModelRunner) -> Compute:
-    """Computes any unit: a search here, rows by the runner."""
+    """A function that computes any unit: searches itself, and rows with the runner."""
 
     def compute(unit: Unit, beside: Sequence[Unit] = ()) -> dict[str, Any]:
+        """What the store keeps of the unit."""
         if unit.search is None:
             return runner.compute(unit, beside)
         dataset = runner.datasets[unit.dataset]
@@ -33,7 +34,7 @@ def compute_with(runner: ModelRunner) -> Compute:
 
 
 def run_search(unit: Unit, dataset: Dataset, loaded: LoadedModel) -> dict[str, Any]:
-    """What the store keeps of a search: what it rests on, what it cost, and its result."""
+    """What the store keeps of a search: its provenance, its cost and its result."""
     # Imported here because no other unit needs Hypothesis.
     from natadv.search.shrink import check_population, find_smallest
 
@@ -42,15 +43,15 @@ def run_search(unit: Unit, dataset: Dataset, loaded: LoadedModel) -> dict[str, A
     began, encoded = time.perf_counter(), loaded.encoded
     check_population(spec)
     objective = objective_on_class(unit, dataset, spec.subject, loaded)
-    found = find_smallest(spec, objective.flip_rates) if objective.samples else None
-    smallest = None if found is None else found.overlay
+    ended = find_smallest(spec, objective.flip_rates) if objective.samples else None
+    smallest = None if ended is None else ended.overlay
     result = SearchResult(
         subject=spec.subject,
         discover=spec.discover,
         at_least=spec.at_least,
         clean_samples=len(objective.samples),
         samples_tried=objective.samples_tried,
-        counts=None if found is None else found.counts,
+        counts=None if ended is None else ended.counts,
         predictions=() if smallest is None else objective.predictions(smallest),
         attack=None if smallest is None else objective.attack(smallest),
     )

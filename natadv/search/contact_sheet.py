@@ -41,7 +41,7 @@ class AttackedSample:
 
     clean: Sample
     attacked: Sample
-    """Has no picture of its own: it is drawn on the clean one."""
+    """It stores no picture: its overlay is drawn on the clean one."""
     before: Prediction
     after: Prediction
 
@@ -52,73 +52,68 @@ def attacked_samples(
     """The samples that the predictions are for. Raises DataError if the dataset lacks one."""
     ids = {pair.sample_id for pair in pairs}
     clean = {sample.id: sample for sample in read_by_id(dataset.folder, dataset.card, ids)}
-    return tuple(_attacked_sample(attack, pair, clean[pair.sample_id]) for pair in pairs)
-
-
-def _attacked_sample(attack: Attack, pair: PredictionPair, clean: Sample) -> AttackedSample:
-    size = decode_image(clean.image, where=clean.id).size
-    overlay = place_overlay(attack.drawn, attack.text, clean, size=size)
-    attacked = overlaid_row(overlay, clean, decoy=attack.decoy, size=size)
-    return AttackedSample(clean, attacked, pair.before, pair.after)
+    samples: list[AttackedSample] = []
+    for pair in pairs:
+        sample = clean[pair.sample_id]
+        size = decode_image(sample.image, where=sample.id).size
+        overlay = place_overlay(attack.drawn, attack.text, sample, size=size)
+        attacked = overlaid_row(overlay, sample, decoy=attack.decoy, size=size)
+        samples.append(AttackedSample(sample, attacked, pair.before, pair.after))
+    return tuple(samples)
 
 
 def attack_sheet(attack: Attack, samples: Sequence[AttackedSample]) -> bytes:
     """A PNG of up to twelve samples: flipped ones first, and the worst of them before the rest."""
     sheet = TASKS[attack.task].sheet
     worst = sorted(
-        samples,
-        key=lambda one: (one.after.correct, one.after.values[sheet.attacks_by], one.clean.id),
+        samples, key=lambda s: (s.after.correct, s.after.values[sheet.attacks_by], s.clean.id)
     )
     title = (
         f"{attack.model}, {attack.task}: {attack.text!r} flips {len(attack.flipped)} of "
         f"{len(attack.pictures)} pictures of {attack.subject}, {attack.hidden_in_words}"
     )
-    return contact_sheet([_tile(one, sheet) for one in worst[:MOST_TILES]], title=title)
+    return contact_sheet([_tile(sample, sheet) for sample in worst[:MOST_TILES]], title=title)
 
 
-def _tile(one: AttackedSample, sheet: TaskSheet) -> Tile:
-    before = decode_image(one.clean.image, where=one.clean.id)
-    after = overlaid(one.attacked, one.clean).open()
-    captions = sheet.attack(one.clean, one.before, one.after)
+def _tile(sample: AttackedSample, sheet: TaskSheet) -> Tile:
+    clean, after = sample.clean, sample.after
+    outlines: tuple[Outline, ...] = ()
+    if after.mask is not None and sheet.regions is not None:
+        regions = sheet.regions(sample.attacked, after)
+        assert regions.predicted is not None, "the prediction has a mask"
+        # The true region has the wider line, so that both are visible along a common edge.
+        outlines = (
+            Outline(regions.true, TRUE_REGION, width_px=2),
+            Outline(regions.predicted, PREDICTED_REGION, width_px=1),
+        )
+    attacked = overlaid(sample.attacked, clean).open()
     return Tile(
-        (Panel(before), Panel(after, outlines=_outlines(one, sheet))),
-        (*captions, Caption(one.clean.id, QUIET)),
-    )
-
-
-def _outlines(one: AttackedSample, sheet: TaskSheet) -> tuple[Outline, ...]:
-    """The line of the true region is wider, so that both are seen where they run along one edge."""
-    if one.after.mask is None or sheet.regions is None:
-        return ()
-    regions = sheet.regions(one.attacked, one.after)
-    assert regions.predicted is not None, "the prediction has a mask"
-    return (
-        Outline(regions.true, TRUE_REGION, width_px=2),
-        Outline(regions.predicted, PREDICTED_REGION, width_px=1),
+        (Panel(decode_image(clean.image, where=clean.id)), Panel(attacked, outlines=outlines)),
+        (*sheet.attack(clean, sample.before, after), Caption(clean.id, QUIET)),
     )
 
 
 def file_part(subject: str) -> str:
-    """A class as a part of a file name: no two classes share one, whatever they are called."""
+    """A class as a part of a file name; it differs for any two classes."""
     if re.fullmatch(r"[A-Za-z0-9]+( [A-Za-z0-9]+)*", subject) and len(subject) <= _LONGEST_PART:
         return subject.replace(" ", "-")
     return f"{slug(subject)[:_LONGEST_PART]}-{digest(subject)[:8]}"
 
 
 def file_stem(prefix: str, result: SearchResult) -> str:
-    """Differs for every search beside one case."""
+    """The name of an attack's files, without suffix; it differs for all searches of one case."""
     return f"{prefix}__{file_part(result.subject)}{'__discovered' if result.discover else ''}"
 
 
 def sheet_of(result: SearchResult, dataset: Dataset) -> bytes:
     """The contact sheet of a result that has an attack, as PNG."""
-    assert result.attack is not None
-    samples = attacked_samples(result.attack, result.predictions, dataset)
-    return attack_sheet(result.attack, samples)
+    attack = result.attack
+    assert attack is not None
+    return attack_sheet(attack, attacked_samples(attack, result.predictions, dataset))
 
 
 def save_attack(file: Path, result: SearchResult, dataset: Dataset) -> Path:
-    """Writes the attack of a result that has one, and its sheet beside it; the sheet's path."""
+    """Write the attack of a result that has one, and its sheet. Returns the path of the sheet."""
     assert result.attack is not None
     write_attack(file, result.attack)
     sheet = file.with_suffix(".png")

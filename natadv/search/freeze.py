@@ -1,4 +1,4 @@
-"""Keeps attacks as counter-examples: a file of each, and a dataset of all on the same pictures."""
+"""Keeps attacks as counter-examples: one file each, and a dataset for all on the same pictures."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ FOLDER = Path("fixtures") / "counterexamples"
 
 @dataclass(frozen=True, slots=True)
 class FreezePlan:
-    """The attack to keep, and its name."""
+    """The settings of a counter-example."""
 
     file: Path
     name: str = ""
-    """If empty, it follows from the attack."""
+    """If empty, `usual_name`."""
     root: Path = Path()
     force: bool = False
     stream: TextIO = field(default_factory=lambda: sys.stderr)
@@ -54,7 +54,7 @@ class CounterexampleSet:
 
 
 def freeze(plan: FreezePlan) -> Path:
-    """Copy the attack to the counter-examples; one that is kept already stays as it is.
+    """Copy the attack to the counter-examples, unless it is one already. Returns the path.
 
     Raises:
         NatadvError: Its pictures do not exist, or another counter-example has its name.
@@ -62,8 +62,8 @@ def freeze(plan: FreezePlan) -> Path:
     attack = read_attack(plan.file)
     if not attack.run:
         raise DataError(
-            f"{plan.file}: names no run that it came from, so nobody could tell how it was found; "
-            "take a file that natadv search or the gate has written"
+            f"{plan.file}: does not name the run that found it; take a file that natadv search or "
+            "the gate has written"
         )
     samples_of(attack, dataset_of(attack, root=plan.root, file=plan.file))
     name = plan.name or usual_name(attack)
@@ -75,7 +75,7 @@ def freeze(plan: FreezePlan) -> Path:
     path = plan.root / FOLDER / f"{name}.json"
     if not path.exists():
         write_attack(path, attack)
-    # The same attack, found by any run, stays as it is.
+    # The same attack from another run is not written again.
     elif read_attack(path).model_copy(update={"run": attack.run}) != attack:
         if not plan.force:
             raise ConfigError(
@@ -98,8 +98,9 @@ def usual_name(attack: Attack) -> str:
 def pack_counterexamples(
     data: str, *, root: Path = Path(), stream: TextIO | None = None
 ) -> CounterexampleSet:
-    """Write the dataset of all counter-examples on `data`, with a row for each one and each of its
-    pictures. A run that was killed continues, and ends with the same bytes.
+    """Write the dataset of all counter-examples on `data`: a row for each picture of each one.
+
+    A run that was killed continues and ends with the same bytes.
 
     Raises:
         NatadvError: No counter-example is on it, or one does not fit.
@@ -123,22 +124,22 @@ def pack_counterexamples(
 
 def _frozen(source: Dataset, root: Path) -> dict[str, Attack]:
     """The counter-examples on the pictures of `source`, by name."""
-    found: dict[str, Attack] = {}
+    attacks: dict[str, Attack] = {}
     for path in sorted((root / FOLDER).glob("*.json")):
         attack = read_attack(path)
         if attack.dataset == source.name:
             samples_of(attack, dataset_of(attack, root=root, file=path))
-            found[path.stem] = attack
-    if not found:
+            attacks[path.stem] = attack
+    if not attacks:
         raise ConfigError(
             f"{root / FOLDER}: holds no counter-example on {source.name!r}; freeze one with natadv "
             "freeze FILE"
         )
-    return found
+    return attacks
 
 
 def _rows(source: Dataset, attacks: Mapping[str, Attack]) -> OverlayRows:
-    """Picture by picture, in the order of the dataset."""
+    """The rows of the counter-examples, picture by picture in the order of `source`."""
     on: dict[str, list[DrawnOverlay]] = {}
     for name, attack in attacks.items():
         for picture in attack.pictures:

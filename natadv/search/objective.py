@@ -19,7 +19,7 @@ from natadv.scenarios.typographic.placement import covered_share, moved_off, pla
 from natadv.scenarios.typographic.population import DrawnOverlay
 from natadv.scenarios.typographic.rendering import Size, box, lay_out, size_after
 from natadv.scenarios.typographic.twins import virtual_twin
-from natadv.search.result import Attack, PredictionPair, most_common
+from natadv.search.result import Attack, PredictionPair
 from natadv.search.samples import (
     correct_ids,
     correct_samples_of,
@@ -40,7 +40,7 @@ class AttackObjective:
     """Measures which clean samples of one class an overlay makes the model get wrong."""
 
     unit: Unit
-    """Asks the dataset of the samples; its rows do not matter."""
+    """Names the task and the model; its rows do not matter."""
     dataset: Dataset
     loaded: LoadedModel
     subject: str
@@ -56,10 +56,10 @@ class AttackObjective:
     _decoded: dict[str, Image] = field(default_factory=dict)
 
     def flip_rates(self, overlays: Sequence[DrawnOverlay], *, least: float = 0.0) -> list[float]:
-        """The share of the samples that each overlay flips by its letters: a sample that the same
-        box flips without letters does not count. 0 if an overlay has no text of its kind.
+        """The share of the samples that each overlay flips by its letters; samples that the same
+        box flips without letters do not count. 0 if there is no text of an overlay's kind.
 
-        A rate below `least` may be too high, because its box is not measured.
+        A rate below `least` may be too high, because the box without letters is not evaluated.
         """
         flipped = self._flipped_by([self._rows(drawn) for drawn in overlays])
         counted = [ids if len(ids) / len(self.samples) >= least else () for ids in flipped]
@@ -81,6 +81,7 @@ class AttackObjective:
             for sample, size in zip(self.samples, sizes, strict=True)
         ]
         shares = list(map(covered_share, boxes, sizes))
+        places = list(map(place_of, boxes, sizes))
         flipped, hidden = self._flipped_by([self._rows(drawn), self._rows(drawn, letters=False)])
         return Attack(
             version=1,
@@ -93,7 +94,8 @@ class AttackObjective:
             decoy=decoy,
             drawn=drawn,
             covered=round(sum(shares) / len(shares), 6),
-            place=most_common(list(map(place_of, boxes, sizes))),
+            # Of equally common places the first by name.
+            place=max(sorted(set(places)), key=places.count),
             flipped=flipped,
             hidden=hidden,
             model=self.unit.model,
@@ -116,10 +118,10 @@ class AttackObjective:
         )
 
     def text_of(self, drawn: DrawnOverlay) -> OverlayText:
-        """Raises DataError if no text of its kind exists."""
+        """The text that the overlay has on all samples. Raises DataError if there is none."""
         if self.text is not None:
             return self.text
-        # One text for all samples, because they are under one attack.
+        # One text for all samples, because all are parts of one attack.
         names = self.dataset.card.classes
         return drawn.text_for(truth=self.subject, names=names, sample_id=self.subject)
 
@@ -145,7 +147,7 @@ class AttackObjective:
 
     def _flipped_by(self, overlays: Sequence[Sequence[Sample]]) -> list[tuple[str, ...]]:
         """For the rows of each overlay, ids of the clean samples that the model gets wrong."""
-        # Two overlays may be drawn alike on every picture, whatever their names.
+        # By id, because two overlays may look the same on every picture.
         rows = {row.id: row for each in overlays for row in each}
         correct = correct_ids(self._predict(list(rows.values()))) if rows else set()
         return [tuple(str(r.twin) for r in each if r.id not in correct) for each in overlays]
@@ -185,8 +187,10 @@ def objective_of_attack(
 
 
 def place_overlay(drawn: DrawnOverlay, text: str, clean: Sample, *, size: Size) -> Overlay:
-    """The overlay with its text, off the object if it has to be. Raises ConfigError or DataError if
-    it cannot be drawn on a picture of that size."""
+    """The overlay with its text, moved off the object if it is an overlay that keeps off it.
+
+    Raises ConfigError or DataError if it cannot be drawn on a picture of that size.
+    """
     overlay = drawn.with_text(text)
     if drawn.off_object and clean.mask is not None:
         overlay = moved_off(overlay, truth_mask(clean))
@@ -195,6 +199,6 @@ def place_overlay(drawn: DrawnOverlay, text: str, clean: Sample, *, size: Size) 
 
 
 def overlaid_row(overlay: Overlay, clean: Sample, *, decoy: str | None, size: Size) -> Sample:
-    """A row without a picture of its own: it is drawn on the clean one, which has that size."""
+    """A row whose overlay is drawn on the clean picture, which has that size."""
     row = virtual_twin(clean, overlay, id=f"{clean.id}@{to_json(overlay)}", decoy=decoy)
     return replace(row, drawn_size=size_after(overlay, size))

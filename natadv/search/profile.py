@@ -1,12 +1,10 @@
-"""The searches that a tier's profile asks for beside a case, as units."""
+"""The searches beside a case, as units; the profile of a tier describes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from natadv.errors import ConfigError, NatadvError
 from natadv.evaluate.datasets import Dataset
@@ -17,13 +15,13 @@ from natadv.gate.rules import SearchProfile
 from natadv.search.spec import SearchSpec, population_digest
 from natadv.types import Case
 
-if TYPE_CHECKING:
-    from natadv.scenarios.typographic.population import Population
-
 
 def with_searches(units: CaseUnits, case: Case, grid: Grid) -> CaseUnits:
-    """The units of `case` together with its searches. A search that cannot be planned is a
-    problem of this case, never an error, so that it fails no other case."""
+    """The units of `case` together with its searches.
+
+    If a search cannot be planned, it is a problem of this case and not an error, so that the other
+    cases are measured.
+    """
     if units.problem or case not in grid.searched:
         return units
     twin_of = grid.datasets[case.dataset].card.twin_of
@@ -42,24 +40,15 @@ def with_searches(units: CaseUnits, case: Case, grid: Grid) -> CaseUnits:
 def search_units(
     like: Unit, profile: SearchProfile, clean: Dataset, *, root: Path
 ) -> tuple[Unit, ...]:
-    """One search of each subject, and a second one that discovers if the profile asks for it.
+    """A search for each subject, and with `discover` in the profile a second one that climbs.
 
-    `like` asks `clean` the right task of the right model. Raises NatadvError if the population or
-    a class does not exist.
+    `like` is a unit of the task and the model on the dataset `clean`. Raises NatadvError if the
+    population or a class does not exist.
     """
     # Imported here because it loads the fonts, which a process that plans no search does not need.
     from natadv.scenarios.typographic.population import population_path, read_population
 
     population = read_population(population_path(profile.population, root))
-    numerics = replace(like.numerics, batch_size=min(like.numerics.batch_size, profile.pictures))
-    return tuple(
-        replace(like, numerics=numerics, start=0, stop=profile.pictures, search=spec)
-        for subject in _subjects(profile, clean)
-        for spec in _specs(profile, population, subject)
-    )
-
-
-def _subjects(profile: SearchProfile, clean: Dataset) -> Sequence[str]:
     classes = clean.card.classes
     for pattern in profile.subjects:
         if not any(fnmatchcase(name, pattern) for name in classes):
@@ -67,25 +56,27 @@ def _subjects(profile: SearchProfile, clean: Dataset) -> Sequence[str]:
                 f"the search asks for pictures of {pattern!r}, {clean.name!r} has "
                 f"{', '.join(classes)}; change its subjects"
             )
-    return [n for n in classes if any(fnmatchcase(n, pattern) for pattern in profile.subjects)]
-
-
-def _specs(profile: SearchProfile, population: Population, subject: str) -> Iterator[SearchSpec]:
-    from_population = SearchSpec(
-        subject=subject,
-        bounds=population.bounds,
-        draws=len(population.overlays),
-        seed=population.seed,
-        at_least=profile.at_least,
-        evaluations=profile.evaluations,
-        population=population_digest(population.overlays),
-    )
-    yield from_population
-    if profile.discover:
-        yield replace(
-            from_population,
-            draws=profile.discover,
-            seed=profile.seed,
-            discover=True,
-            population="",
+    numerics = replace(like.numerics, batch_size=min(like.numerics.batch_size, profile.pictures))
+    specs: list[SearchSpec] = []
+    for subject in classes:
+        if not any(fnmatchcase(subject, pattern) for pattern in profile.subjects):
+            continue
+        from_population = SearchSpec(
+            subject=subject,
+            bounds=population.bounds,
+            draws=len(population.overlays),
+            seed=population.seed,
+            at_least=profile.at_least,
+            evaluations=profile.evaluations,
+            population=population_digest(population.overlays),
         )
+        specs.append(from_population)
+        if profile.discover:
+            draws, seed = profile.discover, profile.seed
+            specs.append(
+                replace(from_population, draws=draws, seed=seed, discover=True, population="")
+            )
+    return tuple(
+        replace(like, numerics=numerics, start=0, stop=profile.pictures, search=spec)
+        for spec in specs
+    )

@@ -1,9 +1,8 @@
-"""The result of a search and its attack: as values, as files, and as gate.json holds them."""
+"""The result of a search and its attack: as values, as files, and as parts of gate.json."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,7 +28,7 @@ _STORED_NAMES = {
 
 
 class _Stored(Strict):
-    """Stored under the names that readers of gate.json know."""
+    """Base of schemas that are stored under the names that readers of gate.json know."""
 
     model_config = ConfigDict(
         alias_generator=lambda name: _STORED_NAMES.get(name, name), populate_by_name=True
@@ -164,22 +163,16 @@ class SearchResult(_Stored):
             f"{100 * self.counts.strongest:.0f} %"
         )
 
-    def of_run(self, run: str) -> SearchResult:
-        """The same, with the attack signed by the run that reports it."""
-        return self._with_attack(run=run)
-
-    def of_model(self, model: str) -> SearchResult:
-        """The same, with the attack under the name that the model has in this run."""
-        return self._with_attack(model=model)
-
-    def _with_attack(self, **fields: str) -> SearchResult:
+    def with_attack(self, **fields: str) -> SearchResult:
+        """The result with other fields of the attack, if there is one: the `run` that reports it,
+        or the name of the `model` in this run."""
         if self.attack is None:
             return self
         return self.model_copy(update={"attack": self.attack.model_copy(update=fields)})
 
 
 def result_json(result: SearchResult) -> dict[str, Any]:
-    """JSON values, the counts beside the rest; `result_from` reads them."""
+    """JSON values, which `result_from` reads; the counts are not nested."""
     values: dict[str, Any] = {}
     stored = result.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     for name, value in stored.items():
@@ -188,18 +181,23 @@ def result_json(result: SearchResult) -> dict[str, Any]:
 
 
 def result_from(raw: Mapping[str, Any]) -> SearchResult:
-    """Raises ConfigError or pydantic's ValidationError if `result_json` did not make it."""
+    """The result from its JSON values. Raises ConfigError or pydantic's ValidationError."""
     counts = {name: raw[name] for name in ShrinkCounts.model_fields if name in raw}
     rest = {name: value for name, value in raw.items() if name not in counts}
     return SearchResult.model_validate_json(json.dumps({**rest, "counts": counts or None}))
 
 
 def stored_results(units: Sequence[Unit], store: Store) -> list[SearchResult]:
-    """Of the searches that have ended, in order. An attack bears the name that its model has in
-    this run: equal weights under another name are not searched again."""
-    stored = ((unit, store.get(unit.key)) for unit in units)
+    """The results of the searches that have ended, in order.
+
+    An attack has the name of its model in this run, because equal weights under another name are
+    not searched again.
+    """
+    stored = ((unit.model, store.get(unit.key)) for unit in units)
     return [
-        result_from(raw["search"]).of_model(unit.model) for unit, raw in stored if raw is not None
+        result_from(raw["search"]).with_attack(model=model)
+        for model, raw in stored
+        if raw is not None
     ]
 
 
@@ -210,11 +208,5 @@ def write_attack(path: Path, attack: Attack) -> None:
 
 
 def read_attack(path: Path) -> Attack:
-    """Raises DataError that names the first place which `write_attack` did not write so."""
+    """The attack in a file. Raises DataError, which names the first mistake."""
     return read_record(path, Attack, remedy="expected a file that a search has written")
-
-
-def most_common(places: Sequence[str]) -> str:
-    """The most frequent one; of several, the first in order."""
-    counts = Counter(places)
-    return min(counts, key=lambda place: (-counts[place], place))

@@ -1,9 +1,9 @@
-"""The clean samples that an attack is searched on or replayed on, and what a model predicts."""
+"""The clean samples of a search or a replay, and what a model predicts for them."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from natadv.data.reader import iter_columns, read_by_id
@@ -36,22 +36,26 @@ class CorrectSamples(NamedTuple):
 def draw_correct_samples(
     unit: Unit, dataset: Dataset, subject: str, loaded: LoadedModel
 ) -> CorrectSamples:
-    """Draw `unit.stop` samples of the class `subject`, or fewer where the model gets fewer right.
+    """Draw `unit.stop` samples of the class `subject`, or fewer if the model gets fewer right.
 
     Raises:
         DataError: The dataset has no sample of the class.
     """
+    label, count = dataset.card.classes.index(subject), unit.stop
+    columns = iter_columns(dataset.folder, dataset.card, ("id", "label"))
+    ids = [row["id"] for row in columns if row["label"] == label]
+    if not ids:
+        raise DataError(f"{dataset.name} has no pictures of {subject!r}; search on another class")
+    # By id, so that new or missing samples do not change the order of the others. "hunt" is a part
+    # of the seed: another word would draw other samples.
+    ids.sort(key=lambda name: float(rng_for("hunt", name).random()))
     correct: list[Sample] = []
     tried = 0
-    for samples in _in_random_order(dataset, subject, unit.stop):
-        ids = correct_ids(predict_clean(unit, dataset, loaded, samples))
-        correct += [sample for sample in samples if sample.id in ids]
+    while len(correct) < count and tried < min(len(ids), MOST_TRIED * count):
+        samples = _read_in_order(dataset, ids[tried : tried + count])
+        correct += _correct(unit, dataset, loaded, samples)
         tried += len(samples)
-        if len(correct) >= unit.stop:
-            break
-    if not tried:
-        raise DataError(f"{dataset.name} has no pictures of {subject!r}; search on another class")
-    return CorrectSamples(_check_masks(correct[: unit.stop]), tried)
+    return CorrectSamples(_check_masks(correct[:count]), tried)
 
 
 def correct_samples_of(
@@ -63,15 +67,13 @@ def correct_samples_of(
         DataError: The dataset does not have these samples of this class.
     """
     samples = samples_of(attack, dataset)
-    ids = correct_ids(predict_clean(unit, dataset, loaded, samples))
-    correct = [sample for sample in samples if sample.id in ids]
+    correct = _correct(unit, dataset, loaded, samples)
     return CorrectSamples(_check_masks(correct), len(samples))
 
 
 def samples_of(attack: Attack, dataset: Dataset) -> list[Sample]:
     """The samples of an attack. Raises DataError if the dataset lacks one or its class differs."""
-    by_id = {s.id: s for s in read_by_id(dataset.folder, dataset.card, set(attack.pictures))}
-    samples = [by_id[name] for name in attack.pictures]
+    samples = _read_in_order(dataset, attack.pictures)
     for sample in samples:
         label = None if sample.label is None else dataset.card.classes[sample.label]
         if label != attack.subject:
@@ -108,8 +110,8 @@ def predict(
 
 def correct_ids(predicted: Answers) -> set[str]:
     """Ids of the samples that the model gets right."""
-    holds = zip(predicted.rows.id, right(predicted.rows), strict=True)
-    return {name for name, correct in holds if correct}
+    rows = predicted.rows
+    return {name for name, correct in zip(rows.id, right(rows), strict=True) if correct}
 
 
 def predictions_by_id(predicted: Answers) -> dict[str, Prediction]:
@@ -127,22 +129,22 @@ def predictions_by_id(predicted: Answers) -> dict[str, Prediction]:
 
 
 def _check_masks(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Raises DataError if a mask is damaged: later it would pass for an overlay without room."""
+    """Raises DataError if a mask is damaged; later it would look like an overlay without room."""
     for sample in samples:
         if sample.mask is not None:
             truth_mask(sample)
     return tuple(samples)
 
 
-def _in_random_order(dataset: Dataset, subject: str, count: int) -> Iterator[list[Sample]]:
-    """Samples of a class, `count` at a time. The order is drawn by id, so that samples which come
-    or go do not move the others."""
-    label = dataset.card.classes.index(subject)
-    columns = iter_columns(dataset.folder, dataset.card, ("id", "label"))
-    ids = [row["id"] for row in columns if row["label"] == label]
-    # "hunt" is a part of the seed: another word would draw other samples.
-    ids = sorted(ids, key=lambda name: float(rng_for("hunt", name).random()))
-    for start in range(0, min(len(ids), MOST_TRIED * count), count):
-        part = ids[start : start + count]
-        by_id = {s.id: s for s in read_by_id(dataset.folder, dataset.card, set(part))}
-        yield [by_id[name] for name in part]
+def _correct(
+    unit: Unit, dataset: Dataset, loaded: LoadedModel, samples: Sequence[Sample]
+) -> list[Sample]:
+    """Those of the clean samples that the model gets right."""
+    ids = correct_ids(predict_clean(unit, dataset, loaded, samples))
+    return [sample for sample in samples if sample.id in ids]
+
+
+def _read_in_order(dataset: Dataset, ids: Sequence[str]) -> list[Sample]:
+    """The samples with these ids, in the order of the ids. Raises DataError."""
+    by_id = {s.id: s for s in read_by_id(dataset.folder, dataset.card, set(ids))}
+    return [by_id[name] for name in ids]

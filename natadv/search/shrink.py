@@ -2,14 +2,14 @@
 
 Hypothesis weakens an overlay value by value, in the order in which the values are drawn: first the
 letters become as small as possible, then as faint as possible, then they lose their panel, and so
-on. Each overlay is evaluated once, so a model that
-wavers cannot make a search flaky, and the number of evaluations is bounded.
+on. Each overlay is evaluated once, so that an unstable model cannot make a search flaky, and the
+number of evaluations is bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -25,26 +25,27 @@ from natadv.search.result import ShrinkCounts
 from natadv.search.spec import SearchSpec, population_digest
 
 NEW = "new"
-"""Name of every overlay that does not belong to a population."""
+"""The id of every overlay that does not belong to a population."""
 
 SHRINK_SEED = int(
     "e63f4f35061d3cc2d944f3bcd90b837cd56c1053bd1786e577888c9666cf0eeb"
     "cd4e0fae7053e4540ef1f97586898a22",
     base=16,
 )
-"""Any number would do: Hypothesis seeds its draws with it while it shrinks. By default it takes a
-hash of the source of the function that it runs, so renaming a variable would change the result."""
+"""The seed of the draws that Hypothesis makes while it shrinks; any number would do. By default it
+is a hash of the source of the function that it runs, so renaming a variable would change the
+result."""
 
 
 class FlipRates(Protocol):
-    """For each overlay the share of the samples that it flips, 0 to 1; many at once are cheaper.
-    A rate below `least` need not be exact, but must stay below."""
+    """For each overlay the share of the samples that it flips, 0 to 1; many overlays in one call
+    are cheaper. A rate below `least` may be inexact, but it must be below `least`."""
 
     def __call__(self, drawn: Sequence[DrawnOverlay], /, *, least: float) -> Sequence[float]: ...
 
 
 class Smallest(NamedTuple):
-    """The smallest overlay that works, and what it took to find it."""
+    """The smallest overlay that works, and how many were evaluated to find it."""
 
     overlay: DrawnOverlay | None
     """None if no overlay that was drawn works."""
@@ -52,7 +53,7 @@ class Smallest(NamedTuple):
 
 
 def population_of(spec: SearchSpec) -> list[DrawnOverlay]:
-    """The overlays that a search starts from, unless it discovers them."""
+    """The overlays that a search starts from if it does not discover them."""
     return draw_iid(overlays(spec.bounds), count=spec.draws, seed=spec.seed)
 
 
@@ -96,7 +97,8 @@ class _Memo:
     spent: int = 0
 
     def evaluate(self, drawn: Sequence[DrawnOverlay]) -> None:
-        fresh = [one for one in dict.fromkeys(map(_unnamed, drawn)) if one not in self.known]
+        """Measure, in one call, the overlays whose rate is not known."""
+        fresh = [each for each in dict.fromkeys(map(_unnamed, drawn)) if each not in self.known]
         # While an attack is made smaller, it matters only whether an overlay works.
         least = 0.0 if self.budget is None else self.at_least
         try:
@@ -107,15 +109,16 @@ class _Memo:
 
     def flip_rate(self, drawn: DrawnOverlay) -> float:
         """Raises _SpentError if the overlay is not known and the budget is spent."""
-        one = _unnamed(drawn)
-        if one not in self.known:
+        drawn = _unnamed(drawn)
+        if drawn not in self.known:
             if self.budget is not None and self.spent >= self.budget:
                 raise _SpentError
             self.spent += self.budget is not None
-            self.evaluate([one])
-        return self.known[one]
+            self.evaluate([drawn])
+        return self.known[drawn]
 
     def works(self, drawn: DrawnOverlay) -> bool:
+        """Whether it flips enough samples. Raises as `flip_rate`."""
         return self.flip_rate(drawn) >= self.at_least
 
 
@@ -136,22 +139,14 @@ class _BrokenError(BaseException):
         self.error = error
 
 
-@dataclass(slots=True)
-class _Last:
-    """The overlay that worked last. Hypothesis tries smaller ones only, and ends by repeating the
-    smallest."""
-
-    overlay: DrawnOverlay | None = None
-
-
 def _shrink_population(spec: SearchSpec, memo: _Memo) -> Smallest:
     drawn = population_of(spec)
     memo.evaluate(drawn)
-    working = [one for one in drawn if memo.works(one)]
+    working = [each for each in drawn if memo.works(each)]
     smallest = None
     if working:
-        # From the smallest letters: from there it is not far.
-        start = min(working, key=lambda one: (one.overlay.size, one.overlay.opacity))
+        # From the smallest letters, because that is the shortest way.
+        start = min(working, key=lambda each: (each.overlay.size, each.overlay.opacity))
         smallest = _shrink(spec, memo, start) if spec.evaluations else start
     strongest = max(map(memo.flip_rate, drawn))
     counts = ShrinkCounts(
@@ -162,7 +157,8 @@ def _shrink_population(spec: SearchSpec, memo: _Memo) -> Smallest:
 
 def _shrink(spec: SearchSpec, memo: _Memo, start: DrawnOverlay) -> DrawnOverlay:
     """Hypothesis draws the population again up to `start`, and shrinks that overlay."""
-    last = _Last()
+    # Hypothesis tries only smaller ones, and ends by repeating the smallest.
+    working: list[DrawnOverlay] = []
 
     @seed(SHRINK_SEED)
     @settings(
@@ -172,24 +168,25 @@ def _shrink(spec: SearchSpec, memo: _Memo, start: DrawnOverlay) -> DrawnOverlay:
         phases=[Phase.generate, Phase.shrink],
     )
     @given(overlays(spec.bounds))
-    def attempt(one: DrawnOverlay) -> None:
-        if (last.overlay is not None or one == start) and memo.works(one):
-            last.overlay = one
+    def attempt(drawn: DrawnOverlay) -> None:
+        """Fails on an overlay that works, from `start` on."""
+        if (working or drawn == start) and memo.works(drawn):
+            working.append(drawn)
             raise _WorksError
 
     memo.budget = spec.evaluations
     _run(attempt)
-    if last.overlay is None:
+    if not working:
         raise ConfigError(
             f"hypothesis {hypothesis.__version__} does not draw a population twice; install one "
             "of the versions that natadv was written for"
         )
-    return last.overlay
+    return working[-1]
 
 
 def _discover(spec: SearchSpec, memo: _Memo) -> Smallest:
-    last = _Last()
-    drawn: dict[DrawnOverlay, float] = {}
+    working: list[DrawnOverlay] = []
+    shares: dict[DrawnOverlay, float] = {}
 
     @seed(spec.seed)
     @settings(
@@ -199,26 +196,26 @@ def _discover(spec: SearchSpec, memo: _Memo) -> Smallest:
         phases=[Phase.generate, Phase.target, Phase.shrink],
     )
     @given(overlays(spec.bounds))
-    def attempt(one: DrawnOverlay) -> None:
-        share = memo.flip_rate(one)
-        if last.overlay is None:
-            drawn[one] = share
+    def attempt(drawn: DrawnOverlay) -> None:
+        """Fails on an overlay that works; until the first one, Hypothesis climbs."""
+        share = memo.flip_rate(drawn)
+        if not working:
+            shares[drawn] = share
             target(share, label="pictures that are flipped")
         if share >= spec.at_least:
-            if last.overlay is None:
+            if not working:
                 memo.budget = spec.evaluations
-            last.overlay = one
+            working.append(drawn)
             raise _WorksError
 
     _run(attempt)
-    working = sum(share >= spec.at_least for share in drawn.values())
     counts = ShrinkCounts(
-        drawn=len(drawn),
-        working=working,
-        strongest=max(drawn.values()),
+        drawn=len(shares),
+        working=sum(share >= spec.at_least for share in shares.values()),
+        strongest=max(shares.values()),
         evaluations=memo.spent,
     )
-    return Smallest(last.overlay, counts)
+    return Smallest(working[-1] if working else None, counts)
 
 
 _QUIET = settings(
@@ -231,33 +228,28 @@ _QUIET = settings(
 
 
 def _run(attempt: Callable[[], None]) -> None:
-    with _by_itself(), suppress(_WorksError, _SpentError):
-        attempt()
-
-
-@contextmanager
-def _by_itself() -> Iterator[None]:
     """Hypothesis stops shrinking after five minutes, and tries the constants of all local modules
-    that are imported. Without both, a search ends the same on a slow machine or in another
-    process."""
+    that are imported. Here it does neither, so that a search ends the same on a slow machine and in
+    another process."""
     changed: Sequence[tuple[ModuleType, str, object]] = (
         (engine, "MAX_SHRINKING_SECONDS", float("inf")),
-        (providers, "_get_local_constants", _of(providers, "Constants")),
+        (providers, "_get_local_constants", _attribute(providers, "Constants")),
     )
-    known: Any = _of(providers, "CONSTANTS_CACHE")
-    before = [(module, name, _of(module, name)) for module, name, _ in changed]
+    known: Any = _attribute(providers, "CONSTANTS_CACHE")
+    before = [(module, name, _attribute(module, name)) for module, name, _ in changed]
     for module, name, value in changed:
         setattr(module, name, value)
     known.cache.clear()
     try:
-        yield
+        with suppress(_WorksError, _SpentError):
+            attempt()
     finally:
         for module, name, value in before:
             setattr(module, name, value)
         known.cache.clear()
 
 
-def _of(module: ModuleType, name: str) -> object:
+def _attribute(module: ModuleType, name: str) -> object:
     if name not in vars(module):
         raise ConfigError(
             f"hypothesis {hypothesis.__version__} has no {name} where it had one; install one of "

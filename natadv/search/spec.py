@@ -1,4 +1,4 @@
-"""What a search looks for, where it starts, and what it may cost."""
+"""The specification of a search, which is a part of its unit's key."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class SearchSpec:
     bounds: SearchSpace
     """All overlays lie within them."""
     draws: int
-    """Overlays of the population, or, with `discover`, at most so many examples."""
+    """Overlays of the population; with `discover`, the most examples."""
     seed: int
     at_least: float
-    """Share of the pictures, above 0 to 1, that an attack has to flip."""
+    """Share of the pictures that an attack has to flip, above 0 and at most 1."""
     evaluations: int
     """Overlays that may be evaluated while the attack is made smaller."""
     discover: bool = False
@@ -53,7 +53,7 @@ class SearchSpec:
         return self.draws + self.evaluations
 
     def plain(self) -> dict[str, Any]:
-        """JSON values of all fields: the part of a unit's key that says which search it is."""
+        """JSON values of all fields, for a unit's key."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return values | {"bounds": self.bounds.model_dump()}
 

@@ -1,4 +1,4 @@
-"""Runs the search of a gate by itself, and replays an attack on any model."""
+"""Runs a search without the gate, and replays an attack on any model."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ from natadv.types import Case, ModelSpec
 
 _EVERY_S = 0.2
 USUAL_PICTURES, MOST_AT_ONCE = 16, 64
-"""A search asks for so many pictures by default, and shows at most so many at once. A replay shows
-as many at once as the search did, because another number moves last bits."""
+"""The pictures of a search by default, and the most in one batch. A replay has batches of the same
+size as the search, because another size changes the last bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """The model, the population and the class of one search."""
+    """The settings of one search."""
 
     model: str
     profile: SearchProfile
-    """With one subject: a class by its name."""
+    """Its only subject is the name of a class."""
     data: str
     out: Path
     store: Path
@@ -91,7 +91,7 @@ class SavedSearch:
 
 @dataclass(frozen=True, slots=True)
 class ReplayPlan:
-    """The attack, and the model that it is shown to."""
+    """The settings of a replay: an attack, and the model that it is shown to."""
 
     file: Path
     model: str
@@ -116,7 +116,7 @@ class Replay:
 
     @property
     def in_words(self) -> str:
-        """What the attack does to both models."""
+        """How many pictures the attack flips on both models."""
         found = self.found
         other = " with other weights" if found.model == self.model and not self.same else ""
         before = f"found on {found.model}{other}: {_flips(found, of='')}"
@@ -130,7 +130,7 @@ class Replay:
 
     @property
     def remarks(self) -> list[str]:
-        """What else the reader has to know."""
+        """Lines on pictures that were left out, and on a replay that differs from the search."""
         pictures, now = self.found.pictures, self.now
         remarks: list[str] = []
         if now is not None and len(now.pictures) < len(pictures):
@@ -152,26 +152,11 @@ class Replay:
         return self.weights == self.found.weights
 
 
-@dataclass(frozen=True, slots=True)
-class AttackTarget:
-    """A model and the dataset that it is asked about; nothing is loaded yet."""
-
-    spec: ModelSpec
-    dataset: Dataset
-    unit: Unit
-    """Asks the pictures of the dataset as they are stored."""
-
-    def runner(self, store: Store, run: Run) -> ModelRunner:
-        """Computes units of this model on this dataset."""
-        datasets = {self.dataset.name: self.dataset}
-        return ModelRunner(store, datasets, {self.spec.name: self.spec}, run=run)
-
-
 def search(plan: SearchPlan) -> SavedSearch:
     """Search, or take the result from the store, and write the attack and its sheet.
 
-    A search that was killed begins again. One that ended is not repeated, so a kill before its
-    files are written loses nothing.
+    A search that was killed starts again. One that has ended is not repeated, even if it was killed
+    before its files were written.
 
     Raises:
         NatadvError: A name is unknown, the model cannot do the task, or its code fails.
@@ -182,17 +167,14 @@ def search(plan: SearchPlan) -> SavedSearch:
     if subject not in dataset.card.classes:
         raise unknown_name(f"class of {dataset.name}", subject, dataset.card.classes)
     spec = one_model(plan.model, root=plan.root, wanted="to attack")
-    target = find_target(plan.task, spec, dataset, arithmetic=plan.arithmetic, store=plan.store)
+    clean = clean_unit(plan.task, spec, dataset, arithmetic=plan.arithmetic, store=plan.store)
     profile = replace(plan.profile, subjects=(glob.escape(subject),))
-    # The last one is the discovery, if the profile asks for it.
-    unit = search_units(target.unit, profile, dataset, root=plan.root)[-1]
+    # The last one is the discovery, if the profile has one.
+    unit = search_units(clean, profile, dataset, root=plan.root)[-1]
     assert unit.search is not None
     check_population(unit.search)
-    store = Store(plan.store)
-    run = prepare_run(store)
-    runner = target.runner(store, run)
-    result = _result(unit, store=store, run=run, runner=runner, stream=plan.stream)
-    result = result.of_run(run.id)
+    runner = _runner(spec, dataset, Store(plan.store))
+    result = _result(unit, runner, stream=plan.stream).with_attack(run=runner.run.id)
     if (attack := result.attack) is None:
         return SavedSearch(result, None, None)
     prefix = "__".join((attack.task, attack.dataset, attack.model))
@@ -201,8 +183,8 @@ def search(plan: SearchPlan) -> SavedSearch:
 
 
 def replay(plan: ReplayPlan) -> Replay:
-    """Show the same overlay with the same text on the same pictures, without those that the model
-    is wrong about when they are clean.
+    """Show the same overlay with the same text on the same pictures, except for those that the
+    model gets wrong when they are clean.
 
     Raises:
         NatadvError: The file, the dataset or the model does not exist or does not fit.
@@ -212,11 +194,11 @@ def replay(plan: ReplayPlan) -> Replay:
     spec = one_model(plan.model, root=plan.root, wanted="to show it to")
     at_once = min(MOST_AT_ONCE, max(USUAL_PICTURES, len(attack.pictures)))
     arithmetic = Arithmetic(plan.device, batch_size=at_once)
-    target = find_target(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)
-    unit, store = target.unit, Store(plan.store)
-    runner = target.runner(store, prepare_run(store))
+    unit = clean_unit(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)
+    runner = _runner(spec, dataset, Store(plan.store))
 
     def attacked(loaded: LoadedModel) -> tuple[Attack, tuple[PredictionPair, ...]] | None:
+        """The attack on this model; None if it gets all clean samples wrong."""
         objective = objective_of_attack(unit, dataset, attack, loaded)
         if not objective.samples:
             return None
@@ -227,7 +209,7 @@ def replay(plan: ReplayPlan) -> Replay:
     except NatadvError:
         raise
     except Exception as error:
-        # A border, as of the gate: any code may stand behind a model.
+        # A border, as in the gate, because a model may run any code.
         raise InfraError(f"{unit.model}: {type(error).__name__}: {error}") from error
     if outcome is None:
         return Replay(spec.name, attack, None, unit.answers_with, None)
@@ -237,10 +219,13 @@ def replay(plan: ReplayPlan) -> Replay:
     return Replay(spec.name, attack, now, unit.answers_with, sheet)
 
 
-def find_target(
+def clean_unit(
     task: str, spec: ModelSpec, dataset: Dataset, *, arithmetic: Arithmetic, store: Path
-) -> AttackTarget:
-    """Raises ConfigError or ModelError if the dataset or the model is not for the task."""
+) -> Unit:
+    """A unit of the task on the clean pictures of the dataset.
+
+    Raises ConfigError or ModelError if the dataset or the model is not for the task.
+    """
     if task not in dataset.card.tasks:
         raise ConfigError(
             f"{dataset.name} has no {task}: its tasks are {', '.join(dataset.card.tasks)}"
@@ -255,12 +240,11 @@ def find_target(
         rows=dataset.card.rows,
         numerics=arithmetic.numerics(spec, store),
     )
-    head = head_of(case, spec, weights=weights)
-    return AttackTarget(spec, dataset, replace(unit, head=head))
+    return replace(unit, head=head_of(case, spec, weights=weights))
 
 
 def dataset_of(attack: Attack, *, root: Path, file: Path) -> Dataset:
-    """The dataset of the attack's pictures, in the revision that was attacked.
+    """The dataset with the attack's pictures, in the revision that was attacked.
 
     Raises:
         DataError: It does not exist, or has another revision.
@@ -279,17 +263,16 @@ def dataset_of(attack: Attack, *, root: Path, file: Path) -> Dataset:
     return dataset
 
 
-def prepare_run(store: Store) -> Run:
-    """A new run in the store, which is made if it does not exist. Raises StoreError."""
+def _runner(spec: ModelSpec, dataset: Dataset, store: Store) -> ModelRunner:
+    """Computes units of the model on the dataset, in a new run. Raises StoreError."""
     store.prepare()
     run = Run(store, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
     run.prepare()
-    return run
+    return ModelRunner(store, {dataset.name: dataset}, {spec.name: spec}, run=run)
 
 
-def _result(
-    unit: Unit, *, store: Store, run: Run, runner: ModelRunner, stream: TextIO
-) -> SearchResult:
+def _result(unit: Unit, runner: ModelRunner, *, stream: TextIO) -> SearchResult:
+    store, run = runner.store, runner.run
     worker = Worker(store, run, compute_with(runner))
     if store.has(unit.key):
         print("already searched: the result is in the store", file=stream)
@@ -305,10 +288,10 @@ def _result(
 
 @contextmanager
 def _progress(unit: Unit, runner: ModelRunner, stream: TextIO) -> Iterator[None]:
-    """Prints what is done and how far it is, from a thread, because a search is a single unit."""
+    """Prints the progress from a thread, because a search is a single unit."""
     spec = unit.search
     assert spec is not None
-    # Each overlay may be followed by its box alone, and the attack is shown once more.
+    # Each overlay and its box without letters, and the attack once more.
     most = (2 * (spec.most_overlays + 1) + MOST_TRIED) * unit.stop
     print(
         f"{unit.title}: {spec.draws} overlays on {unit.stop} pictures, then up to "
@@ -320,6 +303,7 @@ def _progress(unit: Unit, runner: ModelRunner, stream: TextIO) -> Iterator[None]
     over = Event()
 
     def follow() -> None:
+        """Reports the encoded pictures until the search is over."""
         while not over.wait(_EVERY_S):
             if runner.encoded:  # the model is loaded
                 progress.reach(min(runner.encoded, most - 1))

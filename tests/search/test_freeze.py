@@ -26,7 +26,7 @@ from natadv.search.contact_sheet import attacked_samples
 from natadv.search.freeze import pack_counterexamples, usual_name
 from natadv.search.objective import objective_of_attack
 from natadv.search.result import read_attack
-from natadv.search.standalone import find_target
+from natadv.search.standalone import clean_unit
 from natadv.tasks.masks import truth_mask
 
 from .conftest import Eyes, edited
@@ -46,7 +46,7 @@ def files(folder):
 def unit_on(world, data):
     (spec,) = resolve("mini-clip", root=world)
     arithmetic = Arithmetic("cpu", batch_size=16)
-    return find_target(
+    return clean_unit(
         "classification",
         spec,
         dataset_named(data, world),

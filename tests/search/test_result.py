@@ -18,7 +18,6 @@ from natadv.search.result import (
     PredictionPair,
     SearchResult,
     ShrinkCounts,
-    most_common,
     read_attack,
     result_from,
     result_json,
@@ -116,14 +115,10 @@ def test_letters_are_what_is_neither_blank_nor_sign():
     assert "'no. 1', 3 letters" in ATTACK.model_copy(update={"text": "no. 1"}).in_words
 
 
-def test_of_places_that_are_as_common_the_first_in_order_is_told():
-    assert most_common(["top", "left", "top", "left", "centre"]) == "left"
-
-
 MISSING = object()
 
 BROKEN = [
-    (("task",), "captioning", "task: Input should be 'classification', 'segmentation' or 'vqa'"),
+    (("task",), "captioning", "task: unknown task 'captioning', did you mean 'classification'?"),
     (("version",), 2, "version: Input should be 1"),
     (("subject",), "", "subject: String should have at least 1 character"),
     (("pictures",), [], "pictures: Tuple should have at least 1 item"),
@@ -141,7 +136,7 @@ BROKEN = [
     (
         ("drawn", "text", "kind"),
         "rhyme",
-        "drawn.text.kind: kind of text must be one of decoy, other",
+        "drawn.text.kind: unknown kind of text 'rhyme' Known: decoy, misspelt",
     ),
     (("drawn", "overlay", "opacity"), 2, "drawn: overlay opacity must be from 0.0 to 1.0, came 2"),
     (("drawn", "overlay", "tilt"), 2, r"drawn: overlay has unknown keys \['tilt'\] and lacks \[\]"),
@@ -236,6 +231,6 @@ def test_predictions_keep_their_names():
 
 
 def test_a_run_signs_the_attack_alone():
-    assert FOUND.of_run("r").attack == ATTACK.model_copy(update={"run": "r"})
-    assert FOUND.of_run("r").of_run("") == FOUND
-    assert WEAK.of_run("r") is WEAK
+    assert FOUND.with_attack(run="r").attack == ATTACK.model_copy(update={"run": "r"})
+    assert FOUND.with_attack(run="r").with_attack(run="") == FOUND
+    assert WEAK.with_attack(run="r") is WEAK

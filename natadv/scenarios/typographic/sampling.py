@@ -161,6 +161,7 @@ def draw_iid(strategy: SearchStrategy[Value], *, count: int, seed: int) -> list[
     )
     @given(strategy)
     def keep(value: Value) -> None:
+        """Keeps the draws of the backend, without the simplest value."""
         if _drawing.get():
             draws.append(value)
 
