@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from natadv.data.card import load_card
@@ -25,17 +26,19 @@ from natadv.pipelines import embedders
 from natadv.pipelines.filtering import (
     THRESHOLDS,
     AcceptanceCurve,
+    EnsemblePredictions,
     Filtered,
     FilterPlan,
     accepted_counts,
+    ensemble_predictions,
     filter_pool,
+    fools_all,
 )
-from natadv.scenarios.natural import Judged, fools_all, judged
 
 from .conftest import read
 
 BOTH = ("mini-clip", "mini-siglip")
-LIMIT = 192
+LIMIT = 128
 Filter = Callable[..., Filtered]
 
 
@@ -182,7 +185,7 @@ def test_a_run_that_fails_half_way_goes_on_where_it_stopped(filtered, root, tmp_
     def until_full(pictures, *arguments, **named):
         for seen in original(pictures, *arguments, **named):
             looked.extend(seen.keys)
-            if len(looked) == 128:
+            if len(looked) == 64:
                 raise OSError("no space left on device")
             yield seen
 
@@ -272,11 +275,11 @@ def drawn(seed: int, members: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.dirichlet(np.full(4, 0.4), (members, 30)), rng.integers(0, 4, 30)
 
 
-def acceptance(found: Judged, **fields: object) -> AcceptanceCurve:
-    models = {f"model-{place}": "0" * 64 for place in range(len(found.wrong))}
+def acceptance(predictions: EnsemblePredictions, **fields: object) -> AcceptanceCurve:
+    models = {f"model-{place}": "0" * 64 for place in range(len(predictions.wrong))}
     known = {"name": "hard", "pool": "all", "pool_revision": "f" * 64, "threshold": 0.15}
     return AcceptanceCurve(
-        **{**known, "models": models, "judged": found, "set_aside": {}, **fields}
+        **{**known, "models": models, "predictions": predictions, "set_aside": {}, **fields}
     )
 
 
@@ -284,16 +287,16 @@ def acceptance(found: Judged, **fields: object) -> AcceptanceCurve:
 def test_every_point_is_what_the_filter_would_keep(seed, members):
     probabilities, truth = drawn(seed, members)
 
-    found = accepted_counts(judged(probabilities, truth), THRESHOLDS)
+    found = accepted_counts(ensemble_predictions(probabilities, truth), THRESHOLDS)
 
-    expected = [fools_all(probabilities, truth, threshold=t).sum() for t in THRESHOLDS]
+    expected = [accepted(probabilities, truth, threshold=t).sum() for t in THRESHOLDS]
     assert found == expected
     assert found == sorted(found)
 
 
 @given(st.integers(0, 50), st.integers(2, 3))
 def test_the_ensemble_never_keeps_more_than_a_member_alone(seed, members):
-    told = acceptance(judged(*drawn(seed, members))).as_json()
+    told = acceptance(ensemble_predictions(*drawn(seed, members))).as_json()
 
     for member in told["members"].values():
         pairs = zip(member["kept"], told["curve"]["kept"], strict=True)
@@ -301,7 +304,7 @@ def test_the_ensemble_never_keeps_more_than_a_member_alone(seed, members):
 
 
 def test_numbers_and_picture_are_the_same_bytes_each_time(tmp_path):
-    found = acceptance(judged(*drawn(1, 2)), set_aside={"s1": "damaged"})
+    found = acceptance(ensemble_predictions(*drawn(1, 2)), set_aside={"s1": "damaged"})
 
     path = found.write(tmp_path / "deep" / "hard")
     first = path.read_bytes(), path.with_suffix(".json").read_bytes()
@@ -316,11 +319,86 @@ def test_numbers_and_picture_are_the_same_bytes_each_time(tmp_path):
 
 
 def test_a_chart_of_many_members_can_be_drawn():
-    assert acceptance(judged(*drawn(1, 9))).chart().startswith(b"\x89PNG")
+    assert acceptance(ensemble_predictions(*drawn(1, 9))).chart().startswith(b"\x89PNG")
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "x").write_text("a file in the way")
 
     with pytest.raises(DataError, match="cannot be written"):
-        acceptance(judged(*drawn(1, 1))).write(tmp_path / "x" / "hard")
+        acceptance(ensemble_predictions(*drawn(1, 1))).write(tmp_path / "x" / "hard")
+
+
+def accepted(probabilities, truth, *, threshold):
+    return fools_all(ensemble_predictions(probabilities, truth), threshold=threshold)
+
+
+@st.composite
+def cases(draw):
+    members, n, classes = (draw(st.integers(1, high)) for high in (4, 8, 5))
+    raw = draw(arrays(np.float64, (members, n, classes), elements=st.floats(0.0, 1.0)))
+    truth = draw(arrays(np.int64, n, elements=st.integers(0, classes - 1)))
+    return (raw + 1e-9) / (raw + 1e-9).sum(axis=2, keepdims=True), truth
+
+
+SOME = st.floats(0.01, 1.0)
+
+
+@given(cases(), SOME)
+def test_agrees_with_the_definition_written_out(case, threshold):
+    p, truth = case
+
+    kept = accepted(p, truth, threshold=threshold)
+
+    for i, label in enumerate(truth):
+        every = all(m[i][label] < threshold and m[i][label] < max(m[i]) for m in p)
+        assert kept[i] == every
+
+
+@given(cases(), SOME, SOME)
+def test_a_higher_threshold_never_drops_a_picture(case, one, other):
+    low, high = (accepted(*case, threshold=t) for t in sorted((one, other)))
+
+    assert not (low & ~high).any()
+
+
+@given(cases(), SOME, st.integers(0, 3))
+def test_another_member_only_shrinks_what_is_kept(case, threshold, seed):
+    p, truth = case
+    more = np.random.default_rng(seed).dirichlet(np.ones(p.shape[2]), (1, p.shape[1]))
+
+    grown = accepted(np.concatenate([p, more]), truth, threshold=threshold)
+
+    assert not (grown & ~accepted(p, truth, threshold=threshold)).any()
+
+
+@given(cases(), SOME)
+def test_the_order_of_members_does_not_matter(case, threshold):
+    p, truth = case
+
+    np.testing.assert_array_equal(
+        accepted(p[::-1], truth, threshold=threshold), accepted(p, truth, threshold=threshold)
+    )
+
+
+def test_a_tie_with_the_truth_is_not_wrong():
+    assert not accepted([[[0.5, 0.5]]], [0], threshold=1.0).any()
+
+
+def test_an_impossible_threshold_is_refused():
+    for threshold in (0.0, -1.0, 1.5, float("nan")):
+        with pytest.raises(ConfigError, match="threshold must be above 0"):
+            accepted([[[0.1, 0.9]]], [0], threshold=threshold)
+
+
+def test_bad_input_is_refused():
+    for probabilities, truth, message in (
+        ([[0.1, 0.9]], [0], "expected probabilities of"),
+        (np.zeros((0, 1, 2)), [0], "expected probabilities of"),
+        ([[[0.1, 0.9]]], [0, 1], "expected 1 true classes"),
+        ([[[float("nan"), 0.9]]], [0], "from 0 to 1"),
+        ([[[-0.1, 0.9]]], [0], "from 0 to 1"),
+        ([[[0.1, 0.9]]], [2], "from 0 to 1, some are not"),
+    ):
+        with pytest.raises(DataError, match=message):
+            ensemble_predictions(probabilities, truth)

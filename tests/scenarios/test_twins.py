@@ -69,16 +69,6 @@ def test_twin_depends_on_its_key_alone() -> None:
     assert twin().overlay != twin(sample=replace(CLEAN, id="s2")).overlay
 
 
-def test_similar_decoy_is_written() -> None:
-    similarity = np.array([[1, 0.1, 0.2], [0.1, 1, 0.9], [0.2, 0.9, 1]])
-
-    twin = typographic_twin(
-        CLEAN, PICTURE, CLASSES, recipe="post-it", seed=1, decoy="similar", similarity=similarity
-    )
-
-    assert twin.decoy == "horse"
-
-
 def test_sample_without_label_has_no_wrong_class() -> None:
     with pytest.raises(DataError, match="'s1' has no label"):
         typographic_twin(replace(CLEAN, label=None), PICTURE, CLASSES, recipe="post-it", seed=1)

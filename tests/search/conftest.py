@@ -5,7 +5,9 @@ They read: a solid box moves them only where it hides far more than letters have
 
 from __future__ import annotations
 
+import contextlib
 import io
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,27 +132,39 @@ def write_world(root: Path, samples: Sequence[Sample], **other: Any) -> None:
     write_dataset(folder, draft, samples, force=True)
 
 
-@pytest.fixture
-def world(tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]) -> Path:
     """Holds the dataset `plain`, the population `few`, and the mini models with other insides."""
-    write_world(tmp_path, samples)
+    root = tmp_path_factory.mktemp("search")
+    write_world(root, samples)
     few = drawn_within(search_space(REPOSITORY, "overlays"), name="few", count=8, seed=1)
-    write_population(population_path("few", tmp_path), few)
-    (tmp_path / "fixtures" / "models").symlink_to(REPOSITORY / "fixtures" / "models")
+    write_population(population_path("few", root), few)
+    (root / "fixtures" / "models").symlink_to(REPOSITORY / "fixtures" / "models")
+    return root
+
+
+@pytest.fixture
+def world(tmp_path: Path, pristine: Path) -> Path:
+    """A copy of the pristine world."""
+    shutil.copytree(pristine / "fixtures", tmp_path / "fixtures", symlinks=True)
     return tmp_path
+
+
+def record_loads(monkeypatch: pytest.MonkeyPatch) -> list[Eyes]:
+    models: list[Eyes] = []
+
+    def load(spec: Any, **_: Any) -> Eyes:
+        models.append(Eyes(BEARS[spec.name]))
+        return models[-1]
+
+    monkeypatch.setattr(loading, "load", load)
+    return models
 
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Eyes]:
     """The models that were loaded."""
-    seen: list[Eyes] = []
-
-    def load(spec: Any, **_: Any) -> Eyes:
-        seen.append(Eyes(BEARS[spec.name]))
-        return seen[-1]
-
-    monkeypatch.setattr(loading, "load", load)
-    return seen
+    return record_loads(monkeypatch)
 
 
 @pytest.fixture
@@ -170,21 +184,33 @@ def natadv(
 
 
 SEARCH = ("search", "--population", "few", "--data", "plain", "--subject", "dog", "--device", "cpu")
+CHEAP = ("--pictures", "6", "--at-least", "0.5", "--evaluations", "20")
 
 
 @pytest.fixture
 def search(natadv: Callable[..., list[str]]) -> Callable[..., list[str]]:
     def run(*arguments: object, model: str = "mini-clip", code: int = 0) -> list[str]:
-        cheap = ("--pictures", "6", "--at-least", "0.5", "--evaluations", "20")
-        return natadv(*SEARCH, "--model", model, *cheap, *arguments, code=code)
+        return natadv(*SEARCH, "--model", model, *CHEAP, *arguments, code=code)
 
     return run
 
 
+@pytest.fixture(scope="session")
+def searched(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world after a search."""
+    root = tmp_path_factory.mktemp("searched")
+    shutil.copytree(pristine / "fixtures", root / "fixtures", symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        record_loads(patch)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            assert main([*SEARCH, "--model", "mini-clip", *CHEAP, "--root", str(root)]) == 0
+    return root
+
+
 @pytest.fixture
-def found(search: Callable[..., list[str]], world: Path) -> Path:
-    """The file of an attack on mini-clip."""
-    search()
+def found(searched: Path, world: Path, loads: list[Eyes]) -> Path:
+    """The file of an attack on mini-clip, in a world after the search for it."""
+    shutil.copytree(searched / ".natadv", world / ".natadv", symlinks=True)
     return world / ".natadv/attacks/classification__plain__mini-clip__dog.json"
 
 

@@ -145,15 +145,15 @@ def test_a_row_is_the_picture_of_the_replay_and_gets_the_same_answer(two, world,
         return LoadedModel(Eyes(12.0), EmbeddingCache(tmp_path / "cache", name), 16)
 
     clean, packed = unit_on(world, "plain"), unit_on(world, "plain-counterexamples")
-    unit = packed.unit
-    result = compute([unit], packed.dataset, clean=clean.dataset, loaded=loaded("rows"))[unit.key]
+    plain, dataset = (dataset_named(n, world) for n in ("plain", "plain-counterexamples"))
+    result = compute([packed], dataset, clean=plain, loaded=loaded("rows"))[packed.key]
     said = dict(zip(result["outcomes"]["id"], result["outcomes"]["prediction"], strict=True))
     by_id = {row.id: row for row in rows(world)}
     count = 0
     for name, attack in two.items():
-        objective = objective_of_attack(clean.unit, clean.dataset, attack, loaded("replay"))
+        objective = objective_of_attack(clean, plain, attack, loaded("replay"))
         pairs = objective.predictions(attack.drawn)
-        for one in attacked_samples(attack, pairs, clean.dataset):
+        for one in attacked_samples(attack, pairs, plain):
             row = by_id[f"{one.clean.id}@{name}"]
             twins = {one.clean.id: one.clean}
             assert shown(row, twins, drawn=True).key == overlaid(one.attacked, one.clean).key
