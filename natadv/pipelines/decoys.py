@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, final
@@ -14,7 +15,6 @@ from natadv.data.reader import iter_columns
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset
 from natadv.pipelines.embedders import WordVectors
-from natadv.scenarios.nouns import noun_of, singular
 from natadv.scenarios.typographic.fonts import CHARACTERS
 from natadv.scenarios.typographic.recipes import DecoyChoice, choose_decoy
 from natadv.tasks import TASKS, vqa_text
@@ -28,6 +28,15 @@ AGREED = 3
 
 WrongWord = Callable[[Sample, np.random.Generator], str | None]
 """Chooses a word that is not true of the sample; None if the dataset has none."""
+
+_WORD = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*")
+_BEFORE_NOUN_GROUP = "a an the this that these those two three four five several some many all both"
+_BEHIND_NOUN_GROUP = (
+    "of on in with at to near by under above below behind beside between over from for inside next "
+    "against along across around through without and or that which who whose is are was were has "
+    "have having wearing holding standing sitting lying running jumping flying playing taking "
+    "sleeping walking riding eating hanging looking facing carrying parked made covered worn"
+)
 
 
 def decoys_of(task: str, dataset: Dataset, *, vectors: WordVectors | None) -> WrongWord:
@@ -185,3 +194,29 @@ def _noun(phrase: str, facts: str) -> str:
     known: Any = json.loads(facts or "{}")
     noun = known.get("noun") if isinstance(known, dict) else None
     return noun if isinstance(noun, str) and noun.strip() else noun_of(phrase)
+
+
+def noun_of(phrase: str) -> str:
+    """The head noun of a referring expression: the last word of its first noun group.
+
+    `the two red cats wearing a hat` -> `cats`; empty if the phrase has no word.
+    """
+    words: list[str] = _WORD.findall(phrase)
+    while len(words) > 1 and words[0].casefold() in _BEFORE_NOUN_GROUP.split():
+        words = words[1:]
+    for place, word in enumerate(words):
+        if place and word.casefold() in _BEHIND_NOUN_GROUP.split():
+            return words[place - 1]
+    return words[-1] if words else ""
+
+
+def singular(noun: str) -> str:
+    """A key that is equal for singular and plural of a noun; not necessarily a correct singular."""
+    folded = noun.casefold().strip()
+    if len(folded) > 4 and folded.endswith("ies"):
+        return folded[:-3] + "y"
+    if len(folded) > 4 and folded.endswith(("ses", "xes", "ches", "shes")):
+        return folded[:-2]
+    if len(folded) > 3 and folded.endswith("s") and not folded.endswith("ss"):
+        return folded[:-1]
+    return folded

@@ -157,7 +157,13 @@ def make_typographic(plan: TypoPlan) -> Packed:
         "pillow": PIL.__version__,
     }
     items = _Twins(plan, source, wrong_word, rows, letters).items
-    twins = DatasetPlan(draft, items, rows, "pictures", digest(identity), remark=_remark)
+
+    def remark(set_aside: Sequence[SetAside]) -> str:
+        """The end of the description: why samples have no twin."""
+        left_out = {item.id: item.why for item in set_aside}
+        return f" {summary_of(left_out)}." if left_out else ""
+
+    twins = DatasetPlan(draft, items, rows, "pictures", digest(identity), remark=remark)
     return pack(folder, twins, force=plan.force, stream=plan.stream)
 
 
@@ -182,8 +188,3 @@ def _reader(plan: TypoPlan) -> Embedder | None:
         raise ConfigError("a similar decoy needs a model that reads words: name it with --reader")
     spec = one_model(plan.reader, root=plan.root, wanted="to read with")
     return load_embedder(spec, plan.arithmetic, root=plan.root)
-
-
-def _remark(set_aside: Sequence[SetAside]) -> str:
-    left_out = {item.id: item.why for item in set_aside}
-    return f" {summary_of(left_out)}." if left_out else ""

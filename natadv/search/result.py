@@ -69,7 +69,7 @@ class Attack(Strict):
     drawn: DrawnOverlay
 
     @model_validator(mode="after")
-    def _fits(self) -> Attack:
+    def _ids_and_text_fit(self) -> Attack:
         for name in ("pictures", "flipped", "hidden"):
             ids = getattr(self, name)
             if len(set(ids)) != len(ids):

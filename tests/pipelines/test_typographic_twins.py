@@ -20,8 +20,8 @@ from natadv.data.importers import FORMATS, ImportRequest, import_dataset
 from natadv.data.packing import pack
 from natadv.errors import ConfigError, DataError, UnknownNameError
 from natadv.pipelines import typographic_twins
+from natadv.pipelines.decoys import noun_of, singular
 from natadv.pipelines.typographic_twins import make_typographic
-from natadv.scenarios.nouns import noun_of, singular
 from natadv.scenarios.typographic.twins import lossless, typographic_twin
 from natadv.tasks.vqa_text import same
 

@@ -223,7 +223,7 @@ def test_what_is_kept_stays_as_it_is(natadv, found, tmp_path):
 
 def test_what_does_not_fit_is_refused_and_not_kept(natadv, found, world, tmp_path):
     for fields, arguments, message in [
-        ({"run": ""}, (), "names no run that it came from"),
+        ({"run": ""}, (), "does not name the run that found it"),
         ({"revision": "0" * 64}, (), "its pictures are of 'plain' of revision 000000000000, but"),
         ({"pictures": ("s99",), "flipped": (), "hidden": ()}, (), "1 ids are not in 'plain'"),
         ({}, ("--name", "Not/This"), "small letters, digits, '.', '_' and '-', came 'Not/This'"),

@@ -85,7 +85,16 @@ class Overlay:
             if not (number and math.isfinite(value) and low <= value <= high):
                 raise ConfigError(f"overlay {name} must be from {low} to {high}, came {value!r}")
         _check_colours(self)
-        _check_choices(self)
+        closed = {"wrap": WRAPS, "frame": FRAMES, "band": (*SIDES, None), "letters": (True, False)}
+        for name, known in closed.items():
+            if getattr(self, name) not in known:
+                came = getattr(self, name)
+                raise ConfigError(f"overlay {name} must be one of {known}, came {came!r}")
+        if self.band is not None and (self.panel is None or self.opacity != 1):
+            raise ConfigError(
+                f"overlay band needs a panel colour and opacity 1, "
+                f"came panel {self.panel!r} and opacity {self.opacity!r}"
+            )
 
 
 Overlays = tuple[Overlay, ...]
@@ -181,16 +190,3 @@ def _check_colours(overlay: Overlay) -> None:
             and 0 <= min(colour) <= max(colour) <= 255
         ):
             raise ConfigError(f"overlay {name} must be three integers 0 to 255, came {colour!r}")
-
-
-def _check_choices(overlay: Overlay) -> None:
-    closed = {"wrap": WRAPS, "frame": FRAMES, "band": (*SIDES, None), "letters": (True, False)}
-    for name, known in closed.items():
-        value = getattr(overlay, name)
-        if value not in known:
-            raise ConfigError(f"overlay {name} must be one of {known}, came {value!r}")
-    if overlay.band is not None and (overlay.panel is None or overlay.opacity != 1):
-        raise ConfigError(
-            f"overlay band needs a panel colour and opacity 1, "
-            f"came panel {overlay.panel!r} and opacity {overlay.opacity!r}"
-        )

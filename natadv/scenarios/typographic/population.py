@@ -181,7 +181,7 @@ class Population(Strict):
     overlays: tuple[DrawnOverlay, ...]
 
     @model_validator(mode="after")
-    def _fits(self) -> Population:
+    def _overlays_fit(self) -> Population:
         check_name(self.name)
         if self.count != len(self.overlays):
             raise ConfigError(f"count is {self.count}, but it has {len(self.overlays)} overlays")

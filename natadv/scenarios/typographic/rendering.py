@@ -128,7 +128,13 @@ def render(overlay: Overlay | Overlays, image: Image.Image) -> Image.Image:
             drawn = taller
         # The colour under the letters, so that soft edges mix with nothing else.
         ground = layer.panel or layer.stroke or layer.fill
-        patch, alpha = _patch(layer, layout.block, ground)
+        block = layout.block
+        patch = Image.new("RGB", block.size, ground)
+        cover = _mask(layer, block, stroke_px=block.stroke_px)
+        patch.paste(layer.stroke or layer.fill, (0, 0), cover)
+        if layer.stroke is not None:
+            patch.paste(layer.fill, (0, 0), _mask(layer, block, stroke_px=0))
+        alpha = cover if layer.panel is None else Image.new("L", block.size, 255)
         if layer.angle:
             size = (layout.box[2] - layout.box[0], layout.box[3] - layout.box[1])
             patch = _turned(patch, size, layer.angle, ground)
@@ -245,18 +251,8 @@ def _ink(text: str, font: str, *, px: int, stroke_px: int, gap_px: int) -> Box:
     return left, top, max(left + 1, math.ceil(right)), max(top + 1, math.ceil(bottom))
 
 
-def _patch(overlay: Overlay, block: TextBlock, ground: Rgb) -> tuple[Image.Image, Image.Image]:
-    """The block's colours, and how much of each pixel they cover."""
-    patch = Image.new("RGB", block.size, ground)
-    cover = _mask(overlay, block, stroke_px=block.stroke_px)
-    patch.paste(overlay.stroke or overlay.fill, (0, 0), cover)
-    if overlay.stroke is not None:
-        patch.paste(overlay.fill, (0, 0), _mask(overlay, block, stroke_px=0))
-    alpha = cover if overlay.panel is None else Image.new("L", block.size, 255)
-    return patch, alpha
-
-
 def _mask(overlay: Overlay, block: TextBlock, *, stroke_px: int) -> Image.Image:
+    """How much of each pixel of the block its letters cover, with a stroke of this width."""
     mask = Image.new("L", block.size, 0)
     draw = ImageDraw.Draw(mask)
     pad = block.padding_px

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from natadv.scenarios.nouns import noun_of, singular
+from natadv.pipelines.decoys import noun_of, singular
 
 
 @pytest.mark.parametrize(
