@@ -27,7 +27,7 @@ from transformers import pipeline
 
 from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.embeddings import EmbeddingCache
-from natadv.evaluate.loaded_model import LoadedModel, embed_texts
+from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.plan import dataset_units
 from natadv.evaluate.units import Numerics, installed_packages
 from natadv.models.loading import fingerprint, load
@@ -92,7 +92,7 @@ def judging_ways(objective: AttackObjective, spec: ModelSpec) -> dict[str, Judge
     card, model = objective.dataset.card, objective.loaded.encoder
     prompts = classification.prompts(card.classes, card.templates)
     weights = classification.class_weights(
-        embed_texts(prompts, objective.loaded),
+        objective.loaded.embed_texts(prompts),
         classes=len(card.classes),
         templates=len(card.templates),
     )
