@@ -22,7 +22,9 @@ Factor = tuple[str, ...] | tuple[float, ...]
 """A column of what may decide an outcome."""
 
 Variant = Literal["attack", "occlusion", "matched"]
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "INCOMPLETE"]
+Verdict = Literal["FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS"]
+VERDICTS: tuple[Verdict, ...] = ("FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS")
+"""The worst first."""
 
 PLACES = (
     ("top left", "top", "top right"),

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from natadv.arguments import path, text
 from natadv.errors import NatadvError
-from natadv.evidence import CaseEvidence, StoredCase, clean_case, read_selection
-from natadv.gate.baseline import BaselineVerdict, judge_against_baseline, refuse_same
+from natadv.evidence import StoredCase, clean_case, read_selection
+from natadv.gate.baseline import (
+    BaselineVerdict,
+    counterparts,
+    judge_against_baseline,
+    refuse_same,
+)
 from natadv.gate.cases import stored_cases, stored_evidence, stored_plans
-from natadv.gate.judge import GateVerdict, judge_all
+from natadv.gate.judge import judge_all
 from natadv.gate.rules import Tier, load_thresholds
 from natadv.types import Case
 
@@ -25,36 +29,28 @@ DATASETS = Path("fixtures/datasets")
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        # Exit code 2, which argparse would choose, means "interrupted" in pytest.
+        """End with exit code 4: that of argparse, 2, means "interrupted" in pytest."""
         self.print_usage(sys.stderr)
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    try:
-        return _run(options)
-    except NatadvError as error:
-        print(error, file=sys.stderr)
-        return USAGE
-
-
-def _parser() -> argparse.ArgumentParser:
+    """Judge stored evidence and print the verdict. Returns the exit code: 0 if it is green, 1 if it
+    is not, and 4 if an option or a file is wrong."""
     parser = _Parser("python -m natadv.gate", description=__doc__)
     add = parser.add_argument
     add("--evidence", type=path, required=True, help="folder of measured cases")
     add("--thresholds", type=path, default=Path("thresholds.yaml"))
     add("--tier", type=text, help="default: that of the run, else the file's default_tier")
-    add(
-        "--model",
-        type=text,
-        action="append",
-        default=[],
-        help="judge these models, not those of the run",
-    )
+    models = "judge these models, not those of the run"
+    add("--model", type=text, action="append", default=[], help=models)
     add("--datasets", type=path, help="folder of cards; default: fixtures/datasets if it is there")
     add("--baseline", type=path, help="folder of the evidence to compare with")
-    return parser
+    try:
+        return _run(parser.parse_args(arguments))
+    except NatadvError as error:
+        print(error, file=sys.stderr)
+        return USAGE
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -80,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
         problems=tuple(broken.values()),
         selected=asked,
     )
-    _print(verdict)
+    print(*verdict.report, sep="\n")
     manifests = {case: stored[case].manifest for case in asked if case in stored}
     twins = {clean_case(case, m.twin_of) for case, m in manifests.items() if m.twin_of}
     if rest := sorted(set(stored) - set(asked) - twins):
@@ -91,47 +87,21 @@ def _run(options: argparse.Namespace) -> int:
     return GREEN if green else NOT_GREEN
 
 
-def _print(verdict: GateVerdict) -> None:
-    for case in verdict.cases:
-        print(f"{case.verdict:12} {case.case}")
-        for judgement in case.judgements:
-            print(f"    {judgement.verdict:12} {judgement.reason}")
-        for reason in case.reasons:
-            print(f"    {reason}")
-    for problem in verdict.problems:
-        print(problem)
-    print(f"{verdict.overall.upper()}: {verdict.extent}")
-
-
 def _compare(
     cases: Sequence[Case], stored: dict[Case, StoredCase], folder: Path, tier: Tier
 ) -> BaselineVerdict:
     before, broken = stored_cases(folder)
-    for reason in broken.values():
-        print(reason)
+    lineages = {c: stored[c].manifest.lineage if c in stored else c.model for c in cases}
     verdict = judge_against_baseline(
         cases,
         candidate={case: stored_evidence(case, stored) for case in cases if case in stored},
-        baseline=_counterparts(cases, stored, before),
+        baseline=counterparts(lineages, before),
         max_excluded=tier.max_excluded,
     )
-    for case in verdict.cases:
-        print(f"{case.verdict:12} {case.reason}")
-    print(f"{verdict.overall.upper()} against the baseline")
+    judged = [f"{case.verdict:12} {case.reason}" for case in verdict.cases]
+    overall = f"{verdict.overall.upper()} against the baseline"
+    print(*broken.values(), *judged, overall, sep="\n")
     return verdict
-
-
-def _counterparts(
-    cases: Sequence[Case], stored: dict[Case, StoredCase], before: dict[Case, StoredCase]
-) -> dict[Case, CaseEvidence]:
-    """Candidate's case -> the baseline's evidence on it: of the same model, else of its lineage."""
-    evidence = {}
-    for case in cases:
-        lineage = stored[case].manifest.lineage if case in stored else case.model
-        counterpart = case if case in before else replace(case, model=lineage)
-        if counterpart in before:
-            evidence[case] = stored_evidence(counterpart, before)
-    return evidence
 
 
 if __name__ == "__main__":

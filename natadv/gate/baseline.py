@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from natadv.errors import ConfigError, MetricError
-from natadv.evidence import CaseEvidence
-from natadv.gate.judge import WORST_FIRST, Overall
+from natadv.evidence import CaseEvidence, StoredCase
+from natadv.gate.cases import stored_evidence
+from natadv.gate.judge import OVERALL, Overall, worst
 from natadv.metrics.correctness import GRADES
 from natadv.metrics.significance import Comparison, compare, holm
 from natadv.tasks import TASKS
@@ -51,6 +52,21 @@ def refuse_same(evidence: Path, baseline: Path) -> None:
         )
 
 
+def counterparts(
+    lineages: Mapping[Case, str], baseline: Mapping[Case, StoredCase]
+) -> dict[Case, CaseEvidence]:
+    """Candidate's case -> the baseline's evidence of the same model, else of the model's lineage.
+
+    Cases without either are left out. `lineages` has the lineage of each case's model.
+    """
+    evidence = {}
+    for case, lineage in lineages.items():
+        counterpart = case if case in baseline else replace(case, model=lineage)
+        if counterpart in baseline:
+            evidence[case] = stored_evidence(counterpart, baseline)
+    return evidence
+
+
 def judge_against_baseline(
     pairs: Sequence[Case],
     *,
@@ -64,17 +80,14 @@ def judge_against_baseline(
     FAIL is a significant loss after Holm over all cases; PASS is everything else that could be
     compared in full, so an improvement never fails. A case that could not be is INCOMPLETE.
     """
-    found = {
+    compared = {
         case: _compared(case, candidate.get(case), baseline.get(case), confidence, max_excluded)
         for case in pairs
     }
-    known = {case: c.p_worse for case, c in found.items() if isinstance(c, Comparison)}
+    known = {case: c.p_worse for case, c in compared.items() if isinstance(c, Comparison)}
     adjusted = dict(zip(known, holm(list(known.values())), strict=True))
-    cases = tuple(_judgement(case, found[case], adjusted.get(case)) for case in pairs)
-    verdicts: list[Verdict] = [c.verdict for c in cases] or ["INCOMPLETE"]
-    worst = min(verdicts, key=WORST_FIRST.index)
-    overall: dict[Verdict, Overall] = {"FAIL": "fail", "INCOMPLETE": "incomplete", "PASS": "pass"}
-    return BaselineVerdict(overall[worst], cases)
+    cases = tuple(_judgement(case, compared[case], adjusted.get(case)) for case in pairs)
+    return BaselineVerdict(OVERALL[worst([c.verdict for c in cases] or ["INCOMPLETE"])], cases)
 
 
 def _compared(
@@ -95,9 +108,8 @@ def _compared(
         ("protocol", candidate.protocol, baseline.protocol),
     ):
         if ours != theirs:
-            return (
-                f"{what} is {ours[:12]!r}, the baseline's is {theirs[:12]!r}; measure both on one"
-            )
+            ours, theirs = ours[:12], theirs[:12]
+            return f"{what} is {ours!r}, the baseline's is {theirs!r}; measure both on one"
     try:
         result = compare(
             candidate.evidence.attack,

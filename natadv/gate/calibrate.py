@@ -42,9 +42,9 @@ def propose(
     """
     evidence = found.evidence if part is None else found.evidence.of_part(part)
     metric = metric_named(metric_name)
-    answer = estimate(metric_name, evidence)
-    shown = answer.measurement(confidence=confidence)
-    wide = answer.measurement(confidence=CONFIDENCE)
+    estimated = estimate(metric_name, evidence)
+    shown = estimated.measurement(confidence=confidence)
+    wide = estimated.measurement(confidence=CONFIDENCE)
     thousandth = Decimal("0.001")
     if metric.higher_is_better:
         bound = float(Decimal(wide.low - SLACK).quantize(thousandth, rounding=ROUND_FLOOR))
@@ -82,14 +82,12 @@ def to_yaml(rules: Sequence[Rule]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the rules that stored evidence suggests. Returns the exit code."""
     parser = argparse.ArgumentParser("python -m natadv.gate.calibrate", description=__doc__)
-    parser.add_argument("--evidence", type=path, required=True, help="folder of measured cases")
-    parser.add_argument(
-        "--date", type=text, required=True, help="written into the source of each rule"
-    )
-    parser.add_argument(
-        "--part", type=text, help="also propose rules for this part of the clean datasets"
-    )
+    add = parser.add_argument
+    add("--evidence", type=path, required=True, help="folder of measured cases")
+    add("--date", type=text, required=True, help="written into the source of each rule")
+    add("--part", type=text, help="also propose rules for this part of the clean datasets")
     options = parser.parse_args(arguments)
     try:
         rules = _proposals(options.evidence, options.date, options.part)

@@ -72,7 +72,9 @@ def unreadable(found: CaseEvidence, max_excluded: float) -> tuple[str, ...]:
 def stored_cases(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
     """The cases under `root`, and folder name -> why it cannot be read."""
     if not root.is_dir():
-        raise ConfigError(f"{root}: no such folder of evidence; run the suites with --store first")
+        raise ConfigError(
+            f"{root}: no such folder of evidence; run the suites with --evidence DIR first"
+        )
     return read_all(root)
 
 
@@ -156,28 +158,26 @@ def stored_plans(
     manifest. Each model must have one set of weights and one protocol per task: two of them mean
     that runs were mixed.
     """
-    return [_plan(case, tier, stored, datasets) for case in cases]
-
-
-def _plan(
-    case: Case, tier: Tier, stored: Mapping[Case, StoredCase], datasets: Path | None
-) -> CasePlan:
-    manifests = [s.manifest for c, s in stored.items() if c.model == case.model]
-    own = stored[case].manifest if case in stored else None
-    revision, rows = own.data_revision if own else "", own.planned_n if own else 0
-    if datasets is not None:
-        revision, rows = _card(datasets, case)
-    # Each task may have its own head, but all heads stand on one tower.
-    towers = {m.tower for m in manifests}
-    weights = {m.weights for m in manifests if m.case.task == case.task}
-    return CasePlan(
-        case,
-        own.lineage if own else case.model,
-        rows if tier.limit is None else min(rows, tier.limit),
-        revision,
-        _only(towers if len(towers) > 1 else weights),
-        _only({m.protocol for m in manifests if m.case.task == case.task}),
-    )
+    plans = []
+    for case in cases:
+        manifests = [s.manifest for c, s in stored.items() if c.model == case.model]
+        own = stored[case].manifest if case in stored else None
+        revision, rows = (own.data_revision, own.planned_n) if own else ("", 0)
+        if datasets is not None:
+            revision, rows = _card(datasets, case)
+        # Each task may have its own head, but all heads stand on one tower.
+        towers = {m.tower for m in manifests}
+        weights = {m.weights for m in manifests if m.case.task == case.task}
+        plan = CasePlan(
+            case,
+            own.lineage if own else case.model,
+            rows if tier.limit is None else min(rows, tier.limit),
+            revision,
+            _only(towers if len(towers) > 1 else weights),
+            _only({m.protocol for m in manifests if m.case.task == case.task}),
+        )
+        plans.append(plan)
+    return plans
 
 
 def _only(values: set[str]) -> str:

@@ -60,16 +60,21 @@ def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
         *_number("confidence", "", old.confidence, new.confidence, better="higher"),
         *_of_default_tier(old, new),
         *_listed("contract", "tier", old.tiers, new.tiers),
-        *(
-            difference
-            for name, tier in old.tiers.items()
-            if name in new.tiers
-            for difference in _of_tier(f"tier {name}", tier, new.tiers[name])
-        ),
-        *of_rules,
-        *_of_lineage(old, new),
-        *_of_wording(old.rules, new.rules, alike=not of_rules),
     ]
+    for name, tier in old.tiers.items():
+        if name in new.tiers:
+            found += _listed(f"tier {name}", "model", tier.models, new.tiers[name].models)
+            found += _listed(f"tier {name}", "case", tier.cases, new.tiers[name].cases)
+            found += _settings(f"tier {name}", tier, new.tiers[name])
+    found += of_rules
+    # Models that come with rules on their own names.
+    known = {case.model for case in _grid(old)}
+    replaced = "has rules that replace those of the model it descends from, if any"
+    for case in _grid(new):
+        if case.model not in known and any(rule.names(case) for rule in new.rules):
+            known.add(case.model)
+            found.append(Difference("CHANGED", f"model {case.model}", replaced))
+    found += _of_wording(old.rules, new.rules, alike=not of_rules)
     return tuple(sorted(found, key=lambda difference: EFFECTS.index(difference.effect)))
 
 
@@ -94,16 +99,12 @@ def _listed(
     subject: str, kind: str, old: Iterable[str], new: Iterable[str]
 ) -> Iterator[Difference]:
     before, after = list(old), list(new)
-    yield from (
-        Difference("WEAKER", subject, f"{kind} {name} removed")
-        for name in before
-        if name not in after
-    )
-    yield from (
-        Difference("STRICTER", subject, f"{kind} {name} added")
-        for name in after
-        if name not in before
-    )
+    for name in before:
+        if name not in after:
+            yield Difference("WEAKER", subject, f"{kind} {name} removed")
+    for name in after:
+        if name not in before:
+            yield Difference("STRICTER", subject, f"{kind} {name} added")
 
 
 def _of_default_tier(old: Thresholds, new: Thresholds) -> Iterator[Difference]:
@@ -112,20 +113,15 @@ def _of_default_tier(old: Thresholds, new: Thresholds) -> Iterator[Difference]:
         return
     moved = f"{old.default_tier} -> {new.default_tier}"
     before, after = set(old.tier().grid), set(new.tier().grid)
-    found = list(_settings(moved, old.tier(), new.tier()))
+    changes = list(_settings(moved, old.tier(), new.tier()))
     if lost := before - after:
         change = f"leaves out {len(lost)} of {len(before)} cases"
-        found.append(Difference("WEAKER", moved, change))
+        changes.append(Difference("WEAKER", moved, change))
     if gained := after - before:
-        found.append(Difference("STRICTER", moved, f"adds {len(gained)} cases"))
-    for one in found or [Difference("neutral", moved, "asks the same")]:
-        yield Difference(one.effect, "default_tier", f"{moved}: {one.change}")
-
-
-def _of_tier(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
-    yield from _listed(subject, "model", old.models, new.models)
-    yield from _listed(subject, "case", old.cases, new.cases)
-    yield from _settings(subject, old, new)
+        changes.append(Difference("STRICTER", moved, f"adds {len(gained)} cases"))
+    for difference in changes or [Difference("neutral", moved, "asks the same")]:
+        change = f"{moved}: {difference.change}"
+        yield replace(difference, subject="default_tier", change=change)
 
 
 def _settings(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
@@ -135,27 +131,21 @@ def _settings(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
     yield from _listed(subject, "search of", old.searches, new.searches)
     for dataset, search in old.searches.items():
         if dataset in new.searches:
-            for found in _of_search(subject, search, new.searches[dataset]):
-                yield replace(found, change=f"search of {dataset}: {found.change}")
+            for difference in _of_search(subject, search, new.searches[dataset]):
+                yield replace(difference, change=f"search of {dataset}: {difference.change}")
 
 
 def _of_search(subject: str, old: SearchProfile, new: SearchProfile) -> Iterator[Difference]:
     yield from _number(subject, "at_least", old.at_least, new.at_least, better="lower")
-    yield from _number(subject, "evaluations", old.evaluations, new.evaluations, better="higher")
-    yield from _number(subject, "discover", old.discover, new.discover, better="higher")
-    none_lost, none_gained = (
-        _covers(new.subjects, old.subjects),
-        _covers(old.subjects, new.subjects),
-    )
-    if not (none_lost and none_gained):
-        effect: Effect = "STRICTER" if none_lost else "WEAKER" if none_gained else "CHANGED"
+    for what in ("evaluations", "discover"):
+        yield from _number(subject, what, getattr(old, what), getattr(new, what), better="higher")
+    wider, narrower = (_covers(a.subjects, b.subjects) for a, b in ((new, old), (old, new)))
+    if not (wider and narrower):
+        effect: Effect = "STRICTER" if wider else "WEAKER" if narrower else "CHANGED"
         change = f"subjects {', '.join(old.subjects)} -> {', '.join(new.subjects)}"
         yield Difference(effect, subject, change)
-    for what, before, after in (
-        ("population", old.population, new.population),
-        ("pictures", old.pictures, new.pictures),
-        ("seed", old.seed, new.seed),
-    ):
+    for what in ("population", "pictures", "seed"):
+        before, after = getattr(old, what), getattr(new, what)
         if before != after:
             yield Difference("CHANGED", subject, f"{what} {before} -> {after}")
 
@@ -163,29 +153,29 @@ def _of_search(subject: str, old: SearchProfile, new: SearchProfile) -> Iterator
 def _covers(patterns: Sequence[str], names: Sequence[str]) -> bool:
     """Whether `patterns` match every class that `names` match, as far as the text can tell."""
 
-    def covered(name: str) -> bool:
-        if name in patterns or "*" in patterns:
-            return True
-        return not GLOB & set(name) and any(fnmatchcase(name, pattern) for pattern in patterns)
-
-    return all(map(covered, names))
+    return all(
+        name in patterns
+        or "*" in patterns
+        or (not GLOB & set(name) and any(fnmatchcase(name, pattern) for pattern in patterns))
+        for name in names
+    )
 
 
 def _of_rules(old: Thresholds, new: Thresholds) -> list[Difference]:
     """How the rules differ on the cases that both contracts have."""
     after = _grid(new)
-    found: dict[tuple[str, Effect, str], list[str]] = defaultdict(list)
-    models: dict[str, list[str]] = defaultdict(list)
+    models_by_change: dict[tuple[str, Effect, str], list[str]] = defaultdict(list)
+    models_of: dict[str, list[str]] = defaultdict(list)
     for case in _grid(old):
         if case in after:
             cell, _, model = case.address.rpartition("/")
-            models[cell].append(model)
-            for one in _of_case(case, old.rules, new.rules):
-                found[cell, one.effect, one.change].append(model)
+            models_of[cell].append(model)
+            for difference in _of_case(case, old.rules, new.rules):
+                models_by_change[cell, difference.effect, difference.change].append(model)
     return [
         Difference(effect, f"{cell}/{model}", change)
-        for (cell, effect, change), changed in found.items()
-        for model in (["*"] if 1 < len(changed) == len(models[cell]) else changed)
+        for (cell, effect, change), models in models_by_change.items()
+        for model in (["*"] if 1 < len(models) == len(models_of[cell]) else models)
     ]
 
 
@@ -209,23 +199,13 @@ def _of_case(case: Case, old: tuple[Rule, ...], new: tuple[Rule, ...]) -> Iterat
 
 
 def _required(case: Case, rules: tuple[Rule, ...]) -> Mapping[_Key, _Requirement]:
-    found: dict[_Key, list[Rule]] = defaultdict(list)
+    rules_by_key: dict[_Key, list[Rule]] = defaultdict(list)
     for rule in rules_for(case, case.model, rules):
-        found[rule.metric, rule.part, rule.side].append(rule)
+        rules_by_key[rule.metric, rule.part, rule.side].append(rule)
     return {
-        key: _Requirement(min(those, key=lambda r: r.margin(0)), max(r.min_n for r in those))
-        for key, those in found.items()
+        key: _Requirement(min(same, key=lambda r: r.margin(0)), max(r.min_n for r in same))
+        for key, same in rules_by_key.items()
     }
-
-
-def _of_lineage(old: Thresholds, new: Thresholds) -> Iterator[Difference]:
-    """The models that come with rules on their own names."""
-    known = {case.model for case in _grid(old)}
-    change = "has rules that replace those of the model it descends from, if any"
-    for case in _grid(new):
-        if case.model not in known and any(rule.names(case) for rule in new.rules):
-            known.add(case.model)
-            yield Difference("CHANGED", f"model {case.model}", change)
 
 
 def _of_wording(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,20 +13,24 @@ from natadv.gate.cases import CasePlan, mismatches
 from natadv.gate.rules import Rule, Thresholds, Tier, rules_for
 from natadv.metrics import estimate
 from natadv.metrics.significance import holm, upper_quantile
-from natadv.types import Case, Measurement, Verdict
+from natadv.types import VERDICTS, Case, Measurement, Verdict
 
 Overall = Literal["pass", "partial", "fail", "inconclusive", "incomplete"]
 """`partial`: all selected cases hold, and the tier has more cases."""
 
 MOST_SUGGESTED = 1_000_000
 """A suggestion of more samples than this does not help."""
-WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS")
-_OVERALL: dict[Verdict, Overall] = {
+OVERALL: Mapping[Verdict, Overall] = {
     "FAIL": "fail",
     "INCOMPLETE": "incomplete",
     "INCONCLUSIVE": "inconclusive",
     "PASS": "pass",
 }
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of several verdicts, of which there must be at least one."""
+    return min(verdicts, key=VERDICTS.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,16 @@ class GateVerdict:
         holds = " hold" if self.overall == "partial" else ""
         return f"{of_tier} of {self.tier_cases} cases of tier {self.tier}{beside}{holds}"
 
+    @property
+    def report(self) -> Iterator[str]:
+        """Lines for a terminal: each case with its rules, the problems, and last the verdict."""
+        for case in self.cases:
+            yield f"{case.verdict:12} {case.case}"
+            yield from (f"    {j.verdict:12} {j.reason}" for j in case.judgements)
+            yield from (f"    {reason}" for reason in case.reasons)
+        yield from self.problems
+        yield f"{self.overall.upper()}: {self.extent}"
+
     def of(self, case: Case) -> CaseVerdict:
         """The verdict on `case`. Raises ConfigError if it was not judged."""
         for verdict in self.cases:
@@ -137,12 +151,18 @@ def judge_all(
         for plan in chosen
         for assessment in _assess(plan, thresholds, judged_tier, evidence.get(plan.case))
     ]
-    judgements = _verdicts(assessed, level=(1 - thresholds.confidence) / 2)
+    level = (1 - thresholds.confidence) / 2
+    known = [a for a in assessed if a.p is not None]
+    adjusted = holm([a.p for a in known if a.p is not None])
+    p_of = {id(a): p for a, p in zip(known, adjusted, strict=True)}
+    # The smallest p-value passes Holm's first step if it does not exceed this.
+    strictest = level / max(1, len(known))
+    judgements = [_judgement(a, p_of.get(id(a)), level, strictest) for a in assessed]
     cases = tuple(_case_verdict(p, evidence.get(p.case), judgements) for p in chosen)
     verdicts: list[Verdict] = [case.verdict for case in cases]
     if wrong or not cases:
         verdicts.append("INCOMPLETE")
-    overall = _OVERALL[min(verdicts, key=WORST_FIRST.index)]
+    overall = OVERALL[worst(verdicts)]
     whole = set(judged_tier.grid_of(tuple(models) or judged_tier.models))
     of_tier = len(whole & {plan.case for plan in chosen})
     if overall == "pass" and of_tier < len(whole):
@@ -155,35 +175,25 @@ def _run_problems(
     tier: Tier,
     plans: Sequence[CasePlan],
     selected: Collection[Case] | None,
-) -> tuple[str, ...]:
+) -> Iterator[str]:
     planned = [p.case for p in plans]
-    reasons = [f"{c}: planned twice" for c in sorted({c for c in planned if planned.count(c) > 1})]
-    if selected is None:
-        absent = [case for case in tier.grid if case not in planned]
-        reasons += [
-            f"{case}: belongs to tier {tier.name!r}, but was not planned" for case in absent
-        ]
-    else:
-        reasons += [f"{c}: selected, but not planned" for c in sorted(set(selected) - set(planned))]
-    if not planned or (selected is not None and not selected):
-        reasons.append("no case was selected, so nothing was judged")
+    for case in sorted({case for case in planned if planned.count(case) > 1}):
+        yield f"{case}: planned twice"
     expected = tier.grid if selected is None else ()
-    return (*reasons, *_idle_rules(thresholds, plans, expected=expected))
-
-
-def _idle_rules(
-    thresholds: Thresholds, plans: Sequence[CasePlan], *, expected: tuple[Case, ...]
-) -> tuple[str, ...]:
-    """Rules that cover no planned case, unless they belong to another tier or selection."""
-    everywhere = [case for tier in thresholds.tiers.values() for case in tier.grid]
-
-    def idle(rule: Rule) -> bool:
-        if any(rule.covers(p.case, p.lineage) for p in plans):
-            return False
+    for case in expected:
+        if case not in planned:
+            yield f"{case}: belongs to tier {tier.name!r}, but was not planned"
+    for case in sorted(set(selected or ()) - set(planned)):
+        yield f"{case}: selected, but not planned"
+    if not planned or (selected is not None and not selected):
+        yield "no case was selected, so nothing was judged"
+    everywhere = [case for other in thresholds.tiers.values() for case in other.grid]
+    for rule in thresholds.rules:
+        # A rule may cover nothing only if it belongs to another tier or selection.
         here = any(rule.covers(case, case.model) for case in expected)
-        return here or not any(rule.covers(case, case.model) for case in everywhere)
-
-    return tuple(f"rule {r} covers no case of this run" for r in thresholds.rules if idle(r))
+        idle = here or not any(rule.covers(case, case.model) for case in everywhere)
+        if idle and not any(rule.covers(p.case, p.lineage) for p in plans):
+            yield f"rule {rule} covers no case of this run"
 
 
 def _assess(
@@ -215,61 +225,32 @@ def _assess(
         yield _Assessment(case, rule, measured, None if short else p, tuple(short))
 
 
-def _verdicts(assessed: Sequence[_Assessment], *, level: float) -> list[Judgement]:
-    known = [a for a in assessed if a.p is not None]
-    adjusted = holm([a.p for a in known if a.p is not None])
-    p_of = {id(a): p for a, p in zip(known, adjusted, strict=True)}
-    # The smallest p-value passes Holm's first step if it does not exceed this.
-    strictest = level / max(1, len(known))
-    return [_judgement(a, p_of.get(id(a)), level=level, strictest=strictest) for a in assessed]
-
-
-def _judgement(found: _Assessment, p: float | None, *, level: float, strictest: float) -> Judgement:
+def _judgement(found: _Assessment, p: float | None, level: float, strictest: float) -> Judgement:
     case, rule, m = found.case, found.rule, found.measurement
     margin = None if m is None else rule.margin(m.value)
     if found.reasons or m is None or p is None:
-        reason = incomplete(case, rule, found.reasons)
+        reason = f"{case}: {rule.subject} not measured as planned: {'; '.join(found.reasons)}"
         return Judgement(case, rule, m, "INCOMPLETE", margin, reason)
-    if rule.holds(m.low if rule.side == "floor" else m.high):
-        return Judgement(case, rule, m, "PASS", margin, holds(case, rule, m))
-    if not rule.holds(m.value) and p <= level:
-        return Judgement(case, rule, m, "FAIL", margin, broken(case, rule, m))
-    reason = undecided(case, rule, m, level=level, strictest=strictest)
-    return Judgement(case, rule, m, "INCONCLUSIVE", margin, reason)
-
-
-def holds(case: Case, rule: Rule, found: Measurement) -> str:
-    """The reason of a PASS."""
-    return _compared(case, rule, found, ">=" if rule.side == "floor" else "<=")
-
-
-def broken(case: Case, rule: Rule, found: Measurement) -> str:
-    """The reason of a FAIL."""
-    return _compared(case, rule, found, "<" if rule.side == "floor" else ">")
-
-
-def undecided(case: Case, rule: Rule, found: Measurement, *, level: float, strictest: float) -> str:
-    """The reason of an INCONCLUSIVE, with the number of samples that would decide."""
-    needed = samples_to_decide(rule, found, level=level, strictest=strictest)
-    advice = "the value lies on the bound, no number of samples would decide"
-    if needed is not None:
-        advice = f"about {needed} samples would decide"
-    return f"{_compared(case, rule, found, 'too close to')}: {advice}"
-
-
-def incomplete(case: Case, rule: Rule, reasons: tuple[str, ...]) -> str:
-    """The reason of an INCOMPLETE."""
-    return f"{case}: {rule.subject} not measured as planned: {'; '.join(reasons)}"
-
-
-def _compared(case: Case, rule: Rule, found: Measurement, sign: str) -> str:
-    excluded = f", {found.excluded} excluded" if found.excluded else ""
-    groups = f" of {found.groups} pictures" if found.groups != found.n else ""
-    return (
-        f"{case}: {rule.subject} {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] {sign} "
+    is_floor, advice = rule.side == "floor", ""
+    verdict: Verdict
+    if rule.holds(m.low if is_floor else m.high):
+        verdict, sign = "PASS", ">=" if is_floor else "<="
+    elif not rule.holds(m.value) and p <= level:
+        verdict, sign = "FAIL", "<" if is_floor else ">"
+    else:
+        verdict, sign = "INCONCLUSIVE", "too close to"
+        needed = samples_to_decide(rule, m, level=level, strictest=strictest)
+        advice = ": the value lies on the bound, no number of samples would decide"
+        if needed is not None:
+            advice = f": about {needed} samples would decide"
+    excluded = f", {m.excluded} excluded" if m.excluded else ""
+    groups = f" of {m.groups} pictures" if m.groups != m.n else ""
+    reason = (
+        f"{case}: {rule.subject} {m.value:.3f} [{m.low:.3f}, {m.high:.3f}] {sign} "
         f"{rule.side} {rule.bound:.3f} "
-        f"(n {found.n}{groups}{excluded}, margin {rule.margin(found.value):+.3f})"
+        f"(n {m.n}{groups}{excluded}, margin {rule.margin(m.value):+.3f}){advice}"
     )
+    return Judgement(case, rule, m, verdict, margin, reason)
 
 
 def samples_to_decide(
@@ -308,4 +289,4 @@ def _case_verdict(
     verdicts: list[Verdict] = [j.verdict for j in own]
     if reasons:
         verdicts.append("INCOMPLETE")
-    return CaseVerdict(plan.case, min(verdicts, key=WORST_FIRST.index), own, tuple(reasons))
+    return CaseVerdict(plan.case, worst(verdicts), own, tuple(reasons))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -23,19 +23,18 @@ from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 from natadv.types import PAPER_SUFFIX, Case
 
-VERSION = 1
 GLOB = frozenset("*?[")
 MOST = 1_000_000_000
 """Largest count: no dataset holds more samples, and no search ends after more."""
 LEAST_ROOM = 1e-6
-"""Between a bound and what nothing can miss: no dataset has the million samples that could tell
-them apart."""
+"""Between a bound and a value that no result can miss: no dataset has the million samples that
+could tell them apart."""
 MOST_CONFIDENCE = 0.999999
-"""Nearer to 1 no dataset decides anything, and in the end rounding makes the quantile infinite."""
+"""With more confidence no dataset would decide anything, and the quantile would become infinite."""
 MOST_EXCLUDED = 0.5
 """If more is excluded, a minority of the samples would speak for all."""
 MOST_CHARACTERS = 200
-"""Of an address, and of other words that every message about a rule repeats."""
+"""In an address, and in other words that every message about a rule repeats."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PLAIN = "up to 100 ASCII letters, digits, '.', '_' and '-', without glob or '/'"
@@ -182,10 +181,11 @@ def _require(holds: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-def _require_known(kind: str, name: str, known: Iterable[str]) -> None:
+def _require_known(kind: str, name: str, known: Iterable[str]) -> str:
     names = set(known)
     if name not in names:
         raise ValueError(str(unknown_name(kind, name[:MOST_CHARACTERS], names)))
+    return name
 
 
 def _parts(address: str, names: tuple[str, ...]) -> list[str]:
@@ -195,19 +195,9 @@ def _parts(address: str, names: tuple[str, ...]) -> list[str]:
     return parts
 
 
-def _escaped(text: str) -> str:
-    """With escapes for characters that look like ASCII and are not."""
-    return ascii(text[:MOST_CHARACTERS])
-
-
-def _version(version: int) -> int:
-    _require(version == VERSION, f"expected {VERSION}, got {shown(version)}")
-    return version
-
-
 def _name(name: str) -> str:
-    plain = bool(_NAME.fullmatch(name))
-    _require(plain, f"expected a name of {_PLAIN}, got {_escaped(name)}")
+    got = ascii(name[:MOST_CHARACTERS])  # escapes characters that only look like ASCII
+    _require(bool(_NAME.fullmatch(name)), f"expected a name of {_PLAIN}, got {got}")
     return name
 
 
@@ -235,20 +225,16 @@ def _pattern(case: str) -> str:
 
 
 def _word(text: str) -> str:
-    trimmed = 0 < len(text) <= MOST_CHARACTERS and text == text.strip()
-    plain = trimmed and text.isprintable()
-    _require(plain, f"expected a plain word without blanks around, got {_escaped(text)}")
+    plain = 0 < len(text) <= MOST_CHARACTERS and text == text.strip() and text.isprintable()
+    got = ascii(text[:MOST_CHARACTERS])
+    _require(plain, f"expected a plain word without blanks around, got {got}")
     return text
 
 
 def _source(text: str) -> str:
-    _require(any(map(str.isalnum, text)), f"expected words, got {_escaped(text)}")
+    got = ascii(text[:MOST_CHARACTERS])
+    _require(any(map(str.isalnum, text)), f"expected words, got {got}")
     return text
-
-
-def _metric(metric: str) -> str:
-    _require_known("metric", metric, METRICS)
-    return metric
 
 
 def _once(names: list[str]) -> list[str]:
@@ -298,7 +284,7 @@ class RuleRow(Strict):
     """A rule as the file has it: its bound is either a floor or a ceiling."""
 
     case: Annotated[str, AfterValidator(_pattern)]
-    metric: Annotated[str, AfterValidator(_metric)]
+    metric: Annotated[str, AfterValidator(lambda name: _require_known("metric", name, METRICS))]
     floor: float | None = None
     ceiling: float | None = None
     min_n: Positive = 1
@@ -335,7 +321,7 @@ class RuleRow(Strict):
 class ThresholdsFile(Strict):
     """thresholds.yaml as it is written."""
 
-    version: Annotated[int, AfterValidator(_version)]
+    version: int = Field(ge=1, le=1)
     default_tier: str
     confidence: float = Field(default=0.95, ge=0.5, le=MOST_CONFIDENCE)
     tiers: dict[Name, TierRow] = Field(min_length=1)
@@ -354,29 +340,29 @@ def load_thresholds(path: Path, *, asserting: bool = True) -> Thresholds:
     ConfigError with file, line and key for each mistake.
     """
     file, lines = load_config(path, ThresholdsFile)
-    tiers = {name: _tier(name, row) for name, row in file.tiers.items()}
-    rules = tuple(_rule(row, line_of(("rules", i), lines)) for i, row in enumerate(file.rules))
+    tiers = {}
+    for name, row in file.tiers.items():
+        searches = {}
+        for dataset, search in row.searches.items():
+            population, subjects = search.population or dataset, tuple(search.subjects)
+            changed = {"population": population, "subjects": subjects}
+            searches[dataset] = SearchProfile(**search.model_dump() | changed)
+        models, cases = tuple(row.models), tuple(row.cases)
+        tiers[name] = Tier(name, models, cases, row.max_excluded, row.limit, searches)
+    rules = tuple(
+        Rule(
+            side="ceiling" if rule.floor is None else "floor",
+            bound=cast(float, rule.ceiling if rule.floor is None else rule.floor),
+            line=line_of(("rules", i), lines),
+            **rule.model_dump(exclude={"floor", "ceiling"}),
+        )
+        for i, rule in enumerate(file.rules)
+    )
     thresholds = Thresholds(file.default_tier, file.confidence, tiers, rules)
     mistakes = sorted(_mistakes(thresholds, lines, asserting))
     if mistakes:
         raise ConfigError("\n".join(f"{path}:{line}: {reason}" for line, reason in mistakes))
     return thresholds
-
-
-def _tier(name: str, row: TierRow) -> Tier:
-    searches = {}
-    for dataset, search in row.searches.items():
-        fields = {**search.model_dump(), "subjects": tuple(search.subjects)}
-        searches[dataset] = SearchProfile(**{**fields, "population": search.population or dataset})
-    return Tier(name, tuple(row.models), tuple(row.cases), row.max_excluded, row.limit, searches)
-
-
-def _rule(row: RuleRow, line: int) -> Rule:
-    fields = row.model_dump(exclude={"floor", "ceiling"})
-    if row.floor is not None:
-        return Rule(**fields, side="floor", bound=row.floor, line=line)
-    assert row.ceiling is not None
-    return Rule(**fields, side="ceiling", bound=row.ceiling, line=line)
 
 
 def _mistakes(thresholds: Thresholds, lines: Lines, asserting: bool) -> Iterator[tuple[int, str]]:

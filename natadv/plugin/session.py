@@ -24,10 +24,11 @@ from natadv.evidence import CaseEvidence, Selection, StoredCase
 from natadv.gate.baseline import (
     BaselineJudgement,
     BaselineVerdict,
+    counterparts,
     judge_against_baseline,
     refuse_same,
 )
-from natadv.gate.cases import CasePlan, mismatches, stored_cases, stored_evidence, unreadable
+from natadv.gate.cases import CasePlan, mismatches, stored_cases, unreadable
 from natadv.gate.contract import contract_digest
 from natadv.gate.judge import GateVerdict, judge_all
 from natadv.gate.rules import load_thresholds
@@ -152,18 +153,11 @@ class GateSession:
         """The selected cases compared with the baseline; None if no baseline was given."""
         if self.baseline is None:
             return None
-        baseline = {}
-        for case in self.selected:
-            # The same model, or the row of the zoo that it descends from.
-            for model in (case.model, self.grid.specs[case.model].lineage):
-                stored = replace(case, model=model)
-                if stored in self.baseline:
-                    baseline[case] = replace(stored_evidence(stored, self.baseline), case=case)
-                    break
+        lineages = {case: self.grid.specs[case.model].lineage for case in self.selected}
         return judge_against_baseline(
             self.selected,
             candidate=self.evidence,
-            baseline=baseline,
+            baseline=counterparts(lineages, self.baseline),
             max_excluded=self.grid.tier.max_excluded,
         )
 

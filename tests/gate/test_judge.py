@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from natadv.errors import ConfigError
 from natadv.evidence import Evidence
-from natadv.gate.judge import WORST_FIRST, judge_all, samples_to_decide
-from natadv.types import Measurement
+from natadv.gate.judge import OVERALL, judge_all, samples_to_decide
+from natadv.types import VERDICTS, Measurement, Verdict
 
 
 def judged(kit, world, rules, **options):
@@ -206,7 +207,8 @@ def test_the_worst_rule_decides_a_case(kit):
 
 
 def test_every_verdict_has_its_rank():
-    assert WORST_FIRST == ("FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS")
+    assert get_args(Verdict) == VERDICTS
+    assert list(OVERALL) == ["FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS"]
 
 
 # Ways to lie. Each begins with a green run and breaks one thing.

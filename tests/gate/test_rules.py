@@ -68,7 +68,7 @@ MISTAKES = [
     ("[mini-clip, mini-siglip]", "[mini-*]", "tiers.mini.models[0]", "without glob"),
     ("[mini-clip, mini-siglip]", "[mini-clip, mini-clip]", "tiers.mini.models",
      "each entry once"),
-    ("version: 1", "version: 2", "version", "expected 1, got 2"),
+    ("version: 1", "version: 2", "version", "less than or equal to 1, got 2"),
     ("version: 1\n", "", "version", "required, but not given"),
     ("default_tier: mini", "default_tier: mimi", "the file", "did you mean 'mini'?"),
     ("confidence: 0.95", "confidence: 95", "confidence", "less than or equal to 0.999999"),
