@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
@@ -48,7 +48,12 @@ def load_config(path: Path, schema: type[Model]) -> tuple[Model, Lines]:
     try:
         return schema.model_validate(content), lines
     except ValidationError as error:
-        raise ConfigError(_explain(error, schema, lines, where=str(path))) from error
+        mistakes = []
+        for mistake in error.errors(include_url=False):
+            key = dotted(part for part in mistake["loc"] if part != _OF_A_KEY) or "the file"
+            mistakes.append((line_of(mistake["loc"], lines), key, _reason(dict(mistake), schema)))
+        text = "\n".join(f"{path}:{line}: {key}: {why}" for line, key, why in sorted(mistakes))
+        raise ConfigError(text) from error
 
 
 def line_of(loc: Loc, lines: Lines) -> int:
@@ -56,14 +61,6 @@ def line_of(loc: Loc, lines: Lines) -> int:
     while loc and loc not in lines:
         loc = loc[:-1]
     return lines.get(loc, 1)
-
-
-def _explain(error: ValidationError, schema: type[BaseModel], lines: Lines, *, where: str) -> str:
-    mistakes = []
-    for mistake in error.errors(include_url=False):
-        key = dotted(part for part in mistake["loc"] if part != _OF_A_KEY) or "the file"
-        mistakes.append((line_of(mistake["loc"], lines), key, _reason(dict(mistake), schema)))
-    return "\n".join(f"{where}:{line}: {key}: {reason}" for line, key, reason in sorted(mistakes))
 
 
 def _reason(error: dict[str, Any], schema: type[BaseModel]) -> str:
@@ -150,20 +147,7 @@ def parse_yaml(text: str, *, where: str) -> tuple[Any, Lines]:
     Aliases and merge keys are refused because a reader must find each value where it applies.
     Raises ConfigError, whose message begins with `where`.
     """
-    lines: dict[Loc, int] = {}
-    seen: set[int] = set()
-
-    def visit(place: _Place) -> None:
-        if id(place.node) in seen:
-            name = dotted(place.loc)
-            raise ConfigError(f"{where}:{place.line}: {name} is a YAML alias; write it out")
-        seen.add(id(place.node))
-        lines[place.loc] = place.line
-        for key in _keys(place.node):
-            if key.tag == _MERGE:
-                raise ConfigError(f"{where}:{_line(key)}: '<<' is a YAML merge key; write it out")
-
-    content = _read(text, where, visit)
+    content, lines = _read(text, where, shared=False)
     if not lines:
         raise ConfigError(f"{where}: expected a YAML mapping, got an empty file")
     return content, lines
@@ -174,18 +158,7 @@ def parse_shared_yaml(text: str, *, where: str) -> Any:
 
     Raises ConfigError, whose message begins with `where`.
     """
-    visited = 0
-
-    def visit(place: _Place) -> None:
-        nonlocal visited
-        visited += 1
-        if visited > MOST_VALUES:
-            raise ConfigError(
-                f"{where}:{place.line}: its aliases stand for more than {MOST_VALUES} values; "
-                "use fewer"
-            )
-
-    return _read(text, where, visit)
+    return _read(text, where, shared=True)[0]
 
 
 def dotted(loc: Iterable[int | str]) -> str:
@@ -222,19 +195,33 @@ def _text_of(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _read(text: str, where: str, visit: Callable[[_Place], None]) -> Any:
-    """The content of the only document. `visit` sees each place first and may raise."""
+def _read(text: str, where: str, *, shared: bool) -> tuple[Any, Lines]:
+    """The content of the only document, whose values may be `shared` by aliases and merge keys, and
+    the line of each place in it."""
+    lines: dict[Loc, int] = {}
+    nodes: set[int] = set()
     with _loading(text, where) as loader:
         root = loader.get_node() if loader.check_node() else None
         if loader.check_node():
             line = _line(loader.get_node())
             raise ConfigError(f"{where}:{line}: a second document begins here; keep one")
         if root is None:
-            return None
+            return None, lines
         for place in _places(root, where):
-            visit(place)
+            at = f"{where}:{place.line}"
+            if shared and len(lines) == MOST_VALUES:
+                why = f"its aliases stand for more than {MOST_VALUES} values; use fewer"
+                raise ConfigError(f"{at}: {why}")
+            if not shared and id(place.node) in nodes:
+                raise ConfigError(f"{at}: {dotted(place.loc)} is a YAML alias; write it out")
+            for key in [] if shared else _keys(place.node):
+                if key.tag == _MERGE:
+                    why = "'<<' is a YAML merge key; write it out"
+                    raise ConfigError(f"{where}:{_line(key)}: {why}")
+            nodes.add(id(place.node))
+            lines[place.loc] = place.line
             _construct_scalars(loader, place, where)
-        return loader.construct_document(root)
+        return loader.construct_document(root), lines
 
 
 @contextmanager

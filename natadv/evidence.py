@@ -1,4 +1,4 @@
-"""What a verdict on a case rests on, in memory and as a folder that anyone can judge again."""
+"""The measurements behind a verdict, in memory and as a folder that anyone can judge again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -72,7 +73,7 @@ def case_of(address: str) -> Case:
     parts = address.split("/")
     if len(parts) != 4 or parts[0] not in TASKS or parts[1] not in SCENARIOS or not all(parts):
         raise StoreError(f"expected an address task/scenario/dataset/model, got {address!r}")
-    return Case(cast(Any, parts[0]), cast(Any, parts[1]), parts[2], parts[3])
+    return Case(*parts)
 
 
 def _case_from_json(value: object) -> object:
@@ -92,7 +93,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 @validated_dataclass(frozen=True, slots=True, config=_STRICT)
 class Manifest:
-    """What was planned and what it was measured with; the outcomes lie beside it."""
+    """The plan of a case and how it was measured, in a file beside its outcomes."""
 
     case: _Case
     lineage: str
@@ -111,7 +112,7 @@ class Manifest:
 
 @validated_dataclass(frozen=True, slots=True, config=_STRICT)
 class Selection:
-    """What a run was asked to judge; it lies beside the cases that the run judged."""
+    """The cases that a run was asked to judge, in a file beside their folders."""
 
     tier: str
     models: _Texts
@@ -138,7 +139,7 @@ class StoredCase:
 
 
 class _HashedFile(Strict):
-    """What every JSON file of evidence has beside its content."""
+    """The keys that every JSON file of evidence has in addition to its content."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -149,7 +150,7 @@ class _HashedFile(Strict):
 
 @validated_dataclass(frozen=True, slots=True, config=_STRICT)
 class _Tables:
-    """What the manifest's file says of the outcomes beside it."""
+    """The part of the manifest's file that describes the outcome files beside it."""
 
     errors: dict[Variant, dict[str, str]]
     files: dict[str, str]
@@ -173,17 +174,15 @@ Schema = TypeVar("Schema", Manifest, Selection, _Tables)
 
 def select(outcomes: Outcomes, keep: list[bool]) -> Outcomes:
     """The rows where `keep` holds; errors stay as they are."""
-    at = np.flatnonzero(keep)
-
-    def rows(column: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(column[i] for i in at)
-
-    columns: dict[str, Any] = {name: rows(getattr(outcomes, name)) for name in _COLUMNS}
+    columns: dict[str, Any] = {
+        name: tuple(compress(getattr(outcomes, name), keep)) for name in _COLUMNS
+    }
+    mask = np.asarray(keep, dtype=bool)
     return replace(
         outcomes,
         **columns,
-        values={name: np.asarray(values)[at] for name, values in outcomes.values.items()},
-        factors={name: rows(column) for name, column in outcomes.factors.items()},
+        values={name: np.asarray(values)[mask] for name, values in outcomes.values.items()},
+        factors={n: cast(Any, tuple(compress(f, keep))) for n, f in outcomes.factors.items()},
     )
 
 
@@ -247,15 +246,14 @@ def _encode(outcomes: Outcomes, case: Case) -> bytes:
         try:
             lines.append(json.dumps(row, **_CANONICAL) + "\n")
         except ValueError as error:
-            got = {**row["values"], **row.get("factors", {})}
-            raise StoreError(
-                f"{case}: expected finite values for sample {name!r}, got {got}"
-            ) from error
+            got = row["values"] | row.get("factors", {})
+            why = f"expected finite values for sample {name!r}, got {got}"
+            raise StoreError(f"{case}: {why}") from error
     return "".join(lines).encode()
 
 
 def write_selection(root: Path, selection: Selection) -> None:
-    """Record in `root` what its cases were selected from. Raises StoreError."""
+    """Record in `root` the selection that its cases belong to. Raises StoreError."""
     content = asdict(selection) | {"cases": [case.address for case in selection.cases]}
     try:
         with replacing(root / RUN) as temporary:
@@ -265,8 +263,8 @@ def write_selection(root: Path, selection: Selection) -> None:
 
 
 def read_selection(root: Path) -> Selection | None:
-    """What the cases under `root` were selected from; None if no file says so, as in evidence that
-    was assembled by hand. Raises StoreError if the file is not as it was written."""
+    """The selection that the cases under `root` belong to; None if there is no such file, as in
+    evidence that was assembled by hand. Raises StoreError if the file was changed."""
     path = root / RUN
     return _parse(Selection, _read_hashed(path), path) if path.exists() else None
 
@@ -299,7 +297,7 @@ def empty_evidence(root: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether it is the folder of a case, what a killed run left of one, or the selection."""
+    """Whether it is the folder of a case, the remains of one after a kill, or the selection."""
     name = path.name
     if name == RUN or name.startswith(f".{RUN}."):
         return path.is_file()
@@ -315,14 +313,12 @@ def _is_ours(path: Path) -> bool:
 
 
 def read_evidence(folder: Path) -> StoredCase:
-    """The evidence in `folder`. Raises StoreError that names the file which is not as written."""
+    """The evidence in `folder`. Raises StoreError that names the file that was changed."""
     path = folder / MANIFEST
     if not path.exists():
         raise StoreError(f"{path}: no evidence here; measure the case first")
     content = _read_hashed(path)
-    of_tables: dict[str, Any] = {
-        name: content.pop(name) for name in ("errors", "files") if name in content
-    }
+    of_tables = {name: content.pop(name) for name in ("errors", "files") if name in content}
     manifest, tables = _parse(Manifest, content, path), _parse(_Tables, of_tables, path)
     if folder.name != folder_of(folder.parent, manifest.case).name:
         raise StoreError(f"{path}: is the evidence of {manifest.case}, not of {folder.name!r}")
@@ -330,10 +326,8 @@ def read_evidence(folder: Path) -> StoredCase:
     variants = {v: name for v, name in FILES.items() if name in digests}
     if "attack" not in variants or len(variants) != len(digests) or set(errors) != set(variants):
         raise StoreError(f"{path}: expected files and errors of the same variants; measure again")
-    return StoredCase(
-        manifest,
-        {v: _decode(folder / name, digests[name], errors[v]) for v, name in variants.items()},
-    )
+    outcomes = {v: _decode(folder / name, digests[name], errors[v]) for v, name in variants.items()}
+    return StoredCase(manifest, outcomes)
 
 
 def read_all(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
@@ -350,7 +344,7 @@ def read_all(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
 
 
 def _read_hashed(path: Path) -> dict[str, Any]:
-    """What `_hashed_text` made a file of. Raises StoreError."""
+    """The content that `_hashed_text` wrote. Raises StoreError."""
     try:
         raw = json.loads(path.read_bytes())
         file = _HashedFile.model_validate(raw)
@@ -388,6 +382,7 @@ def _first_mistake(error: ValidationError) -> str:
 
 
 def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
+    """The rows of a file, all with the same columns and each with an id of its own."""
     try:
         body = path.read_bytes()
     except OSError as error:
@@ -396,19 +391,6 @@ def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
         raise StoreError(
             f"{path}: sha256 is {got[:12]}, manifest says {digest[:12]}; measure the case again"
         )
-    rows = _parse_rows(body, path)
-    values, factors = (rows[0].values, rows[0].factors) if rows else ({}, {})
-    columns: dict[str, Any] = {c: tuple(getattr(row, c) for row in rows) for c in _COLUMNS}
-    return Outcomes(
-        **columns,
-        values={n: np.array([row.values[n] for row in rows], dtype=np.float64) for n in values},
-        errors=dict(errors),
-        factors={n: cast(Any, tuple(row.factors[n] for row in rows)) for n in factors},
-    )
-
-
-def _parse_rows(body: bytes, path: Path) -> list[_OutcomeRow]:
-    """The rows of a file, all with the same columns and each with its own id."""
     rows: list[_OutcomeRow] = []
     ids: set[str] = set()
     for line, text in enumerate(body.splitlines(), start=1):
@@ -424,9 +406,15 @@ def _parse_rows(body: bytes, path: Path) -> list[_OutcomeRow]:
             raise StoreError(f"{path}:{line}: a second row of {row.id!r}; measure again")
         ids.add(row.id)
         rows.append(row)
-    return rows
+    values, factors = (rows[0].values, rows[0].factors) if rows else ({}, {})
+    columns: dict[str, Any] = {c: tuple(getattr(row, c) for row in rows) for c in _COLUMNS}
+    return Outcomes(
+        **columns,
+        values={n: np.array([row.values[n] for row in rows], dtype=np.float64) for n in values},
+        errors=dict(errors),
+        factors={n: cast(Any, tuple(row.factors[n] for row in rows)) for n in factors},
+    )
 
 
 def _column_types(row: _OutcomeRow, kind: Literal["values", "factors"]) -> dict[str, type]:
-    columns: Mapping[str, str | float] = row.values if kind == "values" else row.factors
-    return {name: type(value) for name, value in columns.items()}
+    return {name: type(value) for name, value in getattr(row, kind).items()}

@@ -1,4 +1,4 @@
-"""The nouns that all rooms share: values and roles, no behaviour."""
+"""The values and roles that all rooms share, without behaviour."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ class Sample:
     twin: str | None = None
     """The id of the clean picture that this one was made from."""
     part: str = ""
-    """A marked part of the dataset that is shown on its own (`seen`, `held-out`)."""
+    """A part of the dataset that is also measured alone (`seen`, `held-out`)."""
     overlay: str | None = None
     """The overlay that was drawn, as JSON, so that its controls can be drawn too."""
     facts: str = "{}"
-    """What the scene holds, as JSON."""
+    """Facts about the scene, as JSON."""
     phrase: str | None = None
-    """What a segmenter is asked to find."""
+    """Describes the region that a segmenter must find."""
     mask: bytes | None = None
-    """Where it is: a PNG of the picture's size, 255 inside and 0 outside."""
+    """That region: a PNG of the picture's size, 255 inside and 0 outside."""
     question: str | None = None
     answers: tuple[str, ...] = ()
-    """What people answered, one entry per person."""
+    """The answers of people, one per person."""
     answer_type: str = ""
     """`yes/no`, `number` or `other`, as VQA v2 has it."""
     drawn_size: tuple[int, int] | None = None
-    """Width and height of a picture that is drawn when it is shown; never packed, as only its clean
-    twin can tell."""
+    """Width and height of a picture that is drawn when it is shown; never packed, because they
+    follow from its clean twin."""
 
 
 @dataclass(frozen=True, slots=True, order=True, repr=False)
@@ -85,6 +85,7 @@ class Case:
 
     @property
     def address(self) -> str:
+        """`task/scenario/dataset/model`."""
         return f"{self.task}/{self.scenario}/{self.dataset}/{self.model}"
 
     def __str__(self) -> str:
@@ -115,11 +116,12 @@ class Outcomes:
     errors: Mapping[str, str] = field(default_factory=dict)
     """Sample id -> why it has no outcome."""
     factors: Mapping[str, Factor] = field(default_factory=dict)
-    """What is told of each row's overlay, one column of length n per name; empty where the pictures
-    were not drawn for the purpose."""
+    """The attributes of each row's overlay, one column of length n per name; empty where no overlay
+    is described."""
 
     @property
     def n(self) -> int:
+        """The number of rows, without errors."""
         return len(self.id)
 
 
@@ -144,11 +146,19 @@ class Scoring(Protocol):
     """How similarities become scores; each model brings its own."""
 
     @property
-    def scale(self) -> float: ...
+    def scale(self) -> float:
+        """By which a similarity is multiplied."""
+        ...
+
     @property
-    def bias(self) -> float: ...
+    def bias(self) -> float:
+        """Added to the scaled similarity."""
+        ...
+
     @property
-    def activation(self) -> Literal["softmax", "sigmoid"]: ...
+    def activation(self) -> Literal["softmax", "sigmoid"]:
+        """Makes a score of each logit."""
+        ...
 
 
 Prepared = Any
@@ -160,9 +170,12 @@ class ZeroShotClassifier(Protocol):
     """Embeds pictures and texts into one space. Rows are unit length, float32, on the host."""
 
     @property
-    def scoring(self) -> Scoring: ...
+    def scoring(self) -> Scoring:
+        """How the model was trained to compare its embeddings."""
+        ...
+
     def prepare(self, images: Sequence[Image]) -> Prepared:
-        """What `embed_images` takes, of RGB pictures of any size.
+        """Preprocess RGB pictures of any size for `embed_images`.
 
         Called on another thread than the rest, so that it overlaps with the forward pass.
         """
@@ -178,10 +191,10 @@ class ZeroShotClassifier(Protocol):
 
 
 class ForwardFeatures(NamedTuple):
-    """What one pass through a picture tower gives."""
+    """The results of one pass through a picture tower."""
 
     embeddings: FloatArray
-    """As `embed_images` gives them."""
+    """As `embed_images` returns them."""
     features: tuple[FloatArray, ...]
     """For each layer that was asked for, of shape (b, h, w, d): no class token, rows from the
     top."""
@@ -189,24 +202,30 @@ class ForwardFeatures(NamedTuple):
 
 @runtime_checkable
 class DenseFeatures(Protocol):
-    """Gives what its picture tower knows of each place, for heads that are trained on it."""
+    """Returns features of each place in a picture, for heads that are trained on them."""
 
     @property
     def depth(self) -> int:
         """Layers (of a residual network: stages) that can be asked for; 0 for none."""
         ...
 
-    def prepare(self, images: Sequence[Image]) -> Prepared: ...
+    def prepare(self, images: Sequence[Image]) -> Prepared:
+        """As that of `ZeroShotClassifier`."""
+        ...
+
     def forward_features(self, prepared: Prepared, layers: Sequence[int]) -> ForwardFeatures:
-        """One pass, with these layers, counted from 1 at the input."""
+        """The results of one pass, with the features of `layers`, counted from 1 at the input."""
         ...
 
 
 @runtime_checkable
 class Explainable(Protocol):
-    """Shows what its picture tower attends to."""
+    """Returns the attention of its picture tower."""
 
-    def prepare(self, images: Sequence[Image]) -> Prepared: ...
+    def prepare(self, images: Sequence[Image]) -> Prepared:
+        """As that of `ZeroShotClassifier`."""
+        ...
+
     def attention(self, prepared: Prepared) -> tuple[FloatArray, ...]:
         """For each layer, from the input on, the weights of shape (b, heads, to, from), the class
         token (if the tower has one) first. Raises ModelError where a layer gives none."""
@@ -215,7 +234,7 @@ class Explainable(Protocol):
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Finds what a phrase refers to.
+    """Finds the region that a phrase refers to.
 
     May have a `threshold`: the probability above which a pixel counts as found; 0.5 without one.
     """
@@ -238,7 +257,7 @@ class Answerer(Protocol):
 Model = ZeroShotClassifier | Segmenter | Answerer
 
 Feeding = Literal["as-trained", "paper"]
-"""`paper` repeats what the paper's scripts did, mistakes included; its numbers have floors of their
+"""`paper` repeats what the paper's scripts did, mistakes included; its results have floors of their
 own."""
 
 PAPER_SUFFIX = "@paper"
@@ -261,11 +280,11 @@ class ModelSpec:
     tasks: tuple[str, ...]
     feeding: Feeding = "as-trained"
     activation: str | None = None
-    """`gelu` or `quick_gelu`, where it is known what the weights were trained with."""
+    """`gelu` or `quick_gelu`, if it is known which one the weights were trained with."""
     gpu_dtype: str = "float32"
-    """What it computes in on a GPU, unless the user says otherwise."""
+    """Its arithmetic on a GPU, unless the user chooses another."""
     locked: Mapping[str, str] = field(default_factory=dict)
-    """sha256 that its files must have, by name; empty if nothing was agreed on."""
+    """File name -> the sha256 that the file must have; empty if none is locked."""
     factory: str = ""
     """`module:factory`, if it comes from outside."""
     base: Path | None = None
@@ -273,4 +292,4 @@ class ModelSpec:
     tower_of: Path | None = None
     """The folder whose picture tower this file replaces."""
     heads: Mapping[str, Path] = field(default_factory=dict)
-    """Folders of the heads that answer, on top of its picture tower, what it cannot by itself."""
+    """Task -> the folder of the head that does it on top of the picture tower."""
