@@ -318,7 +318,7 @@ def read_evidence(folder: Path) -> StoredCase:
     if not path.exists():
         raise StoreError(f"{path}: no evidence here; measure the case first")
     content = _read_hashed(path)
-    of_tables = {name: content.pop(name) for name in ("errors", "files") if name in content}
+    of_tables = {str(name): content.pop(name) for name in ("errors", "files") if name in content}
     manifest, tables = _parse(Manifest, content, path), _parse(_Tables, of_tables, path)
     if folder.name != folder_of(folder.parent, manifest.case).name:
         raise StoreError(f"{path}: is the evidence of {manifest.case}, not of {folder.name!r}")
@@ -400,8 +400,8 @@ def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
             raise StoreError(f"{path}:{line}: {_first_mistake(error)}; measure again") from error
         for kind in ("values", "factors"):
             if rows and _column_types(row, kind) != _column_types(rows[0], kind):
-                got = sorted(getattr(row, kind))
-                raise StoreError(f"{path}:{line}: other {kind} than in line 1: {got}")
+                names = sorted(getattr(row, kind))
+                raise StoreError(f"{path}:{line}: other {kind} than in line 1: {names}")
         if row.id in ids:
             raise StoreError(f"{path}:{line}: a second row of {row.id!r}; measure again")
         ids.add(row.id)

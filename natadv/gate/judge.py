@@ -112,7 +112,7 @@ class GateVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class _Assessment:
+class Assessment:
     """A rule on a case before the family of all rules is known."""
 
     case: Case
@@ -157,7 +157,9 @@ def judge_all(
     p_of = {id(a): p for a, p in zip(known, adjusted, strict=True)}
     # The smallest p-value passes Holm's first step if it does not exceed this.
     strictest = level / max(1, len(known))
-    judgements = [_judgement(a, p_of.get(id(a)), level, strictest) for a in assessed]
+    judgements = [
+        judge_rule(a, p_of.get(id(a)), level=level, strictest=strictest) for a in assessed
+    ]
     cases = tuple(_case_verdict(p, evidence.get(p.case), judgements) for p in chosen)
     verdicts: list[Verdict] = [case.verdict for case in cases]
     if wrong or not cases:
@@ -198,13 +200,13 @@ def _run_problems(
 
 def _assess(
     plan: CasePlan, thresholds: Thresholds, tier: Tier, found: CaseEvidence | None
-) -> Iterator[_Assessment]:
+) -> Iterator[Assessment]:
     """Each rule that covers the planned case, on its evidence."""
     case = plan.case
     reasons = ("not measured",) if found is None else mismatches(plan, found)
     for rule in rules_for(case, plan.lineage, thresholds.rules):
         if found is None:
-            yield _Assessment(case, rule, None, None, reasons)
+            yield Assessment(case, rule, None, None, reasons)
             continue
         part = found.evidence if rule.part is None else found.evidence.of_part(rule.part)
         try:
@@ -212,7 +214,7 @@ def _assess(
             measured = answer.measurement(confidence=thresholds.confidence)
             p = answer.p_value(bound=rule.bound, side=rule.side)
         except MetricError as error:
-            yield _Assessment(case, rule, None, None, (*reasons, str(error)))
+            yield Assessment(case, rule, None, None, (*reasons, str(error)))
             continue
         planned = part.attack.n + len(part.attack.errors)
         short = [*reasons]
@@ -222,10 +224,14 @@ def _assess(
             excluded = f"{measured.excluded} of {planned} samples are excluded"
             short.append(f"{excluded}, the tier allows a share of {tier.max_excluded:g}")
         # A rule that was not measured as planned does not belong to the family.
-        yield _Assessment(case, rule, measured, None if short else p, tuple(short))
+        yield Assessment(case, rule, measured, None if short else p, tuple(short))
 
 
-def _judgement(found: _Assessment, p: float | None, level: float, strictest: float) -> Judgement:
+def judge_rule(found: Assessment, p: float | None, *, level: float, strictest: float) -> Judgement:
+    """The verdict on an assessed rule, and its reason.
+
+    `p` is adjusted for all rules of the run; `strictest` is the level of the first step of that.
+    """
     case, rule, m = found.case, found.rule, found.measurement
     margin = None if m is None else rule.margin(m.value)
     if found.reasons or m is None or p is None:

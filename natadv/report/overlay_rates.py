@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
@@ -72,21 +73,21 @@ def dataset_rates(cases: Sequence[CaseEvidence]) -> list[CaseRates]:
     Raises MetricError if not even the score of a case is defined.
     """
     split = levels([found.evidence.attack for found in cases])
-    return [_case_rates(found, split) for found in cases]
-
-
-def _case_rates(found: CaseEvidence, split: Sequence[Level]) -> CaseRates:
-    evidence, notes = found.evidence, list(found.problems)
-    points: Mapping[str, float] = {}
-    quantiles: tuple[Rate, ...] = ()
-    try:
-        quantiles = tuple(Rate(split[0], measure(name, evidence)) for name in QUANTILES)
-        points = breaking_points(evidence)
-    except MetricError as error:
-        notes.append(f"no breaking point: {error}")
-    split_rates = tuple(rates(found.case.task, evidence, split))
-    largest = round(max(numbers(evidence.attack, "covered").tolist()), DIGITS) if points else 0
-    return CaseRates(found.case, split_rates, points, quantiles, largest, tuple(notes))
+    all_rates = []
+    for found in cases:
+        evidence, notes = found.evidence, list(found.problems)
+        points: Mapping[str, float] = {}
+        quantiles: tuple[Rate, ...] = ()
+        try:
+            quantiles = tuple(Rate(split[0], measure(name, evidence)) for name in QUANTILES)
+            points = breaking_points(evidence)
+        except MetricError as error:
+            notes.append(f"no breaking point: {error}")
+        of_levels = tuple(rates(found.case.task, evidence, split))
+        largest = round(max(numbers(evidence.attack, "covered").tolist()), DIGITS) if points else 0
+        case_rates = CaseRates(found.case, of_levels, points, quantiles, largest, tuple(notes))
+        all_rates.append(case_rates)
+    return all_rates
 
 
 def levels(tables: Sequence[Outcomes]) -> list[Level]:
@@ -146,16 +147,12 @@ def _bands(values: DoubleArray) -> tuple[list[str], list[int]]:
 
 def within(evidence: Evidence, ids: frozenset[str]) -> Evidence:
     """Only these rows of the attack and its controls. Errors stay: their level is unknown."""
-
-    def rows(outcomes: Outcomes) -> Outcomes:
-        return select(outcomes, [name in ids for name in outcomes.id])
-
-    return replace(
-        evidence,
-        attack=rows(evidence.attack),
-        occlusion=evidence.occlusion and rows(evidence.occlusion),
-        matched=evidence.matched and rows(evidence.matched),
+    tables = (evidence.attack, evidence.occlusion, evidence.matched)
+    attack, occlusion, matched = (
+        table and select(table, [name in ids for name in table.id]) for table in tables
     )
+    assert attack is not None
+    return replace(evidence, attack=attack, occlusion=occlusion, matched=matched)
 
 
 def rates(
@@ -166,28 +163,22 @@ def rates(
     The score under a control is named `NAME (occlusion)` or `NAME (matched)`. Raises MetricError if
     not even the score of all rows is defined.
     """
-    measure(TASKS[task].headline, evidence, confidence=confidence)
-    return [
-        Rate(level, measurement)
-        for level in split
-        for measurement in _measured(task, within(evidence, level.ids), confidence)
-    ]
-
-
-def _measured(task: str, evidence: Evidence, confidence: float) -> list[Measurement]:
     score = TASKS[task].headline
-    wanted = [(score, score, evidence)]
-    for control, rows in (("occlusion", evidence.occlusion), ("matched", evidence.matched)):
-        if rows is not None:
-            wanted.append((f"{score} ({control})", score, Evidence(rows)))
-    wanted += [(name, name, evidence) for name in TASKS[task].rates]
-    found = []
-    for shown_as, name, of in wanted:
-        try:
-            found.append(replace(measure(name, of, confidence=confidence), metric=shown_as))
-        except MetricError:
-            continue  # the metric is not defined on the rows of this level
-    return found
+    measure(score, evidence, confidence=confidence)
+    measured = []
+    for level in split:
+        of_level = within(evidence, level.ids)
+        wanted = [(score, score, of_level)]
+        for control, rows in (("occlusion", of_level.occlusion), ("matched", of_level.matched)):
+            if rows is not None:
+                wanted.append((f"{score} ({control})", score, Evidence(rows)))
+        wanted += [(name, name, of_level) for name in TASKS[task].rates]
+        for shown_as, name, of in wanted:
+            # A metric may not be defined on the rows of a level.
+            with suppress(MetricError):
+                measurement = replace(measure(name, of, confidence=confidence), metric=shown_as)
+                measured.append(Rate(level, measurement))
+    return measured
 
 
 def as_csv(cases: Sequence[CaseRates]) -> str:

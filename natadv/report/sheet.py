@@ -68,7 +68,12 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
         x, y = GAP + i % COLUMNS * width, tops[i // COLUMNS]
         for j, panel in enumerate(tile.panels):
             sheet.paste(_fitted(panel), (x + j * (PICTURE + GAP), y))
-        _draw_lines(draw, lines[i], font, corner=(x, y + PICTURE + 2))
+        y += PICTURE + 2
+        for line in lines[i]:
+            if line.swatch is not None:
+                draw.rectangle((x, y + 3, x + 9, y + 12), fill=line.swatch)
+            draw.text((x + line.indent, y), line.text, line.colour, font=font)
+            y += LINE
     out = io.BytesIO()
     sheet.save(out, "PNG", optimize=True)
     return out.getvalue()
@@ -79,17 +84,6 @@ def _lines(captions: Sequence[Caption], font: Font, *, room: int) -> Iterator[_L
         indent = LINE if caption.swatch else 0
         for i, text in enumerate(_wrapped(caption.text, font, room - indent, most=caption.most)):
             yield _Line(text, caption.colour, caption.swatch if i == 0 else None, indent)
-
-
-def _draw_lines(
-    draw: ImageDraw.ImageDraw, lines: Sequence[_Line], font: Font, *, corner: tuple[int, int]
-) -> None:
-    x, y = corner
-    for line in lines:
-        if line.swatch is not None:
-            draw.rectangle((x, y + 3, x + 9, y + 12), fill=line.swatch)
-        draw.text((x + line.indent, y), line.text, line.colour, font=font)
-        y += LINE
 
 
 def _wrapped(text: str, font: Font, room: int, *, most: int) -> list[str]:

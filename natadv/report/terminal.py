@@ -1,18 +1,17 @@
-"""What a terminal shows: while the units are computed, how many are done; then the rules, failures
-first, and everything that was measured, one line per case."""
+"""Text for the terminal: the progress of a run; then its rules, failures first, and everything that
+was measured, one line per case."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from natadv.tasks import TASKS
-from natadv.types import Case, Measurement, Verdict
+from natadv.types import VERDICTS, Case, Measurement, Verdict
 
-ORDER = {"FAIL": 0, "INCOMPLETE": 1, "INCONCLUSIVE": 2, "PASS": 3, None: 4}
 NOTHING, GAP = "-", "  "
 WIDTH = 100
 """Of an overview, in characters."""
@@ -51,53 +50,49 @@ def table(rows: Sequence[Row], *, confidence: float) -> list[str]:
 
 def overview(rows: Sequence[Row]) -> list[str]:
     """For each task a line per case and a column per metric, below the task's name."""
-    measured = [row for row in rows if row.measurement is not None]
-    tasks = dict.fromkeys(row.case.task for row in measured)
-    blocks = [
-        aligned(block, right=range(1, len(block[0])))
-        for task in tasks
-        for block in _folded(_task_cells(measured, task))
-    ]
-    return [line for block in blocks for line in ("", *block)][1:]
-
-
-def _task_cells(rows: Sequence[Row], task: str) -> list[Cells]:
-    measured: dict[Case, dict[str, Measurement]] = {}
+    measured: dict[str, dict[Case, dict[str, Measurement]]] = {}
     for row in rows:
-        if row.case.task == task and row.measurement is not None:
-            measured.setdefault(row.case, {})[row.metric] = row.measurement
+        if row.measurement is not None:
+            of_case = measured.setdefault(row.case.task, {}).setdefault(row.case, {})
+            of_case[row.metric] = row.measurement
+    lines: list[str] = []
+    for task, cases in measured.items():
+        cells = _task_cells(task, cases)
+        for number, columns in enumerate(_column_blocks(_widths(cells))):
+            block = [(*line[:2], *(line[i] for i in columns)) for line in cells]
+            if number:
+                # Only the first block has a line for a case without any number in it.
+                block = [line for line in block if set(line[2:]) != {NOTHING}]
+            lines += ["", *aligned(block, right=range(1, len(block[0])))]
+    return lines[1:]
+
+
+def _task_cells(task: str, cases: Mapping[Case, Mapping[str, Measurement]]) -> list[Cells]:
     columns = {
         name: short
         for name, short in TASKS[task].short_names.items()
-        if any(name in of_case for of_case in measured.values())
+        if any(name in of_case for of_case in cases.values())
     }
     lines = [(task, "n", *columns.values())]
-    for case, of_case in measured.items():
+    for case, of_case in cases.items():
         values = [f"{of_case[name].value:.3f}" if name in of_case else NOTHING for name in columns]
         largest_n = max(m.n for m in of_case.values())
         lines.append((case.address.removeprefix(f"{task}/"), str(largest_n), *values))
     return lines
 
 
-def _folded(lines: Sequence[Cells]) -> Iterator[list[Cells]]:
-    """Blocks that fit into the width. All but the first omit lines without any number."""
-    for number, columns in enumerate(_column_blocks(_widths(lines))):
-        block = [(*line[:2], *(line[i] for i in columns)) for line in lines]
-        yield block if not number else [line for line in block if set(line[2:]) != {NOTHING}]
-
-
-def _column_blocks(widths: Sequence[int]) -> Iterator[list[int]]:
+def _column_blocks(widths: Sequence[int]) -> list[list[int]]:
     """The indices of the metrics' columns, block by block; each block repeats case and n."""
     case_and_n = widths[0] + len(GAP) + widths[1]
-    columns: list[int] = []
+    blocks: list[list[int]] = [[]]
     used = case_and_n
     for i, width in enumerate(widths[2:], start=2):
-        if columns and used + len(GAP) + width > WIDTH:
-            yield columns
-            columns, used = [], case_and_n
-        columns.append(i)
+        if blocks[-1] and used + len(GAP) + width > WIDTH:
+            blocks.append([])
+            used = case_and_n
+        blocks[-1].append(i)
         used += len(GAP) + width
-    yield columns
+    return blocks
 
 
 def _widths(lines: Sequence[Cells]) -> list[int]:
@@ -118,7 +113,8 @@ def aligned(lines: Sequence[Cells], *, right: Container[int]) -> list[str]:
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     # Stable: within a case the metrics keep the order in which they are listed.
-    return sorted(rows, key=lambda row: (ORDER[row.verdict], row.case.address))
+    worst_first = (*VERDICTS, None)
+    return sorted(rows, key=lambda row: (worst_first.index(row.verdict), row.case.address))
 
 
 def _cells(row: Row) -> Cells:
@@ -230,9 +226,10 @@ class UnitProgress:
 
     def _follow(self) -> None:
         while not self._stop.wait(0.3):
-            self._show(unit_counts(self._events(), now=time.time()))
+            self.show(unit_counts(self._events(), now=time.time()))
 
-    def _show(self, counts: UnitCounts) -> None:
+    def show(self, counts: UnitCounts) -> None:
+        """Write the counts of a run that has not ended; in a pipe, once per tenth."""
         if not counts.units or counts.share >= 1:
             return
         if self._terminal.isatty:

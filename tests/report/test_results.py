@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import ReportError
-from natadv.gate import judge
+from natadv.gate.judge import Assessment, judge_rule
 from natadv.gate.rules import Rule
 from natadv.report.results import (
     CATEGORIES,
@@ -97,23 +97,28 @@ def measured_at(value: float, n: int = 660, excluded: int = 0) -> Measurement:
     return Measurement("top1", value, value - 0.02, value + 0.02, n, n, excluded)
 
 
-def undecided(rule: Rule, value: float) -> str:
-    return judge.undecided(CASE, rule, measured_at(value), level=0.025, strictest=0.0025)
+def reason(
+    rule: Rule, value: float, *, case: Case = CASE, p: float = 0.5, excluded: int = 0
+) -> str:
+    assessed = Assessment(case, rule, measured_at(value, excluded=excluded), p, ())
+    return judge_rule(assessed, p, level=0.025, strictest=0.0025).reason
 
 
 REGRESSION = f"REGRESSION {CASE}: -0.120 [-0.150, -0.090] against the baseline, 80 new errors"
 VIOLATED = [
-    judge.broken(CASE, FLOOR, measured_at(0.7)),
-    judge.broken(CASE, CEILING, measured_at(0.5, excluded=3)),
-    judge.broken(replace(CASE, model="floor-9"), FLOOR, measured_at(0.7)),
+    reason(FLOOR, 0.7, p=0),
+    reason(CEILING, 0.5, p=0, excluded=3),
+    reason(FLOOR, 0.7, p=0, case=replace(CASE, model="floor-9")),
 ]
 TOO_FEW = [
-    undecided(FLOOR, 0.84),
-    undecided(CEILING, 0.21),
-    undecided(FLOOR, 0.85),
-    undecided(replace(FLOOR, bound=0.8400001), 0.84),
+    reason(FLOOR, 0.84),
+    reason(CEILING, 0.21),
+    reason(FLOOR, 0.85),
+    reason(replace(FLOOR, bound=0.8400001), 0.84),
 ]
-UNMEASURED = judge.incomplete(CASE, FLOOR, ("not measured",))
+UNMEASURED = judge_rule(
+    Assessment(CASE, FLOOR, None, None, ("not measured",)), None, level=0.025, strictest=0.0025
+).reason
 REGRESSIONS = [REGRESSION, f"{REGRESSION}\n{VIOLATED[0]}", f"{REGRESSION}\n{TOO_FEW[0]}"]
 MESSAGES = {
     "Regressions (worse than the baseline)": REGRESSIONS,
@@ -145,8 +150,8 @@ def test_a_message_of_the_gate_falls_into_one_category():
 
 def test_messages_of_rules_that_hold_and_foreign_messages_fall_into_no_category():
     for message in (
-        judge.holds(CASE, FLOOR, measured_at(0.9)),
-        judge.holds(CASE, CEILING, measured_at(0.1)),
+        reason(FLOOR, 0.9),
+        reason(CEILING, 0.1),
         UNMEASURED,
         "AssertionError: assert 3 < 2",
         "",

@@ -204,7 +204,7 @@ def test_three_tasks_of_all_scenarios_fit_into_a_hundred_columns(row):
     assert WIDTH == 100
     assert max(map(len, lines)) <= 100
     blocks = blocks_of(lines)
-    assert [block[0].split()[0] for block in blocks] == [TASKS[0], *TASKS]
+    assert [block[0].split()[0] for block in blocks] == [next(iter(TASKS)), *TASKS]
     assert [len(block) - 1 for block in blocks] == [8, 2, 8, 8]
     assert all(len({len(line) for line in block}) == 1 for block in blocks)
 
@@ -389,7 +389,7 @@ def test_a_pipe_gets_one_line_per_tenth():
     progress = UnitProgress(lambda: [], screen)
     for count in range(40):
         events = [plan(0, 40, 0), start(0), *(done(1) for _ in range(count))]
-        progress._show(unit_counts(events, now=10.0))
+        progress.show(unit_counts(events, now=10.0))
 
     assert [line.split()[2].split("/")[0] for line in screen.lines] == [
         str(count) for count in range(0, 40, 4)
