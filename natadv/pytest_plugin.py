@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Generator
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -34,6 +35,7 @@ PARENT_CHECK_S = 0.5
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the options, and remove an old verdict."""
     options.add_options(parser)
     config = pluginmanager.get_plugin("pytestconfig")
     path = None if config is None else options.unparsed_gate_json(config)
@@ -46,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    """Make the session of this process and, in the process that started the run, the controller."""
     config.addinivalue_line(
         "markers",
         "gate(task=NAME, searched=BOOL): judges one case per parameter `case`: those of a task, or "
@@ -61,13 +64,19 @@ def pytest_configure(config: pytest.Config) -> None:
             session = config.stash[SESSION] = make_session(config, computing=computing)
         if is_worker(config):
             options.set_allure_folder(config)
-            _end_with_parent(session.parent)
+            end = partial(_end_with_parent, session.parent)
+            threading.Thread(target=end, name="natadv-parent", daemon=True).start()
             return
         if config.getoption("dist", "no") == "worksteal":
             # If a worker dies while it computes, this scheduler ends the session without any test.
             raise ConfigError("--dist worksteal loses gates when a worker dies; use --dist load")
         if computing:
-            _start_controller(config, session)
+            controller = config.stash[CONTROLLER] = Controller(config, session)
+            controller.prepare()
+            config.pluginmanager.register(controller, "natadv-controller")
+            _end_at_second_interrupt(config)
+            if not config.getoption("tx", None):
+                os.environ.update(pinned_environment(0, visible_gpus(), workers=1))
     except NatadvError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -80,23 +89,9 @@ def is_worker(config: pytest.Config) -> bool:
 def _end_with_parent(parent: int) -> None:
     """End this worker soon after its controller was killed, even amid a unit: every file is
     written as a whole or not at all."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_CHECK_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="natadv-parent", daemon=True).start()
-
-
-def _start_controller(config: pytest.Config, session: GateSession) -> None:
-    controller = Controller(config, session)
-    controller.prepare()
-    config.stash[CONTROLLER] = controller
-    config.pluginmanager.register(controller, "natadv-controller")
-    _end_at_second_interrupt(config)
-    if not config.getoption("tx", None):
-        os.environ.update(pinned_environment(0, visible_gpus(), workers=1))
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)
 
 
 def _end_at_second_interrupt(config: pytest.Config) -> None:
@@ -105,14 +100,17 @@ def _end_at_second_interrupt(config: pytest.Config) -> None:
     previous = signal.getsignal(signal.SIGINT)
 
     def end(number: int, frame: FrameType | None) -> None:
+        """The handler of the second."""
         os.write(2, b"\nnatadv: interrupted twice; what is stored is kept, run again to go on\n")
         os._exit(pytest.ExitCode.INTERRUPTED)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        """The handler of the first."""
         signal.signal(signal.SIGINT, end)
         raise KeyboardInterrupt
 
     def restore() -> None:
+        """Hand interrupts back to pytest's caller."""
         signal.signal(signal.SIGINT, previous)
 
     signal.signal(signal.SIGINT, interrupt)
@@ -121,12 +119,14 @@ def _end_at_second_interrupt(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """For `-n auto`, as many workers as models fit on the GPUs, if there are any."""
     gpus = visible_gpus()
     return len(gpus) * int(config.getoption("natadv_gpu_slots")) if gpus else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Pin each worker to a GPU."""
     gpus = visible_gpus()
     for i, spec in enumerate(specs):
         # In the spec, hence before the worker imports anything, and kept by its replacement.
@@ -134,6 +134,7 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a gate once for each case that its marker stands for."""
     if "case" not in metafunc.fixturenames:
         return
     session = metafunc.config.stash.get(SESSION, None)
@@ -190,20 +191,22 @@ def gate(request: pytest.FixtureRequest) -> Gate:
     return Gate(session, request.node)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+# Innermost, so that Allure reads what is shown here.
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the message of a verdict, which is not a bug, without a traceback through the plugin."""
     options.restore_allure_folder(item.config)
     report = yield
     if call.excinfo is not None and call.excinfo.errisinstance((GateFailure, InfraError)):
-        # A verdict, not a bug: show its message without a traceback through the plugin.
         report.longrepr = str(call.excinfo.value)
     return report
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the controller what kept this worker from measuring."""
     config = session.config
     if is_worker(config) and SESSION in config.stash:
         problems = list(config.stash[SESSION].worker_problems)

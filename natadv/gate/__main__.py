@@ -10,17 +10,11 @@ from typing import NoReturn
 
 from natadv.arguments import path, text
 from natadv.errors import NatadvError
-from natadv.evidence import StoredCase, clean_case, read_selection
-from natadv.gate.baseline import (
-    BaselineVerdict,
-    counterparts,
-    judge_against_baseline,
-    refuse_same,
-)
+from natadv.evidence import clean_case, read_selection
+from natadv.gate.baseline import counterparts, judge_against_baseline, refuse_same
 from natadv.gate.cases import stored_cases, stored_evidence, stored_plans
 from natadv.gate.judge import judge_all
-from natadv.gate.rules import Tier, load_thresholds
-from natadv.types import Case
+from natadv.gate.rules import load_thresholds
 
 GREEN, NOT_GREEN, USAGE = 0, 1, 4
 DATASETS = Path("fixtures/datasets")
@@ -83,25 +77,17 @@ def _run(options: argparse.Namespace) -> int:
         print(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
     green = verdict.green
     if options.baseline is not None:
-        green = _compare(asked, stored, options.baseline, tier).green and green
+        before, unreadable = stored_cases(options.baseline)
+        lineages = {c: stored[c].manifest.lineage if c in stored else c.model for c in asked}
+        compared = judge_against_baseline(
+            asked,
+            candidate={case: stored_evidence(case, stored) for case in asked if case in stored},
+            baseline=counterparts(lineages, before),
+            max_excluded=tier.max_excluded,
+        )
+        print(*unreadable.values(), *compared.report, sep="\n")
+        green = green and compared.green
     return GREEN if green else NOT_GREEN
-
-
-def _compare(
-    cases: Sequence[Case], stored: dict[Case, StoredCase], folder: Path, tier: Tier
-) -> BaselineVerdict:
-    before, broken = stored_cases(folder)
-    lineages = {c: stored[c].manifest.lineage if c in stored else c.model for c in cases}
-    verdict = judge_against_baseline(
-        cases,
-        candidate={case: stored_evidence(case, stored) for case in cases if case in stored},
-        baseline=counterparts(lineages, before),
-        max_excluded=tier.max_excluded,
-    )
-    judged = [f"{case.verdict:12} {case.reason}" for case in verdict.cases]
-    overall = f"{verdict.overall.upper()} against the baseline"
-    print(*broken.values(), *judged, overall, sep="\n")
-    return verdict
 
 
 if __name__ == "__main__":

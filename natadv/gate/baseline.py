@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +41,12 @@ class BaselineVerdict:
     def green(self) -> bool:
         """Whether every case could be compared and none got worse."""
         return self.overall == "pass"
+
+    @property
+    def report(self) -> Iterator[str]:
+        """Lines for a terminal: each case, and last the verdict."""
+        yield from (f"{case.verdict:12} {case.reason}" for case in self.cases)
+        yield f"{self.overall.upper()} against the baseline"
 
 
 def refuse_same(evidence: Path, baseline: Path) -> None:

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--part", type=text, help="also propose rules for this part of the clean datasets")
     options = parser.parse_args(arguments)
     try:
-        rules = _proposals(options.evidence, options.date, options.part)
+        rules = proposals(options.evidence, options.date, options.part)
     except NatadvError as error:
         print(error, file=sys.stderr)
         return 1
@@ -98,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _proposals(root: Path, date: str, part: str | None) -> list[Rule]:
+def proposals(root: Path, date: str, part: str | None) -> list[Rule]:
+    """The rules for all cases under `root`, and for a `part` of the clean ones if it is given."""
     stored, broken = stored_cases(root)
     if broken:
         raise MetricError("\n".join(broken.values()))

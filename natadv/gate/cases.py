@@ -9,7 +9,7 @@ from pathlib import Path
 
 from natadv.config import load_yaml, shown
 from natadv.errors import ConfigError, StoreError, unknown_name
-from natadv.evidence import CaseEvidence, Manifest, StoredCase, clean_case, read_all
+from natadv.evidence import CaseEvidence, StoredCase, clean_case, read_all
 from natadv.gate.rules import MOST, Tier
 from natadv.types import Case
 
@@ -85,13 +85,21 @@ def stored_evidence(
 
     `datasets` is the folder of the cards that the twins' data revision must agree with, if any.
     """
-    own = stored[case]
-    manifest = own.manifest
-    twins = clean_case(case, manifest.twin_of) if manifest.twin_of else None
-    clean = stored.get(twins) if twins else None
-    problems = list(manifest.problems)
-    if twins:
-        reasons = _twin_problems(manifest, clean, datasets)
+    own, manifest = stored[case], stored[case].manifest
+    problems, clean = list(manifest.problems), None
+    if manifest.twin_of:
+        twins = clean_case(case, manifest.twin_of)
+        clean = stored.get(twins)
+        reasons = ["were not measured"]
+        if clean is not None:
+            theirs = clean.manifest
+            reasons = list(theirs.problems)
+            if theirs.weights != manifest.weights:
+                reasons.append("were measured with other weights")
+            if theirs.protocol != manifest.protocol:
+                reasons.append("were measured by another protocol")
+            if datasets is not None and theirs.data_revision != _card(datasets, twins)[0]:
+                reasons.append("were measured on another data revision")
         problems += [f"its clean twins, {twins}, {reason}" for reason in reasons]
     return CaseEvidence(
         case,
@@ -102,22 +110,6 @@ def stored_evidence(
         tuple(problems),
         manifest.tower,
     )
-
-
-def _twin_problems(
-    own: Manifest, clean: StoredCase | None, datasets: Path | None
-) -> tuple[str, ...]:
-    if clean is None:
-        return ("were not measured",)
-    theirs = clean.manifest
-    reasons = list(theirs.problems)
-    if theirs.weights != own.weights:
-        reasons.append("were measured with other weights")
-    if theirs.protocol != own.protocol:
-        reasons.append("were measured by another protocol")
-    if datasets is not None and theirs.data_revision != _card(datasets, theirs.case)[0]:
-        reasons.append("were measured on another data revision")
-    return tuple(reasons)
 
 
 def drawn_cases(root: Path, dataset: str | None) -> list[list[CaseEvidence]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from natadv.errors import ConfigError
-from natadv.gate.rules import GLOB, Rule, SearchProfile, Thresholds, Tier, rules_for
+from natadv.gate.rules import GLOB, Rule, Thresholds, Tier, rules_for
 from natadv.metrics.significance import Side
 from natadv.types import Case
 
@@ -130,24 +130,25 @@ def _settings(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
     yield from _number(subject, "max_excluded", old.max_excluded, new.max_excluded, better="lower")
     yield from _listed(subject, "search of", old.searches, new.searches)
     for dataset, search in old.searches.items():
-        if dataset in new.searches:
-            for difference in _of_search(subject, search, new.searches[dataset]):
-                yield replace(difference, change=f"search of {dataset}: {difference.change}")
-
-
-def _of_search(subject: str, old: SearchProfile, new: SearchProfile) -> Iterator[Difference]:
-    yield from _number(subject, "at_least", old.at_least, new.at_least, better="lower")
-    for what in ("evaluations", "discover"):
-        yield from _number(subject, what, getattr(old, what), getattr(new, what), better="higher")
-    wider, narrower = (_covers(a.subjects, b.subjects) for a, b in ((new, old), (old, new)))
-    if not (wider and narrower):
-        effect: Effect = "STRICTER" if wider else "WEAKER" if narrower else "CHANGED"
-        change = f"subjects {', '.join(old.subjects)} -> {', '.join(new.subjects)}"
-        yield Difference(effect, subject, change)
-    for what in ("population", "pictures", "seed"):
-        before, after = getattr(old, what), getattr(new, what)
-        if before != after:
-            yield Difference("CHANGED", subject, f"{what} {before} -> {after}")
+        if (other := new.searches.get(dataset)) is None:
+            continue
+        of = f"search of {dataset}:"
+        yield from _number(
+            subject, f"{of} at_least", search.at_least, other.at_least, better="lower"
+        )
+        for what in ("evaluations", "discover"):
+            numbers = getattr(search, what), getattr(other, what)
+            yield from _number(subject, f"{of} {what}", *numbers, better="higher")
+        wider = _covers(other.subjects, search.subjects)
+        narrower = _covers(search.subjects, other.subjects)
+        if not (wider and narrower):
+            effect: Effect = "STRICTER" if wider else "WEAKER" if narrower else "CHANGED"
+            change = f"{of} subjects {', '.join(search.subjects)} -> {', '.join(other.subjects)}"
+            yield Difference(effect, subject, change)
+        for what in ("population", "pictures", "seed"):
+            values = getattr(search, what), getattr(other, what)
+            if values[0] != values[1]:
+                yield Difference("CHANGED", subject, f"{of} {what} {values[0]} -> {values[1]}")
 
 
 def _covers(patterns: Sequence[str], names: Sequence[str]) -> bool:

@@ -6,13 +6,14 @@ import json
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from natadv import __version__
 from natadv.errors import ConfigError, StoreError
 from natadv.evaluate.units import Numerics
-from natadv.evidence import CaseEvidence, Manifest, clean_case, write_evidence, write_selection
+from natadv.evidence import Manifest, clean_case, write_evidence, write_selection
 from natadv.plugin.session import GateSession
 from natadv.report.terminal import Row
 from natadv.types import Case, Outcomes, Variant
@@ -25,7 +26,15 @@ def remove_verdict(path: Path) -> None:
         ConfigError: The file holds something else, and is left as it is.
         StoreError: The file cannot be removed.
     """
-    if not _is_verdict(path):
+    try:
+        content = path.read_bytes()
+        # Of an empty file nothing is lost.
+        ours = not content or {"verdict", "tier", "cases"} <= json.loads(content).keys()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, AttributeError, RecursionError):
+        ours = False
+    if not ours:
         raise ConfigError(
             f"{path}: holds something that no run of the gate wrote, so it is not replaced; give "
             "another --gate-json FILE"
@@ -37,17 +46,6 @@ def remove_verdict(path: Path) -> None:
             f"{path}: the verdict of an earlier run cannot be removed: {error.strerror or error}; "
             "remove it, or give another --gate-json FILE"
         ) from error
-
-
-def _is_verdict(path: Path) -> bool:
-    """True also for an empty or missing file: removing it loses nothing."""
-    try:
-        content = path.read_bytes()
-        return not content or {"verdict", "tier", "cases"} <= json.loads(content).keys()
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
 
 
 def write_all_evidence(session: GateSession, root: Path) -> None:
@@ -64,8 +62,25 @@ def write_all_evidence(session: GateSession, root: Path) -> None:
             "occlusion": stored.evidence.occlusion,
             "matched": stored.evidence.matched,
         }
+        plan = session.plan(case)
+        facts = numerics_json(session.numerics.of(session.grid.specs[case.model]))
+        # What was planned is taken from the plan, and what was used from the results themselves:
+        # evidence that took its revision from the plan would vouch for itself.
+        manifest = Manifest(
+            case=case,
+            lineage=plan.lineage,
+            planned_n=plan.planned_n,
+            data_revision=stored.data_revision,
+            weights=stored.weights,
+            tower=stored.tower,
+            protocol=stored.protocol,
+            twin_of=_twin_of(session, case),
+            problems=stored.problems,
+            # Without the code: versions of it that compute the same write the same evidence.
+            facts={name: facts[name] for name in facts if name not in ("code", "search_code")},
+        )
         measured = {variant: table for variant, table in tables.items() if table is not None}
-        write_evidence(root, _manifest(session, stored), measured)
+        write_evidence(root, manifest, measured)
     # Last: without the selection, the files of a killed run do not count as a whole run.
     write_selection(root, session.selection)
 
@@ -73,26 +88,6 @@ def write_all_evidence(session: GateSession, root: Path) -> None:
 def _twin_of(session: GateSession, case: Case) -> str | None:
     dataset = session.grid.datasets.get(case.dataset)
     return dataset.card.twin_of if dataset is not None else None
-
-
-def _manifest(session: GateSession, stored: CaseEvidence) -> Manifest:
-    """What was planned is taken from the plan, what was used from the results themselves: evidence
-    that took its revision from the plan would vouch for itself."""
-    plan = session.plan(stored.case)
-    facts = numerics_json(session.numerics.of(session.grid.specs[stored.case.model]))
-    return Manifest(
-        case=stored.case,
-        lineage=plan.lineage,
-        planned_n=plan.planned_n,
-        data_revision=stored.data_revision,
-        weights=stored.weights,
-        tower=stored.tower,
-        protocol=stored.protocol,
-        twin_of=_twin_of(session, stored.case),
-        problems=stored.problems,
-        # Without the code: versions of it that compute the same write the same evidence.
-        facts={name: facts[name] for name in facts if name not in ("code", "search_code")},
-    )
 
 
 def numerics_json(numerics: Numerics) -> dict[str, Any]:
@@ -117,31 +112,29 @@ def case_json(session: GateSession, case: Case, rows: Iterable[Row]) -> dict[str
         "data_revision": plan.data_revision,
         "weights": plan.weights,
         "protocol": plan.protocol,
-        "measurements": [_row_json(row) for row in rows if row.case == case],
+        "measurements": [
+            {
+                **(asdict(row.measurement) if row.measurement is not None else {}),
+                "metric": row.metric,
+                "verdict": row.verdict,
+                "rule": row.bound or None,
+                "margin": row.margin,
+                "reason": row.reason or None,
+            }
+            for row in rows
+            if row.case == case
+        ],
         "searches": searches,
-    }
-
-
-def _row_json(row: Row) -> dict[str, Any]:
-    measured = asdict(row.measurement) if row.measurement is not None else {}
-    return {
-        **measured,
-        "metric": row.metric,
-        "verdict": row.verdict,
-        "rule": row.bound or None,
-        "margin": row.margin,
-        "reason": row.reason or None,
     }
 
 
 def git_commit(root: Path) -> str:
     """Commit of the checkout, with `+` if files differ from it; empty outside of git."""
 
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
+    command = ["git", "-C", str(root)]
+    run = partial(subprocess.run, capture_output=True, text=True, check=True)
     try:
-        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain") else "")
+        commit = run([*command, "rev-parse", "HEAD"]).stdout.strip()
+        return commit + ("+" if run([*command, "status", "--porcelain"]).stdout else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

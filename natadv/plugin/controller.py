@@ -80,6 +80,7 @@ class Controller:
             results.empty_results(self.allure)
 
     def pytest_report_header(self) -> list[str]:
+        """Name the tier, the models and the store of the run."""
         grid, numerics = self.session.grid, self.session.numerics
         return [
             f"natadv: tier {grid.tier.name}, {len(grid.cases)} cases, "
@@ -88,15 +89,18 @@ class Controller:
         ]
 
     def pytest_sessionstart(self) -> None:
+        """Begin to show the progress of the units."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             self.progress = UnitProgress(self.session.run.events, terminal)
             self.progress.start()
 
     def pytest_configure_node(self, node: Any) -> None:
+        """Let a worker take part in this run."""
         node.workerinput["natadv_run"] = self.session.run.id
 
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        """Register the tests of a worker."""
         self.expect(ids)
 
     def expect(self, nodes: Sequence[str]) -> None:
@@ -123,7 +127,7 @@ class Controller:
             report.outcome = "rerun"  # type: ignore[assignment]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # xdist also reports a test whose worker died, as `???`: that is not the gate's own report.
+        """Record the outcome of a test, but not `???`, by which xdist reports a dead worker."""
         if report.when == "call" or (report.when in ("setup", "teardown") and not report.passed):
             self.reported[report.nodeid] = report.outcome
 
@@ -191,7 +195,17 @@ class Controller:
         verdict = self._verdict_json(commit)
         write_atomically(self.gate_json, json.dumps(verdict, indent=1, allow_nan=False) + "\n")
         if self.allure is not None:
-            results.write_environment(self.allure, self._environment(commit))
+            numerics = self.session.numerics
+            environment = {
+                "natadv": __version__,
+                "python": sys.version.split()[0],
+                "verdict": f"{self.verdict().upper()}: {self._extent()}",
+                "tier": self.session.grid.tier.name,
+                "device": f"{numerics.device} {numerics.dtype}",
+                "commit": commit,
+                **numerics.packages,
+            }
+            results.write_environment(self.allure, environment)
             results.write_categories(self.allure)
             results.write_executor(self.allure)
 
@@ -236,18 +250,6 @@ class Controller:
             },
         }
 
-    def _environment(self, commit: str) -> dict[str, str]:
-        numerics = self.session.numerics
-        return {
-            "natadv": __version__,
-            "python": sys.version.split()[0],
-            "verdict": f"{self.verdict().upper()}: {self._extent()}",
-            "tier": self.session.grid.tier.name,
-            "device": f"{numerics.device} {numerics.dtype}",
-            "commit": commit,
-            **numerics.packages,
-        }
-
     def verdict(self) -> str:
         """pass, partial, fail, inconclusive, incomplete or measured."""
         if self.complaints or not self.session.selected:
@@ -284,21 +286,17 @@ class Controller:
         if self.allure is not None:
             results_n, expected_n = len(list(self.allure.glob("*-result.json"))), len(self.expected)
             if results_n < expected_n:
-                write_line(
-                    f"{self.allure}: holds {results_n} of {expected_n} results, as it was emptied "
-                    "during the run"
-                )
+                found = f"{results_n} of {expected_n} results"
+                write_line(f"{self.allure}: holds {found}, as it was emptied during the run")
         for model, size in facts["smaller_batches"].items():
             write_line(f"out of memory: {model} went on with {size} pictures at a time")
-        verdict = self.verdict()
+        verdict, root = self.verdict(), self.config.rootpath
+        paths = [p for p in (self.gate_json, self.evidence, self.allure) if p and p.exists()]
+        shown = ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in paths)
+        units = f"{facts['units_computed']} units computed"
         green = verdict in ("pass", "partial", "measured")
-        write_line(
-            f"{verdict.upper()}: {self._extent()}, "
-            f"{facts['units_computed']} units computed; {self._written_paths()}",
-            green=green,
-            red=not green,
-            bold=True,
-        )
+        text = f"{verdict.upper()}: {self._extent()}, {units}; {shown}"
+        write_line(text, green=green, red=not green, bold=True)
 
     def _extent(self) -> str:
         session = self.session
@@ -307,9 +305,3 @@ class Controller:
         judged = session.verdict.extent if session.asserting else f"{len(session.selected)} cases"
         models = tuple(session.grid.specs)
         return judged if models == session.grid.tier.models else f"{judged} for {', '.join(models)}"
-
-    def _written_paths(self) -> str:
-        root = self.config.rootpath
-        written = (self.gate_json, self.evidence, self.allure)
-        places = [path for path in written if path is not None and path.exists()]
-        return ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in places)

@@ -19,7 +19,7 @@ from natadv.tasks.task import (
     Prediction,
     TaskSheet,
 )
-from natadv.types import Case, Outcomes, Sample
+from natadv.types import Case, Sample
 
 if TYPE_CHECKING:
     from natadv.plugin.session import GateSession
@@ -32,7 +32,10 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     if evidence is None or dataset is None or not evidence.evidence.attack.n:
         return []
     sheet, rows = TASKS[case.task].sheet, evidence.evidence.attack
-    worst = _worst(rows, sheet)
+    value, bound = sheet.failed_below
+    failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
+    quality = rows.values[sheet.failures_by]
+    worst = sorted(failed, key=lambda i: (float(quality[i]), rows.id[i]))[:MOST_TILES]
     samples = _samples(dataset, {rows.id[i] for i in worst})
     clean = session.grid.datasets.get(dataset.card.twin_of or "")
     twin_ids = {sample.twin for sample in samples.values() if sample.twin}
@@ -59,13 +62,6 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
             captions.append(Caption(f"word: {sample.decoy}"))
         tiles.append(Tile(tuple(panels), (*captions, Caption(sample.id, QUIET))))
     return tiles
-
-
-def _worst(rows: Outcomes, sheet: TaskSheet) -> list[int]:
-    value, bound = sheet.failed_below
-    quality = rows.values[sheet.failures_by]
-    failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
-    return sorted(failed, key=lambda i: (float(quality[i]), rows.id[i]))[:MOST_TILES]
 
 
 def _samples(dataset: Dataset, ids: set[str]) -> dict[str, Sample]:

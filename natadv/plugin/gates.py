@@ -10,15 +10,14 @@ import pytest
 
 from natadv.errors import MetricError, NatadvError
 from natadv.evidence import CaseEvidence
-from natadv.gate.judge import Judgement
 from natadv.metrics import measure
 from natadv.plugin import attacks
 from natadv.plugin.options import restore_allure_folder, writes_allure
 from natadv.plugin.session import GateSession, baseline_reason
 from natadv.report.overlay_charts import ChartKind, charts
 from natadv.report.overlay_rates import as_table, dataset_rates
-from natadv.report.results import labels
-from natadv.report.terminal import SHORT, Row
+from natadv.report.results import labels, parameters
+from natadv.report.terminal import Row
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 from natadv.types import Case
@@ -49,37 +48,33 @@ class Gate:
         for name, value in labels(case).items():
             allure.dynamic.label(name, value)
         for row in rows:
+            if row.measurement is None:
+                continue
             # Excluded: with a value among its parameters every run would be another test.
-            for name, text in _allure_parameters(row).items():
+            for name, text in parameters(row, row.measurement).items():
                 allure.dynamic.parameter(name, _Unquoted(text), excluded=True)
-            if row.measurement is not None:
-                # Plain floats: execnet cannot carry numpy's.
-                self._node.user_properties.append((row.metric, float(row.measurement.value)))
+            # Plain floats: execnet cannot carry numpy's.
+            self._node.user_properties.append((row.metric, float(row.measurement.value)))
         # Charts take most of a second, and without results nobody would see them.
         if writes_allure(self._node.config):
             _attach_rates(self._session.evidence[case])
         if not self._session.is_green(case):
-            self._attach_failures(case)
+            # Imported here because collecting needs neither Parquet nor pictures.
+            from natadv.plugin.failures import failing_tiles
+            from natadv.report.sheet import contact_sheet
+
+            try:
+                if tiles := failing_tiles(self._session, case):
+                    sheet = contact_sheet(tiles, title=case.address)
+                    allure.attach(sheet, "failing pictures", allure.attachment_type.PNG)
+            except NatadvError as error:
+                allure.attach(str(error), "failing pictures", allure.attachment_type.TEXT)
         self._session.raise_unless_green(case)
 
     def show_attacks(self, case: Case) -> None:
         """Attach the results of the searches beside `case`, which do not affect its verdict."""
         restore_allure_folder(self._node.config)
         attacks.attach(self._session, case)
-
-    def _attach_failures(self, case: Case) -> None:
-        # Imported here because collecting needs neither Parquet nor pictures.
-        from natadv.plugin.failures import failing_tiles
-        from natadv.report.sheet import contact_sheet
-
-        try:
-            tiles = failing_tiles(self._session, case)
-        except NatadvError as error:
-            allure.attach(str(error), "failing pictures", allure.attachment_type.TEXT)
-            return
-        if tiles:
-            sheet = contact_sheet(tiles, title=case.address)
-            allure.attach(sheet, "failing pictures", allure.attachment_type.PNG)
 
 
 class _Unquoted:
@@ -90,23 +85,6 @@ class _Unquoted:
 
     def __repr__(self) -> str:
         return self.text
-
-
-def _allure_parameters(row: Row) -> dict[str, str]:
-    measured = row.measurement
-    if measured is None:
-        return {}
-    name = SHORT.get(row.metric, row.metric)
-    interval = f"[{measured.low:.4f}, {measured.high:.4f}]"
-    if row.margin is None:
-        return {name: f"{measured.value:.4f} {interval}, n {measured.n}"}
-    return {
-        name: f"{measured.value:.4f}",
-        f"{name} interval": interval,
-        f"{name} {'floor' if '>' in row.bound else 'ceiling'}": row.bound,
-        f"{name} margin": f"{row.margin:+.4f}",
-        f"{name} n": str(measured.n),
-    }
 
 
 def _attach_rates(found: CaseEvidence) -> None:
@@ -133,39 +111,23 @@ def report_rows(session: GateSession) -> list[Row]:
 def case_rows(session: GateSession, case: Case) -> list[Row]:
     """A row for each rule of `case`, then one for each further metric of its task; of a case that
     was not measured as planned one row that says why."""
-    rows = []
+    rows: list[Row] = []
     if session.asserting:
-        rows = _judged_rows(session, case)
-    elif shortfalls := session.shortfalls(case):
-        rows = [Row(case, "INCOMPLETE", reason="\n".join(f"{case}: {why}" for why in shortfalls))]
-    return rows + _further_rows(session, case, ruled={row.metric for row in rows})
-
-
-def _judged_rows(session: GateSession, case: Case) -> list[Row]:
-    verdict = session.verdict.of(case)
-    if verdict.reasons:
-        # One row for the case; a row for each of its rules would repeat the reason.
-        rows = [Row(case, "INCOMPLETE", reason="\n".join(verdict.reasons))]
+        verdict = session.verdict.of(case)
+        shortfalls = list(verdict.reasons)
+        # Each of its rules would repeat why a case was not measured.
+        for j in verdict.judgements if not shortfalls else ():
+            bound = f"{'>=' if j.rule.side == 'floor' else '<='} {j.rule.bound:.3f}"
+            row = Row(case, j.verdict, j.measurement, j.rule.subject, bound, j.margin, j.reason)
+            rows.append(row)
     else:
-        rows = [_judged_row(judgement) for judgement in verdict.judgements]
-    regression = session.regression(case)
-    if regression is not None:
+        shortfalls = [f"{case}: {why}" for why in session.shortfalls(case)]
+    if shortfalls:
+        rows.append(Row(case, "INCOMPLETE", reason="\n".join(shortfalls)))
+    if session.asserting and (regression := session.regression(case)):
         reason = baseline_reason(regression)
         rows.append(Row(case, regression.verdict, metric="baseline", reason=reason))
-    return rows
-
-
-def _judged_row(judgement: Judgement) -> Row:
-    sign = ">=" if judgement.rule.side == "floor" else "<="
-    return Row(
-        case=judgement.case,
-        verdict=judgement.verdict,
-        measurement=judgement.measurement,
-        metric=judgement.rule.subject,
-        bound=f"{sign} {judgement.rule.bound:.3f}",
-        margin=judgement.margin,
-        reason=judgement.reason,
-    )
+    return rows + _further_rows(session, case, ruled={row.metric for row in rows})
 
 
 def _further_rows(session: GateSession, case: Case, *, ruled: set[str]) -> list[Row]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GateSession:
-    """What this process measures, how, and what came of the selected cases."""
+    """What this process measures and how, and the results of the selected cases."""
 
     grid: Grid
     contract: str
@@ -54,7 +54,7 @@ class GateSession:
     gpu_slots: int = 1
     unit_timeout_s: float = 0.0
     rotation: int = 0
-    """Number of the worker, by which it chooses the unit that it begins with."""
+    """Number of the worker, which decides the unit that it begins with."""
     parent: int = 0
     """Process id of the controller that a worker serves; 0 outside of workers."""
     baseline: Mapping[Case, StoredCase] | None = None
@@ -233,6 +233,16 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     number = str(worker.get("workerid", "gw0")).removeprefix("gw")
     how = {name: option(f"natadv_{name}") for name in ("dtype", "batch_size", "threads")}
     device = device_kind(option("natadv_device"))
+    baseline: Mapping[Case, StoredCase] | None = None
+    if (given := option("natadv_baseline")) != "none":
+        folder = config.invocation_params.dir / given
+        refuse_same(options.path_option(config, "evidence", options.EVIDENCE), folder)
+        baseline, errors = stored_cases(folder)
+        if errors:
+            raise ConfigError("the baseline cannot be read: " + "; ".join(errors.values()))
+        if not baseline:
+            advice = "give the folder that an earlier run wrote with --evidence DIR"
+            raise ConfigError(f"{folder}: holds no case to compare with; {advice}")
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
         contract=digest,
@@ -247,22 +257,5 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         unit_timeout_s=option("natadv_unit_timeout") if worker else 0.0,
         rotation=int(number) if number.isdigit() else 0,
         parent=os.getppid() if worker else 0,
-        baseline=_load_baseline(config),
+        baseline=baseline,
     )
-
-
-def _load_baseline(config: pytest.Config) -> Mapping[Case, StoredCase] | None:
-    given = config.getoption("natadv_baseline")
-    if given == "none":
-        return None
-    folder = config.invocation_params.dir / given
-    refuse_same(options.path_option(config, "evidence", options.EVIDENCE), folder)
-    cases, errors = stored_cases(folder)
-    if errors:
-        raise ConfigError("the baseline cannot be read: " + "; ".join(errors.values()))
-    if not cases:
-        raise ConfigError(
-            f"{folder}: holds no case to compare with; give the folder that an earlier run wrote "
-            "with --evidence DIR"
-        )
-    return cases

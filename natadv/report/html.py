@@ -82,7 +82,14 @@ def install_allure(tools: Path, *, node: Path) -> Path:
     script = folder / "node_modules" / "allure" / "cli.js"
     if script.exists():
         return script
-    npm = _npm(node)
+    # npm beside this node: another node's npm may be too old for it.
+    places = ("../lib/node_modules/npm", "../../lib/node_modules/npm", "../node_modules/npm")
+    scripts = [(node.parent / place / "bin" / "npm-cli.js").resolve() for place in places]
+    npm = [[str(node), str(beside)] for beside in scripts if beside.exists()]
+    if not npm and (on_path := shutil.which("npm")):
+        npm = [[on_path]]
+    if not npm:
+        raise ReportError(f"found {node} but no npm beside it or on the PATH; install npm")
     print(f"installing allure {ALLURE} from npm, once, into {folder}", file=sys.stderr)
     tools.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=tools) as scratch:
@@ -90,23 +97,18 @@ def install_allure(tools: Path, *, node: Path) -> Path:
         fresh = Path(scratch) / folder.name
         fresh.mkdir()
         (fresh / "package.json").write_text(json.dumps({"private": True}))
-        command = [*npm, "install", "--no-audit", "--no-fund", "--save-exact", f"allure@{ALLURE}"]
+        command = [
+            *npm[0],
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--save-exact",
+            f"allure@{ALLURE}",
+        ]
         _run(command, cwd=fresh, what="npm install of allure")
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     return script
-
-
-def _npm(node: Path) -> list[str]:
-    """npm beside this node: another node's npm may be too old for it."""
-    for place in ("../lib/node_modules/npm", "../../lib/node_modules/npm", "../node_modules/npm"):
-        script = (node.parent / place / "bin" / "npm-cli.js").resolve()
-        if script.exists():
-            return [str(node), str(script)]
-    found = shutil.which("npm")
-    if found is None:
-        raise ReportError(f"found {node} but no npm beside it or on the PATH; install npm")
-    return [found]
 
 
 def _generate(results: Path, scratch: Path, *, node: Path, script: Path) -> str:

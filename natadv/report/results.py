@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from natadv.errors import ReportError
-from natadv.types import Case
+from natadv.report.terminal import SHORT, Row
+from natadv.types import Case, Measurement
 
 CATEGORIES = (
     {
@@ -138,4 +139,19 @@ def labels(case: Case) -> dict[str, str]:
         "epic": case.task,
         "feature": case.scenario,
         "story": case.dataset,
+    }
+
+
+def parameters(row: Row, measured: Measurement) -> dict[str, str]:
+    """The parameters by which Allure shows a row of the terminal that has a measurement."""
+    name = SHORT.get(row.metric, row.metric)
+    interval = f"[{measured.low:.4f}, {measured.high:.4f}]"
+    if row.margin is None:
+        return {name: f"{measured.value:.4f} {interval}, n {measured.n}"}
+    return {
+        name: f"{measured.value:.4f}",
+        f"{name} interval": interval,
+        f"{name} {'floor' if '>' in row.bound else 'ceiling'}": row.bound,
+        f"{name} margin": f"{row.margin:+.4f}",
+        f"{name} n": str(measured.n),
     }

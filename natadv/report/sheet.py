@@ -119,7 +119,12 @@ def _fitted(panel: Panel) -> Image.Image:
     scale = PICTURE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     inside = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    regions = [(o, _region(o.mask, size)) for o in panel.outlines]
+    regions = []
+    for outline in panel.outlines:
+        scaled = outline.mask.convert("L").resize(size, Image.Resampling.BILINEAR)
+        region = scaled.point([0] * 128 + [255] * 128)
+        # A region too small for the sheet is drawn larger than it is, rather than not at all.
+        regions.append((outline, region if region.getbbox() else scaled.point([0] + [255] * 255)))
     # Dark casings first, as the picture may have any colour.
     for outline, region in regions:
         inside.paste(INK, mask=_border(region, outline.width_px + 1))
@@ -128,14 +133,6 @@ def _fitted(panel: Panel) -> Image.Image:
     square = Image.new("RGB", (PICTURE, PICTURE), BACKGROUND)
     square.paste(inside, ((PICTURE - size[0]) // 2, (PICTURE - size[1]) // 2))
     return square
-
-
-def _region(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """White inside, black outside."""
-    scaled = mask.convert("L").resize(size, Image.Resampling.BILINEAR)
-    region = scaled.point([0] * 128 + [255] * 128)
-    # A region too small for the sheet is drawn larger than it is, rather than not at all.
-    return region if region.getbbox() else scaled.point([0] + [255] * 255)
 
 
 def _border(region: Image.Image, width_px: int) -> Image.Image:

@@ -254,6 +254,8 @@ def test_a_failing_case_shows_its_pictures(world):
     failed = [r for r in world.allure() if r["status"] == "failed"]
     assert failed
     for result in failed:
+        assert "floor" in result["statusDetails"]["trace"]
+        assert ".py" not in result["statusDetails"]["trace"]
         (sheet,) = result["attachments"]
         body = (world.root / "allure-results" / sheet["source"]).read_bytes()
         assert body.startswith(b"\x89PNG")

@@ -62,7 +62,7 @@ def sample(i, **other) -> Sample:
 def datasets(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     shared = {
-        "tasks": TASKS,
+        "tasks": tuple(TASKS),
         "classes": ("cat", "dog"),
         "templates": ("a {}",),
         "licence": "CC0-1.0",
