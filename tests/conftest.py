@@ -246,6 +246,26 @@ def world(pristine_world: Path, tmp_path: Path) -> World:
     return World(root)
 
 
+@pytest.fixture(scope="session")
+def world_at() -> type[World]:
+    """Makes a world of a folder."""
+    return World
+
+
+@pytest.fixture(scope="session")
+def measured_once(pristine_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = shutil.copytree(pristine_world, tmp_path_factory.mktemp("measured") / "world")
+    done = World(root).pytest("-n", "0")
+    assert done.returncode == 0, done.stdout
+    return root
+
+
+@pytest.fixture
+def measured(measured_once: Path, tmp_path: Path) -> World:
+    """A world whose gate has run once and passed."""
+    return World(shutil.copytree(measured_once, tmp_path / "world"))
+
+
 def plain_samples(rows: int = ROWS) -> list[Sample]:
     """Pictures whose colour is their class, each a little different."""
     generator = np.random.default_rng(3)

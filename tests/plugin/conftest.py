@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,14 +33,14 @@ BOUNDS = SearchSpace(
 )
 
 
-@pytest.fixture
-def populate(world: Any) -> Callable[..., None]:
-    """Draws and freezes a population, and packs the dataset of its name."""
+@pytest.fixture(scope="session")
+def populate() -> Callable[..., None]:
+    """Draws and freezes a population in a world's folder, and packs the dataset of its name."""
 
-    def make(name: str, *, count: int, **bounds: Any) -> None:
+    def make(root: Path, name: str, *, count: int, **bounds: Any) -> None:
         within = BOUNDS.model_copy(update=bounds)
         population = drawn_within(within, name=name, count=count, seed=1)
-        write_population(population_path(name, world.root), population)
-        pack_overlaid(OverlaidPlan(population, "plain", name, pictures=6, root=world.root))
+        write_population(population_path(name, root), population)
+        pack_overlaid(OverlaidPlan(population, "plain", name, pictures=6, root=root))
 
     return make

@@ -96,26 +96,26 @@ def test_a_gate_that_skips_or_does_not_judge_is_not_green(world, line):
     assert world.verdict()["verdict"] == "incomplete"
 
 
-def test_a_case_that_no_suite_asks_for_is_missed(world):
-    conftest = world.root / "conftest.py"
+def test_a_case_that_no_suite_asks_for_is_missed(measured):
+    conftest = measured.root / "conftest.py"
     lost = "def pytest_collection_modifyitems(items):\n    del items[0]\n"
     conftest.write_text(conftest.read_text() + lost)
-    done = world.pytest("-n", "0")
+    done = measured.pytest("-n", "0")
 
     assert done.returncode == 1
     assert "classification/clean/plain/mini-clip: no suite asks for it" in done.stdout
 
 
-def test_a_part_of_the_tier_does_not_pass_for_the_whole(world):
-    done = world.pytest("-n", "0", "-k", "clean and mini-clip")
+def test_a_part_of_the_tier_does_not_pass_for_the_whole(measured):
+    done = measured.pytest("-n", "0", "-k", "clean and mini-clip")
 
     assert done.returncode == 0
     assert "PARTIAL: 1 of 4 cases of tier mini hold" in done.stdout
-    assert world.verdict()["whole_tier"] is False
+    assert measured.verdict()["whole_tier"] is False
 
 
-def test_an_empty_selection_is_not_green(world):
-    done = world.pytest("-n", "0", "-k", "nothing_of_that_name")
+def test_an_empty_selection_is_not_green(measured):
+    done = measured.pytest("-n", "0", "-k", "nothing_of_that_name")
 
     assert done.returncode == 1
     assert "no gate was selected" in done.stdout
@@ -167,25 +167,23 @@ def test_a_dataset_that_is_not_there_names_the_command(world):
     )
 
 
-def test_a_stale_verdict_does_not_outlive_a_run_that_broke_off(world):
-    assert world.pytest("-n", "0").returncode == 0
-    done = world.pytest("-n", "0", "-p", "no:terminal", "-k", "nothing")
+def test_a_stale_verdict_does_not_outlive_a_run_that_broke_off(measured):
+    done = measured.pytest("-n", "0", "-p", "no:terminal", "-k", "nothing")
 
     assert done.returncode == 1
-    assert world.verdict()["verdict"] == "incomplete"
+    assert measured.verdict()["verdict"] == "incomplete"
 
 
-def test_a_result_in_another_units_place_is_computed_again(world):
-    assert world.pytest("-n", "0").returncode == 0
-    before = world.outcome_bytes()
-    units = sorted((world.root / ".natadv/store/units").glob("*/*"))
+def test_a_result_in_another_units_place_is_computed_again(measured):
+    before = measured.outcome_bytes()
+    units = sorted((measured.root / ".natadv/store/units").glob("*/*"))
     units[0].write_text(units[1].read_text())
-    done = world.pytest("-n", "0")
+    done = measured.pytest("-n", "0")
 
     assert done.returncode == 0
     assert "1 stored results were no longer as they were written" in done.stdout
-    assert world.verdict()["run"]["units_computed"] == 1
-    assert world.outcome_bytes() == before
+    assert measured.verdict()["run"]["units_computed"] == 1
+    assert measured.outcome_bytes() == before
 
 
 def test_a_worker_keeps_its_gpu_and_the_callers_list_is_respected(world, tmp_path):
@@ -203,35 +201,32 @@ def test_a_worker_keeps_its_gpu_and_the_callers_list_is_respected(world, tmp_pat
     assert lost
 
 
-def test_the_history_of_a_case_survives_a_new_measurement(world):
-    world.pytest("-n", "0", "--model", "mini-clip")
-    before = {r["name"]: r["historyId"] for r in world.allure()}
-    rules = world.root / "thresholds.yaml"
+def test_the_history_of_a_case_survives_a_new_measurement(measured):
+    before = {r["name"]: r["historyId"] for r in measured.allure()}
+    rules = measured.root / "thresholds.yaml"
     rules.write_text(rules.read_text().replace("floor: 0.9,", "floor: 0.8,"))
-    world.pytest("-n", "0", "--model", "mini-clip")
+    measured.pytest("-n", "0")
 
-    assert {r["name"]: r["historyId"] for r in world.allure()} == before
-    assert len(before) == 2
+    assert {r["name"]: r["historyId"] for r in measured.allure()} == before
+    assert len(before) == 4
 
 
-def test_the_broken_result_of_a_silent_gate_has_the_history_of_the_gate(world):
-    world.pytest("-n", "0", "--model", "mini-clip")
-    told = next(r for r in world.allure() if r["name"] == TYPO_CLIP)
+def test_the_broken_result_of_a_silent_gate_has_the_history_of_the_gate(measured):
+    reported = next(r for r in measured.allure() if r["name"] == TYPO_CLIP)
     from natadv.evidence import case_of
     from natadv.report.results import write_missing
 
     node = f"suites/test_classification.py::test_classification[{TYPO_CLIP}]"
-    folder = world.root / "silent"
+    folder = measured.root / "silent"
     folder.mkdir()
     write_missing(folder, case_of(TYPO_CLIP), node=node, reason="lost")
     made = json.loads(next(folder.iterdir()).read_text())
 
-    assert made["historyId"] == told["historyId"]
-    assert made["fullName"] == told["fullName"]
+    assert made["historyId"] == reported["historyId"]
+    assert made["fullName"] == reported["fullName"]
 
 
-def test_evidence_can_be_judged_again_without_torch_or_pytest(world):
-    assert world.pytest("-n", "0").returncode == 0
+def test_evidence_can_be_judged_again_without_torch_or_pytest(measured):
     script = (
         "import sys; from natadv.gate.__main__ import main; "
         "code = main(['--evidence', '.natadv/evidence']); "
@@ -239,7 +234,11 @@ def test_evidence_can_be_judged_again_without_torch_or_pytest(world):
         "sys.exit(code)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=world.root, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        cwd=measured.root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,14 +16,6 @@ from natadv.plugin import options
 
 UNITS = 2 * (3 + 3 + 3 + 3)
 """Two models; three shards each of the clean pictures, the attacked ones and two controls."""
-
-
-@pytest.fixture
-def measured(world):
-    """A world whose gate has run once."""
-    first = world.pytest("-n", "0")
-    assert first.returncode == 0, first.stdout
-    return world
 
 
 def test_a_good_model_passes_and_the_summary_is_complete(world):
@@ -44,17 +37,18 @@ def test_a_good_model_passes_and_the_summary_is_complete(world):
     ]
 
 
-def test_any_number_of_workers_gives_the_same_bytes(world):
-    seen = []
-    for workers in ("0", "2", "4"):
-        done = world.pytest("-n", workers, "--store", f"store-{workers}")
-        assert done.returncode == 0, done.stdout
-        verdict = world.verdict()
+def test_any_number_of_workers_gives_the_same_bytes(measured):
+    def results():
+        verdict = measured.verdict()
         assert verdict.pop("run")["units_computed"] == UNITS
-        seen.append((verdict, world.outcome_bytes()))
+        return verdict, measured.outcome_bytes()
 
-    assert seen[0] == seen[1] == seen[2]
-    assert all(seen[0][1].values())
+    alone = results()
+    assert all(alone[1].values())
+    for workers in ("2", "4"):
+        done = measured.pytest("-n", workers, "--store", f"store-{workers}")
+        assert done.returncode == 0, done.stdout
+        assert results() == alone, workers
 
 
 def test_a_second_run_computes_nothing(measured):
@@ -67,10 +61,10 @@ def test_a_second_run_computes_nothing(measured):
     assert f"units {UNITS}/{UNITS} ({UNITS} cached)" in done.stdout
 
 
-def test_a_suite_of_a_task_outside_the_tier_is_not_shown_as_skipped(world):
-    suite = (world.root / "suites" / "test_classification.py").read_text()
-    (world.root / "suites" / "test_vqa.py").write_text(suite.replace("classification", "vqa"))
-    done = world.pytest("-n", "2")
+def test_a_suite_of_a_task_outside_the_tier_is_not_shown_as_skipped(measured):
+    suite = (measured.root / "suites" / "test_classification.py").read_text()
+    (measured.root / "suites" / "test_vqa.py").write_text(suite.replace("classification", "vqa"))
+    done = measured.pytest("-n", "2")
 
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout
@@ -197,12 +191,12 @@ def test_a_limit_that_the_tier_does_not_set_is_not_green(world):
     assert world.verdict()["verdict"] == "incomplete"
 
 
-def test_the_baseline_catches_a_loss_that_the_floors_allow(world):
+def test_the_baseline_catches_a_loss_that_the_floors_allow(measured):
+    world = measured
     rules = world.root / "thresholds.yaml"
     rules.write_text(rules.read_text().replace("floor: 0.9, min_n: 500", "floor: 0.0001"))
-    before = world.pytest("-n", "0", "--evidence", "before", "--model", "mini-clip")
-    assert before.returncode == 0
     rules.write_text(rules.read_text().replace("floor: 0.2", "floor: 0.0001"))
+    shutil.copytree(world.root / ".natadv/evidence", world.root / "before")
     half = world.model("half", blind=True)
 
     done = world.pytest("-n", "0", "--model", str(half), "--baseline", "before")
@@ -276,8 +270,8 @@ def test_the_plugin_leaves_other_test_runs_alone(world):
     assert not (world.root / "allure-results").exists()
 
 
-def test_junit_holds_the_measurements(world, tmp_path):
-    done = world.pytest("-n", "2", "--junitxml", str(tmp_path / "junit.xml"))
+def test_junit_holds_the_measurements(measured, tmp_path):
+    done = measured.pytest("-n", "2", "--junitxml", str(tmp_path / "junit.xml"))
 
     assert done.returncode == 0, done.stdout
     text = (tmp_path / "junit.xml").read_text()

@@ -81,16 +81,15 @@ def test_an_empty_name_among_others_is_a_usage_error(world):
 # 3. A baseline that is the run's own evidence
 
 
-def test_a_run_is_not_compared_with_itself(world):
-    assert world.pytest("-n", "0").returncode == 0
-    (world.root / "link").symlink_to(world.root / ".natadv/evidence")
-    before = world.outcome_bytes()
+def test_a_run_is_not_compared_with_itself(measured):
+    (measured.root / "link").symlink_to(measured.root / ".natadv/evidence")
+    before = measured.outcome_bytes()
     for baseline in (".natadv/evidence", "link"):
-        done = world.pytest("-n", "0", "--baseline", baseline)
+        done = measured.pytest("-n", "0", "--baseline", baseline)
 
         assert done.returncode == 4
         assert "it would be compared with itself" in done.stderr
-        assert world.outcome_bytes() == before
+        assert measured.outcome_bytes() == before
 
 
 # 4. Results that somebody edited
@@ -159,10 +158,10 @@ def test_a_verdict_elsewhere_is_removed_too_and_of_a_named_file_alone(world):
     assert (world.root / "gate.json").exists()
 
 
-def test_a_verdict_says_what_it_is_of(world):
-    assert world.pytest("-n", "0", "--task", "classification").returncode == 0
-    verdict = world.verdict()
-    contract = world.root / "thresholds.yaml"
+def test_a_verdict_says_what_it_is_of(measured):
+    assert measured.pytest("-n", "0", "--task", "classification").returncode == 0
+    verdict = measured.verdict()
+    contract = measured.root / "thresholds.yaml"
     told = subprocess.run(["sha256sum", str(contract)], capture_output=True, text=True, check=True)
 
     assert verdict["contract"] == {"file": contract.name, "sha256": told.stdout.split()[0]}
@@ -173,16 +172,16 @@ def test_a_verdict_says_what_it_is_of(world):
     assert len(verdict["numerics"]["code"]) == 64
 
 
-def test_a_verdict_is_of_the_contract_that_it_was_judged_by(world):
-    contract, conftest = world.root / "thresholds.yaml", world.root / "conftest.py"
+def test_a_verdict_is_of_the_contract_that_it_was_judged_by(measured):
+    contract, conftest = measured.root / "thresholds.yaml", measured.root / "conftest.py"
     before = hashlib.sha256(contract.read_bytes()).hexdigest()
     edit = (
         "\n\ndef pytest_runtestloop(session):\n    Path('thresholds.yaml').open('a').write('# x')\n"
     )
     conftest.write_text(conftest.read_text() + edit)
 
-    assert world.pytest("-n", "0", "--model", "mini-clip").returncode == 0
-    assert world.verdict()["contract"]["sha256"] == before
+    assert measured.pytest("-n", "0", "--model", "mini-clip").returncode == 0
+    assert measured.verdict()["contract"]["sha256"] == before
     assert hashlib.sha256(contract.read_bytes()).hexdigest() != before
 
 
@@ -197,13 +196,13 @@ NARROWED = {
 
 
 @pytest.mark.parametrize(("arguments", "extent"), NARROWED.values(), ids=NARROWED.keys())
-def test_a_narrowed_run_is_partial_wherever_it_is_told(world, arguments, extent):
-    done = world.pytest("-n", "0", *arguments)
-    verdict = world.verdict()
-    environment = (world.root / "allure-results/environment.properties").read_text()
+def test_a_narrowed_run_is_partial_wherever_it_is_told(measured, arguments, extent):
+    done = measured.pytest("-n", "0", *arguments)
+    verdict = measured.verdict()
+    environment = (measured.root / "allure-results/environment.properties").read_text()
     again = subprocess.run(
         [sys.executable, "-m", "natadv.gate", "--evidence", ".natadv/evidence"],
-        cwd=world.root,
+        cwd=measured.root,
         capture_output=True,
         text=True,
         check=False,
@@ -278,17 +277,16 @@ def test_no_warning_of_a_package_decides(world, strict, workers):
 # 10. Code that computes otherwise
 
 
-def test_results_of_other_code_are_not_used(world, tmp_path):
-    assert world.pytest("-n", "0").returncode == 0
+def test_results_of_other_code_are_not_used(measured, tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "natadv")
     images = tmp_path / "natadv/data/images.py"
     text, line = images.read_text(), "return _rgb(image)"
     assert text.count(line) == 1
     for new, computed in ((f"{line}  # as it is", 0), (f"{line}.rotate(180)", 24)):
         images.write_text(text.replace(line, new))
-        world.pytest("-n", "0", env={"PYTHONPATH": str(tmp_path)})
+        measured.pytest("-n", "0", env={"PYTHONPATH": str(tmp_path)})
 
-        assert world.verdict()["run"]["units_computed"] == computed
+        assert measured.verdict()["run"]["units_computed"] == computed
 
 
 # 12. Files of others
@@ -342,11 +340,11 @@ def test_a_mistake_is_told_in_one_line(world, arguments, told):
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_results_of_allure_that_are_cleared_away_are_missed(world):
-    suite = world.root / "suites" / "test_classification.py"
+def test_results_of_allure_that_are_cleared_away_are_missed(measured):
+    suite = measured.root / "suites" / "test_classification.py"
     clear = (
         "    import shutil\n"
-        f"    shutil.rmtree({str(world.root / 'allure-results')!r}, ignore_errors=True)\n"
+        f"    shutil.rmtree({str(measured.root / 'allure-results')!r}, ignore_errors=True)\n"
         "    gate.check(case)"
     )
     text = suite.read_text()
@@ -355,7 +353,7 @@ def test_results_of_allure_that_are_cleared_away_are_missed(world):
             "    gate.check(case)", clear
         )
     )
-    done = world.pytest("-n", "0")
+    done = measured.pytest("-n", "0")
 
     assert "Traceback" not in done.stdout + done.stderr
     assert "INTERNALERROR" not in done.stdout + done.stderr

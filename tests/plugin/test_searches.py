@@ -40,19 +40,40 @@ SEARCHES = """\
 RULE = f"  - {{case: {CELL}/*, metric: decoy_rate, ceiling: 0.9, source: by design}}\n"
 
 
-@pytest.fixture
-def searched(world, populate):
+@pytest.fixture(scope="module")
+def searchable(pristine_world, populate, tmp_path_factory):
     """A world with a population, whose tier searches beside it."""
-    populate("lot", count=12, opacity=[1.0, 1.0])
-    (world.root / "suites" / "test_typographic_search.py").write_text(SUITE)
-    fakes = world.root / "conftest.py"
+    root = shutil.copytree(pristine_world, tmp_path_factory.mktemp("searchable") / "world")
+    populate(root, "lot", count=12, opacity=[1.0, 1.0])
+    (root / "suites" / "test_typographic_search.py").write_text(SUITE)
+    fakes = root / "conftest.py"
     means = "np.asarray(i, np.float32).mean(axis=(0, 1))"
     text = fakes.read_text().replace(means, f"np.roll({means}, read(i))")
     fakes.write_text(text.replace("class Eyes:", f"{READ}class Eyes:"))
-    contract = world.root / "thresholds.yaml"
+    contract = root / "thresholds.yaml"
     text = contract.read_text().replace("plain-typo]\n", f"plain-typo, {CELL}]\n{SEARCHES}")
     contract.write_text(text + RULE)
-    return world
+    return root
+
+
+@pytest.fixture
+def unsearched(searchable, world_at, tmp_path):
+    return world_at(shutil.copytree(searchable, tmp_path / "world"))
+
+
+@pytest.fixture(scope="module")
+def searched_once(searchable, world_at, tmp_path_factory):
+    root = shutil.copytree(searchable, tmp_path_factory.mktemp("searched") / "world")
+    done = world_at(root).pytest("-n", "0")
+    assert done.returncode == 0, done.stdout
+    assert "6 passed" in done.stdout
+    return root
+
+
+@pytest.fixture
+def searched(searched_once, world_at, tmp_path):
+    """A world whose searches have ended."""
+    return world_at(shutil.copytree(searched_once, tmp_path / "world"))
 
 
 def attacks(world) -> dict[str, dict]:
@@ -64,19 +85,30 @@ def attack_files(world) -> list[Path]:
     return sorted((world.root / ".natadv" / "attacks").glob("*.json"))
 
 
-def test_any_number_of_workers_finds_the_same_attacks(searched):
-    seen = []
-    for workers in ("0", "2"):
-        done = searched.pytest("-n", workers, "--store", f"store-{workers}")
-        assert done.returncode == 0, done.stdout
-        assert "6 passed" in done.stdout
-        verdict = searched.verdict()
-        verdict.pop("run")
-        seen.append((verdict, attacks(searched), searched.outcome_bytes()))
+def search_unit(world, model) -> tuple[Store, str]:
+    """The store, and the key of the finished search of `model` in it."""
+    store = Store(world.root / ".natadv" / "store")
+    for path in (store.root / "units").rglob("*"):
+        search = (store.get(path.name) or {}).get("search") if path.is_file() else None
+        if search and search["attack"]["model"] == model:
+            return store, path.name
+    raise AssertionError(f"no search of {model} is stored")
 
-    assert seen[0] == seen[1]
-    assert len(seen[0][1]) == 2
-    assert all(attack["flipped"] for attack in seen[0][1].values())
+
+def test_any_number_of_workers_finds_the_same_attacks(searched):
+    def results():
+        verdict = searched.verdict()
+        assert verdict.pop("run")["units_computed"] > 0
+        return verdict, attacks(searched), searched.outcome_bytes()
+
+    alone = results()
+    done = searched.pytest("-n", "2", "--store", "another-store")
+
+    assert done.returncode == 0, done.stdout
+    assert "6 passed" in done.stdout
+    assert results() == alone
+    assert len(alone[1]) == 2
+    assert all(attack["flipped"] for attack in alone[1].values())
 
 
 def test_an_attack_is_printed_written_attached_and_stored(searched):
@@ -101,9 +133,8 @@ def test_an_attack_is_printed_written_attached_and_stored(searched):
     other = [r for r in searched.allure() if r["name"] != f"{CELL}/mini-clip"]
     assert not any("attachments" in r for r in other)
 
-    again = searched.pytest("-n", "0", "--model", "mini-clip")
+    # The search was stored by the first run.
     assert searched.verdict()["run"]["units_computed"] == 0
-    assert attack.in_words in again.stdout
 
     (own := path.with_name("classification__plain__mine.json")).touch()
     searched.pytest("-n", "0", "--scenario", "clean")
@@ -111,7 +142,8 @@ def test_an_attack_is_printed_written_attached_and_stored(searched):
     assert [found.name for found in path.parent.iterdir()] == [own.name]
 
 
-def test_a_search_that_cannot_be_done_leaves_its_case_incomplete_and_no_other(searched):
+def test_a_search_that_cannot_be_done_leaves_its_case_incomplete_and_no_other(unsearched):
+    searched = unsearched
     population_path("lot", searched.root).unlink()
     done = searched.pytest("-n", "0", "--model", "mini-clip")
 
@@ -124,14 +156,10 @@ def test_a_search_that_cannot_be_done_leaves_its_case_incomplete_and_no_other(se
 
 def test_a_search_that_was_not_run_makes_its_case_incomplete(searched):
     """The tier requires the search beside the outcome rows."""
-    contract = searched.root / "thresholds.yaml"
-    whole = contract.read_text()
-    contract.write_text(whole.replace(SEARCHES, ""))
+    store, key = search_unit(searched, "mini-clip")
+    store.path(key).unlink()
     suite = searched.root / "suites" / "test_typographic_search.py"
     moved = suite.rename(searched.root / "away.py")
-    assert searched.pytest("-n", "0", "--model", "mini-clip").returncode == 0
-
-    contract.write_text(whole)
     done = searched.pytest("-n", "0", "--model", "mini-clip")
     assert done.returncode == 1
     assert f"{CELL}/mini-clip: no suite asks for it" in done.stdout
@@ -160,15 +188,11 @@ def test_a_search_beside_no_case_is_refused(searched):
 
 
 def test_a_result_stored_for_equal_weights_takes_the_name_of_the_judged_model(searched):
-    args = ("-n", "0", "--model", "mini-clip", "--dataset", "lot")
-    assert searched.pytest(*args).returncode == 0
-    store = Store(searched.root / ".natadv" / "store")
-    keys = [path.name for path in (store.root / "units").rglob("*") if path.is_file()]
-    (key,) = [key for key in keys if "search" in (store.get(key) or {})]
+    store, key = search_unit(searched, "mini-clip")
     raw = store.get(key)
     raw["search"]["attack"] |= {"model": "other"}
     store.put(key, raw)
-    done = searched.pytest(*args)
+    done = searched.pytest("-n", "0", "--model", "mini-clip", "--dataset", "lot")
 
     assert done.returncode == 0, done.stdout
     (attack,) = map(read_attack, attack_files(searched))
