@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from natadv.config import Strict, dotted, shown
 from natadv.errors import StoreError
 from natadv.scenarios import SCENARIOS
-from natadv.storage.atomic import replace_folder, replacing
+from natadv.storage.atomic import replace_folder, replacing, writing
 from natadv.tasks import TASKS
 from natadv.types import Case, Outcomes, Variant
 
@@ -31,6 +31,7 @@ FILES: dict[Variant, str] = {
 MANIFEST = "manifest.json"
 RUN = "run.json"
 FORMAT = 2
+REMEDY = "give another --evidence DIR"
 
 _COLUMNS = ("id", "group", "part", "twin", "decoy", "truth", "prediction")
 """The text columns of `Outcomes`, as each row names them."""
@@ -213,7 +214,7 @@ def write_evidence(root: Path, manifest: Manifest, outcomes: Mapping[Variant, Ou
     }
     folder = folder_of(root, case)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    try:
+    with writing(folder, remedy=REMEDY):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         for name, body in files.items():
@@ -221,8 +222,6 @@ def write_evidence(root: Path, manifest: Manifest, outcomes: Mapping[Variant, Ou
         (fresh / MANIFEST).write_text(_hashed_text(content), encoding="utf-8")
         # A missing folder reads as "not measured", never as half of a measurement.
         replace_folder(fresh, folder, old=folder.with_name(f".{folder.name}.{os.getpid()}.old"))
-    except OSError as error:
-        raise StoreError(f"{folder}: evidence cannot be written: {error}") from error
     return folder
 
 
@@ -255,11 +254,8 @@ def _encode(outcomes: Outcomes, case: Case) -> bytes:
 def write_selection(root: Path, selection: Selection) -> None:
     """Record in `root` the selection that its cases belong to. Raises StoreError."""
     content = asdict(selection) | {"cases": [case.address for case in selection.cases]}
-    try:
-        with replacing(root / RUN) as temporary:
-            temporary.write_text(_hashed_text(content), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{root / RUN}: evidence cannot be written: {error}") from error
+    with writing(root / RUN, remedy=REMEDY), replacing(root / RUN) as temporary:
+        temporary.write_text(_hashed_text(content), encoding="utf-8")
 
 
 def read_selection(root: Path) -> Selection | None:
@@ -291,8 +287,7 @@ def empty_evidence(root: Path) -> None:
                 path.unlink()
     except OSError as error:
         raise StoreError(
-            f"{root}: earlier evidence cannot be removed: {error.strerror or error}; give another "
-            "--evidence DIR"
+            f"{root}: earlier evidence cannot be removed: {error.strerror or error}; {REMEDY}"
         ) from error
 
 

@@ -178,8 +178,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     cases = [case for case in map(_case, session.items) if isinstance(case, Case)]
     gates = config.stash[SESSION] = gates.select(cases).compute()
     if CONTROLLER in config.stash:
-        config.stash[CONTROLLER].add_worker_problems(gates.worker_problems)
-        config.stash[CONTROLLER].expect([item.nodeid for item in session.items])
+        controller, nodes = config.stash[CONTROLLER], [item.nodeid for item in session.items]
+        controller.add_worker_problems(gates.worker_problems)
+        controller.pytest_xdist_node_collection_finished(nodes)
 
 
 @pytest.fixture

@@ -92,8 +92,23 @@ def judge_against_baseline(
     }
     known = {case: c.p_worse for case, c in compared.items() if isinstance(c, Comparison)}
     adjusted = dict(zip(known, holm(list(known.values())), strict=True))
-    cases = tuple(_judgement(case, compared[case], adjusted.get(case)) for case in pairs)
-    return BaselineVerdict(OVERALL[worst([c.verdict for c in cases] or ["INCOMPLETE"])], cases)
+    cases = []
+    for case, found in compared.items():
+        if isinstance(found, str):
+            cases.append(BaselineJudgement(case, "INCOMPLETE", None, None, f"{case}: {found}"))
+            continue
+        p = adjusted[case]
+        # Written as what must hold. The p of an improvement is near 1.
+        verdict: Verdict = "PASS" if p > ALPHA else "FAIL"
+        comparison = TASKS[case.task].versus_baseline.format(
+            difference=f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+            lost=len(found.new_flips),
+            fixed=len(found.fixed),
+        )
+        reason = f"{case}: {comparison} (n {found.n}, adjusted p {p:.2g})"
+        cases.append(BaselineJudgement(case, verdict, found, p, reason))
+    overall = OVERALL[worst([c.verdict for c in cases] or ["INCOMPLETE"])]
+    return BaselineVerdict(overall, tuple(cases))
 
 
 def _compared(
@@ -129,17 +144,3 @@ def _compared(
     if not result.excluded <= max_excluded * planned:
         return f"{result.excluded} of {planned} samples failed on either side"
     return result
-
-
-def _judgement(case: Case, found: Comparison | str, p: float | None) -> BaselineJudgement:
-    if isinstance(found, str) or p is None:
-        return BaselineJudgement(case, "INCOMPLETE", None, None, f"{case}: {found}")
-    # Written as what must hold. The p of an improvement is near 1.
-    verdict: Verdict = "PASS" if p > ALPHA else "FAIL"
-    comparison = TASKS[case.task].versus_baseline.format(
-        difference=f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
-        lost=len(found.new_flips),
-        fixed=len(found.fixed),
-    )
-    reason = f"{case}: {comparison} (n {found.n}, adjusted p {p:.2g})"
-    return BaselineJudgement(case, verdict, found, p, reason)

@@ -74,7 +74,17 @@ def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
         if case.model not in known and any(rule.names(case) for rule in new.rules):
             known.add(case.model)
             found.append(Difference("CHANGED", f"model {case.model}", replaced))
-    found += _of_wording(old.rules, new.rules, alike=not of_rules)
+    # Each rule without what judges nothing -> its source.
+    before, after = (
+        {replace(rule, source="", line=0): rule.source for rule in contract.rules}
+        for contract in (old, new)
+    )
+    if not of_rules and before.keys() != after.keys():
+        counts = f"{len(old.rules)} -> {len(new.rules)}"
+        change = f"{counts}, asking the same of every case that stays"
+        found.append(Difference("neutral", "rules", change))
+    if moved := sum(after.get(rule, source) != source for rule, source in before.items()):
+        found.append(Difference("neutral", "rules", f"the source of {moved} is another"))
     return tuple(sorted(found, key=lambda difference: EFFECTS.index(difference.effect)))
 
 
@@ -207,18 +217,3 @@ def _required(case: Case, rules: tuple[Rule, ...]) -> Mapping[_Key, _Requirement
         key: _Requirement(min(same, key=lambda r: r.margin(0)), max(r.min_n for r in same))
         for key, same in rules_by_key.items()
     }
-
-
-def _of_wording(
-    old: tuple[Rule, ...], new: tuple[Rule, ...], *, alike: bool
-) -> Iterator[Difference]:
-    # Each rule without what judges nothing -> its source.
-    before, after = (
-        {replace(rule, source="", line=0): rule.source for rule in rules} for rules in (old, new)
-    )
-    if alike and before.keys() != after.keys():
-        change = f"{len(old)} -> {len(new)}, asking the same of every case that stays"
-        yield Difference("neutral", "rules", change)
-    moved = sum(after.get(rule, source) != source for rule, source in before.items())
-    if moved:
-        yield Difference("neutral", "rules", f"the source of {moved} is another")

@@ -71,8 +71,7 @@ class Rule:
         return self._in_cell(case) and self._parts[3] == case.model
 
     def _in_cell(self, case: Case) -> bool:
-        own = (case.task, case.scenario, case.dataset)
-        return all(map(fnmatchcase, own, self._parts[:3]))
+        return all(map(fnmatchcase, (case.task, case.scenario, case.dataset), self._parts))
 
     def holds(self, value: float) -> bool:
         """Whether `value` keeps the bound; NaN does not."""
@@ -293,28 +292,22 @@ class RuleRow(Strict):
 
     @model_validator(mode="after")
     def _one_bound_that_can_break(self) -> RuleRow:
-        _require(
-            (self.floor is None) != (self.ceiling is None),
-            "expected exactly one of floor and ceiling",
-        )
+        single = (self.floor is None) != (self.ceiling is None)
+        _require(single, "expected exactly one of floor and ceiling")
         metric, task = METRICS[self.metric], self.case.split("/")[0]
         fits = GLOB & set(task) or task in metric.tasks
         _require(bool(fits), f"{self.metric!r} is of {' and '.join(metric.tasks)}, not of {task}")
         side, better = ("floor", "higher") if metric.higher_is_better else ("ceiling", "lower")
         bound = self.floor if metric.higher_is_better else self.ceiling
         if bound is None:
-            raise ValueError(
-                f"{self.metric!r} is better when {better}; write {side}, "
-                "for an improvement must never fail"
-            )
+            advice = f"write {side}, for an improvement must never fail"
+            raise ValueError(f"{self.metric!r} is better when {better}; {advice}")
         lowest = -1.0 if metric.kind == "difference" else 0.0
         least = lowest + LEAST_ROOM if side == "floor" else lowest
         most = 1 - LEAST_ROOM if side == "ceiling" else 1.0
-        _require(
-            least <= bound <= most,
-            f"expected a {side} that can be broken and kept (from {least:g} to {most:g}), "
-            f"got {bound!r}",
-        )
+        limits = f"from {least:g} to {most:g}"
+        wanted = f"expected a {side} that can be broken and kept ({limits}), got {bound!r}"
+        _require(least <= bound <= most, wanted)
         return self
 
 

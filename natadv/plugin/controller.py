@@ -99,14 +99,10 @@ class Controller:
         """Let a worker take part in this run."""
         node.workerinput["natadv_run"] = self.session.run.id
 
-    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """Register the tests of a worker."""
-        self.expect(ids)
-
-    def expect(self, nodes: Sequence[str]) -> None:
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         """Register the tests that a worker, or this process, will run."""
         self.collections += 1
-        for node in nodes:
+        for node in ids:
             address = node.partition("[")[2].removesuffix("]")
             case = self.session.grid.case(address)
             if case is not None:

@@ -1,9 +1,10 @@
-"""What a gate does: read, judge, and report to Allure, JUnit and the terminal. It takes
-milliseconds, charts apart, and needs no torch."""
+"""The `gate` fixture, which reads, judges, and reports to Allure, JUnit and the terminal. Without
+charts it takes milliseconds, and it never needs torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import allure
 import pytest
@@ -127,25 +128,18 @@ def case_rows(session: GateSession, case: Case) -> list[Row]:
     if session.asserting and (regression := session.regression(case)):
         reason = baseline_reason(regression)
         rows.append(Row(case, regression.verdict, metric="baseline", reason=reason))
-    return rows + _further_rows(session, case, ruled={row.metric for row in rows})
-
-
-def _further_rows(session: GateSession, case: Case, *, ruled: set[str]) -> list[Row]:
     evidence = session.evidence[case].evidence
     task = TASKS[case.task]
     metrics = task.attack_metrics if SCENARIOS[case.scenario].attacks else task.metrics
     measurable = {name: (name, evidence) for name in metrics}
     for part in sorted(set(filter(None, evidence.attack.part))):
-        subject = f"{task.headline} ({part})"
-        measurable[subject] = (task.headline, evidence.of_part(part))
-    rows = []
-    for subject, (name, part_evidence) in measurable.items():
-        if subject in ruled:
-            continue
-        try:
-            confidence = session.grid.thresholds.confidence
-            measurement = measure(name, part_evidence, confidence=confidence)
-        except MetricError:
-            continue  # no rule asks for it, and this dataset has no twins or controls
-        rows.append(Row(case, None, measurement, metric=subject))
+        measurable[f"{task.headline} ({part})"] = (task.headline, evidence.of_part(part))
+    confidence = session.grid.thresholds.confidence
+    ruled = {row.metric for row in rows}
+    for subject, (name, rows_of_part) in measurable.items():
+        # A metric that no rule asks for may not be defined without twins or controls.
+        if subject not in ruled:
+            with suppress(MetricError):
+                measurement = measure(name, rows_of_part, confidence=confidence)
+                rows.append(Row(case, None, measurement, metric=subject))
     return rows

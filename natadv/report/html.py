@@ -35,8 +35,35 @@ def write_report(results: Path, out: Path, *, tools: Path) -> Path:
         )
     node = find_node()
     script = install_allure(tools, node=node)
+    # With the verdict in the title, part of a tier does not look like the whole.
+    title, environment = "natadv", results / ENVIRONMENT
+    if environment.is_file():
+        text = environment.read_text(encoding="latin-1")
+        if escaped := re.search(r"^verdict=(.*)$", text, re.MULTILINE):
+            verdict = re.sub(r"\\u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), escaped[1])
+            title = f"natadv: {verdict}"
     with tempfile.TemporaryDirectory() as scratch:
-        page = without_analytics(_generate(results, Path(scratch), node=node, script=script))
+        config, report = Path(scratch) / "allurerc.json", Path(scratch) / "report"
+        settings = {
+            "name": title,
+            "output": str(report),
+            "categories": [{**rule, "groupBy": [{"label": "model"}]} for rule in CATEGORIES],
+            "plugins": {"awesome": {"options": {"singleFile": True, "groupBy": GROUPS}}},
+        }
+        config.write_text(json.dumps(settings))
+        command = [
+            str(node),
+            str(script),
+            "generate",
+            str(results.resolve()),
+            "--config",
+            str(config),
+        ]
+        _run(command, cwd=Path(scratch), what="allure generate")
+        pages = sorted(report.rglob("index.html"))
+        if not pages:
+            raise ReportError(f"allure generate wrote no page from {results}")
+        page = without_analytics(pages[0].read_text(encoding="utf-8"))
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
     return out
@@ -109,31 +136,6 @@ def install_allure(tools: Path, *, node: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     return script
-
-
-def _generate(results: Path, scratch: Path, *, node: Path, script: Path) -> str:
-    # With the verdict in the title, part of a tier does not look like the whole.
-    title, environment = "natadv", results / ENVIRONMENT
-    if environment.is_file():
-        text = environment.read_text(encoding="latin-1")
-        if escaped := re.search(r"^verdict=(.*)$", text, re.MULTILINE):
-            verdict = re.sub(r"\\u([0-9a-f]{4})", lambda m: chr(int(m[1], 16)), escaped[1])
-            title = f"natadv: {verdict}"
-    config = scratch / "allurerc.json"
-    report = scratch / "report"
-    settings = {
-        "name": title,
-        "output": str(report),
-        "categories": [{**rule, "groupBy": [{"label": "model"}]} for rule in CATEGORIES],
-        "plugins": {"awesome": {"options": {"singleFile": True, "groupBy": GROUPS}}},
-    }
-    config.write_text(json.dumps(settings))
-    command = [str(node), str(script), "generate", str(results.resolve()), "--config", str(config)]
-    _run(command, cwd=scratch, what="allure generate")
-    pages = sorted(report.rglob("index.html"))
-    if not pages:
-        raise ReportError(f"allure generate wrote no page from {results}")
-    return pages[0].read_text(encoding="utf-8")
 
 
 def _run(command: list[str], *, cwd: Path, what: str) -> None:

@@ -93,13 +93,12 @@ def write_categories(folder: Path) -> None:
 
 def write_executor(folder: Path) -> None:
     """Write where the run took place, which GitHub Actions states in environment variables."""
-    server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
-    run = os.environ.get("GITHUB_RUN_ID")
+    executor = {"name": "local", "type": "local", "buildName": "local run"}
+    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    server, repository, run = (os.environ.get(name) for name in names)
     if server and repository and run:
         url = f"{server}/{repository}/actions/runs/{run}"
         executor = {"name": "GitHub Actions", "type": "github", "buildUrl": url, "buildName": run}
-    else:
-        executor = {"name": "local", "type": "local", "buildName": "local run"}
     (folder / "executor.json").write_text(json.dumps(executor))
 
 

@@ -143,7 +143,7 @@ def test_evidence_without_the_case_itself_is_refused(tmp_path, manifest, rows):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, manifest, rows):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(StoreError, match="evidence cannot be written"):
+    with pytest.raises(StoreError, match="give another --evidence DIR"):
         write_evidence(tmp_path / "file", manifest, {"attack": rows})
 
 
