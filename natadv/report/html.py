@@ -51,14 +51,8 @@ def write_report(results: Path, out: Path, *, tools: Path) -> Path:
             "plugins": {"awesome": {"options": {"singleFile": True, "groupBy": GROUPS}}},
         }
         config.write_text(json.dumps(settings))
-        command = [
-            str(node),
-            str(script),
-            "generate",
-            str(results.resolve()),
-            "--config",
-            str(config),
-        ]
+        arguments = [str(results.resolve()), "--config", str(config)]
+        command = [str(node), str(script), "generate", *arguments]
         _run(command, cwd=Path(scratch), what="allure generate")
         pages = sorted(report.rglob("index.html"))
         if not pages:
