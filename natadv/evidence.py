@@ -183,7 +183,7 @@ def select(outcomes: Outcomes, keep: list[bool]) -> Outcomes:
         outcomes,
         **columns,
         values={name: np.asarray(values)[mask] for name, values in outcomes.values.items()},
-        factors={n: cast(Any, tuple(compress(f, keep))) for n, f in outcomes.factors.items()},
+        attributes={n: cast(Any, tuple(compress(f, keep))) for n, f in outcomes.attributes.items()},
     )
 
 
@@ -240,8 +240,8 @@ def _encode(outcomes: Outcomes, case: Case) -> bytes:
         row = {column: getattr(outcomes, column)[i] for column in _COLUMNS}
         row["values"] = {key: float(column[i]) for key, column in outcomes.values.items()}
         # Only where there are any: evidence of all other datasets keeps its bytes.
-        if outcomes.factors:
-            row["factors"] = {key: column[i] for key, column in outcomes.factors.items()}
+        if outcomes.attributes:
+            row["factors"] = {key: column[i] for key, column in outcomes.attributes.items()}
         try:
             lines.append(json.dumps(row, **_CANONICAL) + "\n")
         except ValueError as error:
@@ -401,13 +401,13 @@ def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
             raise StoreError(f"{path}:{line}: a second row of {row.id!r}; measure again")
         ids.add(row.id)
         rows.append(row)
-    values, factors = (rows[0].values, rows[0].factors) if rows else ({}, {})
+    values, attributes = (rows[0].values, rows[0].factors) if rows else ({}, {})
     columns: dict[str, Any] = {c: tuple(getattr(row, c) for row in rows) for c in _COLUMNS}
     return Outcomes(
         **columns,
         values={n: np.array([row.values[n] for row in rows], dtype=np.float64) for n in values},
         errors=dict(errors),
-        factors={n: cast(Any, tuple(row.factors[n] for row in rows)) for n in factors},
+        attributes={n: cast(Any, tuple(row.factors[n] for row in rows)) for n in attributes},
     )
 
 

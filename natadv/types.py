@@ -18,8 +18,8 @@ FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-Factor = tuple[str, ...] | tuple[float, ...]
-"""A column of what may decide an outcome."""
+Attribute = tuple[str, ...] | tuple[float, ...]
+"""A column of an overlay attribute: a text or a number for each row."""
 
 Variant = Literal["attack", "occlusion", "matched"]
 Verdict = Literal["FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS"]
@@ -115,7 +115,7 @@ class Outcomes:
     the answer `yes_no`, `number` and `other` (0 or 1)."""
     errors: Mapping[str, str] = field(default_factory=dict)
     """Sample id -> why it has no outcome."""
-    factors: Mapping[str, Factor] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
     """The attributes of each row's overlay, one column of length n per name; empty where no overlay
     is described."""
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
-from natadv.evaluate.outcomes_json import columns, factors_of
+from natadv.evaluate.outcomes_json import attributes_of, columns
 from natadv.evaluate.shard import EvaluationShard, shard_of
 from natadv.evaluate.square_resize import AS_SQUARE
 from natadv.evaluate.units import Unit
@@ -71,7 +71,7 @@ def _rows(evaluator: Evaluator, shard: EvaluationShard) -> dict[str, Any]:
     rows, masks = evaluator.outcomes()
     if shard.dataset.card.drawn:
         samples = {sample.id: sample for sample in shard.samples}
-        rows = replace(rows, factors=factors_of([samples[name] for name in rows.id]))
+        rows = replace(rows, attributes=attributes_of([samples[name] for name in rows.id]))
     pngs = {"masks": {name: png.decode() for name, png in masks.items()}} if masks else {}
     return {"outcomes": columns(rows), "errors": dict(rows.errors), **pngs}
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from natadv.types import Factor, Outcomes, Sample
+from natadv.types import Attribute, Outcomes, Sample
 
 
 def columns(rows: Outcomes) -> dict[str, Any]:
     """Outcomes as JSON values; `factors` only where overlays were drawn."""
-    factors = {name: list(column) for name, column in rows.factors.items()}
+    attributes = {name: list(column) for name, column in rows.attributes.items()}
     return {
         "id": list(rows.id),
         "group": list(rows.group),
@@ -23,7 +23,7 @@ def columns(rows: Outcomes) -> dict[str, Any]:
         "truth": list(rows.truth),
         "prediction": list(rows.prediction),
         "values": {name: [float(x) for x in column] for name, column in rows.values.items()},
-        **({"factors": factors} if factors else {}),
+        **({"factors": attributes} if attributes else {}),
     }
 
 
@@ -47,11 +47,11 @@ def outcomes_of(results: Iterable[Mapping[str, Any]]) -> Outcomes:
         prediction=joined("prediction"),
         values={n: np.array([x for t in tables for x in t["values"][n]]) for n in names},
         errors={name: why for unit in units for name, why in unit["errors"].items()},
-        factors={n: tuple(x for a in attributes for x in a[n]) for n in _shared(attributes)},
+        attributes={n: tuple(x for a in attributes for x in a[n]) for n in _shared(attributes)},
     )
 
 
-def factors_of(samples: Sequence[Sample]) -> dict[str, Factor]:
+def attributes_of(samples: Sequence[Sample]) -> dict[str, Attribute]:
     """The facts of drawn samples as columns: those that all samples have, and that are text or
     numbers throughout; booleans become `yes` and `no`."""
     facts: list[dict[str, Any]] = [json.loads(sample.facts) for sample in samples]
@@ -65,7 +65,7 @@ def _shared(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in first if all(name in each for each in mappings)]
 
 
-def _column(facts: Sequence[Any]) -> Factor | None:
+def _column(facts: Sequence[Any]) -> Attribute | None:
     """None if the facts are neither text nor numbers throughout."""
     if all(isinstance(fact, bool) for fact in facts):
         return tuple("yes" if fact else "no" for fact in facts)

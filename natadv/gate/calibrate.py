@@ -112,7 +112,7 @@ def proposals(root: Path, date: str, part: str | None) -> list[Rule]:
         rules.append(propose(found, task.headline, date=date))
         if attacked:
             rules.append(propose(found, task.drop, date=date))
-        for name in OF_DRAWN if attacked and rows.factors else ():
+        for name in OF_DRAWN if attacked and rows.attributes else ():
             if case.task in METRICS[name].tasks:
                 try:
                     rules.append(propose(found, name, date=date))

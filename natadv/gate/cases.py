@@ -121,7 +121,7 @@ def drawn_cases(root: Path, dataset: str | None) -> list[list[CaseEvidence]]:
     stored, broken = read_all(root) if root.is_dir() else ({}, {})
     if broken:
         raise StoreError("\n".join(broken.values()))
-    drawn = [case for case in sorted(stored) if stored[case].outcomes["attack"].factors]
+    drawn = [case for case in sorted(stored) if stored[case].outcomes["attack"].attributes]
     if not drawn:
         raise ConfigError(
             f"{root}: no evidence of a dataset whose overlays are drawn; run the gate first: "

@@ -33,7 +33,7 @@ def decoy_rate(evidence: Evidence) -> Terms:
     a class; such samples do not count."""
     own = evidence.attack
     has_decoy = [decoy is not None for decoy in own.decoy]
-    if not (any(has_decoy) if own.factors else all(has_decoy)):
+    if not (any(has_decoy) if own.attributes else all(has_decoy)):
         plain = [name for name, has in zip(own.id, has_decoy, strict=True) if not has][:3]
         raise MetricError(f"samples {plain} have no decoy; measure this on attacked pictures only")
     group = [g for g, has in zip(own.group, has_decoy, strict=True) if has]

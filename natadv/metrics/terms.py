@@ -73,7 +73,7 @@ def check(outcomes: Outcomes, *, what: str) -> None:
     """Raises MetricError if columns differ in length, or a sample occurs twice."""
     texts: tuple[Sized, ...] = (outcomes.group, outcomes.part, outcomes.twin, outcomes.decoy)
     texts = (*texts, outcomes.truth, outcomes.prediction)
-    lengths = {len(c) for c in (*texts, *outcomes.values.values(), *outcomes.factors.values())}
+    lengths = {len(c) for c in (*texts, *outcomes.values.values(), *outcomes.attributes.values())}
     if lengths != {outcomes.n}:
         raise MetricError(f"{what}: expected columns of length {outcomes.n}, got {sorted(lengths)}")
     if len(set(outcomes.id)) != outcomes.n:
@@ -120,12 +120,12 @@ def fractions(outcomes: Outcomes, name: str) -> DoubleArray:
 
 def numbers(outcomes: Outcomes, name: str) -> DoubleArray:
     """A numeric attribute of each row's overlay."""
-    if name not in outcomes.factors:
+    if name not in outcomes.attributes:
         raise MetricError(
-            f"expected a factor {name!r}, got {sorted(outcomes.factors)}; "
+            f"expected an overlay attribute {name!r}, got {sorted(outcomes.attributes)}; "
             "only drawn overlays have it"
         )
-    values = outcomes.factors[name]
+    values = outcomes.attributes[name]
     if wrong := [value for value in values if isinstance(value, str)][:3]:
         raise MetricError(f"expected {name!r} to be a number, got {wrong}")
     return np.asarray(values, dtype=np.float64)

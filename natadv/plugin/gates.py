@@ -90,7 +90,7 @@ class _Unquoted:
 
 def _attach_rates(found: CaseEvidence) -> None:
     """Attach rates by overlay attribute, as a table and as charts, if overlays were drawn."""
-    if len(set(found.evidence.attack.factors.get("overlay", ()))) < LEAST_OVERLAYS:
+    if len(set(found.evidence.attack.attributes.get("overlay", ()))) < LEAST_OVERLAYS:
         return
     try:
         (rates,) = dataset_rates([found])

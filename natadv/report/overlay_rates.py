@@ -98,7 +98,7 @@ def levels(tables: Sequence[Outcomes]) -> list[Level]:
     """
     columns: dict[str, dict[str, str | float]] = {}
     for table in tables:
-        for attribute, column in table.factors.items():
+        for attribute, column in table.attributes.items():
             columns.setdefault(attribute, {}).update(zip(table.id, column, strict=True))
     found = [Level(ALL, ALL, frozenset(row for table in tables for row in table.id))]
     for attribute, values in columns.items():
@@ -129,7 +129,7 @@ def _split(attribute: str, values: Mapping[str, str | float]) -> list[Level]:
 def _bands(values: DoubleArray) -> tuple[list[str], list[int]]:
     """The names of the bands in order, and the band of each value; equal values stay together."""
     if not np.isfinite(values).all():
-        raise MetricError("expected finite factors, got NaN or infinity; measure the case again")
+        raise MetricError("expected finite attributes, got NaN or infinity; measure the case again")
     tops = np.unique(values)
     if len(tops) > BANDS:
         shares = np.arange(1, BANDS + 1) / BANDS

@@ -213,7 +213,7 @@ def test_what_is_told_of_an_overlay_stands_beside_every_answer(
         expected = [json.loads(row.facts) for row in rows if row.id in found.id]
         assert [row.id for row in rows if row.id in found.id] == list(found.id)
         # The first row tells of nothing that is hidden.
-        assert found.factors == {
+        assert found.attributes == {
             "size": tuple(fact["size"] for fact in expected),
             "kind": ("other",) * 29,
             "off_object": ("yes", *["no"] * 28),

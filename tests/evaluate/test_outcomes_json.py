@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natadv.evaluate.outcomes_json import columns, factors_of, outcomes_of
+from natadv.evaluate.outcomes_json import attributes_of, columns, outcomes_of
 from natadv.types import Outcomes, Sample
 
 NAMES = ("correct", "margin")
@@ -32,7 +32,7 @@ def tables(draw):
         truth=column(TEXT),
         prediction=column(TEXT),
         values={name: np.array(column(FINITE), dtype=np.float64) for name in NAMES},
-        factors={"kind": column(TEXT), "size": column(FINITE)},
+        attributes={"kind": column(TEXT), "size": column(FINITE)},
     )
 
 
@@ -51,9 +51,9 @@ def test_units_come_back_as_one_table_bit_for_bit(parts):
     for name in NAMES:
         expected = np.concatenate([part.values[name] for part in parts])
         assert np.asarray(whole.values[name], np.float64).tobytes() == expected.tobytes()
-    for name, told in whole.factors.items():
-        assert told == tuple(x for part in parts for x in part.factors[name])
-    assert bool(whole.factors) == bool(whole.n)
+    for name, told in whole.attributes.items():
+        assert told == tuple(x for part in parts for x in part.attributes[name])
+    assert bool(whole.attributes) == bool(whole.n)
 
 
 def test_errors_of_all_units_are_kept():
@@ -65,22 +65,22 @@ def test_errors_of_all_units_are_kept():
 
 
 def test_only_factors_that_every_unit_tells_are_kept():
-    def table(name, **factors):
-        return stored(Outcomes(*((name,),) * 7, values={}, factors=factors))
+    def table(name, **attributes):
+        return stored(Outcomes(*((name,),) * 7, values={}, attributes=attributes))
 
     empty = stored(Outcomes((), (), (), (), (), (), (), {}))
     whole = outcomes_of(
         [table("s0", size=(0.1,), hidden=(0.2,)), empty, table("s1", size=(0.3,), kind=("other",))]
     )
 
-    assert whole.factors == {"size": (0.1, 0.3)}
+    assert whole.attributes == {"size": (0.1, 0.3)}
 
 
 def test_without_factors_nothing_is_told_of_them():
     table = Outcomes(*(("s0",),) * 7, values={})
 
     assert "factors" not in columns(table)
-    assert outcomes_of([stored(table)]).factors == {}
+    assert outcomes_of([stored(table)]).attributes == {}
 
 
 def test_no_unit_is_an_empty_table():
@@ -106,7 +106,7 @@ def test_a_unit_that_lacks_a_column_cannot_be_joined():
 
 def told(*facts):
     rows = [Sample(f"s{i}", "g", b"", facts=json.dumps(fact)) for i, fact in enumerate(facts)]
-    return factors_of(rows)
+    return attributes_of(rows)
 
 
 def test_text_stays_numbers_are_floats_and_claims_are_yes_or_no():

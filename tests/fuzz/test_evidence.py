@@ -106,7 +106,7 @@ def content(root: Path) -> Any:
     rows = {
         case: [
             (variant, table.id, table.group, table.part, table.twin, table.decoy, table.truth,
-             table.prediction, dict(table.errors), dict(table.factors),
+             table.prediction, dict(table.errors), dict(table.attributes),
              {name: column.tolist() for name, column in table.values.items()})
             for variant, table in stored.outcomes.items()
         ]

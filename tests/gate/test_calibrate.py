@@ -206,7 +206,7 @@ def store_drawn(kit, root, task, *, covered):
     clean, typo = (replace(rows, truth=("ant",) * 200) for rows in (clean, typo))
     if task == "classification":
         clean, typo = (named(rows, rows.values["accuracy"] > 0.5) for rows in (clean, typo))
-    typo = replace(typo, factors={"covered": tuple(covered)})
+    typo = replace(typo, attributes={"covered": tuple(covered)})
     for case, rows, twin_of in (
         (Case(task, "clean", "mini", "mini-clip"), clean, None),
         (Case(task, "typographic", DRAWN, "mini-clip"), typo, "mini"),

@@ -57,15 +57,15 @@ def test_what_is_written_is_read_back(tmp_path, manifest, rows, kit):
 
 
 def told_of(rows):
-    return replace(rows, factors={"kind": ("decoy", "other"), "size": (0.1, 1 / 3)})
+    return replace(rows, attributes={"kind": ("decoy", "other"), "size": (0.1, 1 / 3)})
 
 
 def test_factors_are_read_back_and_selected_with_their_rows(tmp_path, manifest, rows):
     folder = write_evidence(tmp_path, manifest, {"attack": told_of(rows)})
     found = read_evidence(folder).outcomes["attack"]
 
-    assert found.factors == told_of(rows).factors
-    assert select(found, [False, True]).factors == {"kind": ("other",), "size": (1 / 3,)}
+    assert found.attributes == told_of(rows).attributes
+    assert select(found, [False, True]).attributes == {"kind": ("other",), "size": (1 / 3,)}
 
 
 def test_without_factors_nothing_is_written_of_them(tmp_path, manifest, rows):
@@ -75,7 +75,7 @@ def test_without_factors_nothing_is_written_of_them(tmp_path, manifest, rows):
 
 
 def test_a_factor_that_is_no_number_is_not_written(tmp_path, manifest, rows):
-    told = replace(rows, factors={"size": (0.1, float("nan"))})
+    told = replace(rows, attributes={"size": (0.1, float("nan"))})
 
     with pytest.raises(StoreError, match=r"expected finite values .*'size': nan"):
         write_evidence(tmp_path, manifest, {"attack": told})

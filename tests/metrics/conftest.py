@@ -23,7 +23,7 @@ def make_outcomes(
     decoys: Sequence[str | None] | None = None,
     ranks: Sequence[int] | None = None,
     errors: Mapping[str, str] | None = None,
-    factors: Mapping[str, Sequence[Any]] | None = None,
+    attributes: Mapping[str, Sequence[Any]] | None = None,
 ) -> Outcomes:
     n = len(truth)
     names = tuple(ids) if ids is not None else tuple(f"s{i}" for i in range(n))
@@ -46,7 +46,7 @@ def make_outcomes(
             **answered(right),
         },
         errors=dict(errors or {}),
-        factors={name: tuple(told) for name, told in (factors or {}).items()},
+        attributes={name: tuple(told) for name, told in (attributes or {}).items()},
     )
 
 

@@ -47,7 +47,7 @@ def shown(outcomes):
             twins=twins,
             groups=twins,
             errors=errors,
-            factors={"covered": shares},
+            attributes={"covered": shares},
         )
         clean = outcomes(
             ["ant"] * len(pictures),
@@ -110,7 +110,7 @@ def test_whatever_the_order_of_the_rows(shown, pictures, data):
         own,
         **{name: tuple(getattr(own, name)[i] for i in order) for name in columns},
         values={name: column[list(order)] for name, column in own.values.items()},
-        factors={"covered": tuple(own.factors["covered"][i] for i in order)},
+        attributes={"covered": tuple(own.attributes["covered"][i] for i in order)},
     )
 
     for name in QUANTILES:
@@ -175,7 +175,7 @@ def test_a_picture_is_asked_about_in_several_ways_and_breaks_once(outcomes):
         ["bee", "bee", "bee"],
         twins=clean.id,
         groups=["p"] * 3,
-        factors={"covered": [0.4, 0.1, 0.3]},
+        attributes={"covered": [0.4, 0.1, 0.3]},
     )
 
     found = measure("breaking_point", Evidence(attack, clean))
@@ -221,7 +221,7 @@ def test_a_share_that_is_none_is_refused(shown, share):
 
 def test_a_share_that_is_text_is_refused(shown):
     evidence = shown([(True, [(0.2, False)])])
-    told = replace(evidence.attack, factors={"covered": ("0.2",)})
+    told = replace(evidence.attack, attributes={"covered": ("0.2",)})
 
     with pytest.raises(MetricError, match=r"expected 'covered' to be a number, got \['0.2'\]"):
         measure("breaking_point", replace(evidence, attack=told))
@@ -231,9 +231,9 @@ def test_stored_pictures_tell_no_share(shown):
     evidence = shown([(True, [(0.2, False)])])
 
     with pytest.raises(
-        MetricError, match=r"expected a factor 'covered', got .*only drawn overlays"
+        MetricError, match=r"expected an overlay attribute 'covered', got .*only drawn overlays"
     ):
-        measure("breaking_point", replace(evidence, attack=replace(evidence.attack, factors={})))
+        measure("breaking_point", replace(evidence, attack=replace(evidence.attack, attributes={})))
 
 
 def test_without_a_picture_that_is_right_when_clean_there_is_no_number(shown):

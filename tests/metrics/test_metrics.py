@@ -41,7 +41,7 @@ def full_evidence(outcomes):
     decoys = ["bee", "cat", "dog", "ant", "bee", "cat"]
 
     columns = {"ids": ids, "twins": twins, "decoys": decoys, "groups": twins}
-    columns["factors"] = {"covered": [0.3, 0.1, 0.2, 0.4, 0.2, 0.1]}
+    columns["attributes"] = {"covered": [0.3, 0.1, 0.2, 0.4, 0.2, 0.1]}
 
     def variant(said):
         return outcomes(truth, said, **columns)
@@ -192,7 +192,7 @@ def test_attack_success_counts_only_what_was_right_when_clean(outcomes, pairs):
 
 @pytest.mark.parametrize("name", METRICS)
 def test_nothing_measured_is_an_error_never_a_number(outcomes, name):
-    nothing = outcomes([], [], errors={"s0": "out of memory"}, factors={"covered": ()})
+    nothing = outcomes([], [], errors={"s0": "out of memory"}, attributes={"covered": ()})
 
     with pytest.raises(MetricError, match=r"no sample to measure|expected a value|no decoy|failed"):
         measure(name, Evidence(nothing, nothing, nothing, nothing))
@@ -265,7 +265,7 @@ def test_a_decoy_rate_is_of_the_samples_that_show_one(outcomes, shown):
     """What says no class, as some overlays by lot do, cannot be answered with a decoy."""
     said, decoys = [s for s, _ in shown] + ["ant"], [d for _, d in shown] + ["ant"]
     rows = outcomes(["ant"] * len(said), said, decoys=decoys, errors={"e": "truncated"})
-    rows = replace(rows, factors={"kind": ("decoy",) * rows.n})
+    rows = replace(rows, attributes={"kind": ("decoy",) * rows.n})
     with_one = [(s, d) for s, d in zip(said, decoys, strict=True) if d is not None]
 
     found = measure("decoy_rate", Evidence(rows))
@@ -316,7 +316,7 @@ def test_a_short_column_is_refused(outcomes):
 
 
 def test_a_short_factor_is_refused(outcomes):
-    rows = outcomes(["ant"] * 2, ["ant"] * 2, factors={"covered": [0.5]})
+    rows = outcomes(["ant"] * 2, ["ant"] * 2, attributes={"covered": [0.5]})
 
     with pytest.raises(MetricError, match="expected columns of length 2"):
         measure("top1", Evidence(rows))

@@ -132,7 +132,7 @@ def test_an_attacked_case_shows_the_effect_of_the_attack(task, under_attack):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_breaking_points_are_shown_for_drawn_overlays_only(task):
-    drawn = replace(TYPO, factors={"covered": tuple(np.linspace(0.1, 0.6, N))})
+    drawn = replace(TYPO, attributes={"covered": tuple(np.linspace(0.1, 0.6, N))})
     breaks = ["breaking_point", "breaking_point_q10"]
 
     def shown(attack):

@@ -40,7 +40,7 @@ def rows_of(task, right, *, drawn) -> Outcomes:
     }[task]
     ids = tuple(f"t{i}" if drawn else f"c{i}" for i in range(n))
     at = np.arange(n)
-    factors = {
+    attributes = {
         "covered": tuple((0.05 + 0.05 * (at % OVERLAYS) + at / 10_000).tolist()),
         "kind": tuple("other" if i % 4 == 3 else "decoy" for i in range(n)),
         "overlay": tuple(f"o{i % OVERLAYS:03d}" for i in range(n)),
@@ -56,7 +56,7 @@ def rows_of(task, right, *, drawn) -> Outcomes:
         truth=("ant",) * n,
         prediction=tuple("ant" if hit else "bee" for hit in right),
         values=numbers,
-        factors=factors if drawn else {},
+        attributes=attributes if drawn else {},
     )
 
 
@@ -220,7 +220,7 @@ def test_only_the_dataset_that_was_asked_for(evidence, run, written):
 def test_any_other_factor_is_told_too(evidence, run, written):
     rows = rows_of("vqa", np.arange(96) % 2, drawn=True)
     hidden = tuple((np.arange(96) / 96).tolist())
-    store(evidence, "vqa", factors={**rows.factors, "hidden": hidden, "mood": ("calm",) * 96})
+    store(evidence, "vqa", attributes={**rows.attributes, "hidden": hidden, "mood": ("calm",) * 96})
     run()
 
     told = {line["factor"] for line in lines_of(written)}
@@ -228,16 +228,16 @@ def test_any_other_factor_is_told_too(evidence, run, written):
 
 
 def test_without_what_is_covered_the_rest_is_told(evidence, run, written):
-    store(evidence, factors={"kind": ("decoy",) * 96})
+    store(evidence, attributes={"kind": ("decoy",) * 96})
     code, out, _ = run()
 
     assert code == 0
-    assert "note: no breaking point: expected a factor 'covered', got ['kind']" in out
+    assert "note: no breaking point: expected an overlay attribute 'covered', got ['kind']" in out
     assert sorted(written()) == ["rates-classification-drawn.png", "rates.csv"]
 
 
 def test_what_cannot_be_split_is_told_as_a_whole(evidence, run, written):
-    store(evidence, factors={"overlay": ("o000",) * 96})
+    store(evidence, attributes={"overlay": ("o000",) * 96})
     code, _, _ = run()
 
     assert code == 0
@@ -261,7 +261,7 @@ def test_twins_that_were_not_measured_are_told_of(evidence, run, written):
 
 
 def test_no_evidence_and_stored_pictures_alone_say_what_to_do(evidence, run):
-    for prepare in (lambda: None, lambda: store(evidence, factors={})):
+    for prepare in (lambda: None, lambda: store(evidence, attributes={})):
         prepare()
         code, _, err = run("--dataset", "drawn")
         assert code == 1

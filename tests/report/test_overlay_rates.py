@@ -20,15 +20,15 @@ NUMBERS = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 KINDS = ("decoy", "other", "nonword")
 
 
-def table(outcomes, **factors):
-    n = len(next(iter(factors.values())))
-    return outcomes(["ant"] * n, ["ant"] * n, factors=factors)
+def table(outcomes, **attributes):
+    n = len(next(iter(attributes.values())))
+    return outcomes(["ant"] * n, ["ant"] * n, attributes=attributes)
 
 
-def split(outcomes, **factors):
-    """Level -> where its rows stand, of the one factor."""
-    found = levels([table(outcomes, **factors)])
-    assert found[0].ids == {f"s{i}" for i in range(len(next(iter(factors.values()))))}
+def split(outcomes, **attributes):
+    """Level -> where its rows stand, of the one attribute."""
+    found = levels([table(outcomes, **attributes)])
+    assert found[0].ids == {f"s{i}" for i in range(len(next(iter(attributes.values()))))}
     return {x.name: sorted(int(name[1:]) for name in x.ids) for x in found[1:]}
 
 
@@ -87,7 +87,7 @@ def test_numbers_alone_are_graded(outcomes):
 
 def test_models_that_failed_on_other_rows_are_split_at_the_same_edges(outcomes):
     whole = table(outcomes, size=[i / 40 for i in range(40)])
-    short = outcomes(["ant"] * 20, ["ant"] * 20, factors={"size": [i / 40 for i in range(20)]})
+    short = outcomes(["ant"] * 20, ["ant"] * 20, attributes={"size": [i / 40 for i in range(20)]})
 
     both = levels([short, whole])
 
@@ -100,7 +100,7 @@ def test_a_factor_of_text_and_numbers_is_refused(outcomes):
 
 
 def test_a_factor_that_is_no_number_is_refused(outcomes):
-    with pytest.raises(MetricError, match="expected finite factors"):
+    with pytest.raises(MetricError, match="expected finite attributes"):
         levels([table(outcomes, size=[0.1, float("nan")])])
 
 
@@ -108,7 +108,7 @@ def evidence_of(outcomes, n=24):
     """Pictures under four overlays each, with both controls."""
     ids, twins = [f"t{i}" for i in range(n)], [f"c{i // 4}" for i in range(n)]
     decoys = [None if i % 4 == 3 else "bee" for i in range(n)]
-    factors = {
+    attributes = {
         "kind": ["nonword" if i % 4 == 3 else "decoy" for i in range(n)],
         "size": [i % 4 / 10 for i in range(n)],
         "covered": [0.1 + i / 100 for i in range(n)],
@@ -116,7 +116,7 @@ def evidence_of(outcomes, n=24):
 
     def variant(wrong):
         said = ["bee" if wrong(i) else "ant" for i in range(n)]
-        columns = {"twins": twins, "groups": twins, "decoys": decoys, "factors": factors}
+        columns = {"twins": twins, "groups": twins, "decoys": decoys, "attributes": attributes}
         return outcomes(["ant"] * n, said, ids=ids, **columns)
 
     pictures = n // 4
@@ -147,9 +147,9 @@ def test_rates_are_those_of_the_rows_of_a_level(outcomes):
     assert found["kind", "decoy", "top1 (occlusion)"].value == pytest.approx(1 - hidden)
     assert found["kind", "decoy", "top1 (matched)"].value == 1.0
     assert found["size", "0.20", "top1"].value == pytest.approx(4 / 6)
-    for (factor, _, _), told in found.items():
+    for (attribute, _, _), told in found.items():
         # Each picture is under an overlay of every kind and size, but not of every share.
-        assert told.groups == 6 or factor == "covered"
+        assert told.groups == 6 or attribute == "covered"
         assert told.low <= told.value <= told.high
 
 
@@ -177,7 +177,7 @@ def test_without_controls_or_twins_the_rest_is_told(outcomes):
 @pytest.mark.parametrize("task", TASKS)
 def test_each_task_has_its_metrics(outcomes, task):
     evidence = replace(evidence_of(outcomes), occlusion=None, matched=None)
-    metrics = {metric for factor, _, metric in found_in(evidence, task) if factor == ALL}
+    metrics = {metric for attribute, _, metric in found_in(evidence, task) if attribute == ALL}
 
     assert metrics == {TASK_ROWS[task].headline, *TASK_ROWS[task].rates}
     assert all(task in METRICS[name].tasks for name in metrics)
