@@ -1,4 +1,4 @@
-"""`natadv typo` and `natadv filter`: make datasets from others."""
+"""`natadv typo`, `natadv filter` and `natadv overlays ...`: make datasets from others."""
 
 from __future__ import annotations
 
@@ -107,3 +107,121 @@ def filter_dataset(
     print(f"{kept.folder}: {kept.card.rows} of {kept.pool_rows} pictures fool every member")
     print(f"{kept.curve}: what other thresholds would keep")
     print(f"revision {kept.card.revision}")
+
+
+OUT = Path(".natadv") / "overlays"
+
+overlays = opt.command_group(
+    "Draw a population of typographic overlays, and look at it.", metavar="ACTION"
+)
+app.add_typer(overlays, name="overlays")
+
+_POPULATION = "a name under fixtures/populations, or a file that natadv overlays draw has written"
+_PICTURES = "how many of the dataset's, as many of each class as there are"
+_Bounds = Annotated[str, opt.text("SECTION", "of params.yaml, with the bounds", "--settings")]
+_DATASET = "one of those measured; default: every drawn one"
+
+
+@overlays.command(cls=opt.Command)
+def draw(
+    name: Annotated[str, opt.text("NAME", "of the population")],
+    count: Annotated[int, opt.text("N", "of overlays")],
+    seed: opt.Seed = 1,
+    section: _Bounds = "overlays",
+    force: opt.Force = False,
+    root: opt.Root = Path(),
+) -> None:
+    """Draw overlays independently, for fixtures/populations/NAME.json.
+
+    The same settings give the same bytes on any machine; a smaller count gives the first of a
+    larger one.
+    """
+    from natadv.pipelines.overlay_population import PopulationPlan, draw_population
+
+    file = draw_population(
+        PopulationPlan(name=name, count=count, seed=seed, section=section, root=root, force=force)
+    )
+    print(f"{file}: {count} overlays")
+
+
+@overlays.command(cls=opt.Command)
+def show(
+    name: Annotated[str, opt.argument("NAME", "of the population")],
+    data: opt.Data,
+    out: Annotated[Path | None, opt.path(f"({OUT}/NAME)")] = None,
+    root: opt.Root = Path(),
+) -> None:
+    """Make contact sheets of a population, each overlay on a picture of its own."""
+    from natadv.pipelines.overlay_population import ShowPlan, show_population
+
+    out = out or root / OUT / name
+    pages = show_population(ShowPlan(name, data, out, root))
+    print(f"{out / 'sheets'}: {pages} pages")
+
+
+@overlays.command(cls=opt.Command)
+def pack(
+    population: Annotated[str, opt.argument("POPULATION", _POPULATION)],
+    data: opt.Data,
+    name: opt.NewName,
+    pictures: Annotated[int, opt.text("M", _PICTURES)],
+    seed: opt.Seed = 1,
+    force: opt.Force = False,
+    root: opt.Root = Path(),
+) -> None:
+    """Show pictures of a dataset under every overlay of a population.
+
+    The dataset holds the overlays alone: its pictures are drawn when they are shown. A run that was
+    killed continues when it is started again in the same way, and ends with the same bytes.
+    """
+    from natadv.data.dataset_plan import summary_of
+    from natadv.pipelines.overlay_dataset import OverlaidPlan, pack_overlaid
+    from natadv.scenarios.typographic.population import population_path, read_population
+
+    is_file = population.endswith(".json")
+    drawn = read_population(Path(population) if is_file else population_path(population, root))
+    overlaid = pack_overlaid(
+        OverlaidPlan(
+            population=drawn,
+            data=data,
+            name=name,
+            pictures=pictures,
+            seed=seed,
+            root=root,
+            force=force,
+        )
+    )
+    print(
+        f"{overlaid.folder}: {overlaid.card.rows} rows, {pictures} pictures of {data} under "
+        f"{len(drawn.overlays)} overlays, {summary_of(overlaid.left_out)}"
+    )
+    print(f"revision {overlaid.card.revision}")
+
+
+@overlays.command(cls=opt.Command)
+def rates(
+    evidence: Annotated[Path, opt.path("of a run of the gate")] = Path(".natadv") / "evidence",
+    dataset: Annotated[str | None, opt.text("NAME", _DATASET)] = None,
+    out: Annotated[Path, opt.path("gets rates.csv and the charts")] = OUT / "rates",
+) -> None:
+    """Split the rates of drawn datasets by every attribute of an overlay.
+
+    The evidence of a run of the gate gives a table, rates.csv and charts, several if there are many
+    models. Neither a dataset nor a model is needed.
+    """
+    from natadv.gate.cases import drawn_cases
+    from natadv.report.overlay_charts import chart_files
+    from natadv.report.overlay_rates import as_csv, as_table, dataset_rates
+    from natadv.storage.atomic import write_whole
+
+    groups = [dataset_rates(group) for group in drawn_cases(evidence, dataset)]
+    cases = [case for group in groups for case in group]
+    files = {"rates.csv": as_csv(cases).encode()}
+    for group in groups:
+        files |= chart_files(group)
+    for name, content in files.items():
+        write_whole(out / name, content)
+    for case in cases:
+        print("\n".join(as_table(case)), end="\n\n")
+    for name in files:
+        print(out / name)

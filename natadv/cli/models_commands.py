@@ -1,9 +1,9 @@
-"""`natadv models ...` and `natadv doctor`: lists, fetches and checks models."""
+"""`natadv models ...`, `natadv doctor` and `natadv train`: models, their checks and their heads."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,10 +12,12 @@ import typer
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, ModelError, unknown_name
+from natadv.evaluate.devices import device_kind
 from natadv.models.hub import local as hub
 from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.storage.progress import amount
+from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for
 from natadv.types import PAPER_SUFFIX
 
 if TYPE_CHECKING:
@@ -35,6 +37,11 @@ _Dtype = Literal["float32", "bfloat16", "float16"]
 app = opt.command_group()
 models = opt.command_group(metavar="[ACTION]")
 app.add_typer(models, name="models")
+train = opt.command_group(
+    "Train a head for segmentation or vqa on the frozen picture tower of a model.", metavar="TASK"
+)
+app.add_typer(train, name="train")
+_FRESH = "begin again, and replace an existing head"
 
 
 @models.callback(invoke_without_command=True)
@@ -183,3 +190,49 @@ def fetched_line(fetched: Fetched) -> str:
     else:
         what = f"fetched at {now.revision[:12]}{where}"
     return f"{fetched.target.name}: {what}, {len(now.files)} files, {amount(fetched.size)}"
+
+
+def _trainer(task: TrainedTask) -> Callable[..., None]:
+    def train_head(
+        model: opt.Model,
+        data: opt.Data,
+        out: Annotated[Path, opt.path("gets the head")],
+        section: opt.Section = None,
+        overrides: opt.Overrides = None,
+        limit: opt.Limit = None,
+        device: opt.Device = "auto",
+        threads: opt.Threads = opt.CPUS,
+        fresh: Annotated[bool, opt.flag("--fresh", _FRESH)] = False,
+    ) -> None:
+        """Train the head and print a summary."""
+        root = Path.cwd()
+        settings = settings_for(task, root=root, section=section, overrides=overrides or [])
+        from natadv.training.train import TrainingPlan, summary, train
+
+        plan = TrainingPlan(
+            task=task,
+            model=model,
+            data=data,
+            out=out,
+            settings=settings,
+            root=root,
+            limit=limit,
+            device=device_kind(device),
+            threads=threads,
+            fresh=fresh,
+        )
+        print(summary(train(plan), plan.out))
+
+    return train_head
+
+
+for _task, _settings in SETTINGS.items():
+    train.command(
+        _task,
+        cls=opt.Command,
+        help=f"Train a head for {_task}. A training that was killed continues when it is started "
+        "again in the same way, and ends with the same weights.",
+        short_help=f"a head for {_task}",
+        epilog=f"Settings (by default of section train-{_task}): "
+        f"{', '.join(sorted(_settings.model_fields))}.",
+    )(_trainer(_task))

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
 from natadv.evaluate.outcomes_json import attributes_of, columns
+from natadv.evaluate.pictures import AS_SQUARE
 from natadv.evaluate.shard import EvaluationShard, shard_of
-from natadv.evaluate.square_resize import AS_SQUARE
 from natadv.evaluate.units import Unit
 from natadv.tasks import TASKS
 from natadv.tasks.task import Evaluator

@@ -1,4 +1,4 @@
-"""The pictures of a unit, each with the key of its embedding."""
+"""The pictures of a unit with the keys of their embeddings; square copies for towers that crop."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
+from natadv.data.images import MAX_PIXELS
 from natadv.data.reader import decode_image
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.units import digest
 from natadv.scenarios.typographic.overlay import Overlays, from_json, matched, occlusion
 from natadv.scenarios.typographic.rendering import render, size_after
 from natadv.tasks.masks import upright_size
-from natadv.types import Sample, Variant
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from natadv.types import DenseFeatures, Prepared, Sample, Variant
 
 _KEPT = 2
 """Clean pictures that stay decoded, as rows that are drawn on the same one follow each other."""
@@ -28,11 +28,11 @@ class Picture:
     """A picture that is decoded only if the cache lacks its embedding."""
 
     key: str
-    open: Callable[[], Image]
+    open: Callable[[], Image.Image]
     """Raises DataError if the picture cannot be decoded."""
 
 
-Decode = Callable[[Sample], "Image"]
+Decode = Callable[[Sample], Image.Image]
 
 
 def attacked(sample: Sample) -> Picture:
@@ -147,9 +147,62 @@ def _control_overlays(sample: Sample, variant: Variant, word: str) -> Overlays:
         raise DataError(f"sample {sample.id!r} has no {variant} control: {error}") from error
 
 
-def _decoded(sample: Sample) -> Image:
+def _decoded(sample: Sample) -> Image.Image:
     return decode_image(sample.image, where=sample.id)
 
 
-def _draw(clean: Sample, overlays: Overlays, decode: Decode) -> Image:
+def _draw(clean: Sample, overlays: Overlays, decode: Decode) -> Image.Image:
     return render(overlays, decode(clean))
+
+
+AS_SQUARE = "/square"
+"""Suffix of the key of a squared picture, as its embedding differs."""
+
+_SIDE = 256
+_CLOSE = 0.05
+"""Mean difference, as a share of the probe's range, that resizing in two steps may cause."""
+
+
+def squared(image: Image.Image) -> Image.Image:
+    """The whole picture resized to a square, so that any tower sees all that a mask covers.
+
+    Raises DataError if the square would be too large.
+    """
+    side = max(image.size)
+    if side * side > MAX_PIXELS:
+        raise DataError(
+            f"a picture of {image.width} x {image.height} makes a square of more than "
+            f"{MAX_PIXELS} pixels, which this model's preprocessing needs; scale it down"
+        )
+    if image.size == (side, side):
+        return image
+    return image.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def as_square(picture: Picture) -> Picture:
+    """The picture under a key of its own, squared when it is opened."""
+    return Picture(picture.key + AS_SQUARE, lambda: squared(picture.open()))
+
+
+def sees_whole(tower: DenseFeatures) -> bool:
+    """Whether preprocessing resizes a whole picture to a square, rather than cropping its middle.
+
+    Found by a probe and not from a config, so that it also holds for models from plugins.
+    """
+    # Dark on the left and bright on the right: a crop loses both ends.
+    ramp = np.linspace(0, 255, 2 * _SIDE).astype(np.uint8)
+    wide = Image.fromarray(np.tile(ramp, (_SIDE, 1))).convert("RGB")
+    as_it_is, whole = (_pixels(tower.prepare([image])) for image in (wide, squared(wide)))
+    if as_it_is is None or whole is None or as_it_is.shape != whole.shape:
+        return False
+    return bool(np.abs(as_it_is - whole).mean() <= _CLOSE * np.ptp(whole))
+
+
+def _pixels(prepared: Prepared) -> np.ndarray | None:
+    """None if preprocessing returns anything but one array per picture."""
+    found = prepared.get("pixel_values") if isinstance(prepared, Mapping) else prepared
+    try:
+        pixels = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return pixels if pixels.ndim >= 3 else None

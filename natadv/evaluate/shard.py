@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from natadv.data.reader import read_by_id, read_samples
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset, undrawable
-from natadv.evaluate.pictures import Picture, pictures, sized
-from natadv.evaluate.square_resize import as_square, sees_whole
+from natadv.evaluate.pictures import Picture, as_square, pictures, sees_whole, sized
 from natadv.evaluate.units import Unit
 from natadv.tasks.masks import upright_size
 from natadv.types import DenseFeatures, Sample

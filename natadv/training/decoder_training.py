@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from natadv.evaluate.square_resize import sees_whole, squared
+from natadv.evaluate.pictures import sees_whole, squared
 from natadv.heads.decoder import Decoder
 from natadv.heads.head_file import DecoderConfig
 from natadv.rng import rng_for

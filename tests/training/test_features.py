@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from natadv.errors import StoreError
-from natadv.evaluate.square_resize import squared
+from natadv.evaluate.pictures import squared
 from natadv.models.adapters.encoder import DualEncoder
 from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
