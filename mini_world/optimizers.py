@@ -1,6 +1,6 @@
 """How the mini models' weights move: Muon for the matrices of the layers, AdamW for the rest.
 
-In a trial of 600 steps with Muon (Jordan et al. 2024) mini-siglip's loss came down to 13.2, with
+In a trial of 600 steps with Muon (Jordan et al. 2024) mini-siglip's loss got down to 13.2, with
 AdamW alone to 14.9.
 """
 

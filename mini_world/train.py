@@ -182,7 +182,7 @@ def _save(name: str, trainer: Trainer, tokenizer: Any, facts: dict[str, float]) 
 
 
 def model_card(name: str, settings: dict[str, Any], facts: dict[str, float]) -> str:
-    """The README: what was done and what came out."""
+    """The README: what was done and what got out."""
     figures = ", ".join(f"{k} {v:.3f}" for k, v in facts.items() if k != "minutes")
     return _CARD.format(
         name=name,

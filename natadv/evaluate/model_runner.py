@@ -184,7 +184,7 @@ def drain_with_gpu_slot(worker: Worker, units: Sequence[Unit], *, device: str, s
             time.sleep(POLL_S)
             continue
         worker.drain(units)
-        # Else held until this process ends: its model stays on the GPU for the gates' maps.
+        # Otherwise this process keeps the slot until it ends: its model stays on the GPU for maps.
         if worker.problems:
             os.close(slot)  # those who wait for the slot would wait for ever
         return

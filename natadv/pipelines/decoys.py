@@ -170,7 +170,7 @@ class WordPool:
         if similarity.shape != (len(self.words),) or not np.isfinite(similarity).all():
             raise DataError(
                 f"expected a finite similarity for each of {len(self.words)} words, "
-                f"came shape {similarity.shape}"
+                f"got shape {similarity.shape}"
             )
         possible = self._counts > 0
         possible[self._with(meanings)] = False

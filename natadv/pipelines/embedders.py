@@ -126,7 +126,7 @@ def load_embedder(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Emb
 def find_ensemble(names: Sequence[str], *, root: Path) -> tuple[ModelSpec, ...]:
     """The models with these names. Raises ConfigError or ModelError if one cannot classify."""
     if not names:
-        raise ConfigError("an ensemble has at least one model, came none")
+        raise ConfigError("an ensemble has at least one model, got none")
     specs = resolve_all(tuple(names), root=root)
     unable = [spec.name for spec in specs if "classification" not in spec.tasks]
     if unable:

@@ -51,9 +51,9 @@ def ensemble_predictions(probabilities: ArrayLike, truth: ArrayLike) -> Ensemble
     """`probabilities` has shape (models, n, classes), `truth` shape (n,). Raises DataError."""
     p, labels = np.asarray(probabilities, np.float64), np.asarray(truth)
     if p.ndim != 3 or p.shape[0] == 0:
-        raise DataError(f"expected probabilities of (models, n, classes), came shape {p.shape}")
+        raise DataError(f"expected probabilities of (models, n, classes), got shape {p.shape}")
     if labels.shape != p.shape[1:2]:
-        raise DataError(f"expected {p.shape[1]} true classes, came shape {labels.shape}")
+        raise DataError(f"expected {p.shape[1]} true classes, got shape {labels.shape}")
     # Written as what must hold, so that NaN is refused.
     if not ((p >= 0).all() and (p <= 1).all()):
         raise DataError("probabilities must be from 0 to 1, some are not")
@@ -75,7 +75,7 @@ def fools_all(predictions: EnsemblePredictions, *, threshold: float) -> NDArray[
 
 def _check_threshold(threshold: float) -> None:
     if not 0 < threshold <= 1:
-        raise ConfigError(f"threshold must be above 0 and at most 1, came {threshold!r}")
+        raise ConfigError(f"threshold must be above 0 and at most 1, got {threshold!r}")
 
 
 @dataclass(frozen=True, slots=True)

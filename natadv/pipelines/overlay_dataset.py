@@ -107,7 +107,7 @@ def chosen_rows(source: Dataset, count: int, *, seed: int) -> tuple[int, ...]:
     if not 1 <= count <= len(groups):
         raise ConfigError(
             f"expected 1 to {len(groups)} pictures, because {source.name!r} has {len(groups)}; "
-            f"came {count}"
+            f"got {count}"
         )
     classes = [sorted(by_class[label]) for label in sorted(by_class)]
     turns = (rows[turn] for turn in range(len(groups)) for rows in classes if turn < len(rows))

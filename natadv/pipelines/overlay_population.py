@@ -58,7 +58,7 @@ def draw_population(plan: PopulationPlan) -> Path:
     """
     check_name(plan.name)
     if plan.count < 1:
-        raise ConfigError(f"a population has at least one overlay, came {plan.count}")
+        raise ConfigError(f"a population has at least one overlay, got {plan.count}")
     path = population_path(plan.name, plan.root)
     space = search_space(plan.root, plan.section)
     population = drawn_within(space, name=plan.name, count=plan.count, seed=plan.seed)

@@ -172,7 +172,7 @@ def _check(plan: TypoPlan, task: str, source: Dataset) -> None:
         if recipe not in RECIPES:
             raise unknown_name("overlay recipe", recipe, RECIPES)
     if not plan.recipes:
-        raise ConfigError(f"expected a recipe, came none; known: {', '.join(RECIPES)}")
+        raise ConfigError(f"expected a recipe, got none; known: {', '.join(RECIPES)}")
     if task not in source.card.tasks:
         raise ConfigError(
             f"{plan.source} has no {task}, so it has no wrong words of that kind; its tasks are "

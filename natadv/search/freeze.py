@@ -70,7 +70,7 @@ def freeze(plan: FreezePlan) -> Path:
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):  # as datasets are named
         raise ConfigError(
             "a counter-example is named with up to 64 small letters, digits, '.', '_' and '-', "
-            f"came {name!r}"
+            f"got {name!r}"
         )
     path = plan.root / FOLDER / f"{name}.json"
     if not path.exists():

@@ -75,7 +75,7 @@ class Attack(Strict):
             if len(set(ids)) != len(ids):
                 raise ConfigError(f"{name}: expected each once")
             if strange := sorted(set(ids) - set(self.pictures))[:3]:
-                raise ConfigError(f"{name}: expected some of the pictures, came {strange}")
+                raise ConfigError(f"{name}: expected some of the pictures, got {strange}")
         try:
             self.drawn.with_text(self.text)
         except ConfigError as error:

@@ -40,10 +40,10 @@ class SearchSpec:
 
     def __post_init__(self) -> None:
         if not 0 < self.at_least <= 1:
-            raise ConfigError(f"at_least must be above 0 and at most 1, came {self.at_least!r}")
+            raise ConfigError(f"at_least must be above 0 and at most 1, got {self.at_least!r}")
         if self.draws < 1 or self.evaluations < 0:
             raise ConfigError(
-                "expected at least 1 draw and no fewer than 0 evaluations, came "
+                "expected at least 1 draw and no fewer than 0 evaluations, got "
                 f"{self.draws} and {self.evaluations}"
             )
 

@@ -224,7 +224,7 @@ def test_where_nothing_passes_there_is_a_curve_and_no_dataset(filtered, root):
     [
         ({"pool": "minni"}, UnknownNameError, "unknown dataset 'minni', did you mean 'mini'"),
         ({"ensemble": ("mini-clop",)}, UnknownNameError, "unknown model 'mini-clop'"),
-        ({"ensemble": ()}, ConfigError, "at least one model, came none"),
+        ({"ensemble": ()}, ConfigError, "at least one model, got none"),
         ({"threshold": 0.0}, ConfigError, "threshold must be above 0 and at most 1"),
         ({"threshold": float("nan")}, ConfigError, "threshold must be above 0 and at most 1"),
         ({"name": "mini"}, ConfigError, "dataset 'mini' exists; replace it with --force"),

@@ -359,7 +359,7 @@ def test_a_mistake_is_told_before_anything_is_written(make, root):
         ({"name": "Not/This"}, ConfigError, "a dataset cannot be made from these values"),
         ({"name": "all"}, ConfigError, "twin_of names the dataset itself"),
         ({"name": "mini"}, ConfigError, "dataset 'mini' exists; replace it with --force"),
-        ({"pictures": 0}, ConfigError, "expected 1 to 75 pictures, because 'all' has 75; came 0"),
+        ({"pictures": 0}, ConfigError, "expected 1 to 75 pictures, because 'all' has 75; got 0"),
         ({"pictures": 76}, ConfigError, "expected 1 to 75 pictures"),
     ]:
         with pytest.raises(error, match=message):

@@ -84,7 +84,7 @@ def test_a_frozen_population_is_only_replaced_by_force(root, capsys):
     ("arguments", "message"),
     [
         (("--settings", "overlay"), "did you mean 'overlays'?"),
-        (("--count", "0"), "at least one overlay, came 0"),
+        (("--count", "0"), "at least one overlay, got 0"),
         (("--name", "../few"), "is named with small letters"),
     ],
 )

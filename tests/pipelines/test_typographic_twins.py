@@ -326,7 +326,7 @@ def test_a_picture_that_cannot_be_decoded_is_refused_by_name(make_plan, root, ba
     [
         ({"source": "al"}, UnknownNameError, "unknown dataset 'al', did you mean 'all'"),
         ({"recipes": ("post",)}, UnknownNameError, "unknown overlay recipe 'post'"),
-        ({"recipes": ()}, ConfigError, "expected a recipe, came none"),
+        ({"recipes": ()}, ConfigError, "expected a recipe, got none"),
         ({"severity": 0}, ConfigError, "severity must be one of 1, 2, 3, 4, 5"),
         ({"decoy": "similar"}, ConfigError, "name it with --reader"),
         ({"decoy": "similar", "reader": "minni"}, UnknownNameError, "unknown model 'minni'"),

@@ -112,7 +112,7 @@ EDITS = (
     (lambda c: c.update(count=11), "count is 11, but it has 12 overlays"),
     (lambda c: c["overlays"].pop(), "count is 12, but it has 11 overlays"),
     (lambda c: c.update(overlays=[]), "count is 12, but it has 0 overlays"),
-    (lambda c: c["overlays"].reverse(), "overlays[0]: id must be 'o000', came 'o011'"),
+    (lambda c: c["overlays"].reverse(), "overlays[0]: id must be 'o000', got 'o011'"),
     (lambda c: c["overlays"][1].update(id="o000"), "overlays[1]: id must be 'o001'"),
     (lambda c: c["overlays"][2]["text"].update(kind="lie"), "overlays[2].text.kind"),
     (lambda c: c["overlays"][2]["text"].update(pick=1.0), "overlays[2].text.pick"),
@@ -181,7 +181,7 @@ def test_names_that_lead_elsewhere_are_refused():
         ({"kind": "lie"}, "unknown kind of text 'lie'"),
         ({"pick": 1.0}, "pick must be from 0"),
         ({"pick": float("nan")}, "pick must be from 0"),
-        ({"overlay": Overlay(text="cat")}, "has no text yet, came 'cat'"),
+        ({"overlay": Overlay(text="cat")}, "has no text yet, got 'cat'"),
     ],
 )
 def test_a_drawn_overlay_says_nothing_strange(population, change, message):

@@ -165,7 +165,7 @@ def test_no_wrong_class_is_an_error() -> None:
 
 @pytest.mark.parametrize("truth", [-1, 5])
 def test_true_class_outside_the_names_is_an_error(truth: int) -> None:
-    with pytest.raises(DataError, match=f"from 0 to 4, came {truth}"):
+    with pytest.raises(DataError, match=f"from 0 to 4, got {truth}"):
         choose_decoy(truth, NAMES, choice="random", rng=rng_for(0))
 
 
@@ -195,5 +195,5 @@ def test_letters_grow_with_severity_and_are_as_published_in_the_middle():
 
 
 def test_an_unknown_severity_is_refused():
-    with pytest.raises(ConfigError, match=r"one of 1, 2, 3, 4, 5 \(3 is as published\), came 6"):
+    with pytest.raises(ConfigError, match=r"one of 1, 2, 3, 4, 5 \(3 is as published\), got 6"):
         letter_factor(6)

@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_refused_and_not_kept(natadv, found, world, tmp_pat
         ({"run": ""}, (), "does not name the run that found it"),
         ({"revision": "0" * 64}, (), "its pictures are of 'plain' of revision 000000000000, but"),
         ({"pictures": ("s99",), "flipped": (), "hidden": ()}, (), "1 ids are not in 'plain'"),
-        ({}, ("--name", "Not/This"), "small letters, digits, '.', '_' and '-', came 'Not/This'"),
+        ({}, ("--name", "Not/This"), "small letters, digits, '.', '_' and '-', got 'Not/This'"),
     ]:
         file = edited(found, tmp_path / "o.json", **fields)
         (told,) = natadv("freeze", file, *arguments, code=1)

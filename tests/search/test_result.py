@@ -125,7 +125,7 @@ BROKEN = [
     (("pictures",), [], "pictures: Tuple should have at least 1 item"),
     (("pictures",), ["s1", "s1"], "pictures: expected each once"),
     (("flipped",), ["s1", "s1"], "flipped: expected each once"),
-    (("flipped",), ["s99"], r"flipped: expected some of the pictures, came \['s99'\]"),
+    (("flipped",), ["s99"], r"flipped: expected some of the pictures, got \['s99'\]"),
     (("hidden",), ["s1", 3], r"hidden\[1\]: Input should be a valid string"),
     (("covered",), 1.5, "covered: Input should be less than or equal to 1"),
     (("weights",), MISSING, "weights: Field required"),
@@ -139,7 +139,7 @@ BROKEN = [
         "rhyme",
         "drawn.text.kind: unknown kind of text 'rhyme' Known: decoy, misspelt",
     ),
-    (("drawn", "overlay", "opacity"), 2, "drawn: overlay opacity must be from 0.0 to 1.0, came 2"),
+    (("drawn", "overlay", "opacity"), 2, "drawn: overlay opacity must be from 0.0 to 1.0, got 2"),
     (("drawn", "overlay", "tilt"), 2, r"drawn: overlay has unknown keys \['tilt'\] and lacks \[\]"),
     (
         ("drawn", "overlay", "size"),

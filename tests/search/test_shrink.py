@@ -195,9 +195,9 @@ def test_discovery_that_finds_nothing_says_how_far_it_came(bounds):
 def test_a_search_for_nothing_is_refused(spec):
     for wrong, message in (
         ({"at_least": 0}, "at_least must be above 0"),
-        ({"at_least": 1.5}, "came 1.5"),
+        ({"at_least": 1.5}, "got 1.5"),
         ({"draws": 0}, "at least 1 draw"),
-        ({"evaluations": -1}, "came 40 and -1"),
+        ({"evaluations": -1}, "got 40 and -1"),
     ):
         with pytest.raises(ConfigError, match=message):
             replace(spec, **wrong)

@@ -70,7 +70,7 @@ class Overlay:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
             raise ConfigError(
-                f"overlay text must be a string with something to draw, came {self.text!r}"
+                f"overlay text must be a string with something to draw, got {self.text!r}"
             )
         if strange := sorted(set(self.text) - CHARACTERS - {"\n"}):
             raise ConfigError(
@@ -83,17 +83,17 @@ class Overlay:
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and math.isfinite(value) and low <= value <= high):
-                raise ConfigError(f"overlay {name} must be from {low} to {high}, came {value!r}")
+                raise ConfigError(f"overlay {name} must be from {low} to {high}, got {value!r}")
         _check_colours(self)
         closed = {"wrap": WRAPS, "frame": FRAMES, "band": (*SIDES, None), "letters": (True, False)}
         for name, known in closed.items():
             if getattr(self, name) not in known:
-                came = getattr(self, name)
-                raise ConfigError(f"overlay {name} must be one of {known}, came {came!r}")
+                got = getattr(self, name)
+                raise ConfigError(f"overlay {name} must be one of {known}, got {got!r}")
         if self.band is not None and (self.panel is None or self.opacity != 1):
             raise ConfigError(
                 f"overlay band needs a panel colour and opacity 1, "
-                f"came panel {self.panel!r} and opacity {self.opacity!r}"
+                f"got panel {self.panel!r} and opacity {self.opacity!r}"
             )
 
 
@@ -157,7 +157,7 @@ def from_json(text: str) -> Overlays:
     except json.JSONDecodeError as error:
         raise ConfigError(f"overlay is not JSON: {error}; expected what to_json writes") from error
     if not isinstance(layers, list) or not layers:
-        raise ConfigError(f"overlay must be a list of at least one layer, came {text[:60]!r}")
+        raise ConfigError(f"overlay must be a list of at least one layer, got {text[:60]!r}")
     return tuple(map(layer_from, layers))
 
 
@@ -167,7 +167,7 @@ def layer_from(raw: Any, *, text: str | None = None) -> Overlay:
     Raises ConfigError.
     """
     if not isinstance(raw, Mapping):
-        raise ConfigError(f"overlay layer must be an object, came {raw!r}")
+        raise ConfigError(f"overlay layer must be an object, got {raw!r}")
     names = {field.name for field in fields(Overlay)} - ({"text"} if text is not None else set())
     if raw.keys() != names:
         unknown, missing = sorted(raw.keys() - names), sorted(names - raw.keys())
@@ -189,4 +189,4 @@ def _check_colours(overlay: Overlay) -> None:
             and [type(value) for value in colour] == [int, int, int]
             and 0 <= min(colour) <= max(colour) <= 255
         ):
-            raise ConfigError(f"overlay {name} must be three integers 0 to 255, came {colour!r}")
+            raise ConfigError(f"overlay {name} must be three integers 0 to 255, got {colour!r}")

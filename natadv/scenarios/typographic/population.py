@@ -38,13 +38,13 @@ Value = TypeVar("Value")
 
 def _rising(value: list[float]) -> list[float]:
     if value[0] > value[1]:
-        raise ValueError(f"expected [least, most], came {value}")
+        raise ValueError(f"expected [least, most], got {value}")
     return value
 
 
 def _without_repeats(value: list[str]) -> list[str]:
     if len(set(value)) != len(value):
-        raise ValueError(f"expected each once, came {value}")
+        raise ValueError(f"expected each once, got {value}")
     return value
 
 
@@ -124,9 +124,9 @@ class DrawnOverlay:
         if self.kind not in KINDS:
             raise unknown_name("kind of text", self.kind, KINDS)
         if not 0 <= self.pick < 1:
-            raise ConfigError(f"pick must be from 0 to just below 1, came {self.pick!r}")
+            raise ConfigError(f"pick must be from 0 to just below 1, got {self.pick!r}")
         if self.overlay.text != BLANK:
-            raise ConfigError(f"a drawn overlay has no text yet, came {self.overlay.text!r}")
+            raise ConfigError(f"a drawn overlay has no text yet, got {self.overlay.text!r}")
 
     def with_text(self, text: str) -> Overlay:
         """The overlay that says `text`. Raises ConfigError if the fonts cannot draw it."""
@@ -188,7 +188,7 @@ class Population(Strict):
         for number, drawn in enumerate(self.overlays):
             if drawn.id != overlay_id(number):
                 raise ConfigError(
-                    f"overlays[{number}]: id must be {overlay_id(number)!r}, came {drawn.id!r}"
+                    f"overlays[{number}]: id must be {overlay_id(number)!r}, got {drawn.id!r}"
                 )
             if (problem := _out_of_bounds(drawn, self.bounds)) is not None:
                 raise ConfigError(f"overlays[{number}]: {problem}")
@@ -214,7 +214,7 @@ def check_name(name: str) -> None:
     """Raises ConfigError if a population cannot have this name."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise ConfigError(
-            f"a population is named with small letters, digits, '.', '_' and '-', came {name!r}"
+            f"a population is named with small letters, digits, '.', '_' and '-', got {name!r}"
         )
 
 

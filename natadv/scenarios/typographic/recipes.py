@@ -65,7 +65,7 @@ def letter_factor(severity: int) -> float:
     if severity not in SEVERITIES:
         raise ConfigError(
             f"severity must be one of {', '.join(map(str, SEVERITIES))} "
-            f"({PUBLISHED} is as published), came {severity!r}"
+            f"({PUBLISHED} is as published), got {severity!r}"
         )
     return SEVERITIES[severity]
 
@@ -101,7 +101,7 @@ def choose_decoy(
     Raises DataError if there is no other name.
     """
     if not 0 <= truth < len(names):
-        raise DataError(f"true class must be from 0 to {len(names) - 1}, came {truth!r}")
+        raise DataError(f"true class must be from 0 to {len(names) - 1}, got {truth!r}")
     wrong = np.array([index for index, name in enumerate(names) if name != names[truth]], dtype=int)
     if wrong.size == 0:
         raise DataError(f"no class but {names[truth]!r} to choose a decoy from")
@@ -110,10 +110,10 @@ def choose_decoy(
     if choice != "similar":
         raise unknown_name("decoy choice", choice, DECOY_CHOICES)
     if similarity is None or similarity.shape != (len(names), len(names)):
-        came = "none" if similarity is None else f"one of shape {similarity.shape}"
+        got = "none" if similarity is None else f"one of shape {similarity.shape}"
         raise ConfigError(
             "decoy choice 'similar' needs a similarity matrix of "
-            f"{(len(names), len(names))}, came {came}"
+            f"{(len(names), len(names))}, got {got}"
         )
     if not np.isfinite(similarity[truth]).all():
         raise DataError(f"similarities of class {names[truth]!r} are not all finite")
