@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from natadv.errors import ModelError, StoreError
+from natadv.errors import ModelError, NatadvError, StoreError
 from natadv.evaluate.code import check_unchanged
 from natadv.evaluate.compute import compute
 from natadv.evaluate.datasets import Dataset
@@ -118,7 +118,10 @@ class ModelRunner:
     def _model_for(self, unit: Unit) -> LoadedModel:
         fitting = fitted_batch(self.store.root, unit)
         if self._current is None or self._current_weights != unit.weights:
-            self._current, self._current_weights = None, ""  # free the old one first
+            if self._current is not None:
+                self._current, self._current_weights = None, ""
+                # Now, as a cycle of references would keep the old model while the new one loads.
+                free_memory()
             self._current = self._of_size(self._model(unit), unit, fitting)
             self._current_weights = unit.weights
         # Searches show fewer pictures at a time.
@@ -131,16 +134,37 @@ class ModelRunner:
         self._current.heads = loaded.heads
 
     def _model(self, unit: Unit) -> Model:
+        """The loaded model. A model that fails to load is tried once per run."""
         from natadv.models.loading import load_hashed
 
-        numerics = unit.numerics
-        return load_hashed(
-            self.specs[unit.model],
-            weights=unit.weights,
-            device=numerics.device,
-            dtype=numerics.dtype,
-            threads=numerics.threads,
-        )
+        if reason := self.run.model_error(unit.weights):
+            raise ModelError(reason)
+        numerics, spec = unit.numerics, self.specs[unit.model]
+        try:
+            return load_hashed(
+                spec,
+                weights=unit.weights,
+                device=numerics.device,
+                dtype=numerics.dtype,
+                threads=numerics.threads,
+            )
+        except StoreError:
+            raise
+        except Exception as error:
+            # A border: whatever fails, it fails for all units of the model.
+            reason = (
+                str(error)
+                if isinstance(error, NatadvError)
+                else (
+                    _lacks_memory(spec, numerics.device)
+                    if is_out_of_memory(error)
+                    else f"{unit.model}: loading failed: {type(error).__name__}: {error}"
+                )
+            )
+            self.run.fail_model(unit.weights, reason)
+            if isinstance(error, NatadvError):
+                raise
+            raise ModelError(reason) from error
 
     def _ready_for(self, unit: Unit, loaded: LoadedModel) -> None:
         """Load the head of the unit, or check that the model does the task without one."""
@@ -198,6 +222,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     of_host = "not enough memory" in text or "can't allocate memory" in text
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or of_host
+
+
+def _lacks_memory(spec: ModelSpec, device: str) -> str:
+    """What a model that does not fit needs, and what there is."""
+    import torch
+
+    from natadv.models.loading import content_files
+
+    needed = sum(path.stat().st_size for path in content_files(spec))
+    if device == CUDA:
+        free = torch.cuda.mem_get_info()[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return (
+        f"{spec.name}: out of memory while loading: its files have {needed / 1e9:.1f} GB, "
+        f"{free / 1e9:.1f} GB are free on {device}; take a larger device, a smaller --dtype, or "
+        "fewer --gpu-slots"
+    )
 
 
 def free_memory() -> None:

@@ -36,7 +36,7 @@ class Run:
     def prepare(self) -> None:
         """Create the folders of the run."""
         with writing(self.folder):
-            for name in ("attempts", "errors", "deadly"):
+            for name in ("attempts", "errors", "deadly", "models"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def attempts(self, key: str) -> int:
@@ -72,12 +72,17 @@ class Run:
         deadly = self.folder / "deadly" / weights
         return deadly.is_dir() and len(list(deadly.iterdir())) >= MAX_DEADLY_UNITS
 
+    def model_error(self, weights: str) -> str | None:
+        """Why the model could not be loaded in this run; None if nobody failed to load it."""
+        return _text(self.folder / "models" / weights)
+
+    def fail_model(self, weights: str, reason: str) -> None:
+        """Record that the model cannot be loaded, so that no process of this run tries again."""
+        write_atomically(self.folder / "models" / weights, reason)
+
     def error(self, key: str) -> str | None:
         """Why the unit failed in this run; None if it did not."""
-        try:
-            return (self.folder / "errors" / key).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
+        return _text(self.folder / "errors" / key)
 
     def fail(self, key: str, reason: str) -> None:
         """Give up the unit for the rest of this run."""
@@ -97,6 +102,13 @@ class Run:
         except FileNotFoundError:
             return []
         return [event for event in map(_event, lines) if event is not None]
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from natadv.errors import ModelError, StoreError
 from natadv.evaluate import model_runner
 from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
+from natadv.evaluate.run import Run
 from natadv.evaluate.worker import Worker
 from natadv.models import loading
 from natadv.types import ModelSpec
@@ -64,17 +66,75 @@ def test_vectors_of_two_models_never_meet(runner, store, make_unit):
     assert len(list((store.root / "embeddings").glob("*.sqlite"))) == 2
 
 
-def test_a_model_that_cannot_be_loaded_leaves_none_behind(runner, make_unit, monkeypatch, eyes):
-    def out_of_memory(found, **_):
-        raise RuntimeError("CUDA out of memory")
+def failing(attempts, error):
+    def load(found, **_):
+        attempts.append(found.name)
+        raise error
 
+    return load
+
+
+OTHER = {"model": "mini-siglip", "weights": "5" * 64}
+
+
+def test_a_model_that_cannot_be_loaded_leaves_none_behind(runner, make_unit, monkeypatch):
     runner.compute(make_unit())
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "load_hashed", out_of_memory)
-        with pytest.raises(RuntimeError, match="out of memory"):
-            runner.compute(make_unit(model="mini-siglip", weights="5" * 64))
+        patch.setattr(loading, "load_hashed", failing([], ValueError("odd")))
+        with pytest.raises(ModelError, match="mini-siglip: loading failed: ValueError: odd"):
+            runner.compute(make_unit(**OTHER))
 
     assert runner.compute(make_unit(stop=3))["weights"] == make_unit().weights
+
+
+def test_a_model_that_fails_to_load_is_tried_once_per_run(runner, run, make_unit, monkeypatch):
+    attempts = []
+    monkeypatch.setattr(loading, "load_hashed", failing(attempts, ModelError("no weights")))
+    units = [make_unit(start=i, stop=i + 1, **OTHER) for i in range(5)]
+    for unit in units:
+        with pytest.raises(ModelError, match=r"^no weights$"):
+            runner.compute(unit, beside=units)
+
+    assert attempts == ["mini-siglip"]
+    elsewhere = ModelRunner(runner.store, runner.datasets, runner.specs, run=run)
+    with pytest.raises(ModelError, match="no weights"):
+        elsewhere.compute(units[0])
+    later = ModelRunner(runner.store, runner.datasets, runner.specs, run=Run(runner.store, "later"))
+    with pytest.raises(ModelError, match="no weights"):
+        later.compute(units[0])
+    assert attempts == ["mini-siglip"] * 2
+
+
+def test_a_model_that_does_not_fit_says_what_it_needs(runner, make_unit, monkeypatch, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(3 * 10**8))
+    files = (tmp_path / "model.safetensors",)
+    monkeypatch.setattr(loading, "content_files", lambda spec: files)
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    monkeypatch.setattr(loading, "load_hashed", failing([], error))
+
+    with pytest.raises(ModelError, match=r"mini-siglip: .* its files have 0\.3 GB, \d+\.\d GB are"):
+        runner.compute(make_unit(**OTHER))
+
+
+def test_the_old_model_is_gone_before_the_next_one_loads(runner, make_unit, eyes, monkeypatch):
+    class Cyclic(type(eyes)):
+        def __init__(self):
+            self.itself = self
+            self.__dict__.update({k: v for k, v in vars(eyes).items() if k != "itself"})
+
+    old, alive = [], []
+
+    def load(found, **_):
+        alive.append([model() is not None for model in old])
+        model = Cyclic()
+        old.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(loading, "load_hashed", load)
+    for unit in (make_unit(), make_unit(**OTHER), make_unit()):
+        runner.compute(unit)
+
+    assert alive == [[], [False], [False, False]]
 
 
 def test_controls_find_the_clean_twins_by_the_card(runner, make_unit):
