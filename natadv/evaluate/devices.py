@@ -7,11 +7,13 @@ import subprocess
 from itertools import takewhile
 from pathlib import Path
 
+from natadv.errors import ConfigError
 from natadv.evaluate.store import writing
 from natadv.storage.locks import LockFile
 
 CPU = "cpu"
 CUDA = "cuda"
+DEV = Path("/dev")
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -30,10 +32,21 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def device_kind(asked: str) -> str:
-    """`cpu` or `cuda`; `auto` means `cuda` if there is a GPU."""
+    """`cpu` or `cuda`; `auto` means `cuda` if there is a GPU.
+
+    Raises ConfigError if `auto` would leave a GPU of this machine unused.
+    """
     if asked != "auto":
         return asked
-    return CUDA if visible_gpus() else CPU
+    if visible_gpus():
+        return CUDA
+    # A caller who hides all GPUs by the environment means it.
+    if "CUDA_VISIBLE_DEVICES" not in os.environ and (nodes := sorted(DEV.glob("nvidia[0-9]*"))):
+        raise ConfigError(
+            f"this machine has a GPU ({nodes[0]}), but nvidia-smi does not list it; repair the "
+            "driver, or choose --device cuda or --device cpu"
+        )
+    return CPU
 
 
 def pinned_environment(index: int, gpus: tuple[str, ...], *, workers: int) -> dict[str, str]:

@@ -273,5 +273,10 @@ def _batch_size_path(root: Path, unit: Unit) -> Path:
     if device == CUDA:
         import torch
 
+        if not torch.cuda.is_available():
+            raise ModelError(
+                f"torch {torch.__version__} can use no GPU; install a build of torch for CUDA, or "
+                "choose --device cpu"
+            )
         device = re.sub(r"\W+", "-", torch.cuda.get_device_name())
     return root / "batch_sizes" / f"{space(unit.weights, unit.numerics)}-{device}"

@@ -13,6 +13,7 @@ import pytest
 
 from natadv import __version__
 from natadv.errors import NatadvError
+from natadv.evaluate.devices import CUDA, visible_gpus
 from natadv.evaluate.store import prove_writable, write_atomically
 from natadv.evidence import empty_evidence
 from natadv.plugin import options
@@ -56,6 +57,8 @@ class Controller:
         """How many processes have collected their tests, and hence computed all units."""
         self.progress: UnitProgress | None = None
         self.attack_lines: list[str] = []
+        # Now, as a run in one process is pinned to one GPU.
+        self.gpus = len(visible_gpus()) if session.numerics.device == CUDA else 0
         self.allure = options.set_allure_folder(config)
         self.contract = options.path_option(config, "thresholds", options.THRESHOLDS)
         self.evidence = options.path_option(config, "evidence", options.EVIDENCE)
@@ -82,11 +85,15 @@ class Controller:
     def pytest_report_header(self) -> list[str]:
         """Name the tier, the models and the store of the run."""
         grid, numerics = self.session.grid, self.session.numerics
-        return [
+        lines = [
             f"natadv: tier {grid.tier.name}, {len(grid.cases)} cases, "
             f"models {', '.join(grid.specs)}, {numerics.device} {numerics.dtype}",
             f"natadv: store {self.session.store.root}",
         ]
+        workers = len(self.config.getoption("tx", None) or [None])
+        if workers < self.gpus:
+            lines.append(f"natadv: uses {workers} of {self.gpus} GPUs; -n {self.gpus} uses all")
+        return lines
 
     def pytest_sessionstart(self) -> None:
         """Begin to show the progress of the units."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from natadv.errors import StoreError
+from natadv.errors import ConfigError, StoreError
 from natadv.evaluate import devices
 from natadv.evaluate.devices import device_kind, lease_slot, pinned_environment, visible_gpus
 
@@ -42,6 +42,7 @@ def leaser(folder: Path, gpu: str, slots: int) -> Iterator[tuple[subprocess.Pope
 def no_driver(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(devices, "DEV", tmp_path)
     return tmp_path
 
 
@@ -87,6 +88,20 @@ def test_without_a_driver_there_is_no_gpu(no_driver, script):
         driver(no_driver, script)
 
     assert visible_gpus() == ()
+    assert device_kind("auto") == "cpu"
+
+
+@pytest.mark.parametrize("script", [None, "echo NVIDIA-SMI has failed; exit 1"])
+def test_a_gpu_without_a_driver_never_means_the_cpu(no_driver, script, monkeypatch):
+    (no_driver / "nvidia0").touch()
+    (no_driver / "nvidiactl").touch()
+    if script is not None:
+        driver(no_driver, script)
+
+    with pytest.raises(ConfigError, match=r"has a GPU .*nvidia0.* --device cuda or --device cpu"):
+        device_kind("auto")
+    assert (device_kind("cpu"), device_kind("cuda")) == ("cpu", "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert device_kind("auto") == "cpu"
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,15 @@ def test_a_model_that_does_not_fit_says_what_it_needs(runner, make_unit, monkeyp
 
     with pytest.raises(ModelError, match=r"mini-siglip: .* its files have 0\.3 GB, \d+\.\d GB are"):
         runner.compute(make_unit(**OTHER))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU that torch can use")
+def test_a_gpu_that_torch_cannot_use_is_named(runner, make_unit):
+    unit = make_unit()
+    on_gpu = replace(unit, numerics=replace(unit.numerics, device="cuda"))
+
+    with pytest.raises(ModelError, match=r"can use no GPU; .* --device cpu"):
+        runner.compute(on_gpu)
 
 
 def test_the_old_model_is_gone_before_the_next_one_loads(runner, make_unit, eyes, monkeypatch):
