@@ -21,7 +21,7 @@ from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store, write_atomically
 from natadv.evaluate.units import Unit
-from natadv.evaluate.worker import POLL_S, Worker
+from natadv.evaluate.worker import POLL_S, Worker, is_poisoned
 from natadv.storage.hashes import sealed, unsealed
 from natadv.tasks import TASKS
 from natadv.types import Model, ModelSpec
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from natadv.heads.folder import Head
 
 T = TypeVar("T")
+
+OUT_OF_MEMORY = (
+    "not enough memory",
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Parts of messages for which torch has no class: of the host, CUDA, cuBLAS and cuDNN."""
 
 
 class ModelRunner:
@@ -151,6 +160,8 @@ class ModelRunner:
         except StoreError:
             raise
         except Exception as error:
+            if is_poisoned(error):
+                raise
             # A border: whatever fails, it fails for all units of the model.
             reason = (
                 str(error)
@@ -218,10 +229,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU or the host ran out of memory."""
     import torch
 
-    # Torch has no class for the second: its allocator for the CPU raises a bare RuntimeError.
-    text = str(error)
-    of_host = "not enough memory" in text or "can't allocate memory" in text
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or of_host
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def _lacks_memory(spec: ModelSpec, device: str) -> str:

@@ -20,6 +20,16 @@ from natadv.evaluate.units import Unit
 
 POLL_S = 0.02
 
+POISONED = (
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "device-side assert",
+    "unspecified launch failure",
+    "uncorrectable ECC error",
+)
+"""Parts of the messages of CUDA after which a process can use its GPU no more."""
+
 Compute = Callable[[Unit, Sequence[Unit]], dict[str, Any]]
 """The result of a unit, given others about the same rows and model that come next."""
 
@@ -137,6 +147,10 @@ class Worker:
         except NatadvError as error:
             self._give_up(unit, str(error))
         except Exception as error:
+            if self.parent and is_poisoned(error):
+                self.run.tell("poisoned", unit=unit.title, reason=str(error))
+                # End like a crash: xdist replaces this process, and another one takes the unit.
+                os._exit(1)
             # A border: an error of a model fails its own cases only.
             self._give_up(unit, f"{type(error).__name__}: {error}")
         else:
@@ -150,6 +164,11 @@ class Worker:
     def _give_up(self, unit: Unit, reason: str) -> None:
         self.run.fail(unit.key, reason)
         self.run.tell("error", unit=unit.title, reason=reason)
+
+
+def is_poisoned(error: BaseException) -> bool:
+    """Whether the GPU is lost to this process, so that an error says nothing about its unit."""
+    return any(sign in str(error) for sign in POISONED)
 
 
 def _passes(units: Sequence[Unit]) -> list[Pass]:

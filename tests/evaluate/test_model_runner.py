@@ -11,7 +11,7 @@ import torch
 
 from natadv.errors import ModelError, StoreError
 from natadv.evaluate import model_runner
-from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
+from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot, is_out_of_memory
 from natadv.evaluate.run import Run
 from natadv.evaluate.worker import Worker
 from natadv.models import loading
@@ -124,6 +124,29 @@ def test_a_gpu_that_torch_cannot_use_is_named(runner, make_unit):
 
     with pytest.raises(ModelError, match=r"can use no GPU; .* --device cpu"):
         runner.compute(on_gpu)
+
+
+def test_all_spellings_of_out_of_memory_are_known():
+    for message in (
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+        "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: not enough memory",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ):
+        assert is_out_of_memory(RuntimeError(message)), message
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+def test_a_lost_gpu_does_not_count_against_the_model(runner, run, make_unit, monkeypatch):
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr(loading, "load_hashed", failing([], error))
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        runner.compute(make_unit(**OTHER))
+    assert run.model_error("5" * 64) is None
 
 
 def test_the_old_model_is_gone_before_the_next_one_loads(runner, make_unit, eyes, monkeypatch):

@@ -15,7 +15,7 @@ from natadv.evaluate import worker as worker_module
 from natadv.evaluate.run import MAX_ATTEMPTS, MAX_DEADLY_UNITS, Run
 from natadv.evaluate.store import BusyError, Store
 from natadv.evaluate.units import Unit
-from natadv.evaluate.worker import Worker
+from natadv.evaluate.worker import POISONED, Worker
 
 RESULT = {"images": 4, "encoded": 3, "wall_s": 0.5}
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -259,6 +259,43 @@ def test_a_unit_that_kills_its_workers_is_given_up(run, make_unit, make_worker):
     assert compute.units == [good]
     assert run.error(deadly.key) == f"a worker died {MAX_ATTEMPTS} times computing {deadly.title}"
     assert kinds(run) == ["plan", "error", "start", "done"]
+
+
+class Ended(BaseException):
+    """What the tests raise where a process would end."""
+
+
+@pytest.mark.parametrize("sign", POISONED)
+def test_a_worker_that_lost_its_gpu_ends_and_another_takes_its_unit(
+    store, run, make_unit, make_worker, monkeypatch, sign
+):
+    def ended(code):
+        raise Ended(code)
+
+    def lost(unit, beside):
+        raise RuntimeError(f"CUDA error: {sign} was encountered")
+
+    monkeypatch.setattr(os, "_exit", ended)
+    unit = make_unit()
+    first = make_worker(lost)
+    first.parent = os.getppid()
+    with pytest.raises(Ended):
+        first.drain([unit])
+    make_worker(Recorder()).drain([unit])
+
+    assert store.has(unit.key)
+    assert run.error(unit.key) is None
+    assert "poisoned" in kinds(run)
+
+
+def test_one_process_that_lost_its_gpu_says_so(run, make_unit, make_worker):
+    def lost(unit, beside):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    unit = make_unit()
+    make_worker(lost).drain([unit])
+
+    assert "an illegal memory access" in run.error(unit.key)
 
 
 def test_a_model_that_kills_its_workers_is_given_up_and_no_other(run, make_unit, make_worker):
