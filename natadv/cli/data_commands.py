@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +16,10 @@ from natadv.data.card import UNSTATED, Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES, TEMPLATES
 from natadv.data.importers import FORMATS, Format, ImportRequest, Option, import_dataset
 from natadv.errors import DataError
+
+if TYPE_CHECKING:
+    from natadv.evaluate.datasets import Dataset
+    from natadv.report.sheet import Tile
 
 app = opt.command_group()
 data = opt.command_group("Import and list datasets.", metavar="ACTION")
@@ -62,6 +67,65 @@ def list_datasets(root: opt.Root = Path()) -> int:
             broken += 1
             print(f"{name:<24} broken: {error}", file=sys.stderr)
     return 1 if broken else 0
+
+
+@data.command("show", cls=opt.Command)
+def show_dataset(
+    name: opt.Dataset,
+    pictures: Annotated[int, opt.count("how many, drawn by lot")] = 36,
+    out: Annotated[Path, opt.path("gets the contact sheets")] = Path(".natadv") / "shown",
+    root: opt.Root = Path(),
+) -> None:
+    """Draw contact sheets of a dataset: its pictures with labels, phrases, masks, questions."""
+    from natadv.annotate.job import SHEETS_FOLDER, write_sheets
+    from natadv.evaluate.datasets import dataset_named
+    from natadv.rng import rng_for
+    from natadv.storage.progress import Progress
+
+    dataset = dataset_named(name, root)
+    clean = dataset_named(str(dataset.card.twin_of), root) if dataset.card.drawn else None
+    count = min(pictures, dataset.card.rows)
+    # By lot, as classes may come in turn.
+    rows = sorted(rng_for("show", name).choice(dataset.card.rows, count, replace=False).tolist())
+    folder = out / name
+    pages = write_sheets(
+        folder,
+        (_tile(dataset, clean, row) for row in rows),
+        title=f"{name}, {count} of {dataset.card.rows} samples",
+        progress=Progress(name, count, unit="pictures", stream=sys.stderr),
+    )
+    print(f"{folder / SHEETS_FOLDER}: {pages} sheets of {count} samples")
+
+
+def _tile(dataset: Dataset, clean: Dataset | None, row: int) -> Tile:
+    from PIL import Image
+
+    from natadv.data.reader import read_by_id, read_samples
+    from natadv.evaluate.pictures import shown, sized
+    from natadv.report.sheet import Panel, Tile
+    from natadv.tasks.masks import truth_mask
+    from natadv.tasks.task import QUIET, TRUE_REGION, Caption, Outline
+
+    card = dataset.card
+    (sample,) = read_samples(dataset.folder, card, start=row, stop=row + 1)
+    twins = {}
+    if clean is not None:
+        twins = {s.id: s for s in read_by_id(clean.folder, clean.card, {sample.twin or ""})}
+        sample = sized(sample, twins)
+    outlines: tuple[Outline, ...] = ()
+    if sample.mask is not None:
+        outlines = (Outline(Image.fromarray(truth_mask(sample)), TRUE_REGION),)
+    people = ", ".join(f"{a} ({n})" for a, n in Counter(sample.answers).most_common(3))
+    texts = (
+        "" if sample.label is None else f"class: {card.classes[sample.label]}",
+        f"word: {sample.decoy}" if sample.decoy else "",
+        f"phrase: {sample.phrase}" if sample.phrase else "",
+        sample.question or "",
+        f"people: {people}" if people else "",
+    )
+    captions = [Caption(text, most=2) for text in texts if text]
+    picture = shown(sample, twins, drawn=card.drawn).open()
+    return Tile((Panel(picture, outlines),), (*captions, Caption(sample.id, QUIET)))
 
 
 @data.command("status", cls=opt.Command)

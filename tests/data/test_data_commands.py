@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from natadv.annotate import job
 from natadv.cli import main
+from natadv.report.sheet import Tile
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: object) -> int:
@@ -122,3 +126,54 @@ def test_each_format_has_help(format: str, capsys: pytest.CaptureFixture[str]) -
 
     assert caught.value.code == 0
     assert "--name" in capsys.readouterr().out
+
+
+@pytest.fixture
+def tiles(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
+    """The tiles of the sheets that are drawn."""
+    drawn: list[Tile] = []
+    draw = job.contact_sheet
+
+    def contact_sheet(part: Sequence[Tile], *, title: str) -> bytes:
+        drawn.extend(part)
+        return draw(part, title=title)
+
+    monkeypatch.setattr(job, "contact_sheet", contact_sheet)
+    return drawn
+
+
+def test_show_draws_the_samples_with_all_that_they_have(
+    tiles: list[Tile], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run(
+        *("data", "show", "mini", "--pictures", 14, "--out", tmp_path, "--root", REPOSITORY)
+    )
+
+    assert shown == 0
+    assert f"{tmp_path / 'mini' / 'sheets'}: 2 sheets of 14 samples" in capsys.readouterr().out
+    pages = sorted((tmp_path / "mini" / "sheets").iterdir())
+    assert [page.name for page in pages] == ["0001.png", "0002.png"]
+    assert len(tiles) == 14
+    for tile in tiles:
+        kinds = [caption.text.partition(":")[0] for caption in tile.captions]
+        assert kinds[:2] == ["class", "phrase"], kinds
+        assert kinds[3] == "people"
+        assert len(tile.panels[0].outlines) == 1
+    assert len({tile.captions[0].text for tile in tiles}) > 3
+
+
+def test_show_draws_overlays_on_their_clean_pictures(tiles: list[Tile], tmp_path: Path) -> None:
+    command = ("data", "show", "mini-counterexamples", "--out", tmp_path, "--root", REPOSITORY)
+
+    assert run(*command, "--pictures", 2) == 0
+    for tile in tiles:
+        assert any(caption.text.startswith("word: ") for caption in tile.captions)
+        assert tile.panels[0].outlines[0].mask.size == tile.panels[0].image.size
+
+
+def test_an_unknown_dataset_names_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("data", "show", "minni", "--out", tmp_path, "--root", REPOSITORY) == 1
+    assert "did you mean 'mini'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
