@@ -138,7 +138,6 @@ def make_typographic(plan: TypoPlan) -> Packed:
     )
     refuse_existing(folder, force=plan.force)
     _check(plan, task, source)
-    letters = letter_factor(plan.severity)
     reader = _reader(plan)
     vectors = reader.word_vectors(card.templates) if reader else None
     wrong_word = decoys_of(task, source, vectors=vectors)
@@ -156,7 +155,7 @@ def make_typographic(plan: TypoPlan) -> Packed:
         "rows": rows,
         "pillow": PIL.__version__,
     }
-    items = _Twins(plan, source, wrong_word, rows, letters).items
+    items = _Twins(plan, source, wrong_word, rows, letter_factor(plan.severity)).items
 
     def remark(set_aside: Sequence[SetAside]) -> str:
         """The end of the description: why samples have no twin."""
