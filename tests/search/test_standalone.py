@@ -179,7 +179,8 @@ def test_a_model_whose_code_fails_is_one_line(search, monkeypatch):
     told = search(code=1)
 
     assert told[-1] == (
-        "natadv: classification/plain/mini-clip/search for dog: ValueError: planted"
+        "natadv: classification/plain/mini-clip/search for dog: mini-clip: loading failed: "
+        "ValueError: planted"
     )
 
 
