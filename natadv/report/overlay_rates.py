@@ -136,9 +136,9 @@ def _bands(values: DoubleArray) -> tuple[list[str], list[int]]:
         tops = np.unique(np.quantile(values, shares, method="inverted_cdf"))
     at = np.searchsorted(tops, values)
     bands = [values[at == i] for i in range(len(tops))]
-    # With as few decimals as tell the bands apart.
-    for digits in range(2, 18):
-        edges = [(f"{band.min():.{digits}f}", f"{band.max():.{digits}f}") for band in bands]
+    # With as few decimals as distinguish the bands; in full if decimals do not.
+    for form in (*(f".{digits}f" for digits in range(2, 18)), ""):
+        edges = [(format(band.min(), form), format(band.max(), form)) for band in bands]
         names = [low if low == high else f"{low} to {high}" for low, high in edges]
         if len(set(names)) == len(names):
             break

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from natadv.errors import MetricError
@@ -14,7 +14,6 @@ from natadv.evidence import Evidence
 from natadv.metrics import METRICS, measure
 from natadv.report.overlay_rates import ALL, BANDS, levels, rates, within
 from natadv.tasks import TASKS
-from natadv.tasks import TASKS as TASK_ROWS
 
 NUMBERS = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 KINDS = ("decoy", "other", "nonword")
@@ -33,6 +32,7 @@ def split(outcomes, **attributes):
 
 
 @given(NUMBERS)
+@example([0.0, 1.752941811178243e-162])
 def test_bands_hold_each_row_once_and_follow_each_other(outcomes, values):
     found = split(outcomes, size=values)
 
@@ -179,7 +179,7 @@ def test_each_task_has_its_metrics(outcomes, task):
     evidence = replace(evidence_of(outcomes), occlusion=None, matched=None)
     metrics = {metric for attribute, _, metric in found_in(evidence, task) if attribute == ALL}
 
-    assert metrics == {TASK_ROWS[task].headline, *TASK_ROWS[task].rates}
+    assert metrics == {TASKS[task].headline, *TASKS[task].rates}
     assert all(task in METRICS[name].tasks for name in metrics)
 
 
