@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
@@ -37,6 +37,18 @@ class Strict(BaseModel):
     """Base of every schema: no unknown key, no coercion (so lists, not tuples), no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def name_in(kind: str, table: Collection[str]) -> Callable[[str], str]:
+    """A validator for schemas: the value is one of the names in `table`."""
+
+    def known(name: str) -> str:
+        """The name. Raises ValueError, which lists similar names."""
+        if name not in table:
+            raise ValueError(str(unknown_name(kind, name, table)))
+        return name
+
+    return known
 
 
 def load_config(path: Path, schema: type[Model]) -> tuple[Model, Lines]:

@@ -43,7 +43,7 @@ class Evidence:
     """The outcomes that a case's metrics may use."""
 
     attack: Outcomes
-    """Outcomes of the case's own dataset, whatever its scenario."""
+    """Outcomes of the case's own dataset, in every scenario."""
     clean: Outcomes | None = None
     """Outcomes of the twin dataset, for the same model."""
     occlusion: Outcomes | None = None

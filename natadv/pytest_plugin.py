@@ -71,12 +71,14 @@ def pytest_configure(config: pytest.Config) -> None:
             # If a worker dies while it computes, this scheduler ends the session without any test.
             raise ConfigError("--dist worksteal loses gates when a worker dies; use --dist load")
         if computing:
-            controller = config.stash[CONTROLLER] = Controller(config, session)
+            gpus = visible_gpus()
+            controller = Controller(config, session, gpus=len(gpus))
+            config.stash[CONTROLLER] = controller
             controller.prepare()
             config.pluginmanager.register(controller, "natadv-controller")
             _end_at_second_interrupt(config)
             if not config.getoption("tx", None):
-                os.environ.update(pinned_environment(0, visible_gpus(), workers=1))
+                os.environ.update(pinned_environment(0, gpus, workers=1))
     except NatadvError as error:
         raise pytest.UsageError(str(error)) from error
 

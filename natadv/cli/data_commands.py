@@ -72,7 +72,7 @@ def list_datasets(root: opt.Root = Path()) -> int:
 @data.command("show", cls=opt.Command)
 def show_dataset(
     name: opt.Dataset,
-    pictures: Annotated[int, opt.count("how many, drawn by lot")] = 36,
+    pictures: Annotated[int, opt.count("how many, chosen at random")] = 36,
     out: Annotated[Path, opt.path("gets the contact sheets")] = Path(".natadv") / "shown",
     root: opt.Root = Path(),
 ) -> None:
@@ -85,7 +85,7 @@ def show_dataset(
     dataset = dataset_named(name, root)
     clean = dataset_named(str(dataset.card.twin_of), root) if dataset.card.drawn else None
     count = min(pictures, dataset.card.rows)
-    # By lot, as classes may come in turn.
+    # At random, as classes may take turns.
     rows = sorted(rng_for("show", name).choice(dataset.card.rows, count, replace=False).tolist())
     folder = out / name
     pages = write_sheets(
@@ -100,17 +100,17 @@ def show_dataset(
 def _tile(dataset: Dataset, clean: Dataset | None, row: int) -> Tile:
     from PIL import Image
 
-    from natadv.data.reader import read_by_id, read_samples
+    from natadv.data.reader import read_samples
     from natadv.evaluate.pictures import shown, sized
+    from natadv.evaluate.shard import clean_twins
     from natadv.report.sheet import Panel, Tile
     from natadv.tasks.masks import truth_mask
     from natadv.tasks.task import QUIET, TRUE_REGION, Caption, Outline
 
     card = dataset.card
     (sample,) = read_samples(dataset.folder, card, start=row, stop=row + 1)
-    twins = {}
-    if clean is not None:
-        twins = {s.id: s for s in read_by_id(clean.folder, clean.card, {sample.twin or ""})}
+    twins = clean_twins([sample], clean)
+    if card.drawn:
         sample = sized(sample, twins)
     outlines: tuple[Outline, ...] = ()
     if sample.mask is not None:

@@ -114,8 +114,8 @@ def _rows(
     tier: Tier, names: Sequence[str], datasets: Mapping[str, Dataset]
 ) -> list[tuple[str, str, str]]:
     """(task, scenario, dataset) of the tier, or of the datasets that were named."""
-    planned = [tuple(text.split("/")) for text in tier.cases]
-    rows = [(task, scenario, dataset) for task, scenario, dataset in planned]
+    cells = (text.split("/") for text in tier.cases)
+    rows = [(task, scenario, dataset) for task, scenario, dataset in cells]
     if not names:
         return rows
     of_datasets: list[tuple[str, str, str]] = []

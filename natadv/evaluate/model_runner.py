@@ -146,7 +146,7 @@ class ModelRunner:
         """The loaded model. A model that fails to load is tried once per run."""
         from natadv.models.loading import load_hashed
 
-        if reason := self.run.model_error(unit.weights):
+        if reason := self.run.error(unit.weights):
             raise ModelError(reason)
         numerics, spec = unit.numerics, self.specs[unit.model]
         try:
@@ -157,24 +157,17 @@ class ModelRunner:
                 dtype=numerics.dtype,
                 threads=numerics.threads,
             )
-        except StoreError:
+        except NatadvError as error:
+            self.run.fail(unit.weights, str(error))
             raise
         except Exception as error:
+            # A lost GPU says nothing about the model; any other error hits all of its units.
             if is_poisoned(error):
                 raise
-            # A border: whatever fails, it fails for all units of the model.
-            reason = (
-                str(error)
-                if isinstance(error, NatadvError)
-                else (
-                    _lacks_memory(spec, numerics.device)
-                    if is_out_of_memory(error)
-                    else f"{unit.model}: loading failed: {type(error).__name__}: {error}"
-                )
-            )
-            self.run.fail_model(unit.weights, reason)
-            if isinstance(error, NatadvError):
-                raise
+            reason = f"{unit.model}: loading failed: {type(error).__name__}: {error}"
+            if is_out_of_memory(error):
+                reason = _lacks_memory(spec, numerics.device)
+            self.run.fail(unit.weights, reason)
             raise ModelError(reason) from error
 
     def _ready_for(self, unit: Unit, loaded: LoadedModel) -> None:
@@ -253,7 +246,7 @@ def _lacks_memory(spec: ModelSpec, device: str) -> str:
 
 
 def free_memory() -> None:
-    """Release what the failed batch left behind."""
+    """Release what a failed batch, or a model that is no longer used, left behind."""
     import torch
 
     gc.collect()

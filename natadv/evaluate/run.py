@@ -36,7 +36,7 @@ class Run:
     def prepare(self) -> None:
         """Create the folders of the run."""
         with writing(self.folder):
-            for name in ("attempts", "errors", "deadly", "models"):
+            for name in ("attempts", "errors", "deadly"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def attempts(self, key: str) -> int:
@@ -72,20 +72,16 @@ class Run:
         deadly = self.folder / "deadly" / weights
         return deadly.is_dir() and len(list(deadly.iterdir())) >= MAX_DEADLY_UNITS
 
-    def model_error(self, weights: str) -> str | None:
-        """Why the model could not be loaded in this run; None if nobody failed to load it."""
-        return _text(self.folder / "models" / weights)
-
-    def fail_model(self, weights: str, reason: str) -> None:
-        """Record that the model cannot be loaded, so that no process of this run tries again."""
-        write_atomically(self.folder / "models" / weights, reason)
-
     def error(self, key: str) -> str | None:
-        """Why the unit failed in this run; None if it did not."""
-        return _text(self.folder / "errors" / key)
+        """Why the unit, or loading the model of these weights, failed in this run; None if it did
+        not."""
+        try:
+            return (self.folder / "errors" / key).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
     def fail(self, key: str, reason: str) -> None:
-        """Give up the unit for the rest of this run."""
+        """Give up the unit, or the model of these weights, for the rest of this run."""
         write_atomically(self.folder / "errors" / key, reason)
 
     def tell(self, kind: str, **facts: Any) -> None:
@@ -102,13 +98,6 @@ class Run:
         except FileNotFoundError:
             return []
         return [event for event in map(_event, lines) if event is not None]
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from natadv.data.reader import read_by_id, read_samples
@@ -61,7 +61,7 @@ def shard_of(unit: Unit, dataset: Dataset, *, clean: Dataset | None) -> Evaluati
         raise DataError(problem)
     card = dataset.card
     samples = read_samples(dataset.folder, card, start=unit.start, stop=unit.stop)
-    twins = _clean_twins(samples, clean) if card.drawn or unit.variant != "attack" else {}
+    twins = clean_twins(samples, clean) if card.drawn or unit.variant != "attack" else {}
     if card.drawn:
         samples = [sized(sample, twins) for sample in samples]
     in_order, errors = pictures(
@@ -72,7 +72,8 @@ def shard_of(unit: Unit, dataset: Dataset, *, clean: Dataset | None) -> Evaluati
     return EvaluationShard(dataset, tuple(samples), shown, errors)
 
 
-def _clean_twins(samples: Sequence[Sample], clean: Dataset | None) -> dict[str, Sample]:
+def clean_twins(samples: Iterable[Sample], clean: Dataset | None) -> dict[str, Sample]:
+    """Id -> clean twin of the samples; empty without a clean dataset."""
     if clean is None:
         return {}
     wanted = {s.twin for s in samples if s.twin is not None}

@@ -6,7 +6,7 @@ Anything in the file that could make the gate judge less than was meant is an er
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
@@ -15,7 +15,7 @@ from typing import Annotated, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from natadv.config import Lines, Strict, line_of, load_config, shown
+from natadv.config import Lines, Strict, line_of, load_config, name_in, shown
 from natadv.errors import ConfigError, unknown_name
 from natadv.metrics import METRICS
 from natadv.metrics.significance import Side
@@ -180,11 +180,8 @@ def _require(holds: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-def _require_known(kind: str, name: str, known: Iterable[str]) -> str:
-    names = set(known)
-    if name not in names:
-        raise ValueError(str(unknown_name(kind, name[:MOST_CHARACTERS], names)))
-    return name
+def _require_known(kind: str, name: str, known: Collection[str]) -> str:
+    return name_in(kind, known)(name[:MOST_CHARACTERS])
 
 
 def _parts(address: str, names: tuple[str, ...]) -> list[str]:

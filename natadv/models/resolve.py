@@ -78,6 +78,15 @@ def resolve_all(
     return tuple(specs.values())
 
 
+def resolve_one(name: str, *, root: Path, wanted: str) -> ModelSpec:
+    """The model with this name. Raises ConfigError if it names several."""
+    specs = resolve(name, root=root)
+    if len(specs) != 1:
+        listed = ", ".join(spec.name for spec in specs)
+        raise ConfigError(f"{name!r} means {len(specs)} models ({listed}); name one {wanted}")
+    return specs[0]
+
+
 def slug(text: str) -> str:
     """ASCII letters, digits, `.`, `_` and `-`: fit for an address and a file name."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()

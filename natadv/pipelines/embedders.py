@@ -15,7 +15,7 @@ from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
 from natadv.evaluate.model_runner import is_out_of_memory
 from natadv.evaluate.units import AUTO, Numerics
 from natadv.models.loading import fingerprint, load_hashed
-from natadv.models.resolve import resolve, resolve_all
+from natadv.models.resolve import resolve_all
 from natadv.tasks import classification
 from natadv.types import DoubleArray, FloatArray, ModelSpec
 
@@ -135,12 +135,3 @@ def find_ensemble(names: Sequence[str], *, root: Path) -> tuple[ModelSpec, ...]:
             "leave it out"
         )
     return specs
-
-
-def one_model(name: str, *, root: Path, wanted: str) -> ModelSpec:
-    """The model with this name. Raises ConfigError if it is the name of a family of several."""
-    specs = resolve(name, root=root)
-    if len(specs) != 1:
-        listed = ", ".join(spec.name for spec in specs)
-        raise ConfigError(f"{name!r} means {len(specs)} models ({listed}); name one {wanted}")
-    return specs[0]

@@ -19,8 +19,9 @@ from natadv.data.workspace import refuse_existing
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.units import digest
+from natadv.models.resolve import resolve_one
 from natadv.pipelines.decoys import WrongWord, decoys_of
-from natadv.pipelines.embedders import Arithmetic, Embedder, load_embedder, one_model
+from natadv.pipelines.embedders import Arithmetic, Embedder, load_embedder
 from natadv.pipelines.overlay_dataset import twin_draft, unwritten_dataset
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.overlay import from_json
@@ -185,5 +186,5 @@ def _reader(plan: TypoPlan) -> Embedder | None:
         return None
     if not plan.reader:
         raise ConfigError("a similar decoy needs a model that reads words: name it with --reader")
-    spec = one_model(plan.reader, root=plan.root, wanted="to read with")
+    spec = resolve_one(plan.reader, root=plan.root, wanted="to read with")
     return load_embedder(spec, plan.arithmetic, root=plan.root)

@@ -13,7 +13,7 @@ import pytest
 
 from natadv import __version__
 from natadv.errors import NatadvError
-from natadv.evaluate.devices import CUDA, visible_gpus
+from natadv.evaluate.devices import CUDA
 from natadv.evaluate.store import prove_writable, write_atomically
 from natadv.evidence import empty_evidence
 from natadv.plugin import options
@@ -34,14 +34,14 @@ from natadv.types import Case
 GATE_JSON_VERSION = 2
 
 JUDGED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
-"""Exit codes of a run that came to its end; of any other run no verdict is written."""
+"""Exit codes of a run that ended; no other run writes a verdict."""
 
 
 class Controller:
     """The pytest plugin that collects what the workers report, judges again from the store, and
     decides the exit code."""
 
-    def __init__(self, config: pytest.Config, session: GateSession) -> None:
+    def __init__(self, config: pytest.Config, session: GateSession, *, gpus: int) -> None:
         self.config = config
         self.session = session
         self.expected: dict[str, Case] = {}
@@ -57,8 +57,8 @@ class Controller:
         """How many processes have collected their tests, and hence computed all units."""
         self.progress: UnitProgress | None = None
         self.attack_lines: list[str] = []
-        # Now, as a run in one process is pinned to one GPU.
-        self.gpus = len(visible_gpus()) if session.numerics.device == CUDA else 0
+        self.gpus = gpus
+        """GPUs that the environment allows, before a run in one process is pinned to one."""
         self.allure = options.set_allure_folder(config)
         self.contract = options.path_option(config, "thresholds", options.THRESHOLDS)
         self.evidence = options.path_option(config, "evidence", options.EVIDENCE)
@@ -91,7 +91,7 @@ class Controller:
             f"natadv: store {self.session.store.root}",
         ]
         workers = len(self.config.getoption("tx", None) or [None])
-        if workers < self.gpus:
+        if numerics.device == CUDA and workers < self.gpus:
             lines.append(f"natadv: uses {workers} of {self.gpus} GPUs; -n {self.gpus} uses all")
         return lines
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from natadv.data.reader import decode_image, read_by_id
-from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.pictures import shown, sized
 from natadv.evaluate.plan import kept_masks
+from natadv.evaluate.shard import clean_twins
 from natadv.report.sheet import MOST_TILES, Panel, Tile
 from natadv.tasks import TASKS
 from natadv.tasks.task import (
@@ -36,10 +36,10 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
     quality = rows.values[sheet.failures_by]
     worst = sorted(failed, key=lambda i: (float(quality[i]), rows.id[i]))[:MOST_TILES]
-    samples = _samples(dataset, {rows.id[i] for i in worst})
+    ids = {rows.id[i] for i in worst}
+    samples = {s.id: s for s in read_by_id(dataset.folder, dataset.card, ids)}
     clean = session.grid.datasets.get(dataset.card.twin_of or "")
-    twin_ids = {sample.twin for sample in samples.values() if sample.twin}
-    twins = _samples(clean, twin_ids) if clean is not None and twin_ids else {}
+    twins = clean_twins(samples.values(), clean)
     if dataset.card.drawn:
         samples = {name: sized(sample, twins) for name, sample in samples.items()}
     # Only for tasks that predict masks: decoding reads every result.
@@ -62,10 +62,6 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
             captions.append(Caption(f"word: {sample.decoy}"))
         tiles.append(Tile(tuple(panels), (*captions, Caption(sample.id, QUIET))))
     return tiles
-
-
-def _samples(dataset: Dataset, ids: set[str]) -> dict[str, Sample]:
-    return {s.id: s for s in read_by_id(dataset.folder, dataset.card, ids)}
 
 
 def _outlines(sheet: TaskSheet, sample: Sample, prediction: Prediction) -> tuple[Outline, ...]:

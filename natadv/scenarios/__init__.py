@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-from natadv.errors import unknown_name
+from natadv.config import name_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +26,6 @@ SCENARIOS: Mapping[str, Scenario] = {
     "natural": Scenario("photographs that every member of an ensemble gets wrong"),
     "langadv": Scenario("pictures generated from prompts that were chosen to mislead"),
 }
-
-
-def name_in(kind: str, table: Collection[str]) -> Callable[[str], str]:
-    """A validator for schemas: the value is one of the names in `table`."""
-
-    def known(name: str) -> str:
-        """The name. Raises ValueError, which lists similar names."""
-        if name not in table:
-            raise ValueError(str(unknown_name(kind, name, table)))
-        return name
-
-    return known
 
 
 ScenarioName = Annotated[str, AfterValidator(name_in("scenario", SCENARIOS))]

@@ -31,7 +31,8 @@ from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import Worker
 from natadv.gate.rules import SearchProfile
 from natadv.models.loading import fingerprint
-from natadv.pipelines.embedders import Arithmetic, one_model
+from natadv.models.resolve import resolve_one
+from natadv.pipelines.embedders import Arithmetic
 from natadv.pipelines.overlay_dataset import clean_dataset
 from natadv.search.compute_search import compute_with
 from natadv.search.contact_sheet import attack_sheet, attacked_samples, file_stem, save_attack
@@ -166,7 +167,7 @@ def search(plan: SearchPlan) -> SavedSearch:
     (subject,) = plan.profile.subjects
     if subject not in dataset.card.classes:
         raise unknown_name(f"class of {dataset.name}", subject, dataset.card.classes)
-    spec = one_model(plan.model, root=plan.root, wanted="to attack")
+    spec = resolve_one(plan.model, root=plan.root, wanted="to attack")
     clean = clean_unit(plan.task, spec, dataset, arithmetic=plan.arithmetic, store=plan.store)
     profile = replace(plan.profile, subjects=(glob.escape(subject),))
     # The last one is the discovery, if the profile has one.
@@ -191,7 +192,7 @@ def replay(plan: ReplayPlan) -> Replay:
     """
     attack = read_attack(plan.file)
     dataset = dataset_of(attack, root=plan.root, file=plan.file)
-    spec = one_model(plan.model, root=plan.root, wanted="to show it to")
+    spec = resolve_one(plan.model, root=plan.root, wanted="to show it to")
     at_once = min(MOST_AT_ONCE, max(USUAL_PICTURES, len(attack.pictures)))
     arithmetic = Arithmetic(plan.device, batch_size=at_once)
     unit = clean_unit(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)

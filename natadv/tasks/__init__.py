@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from natadv.errors import unknown_name
+from natadv.config import name_in
 from natadv.tasks.classification import CLASSIFICATION
 from natadv.tasks.segmentation import SEGMENTATION
 from natadv.tasks.task import Task
@@ -19,12 +19,5 @@ TASKS: Mapping[str, Task] = {
     "vqa": VQA,
 }
 
-
-def _known(name: str) -> str:
-    if name not in TASKS:
-        raise ValueError(str(unknown_name("task", name, TASKS)))
-    return name
-
-
-TaskName = Annotated[str, AfterValidator(_known)]
+TaskName = Annotated[str, AfterValidator(name_in("task", TASKS))]
 """The name of a task, in a schema."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
@@ -12,7 +11,6 @@ from PIL import Image
 from natadv.errors import ConfigError, ModelError
 from natadv.heads.head_file import default_layers
 from natadv.models.loading import fingerprint, load_hashed
-from natadv.models.resolve import resolve
 from natadv.training.head_settings import HeadSettings, SegmentationSettings
 from natadv.types import DenseFeatures, Model, ModelSpec, ZeroShotClassifier
 
@@ -62,17 +60,6 @@ class Tower:
                 "--set word_vectors=drawn"
             )
         return self.model
-
-
-def find_tower(name: str, *, root: Path) -> ModelSpec:
-    """The model called `name`. Raises ConfigError if the name matches several models."""
-    specs = resolve(name, root=root)
-    if len(specs) != 1:
-        raise ConfigError(
-            f"--model {name} means {len(specs)} models ({', '.join(s.name for s in specs)}); a "
-            "head is trained on one tower: name one"
-        )
-    return specs[0]
 
 
 def load_tower(spec: ModelSpec, settings: HeadSettings, *, device: str, threads: int) -> Tower:

@@ -16,6 +16,7 @@ from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.units import installed_packages
 from natadv.heads.folder import save_head
 from natadv.heads.head_file import CONFIG
+from natadv.models.resolve import resolve_one
 from natadv.plots import COLOURS, blank, heading, png
 from natadv.storage.progress import Progress, duration
 from natadv.training.decoder_training import DecoderTraining
@@ -28,7 +29,7 @@ from natadv.training.head_settings import (
 )
 from natadv.training.loop import CHECKPOINT, Checkpoint, Curve, State, fit, write_bytes
 from natadv.training.mcan_training import McanTraining
-from natadv.training.tower import Tower, find_tower, load_tower
+from natadv.training.tower import Tower, load_tower
 from natadv.training.training_rows import read_rows, split
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def train(plan: TrainingPlan) -> TrainingResult:
     Raises NatadvError if a name is unknown, data or model do not fit, or the training failed.
     """
     refuse_finished(plan.out, fresh=plan.fresh)
-    spec = find_tower(plan.model, root=plan.root)
+    spec = resolve_one(plan.model, root=plan.root, wanted="to train a head on")
     dataset = find_data(plan.data, plan.task, root=plan.root)
     settings = plan.settings
     tower = load_tower(spec, settings, device=plan.device, threads=plan.threads)

@@ -146,7 +146,7 @@ def test_a_lost_gpu_does_not_count_against_the_model(runner, run, make_unit, mon
 
     with pytest.raises(RuntimeError, match="illegal memory access"):
         runner.compute(make_unit(**OTHER))
-    assert run.model_error("5" * 64) is None
+    assert run.error("5" * 64) is None
 
 
 def test_the_old_model_is_gone_before_the_next_one_loads(runner, make_unit, eyes, monkeypatch):

@@ -15,7 +15,7 @@ from natadv.gate.calibrate import main, propose, to_yaml
 from natadv.gate.judge import judge_all
 from natadv.gate.rules import load_thresholds
 from natadv.metrics import METRICS
-from natadv.tasks import TASKS as TASK_ROWS
+from natadv.tasks import TASKS
 from natadv.types import Case
 
 
@@ -132,7 +132,7 @@ def test_missing_twins_or_evidence_are_an_error(evidence_root, kit, capsys):
 
 
 def test_every_task_has_a_score_and_a_drop_of_its_own_to_propose():
-    for task, row in TASK_ROWS.items():
+    for task, row in TASKS.items():
         metrics = [METRICS[name] for name in (row.headline, row.drop)]
         assert all(task in metric.tasks for metric in metrics), task
         assert [metric.kind == "difference" for metric in metrics] == [False, True], task
@@ -261,7 +261,7 @@ def test_a_breaking_point_that_leaves_no_floor_is_told_of(kit, tmp_path, capsys)
 def test_the_rules_of_a_graded_model_hold_for_it_and_break_for_a_worse_one(kit, task):
     case = Case(task, "clean", "mini", "mini-clip")
     scores = np.random.default_rng(4).beta(9, 2, 200)
-    score = TASK_ROWS[task].headline
+    score = TASKS[task].headline
     good = kit.World().with_case(case, graded_rows(kit, scores))
     bad = kit.World().with_case(case, graded_rows(kit, scores * 0.8))
     rules = [propose(good.evidence[case], score, date="today")]

@@ -14,7 +14,6 @@ from natadv.gate.judge import judge_all
 from natadv.gate.rules import Rule, Thresholds, Tier
 from natadv.plugin.gates import case_rows, report_rows
 from natadv.tasks import TASKS
-from natadv.tasks import TASKS as TASK_ROWS
 from natadv.types import Case, Outcomes
 
 FACTS = ("revision-1", "c" * 64, "protocol-1")
@@ -148,7 +147,7 @@ def test_breaking_points_are_shown_for_drawn_overlays_only(task):
 def test_without_clean_twins_the_other_metrics_are_shown(task):
     alone = report_rows(session_of(case_of(task, "typographic"), Evidence(TYPO)))
 
-    assert metrics(alone)[0] == TASK_ROWS[task].attack_metrics[0]
+    assert metrics(alone)[0] == TASKS[task].attack_metrics[0]
     assert not [name for name in metrics(alone) if name.endswith("_drop")]
 
 

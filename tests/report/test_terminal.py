@@ -22,9 +22,7 @@ from natadv.report.terminal import (
     unit_counts,
 )
 from natadv.scenarios import SCENARIOS
-from natadv.scenarios import SCENARIOS as SCENARIO_ROWS
 from natadv.tasks import TASKS
-from natadv.tasks import TASKS as TASK_ROWS
 from natadv.types import Case, Measurement
 
 CASE = Case("classification", "clean", "mini", "mini-clip")
@@ -166,14 +164,12 @@ def test_metrics_keep_the_order_of_their_table(row, task):
     # Names may hold one space.
     heads = [re.split(" {2,}", line) for line in overview(rows) if line.startswith(task)]
 
-    assert [name for head in heads for name in head[2:]] == list(
-        TASK_ROWS[task].short_names.values()
-    )
+    assert [name for head in heads for name in head[2:]] == list(TASKS[task].short_names.values())
 
 
 def shown_of(case):
-    task = TASK_ROWS[case.task]
-    return task.attack_metrics if SCENARIO_ROWS[case.scenario].attacks else task.metrics
+    task = TASKS[case.task]
+    return task.attack_metrics if SCENARIOS[case.scenario].attacks else task.metrics
 
 
 def grid_rows(row, models=("mini-clip", "mini-siglip")):
@@ -189,7 +185,7 @@ def grid_rows(row, models=("mini-clip", "mini-siglip")):
         for case in cases
         for metric in (
             *(m for m in shown_of(case) if "breaking" not in m),
-            *(f"{TASK_ROWS[case.task].headline} ({part})" for part in ("seen", "held-out")),
+            *(f"{TASKS[case.task].headline} ({part})" for part in ("seen", "held-out")),
         )
     ]
 
@@ -211,7 +207,7 @@ def test_three_tasks_of_all_scenarios_fit_into_a_hundred_columns(row):
 
 def test_no_number_is_lost_where_a_table_is_folded(row):
     rows = grid_rows(row, models=("m", "a-model-of-a-name-of-forty-characters"))
-    shown = {(r.case, r.metric) for r in rows if r.metric in TASK_ROWS[r.case.task].short_names}
+    shown = {(r.case, r.metric) for r in rows if r.metric in TASKS[r.case.task].short_names}
     blocks = blocks_of(overview(rows))
     cells = [cell for block in blocks for line in block[1:] for cell in line.split()[2:]]
 
@@ -269,7 +265,7 @@ def test_each_reason_is_listed_once_and_the_worst_first(row):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_only_metrics_of_the_task_are_shown(name):
-    task = TASK_ROWS[name]
+    task = TASKS[name]
     shown = {*task.metrics, *task.attack_metrics, *task.rates, task.drop}
     named = {column.partition(" (")[0] for column in task.short_names}
 
@@ -280,14 +276,14 @@ def test_only_metrics_of_the_task_are_shown(name):
 
 
 def test_metrics_that_need_clean_twins_are_shown_under_attack_only():
-    for task in TASK_ROWS.values():
+    for task in TASKS.values():
         for names, attacked in ((task.metrics, False), (task.attack_metrics, True)):
             twins = [name for name in names if METRICS[name].needs or name == "decoy_rate"]
             assert bool(twins) == attacked
 
 
 def test_a_metric_has_one_short_name_in_all_tasks_and_shares_it_with_none():
-    for task in TASK_ROWS.values():
+    for task in TASKS.values():
         assert len(set(task.short_names.values())) == len(task.short_names)
         assert task.short_names == {name: SHORT[name] for name in task.short_names}
 

@@ -16,6 +16,7 @@ from PIL import Image
 from natadv.errors import StoreError
 from natadv.evaluate.pictures import squared
 from natadv.models.adapters.encoder import DualEncoder
+from natadv.models.resolve import resolve_one
 from natadv.storage.progress import Progress
 from natadv.tasks.masks import truth_mask
 from natadv.training import features
@@ -28,7 +29,7 @@ from natadv.training.features import (
     picture_features,
     whole,
 )
-from natadv.training.tower import find_tower, load_tower
+from natadv.training.tower import load_tower
 from natadv.training.train import find_data, train
 from natadv.training.training_rows import read_rows
 
@@ -55,7 +56,9 @@ def towers(root, plan_for):
 
     def load(name, *overrides):
         settings = plan_for("segmentation", *overrides, out=root).settings
-        return load_tower(find_tower(name, root=root), settings, device="cpu", threads=1)
+        return load_tower(
+            resolve_one(name, root=root, wanted="to test"), settings, device="cpu", threads=1
+        )
 
     return load
 

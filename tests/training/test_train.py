@@ -15,10 +15,10 @@ from natadv.heads.folder import load_head
 from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import RESERVED
 from natadv.models.loading import fingerprint
-from natadv.models.resolve import resolve
+from natadv.models.resolve import resolve, resolve_one
 from natadv.training import mcan_training
 from natadv.training.loop import CHECKPOINT
-from natadv.training.tower import find_tower, load_tower
+from natadv.training.tower import load_tower
 from natadv.training.train import train
 
 TASKS = ("segmentation", "vqa")
@@ -165,7 +165,10 @@ def test_words_can_begin_as_the_towers_own_texts(make_plan, root, tmp_path):
     head = load_head(tmp_path / "head", tower=tower_of(root))
     begun = head.mcan.embedding.weight[RESERVED:].detach()
     tower = load_tower(
-        find_tower("mini-clip", root=plan.root), plan.settings, device="cpu", threads=1
+        resolve_one("mini-clip", root=plan.root, wanted="to test"),
+        plan.settings,
+        device="cpu",
+        threads=1,
     )
     texts = torch.from_numpy(tower.texts.embed_texts(head.words.words))
     # Around 0 and of deviation 1, in the same order.

@@ -10,9 +10,9 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import AfterValidator
 
+from natadv.config import name_in
 from natadv.errors import DataError
 from natadv.rng import rng_for
-from natadv.scenarios import name_in
 from natadv.scenarios.typographic.fonts import CHARACTERS
 
 _ROWS = [

@@ -19,9 +19,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from natadv.config import Strict, dotted
+from natadv.config import Strict, dotted, name_in
 from natadv.errors import ConfigError, DataError, unknown_name
-from natadv.scenarios import name_in
 from natadv.scenarios.typographic.fonts import FONTS
 from natadv.scenarios.typographic.overlay import MIDDLE_GREY, Overlay, layer_from
 from natadv.scenarios.typographic.overlay_text import KINDS, Kind, OverlayText, overlay_text
