@@ -26,6 +26,10 @@ class ModelError(NatadvError):
     """A checkpoint cannot be loaded, or cannot be fed as it was trained."""
 
 
+class NotFetchedError(ModelError):
+    """A named model is not on this machine, but can be fetched."""
+
+
 class ChangedError(NatadvError):
     """A file was written while a run used it."""
 

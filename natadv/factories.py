@@ -1,10 +1,11 @@
-"""Loads third-party code: `module:factory`, or an entry point that names one."""
+"""Third-party code: `module:factory`, or an entry point that names one."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import sys
+import unicodedata
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,12 @@ def entry_points(group: str) -> dict[str, str]:
 def is_reference(name: str) -> bool:
     """Whether `name` has the form `module:factory`."""
     return _REFERENCE.fullmatch(name) is not None
+
+
+def slug(text: str) -> str:
+    """ASCII letters, digits, `.`, `_` and `-`: fit for an address and a file name."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or "model"
 
 
 @cache

@@ -20,6 +20,8 @@ import pytest
 
 from natadv.errors import ConfigError, GateFailure, InfraError, NatadvError
 from natadv.evaluate.devices import pinned_environment, visible_gpus
+from natadv.evaluate.grid import Grid
+from natadv.evaluate.requirements import missing, script
 from natadv.plugin import options
 from natadv.plugin.artifacts import remove_verdict
 from natadv.plugin.controller import Controller
@@ -72,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise ConfigError("--dist worksteal loses gates when a worker dies; use --dist load")
         if computing:
             gpus = visible_gpus()
+            refuse_missing(config, session.grid)
             controller = Controller(config, session, gpus=len(gpus))
             config.stash[CONTROLLER] = controller
             controller.prepare()
@@ -81,6 +84,19 @@ def pytest_configure(config: pytest.Config) -> None:
                 os.environ.update(pinned_environment(0, gpus, workers=1))
     except NatadvError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def refuse_missing(config: pytest.Config, grid: Grid) -> None:
+    """Raises ConfigError with everything that the run needs and does not find, before anything is
+    computed. A run of some tests only reports what these lack, as INCOMPLETE."""
+    if options.is_narrowed(config):
+        return
+    if lacking := missing(grid, grid.cases):
+        raise ConfigError(
+            f"{len(lacking)} things that tier {grid.tier.name} needs are missing, and nothing was "
+            "computed; get them, or leave them out (--model, --task, --scenario, --dataset, -k):"
+            + "".join(f"\n  {line}" for line in script(lacking))
+        )
 
 
 def is_worker(config: pytest.Config) -> bool:

@@ -19,7 +19,7 @@ from natadv.annotate.question_templates import phrase_or_label
 from natadv.annotate.review import MaskLine, Review
 from natadv.data.images import decode_image
 from natadv.errors import DataError
-from natadv.models.resolve import slug
+from natadv.factories import slug
 from natadv.report.sheet import Panel, Tile
 from natadv.storage.atomic import write_whole
 from natadv.tasks.task import WRONG, Caption, Outline

@@ -58,7 +58,13 @@ def list_models(
     known = (*families(), PAPER)
     if family is not None and family not in known:
         raise unknown_name("family", family, known)
-    rows = tuple(ZOO.values()) if family is None else rows_named(family)
+    # All of a family are listed, whereas its name means those of the paper.
+    chosen = {row.name for row in rows_named(PAPER)} if family == PAPER else None
+    rows = tuple(
+        row
+        for row in ZOO.values()
+        if (row.family == family or family is None if chosen is None else row.name in chosen)
+    )
     root = root or repository_root(Path.cwd())
     print(as_json(rows, root=root) if json else table(rows, root=root))
 

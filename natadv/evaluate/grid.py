@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
-from natadv.errors import ConfigError, unknown_name
+from natadv.errors import ConfigError, NotFetchedError, unknown_name
 from natadv.evaluate.datasets import Dataset, load_datasets
 from natadv.gate.rules import Thresholds, Tier
-from natadv.models.resolve import resolve_all
+from natadv.models.resolve import names_of, resolve_all
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 from natadv.types import Case, ModelSpec
@@ -43,10 +44,17 @@ class Grid:
     """How many samples of each dataset are measured, from the first on; None for all."""
     root: Path = Path()
     """Holds `fixtures`."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Model of the zoo that was not fetched -> why it cannot be measured."""
 
     def case(self, address: str) -> Case | None:
         """The case with this address; None if the grid lacks it."""
         return next((c for c in self.cases if c.address == address), None)
+
+    @property
+    def lineages(self) -> dict[str, str]:
+        """Each model, also an absent one -> the zoo row whose rules it inherits."""
+        return lineages_of(self.specs.values(), self.absent)
 
     @property
     def searched(self) -> list[Case]:
@@ -68,62 +76,94 @@ class Grid:
         return rows if limit is None else min(rows, limit)
 
 
+def lineages_of(specs: Iterable[ModelSpec], absent: Iterable[str]) -> dict[str, str]:
+    """Model -> lineage; one that is absent is a row of the zoo, and so its own."""
+    return {spec.name: spec.lineage for spec in specs} | {name: name for name in absent}
+
+
 def make_grid(request: Request, thresholds: Thresholds) -> Grid:
-    """The grid of `request`.
+    """The grid of `request`. A model that was not fetched has its cases too.
 
     Raises:
         ConfigError: A name is unknown (near misses are listed), or nothing is left.
     """
-    tier = thresholds.tier(request.tier)
-    datasets = load_datasets(request.root)
     for kind, names, known in (
         ("task", request.tasks, TASKS),
         ("scenario", request.scenarios, SCENARIOS),
     ):
         if unknown := [name for name in names if name not in known]:
             raise unknown_name(kind, unknown[0], known)
-    models = request.models or tuple(tier.models)
-    found = resolve_all(models, root=request.root, base=request.base or request.root)
-    specs = {spec.name: spec for spec in found}
-    rows = _rows(tier, request.datasets, datasets)
-    tasks, scenarios = request.tasks or tuple(TASKS), request.scenarios or tuple(SCENARIOS)
-    wanted = [row for row in rows if row[0] in tasks and row[1] in scenarios]
-    if not wanted:
+    tier = thresholds.tier(request.tier)
+    named = request.models or tuple(tier.references.get(name, name) for name in tier.models)
+    specs, absent = _resolved(named, request)
+    lineages = lineages_of(specs, absent)
+    if request.tier is None and request.models:
+        tier = thresholds.tier_of(lineages)
+    datasets = load_datasets(request.root)
+    cases = _cases(request, tier, lineages, datasets)
+    if not cases:
         options = {
             "--task": request.tasks,
             "--scenario": request.scenarios,
             "--dataset": request.datasets,
+            "--model": request.models,
         }
         given = " ".join(f"{name} {','.join(values)}" for name, values in options.items() if values)
         raise ConfigError(
             f"tier {tier.name!r} holds no case for {given}; see its cases in the thresholds file"
         )
-    limit = min((n for n in (request.limit, tier.limit) if n is not None), default=None)
     return Grid(
         thresholds=thresholds,
         tier=tier,
-        cases=tuple(Case(t, s, d, m) for t, s, d in wanted for m in specs),
-        specs=specs,
+        cases=cases,
+        specs={spec.name: spec for spec in specs},
         datasets=datasets,
-        limit=limit,
+        limit=min((n for n in (request.limit, tier.limit) if n is not None), default=None),
         root=request.root,
+        absent=absent,
     )
 
 
-def _rows(
-    tier: Tier, names: Sequence[str], datasets: Mapping[str, Dataset]
-) -> list[tuple[str, str, str]]:
-    """(task, scenario, dataset) of the tier, or of the datasets that were named."""
-    cells = (text.split("/") for text in tier.cases)
-    rows = [(task, scenario, dataset) for task, scenario, dataset in cells]
-    if not names:
-        return rows
-    of_datasets: list[tuple[str, str, str]] = []
-    for name in dict.fromkeys(names):
-        if not (of_tier := [row for row in rows if row[2] == name]):
-            if name not in datasets:
-                raise unknown_name("dataset", name, datasets)
+def _resolved(
+    named: tuple[str, ...], request: Request
+) -> tuple[tuple[ModelSpec, ...], dict[str, str]]:
+    """The models that are here, and those that are not, each with the reason."""
+    root, base = request.root, request.base or request.root
+    try:
+        return resolve_all(named, root=root, base=base), {}
+    except NotFetchedError:
+        pass
+    present: list[str] = []
+    absent: dict[str, str] = {}
+    for name in chain.from_iterable(names_of(given, root=root, base=base) for given in named):
+        try:
+            resolve_all((name,), root=root, base=base)
+            present.append(name)
+        except NotFetchedError as error:
+            absent[name] = str(error)
+    return resolve_all(tuple(present), root=root, base=base), absent
+
+
+def _cases(
+    request: Request,
+    tier: Tier,
+    lineages: Mapping[str, str],
+    datasets: Mapping[str, Dataset],
+) -> tuple[Case, ...]:
+    """The cases of the tier for the models, or of the datasets that were named."""
+    cases = tier.grid_of(lineages)
+    if request.datasets:
+        named = dict.fromkeys(request.datasets)
+        beside = [name for name in named if name not in {cell.split("/")[2] for cell in tier.cases}]
+        if unknown := [name for name in beside if name not in datasets]:
+            raise unknown_name("dataset", unknown[0], datasets)
+        # In the order of the names.
+        of_dataset = {name: [case for case in cases if case.dataset == name] for name in named}
+        for name in beside:
             card = datasets[name].card
-            of_tier = [(task, card.scenario, name) for task in card.tasks]
-        of_datasets += of_tier
-    return of_datasets
+            of_dataset[name] = [
+                Case(task, card.scenario, name, model) for task in card.tasks for model in lineages
+            ]
+        cases = tuple(case for of_name in of_dataset.values() for case in of_name)
+    tasks, scenarios = request.tasks or tuple(TASKS), request.scenarios or tuple(SCENARIOS)
+    return tuple(case for case in cases if case.task in tasks and case.scenario in scenarios)

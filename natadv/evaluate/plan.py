@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from natadv.errors import ModelError, NatadvError, StoreError
 from natadv.evaluate.datasets import Dataset, undrawable
@@ -54,6 +54,8 @@ class CaseUnits:
 def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     """The units of `case` without its searches. A missing dataset or an unreadable model becomes
     the problem of this case, so that other cases go on."""
+    if case.model in grid.absent:
+        return CaseUnits(problem=grid.absent[case.model])
     dataset = grid.datasets.get(case.dataset)
     if dataset is None:
         return CaseUnits(problem=_missing(case.dataset))
@@ -69,36 +71,52 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
         head = head_of(case, spec, weights=weights)
     except NatadvError as error:
         return CaseUnits(problem=str(error))
-    numerics = numerics.of(spec)
-
-    def of(found: Dataset, variant: Variant, rows: int | None = None) -> tuple[Unit, ...]:
-        """Units of `found`, with the head of the case."""
-        units = dataset_units(
-            case,
-            found,
-            variant=variant,
-            weights=weights,
-            rows=grid.rows(found.name) if rows is None else rows,
-            numerics=numerics,
-        )
-        return tuple(replace(unit, head=head) for unit in units)
-
-    twin_of = dataset.card.twin_of
-    if twin_of is None:
-        return CaseUnits(attack=of(dataset, "attack"))
-    clean = grid.datasets.get(twin_of)
-    if clean is None:
-        return CaseUnits(problem=_missing(twin_of))
+    clean = grid.datasets.get(str(card.twin_of))
+    if card.twin_of is not None and clean is None:
+        return CaseUnits(problem=_missing(card.twin_of))
     if problem := undrawable(dataset, clean):
         return CaseUnits(problem=problem)
-    drawn = dataset.card.overlays and TASKS[case.task].controls
-    return CaseUnits(
-        attack=of(dataset, "attack"),
+    numerics = numerics.of(spec)
+    by_role: dict[str, Any] = {}
+    for shown in shown_rows(case, grid):
+        units = dataset_units(
+            case,
+            grid.datasets[shown.dataset],
+            variant=shown.variant,
+            weights=weights,
+            rows=shown.rows,
+            numerics=numerics,
+        )
+        by_role[shown.role] = tuple(replace(unit, head=head) for unit in units)
+    return CaseUnits(**by_role)
+
+
+class ShownRows(NamedTuple):
+    """The first `rows` of a dataset, which play a role in a case."""
+
+    role: str
+    """A field of CaseUnits."""
+    dataset: str
+    variant: Variant
+    rows: int
+
+
+def shown_rows(case: Case, grid: Grid) -> list[ShownRows]:
+    """The rows that a case shows to its model; its dataset and that of its twins must be here."""
+    card = grid.datasets[case.dataset].card
+    rows = grid.rows(case.dataset)
+    shown = [ShownRows("attack", case.dataset, "attack", rows)]
+    if card.twin_of is not None:
         # Drawn rows may use any picture of the clean dataset, also under a limit.
-        clean=of(clean, "attack", clean.card.rows if dataset.card.drawn else None),
-        occlusion=of(dataset, "occlusion") if drawn else (),
-        matched=of(dataset, "matched") if drawn else (),
-    )
+        all_rows = grid.datasets[card.twin_of].card.rows
+        clean_rows = all_rows if card.drawn else grid.rows(card.twin_of)
+        shown.append(ShownRows("clean", card.twin_of, "attack", clean_rows))
+        if card.overlays and TASKS[case.task].controls:
+            shown += [
+                ShownRows("occlusion", case.dataset, "occlusion", rows),
+                ShownRows("matched", case.dataset, "matched", rows),
+            ]
+    return shown
 
 
 def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
@@ -185,7 +203,7 @@ def case_plan(case: Case, units: CaseUnits, *, grid: Grid, rows: int) -> CasePla
     first = units.attack[0] if units.attack else None
     return CasePlan(
         case=case,
-        lineage=grid.specs[case.model].lineage,
+        lineage=grid.lineages[case.model],
         planned_n=rows,
         data_revision=dataset.card.revision if dataset else "",
         weights=first.answers_with if first else "",

@@ -14,7 +14,7 @@ from natadv.evidence import clean_case, read_selection
 from natadv.gate.baseline import counterparts, judge_against_baseline, refuse_same
 from natadv.gate.cases import stored_cases, stored_evidence, stored_plans
 from natadv.gate.judge import judge_all
-from natadv.gate.rules import load_thresholds
+from natadv.gate.thresholds_file import load_thresholds
 
 GREEN, NOT_GREEN, USAGE = 0, 1, 4
 DATASETS = Path("fixtures/datasets")
@@ -55,7 +55,8 @@ def _run(options: argparse.Namespace) -> int:
     models = tuple(options.model) or (run.models if run else ())
     if options.baseline is not None:
         refuse_same(options.evidence, options.baseline)
-    asked = tier.grid_of(models or tier.models)
+    known = {case.model: of_case.manifest.lineage for case, of_case in stored.items()}
+    asked = tier.grid_of({model: known.get(model, model) for model in models or tier.models})
     if run is not None and not run.whole and run.tier == tier.name and not options.model:
         asked = run.cases
     beside = options.thresholds.parent / DATASETS

@@ -10,7 +10,8 @@ from pathlib import Path
 from natadv.config import load_yaml, shown
 from natadv.errors import ConfigError, StoreError, unknown_name
 from natadv.evidence import CaseEvidence, StoredCase, clean_case, read_all
-from natadv.gate.rules import MOST, Tier
+from natadv.gate.rules import Tier
+from natadv.gate.thresholds_file import MOST
 from natadv.types import Case
 
 

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from natadv.errors import ConfigError
 from natadv.gate.rules import GLOB, Rule, Thresholds, Tier, rules_for
+from natadv.gate.thresholds_file import contract_files
 from natadv.metrics.significance import Side
 from natadv.types import Case
 
@@ -63,9 +64,7 @@ def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
     ]
     for name, tier in old.tiers.items():
         if name in new.tiers:
-            found += _listed(f"tier {name}", "model", tier.models, new.tiers[name].models)
-            found += _listed(f"tier {name}", "case", tier.cases, new.tiers[name].cases)
-            found += _settings(f"tier {name}", tier, new.tiers[name])
+            found += _of_tier(tier, new.tiers[name])
     found += of_rules
     # Models that come with rules on their own names.
     known = {case.model for case in _grid(old)}
@@ -76,7 +75,7 @@ def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
             found.append(Difference("CHANGED", f"model {case.model}", replaced))
     # Each rule without what judges nothing -> its source.
     before, after = (
-        {replace(rule, source="", line=0): rule.source for rule in contract.rules}
+        {replace(rule, source="", line=0, file=""): rule.source for rule in contract.rules}
         for contract in (old, new)
     )
     if not of_rules and before.keys() != after.keys():
@@ -89,11 +88,38 @@ def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
 
 
 def contract_digest(path: Path) -> str:
-    """sha256 of the file's bytes. Raises ConfigError."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    """sha256 of the file's bytes; if it includes others, of the names and hashes of all.
+
+    Raises ConfigError.
+    """
+    digests = {}
+    for file in contract_files(path):
+        try:
+            name = file.relative_to(path.parent).as_posix()
+            digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from error
+    if len(digests) == 1:
+        return digests[path.name]
+    listed = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _of_tier(old: Tier, new: Tier) -> Iterator[Difference]:
+    """How a tier changes that both contracts have."""
+    subject = f"tier {old.name}"
+    yield from _listed(subject, "model", old.models, new.models)
+    yield from _listed(subject, "case", old.cases, new.cases)
+    # Cases of which both have the model and the cell, but not together.
+    both = {case for case in (*old.covered, *new.covered) if _has(old, case) and _has(new, case)}
+    before, after = ([str(c) for c in t.covered if c in both] for t in (old, new))
+    yield from _listed(subject, "case", before, after)
+    yield from _settings(subject, old, new)
+
+
+def _has(tier: Tier, case: Case) -> bool:
+    known = {name for grid in tier.grids for name in (*grid.models, *grid.on_request)}
+    return case.model in known and f"{case.task}/{case.scenario}/{case.dataset}" in tier.cases
 
 
 def _number(
@@ -191,7 +217,7 @@ def _of_rules(old: Thresholds, new: Thresholds) -> list[Difference]:
 
 
 def _grid(thresholds: Thresholds) -> dict[Case, None]:
-    return {case: None for tier in thresholds.tiers.values() for case in tier.grid}
+    return {case: None for tier in thresholds.tiers.values() for case in tier.covered}
 
 
 def _of_case(case: Case, old: tuple[Rule, ...], new: tuple[Rule, ...]) -> Iterator[Difference]:

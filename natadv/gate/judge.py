@@ -165,7 +165,9 @@ def judge_all(
     if wrong or not cases:
         verdicts.append("INCOMPLETE")
     overall = OVERALL[worst(verdicts)]
-    whole = set(judged_tier.grid_of(tuple(models) or judged_tier.models))
+    lineages = {plan.case.model: plan.lineage for plan in plans}
+    named = {model: lineages.get(model, model) for model in tuple(models) or judged_tier.models}
+    whole = set(judged_tier.grid_of(named))
     of_tier = len(whole & {plan.case for plan in chosen})
     if overall == "pass" and of_tier < len(whole):
         overall = "partial"
@@ -189,7 +191,7 @@ def _run_problems(
         yield f"{case}: selected, but not planned"
     if not planned or (selected is not None and not selected):
         yield "no case was selected, so nothing was judged"
-    everywhere = [case for other in thresholds.tiers.values() for case in other.grid]
+    everywhere = [case for other in thresholds.tiers.values() for case in other.covered]
     for rule in thresholds.rules:
         # A rule may cover nothing only if it belongs to another tier or selection.
         here = any(rule.covers(case, case.model) for case in expected)

@@ -1,44 +1,16 @@
-"""thresholds.yaml: tiers say which cases must run, rules say what must hold.
-
-Anything in the file that could make the gate judge less than was meant is an error.
-"""
+"""The contract: tiers say which cases must run, rules say what must hold."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import product
-from pathlib import Path
-from typing import Annotated, cast
 
-from pydantic import AfterValidator, Field, model_validator
-
-from natadv.config import Lines, Strict, line_of, load_config, name_in, shown
 from natadv.errors import ConfigError, unknown_name
-from natadv.metrics import METRICS
 from natadv.metrics.significance import Side
-from natadv.scenarios import SCENARIOS
-from natadv.tasks import TASKS
 from natadv.types import PAPER_SUFFIX, Case
 
 GLOB = frozenset("*?[")
-MOST = 1_000_000_000
-"""Largest count: no dataset holds more samples, and no search ends after more."""
-LEAST_ROOM = 1e-6
-"""Between a bound and a value that no result can miss: no dataset has the million samples that
-could tell them apart."""
-MOST_CONFIDENCE = 0.999999
-"""With more confidence no dataset would decide anything, and the quantile would become infinite."""
-MOST_EXCLUDED = 0.5
-"""If more is excluded, a minority of the samples would speak for all."""
-MOST_CHARACTERS = 200
-"""In an address, and in other words that every message about a rule repeats."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_PLAIN = "up to 100 ASCII letters, digits, '.', '_' and '-', without glob or '/'"
-_ADDRESS = ("task", "scenario", "dataset", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +27,11 @@ class Rule:
     min_n: int = 1
     part: str | None = None
     """Judge only the samples of this part of the dataset."""
+    starter: bool = False
+    """Whether it holds only until a measured rule on the same number stands beside it."""
     line: int = 0
-    """Line of the rule in thresholds.yaml."""
+    file: str = ""
+    """The included file that has the line; empty for thresholds.yaml itself."""
 
     def covers(self, case: Case, lineage: str) -> bool:
         """Whether the rule applies to `case`, whose model may inherit the rules of `lineage`."""
@@ -91,7 +66,8 @@ class Rule:
         return self.case.split("/")
 
     def __str__(self) -> str:
-        return f"{self.case}: {self.subject} {self.side} {self.bound:.3f} (line {self.line})"
+        place = f"{self.file}:{self.line}" if self.file else f"line {self.line}"
+        return f"{self.case}: {self.subject} {self.side} {self.bound:.3f} ({place})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,32 +91,72 @@ class SearchProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class TierGrid:
+    """Cases that run for each of some models."""
+
+    models: tuple[str, ...]
+    cases: tuple[str, ...]
+    """task/scenario/dataset, without globs: each for every model."""
+    on_request: tuple[str, ...] = ()
+    """Models that have these cases too, but run only if the user names them."""
+
+    def holds(self, lineage: str) -> bool:
+        """Whether a model of this lineage has these cases, however it is fed."""
+        return bool(
+            {lineage, lineage.removesuffix(PAPER_SUFFIX)} & {*self.models, *self.on_request}
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
     """A named list of cases that must run."""
 
     name: str
-    models: tuple[str, ...]
-    cases: tuple[str, ...]
-    """task/scenario/dataset, without globs: each for every model."""
+    grids: tuple[TierGrid, ...]
     max_excluded: float = 0.0
     """Largest share of samples that may be excluded."""
     limit: int | None = None
     """Number of samples of each dataset that are planned, from its beginning; None for all."""
     searches: Mapping[str, SearchProfile] = field(default_factory=dict)
     """Dataset -> the searches that stand beside its typographic cases."""
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Model -> `module:factory`, for the models that are named by it."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that run if the user names none."""
+        return tuple(dict.fromkeys(model for grid in self.grids for model in grid.models))
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """task/scenario/dataset of all grids, each once."""
+        return tuple(dict.fromkeys(cell for grid in self.grids for cell in grid.cases))
 
     @property
     def grid(self) -> tuple[Case, ...]:
         """The cases of the tier for its own models."""
-        return self.grid_of(self.models)
+        return self.grid_of({model: model for model in self.models})
 
-    def grid_of(self, models: tuple[str, ...]) -> tuple[Case, ...]:
-        """The cases of the tier for `models`."""
-        cells = [cell.split("/") for cell in self.cases]
-        return tuple(
-            Case(task, scenario, dataset, model)
-            for (task, scenario, dataset), model in product(cells, models)
-        )
+    @property
+    def covered(self) -> tuple[Case, ...]:
+        """The cases for all models that the tier knows, also those on request."""
+        known = (name for grid in self.grids for name in (*grid.models, *grid.on_request))
+        return self.grid_of({name: name for name in known})
+
+    def holds(self, lineage: str) -> bool:
+        """Whether the tier has cases for models of this lineage."""
+        return any(grid.holds(lineage) for grid in self.grids)
+
+    def grid_of(self, lineages: Mapping[str, str]) -> tuple[Case, ...]:
+        """The cases of the tier for models, from model to lineage; for a model whose lineage the
+        tier does not know, all of them."""
+        found: dict[Case, None] = {}
+        for grid in self.grids:
+            models = [m for m, of in lineages.items() if grid.holds(of) or not self.holds(of)]
+            for cell in grid.cases:
+                task, scenario, dataset = cell.split("/")
+                found |= {Case(task, scenario, dataset, model): None for model in models}
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,218 +175,45 @@ class Thresholds:
             raise unknown_name("tier", wanted, self.tiers)
         return self.tiers[wanted]
 
+    def tier_of(self, lineages: Mapping[str, str]) -> Tier:
+        """The tier that follows from the models that were named (model -> lineage): the default
+        tier if it has them all, else the first that does; the default tier if none has any.
+
+        Raises ConfigError if no tier has them all.
+        """
+        # Sorting is stable: the default tier precedes the others, which keep their order.
+        ordered = sorted(self.tiers.values(), key=lambda tier: tier.name != self.default_tier)
+        tiers_of = {
+            model: [tier.name for tier in ordered if tier.holds(lineage)]
+            for model, lineage in lineages.items()
+        }
+        if not any(tiers_of.values()):
+            return self.tier()
+        for tier in ordered:
+            if all(tier.name in names for names in tiers_of.values()):
+                return tier
+        listed = "; ".join(
+            f"{model} is in {', '.join(names) or 'none'}" for model, names in tiers_of.items()
+        )
+        raise ConfigError(
+            f"no tier has all of these models ({listed}); name a tier with --tier, or run the "
+            "models one after the other"
+        )
+
 
 def rules_for(case: Case, lineage: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     """The rules that `case` must keep.
 
     A rule that names the model itself replaces its lineage's rule on the same metric, part and
-    side. A glob never does: one wide rule must not switch off the strict ones.
+    side. A glob never does: one wide rule must not switch off the strict ones. A measured rule
+    replaces a starter.
     """
     covering = [rule for rule in rules if rule.covers(case, lineage)]
+    measured = {(r.metric, r.part, r.side) for r in covering if not r.starter}
+    covering = [r for r in covering if not r.starter or (r.metric, r.part, r.side) not in measured]
     own = {(r.metric, r.part, r.side) for r in covering if r.names(case)}
     return tuple(
         rule
         for rule in covering
         if rule.covers(case, case.model) or (rule.metric, rule.part, rule.side) not in own
     )
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ValueError(otherwise)
-
-
-def _require_known(kind: str, name: str, known: Collection[str]) -> str:
-    return name_in(kind, known)(name[:MOST_CHARACTERS])
-
-
-def _parts(address: str, names: tuple[str, ...]) -> list[str]:
-    parts = address.split("/")
-    fits = len(address) <= MOST_CHARACTERS and len(parts) == len(names) and all(parts)
-    _require(fits, f"expected {'/'.join(names)}, got {shown(address)}")
-    return parts
-
-
-def _name(name: str) -> str:
-    got = ascii(name[:MOST_CHARACTERS])  # escapes characters that only look like ASCII
-    _require(bool(_NAME.fullmatch(name)), f"expected a name of {_PLAIN}, got {got}")
-    return name
-
-
-def _model(model: str) -> str:
-    _name(model.removesuffix(PAPER_SUFFIX))
-    return model
-
-
-def _cell(cell: str) -> str:
-    globs = GLOB & set(cell)
-    _require(not globs, f"expected task/scenario/dataset without globs, got {shown(cell)}")
-    task, scenario, dataset = _parts(cell, _ADDRESS[:3])
-    _require_known("task", task, TASKS)
-    _require_known("scenario", scenario, SCENARIOS)
-    _name(dataset)
-    return cell
-
-
-def _pattern(case: str) -> str:
-    task, scenario, _, _ = _parts(case, _ADDRESS)
-    for kind, name, known in (("task", task, TASKS), ("scenario", scenario, SCENARIOS)):
-        if not GLOB & set(name):
-            _require_known(kind, name, known)
-    return case
-
-
-def _word(text: str) -> str:
-    plain = 0 < len(text) <= MOST_CHARACTERS and text == text.strip() and text.isprintable()
-    got = ascii(text[:MOST_CHARACTERS])
-    _require(plain, f"expected a plain word without blanks around, got {got}")
-    return text
-
-
-def _source(text: str) -> str:
-    got = ascii(text[:MOST_CHARACTERS])
-    _require(any(map(str.isalnum, text)), f"expected words, got {got}")
-    return text
-
-
-def _once(names: list[str]) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    _require(not twice, f"expected each entry once, got {shown(twice)} again")
-    return names
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Model = Annotated[str, AfterValidator(_model)]
-Cell = Annotated[str, AfterValidator(_cell)]
-Word = Annotated[str, AfterValidator(_word)]
-Positive = Annotated[int, Field(ge=1, le=MOST)]
-Count = Annotated[int, Field(ge=0, le=MOST)]
-
-
-class SearchRow(Strict):
-    """A search as the file has it."""
-
-    population: Name | None = None
-    subjects: Annotated[list[Word], Field(min_length=1), AfterValidator(_once)]
-    pictures: Positive = 16
-    at_least: float = Field(default=0.25, gt=0, le=1)
-    evaluations: Count = 60
-    discover: Count = 0
-    seed: int = Field(default=1, ge=-MOST, le=MOST)
-
-
-class TierRow(Strict):
-    """A tier as the file has it."""
-
-    models: Annotated[list[Model], Field(min_length=1), AfterValidator(_once)]
-    cases: Annotated[list[Cell], Field(min_length=1), AfterValidator(_once)]
-    max_excluded: float = Field(default=0.0, ge=0, le=MOST_EXCLUDED)
-    limit: Positive | None = None
-    searches: dict[str, SearchRow] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _searches_stand_beside_cases(self) -> TierRow:
-        attacked = {cell.split("/")[2] for cell in self.cases if "/typographic/" in cell}
-        for name in self.searches:
-            _require_known("typographic dataset of the tier's cases", name, attacked)
-        return self
-
-
-class RuleRow(Strict):
-    """A rule as the file has it: its bound is either a floor or a ceiling."""
-
-    case: Annotated[str, AfterValidator(_pattern)]
-    metric: Annotated[str, AfterValidator(lambda name: _require_known("metric", name, METRICS))]
-    floor: float | None = None
-    ceiling: float | None = None
-    min_n: Positive = 1
-    part: Word | None = None
-    source: Annotated[str, AfterValidator(_source)]
-
-    @model_validator(mode="after")
-    def _one_bound_that_can_break(self) -> RuleRow:
-        single = (self.floor is None) != (self.ceiling is None)
-        _require(single, "expected exactly one of floor and ceiling")
-        metric, task = METRICS[self.metric], self.case.split("/")[0]
-        fits = GLOB & set(task) or task in metric.tasks
-        _require(bool(fits), f"{self.metric!r} is of {' and '.join(metric.tasks)}, not of {task}")
-        side, better = ("floor", "higher") if metric.higher_is_better else ("ceiling", "lower")
-        bound = self.floor if metric.higher_is_better else self.ceiling
-        if bound is None:
-            advice = f"write {side}, for an improvement must never fail"
-            raise ValueError(f"{self.metric!r} is better when {better}; {advice}")
-        lowest = -1.0 if metric.kind == "difference" else 0.0
-        least = lowest + LEAST_ROOM if side == "floor" else lowest
-        most = 1 - LEAST_ROOM if side == "ceiling" else 1.0
-        limits = f"from {least:g} to {most:g}"
-        wanted = f"expected a {side} that can be broken and kept ({limits}), got {bound!r}"
-        _require(least <= bound <= most, wanted)
-        return self
-
-
-class ThresholdsFile(Strict):
-    """thresholds.yaml as it is written."""
-
-    version: int = Field(ge=1, le=1)
-    default_tier: str
-    confidence: float = Field(default=0.95, ge=0.5, le=MOST_CONFIDENCE)
-    tiers: dict[Name, TierRow] = Field(min_length=1)
-    rules: list[RuleRow] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _default_exists(self) -> ThresholdsFile:
-        _require_known("tier", self.default_tier, self.tiers)
-        return self
-
-
-def load_thresholds(path: Path, *, asserting: bool = True) -> Thresholds:
-    """The contract in `path`.
-
-    With `asserting=False` a case needs no rule, as before the first calibration of a tier. Raises
-    ConfigError with file, line and key for each mistake.
-    """
-    file, lines = load_config(path, ThresholdsFile)
-    tiers = {}
-    for name, row in file.tiers.items():
-        searches = {}
-        for dataset, search in row.searches.items():
-            population, subjects = search.population or dataset, tuple(search.subjects)
-            changed = {"population": population, "subjects": subjects}
-            searches[dataset] = SearchProfile(**search.model_dump() | changed)
-        models, cases = tuple(row.models), tuple(row.cases)
-        tiers[name] = Tier(name, models, cases, row.max_excluded, row.limit, searches)
-    rules = tuple(
-        Rule(
-            side="ceiling" if rule.floor is None else "floor",
-            bound=cast(float, rule.ceiling if rule.floor is None else rule.floor),
-            line=line_of(("rules", i), lines),
-            **rule.model_dump(exclude={"floor", "ceiling"}),
-        )
-        for i, rule in enumerate(file.rules)
-    )
-    thresholds = Thresholds(file.default_tier, file.confidence, tiers, rules)
-    mistakes = sorted(_mistakes(thresholds, lines, asserting))
-    if mistakes:
-        raise ConfigError("\n".join(f"{path}:{line}: {reason}" for line, reason in mistakes))
-    return thresholds
-
-
-def _mistakes(thresholds: Thresholds, lines: Lines, asserting: bool) -> Iterator[tuple[int, str]]:
-    """Line and reason of what is wrong between the parts of the file."""
-    rules, tiers = thresholds.rules, thresholds.tiers
-    first: dict[tuple[str, str, str | None], int] = {}
-    for rule in rules:
-        key = (rule.case, rule.metric, rule.part)
-        if key in first:
-            yield rule.line, f"{rule.case}: a second rule on {rule.subject}, see line {first[key]}"
-        first.setdefault(key, rule.line)
-    cases = [case for tier in tiers.values() for case in tier.grid]
-    for rule in rules:
-        if not any(rule.covers(case, case.model) for case in cases):
-            yield rule.line, f"{rule.case}: this rule covers no case of any tier"
-    for tier in tiers.values() if asserting else ():
-        for case in tier.grid:
-            if not any(rule.covers(case, case.model) for rule in rules):
-                at = tier.cases.index(f"{case.task}/{case.scenario}/{case.dataset}")
-                line = line_of(("tiers", tier.name, "cases", at), lines)
-                yield line, f"{case}: no rule covers this case of tier {tier.name!r}"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from natadv.errors import ConfigError, ModelError, unknown_name
-from natadv.factories import entry_points, is_reference
+from natadv.errors import ConfigError, ModelError, NotFetchedError, unknown_name
+from natadv.factories import entry_points, is_reference, slug
 from natadv.models import plugged
 from natadv.models.files import expanded
 from natadv.models.files.checkpoint import CONFIG
@@ -62,6 +60,25 @@ def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSp
     return (_of_reference(name, path, root, base or root),)
 
 
+def names_of(name: str, *, root: Path, base: Path | None = None) -> tuple[str, ...]:
+    """The single models that a family, a glob or `paper` means; the name itself if it is another.
+
+    None of them has to be here.
+    """
+    if name.endswith(PAPER_SUFFIX):
+        plain = names_of(name.removesuffix(PAPER_SUFFIX), root=root, base=base)
+        return tuple(single + PAPER_SUFFIX for single in plain)
+    path = Path(os.path.abspath((base or root) / expanded(name)))
+    rows = rows_named(name)
+    if (
+        not rows
+        and name not in entry_points(plugged.GROUP)
+        and not (name.strip() and _exists(path))
+    ):
+        rows = tuple(row for row in ZOO.values() if fnmatchcase(row.name, name))
+    return tuple(row.name for row in rows) or (name,)
+
+
 def resolve_all(
     names: tuple[str, ...], *, root: Path, base: Path | None = None
 ) -> tuple[ModelSpec, ...]:
@@ -85,12 +102,6 @@ def resolve_one(name: str, *, root: Path, wanted: str) -> ModelSpec:
         listed = ", ".join(spec.name for spec in specs)
         raise ConfigError(f"{name!r} means {len(specs)} models ({listed}); name one {wanted}")
     return specs[0]
-
-
-def slug(text: str) -> str:
-    """ASCII letters, digits, `.`, `_` and `-`: fit for an address and a file name."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or "model"
 
 
 def heads_of_row(name: str, *, root: Path) -> dict[str, Path]:
@@ -131,7 +142,9 @@ def _of_rows(rows: Iterable[ZooRow], root: Path) -> tuple[ModelSpec, ...]:
         return tuple(specs)
     first, *others = problems
     also = f" (not usable either: {', '.join(others)})" if others else ""
-    raise ModelError(f"{first}: {problems[first]}{also}")
+    absent = all(isinstance(problem, NotFetchedError) for problem in problems.values())
+    kind = NotFetchedError if absent else ModelError
+    raise kind(f"{first}: {problems[first]}{also}")
 
 
 def _of_row(row: ZooRow, root: Path) -> ModelSpec:

@@ -94,9 +94,11 @@ def families() -> tuple[str, ...]:
 
 
 def rows_named(name: str) -> tuple[ZooRow, ...]:
-    """The rows of a name, a hub id, a family or `paper`; empty for any other text."""
+    """The rows of a name, a hub id, `paper`, or a family, which means its models of the paper if
+    it has some; empty for any other text."""
     if name == PAPER:
         return tuple(row for row in ZOO.values() if row.in_paper)
     if name in ZOO:
         return (ZOO[name],)
-    return tuple(row for row in ZOO.values() if name in (row.family, row.hub) and name)
+    rows = tuple(row for row in ZOO.values() if name in (row.family, row.hub) and name)
+    return tuple(row for row in rows if row.in_paper) or rows

@@ -63,7 +63,8 @@ def write_all_evidence(session: GateSession, root: Path) -> None:
             "matched": stored.evidence.matched,
         }
         plan = session.plan(case)
-        facts = numerics_json(session.numerics.of(session.grid.specs[case.model]))
+        spec = session.grid.specs.get(case.model)
+        facts = numerics_json(session.numerics.of(spec) if spec else session.numerics)
         # What was planned is taken from the plan, and what was used from the results themselves:
         # evidence that took its revision from the plan would vouch for itself.
         manifest = Manifest(

@@ -87,7 +87,7 @@ class Controller:
         grid, numerics = self.session.grid, self.session.numerics
         lines = [
             f"natadv: tier {grid.tier.name}, {len(grid.cases)} cases, "
-            f"models {', '.join(grid.specs)}, {numerics.device} {numerics.dtype}",
+            f"models {', '.join(grid.lineages)}, {numerics.device} {numerics.dtype}",
             f"natadv: store {self.session.store.root}",
         ]
         workers = len(self.config.getoption("tx", None) or [None])
@@ -221,7 +221,7 @@ class Controller:
             "tier": session.grid.tier.name,
             "contract": {"file": self.contract.name, "sha256": session.contract},
             "selection": {
-                "models": list(session.grid.specs),
+                "models": list(session.grid.lineages),
                 "tasks": list(request.tasks),
                 "scenarios": list(request.scenarios),
                 "datasets": list(request.datasets),
@@ -306,5 +306,5 @@ class Controller:
         if not session.selected:
             return "0 cases"
         judged = session.verdict.extent if session.asserting else f"{len(session.selected)} cases"
-        models = tuple(session.grid.specs)
+        models = tuple(session.grid.lineages)
         return judged if models == session.grid.tier.models else f"{judged} for {', '.join(models)}"

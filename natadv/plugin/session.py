@@ -31,7 +31,7 @@ from natadv.gate.baseline import (
 from natadv.gate.cases import CasePlan, mismatches, stored_cases, unreadable
 from natadv.gate.contract import contract_digest
 from natadv.gate.judge import GateVerdict, judge_all
-from natadv.gate.rules import load_thresholds
+from natadv.gate.thresholds_file import load_thresholds
 from natadv.plugin import options
 from natadv.search.profile import with_searches
 from natadv.types import Case
@@ -127,9 +127,9 @@ class GateSession:
     @property
     def selection(self) -> Selection:
         """What was judged, for a later judgement of the same evidence."""
-        models = tuple(self.grid.specs)
-        whole = set(self.selected) == set(self.grid.tier.grid_of(models))
-        return Selection(self.grid.tier.name, models, tuple(sorted(self.selected)), whole)
+        tier, lineages = self.grid.tier, self.grid.lineages
+        whole = set(self.selected) == set(tier.grid_of(lineages))
+        return Selection(tier.name, tuple(lineages), tuple(sorted(self.selected)), whole)
 
     @property
     def whole_tier(self) -> bool:
@@ -144,7 +144,7 @@ class GateSession:
             self.evidence,
             thresholds=self.grid.thresholds,
             tier=self.grid.tier.name,
-            models=tuple(self.grid.specs),
+            models=tuple(self.grid.lineages),
             selected=self.selected,
         )
 
@@ -153,7 +153,7 @@ class GateSession:
         """The selected cases compared with the baseline; None if no baseline was given."""
         if self.baseline is None:
             return None
-        lineages = {case: self.grid.specs[case.model].lineage for case in self.selected}
+        lineages = {case: self.grid.lineages[case.model] for case in self.selected}
         return judge_against_baseline(
             self.selected,
             candidate=self.evidence,

@@ -14,7 +14,7 @@ from natadv.data.reader import decode_image, read_by_id
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.pictures import overlaid
 from natadv.evaluate.units import digest
-from natadv.models.resolve import slug
+from natadv.factories import slug
 from natadv.report.sheet import MOST_TILES, Panel, Tile, contact_sheet
 from natadv.search.objective import overlaid_row, place_overlay
 from natadv.search.result import Attack, PredictionPair, SearchResult, write_attack

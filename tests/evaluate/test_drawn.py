@@ -25,7 +25,7 @@ from natadv.evaluate.pictures import overlaid, pictures, sized
 from natadv.evaluate.plan import units_of
 from natadv.evaluate.shard import shard_of
 from natadv.evaluate.units import Numerics
-from natadv.gate.rules import Thresholds, Tier
+from natadv.gate.rules import Thresholds, Tier, TierGrid
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import AnsweringHead
 from natadv.heads.head_file import DecoderConfig, McanConfig
@@ -361,7 +361,7 @@ def test_the_case_is_told_so_before_anything_is_computed(monkeypatch, drawn, cle
     case = Case("classification", "typographic", "drawn", "mini-clip")
     numerics = Numerics("cpu", "float32", batch_size=4, threads=1, packages={"torch": "2"})
     spec = ModelSpec("mini-clip", "mini-clip", "mini", clean.folder, "l", ("classification",))
-    tier = Tier("mini", ("mini-clip",), ())
+    tier = Tier("mini", (TierGrid(("mini-clip",), ()),))
 
     def units(limit=None, **datasets):
         thresholds = Thresholds("mini", 0.95, {"mini": tier}, ())

@@ -8,7 +8,7 @@ import pytest
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.evaluate import grid as grid_module
 from natadv.evaluate.grid import Request, make_grid
-from natadv.gate.rules import Thresholds, Tier
+from natadv.gate.rules import Thresholds, Tier, TierGrid
 from natadv.types import ModelSpec
 
 MODELS = ("mini-clip", "mini-siglip")
@@ -36,9 +36,9 @@ def zoo(monkeypatch):
 @pytest.fixture
 def thresholds():
     tiers = {
-        "mini": Tier("mini", MODELS, (PLAIN, TYPO)),
-        "pr": Tier("pr", MODELS[:1], (PLAIN,), limit=4),
-        "nightly": Tier("nightly", MODELS[:1], ("classification/clean/not-pulled",)),
+        "mini": Tier("mini", (TierGrid(MODELS, (PLAIN, TYPO)),)),
+        "pr": Tier("pr", (TierGrid(MODELS[:1], (PLAIN,)),), limit=4),
+        "nightly": Tier("nightly", (TierGrid(MODELS[:1], ("classification/clean/not-pulled",)),)),
     }
     return Thresholds("mini", 0.95, tiers, ())
 

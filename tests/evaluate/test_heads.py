@@ -18,7 +18,7 @@ from natadv.evaluate.model_runner import ModelRunner
 from natadv.evaluate.plan import case_evidence, case_plan, head_of, kept_masks, units_of
 from natadv.evaluate.units import Numerics
 from natadv.gate.cases import mismatches
-from natadv.gate.rules import Thresholds, Tier
+from natadv.gate.rules import Thresholds, Tier, TierGrid
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import save_head
 from natadv.heads.head_file import DecoderConfig
@@ -65,7 +65,7 @@ def plain(pack, clean_samples):
 @pytest.fixture
 def grid(plain, spec, monkeypatch):
     monkeypatch.setattr(plan_module, "fingerprint", lambda _: TOWER)
-    tier = Tier("mini", ("mini-clip",), ())
+    tier = Tier("mini", (TierGrid(("mini-clip",), ()),))
     return Grid(
         Thresholds("mini", 0.95, {"mini": tier}, ()),
         tier,

@@ -13,7 +13,7 @@ from natadv.evaluate.plan import case_evidence, case_plan, unique_units, units_o
 from natadv.evaluate.store import write_atomically
 from natadv.evaluate.units import SHARD_ROWS, Numerics
 from natadv.gate.cases import mismatches
-from natadv.gate.rules import Thresholds, Tier
+from natadv.gate.rules import Thresholds, Tier, TierGrid
 from natadv.types import Case, ModelSpec
 
 NUMERICS = Numerics("cpu", "float32", batch_size=4, threads=1, packages={"torch": "2"})
@@ -41,7 +41,7 @@ def weights(monkeypatch):
 
 @pytest.fixture
 def grid(plain, typo):
-    tier = Tier("mini", ("mini-clip",), ())
+    tier = Tier("mini", (TierGrid(("mini-clip",), ()),))
     return Grid(
         Thresholds("mini", 0.95, {"mini": tier}, ()),
         tier,

@@ -18,7 +18,8 @@ import yaml
 from natadv.evidence import Manifest, write_evidence
 from natadv.gate.__main__ import main
 from natadv.gate.contract import Difference, differences
-from natadv.gate.rules import Thresholds, load_thresholds
+from natadv.gate.rules import Thresholds
+from natadv.gate.thresholds_file import load_thresholds
 from natadv.types import Case, Outcomes
 
 CONTRACT = """\

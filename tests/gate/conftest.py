@@ -14,7 +14,7 @@ import pytest
 
 from natadv.evidence import CaseEvidence, Evidence, Manifest, write_evidence
 from natadv.gate.cases import CasePlan
-from natadv.gate.rules import Rule, Thresholds, Tier
+from natadv.gate.rules import Rule, Thresholds, Tier, TierGrid
 from natadv.types import Case, Outcomes
 
 WEIGHTS = {"mini-clip": "c" * 64, "mini-siglip": "5" * 64}
@@ -84,7 +84,7 @@ def rule(case: Case | str, metric: str = "top1", **columns) -> Rule:
 def thresholds_of(rules: Sequence[Rule], cases: Sequence[Case], **columns) -> Thresholds:
     cells = dict.fromkeys(c.address.rsplit("/", 1)[0] for c in cases)
     models = dict.fromkeys(c.model for c in cases)
-    tier = Tier("mini", tuple(models), tuple(cells), **columns)
+    tier = Tier("mini", (TierGrid(tuple(models), tuple(cells)),), **columns)
     return Thresholds("mini", 0.95, {"mini": tier}, tuple(rules))
 
 

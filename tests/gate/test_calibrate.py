@@ -13,7 +13,7 @@ from natadv.errors import MetricError
 from natadv.evidence import Manifest, folder_of, read_evidence, write_evidence
 from natadv.gate.calibrate import main, propose, to_yaml
 from natadv.gate.judge import judge_all
-from natadv.gate.rules import load_thresholds
+from natadv.gate.thresholds_file import load_thresholds
 from natadv.metrics import METRICS
 from natadv.tasks import TASKS
 from natadv.types import Case

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from natadv import cli
 from natadv.errors import ConfigError
 from natadv.gate.contract import contract_digest, differences
-from natadv.gate.rules import Rule, SearchProfile, Thresholds, Tier, load_thresholds
+from natadv.gate.rules import Rule, SearchProfile, Thresholds, Tier, TierGrid
+from natadv.gate.thresholds_file import load_thresholds
 
 MIRRORED = {"WEAKER": "STRICTER", "STRICTER": "WEAKER", "CHANGED": "CHANGED", "neutral": "neutral"}
 
@@ -50,8 +51,15 @@ searches = st.builds(
 plain_tiers = st.builds(
     Tier,
     name=st.just("t"),
-    models=st.lists(st.sampled_from(MODELS), min_size=1, unique=True).map(tuple),
-    cases=st.lists(st.sampled_from(CELLS), min_size=1, unique=True).map(tuple),
+    grids=st.lists(
+        st.builds(
+            TierGrid,
+            models=st.lists(st.sampled_from(MODELS), min_size=1, unique=True).map(tuple),
+            cases=st.lists(st.sampled_from(CELLS), min_size=1, unique=True).map(tuple),
+        ),
+        min_size=1,
+        max_size=2,
+    ).map(tuple),
     max_excluded=st.sampled_from((0.0, 0.1)),
 )
 tiers = st.builds(
@@ -126,10 +134,17 @@ def test_what_is_weaker_one_way_is_stricter_the_other_way(pair):
 @given(anything, st.randoms(use_true_random=False))
 def test_order_and_lines_are_no_difference(contract, random):
     def mixed(items):
-        return tuple(random.sample(tuple(items), k=len(tuple(items))))
+        listed = tuple(items)
+        return tuple(random.sample(listed, k=len(listed)))
 
     moved = {
-        name: replace(tier, models=mixed(tier.models), cases=mixed(tier.cases))
+        name: replace(
+            tier,
+            grids=mixed(
+                replace(grid, models=mixed(grid.models), cases=mixed(grid.cases))
+                for grid in tier.grids
+            ),
+        )
         for name, tier in mixed(contract.tiers.items())
     }
     again = replace(
@@ -209,8 +224,14 @@ def with_rule(contract, at, **columns):
     return replace(contract, rules=tuple(changed))
 
 
+def of_grid(tier, **columns):
+    return replace(tier, grids=(replace(tier.grids[0], **columns),))
+
+
 def with_tier(contract, **columns):
-    return replace(contract, tiers={"mini": replace(contract.tier(), **columns)})
+    tier = contract.tier()
+    in_grid = {name: columns.pop(name) for name in ("models", "cases") if name in columns}
+    return replace(contract, tiers={"mini": replace(of_grid(tier, **in_grid), **columns)})
 
 
 CLEAN, TYPO = "classification/clean/mini", "classification/typographic/mini-typo"
@@ -251,7 +272,7 @@ CLEAN, TYPO = "classification/clean/mini", "classification/typographic/mini-typo
          ["WEAKER   contract: tier mini removed", "STRICTER contract: tier b added",
           "neutral  default_tier: mini -> b: asks the same"]),
         (lambda c: replace(c, default_tier="b", tiers={
-            **c.tiers, "b": replace(c.tier(), name="b", cases=(CLEAN,), limit=9)}),
+            **c.tiers, "b": replace(of_grid(c.tier(), cases=(CLEAN,)), name="b", limit=9)}),
          ["WEAKER   default_tier: mini -> b: limit none -> 9",
           "WEAKER   default_tier: mini -> b: leaves out 4 of 6 cases",
           "STRICTER contract: tier b added"]),

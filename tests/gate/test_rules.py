@@ -10,7 +10,8 @@ import pytest
 
 from natadv.errors import ConfigError, UnknownNameError
 from natadv.gate.judge import judge_all
-from natadv.gate.rules import MOST_CONFIDENCE, load_thresholds, rules_for
+from natadv.gate.rules import rules_for
+from natadv.gate.thresholds_file import MOST_CONFIDENCE, load_thresholds
 
 
 def edited(path, old, new):

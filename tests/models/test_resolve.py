@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import ConfigError, ModelError, UnknownNameError
+from natadv.factories import slug
 from natadv.models.loading import fingerprint
-from natadv.models.resolve import resolve, resolve_all, slug
+from natadv.models.resolve import resolve, resolve_all
 from natadv.models.zoo import ZOO
 
 ADDRESS = set(string.ascii_letters + string.digits + "._-")

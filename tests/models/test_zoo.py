@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from natadv.factories import slug
 from natadv.models import zoo
 from natadv.models.files.model_types import MODEL_TYPES
 from natadv.models.loading import LOADERS
-from natadv.models.resolve import slug
 from natadv.models.zoo import ZOO, families, rows_named
 from natadv.tasks import TASKS
 

@@ -11,7 +11,7 @@ import pytest
 from natadv.evidence import CaseEvidence, Evidence
 from natadv.gate.cases import CasePlan
 from natadv.gate.judge import judge_all
-from natadv.gate.rules import Rule, Thresholds, Tier
+from natadv.gate.rules import Rule, Thresholds, Tier, TierGrid
 from natadv.plugin.gates import case_rows, report_rows
 from natadv.tasks import TASKS
 from natadv.types import Case, Outcomes
@@ -55,7 +55,7 @@ def case_of(task, scenario):
 def session_of(case, evidence, *rules, problems=()):
     """A session that knows one case, judged by these rules; unjudged if there are none."""
     found = CaseEvidence(case, evidence, *FACTS, problems)
-    tier = Tier("mini", (case.model,), (case.address.rpartition("/")[0],))
+    tier = Tier("mini", (TierGrid((case.model,), (case.address.rpartition("/")[0],)),))
     thresholds = Thresholds("mini", 0.95, {"mini": tier}, rules)
     verdict = judge_all(
         [CasePlan(case, case.model, N, *FACTS)], {case: found}, thresholds=thresholds

@@ -10,7 +10,7 @@ import pytest
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.plan import CaseUnits
-from natadv.gate.rules import SearchProfile, Thresholds, Tier
+from natadv.gate.rules import SearchProfile, Thresholds, Tier, TierGrid
 from natadv.pipelines.overlay_population import drawn_within, search_space
 from natadv.scenarios.typographic.population import population_path, write_population
 from natadv.search.profile import search_units, with_searches
@@ -98,7 +98,7 @@ def searching(pack, plain, typo_samples, tmp_path):
     def made(**card):
         typo = pack("typo", typo_samples, scenario="typographic", **card)
         case = Case("classification", "typographic", "typo", "mini-clip")
-        tier = Tier("t", ("mini-clip",), (), searches={"typo": PROFILE})
+        tier = Tier("t", (TierGrid(("mini-clip",), ()),), searches={"typo": PROFILE})
         datasets = {"plain": plain, "typo": typo}
         return Grid(
             Thresholds("t", 0.95, {"t": tier}, ()), tier, (case,), {}, datasets, None, tmp_path

@@ -18,7 +18,7 @@ from natadv.evaluate.plan import units_of
 from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
 from natadv.evaluate.worker import Worker
-from natadv.gate.rules import SearchProfile, Thresholds, Tier
+from natadv.gate.rules import SearchProfile, Thresholds, Tier, TierGrid
 from natadv.models import loading
 from natadv.models.resolve import resolve
 from natadv.search import contact_sheet
@@ -38,7 +38,7 @@ def gate_units(world, natadv):
     pack = ("few", "--data", "plain", "--name", "plain-few", "--pictures", "3")
     natadv("overlays", "pack", *pack)
     case = Case("classification", "typographic", "plain-few", "mini-clip")
-    tier = Tier("t", ("mini-clip",), (str(case),), searches={"plain-few": PROFILE})
+    tier = Tier("t", (TierGrid(("mini-clip",), (str(case),)),), searches={"plain-few": PROFILE})
     thresholds = Thresholds("t", 0.95, {"t": tier}, ())
     (spec,) = resolve("mini-clip", root=world)
     grid = Grid(thresholds, tier, (case,), {"mini-clip": spec}, load_datasets(world), 2, world)

@@ -16,9 +16,9 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from natadv.config import Strict
-from natadv.errors import ModelError
+from natadv.errors import ModelError, NotFetchedError
 from natadv.models.files import expanded
-from natadv.models.zoo import ZOO
+from natadv.models.zoo import ZOO, ZooRow
 from natadv.storage.atomic import replacing
 
 LOCK = "models.lock"
@@ -88,19 +88,18 @@ def snapshot(hub_id: str, *, root: Path) -> Path:
     """The folder of the locked commit.
 
     Raises:
-        ModelError: It was never fetched, or is not in this machine's cache.
+        NotFetchedError: It was never fetched, or is not in this machine's cache.
     """
     row = next((row for row in ZOO.values() if row.hub == hub_id), None)
     how = f"run natadv models fetch {row.name if row else hub_id}"
     if row is not None and row.gated:
-        page = licence_page(hub_id)
-        how = f"accept its licence ({row.licence}) on {page}, log in (hf auth login), and {how}"
+        how = f"{acceptance(row)}, and {how}"
     locked = read_lock(root).get(hub_id)
     if locked is None:
-        raise ModelError(f"{hub_id} is not in {root / LOCK}; {how}")
+        raise NotFetchedError(f"{hub_id} is not in {root / LOCK}; {how}")
     folder = snapshot_folder(hub_id, locked.revision)
     if missing := _missing(locked, folder):
-        raise ModelError(
+        raise NotFetchedError(
             f"{hub_id} at {locked.revision[:12]} is not whole in {cache_folder()} "
             f"({missing[0]} is missing); {how}"
         )
@@ -140,6 +139,11 @@ def cache_folder() -> Path:
     if home is None:
         home = f"{os.environ.get('XDG_CACHE_HOME', '~/.cache')}/huggingface"
     return expanded(home) / "hub"
+
+
+def acceptance(row: ZooRow) -> str:
+    """What a person does before a gated model can be fetched."""
+    return f"accept its licence ({row.licence}) on {licence_page(row.hub)}, log in (hf auth login)"
 
 
 def licence_page(hub_id: str) -> str:

@@ -1,0 +1,93 @@
+"""What the cases of a grid need and this machine lacks: models, datasets and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from natadv.evaluate.grid import Grid
+from natadv.models.hub.local import acceptance
+from natadv.models.resolve import HEADS, heads_of_row
+from natadv.models.zoo import ZOO
+from natadv.tasks import TASKS
+from natadv.types import PAPER_SUFFIX, Case
+
+TRAINING_SETS = {"segmentation": "phrasecut-train", "vqa": "vqa-v2-train"}
+"""Task -> the dataset on which the published heads were trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """One thing that cases need."""
+
+    kind: str
+    """`model`, `dataset` or `head`."""
+    name: str
+    """Of a head: `model/task`."""
+    commands: tuple[str, ...]
+    """Shell lines that get it, in order; remarks begin with `#`."""
+
+
+def missing(grid: Grid, cases: Iterable[Case]) -> list[Missing]:
+    """What these cases lack: models first, then datasets, then heads, each once."""
+    wanted = tuple(cases)
+    return [*_models(grid, wanted), *_datasets(grid, wanted), *_heads(grid, wanted)]
+
+
+def script(lacking: Iterable[Missing]) -> list[str]:
+    """The commands for all of them, which can be pasted into a shell."""
+    rows = list(lacking)
+    models = [row.name for row in rows if row.kind == "model"]
+    lines = [line for row in rows if row.kind == "model" for line in row.commands]
+    if models:
+        lines.append(f"natadv models fetch {' '.join(models)}")
+    for row in rows:
+        if row.kind != "model":
+            lines += [f"# {row.kind} {row.name}", *row.commands]
+    return list(dict.fromkeys(lines))
+
+
+def _models(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
+    names = dict.fromkeys(
+        c.model.removesuffix(PAPER_SUFFIX) for c in cases if c.model in grid.absent
+    )
+    for name in names:
+        row = ZOO.get(name)
+        remarks = (f"# {acceptance(row)}",) if row is not None and row.gated else ()
+        yield Missing("model", name, remarks)
+
+
+def _datasets(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
+    names = dict.fromkeys(case.dataset for case in cases)
+    twins = {d.card.twin_of for name, d in grid.datasets.items() if name in names}
+    lacking = [name for name in (*names, *sorted(filter(None, twins))) if name not in grid.datasets]
+    if not lacking:
+        return
+    # Imported here because most runs lack nothing.
+    from natadv.data.status import statuses
+
+    known = {status.name: status.command for status in statuses(grid.root)}
+    for name in dict.fromkeys(lacking):
+        command = known.get(name, f"dvc pull fixtures/datasets/{name}")
+        yield Missing("dataset", name, tuple(command.splitlines()))
+
+
+def _heads(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
+    for model, task in dict.fromkeys((case.model, case.task) for case in cases):
+        if model in grid.specs:
+            tasks, heads = grid.specs[model].tasks, grid.specs[model].heads
+        elif (row := ZOO.get(model.removesuffix(PAPER_SUFFIX))) is not None:
+            tasks, heads = row.tasks, heads_of_row(row.name, root=grid.root)
+        else:
+            continue
+        able = {TASKS[known].model for known in tasks}
+        if TASKS[task].model in able or task in heads or task not in TRAINING_SETS:
+            continue
+        name = model.removesuffix(PAPER_SUFFIX)
+        # A head of a checkpoint that somebody gave lies elsewhere; its case says where.
+        if name in ZOO:
+            command = (
+                f"natadv train {task} --model {name} --data {TRAINING_SETS[task]} "
+                f"--out {HEADS / name / task}"
+            )
+            yield Missing("head", f"{name}/{task}", (command,))
