@@ -23,6 +23,8 @@ Model = TypeVar("Model", bound=BaseModel)
 PARAMS = "params.yaml"
 DEEPEST = 32
 """Levels of nesting: no file needs ten, and a thousand would exhaust Python's stack."""
+MOST_MISTAKES = 20
+"""Lines about one file: hundreds usually have one cause."""
 MOST_VALUES = 100_000
 """Values in a file once its aliases are written out: ten lines can stand for billions."""
 
@@ -64,8 +66,10 @@ def load_config(path: Path, schema: type[Model]) -> tuple[Model, Lines]:
         for mistake in error.errors(include_url=False):
             key = dotted(part for part in mistake["loc"] if part != _OF_A_KEY) or "the file"
             mistakes.append((line_of(mistake["loc"], lines), key, _reason(dict(mistake), schema)))
-        text = "\n".join(f"{path}:{line}: {key}: {why}" for line, key, why in sorted(mistakes))
-        raise ConfigError(text) from error
+        rows = [f"{path}:{line}: {key}: {why}" for line, key, why in sorted(mistakes)]
+        if len(rows) > MOST_MISTAKES:
+            rows[MOST_MISTAKES:] = [f"{path}: and {len(rows) - MOST_MISTAKES} more mistakes"]
+        raise ConfigError("\n".join(rows)) from error
 
 
 def line_of(loc: Loc, lines: Lines) -> int:

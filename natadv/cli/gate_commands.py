@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from natadv.cli import shared_options as opt
+from natadv.config import section_of
 from natadv.errors import ConfigError
 from natadv.report.html import write_report
 from natadv.tasks import TASKS
@@ -151,6 +152,95 @@ def diff(
     listed = ", ".join(f"{counts[effect]} {effect.lower()}" for effect in EFFECTS)
     print(f"{listed}: {'the gate lets more pass' if counts['WEAKER'] else 'nothing is weaker'}")
     return WEAKER if counts["WEAKER"] else ALIKE
+
+
+@contract.command(
+    cls=opt.Command,
+    short_help="floors for models that nobody has measured here yet",
+    epilog="Example: natadv contract starters release pr paper --out thresholds/starters.yaml",
+)
+def starters(
+    tiers: Annotated[list[str], opt.argument("TIER", "whose cases get a rule")],
+    out: Annotated[Path, opt.path("gets the rules", metavar="FILE")],
+    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
+        "thresholds.yaml"
+    ),
+    params: Annotated[Path, opt.path("rows of made datasets", metavar="FILE")] = Path(
+        "params.yaml"
+    ),
+) -> int:
+    """Write a starter floor for every case of some tiers: below the published number of the same
+    model, fed in the same way, on the same pictures, or else just above chance.
+
+    A measured rule (`python -m natadv.gate.calibrate`) replaces the starter on the same number.
+    """
+    from natadv.data.importers import FORMATS
+    from natadv.gate.calibrate import above_chance, from_published, to_yaml
+    from natadv.gate.rules import Rule
+    from natadv.gate.thresholds_file import load_thresholds
+    from natadv.models.listing import published
+    from natadv.storage.atomic import replacing
+    from natadv.types import PAPER_SUFFIX
+
+    tried = load_thresholds(thresholds, asserting=False)
+    made = _made_datasets(params)
+    numbers = {
+        (n.model + PAPER_SUFFIX * (n.protocol == "paper"), n.dataset, n.metric): n
+        for n in published()
+    }
+    rules: list[Rule] = []
+    for case in dict.fromkeys(case for name in tiers for case in tried.tier(name).covered):
+        origin = made.get(case.dataset, _Origin(case.dataset, case.dataset))
+        task = TASKS[case.task]
+        rows = origin.rows or (FORMATS[case.dataset].rows if case.dataset in FORMATS else 0)
+        known = numbers.get((case.model, origin.same_pictures, task.headline))
+        if known is not None and rows:
+            source = f"{known.source}, {known.protocol}"
+            rule = from_published(case.address, task.headline, known.value, n=rows, source=source)
+        else:
+            choices = _CHOICES.get(origin.first) if case.task == "classification" else None
+            chance = 1 / choices if choices else 0.0
+            rule = above_chance(case.address, task.headline, chance, n=rows or _FEW_ROWS)
+        rules.append(rule)
+    with replacing(out) as temporary:
+        temporary.write_text(_STARTERS_HEAD + to_yaml(rules), encoding="utf-8")
+    by_number = sum(rule.starter == "published" for rule in rules)
+    print(f"{out}: {len(rules)} starters, {by_number} of them from published numbers")
+    return 0
+
+
+_CHOICES = {"imagenet": 1000, "imagenet-a": 200, "rta-100": 100, "langadv": 10}
+"""Classes to choose from, by dataset."""
+_FEW_ROWS = 100
+"""What a starter asks of a dataset whose size is known only when it is made."""
+_STARTERS_HEAD = """\
+# Floors for models that nobody has measured here yet, written by `natadv contract starters`. Bounds
+# of published numbers lie two half-widths of their interval below them, at least 0.02. All others
+# are just above chance: they only find a model that does not work. A measured rule on the same
+# number, as natadv.gate.calibrate prints it, replaces a starter.
+"""
+
+
+class _Origin(NamedTuple):
+    """Where the pictures of a dataset come from."""
+
+    first: str
+    """The dataset at the beginning of the chain."""
+    same_pictures: str
+    """The dataset whose published numbers apply; empty if something was written on the pictures."""
+    rows: int = 0
+    """0 if only the published size is known."""
+
+
+def _made_datasets(params: Path) -> dict[str, _Origin]:
+    """The subsets and typographic sets that params.yaml describes."""
+    found: dict[str, _Origin] = {}
+    for section in ("subset", "typo"):
+        for name, values in section_of(params, section, required=False).items():
+            source, rows = str(values["source"]), int(values["rows"])
+            first = found[source].first if source in found else source
+            found[name] = _Origin(first, source if section == "subset" else "", rows)
+    return found
 
 
 @app.command(cls=opt.Command)

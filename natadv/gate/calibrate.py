@@ -24,6 +24,8 @@ CONFIDENCE = 0.999
 SLACK = 0.005
 SHARE_OF_N = 0.8
 """A rule requires this share of the samples that it was measured on."""
+MARGIN = 0.02
+THOUSANDTH = Decimal("0.001")
 OF_DRAWN = ("attack_success_rate", "breaking_point")
 """Metrics that get a rule on drawn datasets if they are defined and leave a bound."""
 
@@ -45,11 +47,10 @@ def propose(
     estimated = estimate(metric_name, evidence)
     shown = estimated.measurement(confidence=confidence)
     wide = estimated.measurement(confidence=CONFIDENCE)
-    thousandth = Decimal("0.001")
     if metric.higher_is_better:
-        bound = float(Decimal(wide.low - SLACK).quantize(thousandth, rounding=ROUND_FLOOR))
+        bound = float(Decimal(wide.low - SLACK).quantize(THOUSANDTH, rounding=ROUND_FLOOR))
     else:
-        bound = float(Decimal(wide.high + SLACK).quantize(thousandth, rounding=ROUND_CEILING))
+        bound = float(Decimal(wide.high + SLACK).quantize(THOUSANDTH, rounding=ROUND_CEILING))
     least = -1.0 if metric.kind == "difference" else 0.0
     if not (bound > least if metric.higher_is_better else bound < 1):
         raise MetricError(
@@ -70,6 +71,40 @@ def propose(
     )
 
 
+def from_published(case: str, metric: str, value: float, *, n: int, source: str) -> Rule:
+    """A starter floor below a number that others measured on `n` samples.
+
+    A model that repeats the number passes with a probability of 0.975: the margin is twice the
+    half-width of the 0.95 interval, one half for the measurement's error and one for the verdict's
+    interval, and at least MARGIN for what protocols leave open.
+    """
+    margin = max(MARGIN, 2 * 1.96 * math.sqrt(value * (1 - value) / n))
+    return Rule(
+        case=case,
+        metric=metric,
+        side="floor",
+        bound=float(Decimal(value - margin).quantize(THOUSANDTH, rounding=ROUND_FLOOR)),
+        source=f"published {value:.3f}, {source}",
+        min_n=max(1, math.floor(SHARE_OF_N * n)),
+        starter="published",
+    )
+
+
+def above_chance(case: str, metric: str, chance: float, *, n: int) -> Rule:
+    """A starter floor that only a model breaks that does not work: five standard errors above
+    `chance` on `n` samples, and at least MARGIN."""
+    bound = max(MARGIN, chance + 5 * math.sqrt(chance * (1 - chance) / n))
+    return Rule(
+        case=case,
+        metric=metric,
+        side="floor",
+        bound=float(Decimal(bound).quantize(THOUSANDTH, rounding=ROUND_CEILING)),
+        source=f"no number is published for this feeding and data; chance is {chance:.3f}",
+        min_n=max(1, math.floor(SHARE_OF_N * n)),
+        starter="chance",
+    )
+
+
 def to_yaml(rules: Sequence[Rule]) -> str:
     """The `rules:` section of thresholds.yaml."""
     rows = []
@@ -77,6 +112,7 @@ def to_yaml(rules: Sequence[Rule]) -> str:
         row: dict[str, object] = {"case": rule.case, "metric": rule.metric}
         row |= {rule.side: rule.bound, "min_n": rule.min_n}
         row |= {} if rule.part is None else {"part": rule.part}
+        row |= {"starter": rule.starter} if rule.starter else {}
         rows.append(row | {"source": rule.source})
     return str(yaml.safe_dump({"rules": rows}, sort_keys=False, width=10_000))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from natadv.errors import ConfigError
-from natadv.gate.rules import GLOB, Rule, Thresholds, Tier, rules_for
+from natadv.gate.rules import GLOB, Rule, RuleIndex, Thresholds, Tier, rules_for
 from natadv.gate.thresholds_file import contract_files
 from natadv.metrics.significance import Side
 from natadv.types import Case
@@ -201,13 +201,14 @@ def _covers(patterns: Sequence[str], names: Sequence[str]) -> bool:
 def _of_rules(old: Thresholds, new: Thresholds) -> list[Difference]:
     """How the rules differ on the cases that both contracts have."""
     after = _grid(new)
+    before_rules, after_rules = RuleIndex(old.rules), RuleIndex(new.rules)
     models_by_change: dict[tuple[str, Effect, str], list[str]] = defaultdict(list)
     models_of: dict[str, list[str]] = defaultdict(list)
     for case in _grid(old):
         if case in after:
             cell, _, model = case.address.rpartition("/")
             models_of[cell].append(model)
-            for difference in _of_case(case, old.rules, new.rules):
+            for difference in _of_case(case, before_rules, after_rules):
                 models_by_change[cell, difference.effect, difference.change].append(model)
     return [
         Difference(effect, f"{cell}/{model}", change)
@@ -220,7 +221,7 @@ def _grid(thresholds: Thresholds) -> dict[Case, None]:
     return {case: None for tier in thresholds.tiers.values() for case in tier.covered}
 
 
-def _of_case(case: Case, old: tuple[Rule, ...], new: tuple[Rule, ...]) -> Iterator[Difference]:
+def _of_case(case: Case, old: RuleIndex, new: RuleIndex) -> Iterator[Difference]:
     before, after = _required(case, old), _required(case, new)
     for key in {**before, **after}:
         if key not in after:
@@ -235,7 +236,7 @@ def _of_case(case: Case, old: tuple[Rule, ...], new: tuple[Rule, ...]) -> Iterat
             yield from _number(case.address, min_n, first_n, second_n, better="higher")
 
 
-def _required(case: Case, rules: tuple[Rule, ...]) -> Mapping[_Key, _Requirement]:
+def _required(case: Case, rules: RuleIndex) -> Mapping[_Key, _Requirement]:
     rules_by_key: dict[_Key, list[Rule]] = defaultdict(list)
     for rule in rules_for(case, case.model, rules):
         rules_by_key[rule.metric, rule.part, rule.side].append(rule)

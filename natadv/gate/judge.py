@@ -10,7 +10,7 @@ from typing import Literal
 from natadv.errors import ConfigError, MetricError
 from natadv.evidence import CaseEvidence
 from natadv.gate.cases import CasePlan, mismatches
-from natadv.gate.rules import Rule, Thresholds, Tier, rules_for
+from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, rules_for
 from natadv.metrics import estimate
 from natadv.metrics.significance import holm, upper_quantile
 from natadv.types import VERDICTS, Case, Measurement, Verdict
@@ -94,6 +94,19 @@ class GateVerdict:
         return f"{of_tier} of {self.tier_cases} cases of tier {self.tier}{beside}{holds}"
 
     @property
+    def starters(self) -> str:
+        """How many of the judged rules are starters, for a report; empty if none is."""
+        kinds = [j.rule.starter for case in self.cases for j in case.judgements]
+        published, chance = kinds.count("published"), kinds.count("chance")
+        if not published + chance:
+            return ""
+        return (
+            f"{published + chance} of {len(kinds)} rules are starters: {published} from published "
+            f"numbers, {chance} just above chance; measured floors replace them: "
+            "python -m natadv.gate.calibrate --help"
+        )
+
+    @property
     def report(self) -> Iterator[str]:
         """Lines for a terminal: each case with its rules, the problems, and last the verdict."""
         for case in self.cases:
@@ -101,6 +114,7 @@ class GateVerdict:
             yield from (f"    {j.verdict:12} {j.reason}" for j in case.judgements)
             yield from (f"    {reason}" for reason in case.reasons)
         yield from self.problems
+        yield from filter(None, (self.starters,))
         yield f"{self.overall.upper()}: {self.extent}"
 
     def of(self, case: Case) -> CaseVerdict:
@@ -146,10 +160,17 @@ def judge_all(
         selected = None
     chosen = [p for p in plans if selected is None or p.case in selected]
     wrong = (*problems, *_run_problems(thresholds, judged_tier, plans, selected))
+    index = RuleIndex(thresholds.rules)
     assessed = [
         assessment
         for plan in chosen
-        for assessment in _assess(plan, thresholds, judged_tier, evidence.get(plan.case))
+        for assessment in _assess(
+            plan,
+            rules_for(plan.case, plan.lineage, index),
+            evidence.get(plan.case),
+            confidence=thresholds.confidence,
+            max_excluded=judged_tier.max_excluded,
+        )
     ]
     level = (1 - thresholds.confidence) / 2
     known = [a for a in assessed if a.p is not None]
@@ -191,29 +212,34 @@ def _run_problems(
         yield f"{case}: selected, but not planned"
     if not planned or (selected is not None and not selected):
         yield "no case was selected, so nothing was judged"
-    everywhere = [case for other in thresholds.tiers.values() for case in other.covered]
+    here = CaseSet(expected)
+    everywhere = CaseSet(c for other in thresholds.tiers.values() for c in other.covered)
     for rule in thresholds.rules:
         # A rule may cover nothing only if it belongs to another tier or selection.
-        here = any(rule.covers(case, case.model) for case in expected)
-        idle = here or not any(rule.covers(case, case.model) for case in everywhere)
+        idle = rule.covers_any(here) or not rule.covers_any(everywhere)
         if idle and not any(rule.covers(p.case, p.lineage) for p in plans):
             yield f"rule {rule} covers no case of this run"
 
 
 def _assess(
-    plan: CasePlan, thresholds: Thresholds, tier: Tier, found: CaseEvidence | None
+    plan: CasePlan,
+    rules: Iterable[Rule],
+    found: CaseEvidence | None,
+    *,
+    confidence: float,
+    max_excluded: float,
 ) -> Iterator[Assessment]:
-    """Each rule that covers the planned case, on its evidence."""
+    """Each rule of the planned case, on its evidence."""
     case = plan.case
     reasons = ("not measured",) if found is None else mismatches(plan, found)
-    for rule in rules_for(case, plan.lineage, thresholds.rules):
+    for rule in rules:
         if found is None:
             yield Assessment(case, rule, None, None, reasons)
             continue
         part = found.evidence if rule.part is None else found.evidence.of_part(rule.part)
         try:
             answer = estimate(rule.metric, part)
-            measured = answer.measurement(confidence=thresholds.confidence)
+            measured = answer.measurement(confidence=confidence)
             p = answer.p_value(bound=rule.bound, side=rule.side)
         except MetricError as error:
             yield Assessment(case, rule, None, None, (*reasons, str(error)))
@@ -222,9 +248,9 @@ def _assess(
         short = [*reasons]
         if not measured.n >= rule.min_n:
             short.append(f"expected at least {rule.min_n} samples, got {measured.n}")
-        if not measured.excluded <= tier.max_excluded * planned:
+        if not measured.excluded <= max_excluded * planned:
             excluded = f"{measured.excluded} of {planned} samples are excluded"
-            short.append(f"{excluded}, the tier allows a share of {tier.max_excluded:g}")
+            short.append(f"{excluded}, the tier allows a share of {max_excluded:g}")
         # A rule that was not measured as planned does not belong to the family.
         yield Assessment(case, rule, measured, None if short else p, tuple(short))
 

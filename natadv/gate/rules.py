@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from natadv.errors import ConfigError, unknown_name
 from natadv.metrics.significance import Side
 from natadv.types import PAPER_SUFFIX, Case
 
 GLOB = frozenset("*?[")
+Starter = Literal["published", "chance"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,9 @@ class Rule:
     min_n: int = 1
     part: str | None = None
     """Judge only the samples of this part of the dataset."""
-    starter: bool = False
-    """Whether it holds only until a measured rule on the same number stands beside it."""
+    starter: Starter | None = None
+    """What a bound rests on that holds only until a measured rule on the same number stands beside
+    it; None for a measured rule."""
     line: int = 0
     file: str = ""
     """The included file that has the line; empty for thresholds.yaml itself."""
@@ -40,6 +43,12 @@ class Rule:
         paper = pattern.endswith(PAPER_SUFFIX)
         models = [m for m in (case.model, lineage) if m.endswith(PAPER_SUFFIX) == paper]
         return self._in_cell(case) and any(fnmatchcase(model, pattern) for model in models)
+
+    def covers_any(self, cases: CaseSet) -> bool:
+        """Whether the rule applies to one of the cases by the name of its model."""
+        if GLOB & set(self.case):
+            return any(self.covers(case, case.model) for case in cases.cases)
+        return self.case in cases.addresses
 
     def names(self, case: Case) -> bool:
         """Whether the rule was written for this very model, not for a glob or a lineage."""
@@ -101,10 +110,8 @@ class TierGrid:
     """Models that have these cases too, but run only if the user names them."""
 
     def holds(self, lineage: str) -> bool:
-        """Whether a model of this lineage has these cases, however it is fed."""
-        return bool(
-            {lineage, lineage.removesuffix(PAPER_SUFFIX)} & {*self.models, *self.on_request}
-        )
+        """Whether a model of this lineage has these cases."""
+        return lineage in (*self.models, *self.on_request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,23 +199,55 @@ class Thresholds:
         for tier in ordered:
             if all(tier.name in names for names in tiers_of.values()):
                 return tier
-        listed = "; ".join(
-            f"{model} is in {', '.join(names) or 'none'}" for model, names in tiers_of.items()
-        )
+        alike: dict[str, list[str]] = {}
+        for model, names in tiers_of.items():
+            alike.setdefault(", ".join(names) or "none", []).append(model)
+        listed = "; ".join(f"{tiers}: {', '.join(models)}" for tiers, models in alike.items())
         raise ConfigError(
             f"no tier has all of these models ({listed}); name a tier with --tier, or run the "
             "models one after the other"
         )
 
 
-def rules_for(case: Case, lineage: str, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+class CaseSet:
+    """Cases, and their addresses for rules without globs: hundreds of rules meet hundreds of
+    cases."""
+
+    def __init__(self, cases: Iterable[Case]) -> None:
+        self.cases = tuple(cases)
+        self.addresses = {case.address for case in self.cases}
+
+
+class RuleIndex:
+    """Rules by the address that they name, so that not each of them is tried on each case."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._globs: list[tuple[int, Rule]] = []
+        self._exact: dict[str, list[tuple[int, Rule]]] = {}
+        for numbered in enumerate(rules):
+            case = numbered[1].case
+            if GLOB & set(case):
+                self._globs.append(numbered)
+            else:
+                self._exact.setdefault(case, []).append(numbered)
+
+    def covering(self, case: Case, lineage: str) -> list[Rule]:
+        """The rules that apply to `case`, in their order."""
+        cell = case.address.removesuffix(case.model)
+        found = [n for n in self._globs if n[1].covers(case, lineage)]
+        for model in {case.model, lineage}:
+            found += self._exact.get(cell + model, [])
+        return [rule for _, rule in sorted(found, key=lambda numbered: numbered[0])]
+
+
+def rules_for(case: Case, lineage: str, rules: RuleIndex) -> tuple[Rule, ...]:
     """The rules that `case` must keep.
 
     A rule that names the model itself replaces its lineage's rule on the same metric, part and
     side. A glob never does: one wide rule must not switch off the strict ones. A measured rule
     replaces a starter.
     """
-    covering = [rule for rule in rules if rule.covers(case, lineage)]
+    covering = rules.covering(case, lineage)
     measured = {(r.metric, r.part, r.side) for r in covering if not r.starter}
     covering = [r for r in covering if not r.starter or (r.metric, r.part, r.side) not in measured]
     own = {(r.metric, r.part, r.side) for r in covering if r.names(case)}

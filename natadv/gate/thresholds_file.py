@@ -15,7 +15,17 @@ from pydantic import AfterValidator, Field, model_validator
 from natadv.config import Lines, Loc, Strict, line_of, load_config, name_in, shown
 from natadv.errors import ConfigError, unknown_name
 from natadv.factories import is_reference, slug
-from natadv.gate.rules import GLOB, Rule, SearchProfile, Thresholds, Tier, TierGrid
+from natadv.gate.rules import (
+    GLOB,
+    CaseSet,
+    Rule,
+    RuleIndex,
+    SearchProfile,
+    Starter,
+    Thresholds,
+    Tier,
+    TierGrid,
+)
 from natadv.metrics import METRICS
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
@@ -165,6 +175,11 @@ class TierRow(Strict):
         _require(
             any(grid.models for grid in self.rows), "expected models, got those on request only"
         )
+        run = {model for grid in self.rows for model in grid.models}
+        both = sorted(run & {model for grid in self.rows for model in grid.on_request})
+        _require(
+            not both, f"expected a model to run always or on request, got {shown(both)} as both"
+        )
         attacked = {
             cell.split("/")[2] for g in self.rows for cell in g.cases if "/typographic/" in cell
         }
@@ -191,7 +206,7 @@ class RuleRow(Strict):
     ceiling: float | None = None
     min_n: Positive = 1
     part: Word | None = None
-    starter: bool = False
+    starter: Starter | None = None
     source: Annotated[str, AfterValidator(_source)]
 
     @model_validator(mode="after")
@@ -333,7 +348,7 @@ def _mistakes(
     paths = {source.name: str(source.path) for source in sources}
     first: dict[tuple[str, str, str | None, bool], Rule] = {}
     for rule in rules:
-        key = (rule.case, rule.metric, rule.part, rule.starter)
+        key = (rule.case, rule.metric, rule.part, rule.starter is None)
         if key in first:
             other = first[key]
             see = f"{other.file}:{other.line}" if other.file else f"line {other.line}"
@@ -341,14 +356,15 @@ def _mistakes(
             yield paths[rule.file], rule.line, reason
         first.setdefault(key, rule)
     covered = {name: tier.covered for name, tier in tiers.items()}
-    cases = [case for of_tier in covered.values() for case in of_tier]
+    cases = CaseSet(case for of_tier in covered.values() for case in of_tier)
+    index = RuleIndex(rules)
     for rule in rules:
-        if not any(rule.covers(case, case.model) for case in cases):
+        if not rule.covers_any(cases):
             yield paths[rule.file], rule.line, f"{rule.case}: this rule covers no case of any tier"
     for source in sources if asserting else ():
         for name, row in source.file.tiers.items():
             for case in covered[name]:
-                if not any(rule.covers(case, case.model) for rule in rules):
+                if not index.covering(case, case.model):
                     line = line_of(_loc(name, row, case), source.lines)
                     yield (
                         str(source.path),

@@ -293,6 +293,8 @@ class Controller:
                 write_line(f"{self.allure}: holds {found}, as it was emptied during the run")
         for model, size in facts["smaller_batches"].items():
             write_line(f"out of memory: {model} went on with {size} pictures at a time")
+        if self.session.asserting and self.session.selected and self.session.verdict.starters:
+            write_line(self.session.verdict.starters)
         verdict, root = self.verdict(), self.config.rootpath
         paths = [p for p in (self.gate_json, self.evidence, self.allure) if p and p.exists()]
         shown = ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in paths)
