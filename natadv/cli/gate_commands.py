@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
 import sys
+import tarfile
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
@@ -17,6 +21,7 @@ from natadv.tasks import TASKS
 
 if TYPE_CHECKING:
     from natadv.evaluate.grid import Grid
+    from natadv.gate.rules import Thresholds
     from natadv.types import Case
 
 ALIKE, WEAKER, WRONG_FILE = 0, 1, 4
@@ -121,14 +126,42 @@ def _units(grid: Grid, case: Case) -> list[tuple[str, str, str, str, int, int]] 
     ]
 
 
+_CONTRACT = "thresholds.yaml, or a git revision of it with the files that it includes"
+
+
+def _contract_of(given: Path) -> Thresholds:
+    """The contract in a file or, if there is no such file, of a git revision (`main`, `HEAD~3`).
+
+    Raises ConfigError.
+    """
+    from natadv.gate.thresholds_file import load_thresholds
+
+    # A revision cannot be taken for an option.
+    found = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{given}^{{commit}}"]
+    if given.exists() or subprocess.run(found, capture_output=True, check=False).returncode:
+        return load_thresholds(given)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = ["git", "archive", "--format=tar", f"{given}", ":(top,glob)**/*.yaml"]
+        top = subprocess.run(
+            ["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        packed = subprocess.run(archive, capture_output=True, check=True, cwd=top).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            tar.extractall(folder, filter="data")
+        try:
+            return load_thresholds(Path(folder) / "thresholds.yaml")
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(f"{folder}/", f"{given}:")) from error
+
+
 @contract.command(
     cls=opt.Command,
     short_help="whether the new one lets pass what the old one did not",
-    epilog="Example: natadv contract diff <(git show main:thresholds.yaml)",
+    epilog="Example: natadv contract diff main",
 )
 def diff(
-    old: Annotated[Path, opt.argument("OLD")],
-    new: Annotated[Path, opt.argument("NEW")] = Path("thresholds.yaml"),
+    old: Annotated[Path, opt.argument("OLD", _CONTRACT)],
+    new: Annotated[Path, opt.argument("NEW", _CONTRACT)] = Path("thresholds.yaml"),
 ) -> int:
     """Compare what two contracts ask of every case of every tier, even if they are written
     differently.
@@ -136,10 +169,9 @@ def diff(
     Exit codes: 0 nothing is weaker, 1 something is, 4 a file is wrong.
     """
     from natadv.gate.contract import EFFECTS, differences
-    from natadv.gate.thresholds_file import load_thresholds
 
     try:
-        changes = differences(load_thresholds(old), load_thresholds(new))
+        changes = differences(_contract_of(old), _contract_of(new))
     except ConfigError as error:
         print(f"natadv: {error}", file=sys.stderr)
         return WRONG_FILE

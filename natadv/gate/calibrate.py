@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from natadv.arguments import path, text
 from natadv.errors import MetricError, NatadvError
 from natadv.evidence import CaseEvidence
 from natadv.gate.cases import stored_cases, stored_evidence
-from natadv.gate.rules import Rule
+from natadv.gate.rules import Rule, Thresholds, TierGrid
+from natadv.gate.thresholds_file import load_thresholds
 from natadv.metrics import METRICS, estimate, metric_named
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
@@ -48,9 +49,9 @@ def propose(
     shown = estimated.measurement(confidence=confidence)
     wide = estimated.measurement(confidence=CONFIDENCE)
     if metric.higher_is_better:
-        bound = float(Decimal(wide.low - SLACK).quantize(THOUSANDTH, rounding=ROUND_FLOOR))
+        bound = _rounded(wide.low - SLACK, ROUND_FLOOR)
     else:
-        bound = float(Decimal(wide.high + SLACK).quantize(THOUSANDTH, rounding=ROUND_CEILING))
+        bound = _rounded(wide.high + SLACK, ROUND_CEILING)
     least = -1.0 if metric.kind == "difference" else 0.0
     if not (bound > least if metric.higher_is_better else bound < 1):
         raise MetricError(
@@ -83,7 +84,7 @@ def from_published(case: str, metric: str, value: float, *, n: int, source: str)
         case=case,
         metric=metric,
         side="floor",
-        bound=float(Decimal(value - margin).quantize(THOUSANDTH, rounding=ROUND_FLOOR)),
+        bound=_rounded(value - margin, ROUND_FLOOR),
         source=f"published {value:.3f}, {source}",
         min_n=max(1, math.floor(SHARE_OF_N * n)),
         starter="published",
@@ -98,15 +99,20 @@ def above_chance(case: str, metric: str, chance: float, *, n: int) -> Rule:
         case=case,
         metric=metric,
         side="floor",
-        bound=float(Decimal(bound).quantize(THOUSANDTH, rounding=ROUND_CEILING)),
+        bound=_rounded(bound, ROUND_CEILING),
         source=f"no number is published for this feeding and data; chance is {chance:.3f}",
         min_n=max(1, math.floor(SHARE_OF_N * n)),
         starter="chance",
     )
 
 
-def to_yaml(rules: Sequence[Rule]) -> str:
-    """The `rules:` section of thresholds.yaml."""
+def _rounded(bound: float, rounding: str) -> float:
+    """To thousandths; what differs by a float's last bits only is not rounded away from itself."""
+    return float(Decimal(f"{bound:.9f}").quantize(THOUSANDTH, rounding=rounding))
+
+
+def to_yaml(rules: Sequence[Rule], *, tiers: Mapping[str, TierGrid] | None = None) -> str:
+    """A file that thresholds.yaml can include: rules, and tiers of one grid each."""
     rows = []
     for rule in rules:
         row: dict[str, object] = {"case": rule.case, "metric": rule.metric}
@@ -114,7 +120,29 @@ def to_yaml(rules: Sequence[Rule]) -> str:
         row |= {} if rule.part is None else {"part": rule.part}
         row |= {"starter": rule.starter} if rule.starter else {}
         rows.append(row | {"source": rule.source})
-    return str(yaml.safe_dump({"rules": rows}, sort_keys=False, width=10_000))
+    content: dict[str, object] = {"rules": rows}
+    if tiers:
+        plain = {
+            name: {"models": list(grid.models), "cases": list(grid.cases)}
+            for name, grid in tiers.items()
+        }
+        content = {"tiers": plain, **content}
+    return str(yaml.safe_dump(content, sort_keys=False, width=10_000))
+
+
+def tiers_of_others(rules: Sequence[Rule], known: Thresholds) -> dict[str, TierGrid]:
+    """A tier for each model that no tier has, with the cases of its rules: without it the rules
+    would be refused, as they would cover no case."""
+    named = {case.model for tier in known.tiers.values() for case in tier.covered}
+    cells: dict[str, dict[str, None]] = {}
+    for rule in rules:
+        cell, _, model = rule.case.rpartition("/")
+        if model not in named:
+            cells.setdefault(model, {})[cell] = None
+    return {
+        model if model not in known.tiers else f"{model}-measured": TierGrid((model,), tuple(of))
+        for model, of in cells.items()
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,13 +152,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--evidence", type=path, required=True, help="folder of measured cases")
     add("--date", type=text, required=True, help="written into the source of each rule")
     add("--part", type=text, help="also propose rules for this part of the clean datasets")
+    add("--thresholds", type=path, default=Path("thresholds.yaml"), help="the present contract")
     options = parser.parse_args(arguments)
+    tiers: dict[str, TierGrid] = {}
     try:
         rules = proposals(options.evidence, options.date, options.part)
+        if options.thresholds.is_file():
+            tiers = tiers_of_others(rules, load_thresholds(options.thresholds, asserting=False))
     except NatadvError as error:
         print(error, file=sys.stderr)
         return 1
-    print(to_yaml(rules), end="")
+    print(to_yaml(rules, tiers=tiers), end="")
     return 0
 
 

@@ -309,6 +309,10 @@ def contract_files(path: Path) -> tuple[Path, ...]:
 def _included(path: Path, patterns: Collection[str], lines: Lines) -> tuple[Path, ...]:
     """The files that the patterns name, each once. Raises ConfigError if a pattern names none."""
     found: dict[Path, None] = {}
+    if patterns and not path.is_file():
+        line = line_of(("include",), lines)
+        advice = "they cannot be found beside a pipe; give a file, or a git revision"
+        raise ConfigError(f"{path}:{line}: it includes other files: {advice}")
     for i, pattern in enumerate(patterns):
         parts = Path(pattern).parts
         inside = not Path(pattern).is_absolute() and ".." not in parts
@@ -360,7 +364,11 @@ def _mistakes(
     index = RuleIndex(rules)
     for rule in rules:
         if not rule.covers_any(cases):
-            yield paths[rule.file], rule.line, f"{rule.case}: this rule covers no case of any tier"
+            reason = f"{rule.case}: this rule covers no case of any tier"
+            model = rule.case.rpartition("/")[2]
+            if not GLOB & set(model) and model not in {case.model for case in cases.cases}:
+                reason += f": none has the model {model!r}"
+            yield paths[rule.file], rule.line, reason
     for source in sources if asserting else ():
         for name, row in source.file.tiers.items():
             for case in covered[name]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from natadv.errors import MetricError
 from natadv.evidence import Manifest, folder_of, read_evidence, write_evidence
-from natadv.gate.calibrate import main, propose, to_yaml
+from natadv.gate.calibrate import above_chance, from_published, main, propose, to_yaml
 from natadv.gate.judge import judge_all
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.metrics import METRICS
@@ -272,3 +272,43 @@ def test_the_rules_of_a_graded_model_hold_for_it_and_break_for_a_worse_one(kit, 
 
     assert overall(good) == "pass"
     assert overall(bad) == "fail"
+
+
+def test_what_is_printed_for_a_model_of_no_tier_is_accepted_as_a_file(
+    evidence_root, thresholds_file, capsys, kit
+):
+    shutil.rmtree(evidence_root)
+    kit.store_world(evidence_root, models=("mini-clip",))
+    for manifest in evidence_root.glob("*/manifest.json"):
+        case = Case(*yaml.safe_load(manifest.read_text())["case"].split("/"))
+        kit.sign(manifest, case=replace(case, model="my_models-make").address)
+        manifest.parent.rename(folder_of(evidence_root, replace(case, model="my_models-make")))
+    given = ["--evidence", str(evidence_root), "--date", "today"]
+
+    assert main([*given, "--thresholds", str(thresholds_file)]) == 0
+
+    (thresholds_file.parent / "measured.yaml").write_text(capsys.readouterr().out)
+    text = thresholds_file.read_text()
+    thresholds_file.write_text(text.replace("version: 1\n", "version: 1\ninclude: [mea*.yaml]\n"))
+    contract = load_thresholds(thresholds_file)
+    assert {case.model for case in contract.tiers["my_models-make"].grid} == {"my_models-make"}
+    assert len(contract.tiers["my_models-make"].grid) == 3
+
+
+def test_a_starter_lies_two_half_widths_below_a_published_number():
+    rule = from_published("classification/clean/d/m", "top1", 0.8, n=1000, source="a paper")
+
+    # 0.8 - 2 * 1.96 * sqrt(0.8 * 0.2 / 1000) = 0.7504, rounded down.
+    assert (rule.side, rule.bound, rule.min_n, rule.starter) == ("floor", 0.75, 800, "published")
+    assert rule.source == "published 0.800, a paper"
+    # The interval of 50,000 samples is narrow: 0.02 is left for what protocols leave open.
+    close = from_published("classification/clean/d/m", "top1", 0.8, n=50_000, source="a paper")
+    assert close.bound == 0.78
+
+
+def test_a_starter_without_a_number_lies_above_chance():
+    rule = above_chance("classification/clean/d/m", "top1", 0.1, n=1000)
+
+    # 0.1 + 5 * sqrt(0.1 * 0.9 / 1000) = 0.14743, rounded up.
+    assert (rule.bound, rule.min_n, rule.starter) == (0.148, 800, "chance")
+    assert above_chance("vqa/clean/d/m", "vqa_accuracy", 0.0, n=100).bound == 0.02

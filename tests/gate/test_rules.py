@@ -4,14 +4,17 @@ import math
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from natadv.errors import ConfigError, UnknownNameError
 from natadv.gate.judge import judge_all
-from natadv.gate.rules import rules_for
+from natadv.gate.rules import RuleIndex, Thresholds, Tier, TierGrid, rules_for
 from natadv.gate.thresholds_file import MOST_CONFIDENCE, load_thresholds
+from natadv.types import Case
 
 
 def edited(path, old, new):
@@ -380,7 +383,7 @@ def test_a_checkpoint_keeps_the_rules_of_its_lineage(kit):
     inherited = kit.rule("classification/clean/mini/mini-base")
     wide = kit.rule("classification/*/*/*", bound=0.1)
 
-    found = rules_for(kit.CLEAN, "mini-base", (inherited, wide))
+    found = rules_for(kit.CLEAN, "mini-base", RuleIndex((inherited, wide)))
 
     assert found == (inherited, wide)
 
@@ -391,7 +394,7 @@ def test_a_rule_by_name_stands_in_for_the_lineage_on_the_same_metric_only(kit):
     part = kit.rule("classification/clean/mini/mini-base", part="held-out")
     own = kit.rule(kit.CLEAN, bound=0.5)
 
-    found = rules_for(kit.CLEAN, "mini-base", (inherited, other, part, own))
+    found = rules_for(kit.CLEAN, "mini-base", RuleIndex((inherited, other, part, own)))
 
     assert found == (other, part, own)
 
@@ -423,3 +426,182 @@ def test_a_long_file_loads_quickly(thresholds_file):
 
     assert len(found.rules) == 204
     assert time.process_time() - began < 1.0
+
+
+GRIDS = """\
+tiers:
+  other:
+    grids:
+      - models: [a, my_models:make]
+        on_request: [b]
+        cases: [classification/clean/mini]
+      - models: [a]
+        cases: [vqa/clean/mini]
+"""
+RULES = """\
+rules:
+  - {case: classification/clean/mini/a, metric: top1, floor: 0.5, source: by hand}
+  - {case: classification/clean/mini/b, metric: top1, floor: 0.4, source: by hand}
+  - {case: 'classification/clean/mini/my_models:make', metric: top1, floor: 0.3, source: by hand}
+  - {case: vqa/clean/mini/a, metric: vqa_accuracy, floor: 0.3, source: by hand}
+"""
+
+
+@pytest.fixture
+def split_contract(thresholds_file):
+    """A contract in three files."""
+    edited(thresholds_file, "version: 1\n", "version: 1\ninclude: [parts/*.yaml]\n")
+    parts = thresholds_file.parent / "parts"
+    parts.mkdir()
+    (parts / "grids.yaml").write_text(GRIDS)
+    (parts / "rules.yaml").write_text(RULES)
+    return thresholds_file
+
+
+def test_included_files_add_tiers_and_rules(split_contract):
+    found = load_thresholds(split_contract)
+    other = found.tiers["other"]
+
+    assert list(found.tiers) == ["mini", "other"]
+    assert [str(case) for case in other.grid] == [
+        "classification/clean/mini/a",
+        "classification/clean/mini/my_models-make",
+        "vqa/clean/mini/a",
+    ]
+    assert len(other.covered) == 4
+    assert other.references == {"my_models-make": "my_models:make"}
+    assert (found.rules[-1].file, found.rules[-1].line) == ("parts/rules.yaml", 5)
+    assert "(parts/rules.yaml:5)" in str(found.rules[-1])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("parts/rules.yaml", "mini/b", "mini/c",
+         "parts/rules.yaml:3: classification/clean/mini/c: this rule covers no case of any tier: "
+         "none has the model 'c'"),
+        ("parts/rules.yaml", "mini/b", "mini/a",
+         "parts/rules.yaml:3: classification/clean/mini/a: a second rule on top1, see "
+         "parts/rules.yaml:2"),
+        ("parts/rules.yaml", "  - {case: vqa", "#", "grids.yaml:8: vqa/clean/mini/a: no rule"),
+        ("parts/rules.yaml", "rules:", "rulez:", "parts/rules.yaml:1: rulez: unknown key, did you"),
+        ("parts/grids.yaml", "  other:", "  mini:", "grids.yaml:2: a second tier 'mini'; rename"),
+        ("parts/grids.yaml", "models: [a]", "models: [b]", "always or on request, got ['b'] as"),
+        ("parts/grids.yaml", "vqa/clean/mini", "classification/clean/mini", "each entry once"),
+        ("parts/grids.yaml", "models: [a]", "max: 1", "tiers.other.grids[1].max: unknown key"),
+        ("parts/grids.yaml", "    grids:", "    models: [a]\n    grids:", "or else grids of them"),
+        ("thresholds.yaml", "parts/*.yaml", "party/*.yaml", "thresholds.yaml:2: include[0]: exp"),
+        ("thresholds.yaml", "parts/*.yaml", "../*.yaml", "which names none"),
+        ("thresholds.yaml", "parts/*.yaml", "/etc/hosts", "which names none"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_split_contract_is_named_by_file_and_line(
+    split_contract, file, old, new, message
+):
+    edited(split_contract.parent / file, old, new)
+
+    with pytest.raises(ConfigError) as caught:
+        load_thresholds(split_contract)
+
+    assert message in str(caught.value)
+
+
+def test_a_measured_rule_replaces_a_starter_and_nothing_else(kit):
+    starter = kit.rule(kit.CLEAN, bound=0.5, starter="published")
+    of_part = kit.rule(kit.CLEAN, bound=0.4, part="held-out", starter="chance")
+    measured = kit.rule(kit.CLEAN, bound=0.3)
+    wide = kit.rule("classification/*/*/*", bound=0.2)
+
+    def held(*rules):
+        return rules_for(kit.CLEAN, "mini-clip", RuleIndex(rules))
+
+    assert held(starter, of_part) == (starter, of_part)
+    assert held(starter, of_part, measured) == (of_part, measured)
+    assert held(wide, starter) == (wide,)
+
+
+def test_a_verdict_says_how_many_of_its_rules_are_starters(kit):
+    world = kit.World().with_case(kit.CLEAN, kit.rows_of(kit.first(190, 200)))
+    rules = [
+        kit.rule(kit.CLEAN, bound=0.5, starter="published"),
+        kit.rule(kit.CLEAN, "top5", bound=0.4, starter="chance"),
+    ]
+
+    verdict = judge_all(
+        list(world.plans.values()),
+        world.evidence,
+        thresholds=kit.thresholds_of(rules, [kit.CLEAN]),
+    )
+
+    assert "2 of 2 rules are starters: 1 from published numbers, 1 just above" in verdict.starters
+    assert verdict.starters in list(verdict.report)
+
+
+def test_an_index_finds_what_trying_every_rule_finds(kit):
+    paper = Case("classification", "clean", "mini", "mini-clip@paper")
+    rules = tuple(
+        kit.rule(f"{cell}/{model}", bound=bound)
+        for cell in (
+            "classification/clean/mini",
+            "*/clean/*",
+            "classification/natural/mini-natural",
+        )
+        for model in ("mini-clip", "mini-*", "*", "mini-clip@paper", "*@paper")
+        for bound in (0.4, 0.5)
+    )
+    index = RuleIndex(rules)
+
+    for case in (kit.CLEAN, kit.TYPO, kit.NATURAL, paper):
+        for lineage in (case.model, "mini-clip", "mini-base@paper", "other"):
+            assert index.covering(case, lineage) == [r for r in rules if r.covers(case, lineage)]
+
+
+def tiers_of(**grids):
+    tiers = {name: Tier(name, of) for name, of in grids.items()}
+    return Thresholds("mini", 0.95, tiers, ())
+
+
+def test_the_tier_follows_from_the_models_that_are_named():
+    clean = ("classification/clean/mini",)
+    contract = tiers_of(
+        mini=(TierGrid(("mini-clip",), clean),),
+        release=(TierGrid(("a", "b"), clean, on_request=("c",)),),
+        paper=(TierGrid(("a", "b", "mini-clip"), clean, on_request=("a@paper",)),),
+    )
+
+    def tier(**lineages):
+        return contract.tier_of(lineages).name
+
+    assert tier(**{"mini-clip": "mini-clip"}) == "mini"
+    assert tier(a="a") == tier(a="a", c="c") == tier(checkpoint="b") == "release"
+    assert contract.tier_of({"a@paper": "a@paper"}).name == "paper"
+    assert contract.tier_of({"a": "a", "mini-clip": "mini-clip"}).name == "paper"
+    assert tier(stranger="stranger") == "mini"
+    with pytest.raises(ConfigError, match="mini, paper: mini-clip; release: c") as caught:
+        contract.tier_of({"mini-clip": "mini-clip", "c": "c"})
+    assert "name a tier with --tier" in str(caught.value)
+
+
+def test_a_tier_gives_each_model_the_cases_of_its_grids():
+    one, two = "classification/clean/x", "vqa/clean/y"
+    tier = Tier("t", (TierGrid(("a", "b"), (one,), on_request=("c",)), TierGrid(("b",), (two,))))
+
+    def cells(model, lineage):
+        return [case.address for case in tier.grid_of({model: lineage})]
+
+    assert cells("a", "a") == [f"{one}/a"]
+    assert cells("b", "b") == [f"{one}/b", f"{two}/b"]
+    assert cells("tuned", "c") == [f"{one}/tuned"]
+    # Nothing is known of it, so nothing may be left out in silence.
+    assert cells("new", "new") == [f"{one}/new", f"{two}/new"]
+    assert [case.model for case in tier.grid] == ["a", "b", "b"]
+
+
+def test_the_committed_tier_paper_is_the_grid_of_the_paper():
+    root = Path(__file__).resolve().parents[2]
+    tier = load_thresholds(root / "thresholds.yaml").tier("paper")
+    by_task = Counter(case.task for case in tier.grid)
+
+    # 14 models classify on 5 datasets; 18 segment, and 18 answer, on 4.
+    assert by_task == {"classification": 70, "segmentation": 72, "vqa": 72}
+    assert len(tier.models) == 22

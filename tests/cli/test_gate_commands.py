@@ -1,0 +1,74 @@
+"""`natadv plan` and `natadv contract starters`, on the committed contract."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from natadv import cli
+from natadv.gate.thresholds_file import load_thresholds
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def plan(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments):
+        code = cli.main(["plan", *arguments])
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def test_the_mini_tier_is_planned_in_units_and_lacks_nothing(plan):
+    code, text = plan("--task", "classification", "--model", "mini-clip")
+
+    assert code == 0
+    assert text.startswith("tier mini: 1 models, 6 cases\n")
+    # 660 rows are 3 units; attacked ones have two controls, and the clean twins beside them.
+    row = next(line for line in text.splitlines() if line.startswith("mini-clip"))
+    assert row.split() == ["mini-clip", "6", "3", "12", "3", "3", "24"]
+    # 3 + 9 + 3 + 3 + 21 of their own, and 3 of the clean pictures, which four cases share.
+    assert "42 units of up to 256 rows" in text
+    assert "missing" not in text
+
+
+def test_the_plan_of_a_family_is_its_models_of_the_paper_in_the_release_tier(plan, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", "/nonexistent")
+    code, text = plan("--model", "siglip2")
+
+    assert code == 1
+    assert text.startswith("tier release: 4 models, 24 cases\n")
+    assert len(re.findall(r"^siglip2-\S+ +\?", text, re.M)) == 8
+    assert "missing: 4 models, 6 datasets, 4 heads; these commands get them:" in text
+    assert "natadv models fetch siglip2-b16-224 siglip2-b16-512 siglip2-l16-256" in text
+    assert "natadv data" in text
+
+
+def test_a_glob_means_all_of_them(plan):
+    assert plan("--model", "siglip2-*")[1].startswith("tier release: 15 models, 90 cases\n")
+
+
+def test_the_committed_starters_are_what_the_command_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    out = tmp_path / "starters.yaml"
+
+    assert cli.main(["contract", "starters", "release", "pr", "paper", "--out", str(out)]) == 0
+
+    assert out.read_text() == (ROOT / "thresholds" / "starters.yaml").read_text()
+    assert "starters," in capsys.readouterr().out
+
+
+def test_starters_never_mix_the_two_ways_of_feeding():
+    rules = load_thresholds(ROOT / "thresholds.yaml").rules
+    published = [rule for rule in rules if rule.starter == "published"]
+
+    assert published
+    for rule in published:
+        assert rule.case.endswith("@paper") is rule.source.endswith(", paper"), rule
+        # Nobody has published these pictures: a number on others says nothing of ours.
+        assert not {"imagenet-typo", "langadv"} & set(rule.case.split("/")[2:3]), rule
