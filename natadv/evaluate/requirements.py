@@ -29,9 +29,12 @@ class Missing:
 
 
 def missing(grid: Grid, cases: Iterable[Case]) -> list[Missing]:
-    """What these cases lack: models first, then datasets, then heads, each once."""
+    """What these cases lack: models first, then datasets, also those that missing heads are trained
+    on, then heads, each once."""
     wanted = tuple(cases)
-    return [*_models(grid, wanted), *_datasets(grid, wanted), *_heads(grid, wanted)]
+    heads = list(_heads(grid, wanted))
+    training = {TRAINING_SETS[head.name.rpartition("/")[2]]: None for head in heads}
+    return [*_models(grid, wanted), *_datasets(grid, wanted, training), *heads]
 
 
 def script(lacking: Iterable[Missing]) -> list[str]:
@@ -42,9 +45,26 @@ def script(lacking: Iterable[Missing]) -> list[str]:
     if models:
         lines.append(f"natadv models fetch {' '.join(models)}")
     for row in rows:
-        if row.kind != "model":
-            lines += [f"# {row.kind} {row.name}", *row.commands]
-    return list(dict.fromkeys(lines))
+        if row.kind == "dataset":
+            lines += [f"# dataset {row.name}", *row.commands]
+    heads: dict[str, list[str]] = {}
+    for row in rows:
+        if row.kind == "head":
+            model, _, task = row.name.rpartition("/")
+            heads.setdefault(task, []).append(model)
+    for task, of_models in heads.items():
+        lines += [
+            f"# heads for {task}",
+            f"for model in {' '.join(of_models)}; do",
+            f"  {_training(task, '$model')}",
+            "done",
+        ]
+    return lines
+
+
+def _training(task: str, model: str) -> str:
+    data, out = TRAINING_SETS[task], HEADS / model / task
+    return f"natadv train {task} --model {model} --data {data} --out {out}"
 
 
 def _models(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
@@ -57,10 +77,11 @@ def _models(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
         yield Missing("model", name, remarks)
 
 
-def _datasets(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
+def _datasets(grid: Grid, cases: Iterable[Case], training: Iterable[str]) -> Iterator[Missing]:
     names = dict.fromkeys(case.dataset for case in cases)
     twins = {d.card.twin_of for name, d in grid.datasets.items() if name in names}
-    lacking = [name for name in (*names, *sorted(filter(None, twins))) if name not in grid.datasets]
+    needed = (*names, *sorted(filter(None, twins)), *training)
+    lacking = [name for name in needed if name not in grid.datasets]
     if not lacking:
         return
     # Imported here because most runs lack nothing.
@@ -86,8 +107,4 @@ def _heads(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
         name = model.removesuffix(PAPER_SUFFIX)
         # A head of a checkpoint that somebody gave lies elsewhere; its case says where.
         if name in ZOO:
-            command = (
-                f"natadv train {task} --model {name} --data {TRAINING_SETS[task]} "
-                f"--out {HEADS / name / task}"
-            )
-            yield Missing("head", f"{name}/{task}", (command,))
+            yield Missing("head", f"{name}/{task}", (_training(task, name),))
