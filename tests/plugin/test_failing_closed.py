@@ -157,14 +157,30 @@ def test_a_flipped_byte_in_a_dataset_is_not_measured(world):
     assert world.verdict()["verdict"] == "incomplete"
 
 
-def test_a_dataset_that_is_not_there_names_the_command(world):
+def test_everything_that_is_missing_is_said_at_once_before_anything_is_computed(world, tmp_path):
+    for name in ("plain", "plain-typo"):
+        (world.root / f"fixtures/datasets/{name}/card.yaml").unlink()
+    log = tmp_path / "log"
+    done = world.pytest("-n", "2", env={"FAKE_LOG": str(log)})
+
+    assert done.returncode == 4
+    assert "2 things that tier mini needs are missing, and nothing was computed" in done.stderr
+    for name in ("plain", "plain-typo"):
+        assert f"  # dataset {name}\n  dvc pull fixtures/datasets/{name}\n" in done.stderr + "\n"
+    assert not log.exists()
+    assert not (world.root / "gate.json").exists()
+
+
+def test_some_tests_of_a_run_miss_only_what_they_need(world):
     (world.root / "fixtures/datasets/plain-typo/card.yaml").unlink()
-    done = world.pytest("-n", "0")
+    done = world.pytest("-n", "0", "-k", "clean or mini-clip")
 
     assert done.returncode == 1
     assert (
         "dataset 'plain-typo' is not at fixtures/datasets/plain-typo; run dvc pull" in done.stdout
     )
+    verdicts = {c["case"]: c["verdict"] for c in world.verdict()["cases"]}
+    assert verdicts["classification/clean/plain/mini-siglip"] == "PASS"
 
 
 def test_a_stale_verdict_does_not_outlive_a_run_that_broke_off(measured):
