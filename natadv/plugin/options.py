@@ -50,7 +50,11 @@ OPTIONS = (
     Option("--task", NAMES, "only this task"),
     Option("--scenario", NAMES, "only this scenario"),
     Option("--dataset", NAMES, "only this dataset; one that the tier does not hold is added"),
-    Option("--tier", NAME, "list of cases that must run"),
+    Option(
+        "--tier",
+        NAME,
+        "list of cases that must run (default: the first that has the models)",
+    ),
     Option("--limit", COUNT, "first N samples only"),
     Option(
         "--no-assert",
