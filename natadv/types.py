@@ -34,7 +34,8 @@ PLACES = (
 """Thirds of the picture, row by row."""
 
 LEAST_ANSWERS = 4
-"""Of people to a question: with fewer no answer could be fully right by the official accuracy."""
+"""Of people to a question: with fewer no answer could be fully right by the official accuracy, so
+that exact match stands in for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,8 @@ class Outcomes:
     """The task's numbers, one of length n per name. Classification: `correct` and `said_decoy`
     (0 or 1), `rank` (of the truth, 0 is first), `score` and `true_score` (probabilities), `margin`
     (true logit minus the best other one). Segmentation: `tp`, `fp`, `fn` and `tn` (pixels), `iou`.
-    VQA: `accuracy` and `simple` (0 to 1), `exact` and `said_decoy` (0 or 1), and for the type of
-    the answer `yes_no`, `number` and `other` (0 or 1)."""
+    VQA: `accuracy` and `simple` (0 to 1; exact match for a question with few answers), `exact` and
+    `said_decoy` (0 or 1), and for the answer's type `yes_no`, `number` and `other` (0 or 1)."""
     errors: Mapping[str, str] = field(default_factory=dict)
     """Sample id -> why it has no outcome."""
     attributes: Mapping[str, Attribute] = field(default_factory=dict)

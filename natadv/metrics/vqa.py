@@ -13,7 +13,7 @@ from natadv.types import DoubleArray, Outcomes
 
 
 def agreement(outcomes: Outcomes) -> DoubleArray:
-    """The official VQA accuracy of each answer."""
+    """The official VQA accuracy of each answer, or exact match where few people answered."""
     return fractions(outcomes, "accuracy")
 
 
@@ -56,7 +56,7 @@ def vqa_drop(evidence: Evidence) -> Terms:
 
 ROWS: dict[str, Metric] = {
     "vqa_accuracy": Metric(
-        says="official VQA accuracy, each person left out in turn",
+        says="official VQA accuracy, each person left out in turn; exact match with fewer than 4",
         terms=accuracy,
         total=ratio,
         kind="bounded",

@@ -3,6 +3,10 @@
 Accuracy is that of the official evaluation: each person is left out in turn, and an answer is
 right if three of the others agree with it. Where all people agree, answers are compared without
 normalisation, capitals included, as in the official evaluation.
+
+A question with fewer than `LEAST_ANSWERS` answers (GQA and easy-VQA have one) is scored by exact
+match with any of them, because nobody could be left out of one person. Both sides are normalised
+there: the official evaluation skips that only where people agree, and one person cannot.
 """
 
 from __future__ import annotations
@@ -72,7 +76,9 @@ def question_of(sample: Sample) -> str:
 
 def accuracy(answer: str, given: Sequence[str]) -> float:
     """Mean over the people of `given`, each left out in turn, of a third (at most three) per other
-    person who agrees with `answer`."""
+    person who agrees with `answer`. Of fewer than `LEAST_ANSWERS`: 1 if any agrees, else 0."""
+    if by_exact_match(given):
+        return float(any(vqa_text.same(answer, text) for text in given))
     answer, others = _comparable(answer, given)
     n, agree = len(others), others.count(answer)
     # A person who gave the answer is left out, so one less agrees.
@@ -80,10 +86,17 @@ def accuracy(answer: str, given: Sequence[str]) -> float:
     return thirds / (3 * n)
 
 
+def by_exact_match(given: Sequence[str]) -> bool:
+    """Whether a question has too few answers to be scored by how many people agree."""
+    return len(given) < LEAST_ANSWERS
+
+
 def simple_accuracy(answer: str, given: Sequence[str]) -> float:
-    """The accuracy of the paper: a third per person who agrees, at most 1; nobody is left out."""
+    """The accuracy of the paper: a third per person who agrees, at most 1; nobody is left out. Of
+    fewer than `LEAST_ANSWERS`: 1 if any agrees, else 0."""
     answer = vqa_text.light(answer)
-    return min(1.0, sum(vqa_text.light(text) == answer for text in given) / 3)
+    agree = sum(vqa_text.light(text) == answer for text in given)
+    return float(agree > 0) if by_exact_match(given) else min(1.0, agree / 3)
 
 
 def exact_match(answer: str, given: Sequence[str]) -> bool:
@@ -127,12 +140,6 @@ def check(sample: Sample) -> None:
         raise DataError(
             f"sample {sample.id!r}: expected what people answered, got {sample.answers!r}; leave "
             "out the blank ones, and pack the dataset again"
-        )
-    if len(sample.answers) < LEAST_ANSWERS:
-        raise DataError(
-            f"sample {sample.id!r}: expected at least {LEAST_ANSWERS} answers, as with fewer none "
-            f"could be right, got {len(sample.answers)}; repeat the answer of a single person ten "
-            "times"
         )
     if sample.answer_type and sample.answer_type not in TYPES:
         raise DataError(
@@ -224,7 +231,12 @@ def _failure_captions(sample: Sample, truth: str, found: Prediction) -> tuple[Ca
         Caption(sample.question or "", most=3),
         Caption(f"people: {people}", most=2),
         Caption(f"said: {found.text or '(nothing)'}", WRONG, most=2),
-        Caption(f"accuracy {found.values['accuracy']:.2f}", WRONG),
+        Caption(
+            "exact match"
+            if by_exact_match(sample.answers)
+            else f"accuracy {found.values['accuracy']:.2f}",
+            WRONG,
+        ),
     )
 
 

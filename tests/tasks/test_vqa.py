@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import DataError
+from natadv.evidence import Evidence
+from natadv.metrics import measure
 from natadv.tasks import vqa
+from natadv.tasks.task import Prediction
 from natadv.types import Sample
 
 # Words that no rule touches: the text rules have tests of their own.
@@ -230,10 +233,63 @@ def test_missing_answers_are_refused_by_name():
         vqa.outcomes([sample("a"), sample("b", ())], ["x", "y"])
 
 
-@pytest.mark.parametrize("people", [1, 2, 3])
-def test_too_few_answers_for_any_to_be_right_are_refused(people):
-    with pytest.raises(DataError, match=f"sample 'q': expected at least 4 answers.*got {people}"):
-        vqa.outcomes([sample(given=["cat"] * people)], ["cat"])
+# By hand, by the official rules: punctuation, then capitals, numbers, articles, contractions.
+ONE_ANSWER = [
+    ("yes", "yes", True),
+    ("Yes.", "yes", True),
+    ("the yes", "Yes", True),
+    ("two", "2", True),
+    ("A black cat!", "black cat", True),
+    ("isnt", "isn't", True),
+    ("black-cat", "black cat", True),
+    ("1,000", "1000", True),
+    ("no", "yes", False),
+    ("yes it is", "yes", False),
+    ("cats", "cat", False),
+    ("", "a", False),
+    ("?", "yes", False),
+]
+
+
+@pytest.mark.parametrize(("said", "truth", "match"), ONE_ANSWER)
+def test_one_answer_is_scored_by_exact_match_after_the_official_normalisation(said, truth, match):
+    # Left out of one person, nobody agrees: the official accuracy would be 0 whatever is said.
+    assert vqa.accuracy(said, [truth]) == float(match)
+
+
+def test_where_a_question_has_few_answers_any_of_them_counts_in_full():
+    for people in (1, 2, 3):
+        given = ["dog"] * (people - 1) + ["Cat"]
+        assert vqa.accuracy("a cat.", given) == vqa.simple_accuracy("a cat.", given) == 1
+        assert vqa.accuracy("rat", given) == vqa.simple_accuracy("rat", given) == 0
+        assert vqa.exact_match("cat", given)
+        assert not vqa.exact_match("rat", given)
+    # From four people on they are left out one by one, and who all agree are not normalised.
+    assert vqa.accuracy("cat", ["Cat"] * 4) == 0
+    assert vqa.accuracy("cat", ["dog"] * 3 + ["Cat"]) == pytest.approx((3 / 3) / 4)
+
+
+def test_outcomes_of_questions_with_one_answer_suit_every_metric():
+    samples = [sample(f"s{i}", [truth]) for i, (_, truth, _) in enumerate(ONE_ANSWER)]
+    rows = vqa.outcomes(samples, [said for said, _, _ in ONE_ANSWER])
+    matches = [match for _, _, match in ONE_ANSWER]
+
+    assert rows.values["accuracy"].tolist() == matches
+    assert rows.truth == tuple(truth for _, truth, _ in ONE_ANSWER)
+    found = measure("vqa_accuracy", Evidence(rows))
+    assert found.value == pytest.approx(sum(matches) / len(matches))
+    assert measure("vqa_accuracy_other", Evidence(rows)).value == found.value
+    # By the rules of the paper: neither `two` is 2 nor `black-cat` two words, and "a" is nothing.
+    assert measure("exact_match", Evidence(rows)).value == pytest.approx(7 / 13)
+    assert measure("vqa_accuracy_simple", Evidence(rows)).value == pytest.approx(7 / 13)
+
+
+def test_the_caption_of_a_failure_names_the_rule():
+    for people, caption in ((["cat"], "exact match"), (["cat"] * 10, "accuracy 0.00")):
+        values = {"accuracy": 0.0}
+        said = Prediction(text="dog", correct=False, values=values)
+        captions = vqa.VQA.sheet.failure(sample(given=people), "cat", said)
+        assert captions[-1].text == caption
 
 
 @pytest.mark.parametrize("kind", ["Other", "yes_no", "count"])
