@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from natadv.cli import shared_options as opt
-from natadv.data.card import UNSTATED, Card, find_datasets, load_card
+from natadv.data.card import Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES, TEMPLATES
 from natadv.data.importers import FORMATS, Format, ImportRequest, Option, import_dataset
 from natadv.errors import DataError
+from natadv.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
     from natadv.evaluate.datasets import Dataset
@@ -27,12 +28,15 @@ importing = opt.command_group("Pack pictures into a dataset.", metavar="FORMAT")
 app.add_typer(data, name="data")
 data.add_typer(importing, name="import")
 
-_Classes: Any = Literal[tuple(sorted(CLASS_TABLES))]
+_Scenario: Any = Literal[tuple(SCENARIOS)]
 _Templates: Any = Literal[tuple(sorted(TEMPLATES))]
 _CLASSES = (
-    "what the folder names are (imagenet: WordNet ids, all 1000 classes count; imagenet-a: the 200 "
-    "of ImageNet-A); default: the folder names are the class names"
+    f"all classes: {', '.join(CLASS_TABLES)} (labels are WordNet ids or names), or a text file "
+    "with one class a line; default: those that occur, as they are named"
 )
+_COLUMN = "what the file calls a field (image, label, phrase, question, ...): question=caption"
+_TWIN_OF = "the clean dataset with the twins, by the field `twin` or the same id"
+_SKIP = "set rows with a damaged picture or mask aside, and list them, rather than refuse all"
 _LABELS = (
     "the truth of a flat archive: ILSVRC2012_devkit_t12.tar.gz, Kaggle's LOC_val_solution.csv, or "
     "a text file with one WordNet id a line"
@@ -41,7 +45,7 @@ _VERIFY = "hash every file instead of comparing sizes"
 _SPLIT = "which one, if a folder has files of several (train, validation, test)"
 
 _OPTIONS: dict[Option, Any] = {
-    "classes": Annotated[_Classes, typer.Option(help=_CLASSES)],
+    "classes": Annotated[str, opt.text("TABLE|FILE", _CLASSES)],
     "templates": Annotated[_Templates, typer.Option(help="prompts for the classes (single)")],
     "labels": Annotated[Path, opt.path(_LABELS, metavar="FILE")],
     "images": Annotated[Path, opt.path("folder, zip or tar of the pictures", metavar="PATH")],
@@ -49,6 +53,10 @@ _OPTIONS: dict[Option, Any] = {
     "image_column": Annotated[str, opt.text("COLUMN", "of the pictures (image)")],
     "label_column": Annotated[str, opt.text("COLUMN", "of the class labels (label)")],
     "id_column": Annotated[str, opt.text("COLUMN", "of the ids (the path of each picture)")],
+    "columns": Annotated[list[str], opt.text("FIELD=NAME...", _COLUMN, "--column")],
+    "scenario": Annotated[_Scenario, typer.Option(help="why the pictures are hard (clean)")],
+    "twin_of": Annotated[str, opt.text("DATASET", _TWIN_OF)],
+    "skip_damaged": Annotated[bool, opt.flag("--skip-damaged", _SKIP)],
     "split": Annotated[str, opt.text("SPLIT", _SPLIT)],
 }
 
@@ -160,12 +168,12 @@ def _importer(row: Format) -> Callable[..., int]:
         return 0
 
     required = inspect.Parameter.empty
-    licence = row.licence if row.licence != UNSTATED else ""
+    licence = f"; default, of the published files: {row.licence}" if row.source else ""
     declared: dict[str, tuple[Any, Any]] = {
         "path": (Annotated[Path, opt.argument("PATH", "the file or folder to import")], required),
         "name": (opt.NewName, row.name or required),
         **{o: (_OPTIONS[o], required if o in row.needs else None) for o in row.takes},
-        "licence": (Annotated[str, opt.text("TEXT", "terms of the pictures")], licence),
+        "licence": (Annotated[str, opt.text("TEXT", f"terms of the pictures{licence}")], ""),
         "sha256": (Annotated[str, opt.text("HEX", "what PATH must have")], ""),
         "force": (opt.Force, False),
         "root": (opt.Root, Path()),

@@ -6,7 +6,7 @@ The module of an importer is loaded only when it is used.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
@@ -31,6 +31,10 @@ Option = Literal[
     "label_column",
     "id_column",
     "split",
+    "columns",
+    "scenario",
+    "twin_of",
+    "skip_damaged",
 ]
 
 
@@ -92,10 +96,16 @@ class ImportRequest:
     labels: Path | None = None
     images: Path | None = None
     annotations: Path | None = None
-    image_column: str = "image"
-    label_column: str = "label"
+    image_column: str | None = None
+    label_column: str | None = None
     id_column: str | None = None
     split: str = ""
+    columns: Sequence[str] = ()
+    """`field=name` for each field of a row that the file names otherwise."""
+    scenario: str = "clean"
+    twin_of: str | None = None
+    skip_damaged: bool = False
+    """Whether rows whose picture cannot be used are set aside instead of refused."""
     stream: TextIO | None = None
     """Receives progress and notes."""
 

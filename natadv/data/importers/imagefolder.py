@@ -8,7 +8,7 @@ from natadv.data.classes import class_table
 from natadv.data.dataset_plan import DatasetPlan, items_of
 from natadv.data.images import PictureError, decode_image
 from natadv.data.importers import ImportRequest
-from natadv.data.importers.sources import draft_of, identify
+from natadv.data.importers.sources import classes_named, draft_of, identify
 from natadv.errors import DataError
 from natadv.types import Sample
 
@@ -21,10 +21,12 @@ def plan(request: ImportRequest) -> DatasetPlan:
     path = request.path
     files = _files(path)
     labels = _labels(path, files, request.classes)
+    source = identify(request)
     draft = draft_of(
         request,
-        f"image folder {path.resolve().name!r}",
-        f"{len(files)} pictures, imported as they are",
+        source,
+        "Pictures, imported as they are",
+        rows=len(files),
         classes=labels.values(),
     )
     index = {key: label for label, key in enumerate(labels)}
@@ -44,7 +46,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
         items=lambda start: items_of(files[start:], sample),
         total=len(files),
         unit="pictures",
-        fingerprint=identify(request).fingerprint,
+        fingerprint=source.fingerprint,
     )
 
 
@@ -80,7 +82,7 @@ def _labels(path: Path, files: list[Path], classes: str | None) -> dict[str, str
     folders = sorted({file.parent.name for file in files})
     if classes is None:
         return {folder: folder for folder in folders}
-    table = class_table(classes)
+    table = classes_named(classes)
     # Among all 1000 classes, ImageNet-A looks far harder than among its own 200.
     if classes == "imagenet" and set(folders) == set(class_table("imagenet-a")):
         raise DataError(

@@ -17,11 +17,10 @@ from natadv.data.importers.parquet import (
     class_names,
     column_values,
     parquet_files,
-    plan_rows,
+    plan_labelled,
     row_ids,
 )
 from natadv.data.importers.sources import (
-    counted,
     draft_of,
     identify,
     picture_paths,
@@ -124,12 +123,13 @@ def _plan_parquet(request: ImportRequest, files: list[Path]) -> DatasetPlan:
     _check_label_column(files, columns.label, paths)
     draft = draft_of(
         request,
-        source.description,
-        counted(request, _WHAT, len(paths)),
+        source,
+        _WHAT,
+        rows=len(paths),
         classes=class_table("imagenet").values(),
     )
     ids = [_original_name(PurePosixPath(path).name) for path in paths]
-    return plan_rows(files, columns, ids, draft=draft, fingerprint=source.fingerprint)
+    return plan_labelled(files, columns, ids, draft=draft, fingerprint=source.fingerprint)
 
 
 def _check_label_column(files: list[Path], column: str, paths: list[str]) -> None:

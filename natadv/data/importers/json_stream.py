@@ -1,4 +1,5 @@
-"""Elements of one long list in a JSON file, one at a time: annotation files have hundreds of MB."""
+"""Elements of one long list or object in a JSON file, one at a time: annotations have hundreds of
+MB."""
 
 from __future__ import annotations
 
@@ -25,16 +26,35 @@ def iter_list(path: Path, key: str = "") -> Iterator[dict[str, Any]]:
     element is in memory. Raises DataError, at the latest at the end, unless the file is JSON with
     such a list.
     """
+    for element in iter_elements(path, key):
+        if not isinstance(element, dict):
+            raise DataError(f"{path}: expected a list of objects, got {element!r:.60}")
+        yield element
+
+
+def iter_elements(path: Path, key: str = "") -> Iterator[Any]:
+    """As `iter_list`, with elements of any kind."""
+    with _events(path, f"a list at {key!r}" if key else "a list") as events:
+        watched = _watched(events, key, "start_array")
+        yield from ijson.items(ijson.parse(watched), f"{key}.item" if key else "item")
+
+
+def iter_members(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and value of each member of the object in the file, as `iter_list` reads a list."""
+    with _events(path, "an object of objects") as events:
+        for key, value in ijson.kvitems(ijson.parse(_watched(events, "", "start_map")), ""):
+            if not isinstance(value, dict):
+                raise DataError(f"{path}: expected an object at {key!r:.60}, got {value!r:.60}")
+            yield key, value
+
+
+@contextmanager
+def _events(path: Path, what: str) -> Iterator[Iterable[tuple[str, Any]]]:
+    """The events of a parser. Raises DataError if the file is not JSON with `what`."""
     try:
         with _opened(path) as file:
-            events = _watched(ijson.basic_parse(file, use_float=True), key)
-            prefix = f"{key}.item" if key else "item"
-            for element in ijson.items(ijson.parse(events), prefix):
-                if not isinstance(element, dict):
-                    raise DataError(f"{path}: expected a list of objects, got {element!r:.60}")
-                yield element
+            yield ijson.basic_parse(file, use_float=True)
     except (ijson.JSONError, *ZIP_DAMAGE) as error:
-        what = f"a list at {key!r}" if key else "a list"
         # On one line, without the position that the parser draws below its message.
         message = error.args[0] if error.args else ""
         text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(error)
@@ -42,13 +62,16 @@ def iter_list(path: Path, key: str = "") -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: expected JSON with {what}: {reason}; get it again") from error
 
 
-def _watched(events: Iterable[tuple[str, Any]], key: str) -> Iterator[tuple[str, Any]]:
-    """The events of the parser. Raises ValueError on endless nesting, or if the list is missing."""
+def _watched(
+    events: Iterable[tuple[str, Any]], key: str, opening: str
+) -> Iterator[tuple[str, Any]]:
+    """The events of the parser. Raises ValueError on endless nesting, or if the value at `key` does
+    not begin with the event `opening`."""
     depth, last, present = 0, "", False
     for event in events:
         kind, value = event
         if kind in ("start_map", "start_array"):
-            present |= kind == "start_array" and (depth, last) == (bool(key), key)
+            present |= kind == opening and (depth, last) == (bool(key), key)
             depth += 1
             if depth > _MOST_LEVELS:
                 raise ValueError(f"nested more than {_MOST_LEVELS} deep")
@@ -58,7 +81,8 @@ def _watched(events: Iterable[tuple[str, Any]], key: str) -> Iterator[tuple[str,
             last = value
         yield event
     if not present:
-        raise ValueError(f"no list at {key!r} in it" if key else "it is not a list")
+        wanted = "a list" if opening == "start_array" else "an object"
+        raise ValueError(f"no list at {key!r} in it" if key else f"it is not {wanted}")
 
 
 def field_of(raw: Mapping[str, Any], name: str, kind: type[T], where: str) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,9 @@ from natadv.data.card import CardDraft
 from natadv.data.dataset_plan import DatasetPlan, Item, items_of
 from natadv.data.images import PictureError, decode_image
 from natadv.data.importers import ImportRequest
-from natadv.data.importers.sources import draft_of, identify, refuse_collisions, refuse_duplicates
+from natadv.data.importers.row_dataset import plan_rows
+from natadv.data.importers.rows import FIELDS, Located, RowSource, column_names
+from natadv.data.importers.sources import refuse_duplicates
 from natadv.errors import DataError
 from natadv.types import Sample
 
@@ -40,24 +42,70 @@ class Columns(NamedTuple):
 
 
 def plan(request: ImportRequest) -> DatasetPlan:
-    """Plan a dataset whose classes are those of the label column's ClassLabel, in its order."""
+    """Plan a sample per row. The numbers of labels mean what the column's ClassLabel says."""
     files = parquet_files(request.path, request.split)
     if not files:
         raise DataError(f"{request.path}: expected a Parquet file, or a folder of them")
-    columns = Columns(request.image_column, request.label_column, request.id_column)
-    source = identify(request)
-    ids = row_ids(files, columns)
-    names = class_names(files, columns.label)
-    refuse_collisions(names, request.path)
-    description = f"{len(ids)} pictures, imported as they are"
-    draft = draft_of(request, source.description, description, classes=names)
-    return plan_rows(files, columns, ids, draft=draft, fingerprint=source.fingerprint)
+    named = column_names(request)
+    check_columns(files, list(named.values()))
+    names = {name: name for name in FIELDS} | named
+    _, schema = next(_schemas(files))
+    fields = {name: column for name, column in names.items() if column in schema.names}
+    check_columns(files, list(fields.values()))
+    large = {
+        name for name in ("image", "mask") if name in fields and _is_large(schema, fields[name])
+    }
+    # Of a column of pictures only the paths, of one of bytes nothing.
+    light = {
+        name: f"{column}.path" if name in large else column
+        for name, column in fields.items()
+        if name not in large or pa.types.is_struct(schema.field(column).type)
+    }
+    label = fields.get("label")
+    numbered = label is not None and pa.types.is_integer(schema.field(label).type)
+    source = RowSource(
+        read=lambda start: _located(files, fields, fields, start),
+        survey=lambda: _located(files, fields, light, 0),
+        named=named,
+        embedded=frozenset(large),
+        class_names=_numbered(files, label, request) if label and numbered else (),
+        files=",".join(file.name for file in files),
+    )
+    return plan_rows(request, source)
 
 
-def plan_rows(
+def _numbered(files: list[Path], label: str, request: ImportRequest) -> tuple[str, ...]:
+    """What the numbers of labels mean; empty if only `--classes` says it."""
+    named = any(_names_in(schema, label) is not None for _, schema in _schemas(files))
+    return class_names(files, label) if named or not request.classes else ()
+
+
+def _is_large(schema: pa.Schema, column: str) -> bool:
+    kind = schema.field(column).type
+    return bool(
+        pa.types.is_struct(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    )
+
+
+def _located(
+    files: Sequence[Path], fields: Mapping[str, str], columns: Mapping[str, str], start: int
+) -> Iterator[Located]:
+    """Rows from the `start`-th one on, with the `columns` of their fields."""
+    wanted = sorted(set(columns.values()))
+    for file in files:
+        with _opened(file) as parquet:
+            rows = parquet.metadata.num_rows
+        if start < rows:
+            for number, row in enumerate(iter_rows([file], wanted, start), start=start):
+                given = {name: row[fields[name]] for name in columns}
+                yield Located(f"{file}: row {number}", given)
+        start = max(0, start - rows)
+
+
+def plan_labelled(
     files: list[Path], columns: Columns, ids: list[str], *, draft: CardDraft, fingerprint: str
 ) -> DatasetPlan:
-    """A plan with a sample per row; `ids` are the ids of the rows."""
+    """A plan with a sample per row of a picture and a numbered label; `ids` are the rows' ids."""
     source = files[0].parent if len(files) > 1 else files[0]
     for file, schema in _schemas(files):
         kind = schema.field(columns.label).type
@@ -194,15 +242,13 @@ def class_names(files: Sequence[Path], label: str) -> tuple[str, ...]:
     """The classes that the metadata of the files name. Raises DataError if files disagree."""
     tables = []
     for file, schema in _schemas(files):
-        try:
-            raw = (schema.metadata or {})[b"huggingface"]
-            names = json.loads(raw)["info"]["features"][label]["names"]
-        except (KeyError, TypeError, ValueError) as error:
+        names = _names_in(schema, label)
+        if names is None:
             raise DataError(
                 f"{file}: column {label!r} has no class names; it must be a ClassLabel of "
-                "`datasets`"
-            ) from error
-        tables.append(tuple(map(str, names if isinstance(names, list) else names.values())))
+                "`datasets`, or --classes must name them where a format takes it"
+            )
+        tables.append(names)
         if tables[-1] != tables[0]:
             raise DataError(
                 f"{files[0]} and {file} name the classes of column {label!r} differently, so that "
@@ -211,16 +257,29 @@ def class_names(files: Sequence[Path], label: str) -> tuple[str, ...]:
     return tables[0]
 
 
-def check_columns(files: Sequence[Path], wanted: Sequence[str], *, image: str) -> None:
+def _names_in(schema: pa.Schema, label: str) -> tuple[str, ...] | None:
+    """The names of a ClassLabel of `datasets`; None if the column is not one."""
+    try:
+        raw = (schema.metadata or {})[b"huggingface"]
+        names = json.loads(raw)["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return tuple(map(str, names if isinstance(names, list) else names.values()))
+
+
+def check_columns(
+    files: Sequence[Path], wanted: Sequence[str], *, image: str | None = None
+) -> None:
     """Raises DataError if a column is missing, or if `image` is not one of pictures."""
     for file, schema in _schemas(files):
         missing = [name for name in wanted if name not in schema.names]
         if missing:
             raise DataError(
                 f"{file}: no column {missing[0]!r}, it has {', '.join(schema.names)}; where a "
-                "format lets you, name the columns with --image-column, --label-column and "
-                "--id-column"
+                "format lets you, name the columns with --column FIELD=NAME"
             )
+        if image is None:
+            continue
         kind = schema.field(image).type
         if not pa.types.is_struct(kind) or {"bytes", "path"} - {part.name for part in kind}:
             raise DataError(f"{file}: column {image!r} holds {kind}, not pictures")

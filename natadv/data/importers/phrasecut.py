@@ -17,11 +17,10 @@ from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.importers import ImportRequest
 from natadv.data.importers.json_stream import field_of, iter_list
 from natadv.data.importers.sources import (
-    NumberedPicture,
-    counted,
+    KeyedPicture,
     draft_of,
     identify,
-    numbered_pictures,
+    keyed_pictures,
     refuse_duplicates,
 )
 from natadv.errors import DataError
@@ -56,14 +55,15 @@ def plan(request: ImportRequest) -> DatasetPlan:
     total = _survey(path, images)
     draft = draft_of(
         request,
-        source.description,
-        counted(request, "Phrases that refer to parts of photographs", total),
-        task="segmentation",
+        source,
+        "Phrases that refer to parts of photographs",
+        rows=total,
+        tasks=("segmentation",),
     )
 
     def items(start: int) -> Iterator[Item]:
         """As DatasetPlan defines it."""
-        with numbered_pictures(images, _image_id) as pictures:
+        with keyed_pictures(images, _image_id) as pictures:
 
             def item(numbered: tuple[int, Mapping[str, Any]]) -> Item:
                 """The item of a phrase and its number."""
@@ -87,7 +87,7 @@ def _survey(path: Path, images: Path) -> int:
     if not ids:
         raise DataError(f"{path}: no phrases in it")
     refuse_duplicates(ids, path)
-    with numbered_pictures(images, _image_id) as pictures:
+    with keyed_pictures(images, _image_id) as pictures:
         pictures.require(wanted - LEFT_OUT, of=len(wanted), file_name="{}.jpg")
     return len(ids)
 
@@ -96,7 +96,7 @@ def _image_id(stem: str) -> int | None:
     return int(stem) if stem.isdecimal() else None
 
 
-def _item(task: Mapping[str, Any], picture: NumberedPicture, path: Path, number: int) -> Item:
+def _item(task: Mapping[str, Any], picture: KeyedPicture, path: Path, number: int) -> Item:
     phrase = field_of(task, "phrase", str, f"{path}: phrase number {number}")
     where = f"{path}: phrase {task['task_id']!r}"
     try:

@@ -13,7 +13,6 @@ from natadv.data.images import PictureError, decode_image
 from natadv.data.importers import ImportRequest
 from natadv.data.importers.parquet import check_columns, iter_rows, parquet_files
 from natadv.data.importers.sources import (
-    counted,
     draft_of,
     identify,
     refuse_collisions,
@@ -62,8 +61,9 @@ def plan(request: ImportRequest) -> DatasetPlan:
     _check_twins(rows, variant, request.path)
     draft = draft_of(
         request,
-        source.description,
-        counted(request, what, len(numbers)),
+        source,
+        what,
+        rows=len(numbers),
         scenario="clean" if variant == "NoSCAM" else "typographic",
         classes=classes,
         twin_of=None if variant == "NoSCAM" else CLEAN_NAME,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -12,16 +12,19 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from natadv.data.archives import Entry, Files, iter_entries, open_files
-from natadv.data.card import CardDraft, draft_card
-from natadv.data.classes import template_set
+from natadv.data.card import UNSTATED, CardDraft, draft_card
+from natadv.data.classes import CLASS_TABLES, class_table, template_set
 from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.images import decode_image
 from natadv.data.importers import Checksum, ImportRequest
-from natadv.errors import ConfigError, DataError
+from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.types import Sample
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 _CHUNK_BYTES = 2**20
+
+PictureKey = int | str
+"""Names a picture within its dataset: COCO and Visual Genome number them."""
 
 Describe = Callable[[str], Sample | SetAside]
 """Makes a sample, still without its picture, from a path in the archive."""
@@ -34,7 +37,10 @@ class ImportSource(NamedTuple):
     """Changes when one of the files does. Of a file it is the hash; of a folder the hash of the
     names, sizes and times of the files in it."""
     description: str
-    """Names the files and where they are published, for the card."""
+    """Names the files, for the card."""
+    published: bool | None
+    """Whether the requested file has a hash that its publisher states; None if none is stated, or a
+    folder was given."""
 
 
 def identify(request: ImportRequest, *others: Path) -> ImportSource:
@@ -43,6 +49,7 @@ def identify(request: ImportRequest, *others: Path) -> ImportSource:
     Raises DataError if a file is missing or differs; ConfigError if a folder was given a sha256.
     """
     states, descriptions = [], []
+    published = None
     for path in (request.path, *others):
         sha256 = request.sha256 if path == request.path else ""
         if not path.exists():
@@ -56,16 +63,17 @@ def identify(request: ImportRequest, *others: Path) -> ImportSource:
             continue
         request.say(f"{path.name}: hashing {path.stat().st_size / 1e6:.0f} MB")
         checked = check_archive(path, request.format.published, sha256=sha256)
-        if not checked.published:
+        if not checked.published and not sha256:
             pin = ", pin this one with --sha256" if path == request.path else ""
             request.say(
                 f"{path.name}: sha256 {checked.sha256}; no published hash is known for a file of "
                 f"this name{pin}"
             )
+        if path == request.path and request.format.published:
+            published = checked.published
         states.append(checked.sha256)
         descriptions.append(f"{path.name}, sha256 {checked.sha256}")
-    origin = f"; from {request.format.source}" if request.format.source else ""
-    return ImportSource("+".join(states), "; ".join(descriptions) + origin)
+    return ImportSource("+".join(states), "; ".join(descriptions), published)
 
 
 def _folder_state(folder: Path) -> str:
@@ -78,11 +86,10 @@ def _folder_state(folder: Path) -> str:
 
 
 class CheckedArchive(NamedTuple):
-    """The hash of an archive, and whether it was compared with a stated one."""
+    """The hash of an archive, and whether its publisher states it."""
 
     sha256: str
     published: bool
-    """Whether the hash is the one that the publisher states or that the user gave."""
 
 
 def check_archive(
@@ -90,59 +97,105 @@ def check_archive(
 ) -> CheckedArchive:
     """Hash the file once, and compare it with `sha256`, or else with its published checksum.
 
-    A file for which neither is known is only hashed. Raises DataError if the hashes differ.
+    A file of another name may have any of the published checksums. Raises DataError if the hash is
+    not the one that the user or the publisher states for this file.
     """
-    expected, origin = published.get(path.name), "is published"
+    named = published.get(path.name)
+    stated = [named] if named else list(published.values())
+    hashes = _hashes(path, {"sha256", *(checksum.algorithm for checksum in stated)})
+    expected, origin = named, "is published"
     if sha256:
         expected, origin = Checksum("sha256", sha256.lower()), "was requested"
-    hashes = {"sha256": hashlib.sha256()}
-    if expected and expected.algorithm == "git-blob":
-        # git hashes the size of a file in front of its contents.
-        size = b"blob %d\0" % path.stat().st_size
-        hashes["git-blob"] = hashlib.sha1(size, usedforsecurity=False)
-    elif expected and expected.algorithm == "md5":
-        hashes["md5"] = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            for running in hashes.values():
-                running.update(chunk)
-    if expected and (digest := hashes[expected.algorithm].hexdigest()) != expected.digest:
+    if expected and (digest := hashes[expected.algorithm]) != expected.digest:
         raise DataError(
             f"{path}: {expected.algorithm} is {digest}, {expected.digest} {origin}: the file is "
             "damaged or another one; get it again"
         )
-    return CheckedArchive(hashes["sha256"].hexdigest(), expected is not None)
+    known = any(hashes[checksum.algorithm] == checksum.digest for checksum in stated)
+    return CheckedArchive(hashes["sha256"], known)
+
+
+def _hashes(path: Path, algorithms: set[str]) -> dict[str, str]:
+    """Algorithm -> digest, read in one pass."""
+    hashes = {}
+    for algorithm in algorithms:
+        plain = "sha1" if algorithm == "git-blob" else algorithm
+        hashes[algorithm] = hashlib.new(plain, usedforsecurity=False)
+    if "git-blob" in hashes:
+        # git hashes the size of a file in front of its contents.
+        hashes["git-blob"].update(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            for running in hashes.values():
+                running.update(chunk)
+    return {algorithm: running.hexdigest() for algorithm, running in hashes.items()}
 
 
 def draft_of(
     request: ImportRequest,
-    source: str,
-    description: str,
+    source: ImportSource,
+    what: str,
     *,
-    task: str = "classification",
+    rows: int,
+    left_out: int = 0,
+    tasks: tuple[str, ...] = ("classification",),
     scenario: str = "clean",
     classes: Iterable[str] = (),
     twin_of: str | None = None,
 ) -> CardDraft:
-    """The draft of a card with the name, licence and templates of the request."""
+    """The draft of a card with the name and templates of the request.
+
+    It states licence, source and number of rows of the published dataset only if the file has a
+    published hash, or, where no hash can tell, if it has as many items; else those of the user.
+
+    Args:
+        what: Describes the rows, in the plural.
+        rows: How many there are.
+        left_out: Items of the source that are set aside.
+    """
+    published = request.format
+    official = source.published
+    if official is None:
+        official = published.rows in (rows + left_out, 0)
+    if not official:
+        layout = f"{published.name} ({published.source})"
+        origin = f"files of the user, in the layout of {layout}: {source.description}"
+    else:
+        origin = source.description + (f"; from {published.source}" if published.source else "")
+    share = f" of the {published.rows} that are published" if published.rows != rows else ""
     return draft_card(
         name=request.name,
-        tasks=(task,),
+        tasks=tasks,
         scenario=scenario,
         classes=tuple(classes),
-        templates=() if task == "vqa" else template_set(request.templates),
-        licence=request.licence or request.format.licence,
-        source=source,
-        description=description,
+        templates=() if tasks == ("vqa",) else template_set(request.templates),
+        licence=request.licence or (published.licence if official else UNSTATED),
+        source=origin,
+        description=f"{what}: {rows}{share if official and published.rows else ''}",
         twin_of=twin_of,
     )
 
 
-def counted(request: ImportRequest, what: str, count: int) -> str:
-    """A description with the number of rows, and the published number where it differs."""
-    published = request.format.rows
-    share = f" of the {published} that are published" if published not in (0, count) else ""
-    return f"{what}: {count}{share}"
+def classes_named(classes: str) -> dict[str, str]:
+    """Label key -> class name, in label order: of a committed table, or of a text file with one
+    name a line, whose keys are the names. Raises ConfigError."""
+    if classes in CLASS_TABLES:
+        return class_table(classes)
+    path = Path(classes)
+    if not path.is_file():
+        unknown = unknown_name("class table", classes, CLASS_TABLES)
+        raise ConfigError(f"{unknown}; or a text file with one class a line")
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: classes cannot be read: {error}") from error
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        raise DataError(f"{path}:{names.index('') + 1}: expected a class, got an empty line")
+    refuse_duplicates(names, path)
+    refuse_collisions(names, path)
+    return {name: name for name in names}
 
 
 def picture_paths(source: Path) -> list[str]:
@@ -181,8 +234,10 @@ def plan_pictures(
     refuse_duplicates(ids, path)
     draft = draft_of(
         request,
-        source.description,
-        counted(request, what, len(ids)),
+        source,
+        what,
+        rows=len(ids),
+        left_out=len(described) - len(ids),
         scenario=scenario,
         classes=classes,
     )
@@ -204,7 +259,7 @@ def plan_pictures(
     return DatasetPlan(draft, items, len(described), "pictures", source.fingerprint)
 
 
-class NumberedPicture(NamedTuple):
+class KeyedPicture(NamedTuple):
     """A picture that was decoded once."""
 
     name: str
@@ -215,57 +270,57 @@ class NumberedPicture(NamedTuple):
 
 
 @dataclass(slots=True)
-class NumberedPictures:
-    """Pictures of a folder or an archive, each read by the number in its name."""
+class KeyedPictures:
+    """Pictures of a folder or an archive, each read by the key in its name."""
 
     source: Path
     files: Files
-    paths: Mapping[int, str]
-    _last: dict[int, NumberedPicture] = field(default_factory=dict)
+    paths: Mapping[PictureKey, str]
+    _last: dict[PictureKey, KeyedPicture] = field(default_factory=dict)
 
-    def require(self, numbers: set[int], *, of: int, file_name: str) -> None:
+    def require(self, keys: Set[PictureKey], *, of: int, file_name: str) -> None:
         """Raises DataError if a picture is missing; `file_name` is a format string for it."""
-        if missing := sorted(numbers - self.paths.keys()):
+        if missing := keys - self.paths.keys():
+            first = min(missing, key=lambda key: (len(str(key)), str(key)))
             raise DataError(
                 f"{self.source}: {len(missing)} of {of} pictures are missing, first "
-                f"{file_name.format(missing[0])}; get them again, no picture is replaced by another"
+                f"{file_name.format(first)}; get them again, no picture is replaced by another"
             )
 
-    def read(self, number: int) -> NumberedPicture:
+    def read(self, key: PictureKey) -> KeyedPicture:
         """The picture; the last one is kept, because rows about one picture follow each other.
 
         Raises PictureError if it cannot be decoded.
         """
-        if number not in self._last:
-            path = self.paths[number]
+        if key not in self._last:
+            path = self.paths[key]
             data = self.files.read(path)
             size_px = decode_image(data, where=f"{self.source}: {path}").size
             self._last.clear()
-            self._last[number] = NumberedPicture(PurePosixPath(path).stem, data, size_px)
-        return self._last[number]
+            self._last[key] = KeyedPicture(PurePosixPath(path).stem, data, size_px)
+        return self._last[key]
 
 
 @contextmanager
-def numbered_pictures(
-    source: Path, number_of: Callable[[str], int | None]
-) -> Iterator[NumberedPictures]:
-    """The pictures whose file name (without suffix) holds a number, open until the block ends.
+def keyed_pictures(
+    source: Path, key_of: Callable[[str], PictureKey | None]
+) -> Iterator[KeyedPictures]:
+    """The pictures whose file name (without suffix) holds a key, open until the block ends.
 
-    Raises DataError if two pictures have one number, because neither is sure to be the right one.
+    Raises DataError if two pictures have one key, because neither is sure to be the right one.
     """
     with open_files(source) as files:
-        paths: dict[int, str] = {}
+        paths: dict[PictureKey, str] = {}
         for path in filter(_is_picture, files.sizes):
-            number = number_of(PurePosixPath(path).stem)
-            if number is None:
+            key = key_of(PurePosixPath(path).stem)
+            if key is None:
                 continue
-            other = paths.setdefault(number, path)
+            other = paths.setdefault(key, path)
             if other != path:
                 raise DataError(
-                    f"{source}: {other!r} and {path!r} are both picture {number}; "
-                    "remove one of them"
+                    f"{source}: {other!r} and {path!r} are both picture {key}; remove one of them"
                 )
-        yield NumberedPictures(source, files, paths)
+        yield KeyedPictures(source, files, paths)
 
 
 def refuse_collisions(names: Iterable[str], source: Path) -> None:

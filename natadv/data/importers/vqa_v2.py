@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from natadv.data.card import CardDraft
 from natadv.data.dataset_plan import DatasetPlan, Item, items_of
 from natadv.data.importers import ImportRequest
 from natadv.data.importers.json_stream import field_of, iter_list
 from natadv.data.importers.sources import (
-    counted,
+    ImportSource,
+    PictureKey,
     draft_of,
     identify,
-    numbered_pictures,
+    keyed_pictures,
     refuse_duplicates,
 )
 from natadv.errors import DataError
@@ -32,44 +34,99 @@ class _Annotation(NamedTuple):
     answers: tuple[str, ...]
 
 
+class Asked(NamedTuple):
+    """A question with its answers, and the key of its picture."""
+
+    id: str
+    picture: PictureKey
+    question: str
+    answers: tuple[str, ...]
+    type: str
+    """`yes/no`, `number` or `other`."""
+
+
+class Survey(NamedTuple):
+    """What is known of the questions before any picture is read."""
+
+    questions: int
+    pictures: Set[PictureKey]
+    """Their keys."""
+
+
 def plan(request: ImportRequest) -> DatasetPlan:
     """Plan a sample per question; its id is the question's, its group is the picture's name.
 
     Every question needs its annotation and its picture, and every annotation its question.
     """
-    path, images = request.path, request.images
+    path = request.path
     assert request.annotations is not None  # the format needs both
-    assert images is not None
-    source = identify(request, request.annotations, images)
+    assert request.images is not None
+    source = identify(request, request.annotations, request.images)
     annotations = _annotations(request.annotations)
-    total = _survey(path, request.annotations, images, annotations)
+    survey = _survey(path, request.annotations, annotations)
+
+    def asked(start: int) -> Iterator[Asked]:
+        """The questions from the `start`-th one on."""
+        for raw in islice(iter_list(path, "questions"), start, None):
+            number = raw["question_id"]
+            found = annotations[number]
+            text = str(raw.get("question", ""))
+            yield Asked(str(number), found.image_id, text, found.answers, found.type)
+
     draft = draft_of(
         request,
-        source.description,
-        counted(request, "Questions about photographs, ten answers each", total),
-        task="vqa",
+        source,
+        "Questions about photographs, ten answers each",
+        rows=survey.questions,
+        tasks=("vqa",),
     )
+    pictures = PicturesByName(request.images, _image_id, "COCO_..._{:012d}.jpg")
+    return plan_questions(draft, source, asked, survey=survey, pictures=pictures)
+
+
+class PicturesByName(NamedTuple):
+    """Where the pictures of questions are, and how their names hold their keys."""
+
+    source: Path
+    """A folder, a zip or a tar."""
+    key_of: Callable[[str], PictureKey | None]
+    """From a file name without suffix."""
+    file_name: str
+    """A format string for a missing one."""
+
+
+def plan_questions(
+    draft: CardDraft,
+    source: ImportSource,
+    asked: Callable[[int], Iterator[Asked]],
+    *,
+    survey: Survey,
+    pictures: PicturesByName,
+) -> DatasetPlan:
+    """A plan with a sample per question. Raises DataError now if a picture is missing."""
+    images, key_of, file_name = pictures
+    with keyed_pictures(images, key_of) as found:
+        found.require(survey.pictures, of=len(survey.pictures), file_name=file_name)
 
     def items(start: int) -> Iterator[Item]:
         """As DatasetPlan defines it."""
-        with numbered_pictures(images, _image_id) as pictures:
+        with keyed_pictures(images, key_of) as opened:
 
-            def sample(raw: Mapping[str, Any]) -> Sample:
+            def sample(question: Asked) -> Sample:
                 """The sample of one question."""
-                picture = pictures.read(raw["image_id"])
-                annotation = annotations[raw["question_id"]]
+                picture = opened.read(question.picture)
                 return Sample(
-                    id=str(raw["question_id"]),
+                    id=question.id,
                     group=picture.name,
                     image=picture.data,
-                    question=str(raw.get("question", "")),
-                    answers=annotation.answers,
-                    answer_type=annotation.type,
+                    question=question.question,
+                    answers=question.answers,
+                    answer_type=question.type,
                 )
 
-            yield from items_of(islice(iter_list(path, "questions"), start, None), sample)
+            yield from items_of(asked(start), sample)
 
-    return DatasetPlan(draft, items, total, "questions", source.fingerprint)
+    return DatasetPlan(draft, items, survey.questions, "questions", source.fingerprint)
 
 
 def _annotations(path: Path) -> dict[int, _Annotation]:
@@ -100,12 +157,10 @@ def _annotations(path: Path) -> dict[int, _Annotation]:
     return annotations
 
 
-def _survey(
-    path: Path, annotations_path: Path, images: Path, annotations: Mapping[int, _Annotation]
-) -> int:
-    """The number of questions, once each is known to have its annotation and its picture."""
+def _survey(path: Path, annotations_path: Path, annotations: Mapping[int, _Annotation]) -> Survey:
+    """The questions, once each is known to have its annotation."""
     ids: list[int] = []
-    wanted: set[int] = set()
+    wanted: set[PictureKey] = set()
     for number, raw in enumerate(iter_list(path, "questions")):
         where = f"{path}: question number {number}"
         question = field_of(raw, "question_id", int, where)
@@ -119,9 +174,7 @@ def _survey(
     refuse_duplicates(map(str, ids), path)
     _refuse_lonely(set(ids) - annotations.keys(), f"questions of {path}", "annotations")
     _refuse_lonely(annotations.keys() - set(ids), f"annotations of {annotations_path}", "questions")
-    with numbered_pictures(images, _image_id) as pictures:
-        pictures.require(wanted, of=len(wanted), file_name="COCO_..._{:012d}.jpg")
-    return len(ids)
+    return Survey(len(ids), wanted)
 
 
 def _refuse_lonely(ids: set[int], what: str, lacking: str) -> None:

@@ -46,6 +46,33 @@ def parquet(root: Path, layouts: Layouts, pictures: list[bytes]) -> tuple[Path, 
     return root / "train-00000-of-00001.parquet", {"name": "pets"}
 
 
+def jsonl(root: Path, layouts: Layouts, pictures: list[bytes]) -> tuple[Path, Options]:
+    files = {f"photos/{i}.png": data for i, data in enumerate(pictures)}
+    rows = [{"image": name, "label": ["cat", "dog"][i % 2]} for i, name in enumerate(files)]
+    files["rows.jsonl"] = "\n".join(map(json.dumps, rows)).encode()
+    return layouts["folder"](root / "mine", files) / "rows.jsonl", {"name": "pets"}
+
+
+def gqa(root: Path, layouts: Layouts, pictures: list[bytes]) -> tuple[Path, Options]:
+    asked = {
+        f"{i}{n}": {"imageId": f"n{i}", "question": "Is it red?", "answer": "yes"}
+        for i in range(len(pictures))
+        for n in range(3)
+    }
+    files = {"questions.json": json.dumps(asked).encode()}
+    files |= {f"images/n{i}.jpg": data for i, data in enumerate(pictures)}
+    folder = layouts["folder"](root / "gqa", files)
+    return folder / "questions.json", {"images": folder / "images"}
+
+
+def easy_vqa(root: Path, layouts: Layouts, pictures: list[bytes]) -> tuple[Path, Options]:
+    asked = [["is it red?", "yes", i] for i in range(len(pictures)) for _ in range(3)]
+    files = {"questions.json": json.dumps(asked).encode()}
+    files |= {f"images/{i}.png": data for i, data in enumerate(pictures)}
+    folder = layouts["folder"](root / "easy", files)
+    return folder / "questions.json", {"images": folder / "images"}
+
+
 def scam(root: Path, layouts: Layouts, pictures: list[bytes]) -> tuple[Path, Options]:
     rows = [
         {
@@ -98,6 +125,9 @@ SOURCES: dict[str, Make] = {
     "imagenet-a": imagenet_a,
     "rta-100": rta_100,
     "parquet": parquet,
+    "jsonl": jsonl,
+    "gqa": gqa,
+    "easy-vqa": easy_vqa,
     "scam-clean": scam,
     "phrasecut": phrasecut,
     "vqa-v2": vqa_v2,
@@ -105,9 +135,7 @@ SOURCES: dict[str, Make] = {
 
 
 def test_every_planner_has_a_source_here() -> None:
-    modules = {FORMATS[name].planner.partition(":")[0] for name in SOURCES}
-
-    assert modules == {row.planner.partition(":")[0] for row in FORMATS.values()}
+    assert {FORMATS[name].planner for name in SOURCES} == {row.planner for row in FORMATS.values()}
 
 
 @pytest.mark.parametrize("name", SOURCES)

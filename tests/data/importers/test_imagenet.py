@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from natadv.data.card import UNSTATED
 from natadv.data.classes import class_table
 from natadv.data.importers import FORMATS, Checksum
 from natadv.errors import ConfigError, DataError
@@ -83,7 +84,9 @@ def test_all_forms_give_the_same_samples_and_revision(
     assert [list(class_table("imagenet"))[s.label or 0] for s in samples] == list(val.values())
     assert card.revision == expected.revision
     assert (card.scenario, len(card.classes)) == ("clean", 1000)
-    assert "4 of the 50000 that are published" in card.description
+    assert card.source.startswith("files of the user, in the layout of imagenet (https://")
+    assert "published" not in card.description
+    assert card.licence == UNSTATED
 
 
 def test_a_folder_by_class_has_the_same_samples(importing: Any, sources: Sources) -> None:
@@ -266,8 +269,9 @@ def test_the_tar_of_imagenet_a_gives_200_classes(
     assert [card.classes[s.label or 0] for s in samples] == ["stingray", "stingray", "acorn"]
     assert [s.id for s in samples][2] == "n12267677/0.1_a.jpg"
     assert [s.image for s in samples] == list(natural.values())[1:]
-    assert "3 of the 7500 that are published" in card.description
-    assert card.licence.startswith("MIT for the collection")
+    assert card.source.startswith("files of the user, in the layout of imagenet-a (https://")
+    assert "published" not in card.description
+    assert card.licence == UNSTATED
 
 
 def test_the_unpacked_folder_gives_the_same(
@@ -288,7 +292,11 @@ def test_a_flipped_byte_is_refused_by_its_checksum(
     published = {"imagenet-a.tar": Checksum("sha256", hashlib.sha256(data).hexdigest())}
     row = replace(FORMATS["imagenet-a"], published=published)
     monkeypatch.setitem(FORMATS, "imagenet-a", row)
-    assert importing("imagenet-a", official).card.rows == 3
+    card = importing("imagenet-a", official).card
+    assert card.rows == 3
+    assert card.source.endswith(f"; from {row.source}")
+    assert card.description.endswith(": 3 of the 7500 that are published")
+    assert card.licence == row.licence
     flipped = bytearray(data)
     flipped[1800] ^= 1
     official.write_bytes(flipped)

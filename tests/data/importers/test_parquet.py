@@ -126,8 +126,8 @@ def changed(**fields: Any) -> Callable[[list[dict[str, Any]]], list[dict[str, An
 HOSTILE: dict[str, tuple[Any, list[str] | None, dict[str, Any], str]] = {
     "no names": (changed(), None, {}, "column 'label' has no class names"),
     "no column": (changed(), NAMES, {"label_column": "fine"}, "no column 'fine', it has image"),
-    "no pictures": (changed(), NAMES, {"image_column": "key"}, "'key' holds string, not pictures"),
-    "texts for labels": (changed(), NAMES, {"label_column": "key"}, "has no class names"),
+    "no pictures": (changed(), NAMES, {"image_column": "label"}, "image must be the path of a pic"),
+    "no files": (changed(), NAMES, {"image_column": "key"}, "row 0: no file 'k0' in "),
     "held back": (changed(label=-1), NAMES, {}, "row 9: has no label; a test split"),
     "no label": (changed(label=None), NAMES, {}, "row 9: has no label"),
     "too large": (changed(label=2), NAMES, {}, "label must be from 0 to 1, got 2"),

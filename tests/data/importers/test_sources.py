@@ -39,14 +39,26 @@ def test_a_published_archive_is_known_and_a_flipped_byte_refused(
         check_archive(archive, published)
 
 
+@pytest.mark.parametrize("algorithm", PUBLISHED)
+def test_a_published_archive_is_known_by_another_name(archive: Path, algorithm: str) -> None:
+    renamed = archive.rename(archive.with_name("mine.tar"))
+    others = {"other.tar": Checksum("sha256", "0" * 64)}
+
+    published = {**others, "official.tar": PUBLISHED[algorithm]}
+    assert check_archive(renamed, published) == (SHA256, True)
+    assert check_archive(renamed, others) == (SHA256, False)
+
+
 def test_an_unknown_archive_is_told_its_hash(archive: Path) -> None:
     assert check_archive(archive, {}) == (SHA256, False)
 
 
-def test_what_the_user_expects_comes_first(archive: Path) -> None:
+def test_what_the_user_expects_comes_first_but_does_not_make_it_the_published_one(
+    archive: Path,
+) -> None:
     other = {"official.tar": Checksum("md5", "0" * 32)}
 
-    assert check_archive(archive, other, sha256=SHA256.upper()) == (SHA256, True)
+    assert check_archive(archive, other, sha256=SHA256.upper()) == (SHA256, False)
     with pytest.raises(DataError, match="0000 was requested"):
         check_archive(archive, {}, sha256="0" * 64)
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from natadv.data.card import UNSTATED
+from natadv.data.importers import FORMATS
 from natadv.errors import ConfigError, DataError
 
 Layouts = dict[str, Callable[..., Any]]
@@ -91,7 +94,9 @@ def test_the_three_zips_give_questions_with_ten_answers(importing: Any, make: An
     ]
     assert samples[0].answers == (*["down"] * 9, "at table")
     assert card.tasks == ("vqa",)
-    assert "3 of the 214354 that are published" in card.description
+    assert card.source.startswith("files of the user, in the layout of vqa-v2 (https://")
+    assert "published" not in card.description
+    assert card.licence == UNSTATED
 
 
 def test_an_unpacked_set_gives_the_same(importing: Any, make: Any, tmp_path: Path) -> None:
@@ -183,3 +188,18 @@ def test_without_the_other_files_it_is_told_what_else_is_needed(importing: Any, 
 
 def test_it_can_start_anywhere(importing: Any, make: Any) -> None:
     importing.check_starts("vqa-v2", **make())
+
+
+def test_as_many_questions_as_are_published_count_as_the_published_ones(
+    importing: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = FORMATS["vqa-v2"]
+    assert not row.published
+    monkeypatch.setitem(FORMATS, "vqa-v2", replace(row, rows=3))
+
+    card = importing("vqa-v2", **make()).card
+    named = importing("vqa-v2", **make(), licence="ours", force=True).card
+
+    assert card.licence == row.licence
+    assert card.source.endswith(f"; from {row.source}")
+    assert named.licence == "ours"
