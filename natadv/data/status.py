@@ -62,7 +62,7 @@ def statuses(root: Path, *, verify: bool = False) -> list[Status]:
 
     Sizes are compared with the lock; `verify` hashes every file. Raises DataError on a bad lock.
     """
-    locks, folders, stages = _locked_datasets(root), find_datasets(root), _stages(root)
+    locks, folders, stages = _locked_datasets(root), find_datasets(root), stages_of(root)
     importable = {row.name for row in FORMATS.values() if row.name}
     by_name = {
         name: _status(name, folders.get(name), locks.get(name), stages.get(name, ""), verify=verify)
@@ -194,7 +194,7 @@ def _cells(status: Status) -> tuple[str, ...]:
     )
 
 
-def _stages(root: Path) -> dict[str, str]:
+def stages_of(root: Path) -> dict[str, str]:
     """Name of a dataset -> the stage that makes it, as `dvc repro` takes it."""
     stages: dict[str, str] = {}
     for file, prefix in PIPELINES.items():
