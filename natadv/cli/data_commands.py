@@ -42,6 +42,7 @@ _LABELS = (
     "a text file with one WordNet id a line"
 )
 _VERIFY = "hash every file instead of comparing sizes"
+_TWINS = "a clean subset: take exactly the rows whose twins are in it"
 _SPLIT = "which one, if a folder has files of several (train, validation, test)"
 
 _OPTIONS: dict[Option, Any] = {
@@ -134,6 +135,31 @@ def _tile(dataset: Dataset, clean: Dataset | None, row: int) -> Tile:
     captions = [Caption(text, most=2) for text in texts if text]
     picture = shown(sample, twins, drawn=card.drawn).open()
     return Tile((Panel(picture, outlines),), (*captions, Caption(sample.id, QUIET)))
+
+
+@data.command("subset", cls=opt.Command)
+def make_subset(
+    source: opt.Dataset,
+    name: opt.NewName,
+    rows: Annotated[int | None, opt.count("at most so many, at random by groups")] = None,
+    seed: opt.Seed = 1,
+    twins: Annotated[str | None, opt.text("DATASET", _TWINS)] = None,
+    force: opt.Force = False,
+    root: opt.Root = Path(),
+) -> None:
+    """Make a dataset of some rows of another, for quick runs.
+
+    Rows that share a source picture stay together. The same seed takes the same rows, whatever
+    their order. With --twins, the subset of an attacked dataset follows that of the clean one.
+    """
+    from natadv.pipelines import subset
+
+    packed = subset.make_subset(
+        subset.SubsetPlan(
+            source=source, name=name, rows=rows, seed=seed, twins=twins, root=root, force=force
+        )
+    )
+    print(f"{packed.folder}: {_summary(packed.card)}")
 
 
 @data.command("status", cls=opt.Command)
