@@ -9,7 +9,7 @@ from contextlib import suppress
 import allure
 import pytest
 
-from natadv.errors import MetricError, NatadvError
+from natadv.errors import DataError, MetricError, NatadvError
 from natadv.evidence import CaseEvidence
 from natadv.metrics import measure
 from natadv.plugin import attacks
@@ -21,7 +21,8 @@ from natadv.report.results import labels, parameters
 from natadv.report.terminal import Row
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
-from natadv.types import Case
+from natadv.tasks.vqa import by_exact_match
+from natadv.types import LEAST_ANSWERS, Case
 
 RATES, RATES_NOT_SHOWN = "rates by factor", "rates by factor: not shown"
 CHARTS: Mapping[ChartKind, str] = {"rates": RATES, "breaking": "breaking points"}
@@ -107,6 +108,24 @@ def _attach_rates(found: CaseEvidence) -> None:
 def report_rows(session: GateSession) -> list[Row]:
     """The rows of all selected cases."""
     return [row for case in session.selected for row in case_rows(session, case)]
+
+
+def scoring_lines(session: GateSession) -> list[str]:
+    """Says of which datasets the VQA accuracy is exact match, because few people answered."""
+    # Collecting must not load pyarrow.
+    from natadv.data.reader import iter_columns
+
+    asked = {case.dataset for case in session.selected if "answers" in TASKS[case.task].fields}
+    few = []
+    for name in sorted(asked):
+        dataset = session.grid.datasets[name]
+        # Importers put no question of the other kind beside the first one. A dataset that was
+        # removed during the run has made its cases incomplete already.
+        with suppress(DataError):
+            first = next(iter_columns(dataset.folder, dataset.card, ("answers",)))
+            few += [name] if by_exact_match(first["answers"]) else []
+    rule = f"is exact match, as its questions have fewer than {LEAST_ANSWERS} answers"
+    return [f"the accuracy (acc) on {name} {rule}" for name in few]
 
 
 def case_rows(session: GateSession, case: Case) -> list[Row]:

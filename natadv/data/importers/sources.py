@@ -63,7 +63,7 @@ def identify(request: ImportRequest, *others: Path) -> ImportSource:
             continue
         request.say(f"{path.name}: hashing {path.stat().st_size / 1e6:.0f} MB")
         checked = check_archive(path, request.format.published, sha256=sha256)
-        if not checked.published and not sha256:
+        if request.format.source and not (checked.published or sha256):
             pin = ", pin this one with --sha256" if path == request.path else ""
             request.say(
                 f"{path.name}: sha256 {checked.sha256}; no published hash is known for a file of "
