@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -119,7 +120,24 @@ def test_what_was_set_aside_is_told(
     assert "rta-100: 2 of 2 pictures" in captured.err
 
 
-@pytest.mark.parametrize("format", ["imagenet", "vqa-v2", "scam", "parquet"])
+def test_rows_are_imported_with_columns_of_other_names(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"file": f"photos/{path}", "animal": path[:9]}
+        for path in ("n01440764/a.png", "n01443537/b.png")
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    command = ("data", "import", "jsonl", path, "--name", "fish", "--root", tmp_path)
+
+    assert run(*command) == 1
+    assert f"{path}: 2 of 2 rows cannot be used" in capsys.readouterr().err
+    assert run(*command, "--column", "image=file", "label=animal", "--classes", "imagenet") == 0
+    assert "2 samples, 1000 classes, clean, classification" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("format", ["imagenet", "vqa-v2", "scam", "parquet", "jsonl", "gqa"])
 def test_each_format_has_help(format: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run("data", "import", format, "--help")

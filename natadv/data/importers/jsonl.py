@@ -33,7 +33,9 @@ def plan(request: ImportRequest) -> DatasetPlan:
 
 def _located(where: str, line: bytes, names: dict[str, str]) -> Located:
     try:
-        raw = json.loads(line.decode("utf-8-sig"))
+        raw = json.loads(line.decode("utf-8-sig").strip())
+    except json.JSONDecodeError as error:
+        return Located(where, {}, f"not JSON at column {error.colno}: {error.msg}")
     except (ValueError, RecursionError) as error:
         return Located(where, {}, f"not JSON: {error}")
     if not isinstance(raw, dict):

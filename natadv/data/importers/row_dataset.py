@@ -183,8 +183,8 @@ class _Survey:
                 has = "has no" if task in self.tasks else "has a"
                 other = "has one" if task in self.tasks else "has none"
                 raise DataError(
-                    f"{has} {FIELD_OF[task]}, but {self.first} {other}; a dataset of several "
-                    "tasks needs the fields of each in every row: import one file per task"
+                    f"{has} {FIELD_OF[task]}, but {self.first} {other}; every row needs the "
+                    "fields of every task: complete it, or import one file per task"
                 )
 
     def _check_file(self, path: str) -> None:
@@ -315,7 +315,7 @@ class _Samples:
             return self._sample(located, identity)
         except PictureError as error:
             if not self.survey.request.skip_damaged:
-                raise
+                raise PictureError(f"{error}, or import with --skip-damaged") from error
             return SetAside(identity, str(error))
 
     def _sample(self, located: Located, identity: str) -> Sample:

@@ -193,11 +193,11 @@ def test_pictures_can_lie_in_an_archive_or_another_folder(
 
 
 ONE: dict[str, tuple[dict[str, Any] | str, str]] = {
-    "not JSON": ('{"image": ', "not JSON: "),
+    "not JSON": ('{"image": ', "not JSON at column 10: Expecting value"),
     "deep": ("[" * 100_000, "not JSON: "),
     "a list": ("[1, 2]", r"expected one JSON object a line, got \[1, 2\]"),
     "no image": ({"label": "cat"}, "has no image, only label"),
-    "no label": (photo(1), "has no label, but .*rows.jsonl:1 has one; a dataset of several tasks"),
+    "no label": (photo(1), "has no label, but .*rows.jsonl:1 has one; every row needs the fields"),
     "another task": (
         photo(1, label="cat", question="What?", answer="cat"), "has a question, but .*:1 has none"
     ),
