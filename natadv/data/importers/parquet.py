@@ -47,11 +47,12 @@ def plan(request: ImportRequest) -> DatasetPlan:
     if not files:
         raise DataError(f"{request.path}: expected a Parquet file, or a folder of them")
     named = column_names(request)
-    check_columns(files, list(named.values()))
     names = {name: name for name in FIELDS} | named
-    _, schema = next(_schemas(files))
+    check_columns(files, [names["image"], *named.values()])
+    schema = next(schema for _, schema in _schemas(files))
     fields = {name: column for name, column in names.items() if column in schema.names}
     check_columns(files, list(fields.values()))
+    _check_types(files, list(fields.values()))
     large = {
         name for name in ("image", "mask") if name in fields and _is_large(schema, fields[name])
     }
@@ -72,6 +73,20 @@ def plan(request: ImportRequest) -> DatasetPlan:
         files=",".join(file.name for file in files),
     )
     return plan_rows(request, source)
+
+
+def _check_types(files: Sequence[Path], columns: Sequence[str]) -> None:
+    """Raises DataError if a column holds one type in one file, and another in another."""
+    found: dict[str, pa.DataType] = {}
+    for file, schema in _schemas(files):
+        for column in columns:
+            kind = schema.field(column).type
+            first = found.setdefault(column, kind)
+            if kind != first:
+                raise DataError(
+                    f"{file}: column {column!r} holds {kind}, but {first} in {files[0]}; give the "
+                    "files of one dataset"
+                )
 
 
 def _numbered(files: list[Path], label: str, request: ImportRequest) -> tuple[str, ...]:

@@ -40,7 +40,9 @@ def _polygons(value: object) -> object:
 
 
 def _texts(value: object) -> object:
-    """The answers of VQA v2 are objects with more in them."""
+    """The answers of VQA v2 are objects with more in them, which `datasets` may turn into lists."""
+    if isinstance(value, dict):
+        value = value.get("answer")
     if not isinstance(value, list):
         return value
     texts = [one.get("answer") if isinstance(one, dict) else one for one in value]

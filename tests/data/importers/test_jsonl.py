@@ -121,10 +121,11 @@ def test_questions_with_one_answer_and_with_ten(importing: Any, write: Any) -> N
     assert [s.answer_type for s in importing.samples(card)] == ["yes/no", ""]
     assert card.description == "Pictures with questions, one answer each, scored by exact match: 2"
     ten = [{"answer": "down", "answer_id": i} for i in range(10)]
-    path = write([photo(0, question="Where?", answers=ten)])
+    lists = {"answer": ["down"] * 10, "answer_id": [*range(10)]}
+    path = write([photo(0, question="Where?", answers=answers) for answers in (ten, lists)])
     card = importing("jsonl", path, name="ten").card
-    assert importing.samples(card)[0].answers == ("down",) * 10
-    assert card.description == "Pictures with questions: 1"
+    assert [s.answers for s in importing.samples(card)] == [("down",) * 10] * 2
+    assert card.description == "Pictures with questions: 2"
 
 
 def test_all_tasks_and_all_that_is_optional(importing: Any, write: Any) -> None:
@@ -486,3 +487,32 @@ def test_labels_of_parquet_by_name_or_number(
     path.write_bytes(cut.getvalue())
     with pytest.raises(DataError, match="no rows in it"):
         found(path)
+
+
+def test_the_examples_of_the_documentation_can_be_imported(
+    importing: Any, encode: Any, tmp_path: Path
+) -> None:
+    page = Path(__file__).resolve().parents[3] / "docs/data.md"
+    blocks = [block for block in page.read_text().split("```\n")[1:] if block.startswith('{"')]
+    for name in ("photos", "masks"):
+        (tmp_path / name).mkdir()
+    for i in (1, 2, 3):
+        (tmp_path / f"photos/{i}.jpg").write_bytes(
+            encode(format="JPEG") if i == 3 else large_photo()
+        )
+    Image.new("1", (300, 200), 1).save(tmp_path / "masks/1.png")
+    tasks = []
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(block)
+        card = importing("jsonl", path, name=f"doc-{number}").card
+        assert card.rows == 3
+        tasks += card.tasks
+
+    assert tasks == ["classification", "segmentation", "vqa"]
+
+
+def large_photo() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (300, 200), "white").save(out, "JPEG")
+    return out.getvalue()

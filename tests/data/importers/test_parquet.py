@@ -119,6 +119,16 @@ def test_files_that_number_their_classes_differently_are_refused(
     assert importing.leftovers() == []
 
 
+def test_files_that_hold_other_types_are_refused(
+    importing: Any, folder: Path, rows: list[dict[str, Any]], layouts: Layouts
+) -> None:
+    second = folder / "data/train-00001-of-00002.parquet"
+    layouts["parquet"](second, [{**row, "image": "1.png"} for row in rows[7:]], NAMES)
+
+    with pytest.raises(DataError, match=r"00001-of-.*: column 'image' holds string, but struct"):
+        importing("parquet", folder, name="pets")
+
+
 def changed(**fields: Any) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
     return lambda rows: [*rows[:-1], {**rows[-1], **fields}]
 
@@ -126,6 +136,7 @@ def changed(**fields: Any) -> Callable[[list[dict[str, Any]]], list[dict[str, An
 HOSTILE: dict[str, tuple[Any, list[str] | None, dict[str, Any], str]] = {
     "no names": (changed(), None, {}, "column 'label' has no class names"),
     "no column": (changed(), NAMES, {"label_column": "fine"}, "no column 'fine', it has image"),
+    "no column of pictures": (changed(), NAMES, {"columns": ["image=pic"]}, "no column 'pic', it"),
     "no pictures": (changed(), NAMES, {"image_column": "label"}, "image must be the path of a pic"),
     "no files": (changed(), NAMES, {"image_column": "key"}, "row 0: no file 'k0' in "),
     "held back": (changed(label=-1), NAMES, {}, "row 9: has no label; a test split"),
