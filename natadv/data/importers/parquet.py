@@ -52,7 +52,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
     schema = next(schema for _, schema in _schemas(files))
     fields = {name: column for name, column in names.items() if column in schema.names}
     check_columns(files, list(fields.values()))
-    _check_types(files, list(fields.values()))
+    _check_types(files, [fields[name] for name in ("image", "mask") if name in fields])
     large = {
         name for name in ("image", "mask") if name in fields and _is_large(schema, fields[name])
     }
