@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from natadv.data.card import DATASETS_FOLDER
-from natadv.data.status import stages_of
+from natadv.data.status import kept_in_git
 from natadv.errors import DataError
 
 IGNORE_FILE = ".gitignore"
@@ -16,8 +16,8 @@ def ignore_in_git(name: str, root: Path) -> Path | None:
     """Add the dataset to the `.gitignore` beside it; returns that file if it was changed.
 
     Nothing is done outside of a git checkout, for a dataset that git tracks or ignores already, or
-    for the output of a DVC stage, which DVC adds itself unless it is to be committed. DVC writes
-    the same line to the same file. Raises DataError if the file cannot be written.
+    for one that a DVC stage leaves to git. For all others DVC would write the same line. Raises
+    DataError if the file cannot be written.
     """
     folder = root / DATASETS_FOLDER / name
     if not folder.parent.is_dir() or _git(folder.parent, "rev-parse", "--git-dir") is None:
@@ -25,7 +25,7 @@ def ignore_in_git(name: str, root: Path) -> Path | None:
     tracked = _git(folder.parent, "ls-files", "--", name)
     # A path with a slash at its end matches patterns for folders, whether it exists or not.
     ignored = _git(folder.parent, "check-ignore", "-q", "--no-index", f"{name}/") is not None
-    if tracked or ignored or name in stages_of(root):
+    if tracked or ignored or name in kept_in_git(root):
         return None
     file = folder.with_name(IGNORE_FILE)
     try:

@@ -62,7 +62,7 @@ def statuses(root: Path, *, verify: bool = False) -> list[Status]:
 
     Sizes are compared with the lock; `verify` hashes every file. Raises DataError on a bad lock.
     """
-    locks, folders, stages = _locked_datasets(root), find_datasets(root), stages_of(root)
+    locks, folders, stages = _locked_datasets(root), find_datasets(root), _stages(root)
     importable = {row.name for row in FORMATS.values() if row.name}
     by_name = {
         name: _status(name, folders.get(name), locks.get(name), stages.get(name, ""), verify=verify)
@@ -194,7 +194,7 @@ def _cells(status: Status) -> tuple[str, ...]:
     )
 
 
-def stages_of(root: Path) -> dict[str, str]:
+def _stages(root: Path) -> dict[str, str]:
     """Name of a dataset -> the stage that makes it, as `dvc repro` takes it."""
     stages: dict[str, str] = {}
     for file, prefix in PIPELINES.items():
@@ -207,6 +207,19 @@ def stages_of(root: Path) -> dict[str, str]:
                 if path.parent == DATASETS_FOLDER and "$" not in path.name:
                     stages[path.name] = f"{prefix}{stage}"
     return stages
+
+
+def kept_in_git(root: Path) -> frozenset[str]:
+    """Names of the datasets that stages of DVC leave to git (`cache: false`)."""
+    names: set[str] = set()
+    for file in PIPELINES:
+        for _, content in _stages_in(root / file):
+            for out in content.get("do", content).get("outs", ()):
+                path, options = next(iter(out.items())) if isinstance(out, dict) else (out, {})
+                if Path(path).parent == DATASETS_FOLDER and options.get("cache") is False:
+                    each = content.get("foreach", ()) if "$" in path else (Path(path).name,)
+                    names |= {*map(str, each)}
+    return frozenset(names)
 
 
 def _stages_in(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:

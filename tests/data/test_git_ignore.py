@@ -91,18 +91,26 @@ def test_what_git_tracks_or_ignores_stays_as_it_is(
     assert not (root / FOLDER / ".gitignore").exists()
 
 
-def test_the_output_of_a_stage_is_left_to_dvc(
+def test_what_a_stage_leaves_to_git_is_not_ignored(
     tmp_path: Path, git: Callable[..., str], photos: Path
 ) -> None:
     root = tmp_path / "repo"
     (root / "dvc.yaml").write_text(
-        "stages:\n  make:\n    cmd: make\n    outs:\n"
+        "stages:\n"
+        "  make:\n    cmd: make\n    outs:\n"
         "      - fixtures/datasets/pets:\n          cache: false\n"
+        "      - fixtures/datasets/large\n"
+        "  each:\n    foreach: {small: 1}\n    do:\n      cmd: make\n      outs:\n"
+        "        - fixtures/datasets/${key}:\n            cache: false\n"
     )
 
-    assert imported(root, photos, "pets") == 0
-    assert not (root / FOLDER / ".gitignore").exists()
-    assert f"{FOLDER}/pets/card.yaml" in untracked(git)
+    for name in ("pets", "small"):
+        assert imported(root, photos, name) == 0
+        assert not (root / FOLDER / ".gitignore").exists()
+        assert f"{FOLDER}/{name}/card.yaml" in untracked(git)
+    # DVC would ignore it too, once the stage runs.
+    assert imported(root, photos, "large") == 0
+    assert (root / FOLDER / ".gitignore").read_text() == "/large\n"
 
 
 def test_without_a_checkout_or_without_git_nothing_is_written(
