@@ -40,4 +40,4 @@ def _located(where: str, line: bytes, names: dict[str, str]) -> Located:
         return Located(where, {}, f"not JSON: {error}")
     if not isinstance(raw, dict):
         return Located(where, {}, f"expected one JSON object a line, got {raw!r:.60}")
-    return Located(where, {name: raw[key] for name, key in names.items() if key in raw})
+    return Located(where, {name: raw[key] for name, key in names.items() if key and key in raw})

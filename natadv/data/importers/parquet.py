@@ -48,7 +48,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
         raise DataError(f"{request.path}: expected a Parquet file, or a folder of them")
     named = column_names(request)
     names = {name: name for name in FIELDS} | named
-    check_columns(files, [names["image"], *named.values()])
+    check_columns(files, [names["image"], *filter(None, named.values())])
     schema = next(schema for _, schema in _schemas(files))
     fields = {name: column for name, column in names.items() if column in schema.names}
     check_columns(files, list(fields.values()))

@@ -124,7 +124,7 @@ class RowSource:
     survey: Callable[[], Iterator[Located]]
     """All rows, without the fields in `embedded`, which are large."""
     named: Mapping[str, str] = field(default_factory=dict)
-    """Field -> its name in the file, for the fields that the user named."""
+    """As `column_names` returns it."""
     embedded: frozenset[str] = frozenset()
     class_names: tuple[str, ...] = ()
     """What the numbers of labels mean, if the file says so."""
@@ -138,7 +138,7 @@ class RowSource:
         """
         fields = located.fields
         for name, column in self.named.items():
-            if name not in fields and name not in without:
+            if column and name not in fields and name not in without:
                 raise DataError(f"has no {column!r}, which was named for {name}")
         try:
             return Row.model_validate(dict(fields))
@@ -149,7 +149,8 @@ class RowSource:
 
 
 def column_names(request: ImportRequest) -> dict[str, str]:
-    """Field -> its name in the file, for the fields that the user named. Raises ConfigError."""
+    """Field -> its name in the file, for the fields that the user named; empty for those that are
+    not to be read. Raises ConfigError."""
     named = {
         "image": request.image_column,
         "label": request.label_column,
@@ -158,7 +159,7 @@ def column_names(request: ImportRequest) -> dict[str, str]:
     columns = {name: column for name, column in named.items() if column is not None}
     for given in request.columns:
         name, equals, column = given.partition("=")
-        if not equals or not column:
+        if not equals:
             raise ConfigError(f"--column takes FIELD=NAME, got {given!r}")
         if name not in FIELDS:
             raise unknown_name("field", name, FIELDS)
@@ -172,14 +173,16 @@ def tasks_of(row: Row, embedded: frozenset[str]) -> tuple[str, ...]:
     if "image" not in given:
         raise DataError(f"has no image, only {', '.join(sorted(given)) or 'nothing'}")
     regions, answers = given & {*_REGIONS}, given & {"answer", "answers"}
-    if ("phrase" in given) != (len(regions) == 1):
+    if len(regions) != ("phrase" in given):
         raise DataError(
             f"expected a phrase and one of {', '.join(_REGIONS)}, got "
-            f"{', '.join(sorted(given & {'phrase', *_REGIONS}))}"
+            f"{', '.join(sorted(given & {'phrase', *_REGIONS}))}; --column FIELD= leaves a field "
+            "out"
         )
-    if ("question" in given) != (len(answers) == 1):
+    if len(answers) != ("question" in given):
         raise DataError(
             "expected a question and either answer or answers, got "
-            f"{', '.join(sorted(given & {'question', 'answer', 'answers'}))}"
+            f"{', '.join(sorted(given & {'question', 'answer', 'answers'}))}; --column FIELD= "
+            "leaves a field out"
         )
     return tuple(task for task, name in FIELD_OF.items() if name in given)

@@ -166,6 +166,10 @@ def test_columns_can_have_other_names(importing: Any, write: Any) -> None:
         importing("jsonl", path, name="one", columns=["quest=caption"])
     with pytest.raises(ConfigError, match="--column takes FIELD=NAME, got 'caption'"):
         importing("jsonl", path, name="one", columns=["caption"])
+    path = write([photo(i, label=["cat", "dog", "cow"][i], box=[0, 0, 1, 1]) for i in range(3)])
+    with pytest.raises(DataError, match=r"3 of 3 rows .*\n.*got box; --column FIELD= leaves a f"):
+        importing("jsonl", path, name="some")
+    assert importing("jsonl", path, name="some", columns=["box="]).card.rows == 3
     # A field that another column stands for is not read from its own name.
     path = write([{"file": "photos/0.png", "caption": "Is it red?", "answer": "no", "class": "x"}])
     card = importing("jsonl", path, name="one", columns=columns[:2]).card
@@ -230,6 +234,7 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
     "no region": (photo(0, phrase="x"), "expected a phrase and one of mask, box, polygon, got phr"),
     "no phrase": (photo(0, box=[0, 0, 1, 1]), "expected a phrase and one of .*, got box"),
     "two regions": (photo(0, phrase="x", box=[0, 0, 1, 1], mask="m.png"), "got box, mask, phrase"),
+    "regions alone": (photo(0, label="a", box=[0, 0, 1, 1], mask="m.png"), "got box, mask; --col"),
     "no answer": (photo(0, question="x?"), "expected a question and either answer or answers, g"),
     "two kinds": (photo(0, question="x?", answer="a", answers=["a"]), "got answer, answers, quest"),
     "no question": (photo(0, answer="x"), "either answer or answers, got answer"),
