@@ -70,6 +70,9 @@ class Sample:
     """The answers of people, one per person."""
     answer_type: str = ""
     """`yes/no`, `number` or `other`, as VQA v2 has it."""
+    candidates: tuple[str, ...] = ()
+    """The texts that a classifier chooses among for this sample, the name of its class among them;
+    empty if it chooses among all classes of the card."""
     drawn_size: tuple[int, int] | None = None
     """Width and height of a picture that is drawn when it is shown; never packed, because they
     follow from its clean twin."""
@@ -111,8 +114,9 @@ class Outcomes:
     values: Mapping[str, DoubleArray]
     """The task's numbers, one of length n per name. Classification: `correct` and `said_decoy`
     (0 or 1), `rank` (of the truth, 0 is first), `score` and `true_score` (probabilities), `margin`
-    (true logit minus the best other one). Segmentation: `tp`, `fp`, `fn` and `tn` (pixels), `iou`.
-    VQA: `accuracy` and `simple` (0 to 1; exact match for a question with few answers), `exact` and
+    (true logit minus the best other one), and `choices` (number of candidates) only where samples
+    bring candidates of their own. Segmentation: `tp`, `fp`, `fn` and `tn` (pixels), `iou`. VQA:
+    `accuracy` and `simple` (0 to 1; exact match for a question with few answers), `exact` and
     `said_decoy` (0 or 1), and for the answer's type `yes_no`, `number` and `other` (0 or 1)."""
     errors: Mapping[str, str] = field(default_factory=dict)
     """Sample id -> why it has no outcome."""
@@ -255,11 +259,24 @@ class Answerer(Protocol):
         ...
 
 
+@runtime_checkable
+class RawTextEmbeddings(Protocol):
+    """A zero-shot classifier that also tells how long its text embeddings are."""
+
+    def embed_texts_raw(self, texts: Sequence[str]) -> FloatArray:
+        """As `embed_texts`, but each embedding has the length that the tower gives it."""
+        ...
+
+
 Model = ZeroShotClassifier | Segmenter | Answerer
 
 Feeding = Literal["as-trained", "paper"]
 """`paper` repeats what the paper's scripts did, mistakes included; its results have floors of their
 own."""
+
+Averaging = Literal["unit", "raw"]
+"""What the mean over the prompts of a class is taken of: embeddings of length one, or embeddings of
+the length that the tower gives them. Its own length is one in either case."""
 
 PAPER_SUFFIX = "@paper"
 """Ends the name of a model that is fed as in the paper."""

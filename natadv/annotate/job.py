@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -106,8 +106,10 @@ class AnnotationJob:
         return min(self.source.card.rows, self.limit or self.source.card.rows)
 
     def samples(self) -> Iterator[Sample]:
-        """The samples of the source, up to the limit."""
-        return islice(iter_samples(self.source.folder, self.source.card), self.limit)
+        """The samples of the source, up to the limit, without their candidates: those are for
+        classification, which the new dataset does not ask."""
+        samples = iter_samples(self.source.folder, self.source.card)
+        return (replace(sample, candidates=()) for sample in islice(samples, self.limit))
 
     def review_of(
         self, kind: type[AnyLine], *, review: str, about: Mapping[str, Any]

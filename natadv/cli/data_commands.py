@@ -41,13 +41,14 @@ _LABELS = (
     "the truth of a flat archive: ILSVRC2012_devkit_t12.tar.gz, Kaggle's LOC_val_solution.csv, or "
     "a text file with one WordNet id a line"
 )
+_PROMPTS = "for the classes (single, or those of the published numbers)"
 _VERIFY = "hash every file instead of comparing sizes"
 _TWINS = "a clean subset: take exactly the rows whose twins are in it"
 _SPLIT = "which one, if a folder has files of several (train, validation, test)"
 
 _OPTIONS: dict[Option, Any] = {
     "classes": Annotated[str, opt.text("TABLE|FILE", _CLASSES)],
-    "templates": Annotated[_Templates, typer.Option(help="prompts for the classes (single)")],
+    "templates": Annotated[_Templates, typer.Option(help=_PROMPTS)],
     "labels": Annotated[Path, opt.path(_LABELS, metavar="FILE")],
     "images": Annotated[Path, opt.path("folder, zip or tar of the pictures", metavar="PATH")],
     "annotations": Annotated[Path, opt.path("zip or JSON of the annotations", metavar="FILE")],

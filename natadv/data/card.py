@@ -17,14 +17,16 @@ from natadv.config import Strict, load_config
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.scenarios import ScenarioName
 from natadv.tasks import TaskName
+from natadv.types import Averaging
 
 CARD_FILE = "card.yaml"
 DATASETS_FOLDER = Path("fixtures/datasets")
 UNSTATED = "not stated; ask whoever made the pictures"
 """The licence of pictures that were imported without a stated one."""
 
-_DRAWN = ("drawn", "twin_revision")
-"""Fields that are stored only for datasets whose pictures are drawn when they are shown."""
+_STORED_IF_SET = ("drawn", "twin_revision", "candidates", "averaging")
+"""Fields that are stored, and part of the revision, only where they differ from their default, so
+that cards that were written before them keep their bytes and revisions."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 """Plain ASCII without a slash, because it is a part of addresses, paths and command lines."""
@@ -62,6 +64,10 @@ class _Described(Strict):
     """Whether the rows hold no pictures: overlays are drawn on the clean twins when shown."""
     twin_revision: Sha256 | None = None
     """The revision of the clean dataset, if pictures are drawn on its own."""
+    candidates: bool = False
+    """Whether each sample brings the texts that the model chooses among, instead of all classes."""
+    averaging: Averaging = "unit"
+    """How the prompts of a class are averaged; it matters with several templates only."""
 
     @field_validator("classes", "tasks", "templates")
     @classmethod
@@ -88,6 +94,8 @@ class _Described(Strict):
     def _consistent(self) -> Self:
         if "classification" in self.tasks and not (len(self.classes) > 1 and self.templates):
             raise ValueError("task 'classification' needs at least two classes and one template")
+        if self.candidates and "classification" not in self.tasks:
+            raise ValueError("candidates are for task 'classification' only")
         if self.twin_of == self.name:
             raise ValueError("twin_of names the dataset itself")
         if self.drawn and (self.twin_of is None or self.twin_revision is None):
@@ -159,10 +167,24 @@ def revision(described: CardDraft | Card, counted: Mapping[str, Any]) -> str:
         "parts": counted["parts"],
         "overlays": counted["overlays"],
         "shards": [(shard.rows, shard.sha256) for shard in counted["shards"]],
-        # Only where pictures are drawn, so that the revisions of stored pictures stay the same.
-        **({name: getattr(described, name) for name in _DRAWN} if described.drawn else {}),
+        **_stored_if_set(described),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _stored_if_set(described: _Described) -> dict[str, Any]:
+    fields = _Described.model_fields
+    values = {name: getattr(described, name) for name in _STORED_IF_SET}
+    return {name: value for name, value in values.items() if value != fields[name].default}
+
+
+def refuse_candidates(card: Card, *, remedy: str) -> None:
+    """Raises DataError if the samples of the dataset choose among candidates of their own."""
+    if card.candidates:
+        raise DataError(
+            f"{card.name} asks each sample to choose among candidates of its own, not among all "
+            f"classes; {remedy}"
+        )
 
 
 def refuse_drawn(card: Card, *, remedy: str) -> None:
@@ -190,8 +212,7 @@ def load_card(folder: Path) -> Card:
 
 def dump_card(card: Card) -> str:
     """The text of `card.yaml`."""
-    # Cards of stored pictures leave out the newer fields, so that their bytes stay the same.
-    raw = card.model_dump(mode="json", exclude=set() if card.drawn else set(_DRAWN))
+    raw = card.model_dump(mode="json", exclude={*_STORED_IF_SET} - {*_stored_if_set(card)})
     return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -23,11 +23,12 @@ __all__ = ["decode_image", "iter_columns", "iter_samples", "read_by_id", "read_s
 
 
 class _ListedShard(NamedTuple):
-    """A shard that the card lists, and the tasks that decide its columns."""
+    """A shard that the card lists, and what decides its columns."""
 
     path: Path
     shard: ShardFile
     tasks: tuple[str, ...]
+    candidates: bool
 
 
 def read_samples(folder: Path, card: Card, *, start: int, stop: int) -> list[Sample]:
@@ -85,7 +86,8 @@ def _shards(folder: Path, card: Card) -> list[_ListedShard]:
     strays = sorted(path.name for path in folder.glob("*.parquet") if path.name not in listed)
     if strays:
         raise DataError(f"{folder / strays[0]}: not a shard of the card; remove it, or {_REMEDY}")
-    return [_ListedShard(folder / shard.file, shard, card.tasks) for shard in card.shards]
+    stated = (card.tasks, card.candidates)
+    return [_ListedShard(folder / shard.file, shard, *stated) for shard in card.shards]
 
 
 def _row_groups(folder: Path, card: Card, columns: list[str] | None) -> Iterator[pa.Table]:
@@ -115,7 +117,7 @@ def _ids(shard: _ListedShard) -> tuple[str, ...]:
 
 
 def _opened(listed: _ListedShard) -> pq.ParquetFile:
-    path, shard, tasks = listed
+    path, shard, tasks, candidates = listed
     try:
         stamp = stamp_of(path)
         if stamp.size_bytes != shard.bytes:
@@ -131,7 +133,7 @@ def _opened(listed: _ListedShard) -> pq.ParquetFile:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a Parquet file: {error}; {_REMEDY}") from error
-    expected = columns_of(tasks)
+    expected = columns_of(tasks, candidates=candidates)
     columns = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
     if columns != expected:
         odd = sorted(n for n in columns.keys() | expected if columns.get(n) != expected.get(n))

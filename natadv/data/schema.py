@@ -20,6 +20,8 @@ class Column(NamedTuple):
     tasks: tuple[str, ...] = ()
     """The tasks whose datasets alone have the column, so that all others keep their bytes; none if
     every dataset has it."""
+    stated: bool = False
+    """Whether only datasets have it whose card has a field of this name that is true."""
 
 
 _ARROW: dict[type, pa.DataType] = {
@@ -38,6 +40,7 @@ COLUMNS: dict[str, Column] = {
     "part": Column(pa.string()),
     "overlay": Column(pa.string()),
     "facts": Column(pa.string()),
+    "candidates": Column(_ARROW[tuple], stated=True),
     **{
         name: Column(_ARROW[kind], tuple(n for n, other in TASKS.items() if name in other.fields))
         for task in TASKS.values()
@@ -57,18 +60,20 @@ _FEATURES: dict[pa.DataType, dict[str, Any]] = {
 _SUFFIXES: dict[bytes, str] = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp"}
 
 
-def columns_of(tasks: Collection[str]) -> dict[str, pa.DataType]:
+def columns_of(tasks: Collection[str], *, candidates: bool = False) -> dict[str, pa.DataType]:
     """The columns of a dataset of these tasks, in the order of the file."""
+    stated = {"candidates"} if candidates else set()
     return {
         name: column.type
         for name, column in COLUMNS.items()
-        if not column.tasks or {*column.tasks} & {*tasks}
+        if (not column.tasks or {*column.tasks} & {*tasks})
+        and (not column.stated or name in stated)
     }
 
 
 def schema_of(draft: CardDraft) -> pa.Schema:
     """Carries the features by which `datasets` shows pictures and class names."""
-    columns = columns_of(draft.tasks)
+    columns = columns_of(draft.tasks, candidates=draft.candidates)
     features = {name: _FEATURES[kind] for name, kind in columns.items()}
     if draft.classes:
         features["label"] = {"names": list(draft.classes), "_type": "ClassLabel"}

@@ -70,7 +70,8 @@ def check_sample(sample: Sample, draft: CardDraft, *, where: str) -> None:
             json.loads(text)
         except json.JSONDecodeError as error:
             raise DataError(f"{where}: {name} is not JSON: {error}") from error
-    row, columns = row_of(sample), columns_of(draft.tasks)
+    _check_candidates(sample, draft, where)
+    row, columns = row_of(sample), columns_of(draft.tasks, candidates=draft.candidates)
     if lost := [name for name in COLUMNS if row[name] and name not in columns]:
         raise DataError(
             f"{where}: has {' and '.join(lost)}, but the card's tasks are "
@@ -81,6 +82,21 @@ def check_sample(sample: Sample, draft: CardDraft, *, where: str) -> None:
             TASKS[task].check(sample)
         except DataError as error:
             raise DataError(f"{draft.name}: {error}") from error
+
+
+def _check_candidates(sample: Sample, draft: CardDraft, where: str) -> None:
+    if bool(sample.candidates) != draft.candidates:
+        has, says = ("has", "lacks") if sample.candidates else ("has no", "says")
+        raise DataError(
+            f"{where}: {has} candidates, but the card {says} candidates: either each sample of a "
+            "dataset brings some, or none does"
+        )
+    truth = None if sample.label is None else draft.classes[sample.label]
+    if draft.candidates and truth not in sample.candidates:
+        raise DataError(
+            f"{where}: its class {truth!r} is not among its candidates "
+            f"{', '.join(map(repr, sample.candidates))}, so that no answer would be right"
+        )
 
 
 def _check_picture(sample: Sample, draft: CardDraft, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -23,7 +23,14 @@ from natadv.evaluate.batches import (
 )
 from natadv.evaluate.embeddings import EmbeddingCache, key_of
 from natadv.evaluate.pictures import Picture
-from natadv.types import DenseFeatures, FloatArray, Model, Sample, ZeroShotClassifier
+from natadv.types import (
+    DenseFeatures,
+    FloatArray,
+    Model,
+    RawTextEmbeddings,
+    Sample,
+    ZeroShotClassifier,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +57,7 @@ class LoadedModel:
     encoded: int = 0
     """Pictures that went through the model."""
     _texts: dict[str, FloatArray] = field(default_factory=dict)
+    """Embeddings of texts, by their key in the cache."""
 
     @property
     def encoder(self) -> ZeroShotClassifier:
@@ -67,15 +75,31 @@ class LoadedModel:
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Embeddings of shape (n, d), from the cache where it holds them."""
-        keys = {text: key_of(b"text:" + text.encode()) for text in texts}
-        if unknown := [text for text in keys if text not in self._texts]:
-            stored = self.cache.get(keys[text] for text in unknown)
-            self._texts |= {text: stored[keys[text]] for text in unknown if keys[text] in stored}
-            if missing := [text for text in unknown if text not in self._texts]:
-                fresh = _encode_texts(missing, self.encoder)
-                self.cache.put({keys[text]: vector for text, vector in fresh.items()})
+        return self._embedded(texts, b"text:", self.encoder.embed_texts)
+
+    def embed_texts_raw(self, texts: Sequence[str]) -> FloatArray:
+        """As `embed_texts`, each as long as the tower makes it. Raises ModelError if the model does
+        not tell."""
+        if not isinstance(self.model, RawTextEmbeddings):
+            raise ModelError(
+                f"{type(self.model).__name__} has no method embed_texts_raw, and the dataset "
+                "averages its prompts before they have length one; add the method (see "
+                "natadv/types.py), or import the dataset with --templates single"
+            )
+        return self._embedded(texts, b"raw text:", self.model.embed_texts_raw)
+
+    def _embedded(
+        self, texts: Sequence[str], kind: bytes, embed: Callable[[Sequence[str]], FloatArray]
+    ) -> FloatArray:
+        keys = {text: key_of(kind + text.encode()) for text in texts}
+        if unknown := [key for key in keys.values() if key not in self._texts]:
+            self._texts |= self.cache.get(unknown)
+            if missing := [text for text, key in keys.items() if key not in self._texts]:
+                encoded = _encode_texts(missing, embed)
+                fresh = {keys[text]: vector for text, vector in encoded.items()}
+                self.cache.put(fresh)
                 self._texts |= fresh
-        return np.stack([self._texts[text] for text in texts])
+        return np.stack([self._texts[keys[text]] for text in texts])
 
     def decoded_batches(self, shard: EvaluationShard) -> Iterator[tuple[SampleBatch, list[Image]]]:
         """All samples with their decoded pictures; one that cannot be decoded is excluded.
@@ -203,11 +227,13 @@ def _prepared(group: Sequence[tuple[str, Image]], *, loaded: LoadedModel) -> Pre
     return PreparedBatch(keys, loaded.encoder.prepare(full), len(full))
 
 
-def _encode_texts(texts: Sequence[str], model: ZeroShotClassifier) -> dict[str, FloatArray]:
+def _encode_texts(
+    texts: Sequence[str], embed: Callable[[Sequence[str]], FloatArray]
+) -> dict[str, FloatArray]:
     fresh: dict[str, FloatArray] = {}
     for a in range(0, len(texts), TEXT_BATCH):
         part = list(texts[a : a + TEXT_BATCH])
-        rows = model.embed_texts(filled_up(part, TEXT_BATCH))
+        rows = embed(filled_up(part, TEXT_BATCH))
         fresh |= dict(zip(part, rows, strict=False))
     return fresh
 

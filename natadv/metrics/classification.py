@@ -12,6 +12,8 @@ from natadv.metrics.measure import Metric
 from natadv.metrics.terms import Terms, column, correct, difference, flags, ratio, shares
 from natadv.types import DoubleArray
 
+_BEST = 5
+
 
 def top1(evidence: Evidence) -> Terms:
     """Samples whose best class is the true one."""
@@ -20,12 +22,18 @@ def top1(evidence: Evidence) -> Terms:
 
 
 def top5(evidence: Evidence) -> Terms:
-    """Samples with fewer than five other classes above the true one."""
+    """Samples with fewer than five other classes above the true one. Not defined where a sample
+    chooses among so few candidates that its truth is always among the best five."""
     own = evidence.attack
+    if "choices" in own.values and own.n and (least := column(own, "choices").min()) <= _BEST:
+        raise MetricError(
+            f"samples choose among {least:.0f} candidates, so that all are among the best {_BEST}; "
+            "measure top1"
+        )
     rank = column(own, "rank")
     if not (rank >= 0).all():
         raise MetricError("expected ranks of 0 or more, got a negative one or NaN")
-    return shares(rank < 5, own.group, excluded=len(own.errors))
+    return shares(rank < _BEST, own.group, excluded=len(own.errors))
 
 
 def decoy_rate(evidence: Evidence) -> Terms:

@@ -17,7 +17,7 @@ from natadv.evaluate.units import AUTO, Numerics
 from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve_all
 from natadv.tasks import classification
-from natadv.types import DoubleArray, FloatArray, ModelSpec
+from natadv.types import Averaging, DoubleArray, FloatArray, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.evaluate.pictures import Picture
@@ -64,12 +64,12 @@ class Embedder:
     """The hash of its weights."""
     loaded: LoadedModel
 
-    def class_weights(self, names: Sequence[str], templates: Sequence[str]) -> DoubleArray:
+    def class_weights(
+        self, names: Sequence[str], templates: Sequence[str], *, averaging: Averaging = "unit"
+    ) -> DoubleArray:
         """Unit rows of shape (names, d)."""
-        return classification.class_weights(
-            self.loaded.embed_texts(classification.prompts(names, templates)),
-            classes=len(names),
-            templates=len(templates),
+        return classification.weights_of(
+            names, self.loaded, templates=templates, averaging=averaging
         )
 
     def word_vectors(self, templates: Sequence[str]) -> WordVectors:

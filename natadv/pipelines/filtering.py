@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, refuse_drawn
+from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, refuse_candidates, refuse_drawn
 from natadv.data.dataset_plan import DatasetPlan
 from natadv.data.packing import pack
 from natadv.data.reader import iter_samples, read_samples
@@ -244,6 +244,7 @@ def _pool(plan: FilterPlan) -> Dataset:
     pool = dataset_named(plan.pool, plan.root)
     card = pool.card
     refuse_drawn(card, remedy="filter natural pictures")
+    refuse_candidates(card, remedy="filter a dataset that asks for one of its classes")
     if "classification" not in card.tasks:
         raise DataError(
             f"{plan.pool} has no classes to be wrong about: its tasks are {', '.join(card.tasks)}; "
@@ -273,7 +274,8 @@ def _predictions_of(
     """Of shape (1, rows). Rows that cannot be decoded are added to `broken`, with the reason; their
     values mean nothing."""
     model = load_embedder(spec, plan.arithmetic, root=plan.root)
-    weights = model.class_weights(pool.card.classes, pool.card.templates)
+    card = pool.card
+    weights = model.class_weights(card.classes, card.templates, averaging=card.averaging)
     p_true, wrong = np.ones((1, rows)), np.zeros((1, rows), dtype=bool)
     progress = Progress(spec.name, rows, unit="pictures", stream=plan.stream)
     for start, stop in shards(rows):

@@ -15,7 +15,14 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from natadv.data.card import DATASETS_FOLDER, Card, CardDraft, draft_card, refuse_drawn
+from natadv.data.card import (
+    DATASETS_FOLDER,
+    Card,
+    CardDraft,
+    draft_card,
+    refuse_candidates,
+    refuse_drawn,
+)
 from natadv.data.dataset_plan import DatasetPlan, Item, SetAside
 from natadv.data.packing import Packed, pack
 from natadv.data.reader import decode_image, iter_columns, read_samples
@@ -224,6 +231,9 @@ def unwritten_dataset(name: str, root: Path) -> Dataset:
     source = dataset_named(name, root)
     clean = source.card.twin_of or "its clean dataset"
     refuse_drawn(source.card, remedy=f"start from {clean}")
+    refuse_candidates(
+        source.card, remedy="a new word would not be one of them; start from another dataset"
+    )
     if source.card.scenario == "typographic":
         raise ConfigError(
             f"{name} is typographic already: a second word would hide the first; start from {clean}"
@@ -237,6 +247,8 @@ def derived_draft(source: Card, **described: Any) -> CardDraft:
         tasks=source.tasks,
         classes=source.classes,
         templates=source.templates,
+        averaging=source.averaging,
+        candidates=source.candidates,
         licence=source.licence,
         source=f"{source.name} ({source.source})",
         **described,

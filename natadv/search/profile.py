@@ -6,6 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from natadv.data.card import refuse_candidates
 from natadv.errors import ConfigError, NatadvError
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.grid import Grid
@@ -48,6 +49,7 @@ def search_units(
     # Imported here because it loads the fonts, which a process that plans no search does not need.
     from natadv.scenarios.typographic.population import population_path, read_population
 
+    refuse_candidates(clean.card, remedy=f"leave {clean.name!r} out of the searches of the tier")
     population = read_population(population_path(profile.population, root))
     classes = clean.card.classes
     for pattern in profile.subjects:

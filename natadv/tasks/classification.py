@@ -6,7 +6,7 @@ number of threads and rows: equal prompts tie exactly, and a row does not depend
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from natadv.errors import DataError, ModelError
 from natadv.tasks.task import WRONG, Caption, Prediction, Task, TaskSheet, outcomes_for
 from natadv.types import (
+    Averaging,
     DoubleArray,
     FloatArray,
     IntArray,
@@ -58,16 +59,46 @@ def prompts(classes: Sequence[str], templates: Sequence[str]) -> list[str]:
     return [template.replace("{}", name) for name in classes for template in templates]
 
 
-def class_weights(embeddings: FloatArray, *, classes: int, templates: int) -> DoubleArray:
-    """Unit rows of shape (c, d): the mean direction of the prompts of each class, which must be in
-    the order of `prompts`."""
+def class_weights(
+    embeddings: FloatArray, *, classes: int, templates: int, averaging: Averaging = "unit"
+) -> DoubleArray:
+    """Unit rows of shape (c, d): the direction of the mean over the prompts of each class, which
+    must be in the order of `prompts`.
+
+    Args:
+        averaging: With `unit`, as OpenAI did for ImageNet, every prompt counts the same; with `raw`
+            one counts as much as its embedding is long.
+    """
     if embeddings.ndim != 2 or len(embeddings) != classes * templates:
         raise DataError(
             f"expected embeddings of {classes} classes x {templates} templates, "
             f"got an array of shape {embeddings.shape}"
         )
-    directions = _unit(embeddings.astype(np.float64))
-    return _unit(directions.reshape(classes, templates, -1).mean(axis=1))
+    rows = embeddings.astype(np.float64)
+    averaged = rows if averaging == "raw" else _unit(rows)
+    return _unit(averaged.reshape(classes, templates, -1).mean(axis=1))
+
+
+def weights_of(
+    names: Sequence[str],
+    loaded: LoadedModel,
+    *,
+    templates: Sequence[str],
+    averaging: Averaging = "unit",
+) -> DoubleArray:
+    """Class weights of shape (c, d) from the model's own embeddings of the prompts.
+
+    Raises ModelError if `averaging` is raw and the model gives embeddings of length one only.
+    """
+    # The direction of a single prompt does not depend on its length.
+    raw = averaging == "raw" and len(templates) > 1
+    embed = loaded.embed_texts_raw if raw else loaded.embed_texts
+    return class_weights(
+        embed(prompts(names, templates)),
+        classes=len(names),
+        templates=len(templates),
+        averaging=averaging,
+    )
 
 
 def logits(images: FloatArray, *, weights: DoubleArray, scoring: Scoring) -> DoubleArray:
@@ -140,16 +171,65 @@ def outcomes(
         samples,
         truth=(classes[i] for i in truths),
         prediction=predicted,
-        values={
-            "correct": rows.correct.astype(np.float64),
-            "said_decoy": said_decoy(predicted, [s.decoy for s in samples]),
-            "rank": rows.rank.astype(np.float64),
-            "score": rows.score,
-            "true_score": rows.true_score,
-            "margin": rows.margin,
-        },
+        values=_values(samples, rows, predicted),
         errors=errors,
     )
+
+
+def outcomes_among_candidates(
+    samples: Sequence[Sample],
+    images: FloatArray,
+    *,
+    weights: Mapping[str, DoubleArray],
+    classes: Sequence[str],
+    scoring: Scoring,
+    errors: Mapping[str, str] | None = None,
+) -> Outcomes:
+    """One row per sample, which chooses among its own candidates alone.
+
+    Args:
+        images: Of shape (n, d).
+        weights: Candidate -> of shape (d,); holds those of all samples.
+        classes: Those of the card, which the labels are indices of.
+        errors: Id -> why the sample has no embedding.
+    """
+    if len(samples) != len(images):
+        raise DataError(
+            f"expected an embedding per sample, got {len(images)} for {len(samples)} samples"
+        )
+    place = {text: row for row, text in enumerate(weights)}
+    choices = np.array([len(sample.candidates) for sample in samples], dtype=np.int64)
+    at = np.zeros((len(samples), max(choices, default=2)), dtype=np.int64)
+    for row, sample in zip(at, samples, strict=True):
+        row[: len(sample.candidates)] = [place[text] for text in sample.candidates]
+    every = logits(images, weights=np.stack(list(weights.values())), scoring=scoring)
+    own = np.take_along_axis(every, at, axis=1)
+    # A row with fewer candidates than another is filled up with what can never be chosen.
+    own[np.arange(at.shape[1]) >= choices[:, None]] = -np.inf
+    truths = [classes[_truth(sample, classes)] for sample in samples]
+    true_at = [_place(truth, sample) for truth, sample in zip(truths, samples, strict=True)]
+    rows = predict(own, np.array(true_at, dtype=np.int64), scoring=scoring)
+    predicted = tuple(s.candidates[i] for s, i in zip(samples, rows.index, strict=True))
+    return outcomes_for(
+        samples,
+        truth=truths,
+        prediction=predicted,
+        values={**_values(samples, rows, predicted), "choices": choices.astype(np.float64)},
+        errors=errors,
+    )
+
+
+def _values(
+    samples: Sequence[Sample], rows: Predictions, predicted: Sequence[str]
+) -> dict[str, DoubleArray]:
+    return {
+        "correct": rows.correct.astype(np.float64),
+        "said_decoy": said_decoy(predicted, [s.decoy for s in samples]),
+        "rank": rows.rank.astype(np.float64),
+        "score": rows.score,
+        "true_score": rows.true_score,
+        "margin": rows.margin,
+    }
 
 
 def said_decoy(predictions: Sequence[str], decoys: Sequence[str | None]) -> DoubleArray:
@@ -168,6 +248,15 @@ def _truth(sample: Sample, classes: Sequence[str]) -> int:
             f"got {sample.label!r}; correct the source, and pack it again"
         )
     return sample.label
+
+
+def _place(truth: str, sample: Sample) -> int:
+    if truth not in sample.candidates:
+        raise DataError(
+            f"sample {sample.id!r}: its class {truth!r} is not among its candidates "
+            f"{sample.candidates!r}; correct the source, and pack it again"
+        )
+    return sample.candidates.index(truth)
 
 
 def _unit(rows: DoubleArray) -> DoubleArray:
@@ -200,27 +289,49 @@ class ZeroShotEvaluator:
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
         """One row per sample with a prediction."""
         card, samples = self._shard.dataset.card, self._shard.answerable()
-        weights = class_weights(
-            self._loaded.embed_texts(prompts(card.classes, card.templates)),
-            classes=len(card.classes),
-            templates=len(card.templates),
+        names = distinct_candidates(self._shard.samples) if card.candidates else card.classes
+        weights = weights_of(
+            names, self._loaded, templates=card.templates, averaging=card.averaging
         )
         images = [self._embeddings[self._shard.shown[s.id].key] for s in samples]
-        rows = outcomes(
-            samples,
-            np.stack(images) if images else np.zeros((0, weights.shape[1]), np.float32),
-            weights=weights,
-            classes=card.classes,
-            scoring=self._loaded.encoder.scoring,
-            errors=self._shard.errors,
-        )
+        stacked = np.stack(images) if images else np.zeros((0, weights.shape[1]), np.float32)
+        scoring, errors = self._loaded.encoder.scoring, self._shard.errors
+        if card.candidates:
+            rows = outcomes_among_candidates(
+                samples,
+                stacked,
+                weights=dict(zip(names, weights, strict=True)),
+                classes=card.classes,
+                scoring=scoring,
+                errors=errors,
+            )
+        else:
+            rows = outcomes(
+                samples,
+                stacked,
+                weights=weights,
+                classes=card.classes,
+                scoring=scoring,
+                errors=errors,
+            )
         return rows, {}
 
 
+def distinct_candidates(samples: Iterable[Sample]) -> tuple[str, ...]:
+    """The candidates of all samples, each once, in the order in which they first occur."""
+    return tuple(dict.fromkeys(text for sample in samples for text in sample.candidates))
+
+
 def check(sample: Sample) -> None:
-    """Raises DataError if the sample has no label."""
+    """Raises DataError if the sample has no label, or candidates between which none can choose."""
     if sample.label is None:
         raise DataError(f"sample {sample.id!r}: has no label, which classification needs")
+    names = sample.candidates
+    if names and (len(names) < 2 or len(set(names)) < len(names) or not all(map(str.strip, names))):
+        raise DataError(
+            f"sample {sample.id!r}: expected at least two candidates, each once and none of them "
+            f"empty, got {names!r}"
+        )
 
 
 def _failure_captions(sample: Sample, truth: str, found: Prediction) -> tuple[Caption, ...]:

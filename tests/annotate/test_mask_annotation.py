@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from natadv.data.card import DATASETS_FOLDER, load_card
 from natadv.data.reader import iter_samples
 from natadv.errors import ConfigError, DataError
 from natadv.models.adapters.grounded_sam import PhraseBox
+
+from .conftest import pets
 
 BOXES = {"dog": [(2.0, 3.0, 10.0, 12.0), (8.0, 8.0, 20.0, 20.0)], "owl": [(0.0, 0.0, 5.0, 5.0)]}
 SETTINGS = MaskSettings(models={"fake": "0"}, box_threshold=0.3, text_threshold=0.25)
@@ -106,6 +109,18 @@ def test_a_mask_is_the_union_of_what_is_in_the_boxes(annotate, packed):
     assert mask.sum() == 8 * 9 + 12 * 12 - 2 * 4
     assert found["pet/0"].phrase == "dog"
     assert (found["pet/0"].label, found["pet/0"].group, found["pet/0"].part) == (0, "g0", "all")
+
+
+def test_candidates_are_not_for_the_new_task(pack, fake, packed, tmp_path):
+    samples = [replace(sample, candidates=("dog", "cat", "owl")) for sample in pets()]
+    root = pack("pairs", samples=samples, candidates=True)
+
+    job = AnnotationJob(dataset="pairs", name="pets-masks", root=root)
+    annotate_masks(job, SETTINGS, load=lambda: (fake.grounding,) * 2, progress_to=io.StringIO())
+
+    made = packed()
+    assert made
+    assert {sample.candidates for sample in made.values()} == {()}
 
 
 def test_a_picture_without_a_box_is_dropped_and_counted(annotate, packed, place):

@@ -123,6 +123,37 @@ def test_name_that_cannot_be_part_of_an_address_is_refused(draft: CardDraft, nam
         draft_card(**{**draft.model_dump(), "name": name})
 
 
+def test_fields_that_are_not_the_default_are_part_of_the_revision(
+    folder: Path, card: Card, draft: CardDraft, samples: list[Sample]
+) -> None:
+    text = (folder / "card.yaml").read_text()
+    raw = draft.model_copy(update={"averaging": "raw"})
+
+    other = write_dataset(folder, raw, samples, rows_per_shard=100, force=True)
+
+    assert not {"averaging", "candidates", "drawn"} & yaml.safe_load(text).keys()
+    assert yaml.safe_load((folder / "card.yaml").read_text())["averaging"] == "raw"
+    assert (other.shards, load_card(folder)) == (card.shards, other)
+    assert other.revision != card.revision
+
+
+@pytest.mark.parametrize("changes", [{"candidates": True}, {"averaging": "raw"}])
+def test_a_card_cannot_be_given_another_protocol_by_hand(
+    folder: Path, card: Card, changes: dict[str, Any]
+) -> None:
+    edit(folder, **changes)
+
+    with pytest.raises(DataError, match="revision is"):
+        load_card(folder)
+
+
+def test_candidates_are_for_classification(draft: CardDraft) -> None:
+    described = {**draft.model_dump(), "tasks": ("vqa",), "candidates": True}
+
+    with pytest.raises(ConfigError, match="candidates are for task 'classification' only"):
+        draft_card(**described)
+
+
 def test_dataset_cannot_be_its_own_twin(draft: CardDraft) -> None:
     with pytest.raises(ConfigError, match="twin_of names the dataset itself"):
         draft_card(**{**draft.model_dump(), "twin_of": "tiny"})

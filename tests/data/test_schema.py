@@ -130,11 +130,55 @@ def test_a_committed_dataset_packs_again_to_the_same_bytes(name: str, tmp_path: 
 
 
 def test_columns_are_in_the_order_of_the_tasks_not_of_the_card() -> None:
-    common = [name for name, column in COLUMNS.items() if not column.tasks]
+    common = [name for name, c in COLUMNS.items() if not c.tasks and not c.stated]
     extra = ["phrase", "mask", "question", "answers", "answer_type"]
 
     assert list(columns_of(("classification",))) == common
     assert list(columns_of(("vqa", "segmentation"))) == [*common, *extra]
+
+
+def test_only_a_dataset_that_says_so_has_candidates(folder: Path, draft: CardDraft) -> None:
+    either = draft.model_copy(update={"candidates": True})
+    samples = [
+        Sample(f"s{i}", f"g{i}", noise(i), label=i % 2, candidates=("dog", "sofa", "cat")[: 3 - i])
+        for i in (0, 1)
+    ]
+    samples[1] = replace(samples[1], candidates=("dog", "cat"))
+
+    card = write_dataset(folder, either, samples)
+
+    assert (
+        list(iter_samples(folder, card)) == read_samples(folder, card, start=0, stop=2) == samples
+    )
+    assert (card.candidates, "candidates: true" in (folder / "card.yaml").read_text()) == (
+        True,
+    ) * 2
+    schema = pq.read_schema(folder / card.shards[0].file)
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(features) == schema.names == [*columns_of(("classification",)), "candidates"]
+    assert features["candidates"]["_type"] == "Sequence"
+
+
+@pytest.mark.parametrize(
+    ("stated", "candidates", "complaint"),
+    [
+        (True, (), "has no candidates, but the card says candidates"),
+        (False, ("cat", "dog"), "has candidates, but the card lacks candidates"),
+        (True, ("dog", "sofa"), "its class 'cat' is not among its candidates 'dog', 'sofa'"),
+        (True, ("cat",), "expected at least two candidates, each once"),
+        (True, ("cat", "cat"), "expected at least two candidates, each once"),
+        (True, ("cat", " "), "none of them empty"),
+    ],
+)
+def test_candidates_that_no_model_could_choose_from_are_refused(
+    folder: Path, draft: CardDraft, stated: bool, candidates: tuple[str, ...], complaint: str
+) -> None:
+    sample = Sample("s0", "g0", noise(0), label=0, candidates=candidates)
+
+    with pytest.raises(DataError, match=complaint):
+        write_dataset(folder, draft.model_copy(update={"candidates": stated}), [sample])
+
+    assert not folder.exists()
 
 
 def test_the_datasets_library_finds_the_new_columns(folder: Path, asking: CardDraft) -> None:

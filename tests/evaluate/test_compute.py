@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from natadv.errors import DataError, ModelError
 from natadv.evaluate.compute import compute as compute_together
@@ -12,6 +14,7 @@ from natadv.evaluate.loaded_model import TEXT_BATCH, LoadedModel
 from natadv.evaluate.outcomes_json import outcomes_of
 
 CLASSES = ("cat", "dog", "cow")
+TEMPLATES = ("a photo of a {}.", "a drawing of a {}.")
 
 
 def compute(unit, dataset, **rest):
@@ -186,3 +189,61 @@ def test_a_model_that_loses_rows_is_an_error(unit, plain, loaded, eyes, monkeypa
 
     with pytest.raises(ModelError, match="for each of 4 pictures, got 3"):
         compute(unit, plain, clean=None, loaded=loaded)
+
+
+def among_two(clean_samples):
+    """Each picture's own class against one other, which takes turns."""
+    return [
+        replace(s, candidates=(CLASSES[s.label], CLASSES[(s.label + 1 + i % 2) % 3]))
+        for i, s in enumerate(clean_samples)
+    ]
+
+
+def test_candidates_are_embedded_once_for_all_rows(unit, pack, clean_samples, loaded, eyes):
+    dataset = pack("pairs", among_two(clean_samples), candidates=True)
+
+    rows = compute(unit, dataset, clean=None, loaded=loaded)["outcomes"]
+
+    asked = [text for batch in eyes.texts for text in dict.fromkeys(batch)]
+    assert sorted(asked) == sorted({t.format(c) for t in TEMPLATES for c in CLASSES})
+    assert rows["values"]["choices"] == [2.0] * len(clean_samples)
+    assert rows["prediction"] == rows["truth"] == [CLASSES[s.label] for s in clean_samples]
+
+
+def test_raw_embeddings_are_averaged_where_the_card_says_so(
+    unit, pack, clean_samples, loaded, eyes
+):
+    def embed_texts_raw(texts):
+        # In a drawing every class looks like the next one; a photo of a cat is told most loudly.
+        at = [next(i for i, name in enumerate(CLASSES) if name in text) for text in texts]
+        rows = [np.eye(3)[(i + ("drawing" in t)) % 3] for i, t in zip(at, texts, strict=True)]
+        loud = [4 if text == "a photo of a cat." else 1 for text in texts]
+        return (np.array(rows) * np.array(loud)[:, None]).astype(np.float32)
+
+    eyes.embed_texts_raw = embed_texts_raw
+    samples = among_two(clean_samples)
+    dataset = pack("raw", samples, candidates=True, averaging="raw")
+
+    rows = compute(unit, dataset, clean=None, loaded=loaded)["outcomes"]
+
+    sums = {"cat": [4, 1, 0], "dog": [0, 1, 1], "cow": [1, 0, 1]}
+    weights = {name: np.array(v) / np.linalg.norm(v) for name, v in sums.items()}
+    for sample, margin in zip(samples, rows["values"]["margin"], strict=True):
+        image = np.asarray(Image.open(io.BytesIO(sample.image)), np.float64).mean(axis=(0, 1))
+        true, other = (image @ weights[c] / np.linalg.norm(image) for c in sample.candidates)
+        assert margin == pytest.approx(10 * (true - other), abs=1e-5)
+    assert eyes.texts == []
+
+
+def test_a_model_that_tells_no_lengths_is_refused_where_they_count(
+    unit, pack, clean_samples, loaded
+):
+    samples = among_two(clean_samples)
+    dataset = pack("raw", samples, candidates=True, averaging="raw")
+
+    with pytest.raises(ModelError, match=r"Eyes has no method embed_texts_raw.*--templates single"):
+        compute(unit, dataset, clean=None, loaded=loaded)
+
+    single = pack("single", samples, candidates=True, averaging="raw", templates=TEMPLATES[:1])
+    rows = compute(unit, single, clean=None, loaded=loaded)["outcomes"]
+    assert rows["prediction"] == rows["truth"]

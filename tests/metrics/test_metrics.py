@@ -68,6 +68,18 @@ def test_top1_is_the_share_of_right_answers(outcomes, pairs):
     assert found.low <= found.value <= found.high
 
 
+def test_top5_is_not_defined_where_fewer_than_six_can_be_chosen(outcomes):
+    rows = outcomes("ab", "ab")
+
+    def among(*choices):
+        told = {**rows.values, "choices": np.array(choices, dtype=np.float64)}
+        return Evidence(replace(rows, values=told))
+
+    assert measure("top5", among(6, 900)).value == 1
+    with pytest.raises(MetricError, match="choose among 2 candidates, so that all are among the"):
+        measure("top5", among(900, 2))
+
+
 @given(st.lists(st.integers(0, 9), min_size=1))
 def test_top5_is_the_share_of_ranks_below_five(outcomes, ranks):
     rows = outcomes(["ant"] * len(ranks), ["ant"] * len(ranks), ranks=ranks)

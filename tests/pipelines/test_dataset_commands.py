@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from natadv.cli import main
 
-from .conftest import read
+from .conftest import CLASSES, REPOSITORY, read
 
 
 def test_typo_makes_a_dataset_and_tells_its_revision(root, capsys):
@@ -33,3 +35,24 @@ def test_a_mistake_is_one_line(root, capsys):
 
     err = capsys.readouterr().err
     assert err.startswith("natadv: unknown dataset 'al', did you mean 'all'")
+
+
+def test_what_would_change_the_question_refuses_samples_with_candidates(root, packed, bare, capsys):
+    rows = [replace(s, candidates=CLASSES[:2] if s.label < 2 else CLASSES) for s in bare(6)]
+    packed("pairs", rows, "classification", candidates=True)
+    population = REPOSITORY / "fixtures/populations"
+    (root / "fixtures/populations").symlink_to(population)
+    shown = ["--model", "mini-clip", "--population", "mini-overlays"]
+    for command in (
+        ["typo", "pairs", "--name", "x", "--recipe", "post-it", "--seed", "1"],
+        ["filter", "pairs", "--name", "x", "--ensemble", "mini-clip", "--device", "cpu"],
+        ["overlays", "pack", "mini-overlays", "--data", "pairs", "--name", "x", "--pictures", "2"],
+        ["search", *shown, "--data", "pairs", "--subject", "cat"],
+    ):
+        capsys.readouterr()
+
+        assert main([*command, "--root", str(root)]) == 1, command
+
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("natadv: pairs asks each sample to choose among candidates of its")
+    assert not (root / "fixtures/datasets/x").exists()

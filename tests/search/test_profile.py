@@ -133,3 +133,13 @@ def test_a_search_that_cannot_be_planned_leaves_only_its_problem(searching, make
     assert "lot.json: cannot be read" in found.problem
     assert found.all() == ()
     assert with_searches(missing, case, grid) is missing
+
+
+def test_samples_that_bring_candidates_are_not_searched(
+    draw, make_unit, pack, clean_samples, tmp_path
+):
+    samples = [replace(s, candidates=CLASSES) for s in clean_samples]
+    pairs = pack("pairs", samples, candidates=True)
+
+    with pytest.raises(DataError, match="leave 'pairs' out of the searches of the tier"):
+        search_units(make_unit(), PROFILE, pairs, root=tmp_path)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -111,6 +111,14 @@ def test_text_without_direction_is_an_error(row):
 
     with pytest.raises(ModelError, match="not finite, or all zero"):
         classification.class_weights(rows, classes=2, templates=1)
+
+
+def test_long_prompt_outweighs_the_others_where_the_raw_embeddings_are_averaged():
+    rows = np.array([[3, 0], [0, 4], [-1, 0], [0, 1]], np.float32)
+
+    found = classification.class_weights(rows, classes=2, templates=2, averaging="raw")
+    # (3, 0) and (0, 4) have the mean (1.5, 2), of length 2.5; (-1, 0) and (0, 1) are equally long.
+    assert found == pytest.approx(np.array([[0.6, 0.8], [-(0.5**0.5), 0.5**0.5]]))
 
 
 def test_opposite_prompts_have_no_mean_direction():
@@ -340,3 +348,145 @@ def test_decoy_is_recognised_in_any_case_and_only_as_a_whole():
     )
 
     assert found.tolist() == [1, 0, 0, 1]
+
+
+# --- samples that bring candidates of their own ---
+
+TEXTS = ("cat", "Dog", "hen", "sofa", "taxi")
+
+
+def among(samples, images, *, texts=TEXTS, scoring=SOFTMAX):
+    rows = embeddings(len(TEXTS), images.shape[1], key="texts")
+    weights = classification.class_weights(rows, classes=len(TEXTS), templates=1)
+    named = dict(zip(TEXTS, weights, strict=True))
+    return classification.outcomes_among_candidates(
+        samples,
+        images,
+        weights={text: named[text] for text in texts},
+        classes=CLASSES,
+        scoring=scoring,
+    )
+
+
+@SCORINGS
+@settings(max_examples=25)
+@given(
+    chosen=st.lists(
+        st.tuples(st.integers(0, 2), st.sets(st.sampled_from(TEXTS), min_size=1)).map(
+            lambda pair: (pair[0], tuple(sorted({CLASSES[pair[0]], *pair[1]})))
+        ),
+        min_size=1,
+        max_size=6,
+    ).filter(lambda rows: all(len(texts) > 1 for _, texts in rows)),
+    seed=st.integers(0, 99),
+)
+def test_a_sample_chooses_among_its_own_candidates_as_written_by_hand(scoring, chosen, seed):
+    images = embeddings(len(chosen), 7, key=seed)
+    samples = [
+        replace(sample(i, label, decoy="SOFA"), candidates=texts)
+        for i, (label, texts) in enumerate(chosen)
+    ]
+    vectors = embeddings(len(TEXTS), 7, key="texts").astype(np.float64)
+
+    found = among(samples, images, scoring=scoring)
+
+    for i, (label, texts) in enumerate(chosen):
+        image = images[i] / np.linalg.norm(images[i].astype(np.float64))
+        cosines = [image @ v / np.linalg.norm(v) for v in vectors[[TEXTS.index(t) for t in texts]]]
+        logits = np.array([scoring.scale * c + scoring.bias for c in cosines])
+        powers = np.exp(logits)
+        scores = powers / (powers.sum() if scoring is SOFTMAX else 1 + powers)
+        best, true = int(logits.argmax()), texts.index(CLASSES[label])
+        others = np.delete(logits, true)
+        assert (found.truth[i], found.prediction[i]) == (CLASSES[label], texts[best])
+        told = {name: column[i] for name, column in found.values.items()}
+        assert told == pytest.approx(
+            {
+                "correct": float(best == true),
+                "said_decoy": float(texts[best] == "sofa"),
+                "rank": float((others > logits[true]).sum()),
+                "score": scores[best],
+                "true_score": scores[true],
+                "margin": logits[true] - others.max(),
+                "choices": len(texts),
+            }
+        )
+
+
+def test_scam_by_hand():
+    """Object and word, each in two prompts whose embeddings are averaged before they are scaled."""
+    raw = {
+        "mug": [[2.0, 0.0], [0.0, 1.0]],  # mean (1, 0.5)
+        "taxi": [[1.0, 0.0], [0.0, 2.0]],  # mean (0.5, 1)
+    }
+    rows = np.array([row for pair in raw.values() for row in pair], np.float32)
+    weights = classification.class_weights(rows, classes=2, templates=2, averaging="raw")
+    one = Sample("s", "g", b"", label=0, decoy="taxi", candidates=("mug", "taxi"))
+
+    def chosen(image, averaged):
+        found = classification.outcomes_among_candidates(
+            [one],
+            np.array([image], np.float32),
+            weights=dict(zip(raw, averaged, strict=True)),
+            classes=("mug", "taxi"),
+            scoring=FakeScoring(scale=100.0),
+        )
+        return found.prediction[0], found.values["margin"][0], found.values["said_decoy"][0]
+
+    length = math.sqrt(1.25)
+    # (0.6, 0.8) . ((1, 0.5) - (0.5, 1)) / length, times 100
+    assert chosen((3, 4), weights) == ("taxi", pytest.approx(100 * (0.3 - 0.4) / length), 1)
+    assert chosen((4, 3), weights) == ("mug", pytest.approx(100 * (0.4 - 0.3) / length), 0)
+    # With every prompt at length one both texts are the same direction: a tie counts as wrong.
+    same = classification.class_weights(rows, classes=2, templates=2)
+    assert chosen((4, 3), same) == ("taxi", pytest.approx(0), 1)
+
+
+def test_all_classes_as_candidates_give_the_very_numbers_of_a_plain_dataset():
+    images = embeddings(9, 128)
+    weights = classification.class_weights(embeddings(3, 128, key="w"), classes=3, templates=1)
+    samples = [sample(i, i % 3, decoy="hen") for i in range(9)]
+    fixed = {"classes": CLASSES, "scoring": SOFTMAX}
+
+    plain = classification.outcomes(samples, images, weights=weights, **fixed)
+    found = classification.outcomes_among_candidates(
+        [replace(s, candidates=CLASSES) for s in samples],
+        images,
+        weights=dict(zip(CLASSES, weights, strict=True)),
+        **fixed,
+    )
+
+    assert (found.prediction, found.truth) == (plain.prediction, plain.truth)
+    for name, column in plain.values.items():
+        assert found.values[name].tobytes() == column.tobytes(), name
+
+
+def test_a_row_with_few_candidates_is_the_same_beside_one_with_many():
+    few = replace(sample(1, 0), candidates=("cat", "taxi"))
+    many = replace(sample(2, 1), candidates=TEXTS)
+    images = embeddings(2, 33)
+
+    alone, beside = among([few], images[:1]), among([few, many], images)
+
+    assert beside.values["choices"].tolist() == [2, 5]
+    for name, column in alone.values.items():
+        assert beside.values[name][:1].tobytes() == column.tobytes(), name
+
+
+def test_candidates_without_the_truth_are_an_error():
+    odd = replace(sample(7, 2), candidates=("cat", "taxi"))
+
+    with pytest.raises(DataError, match="sample 's7': its class 'hen' is not among its candidates"):
+        among([odd], embeddings(1, 4))
+
+
+def test_no_samples_with_candidates_give_no_rows():
+    found = among([], np.zeros((0, 4), np.float32))
+
+    assert found.n == 0
+    assert all(column.shape == (0,) for column in found.values.values())
+
+
+def test_lost_embedding_of_a_sample_with_candidates_is_an_error():
+    with pytest.raises(DataError, match="got 1 for 2 samples"):
+        among([replace(sample(i, 0), candidates=("cat", "hen")) for i in (1, 2)], embeddings(1, 4))

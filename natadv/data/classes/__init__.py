@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from natadv.errors import unknown_name
+from natadv.types import Averaging
 
 CLASS_TABLES = ("imagenet", "imagenet-a")
 
@@ -43,3 +44,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {}
 """Prompt templates by the name of their set; a card lists the templates themselves."""
 for _name, _template in _rows("templates.tsv"):
     TEMPLATES[_name] = (*TEMPLATES.get(_name, ()), _template)
+# `main_vlm_openclip.py` of Bliss-e-V/SCAM lists the first 32 of OpenAI's, in their order.
+TEMPLATES["scam-32"] = TEMPLATES["openai-80"][:32]
+
+AVERAGING: dict[str, Averaging] = {"scam-32": "raw"}
+"""How a set's authors averaged its prompts, where they did so in another way than OpenAI, who took
+the mean of embeddings of length one."""

@@ -61,6 +61,8 @@ class Format:
     """Rows of the published dataset; 0 if none is published."""
     licence: str = UNSTATED
     source: str = ""
+    templates: str = "single"
+    """The set of prompt templates that is used unless the user names another."""
     access: str = ""
     """Shell lines that put the files where their DVC stage looks for them."""
     published: Mapping[str, Checksum] = field(default_factory=dict)
@@ -92,7 +94,8 @@ class ImportRequest:
     sha256: str = ""
     """Expected hash of the file at `path`; empty if the user gave none."""
     classes: str | None = None
-    templates: str = "single"
+    templates: str = ""
+    """Name of a set of prompt templates; empty for that of the format."""
     labels: Path | None = None
     images: Path | None = None
     annotations: Path | None = None

@@ -1,4 +1,4 @@
-"""RTA-100: photographs of things with a wrong word on a note; the file name states both."""
+"""RTA-100 and PAINT: photographs of things with a wrong word; the file name states both."""
 
 from __future__ import annotations
 
@@ -20,13 +20,23 @@ def plan(request: ImportRequest) -> DatasetPlan:
 
     A picture with another name, or whose written word is its label, is set aside.
     """
+    return _plan(request, candidates=False)
+
+
+def plan_pairs(request: ImportRequest) -> DatasetPlan:
+    """As `plan`, but a model chooses between the label and the word of each picture alone, as in
+    the evaluation of SCAM's authors."""
+    return _plan(request, candidates=True)
+
+
+def _plan(request: ImportRequest, *, candidates: bool) -> DatasetPlan:
     source = identify(request)
     paths = picture_paths(request.path)
     pairs = [pair for path in paths if (pair := _label_and_word(path))]
     if not pairs:
         raise DataError(
             f"{request.path}: expected names such as label=<thing>_text=<written word>.png, got "
-            f"{paths[0]!r}; is this RTA-100?"
+            f"{paths[0]!r}; is this {request.format.name}?"
         )
     classes = sorted({name for pair in pairs for name in pair})
     refuse_collisions(classes, request.path)
@@ -40,7 +50,8 @@ def plan(request: ImportRequest) -> DatasetPlan:
         label, word = pair
         if label == word:
             return SetAside(path, "the written word is the truth")
-        return Sample(id=name, group=name, image=b"", label=index[label], decoy=word)
+        choices = (label, word) if candidates else ()
+        return Sample(name, name, b"", label=index[label], decoy=word, candidates=choices)
 
     return plan_pictures(
         request,
@@ -49,6 +60,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
         what="Photographs with a handwritten wrong word",
         classes=classes,
         scenario="typographic",
+        candidates=candidates,
     )
 
 

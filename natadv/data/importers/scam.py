@@ -1,4 +1,8 @@
-"""SCAM: photographs with a handwritten wrong word, and their twins without it or with it typed."""
+"""SCAM: photographs with a handwritten wrong word, and their twins without it or with it typed.
+
+By the published protocol (`main_vlm_openclip.py` of Bliss-e-V/SCAM) a model chooses between the
+object and the word of each photograph, also where the word was removed.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ from natadv.types import Sample
 
 CLEAN_NAME = "scam-clean"
 _TEXTS = ["id", "object_label", "attack_word"]
+# Where the hub puts the files that it converts by itself.
+_CONVERTED = "default/train"
 _COLUMNS = ["image", *_TEXTS, "postit_area_pct"]
 # By the name of the format. "SCAM" comes last, because the other two end in it.
 _VARIANTS = {
@@ -43,12 +49,16 @@ class _ScamRow(NamedTuple):
 def plan(request: ImportRequest) -> DatasetPlan:
     """Plan one variant of the photographs, that of the format's name.
 
-    Classes are all objects and all words of all variants, so that twins share them.
+    Classes are all objects and all words of all variants, so that twins share them; the candidates
+    of a sample are its object and its word.
     """
     variant, what = _VARIANTS[request.format.name]
-    files = parquet_files(request.path)
+    files = parquet_files(request.path) or parquet_files(request.path / _CONVERTED)
     if not files:
-        raise DataError(f"{request.path}: expected the Parquet files of BLISS-e-V/SCAM")
+        raise DataError(
+            f"{request.path}: expected the Parquet files of BLISS-e-V/SCAM; its main branch has "
+            "images.zip only, so fetch the revision refs/convert/parquet"
+        )
     source = identify(request)
     check_columns(files, _COLUMNS, image="image")
     rows = [
@@ -67,6 +77,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
         scenario="clean" if variant == "NoSCAM" else "typographic",
         classes=classes,
         twin_of=None if variant == "NoSCAM" else CLEAN_NAME,
+        candidates=True,
     )
     index = {name: label for label, name in enumerate(classes)}
 
@@ -130,4 +141,5 @@ def _sample(raw: Mapping[str, Any], row: _ScamRow, index: Mapping[str, int]) -> 
         decoy=row.word if attacked else None,
         twin=f"NoSCAM_{row.key}" if attacked else None,
         facts=json.dumps({"postit_area_pct": float(area_pct)}),
+        candidates=(row.label, row.word),
     )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from natadv.data.archives import Entry, Files, iter_entries, open_files
 from natadv.data.card import UNSTATED, CardDraft, draft_card
-from natadv.data.classes import CLASS_TABLES, class_table, template_set
+from natadv.data.classes import AVERAGING, CLASS_TABLES, class_table, template_set
 from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.images import decode_image
 from natadv.data.importers import Checksum, ImportRequest
@@ -142,6 +142,7 @@ def draft_of(
     scenario: str = "clean",
     classes: Iterable[str] = (),
     twin_of: str | None = None,
+    candidates: bool = False,
 ) -> CardDraft:
     """The draft of a card with the name and templates of the request.
 
@@ -163,12 +164,15 @@ def draft_of(
     else:
         origin = source.description + (f"; from {published.source}" if published.source else "")
     share = f" of the {published.rows} that are published" if published.rows != rows else ""
+    templates = request.templates or published.templates
     return draft_card(
         name=request.name,
         tasks=tasks,
         scenario=scenario,
         classes=tuple(classes),
-        templates=() if tasks == ("vqa",) else template_set(request.templates),
+        templates=() if tasks == ("vqa",) else template_set(templates),
+        averaging=AVERAGING.get(templates, "unit"),
+        candidates=candidates,
         licence=request.licence or (published.licence if official else UNSTATED),
         source=origin,
         description=f"{what}: {rows}{share if official and published.rows else ''}",
@@ -223,6 +227,7 @@ def plan_pictures(
     what: str,
     classes: Iterable[str],
     scenario: str = "clean",
+    candidates: bool = False,
 ) -> DatasetPlan:
     """A plan with one item for each picture of a folder or an archive, as `describe` makes it.
 
@@ -240,6 +245,7 @@ def plan_pictures(
         left_out=len(described) - len(ids),
         scenario=scenario,
         classes=classes,
+        candidates=candidates,
     )
 
     def item(entry: Entry) -> Item:

@@ -104,12 +104,22 @@ class DualEncoder:
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit rows of shape (c, d). Raises ModelError if one is not finite."""
+        return self._texts(texts, unit_rows)
+
+    def embed_texts_raw(self, texts: Sequence[str]) -> FloatArray:
+        """Rows of shape (c, d) with the length that the text tower gives them. Raises ModelError if
+        one is not finite, or zero."""
+        return self._texts(texts, raw_rows)
+
+    def _texts(
+        self, texts: Sequence[str], rows: Callable[[torch.Tensor], FloatArray]
+    ) -> FloatArray:
         batches = [np.zeros((0, self._dim), np.float32)] if not texts else []
         for start in range(0, len(texts), TEXT_BATCH):
             tokens = self.tokenise(texts[start : start + TEXT_BATCH])
             with torch.inference_mode():
                 embeddings = self.embed_tokens(self.placement.of_tokens(tokens))
-            batches.append(self._rows(embeddings))
+            batches.append(self._checked(rows(embeddings)))
         return np.concatenate(batches)
 
     @property
@@ -159,7 +169,9 @@ class DualEncoder:
         return self.placement.of_pixels(pixels)
 
     def _rows(self, embeddings: torch.Tensor) -> FloatArray:
-        rows = unit_rows(embeddings)
+        return self._checked(unit_rows(embeddings))
+
+    def _checked(self, rows: FloatArray) -> FloatArray:
         if not np.isfinite(rows).all():
             raise ModelError(
                 f"{self.name}: embeddings are not finite (NaN, infinite or all zero) in "
@@ -243,3 +255,11 @@ def unit_rows(embeddings: torch.Tensor) -> FloatArray:
     rows = embeddings.float()
     unit: FloatArray = (rows / rows.norm(dim=-1, keepdim=True)).cpu().numpy()
     return unit
+
+
+def raw_rows(embeddings: torch.Tensor) -> FloatArray:
+    """Rows as they are, float32, on the CPU; a row of zeros becomes NaN."""
+    rows = embeddings.float()
+    rows = torch.where((rows == 0).all(dim=-1, keepdim=True), torch.nan, rows)
+    plain: FloatArray = rows.cpu().numpy()
+    return plain

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,27 @@ def test_other_pictures_are_set_aside_and_counted(
     ]
 
 
+def test_pairs_are_asked_label_against_word_about_the_same_pictures(
+    importing: Any, files: dict[str, bytes], tmp_path: Path, layouts: Layouts
+) -> None:
+    archive = layouts["zip"](tmp_path / "copy.zip", files)
+    plain, paint = importing("rta-100", archive).card, importing("paint", archive).card
+    pairs = importing("rta-100-pairs", archive).card
+
+    samples = importing.samples(pairs)
+    assert [s.candidates for s in samples] == [
+        ("alarm clock", "pear"),
+        ("pear", "alarm clock"),
+        ("desk_lamp", "ice_cream"),
+    ]
+    assert (pairs.candidates, pairs.averaging, len(pairs.templates)) == (True, "raw", 32)
+    assert [replace(s, candidates=()) for s in samples] == importing.samples(plain)
+    # Nothing of the old protocol changed.
+    assert (plain.candidates, plain.averaging, paint.candidates) == (False, "unit", False)
+    assert paint.shards == plain.shards
+    assert importing("paint-pairs", archive).card.shards == pairs.shards
+
+
 @pytest.mark.parametrize(
     ("odd", "complaint"),
     [
@@ -84,7 +106,7 @@ def test_another_archive_is_told_what_was_expected(
     archive = layouts["zip"](tmp_path / "other.zip", {"cat.png": encode()})
 
     with pytest.raises(
-        DataError, match=r"expected names such as label=.*got 'cat.png'; is this RT"
+        DataError, match=r"expected names such as label=.*got 'cat.png'; is this rta-100"
     ):
         importing("rta-100", archive)
 

@@ -57,9 +57,32 @@ def test_attacked_pictures_know_their_word_and_their_clean_twin(
             twin = ids[sample.twin]
             assert (card.classes[sample.label], sample.decoy) == (thing, word)
             assert (twin.label, twin.group, twin.decoy) == (sample.label, sample.group, None)
+            assert sample.candidates == (thing, word)
+    assert all(s.candidates == pair for s, pair in zip(ids.values(), PAIRS, strict=True))
     first = importing.samples(attacked)[0]
     assert first.id == "SCAM_0000"
     assert json.loads(first.facts) == {"postit_area_pct": 3.5}
+
+
+def test_its_authors_protocol_is_on_the_card(
+    importing: Any, rows: list[dict[str, Any]], make: Any
+) -> None:
+    card = importing("scam", make(rows)).card
+    single = importing("scam-clean", make(rows), templates="single").card
+
+    assert (card.candidates, card.averaging, len(card.templates)) == (True, "raw", 32)
+    assert card.templates[0] == "a bad photo of a {}."
+    assert card.templates[-1] == "a blurry photo of the {}."
+    assert (single.candidates, single.averaging) == (True, "unit")
+    assert single.templates == ("a photo of a {}.",)
+
+
+def test_files_that_the_hub_converted_are_found_in_their_folder(
+    importing: Any, rows: list[dict[str, Any]], tmp_path: Path, layouts: Layouts
+) -> None:
+    layouts["parquet"](tmp_path / "scam/default/train/0000.parquet", rows)
+
+    assert importing("scam", tmp_path / "scam").card.rows == len(PAIRS)
 
 
 def without(position: int) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
@@ -110,7 +133,9 @@ def test_bad_input_is_named_and_nothing_is_written(
 
 
 def test_a_folder_without_parquet_is_refused(importing: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected the Parquet files of BLISS-e-V/SCAM"):
+    (tmp_path / "images.zip").touch()
+
+    with pytest.raises(DataError, match=r"images\.zip only, so fetch the revision"):
         importing("scam", tmp_path)
 
 

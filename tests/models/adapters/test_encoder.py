@@ -68,6 +68,15 @@ def test_same_call_gives_the_same_bytes(model, photographs, embedded):
     assert model.embed_texts(PROMPTS).tobytes() == model.embed_texts(PROMPTS).tobytes()
 
 
+def test_raw_texts_have_the_direction_of_the_unit_ones_and_a_length_of_their_own(model):
+    raw, unit = model.embed_texts_raw(PROMPTS), model.embed_texts(PROMPTS)
+    lengths = np.linalg.norm(raw, axis=1)
+
+    assert raw.dtype == np.float32
+    assert raw / lengths[:, None] == pytest.approx(unit, abs=1e-6)
+    assert np.ptp(lengths) > 1e-3
+
+
 def test_long_list_of_texts_is_embedded_in_order(model):
     texts = [f"number {i}" for i in range(TEXT_BATCH + 3)]
 
