@@ -30,6 +30,7 @@ COMMANDS = {
     "freeze": ("search_commands", "keep an attack as a counter-example that the gate can judge"),
     "plan": ("gate_commands", "show what a run of the gate would measure, and what it lacks"),
     "contract": ("gate_commands", "compare two versions of thresholds.yaml"),
+    "reproduce": ("reproduce_command", "compare published numbers with those of a run"),
     "report": ("gate_commands", "write the last run's Allure results as one HTML page"),
 }
 """Name -> the module of this package whose `app` holds the command, and its line in the help."""

@@ -34,6 +34,8 @@ class Published:
     protocol: Feeding
     """How the model was fed: only numbers of one protocol compare."""
     source: str
+    prompts: Annotated[int, Field(ge=0)] = 0
+    """Templates that each class name was put into; 0 where the source does not say."""
 
 
 @cache

@@ -53,8 +53,26 @@ def test_numbers_are_as_in_their_sources():
         ("siglip2-b16-224", "imagenet", "as-trained", 0.782),
         ("siglip2-so400m-16-512", "imagenet", "as-trained", 0.843),
         ("blip2-flan-t5-xxl", "vqa-v2", "as-trained", 0.652),
+        ("clip-rn50", "scam-clean", "as-trained", 0.9776),
+        ("clip-rn50", "scam", "as-trained", 0.3661),
+        ("clip-rn50", "scam-synth", "as-trained", 0.2246),
+        ("clip-vit-l14", "scam-clean", "as-trained", 0.9914),
+        ("clip-vit-l14", "scam", "as-trained", 0.4014),
     ):
         assert value(model, dataset, protocol) == pytest.approx(expected, abs=1e-12), model
+
+
+def test_a_number_says_with_how_many_prompts_it_was_measured_if_its_source_does():
+    told = {(row.protocol, row.source.split()[0]): row.prompts for row in ROWS}
+
+    assert told == {
+        ("paper", "Appendix"): 1,
+        ("as-trained", "open_clip"): 80,
+        ("as-trained", "README"): 32,
+        ("as-trained", "per-image"): 32,
+        ("as-trained", "big_vision"): 0,
+        ("as-trained", "BLIP-2"): 0,
+    }
 
 
 def test_fine_tuned_numbers_are_not_given_to_pretrained_models():

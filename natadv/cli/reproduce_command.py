@@ -1,0 +1,377 @@
+"""`natadv reproduce`: what was published about models, beside what was measured here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from natadv.cli import shared_options as opt
+from natadv.data.card import find_datasets, load_card
+from natadv.data.classes import TEMPLATES
+from natadv.data.importers import FORMATS
+from natadv.errors import DataError, MetricError
+from natadv.evidence import Evidence, StoredCase
+from natadv.gate.cases import stored_cases
+from natadv.metrics import effective_robustness as er
+from natadv.metrics import measure
+from natadv.models.hub.local import read_lock
+from natadv.models.listing import Published, is_here, published
+from natadv.models.zoo import ZOO
+from natadv.report.terminal import NOTHING, aligned
+from natadv.types import PAPER_SUFFIX, Case, Feeding, Measurement
+
+COMPARED, NOTHING_COMPARED = 0, 1
+CONFIDENCE = 0.95
+
+app = opt.command_group()
+
+
+class Study(NamedTuple):
+    """Numbers that were published together."""
+
+    about: str
+    protocol: Feeding
+    datasets: tuple[str, ...]
+    """In the order in which they are listed."""
+    two_way: bool = False
+    """Whether each sample must have had candidates of its own."""
+
+
+STUDIES: dict[str, Study] = {
+    "scam": Study(
+        "SCAM (Westerhoff et al. 2025), object against word, models fed as they were trained",
+        "as-trained",
+        ("scam-clean", "scam", "scam-synth"),
+        two_way=True,
+    ),
+    "paper": Study(
+        "Appendix Table 1 of arXiv 2604.04473, models fed as by its scripts (NAME@paper)",
+        "paper",
+        ("imagenet", "imagenet-a", "imagenet-typo", "rta-100", "langadv"),
+    ),
+    "imagenet": Study(
+        "ImageNet and its shifted versions, models fed as they were trained",
+        "as-trained",
+        (er.CLEAN, *er.shifted_datasets()),
+    ),
+}
+
+
+class Found(NamedTuple):
+    """A case in the evidence, and why it may not be what was published."""
+
+    case: Case
+    lineage: str
+    measurement: Measurement | None
+    """None if the metric is not defined on it."""
+    prompts: int | None
+    """Templates of its dataset; None if no dataset of that revision is here."""
+    problems: tuple[str, ...]
+    """Why it cannot be compared."""
+    remarks: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        measured = asdict(self.measurement) if self.measurement else None
+        return {
+            "model": self.case.model,
+            "dataset": self.case.dataset,
+            "measured": measured,
+            "measured_prompts": self.prompts,
+            "problems": list(self.problems),
+            "remarks": list(self.remarks),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A published number, and what was measured for it."""
+
+    number: Published
+    model: str
+    """As `--model` takes it."""
+    found: Found | None
+    """None if it was not measured."""
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """What can be compared with the number, if anything can."""
+        return self.found.measurement if self.found and not self.found.problems else None
+
+    @property
+    def inside(self) -> bool:
+        """Whether the interval of what was measured holds the published number."""
+        own = self.measurement
+        return own is not None and own.low <= self.number.value <= own.high
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, with `difference` and `inside` only where the two can be compared."""
+        record: dict[str, Any] = {**asdict(self.number), "model": self.model, "measured": None}
+        record |= self.found.as_json() if self.found else {}
+        if (own := self.measurement) is None:
+            return record
+        return {**record, "difference": own.value - self.number.value, "inside": self.inside}
+
+
+@app.command(
+    cls=opt.Command, epilog="Exit codes: 0 something was compared (whatever came out), 1 nothing."
+)
+def reproduce(
+    study: Annotated[Literal["scam", "paper", "imagenet"], opt.argument("scam|paper|imagenet")],
+    evidence: Annotated[Path, opt.path("of a run of the gate")] = Path(".natadv") / "evidence",
+    as_json: Annotated[bool, opt.flag("--json", "for programs")] = False,
+    root: opt.Root = Path(),
+) -> int:
+    """Compare published numbers with those of stored evidence; no model is loaded.
+
+    It judges nothing: a difference has causes, and this table is where to begin to look for them.
+    """
+    chosen = STUDIES[study]
+    # Without evidence it still says how to get some.
+    stored, broken = stored_cases(evidence) if evidence.is_dir() else ({}, {})
+    cases = [_found(case, stored, chosen, root) for case in sorted(stored) if _is_of(case, chosen)]
+    compared = _comparisons(chosen, cases)
+    robustness = list(_robustness(cases)) if study == "imagenet" else []
+    if as_json:
+        record = {
+            "study": study,
+            "about": chosen.about,
+            "protocol": chosen.protocol,
+            "rows": [one.as_json() for one in compared],
+            "not_published": [found.as_json() for found in _others(compared, cases)],
+            "effective_robustness": [one.as_json() for one in robustness],
+            "unreadable": broken,
+        }
+        print(json.dumps(record, indent=2, allow_nan=False))
+    else:
+        for line in (*_table(chosen, compared, cases), *_robustness_lines(robustness)):
+            print(line)
+        for why in broken.values() if evidence.is_dir() else (f"{evidence}: no such folder",):
+            print(f"unreadable: {why}")
+        for line in _how_to_measure(compared, cases, evidence=evidence, root=root):
+            print(line)
+    any_compared = any(one.measurement for one in compared) or robustness
+    return COMPARED if any_compared else NOTHING_COMPARED
+
+
+def _is_of(case: Case, study: Study) -> bool:
+    fed = "paper" if case.model.endswith(PAPER_SUFFIX) else "as-trained"
+    return (
+        case.task == "classification" and case.dataset in study.datasets and fed == study.protocol
+    )
+
+
+def _comparisons(study: Study, cases: Sequence[Found]) -> list[Comparison]:
+    by_name = {(found.case.model, found.case.dataset): found for found in cases}
+    suffix = PAPER_SUFFIX if study.protocol == "paper" else ""
+    rows = []
+    for number in published():
+        if number.protocol == study.protocol and number.dataset in study.datasets:
+            found = by_name.get((model := number.model + suffix, number.dataset))
+            rows.append(Comparison(number, model, found and _with_number(found, number)))
+    order = list(ZOO)
+    rows.sort(key=lambda r: (order.index(r.number.model), study.datasets.index(r.number.dataset)))
+    return rows
+
+
+def _others(compared: Sequence[Comparison], cases: Sequence[Found]) -> list[Found]:
+    """What was measured without a published number."""
+    listed = {one.found.case for one in compared if one.found}
+    return [found for found in cases if found.case not in listed]
+
+
+def _found(case: Case, stored: Mapping[Case, StoredCase], study: Study, root: Path) -> Found:
+    manifest, rows = stored[case].manifest, stored[case].outcomes["attack"]
+    problems, remarks = list(manifest.problems), []
+    measurement, prompts = None, _prompts(case.dataset, manifest.data_revision, root)
+    try:
+        measurement = measure("top1", Evidence(rows), confidence=CONFIDENCE)
+    except MetricError as error:
+        problems.append(str(error))
+    if study.two_way and "choices" not in rows.values:
+        problems.append("measured among all classes: import the dataset again")
+    if prompts is None:
+        remarks.append("prompts unknown, its dataset is not here")
+    if rows.errors:
+        remarks.append(f"{len(rows.errors)} pictures have no answer")
+    whole = FORMATS[case.dataset].rows if case.dataset in FORMATS else 0
+    if whole and manifest.planned_n != whole:
+        remarks.append(f"published on {whole}")
+    return Found(case, manifest.lineage, measurement, prompts, tuple(problems), tuple(remarks))
+
+
+def _with_number(found: Found, number: Published) -> Found:
+    """With the reasons why it is not what this number is about."""
+    problems = list(found.problems)
+    if found.lineage != found.case.model:
+        problems.append(f"a checkpoint of this name, but of the lineage {found.lineage}")
+    own, theirs = found.prompts, number.prompts
+    if theirs and own not in (None, theirs):
+        how = "import it with other --templates"
+        problems.append(f"prompts per class: {own}, published with {theirs}; {how}")
+    return found._replace(problems=tuple(problems))
+
+
+def _prompts(dataset: str, revision: str, root: Path) -> int | None:
+    """The templates on the card of a dataset of this revision; None if there is none."""
+    folder = find_datasets(root).get(dataset)
+    try:
+        card = load_card(folder) if folder else None
+    except DataError:
+        return None
+    return len(card.templates) if card and card.revision == revision else None
+
+
+class ModelRobustness(NamedTuple):
+    """The effective robustness of a model on a shifted dataset, with the line that it refers to."""
+
+    model: str
+    dataset: str
+    found: er.EffectiveRobustness
+    line: er.Line
+    remark: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        found, line = self.found, asdict(self.line)
+        own = {**asdict(found), "band": found.band._asdict(), "usual": found.usual}
+        names = {"model": self.model, "dataset": self.dataset, "value": found.value}
+        return {**names, **own, "line": line, "remark": self.remark}
+
+
+def _robustness(cases: Sequence[Found]) -> Iterator[ModelRobustness]:
+    """Of each model that was measured on ImageNet and on a shifted dataset."""
+    usable = {
+        (found.case.model, found.case.dataset): (found.measurement.value, found.prompts)
+        for found in cases
+        if found.measurement is not None and not found.problems
+    }
+    for (model, dataset), (shifted, prompts) in usable.items():
+        if dataset == er.CLEAN or (model, er.CLEAN) not in usable:
+            continue
+        clean, clean_prompts = usable[model, er.CLEAN]
+        line = er.published_line(dataset)
+        alike = {prompts, clean_prompts} == {er.PROMPTS}
+        remark = "" if alike else f"the line is of models with {er.PROMPTS} prompts"
+        try:
+            found = er.effective_robustness(clean, shifted, line=line, confidence=CONFIDENCE)
+        except MetricError:
+            continue  # right about none or all of ImageNet's pictures, as on a handful of them
+        yield ModelRobustness(model, dataset, found, line, remark)
+
+
+def _table(study: Study, compared: Sequence[Comparison], cases: Sequence[Found]) -> Iterator[str]:
+    head = ("model", "dataset", "published", "measured", "95 % interval", "n", "difference", "")
+    lines = [_cells(one.found, one) for one in compared if one.found]
+    lines += [_cells(found, None) for found in _others(compared, cases)]
+    yield study.about
+    if lines:
+        yield from ("", *aligned([head, *lines], right=range(2, 7)))
+    comparable = [one for one in compared if one.measurement]
+    inside = f"; {sum(one.inside for one in comparable)} of them lie inside the interval"
+    yield ""
+    yield (
+        f"{len(comparable)} of {len(compared)} published numbers compared"
+        f"{inside if comparable else ''}"
+    )
+
+
+def _cells(found: Found, comparison: Comparison | None) -> tuple[str, ...]:
+    value = interval = n = NOTHING
+    if (measured := found.measurement) is not None:
+        value, n = percent(measured.value), str(measured.n)
+        interval = f"[{percent(measured.low)}, {percent(measured.high)}]"
+    names = (found.case.model, found.case.dataset)
+    notes = [*found.problems, *found.remarks]
+    if comparison is None:
+        return (*names, NOTHING, value, interval, n, NOTHING, "; ".join(["not published", *notes]))
+    number, difference = comparison.number, NOTHING
+    if found.problems:
+        notes.insert(0, "not comparable")
+    elif measured is not None:
+        difference = f"{100 * (measured.value - number.value):+.2f}"
+        notes.insert(0, "inside" if comparison.inside else "outside")
+    return (*names, percent(number.value), value, interval, n, difference, "; ".join(notes))
+
+
+def _robustness_lines(robustness: Sequence[ModelRobustness]) -> Iterator[str]:
+    if not robustness:
+        return
+    yield ""
+    yield (
+        "effective robustness, in points: accuracy beyond that of zero-shot models (open_clip, at "
+        f"least {100 * er.LEAST_ACCURACY:.0f} % on {er.CLEAN})"
+    )
+    for dataset, line in {one.dataset: one.line for one in robustness}.items():
+        yield (
+            f"{dataset}: probit(accuracy) = {line.slope:.3f} probit({er.CLEAN}) "
+            f"{line.intercept:+.3f}, R2 {line.r2:.3f}, {line.n} models"
+        )
+    yield ""
+    head = ("model", "dataset", er.CLEAN, "expected", "95 % band", "measured", "robustness", "")
+    yield from aligned([head, *map(_robustness_cells, robustness)], right=range(2, 7))
+
+
+def _robustness_cells(one: ModelRobustness) -> tuple[str, ...]:
+    found = one.found
+    notes = ["inside the band" if found.usual else "outside the band"]
+    if found.extrapolated:
+        span = f"{percent(one.line.lowest)} to {percent(one.line.highest)}"
+        notes.append(f"beyond the line, whose models have {span}")
+    return (
+        one.model,
+        one.dataset,
+        percent(found.clean),
+        percent(found.expected),
+        f"[{percent(found.band.low)}, {percent(found.band.high)}]",
+        percent(found.shifted),
+        f"{100 * found.value:+.2f}",
+        "; ".join([*notes, *filter(None, [one.remark])]),
+    )
+
+
+def percent(share: float) -> str:
+    """A share as `40.14 %`."""
+    return f"{100 * share:.2f} %"
+
+
+def _how_to_get(dataset: str, prompts: int) -> str:
+    """The command that imports a dataset with so many prompts per class."""
+    if dataset not in FORMATS:
+        return f"# {dataset}: its pictures are not published; docs/reproduce.md says what may serve"
+    usual = FORMATS[dataset].templates
+    named = next((name for name, texts in TEMPLATES.items() if len(texts) == prompts), usual)
+    templates = f" --templates {named}" if named != usual else ""
+    return f"natadv data import {dataset} PATH{templates}    # PATH: see natadv data status"
+
+
+def _how_to_measure(
+    compared: Sequence[Comparison], cases: Sequence[Found], *, evidence: Path, root: Path
+) -> Iterator[str]:
+    """The commands for what was not measured. One run measures all, as the next one would remove
+    its evidence; what is in the store is not computed again."""
+    missing = [one for one in compared if one.found is None]
+    if not missing:
+        return
+    datasets = list(dict.fromkeys(one.number.dataset for one in missing))
+    models = list(dict.fromkeys(one.number.model for one in missing))
+    locks = read_lock(root)
+    yield ""
+    yield f"not measured: {len(missing)} published numbers; to measure them"
+    if away := [name for name in models if not is_here(ZOO[name], locks, root=root)]:
+        yield f"  natadv models fetch {' '.join(away)}"
+    here = find_datasets(root)
+    for name in datasets:
+        if name not in here:
+            # Some sources do not say with how many.
+            prompts = max(one.number.prompts for one in missing if one.number.dataset == name)
+            yield f"  {_how_to_get(name, prompts)}"
+    every = dict.fromkeys([*(found.case.model for found in cases), *(m.model for m in missing)])
+    sets = dict.fromkeys([*(found.case.dataset for found in cases), *datasets])
+    yield (
+        f"  pytest suites/ --no-assert --model {','.join(every)} --dataset {','.join(sets)} "
+        f"--evidence {evidence}"
+    )
