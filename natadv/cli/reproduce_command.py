@@ -21,6 +21,7 @@ from natadv.models.hub.local import read_lock
 from natadv.models.listing import Published, is_here, published
 from natadv.models.zoo import ZOO
 from natadv.report.terminal import NOTHING, aligned
+from natadv.tasks.classification import PAPER_TEMPLATES
 from natadv.types import PAPER_SUFFIX, Case, Feeding, Measurement
 
 COMPARED, NOTHING_COMPARED = 0, 1
@@ -186,7 +187,7 @@ def _others(compared: Sequence[Comparison], cases: Sequence[Found]) -> list[Foun
 def _found(case: Case, stored: Mapping[Case, StoredCase], study: Study, root: Path) -> Found:
     manifest, rows = stored[case].manifest, stored[case].outcomes["attack"]
     problems, remarks = list(manifest.problems), []
-    measurement, prompts = None, _prompts(case.dataset, manifest.data_revision, root)
+    measurement, prompts = None, _prompts(case, manifest.data_revision, root)
     try:
         measurement = measure("top1", Evidence(rows), confidence=CONFIDENCE)
     except MetricError as error:
@@ -215,9 +216,12 @@ def _with_number(found: Found, number: Published) -> Found:
     return found._replace(problems=tuple(problems))
 
 
-def _prompts(dataset: str, revision: str, root: Path) -> int | None:
-    """The templates on the card of a dataset of this revision; None if there is none."""
-    folder = find_datasets(root).get(dataset)
+def _prompts(case: Case, revision: str, root: Path) -> int | None:
+    """The prompts per class: those of the paper, or else the templates on the card of a dataset of
+    this revision; None if there is none."""
+    if case.model.endswith(PAPER_SUFFIX):
+        return len(PAPER_TEMPLATES)
+    folder = find_datasets(root).get(case.dataset)
     try:
         card = load_card(folder) if folder else None
     except DataError:
@@ -339,7 +343,7 @@ def percent(share: float) -> str:
 
 
 def _how_to_get(dataset: str, prompts: int) -> str:
-    """The command that imports a dataset with so many prompts per class."""
+    """The command that imports a dataset with so many prompts per class; 0 if any will do."""
     if dataset not in FORMATS:
         return f"# {dataset}: its pictures are not published; docs/reproduce.md says what may serve"
     usual = FORMATS[dataset].templates
@@ -366,8 +370,12 @@ def _how_to_measure(
     here = find_datasets(root)
     for name in datasets:
         if name not in here:
-            # Some sources do not say with how many.
-            prompts = max(one.number.prompts for one in missing if one.number.dataset == name)
+            # Some sources do not say with how many, and the paper's does not follow the card.
+            prompts = max(
+                0 if one.number.protocol == "paper" else one.number.prompts
+                for one in missing
+                if one.number.dataset == name
+            )
             yield f"  {_how_to_get(name, prompts)}"
     every = dict.fromkeys([*(found.case.model for found in cases), *(m.model for m in missing)])
     sets = dict.fromkeys([*(found.case.dataset for found in cases), *datasets])

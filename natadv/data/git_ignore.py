@@ -1,4 +1,4 @@
-"""Keeps imported datasets, which are large, out of the next `git add .`."""
+"""Keeps packed datasets, which are large, out of the next `git add .`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from natadv.errors import DataError
 IGNORE_FILE = ".gitignore"
 
 
-def ignore_in_git(name: str, root: Path) -> Path | None:
-    """Add the dataset to the `.gitignore` beside it; returns that file if it was changed.
+def ignore_in_git(folder: Path) -> Path | None:
+    """Add the dataset in `folder` to the `.gitignore` beside it; returns that file if it changed.
 
     Nothing is done outside of a git checkout, for a dataset that git tracks or ignores already, or
     for one that a DVC stage leaves to git. For all others DVC would write the same line. Raises
     DataError if the file cannot be written.
     """
-    folder = root / DATASETS_FOLDER / name
-    if not folder.parent.is_dir() or _git(folder.parent, "rev-parse", "--git-dir") is None:
+    name, datasets = folder.name, folder.absolute().parent
+    depth = len(DATASETS_FOLDER.parts)
+    if datasets.parts[-depth:] != DATASETS_FOLDER.parts:
         return None
-    tracked = _git(folder.parent, "ls-files", "--", name)
+    root = datasets.parents[depth - 1]
+    if _git(datasets, "rev-parse", "--git-dir") is None:
+        return None
+    tracked = _git(datasets, "ls-files", "--", name)
     # A path with a slash at its end matches patterns for folders, whether it exists or not.
-    ignored = _git(folder.parent, "check-ignore", "-q", "--no-index", f"{name}/") is not None
+    ignored = _git(datasets, "check-ignore", "-q", "--no-index", f"{name}/") is not None
     if tracked or ignored or name in kept_in_git(root):
         return None
     file = folder.with_name(IGNORE_FILE)

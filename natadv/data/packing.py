@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from natadv.data.card import CARD_FILE, Card, CardDraft, dump_card
 from natadv.data.dataset_plan import Broken, DatasetPlan, Item, SetAside
+from natadv.data.git_ignore import ignore_in_git
 from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, write_shards
 from natadv.data.workspace import (
     FinishedShard,
@@ -76,6 +77,9 @@ def pack(
         raise DataError(f"{error}{advice}") from error
     except OSError as error:
         raise DataError(f"{folder}: cannot be written: {error}{advice}") from error
+    # Drawn datasets hold no pictures: they are small.
+    if not card.drawn and (file := ignore_in_git(folder)) is not None and stream is not None:
+        print(f"{file}: git ignores {folder.name} from now on", file=stream, flush=True)
     return Packed(folder, card, set_aside)
 
 

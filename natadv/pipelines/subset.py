@@ -12,7 +12,6 @@ from typing import TextIO
 
 from natadv.data.card import DATASETS_FOLDER, Card, refuse_drawn
 from natadv.data.dataset_plan import DatasetPlan
-from natadv.data.git_ignore import ignore_in_git
 from natadv.data.packing import Packed, pack
 from natadv.data.reader import iter_columns, iter_samples
 from natadv.data.workspace import refuse_existing
@@ -76,10 +75,7 @@ def make_subset(plan: SubsetPlan) -> Packed:
 
     identity = digest([card.revision, sorted(chosen)])
     subset = DatasetPlan(draft, items, len(chosen), "pictures", identity)
-    packed = pack(folder, subset, force=plan.force, stream=plan.stream)
-    if (file := ignore_in_git(plan.name, plan.root)) is not None:
-        print(f"{file}: git ignores {plan.name} from now on", file=plan.stream)
-    return packed
+    return pack(folder, subset, force=plan.force, stream=plan.stream)
 
 
 def chosen_groups(groups: Iterable[str], *, rows: int, seed: int) -> frozenset[str]:

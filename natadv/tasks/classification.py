@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from natadv.errors import DataError, ModelError
 from natadv.tasks.task import WRONG, Caption, Prediction, Task, TaskSheet, outcomes_for
 from natadv.types import (
+    PAPER_SUFFIX,
     Averaging,
     DoubleArray,
     FloatArray,
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from natadv.evaluate.pictures import Picture
     from natadv.evaluate.shard import EvaluationShard
     from natadv.evaluate.units import Unit
+
+
+PAPER_TEMPLATES = ("a photo of a {}.",)
+"""The only prompt of the paper's scripts, whatever the card says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +280,8 @@ class ZeroShotEvaluator:
     def __init__(self, unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> None:
         self._shard, self._loaded = shard, loaded
         self._embeddings = loaded.cache.get(shard.pictures())
+        as_in_paper = unit.model.endswith(PAPER_SUFFIX)
+        self._templates = PAPER_TEMPLATES if as_in_paper else shard.dataset.card.templates
 
     def missing(self) -> Mapping[str, Picture]:
         """The pictures, by key, that still have to go through the tower."""
@@ -291,7 +298,7 @@ class ZeroShotEvaluator:
         card, samples = self._shard.dataset.card, self._shard.answerable()
         names = distinct_candidates(self._shard.samples) if card.candidates else card.classes
         weights = weights_of(
-            names, self._loaded, templates=card.templates, averaging=card.averaging
+            names, self._loaded, templates=self._templates, averaging=card.averaging
         )
         images = [self._embeddings[self._shard.shown[s.id].key] for s in samples]
         stacked = np.stack(images) if images else np.zeros((0, weights.shape[1]), np.float32)

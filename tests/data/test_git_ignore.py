@@ -119,10 +119,10 @@ def test_without_a_checkout_or_without_git_nothing_is_written(
     for root in (tmp_path / "repo", tmp_path / "plain"):
         (root / FOLDER / "pets").mkdir(parents=True)
 
-    assert ignore_in_git("pets", tmp_path / "plain") is None
-    assert ignore_in_git("pets", tmp_path / "nowhere") is None
+    assert ignore_in_git(tmp_path / "plain/fixtures/datasets/pets") is None
+    assert ignore_in_git(tmp_path / "nowhere/fixtures/datasets/pets") is None
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ignore_in_git("pets", tmp_path / "repo") is None
+    assert ignore_in_git(tmp_path / "repo/fixtures/datasets/pets") is None
 
 
 def test_here_the_file_can_be_committed_and_unfinished_imports_cannot() -> None:

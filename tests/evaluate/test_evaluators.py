@@ -232,6 +232,21 @@ class Alone:
         return tuple("red" if "colour" in q else "yes" for q in questions)
 
 
+def test_a_model_that_is_fed_as_in_the_paper_sees_its_only_prompt(
+    units, pack, samples, loaded, eyes, monkeypatch
+):
+    dataset = pack("wordy", samples, tasks=tuple(TASKS), templates=("{}", "the {} there"))
+    asked: list[str] = []
+    embed = eyes.embed_texts
+    monkeypatch.setattr(eyes, "embed_texts", lambda texts: asked.extend(texts) or embed(texts))
+
+    compute([replace(units[0], model="mini-clip@paper")], dataset, clean=None, loaded=loaded)
+    assert {text.partition(" of ")[0] for text in asked} == {"a photo"}
+    asked.clear()
+    compute([units[0]], dataset, clean=None, loaded=loaded)
+    assert any(text.startswith("the ") for text in asked)
+
+
 def test_a_model_that_finds_and_answers_by_itself(units, dataset, samples, loaded):
     model = Alone()
     own = LoadedModel(model, loaded.cache, batch_size=8)
@@ -267,16 +282,16 @@ def test_answers_that_are_not_finite_are_none(units, dataset, equipped, heads):
         compute(units[2:], dataset, clean=None, loaded=equipped)
 
 
-def test_a_question_without_enough_answers_is_told_before_a_model_is_asked(
+def test_a_question_without_answers_is_told_before_a_model_is_asked(
     units, pack, samples, loaded, monkeypatch
 ):
     monkeypatch.setattr("natadv.data.shards.check_sample", lambda *_, **__: None)
     monkeypatch.setattr(Alone, "answer", lambda *_: pytest.fail("was asked"))
-    few = replace(samples[-1], answers=("red",))
+    few = replace(samples[-1], answers=())
     dataset = pack("few", [*samples[:-1], few], tasks=tuple(TASKS))
     own = LoadedModel(Alone(), loaded.cache, batch_size=8)
 
-    with pytest.raises(DataError, match=r"'s9-1': expected at least 4 answers"):
+    with pytest.raises(DataError, match=r"'s9-1': .*answer"):
         compute([replace(units[2], head="")], dataset, clean=None, loaded=own)
 
 

@@ -124,7 +124,6 @@ def import_dataset(request: ImportRequest, *, root: Path, force: bool = False) -
     Raises ConfigError or DataError.
     """
     # Imported here because `natadv --help` must not load pyarrow.
-    from natadv.data.git_ignore import ignore_in_git
     from natadv.data.packing import pack
     from natadv.data.workspace import refuse_existing
 
@@ -134,7 +133,4 @@ def import_dataset(request: ImportRequest, *, root: Path, force: bool = False) -
     folder = root / DATASETS_FOLDER / request.name
     refuse_existing(folder, force=force)
     plan = request.format.plan(request)
-    packed = pack(folder, plan, force=force, stream=request.stream)
-    if (file := ignore_in_git(request.name, root)) is not None:
-        request.say(f"{file}: git ignores {request.name} from now on")
-    return packed
+    return pack(folder, plan, force=force, stream=request.stream)

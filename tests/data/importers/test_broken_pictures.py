@@ -124,6 +124,7 @@ SOURCES: dict[str, Make] = {
     "imagenet": imagenet,
     "imagenet-a": imagenet_a,
     "rta-100": rta_100,
+    "rta-100-pairs": rta_100,
     "parquet": parquet,
     "jsonl": jsonl,
     "gqa": gqa,
