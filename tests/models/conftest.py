@@ -13,28 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ..tiny_generative import (
+    CONTEXT,
+    SIDE,
+    TEXT,
+    VISION,
+    save_blip2_opt,
+    save_blip2_t5,
+    save_paligemma,
+)
 from ..tiny_grounding import save_dino, save_sam
 
 if TYPE_CHECKING:
     from natadv.models.adapters.encoder import DualEncoder
-
-SIDE = 32
-CONTEXT = 24
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": SIDE,
-    "patch_size": 8,
-}
-TEXT = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "max_position_embeddings": CONTEXT,
-}
 
 
 @pytest.fixture(scope="session")
@@ -254,134 +245,22 @@ def tiny_clipseg(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return folder
 
 
-PICTURE_TOKENS = 4
-QFORMER = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-
-
 @pytest.fixture(scope="session")
 def tiny_paligemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PaliGemma 2 checkpoint folder; do not write into it."""
-    from transformers import (
-        GemmaTokenizer,
-        PaliGemmaConfig,
-        PaliGemmaForConditionalGeneration,
-        PaliGemmaProcessor,
-    )
-    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-paligemma"
-    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-    pieces = [*special, *(f"<0x{i:02X}>" for i in range(256)), *string.printable[:94], "▁", "\n"]
-    tokenizer = GemmaTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
-    processor = SiglipImageProcessorPil(
-        size={"height": SIDE, "width": SIDE},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-        resample=3,
-        image_seq_length=PICTURE_TOKENS,
-    )
-    # Adds the words for a picture and for places in it.
-    image_id = PaliGemmaProcessor(processor, tokenizer).image_token_id
-    config = PaliGemmaConfig(
-        vision_config={
-            **VISION,
-            "patch_size": 16,
-            "model_type": "siglip_vision_model",
-            "vision_use_head": False,
-        },
-        text_config={
-            **TEXT,
-            "model_type": "gemma2",
-            "num_key_value_heads": 1,
-            "head_dim": 16,
-            "query_pre_attn_scalar": 16,
-            "attn_logit_softcapping": 2.0,
-            "sliding_window": 8,
-            "max_position_embeddings": 96,
-            "vocab_size": len(tokenizer),
-        },
-        projection_dim=32,
-        hidden_size=32,
-        image_token_index=image_id,
-    )
-    model = _talkative(PaliGemmaForConditionalGeneration(config), tokenizer)
-    # Gemma scales its words up, and a strong one only repeats itself.
-    model.get_output_embeddings().weight.data *= 0.2
-    _save(folder, model, tokenizer, processor)
-    return folder
+    """Do not write into it."""
+    return save_paligemma(tmp_path_factory.mktemp("checkpoints") / "tiny-paligemma")
 
 
 @pytest.fixture(scope="session")
 def tiny_blip2_opt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BLIP-2 checkpoint folder with OPT, which ends with the line; do not write into it."""
-    from transformers import GPT2Tokenizer
-
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-blip2-opt"
-    # As GPT-2's bytes are written: those that cannot be printed stand behind all others.
-    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printed]
-    signs = {**{b: chr(b) for b in printed}, **{b: chr(256 + i) for i, b in enumerate(others)}}
-    pieces = ["<s>", "<pad>", "</s>", *(signs[byte] for byte in range(256)), "<image>"]
-    tokenizer = GPT2Tokenizer(
-        vocab={piece: i for i, piece in enumerate(pieces)},
-        merges=[],
-        bos_token="</s>",
-        eos_token="</s>",
-        unk_token="</s>",
-        pad_token="<pad>",
-        add_bos_token=True,
-    )
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
-    language = {
-        "model_type": "opt",
-        "hidden_size": 32,
-        "word_embed_proj_dim": 32,
-        "ffn_dim": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 600,
-        "vocab_size": len(tokenizer),
-        "eos_token_id": tokenizer.convert_tokens_to_ids(signs[ord("\n")]),
-    }
-    _save_blip2(folder, tokenizer, language)
-    return folder
+    """Do not write into it."""
+    return save_blip2_opt(tmp_path_factory.mktemp("checkpoints") / "tiny-blip2-opt")
 
 
 @pytest.fixture(scope="session")
 def tiny_blip2_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BLIP-2 checkpoint folder with Flan's kind of T5; do not write into it."""
-    from transformers import T5Tokenizer
-
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-blip2-t5"
-    words = ["▁", *string.printable[:94], *(f"▁{letter}" for letter in string.ascii_letters)]
-    special = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")]
-    scored = [(word, -float(len(words) - i)) for i, word in enumerate(words)]
-    tokenizer = T5Tokenizer(vocab=[*special, *scored], extra_ids=0)
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
-    language = {
-        "model_type": "t5",
-        "d_model": 32,
-        "d_kv": 16,
-        "d_ff": 48,
-        "num_layers": 2,
-        "num_heads": 2,
-        "vocab_size": len(tokenizer),
-        "feed_forward_proj": "gated-gelu",
-        "decoder_start_token_id": 0,
-        "tie_word_embeddings": False,
-    }
-    _save_blip2(folder, tokenizer, language)
-    # As Flan's config says it; transformers 5 would write that its words are tied.
-    stored = json.loads((folder / "config.json").read_text())
-    stored["text_config"] |= {"tie_word_embeddings": False}
-    del stored["text_config"]["scale_decoder_outputs"]
-    (folder / "config.json").write_text(json.dumps(stored))
-    return folder
+    """Do not write into it."""
+    return save_blip2_t5(tmp_path_factory.mktemp("checkpoints") / "tiny-blip2-t5")
 
 
 @pytest.fixture(params=["tiny_paligemma", "tiny_blip2_opt", "tiny_blip2_t5"])
@@ -389,45 +268,6 @@ def tiny_answerer(request: pytest.FixtureRequest) -> Path:
     """Each of the tiny checkpoints that answer questions."""
     found: Path = request.getfixturevalue(request.param)
     return found
-
-
-def _save_blip2(folder: Path, tokenizer: Any, language: dict[str, Any]) -> None:
-    import torch
-    from transformers import Blip2Config, Blip2ForConditionalGeneration
-    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
-
-    config = Blip2Config(
-        vision_config={**VISION, "patch_size": 16},
-        qformer_config=QFORMER,
-        text_config=language,
-        num_query_tokens=PICTURE_TOKENS,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-    )
-    processor = BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}, resample=3)
-    model = Blip2ForConditionalGeneration(config)
-    if language["model_type"] == "t5":
-        head = model.language_model.lm_head
-        head.weight = torch.nn.Parameter(head.weight.clone())
-    _talkative(model, tokenizer)
-    _save(folder, model, tokenizer, processor)
-    stored = {"num_query_tokens": PICTURE_TOKENS, "processor_class": "Blip2Processor"}
-    (folder / "processor_config.json").write_text(json.dumps(stored))
-
-
-def _talkative(model: Any, tokenizer: Any) -> Any:
-    """Random weights, but norms that norm, and letters as the only likely words: so that answers
-    differ from picture to picture and from question to question, and can be read."""
-    import torch
-
-    letters = tokenizer.convert_tokens_to_ids(list(string.ascii_letters))
-    others = sorted(set(range(len(tokenizer))) - set(letters))
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-        model.get_output_embeddings().weight[others] *= 0.01
-    return model
 
 
 OPEN_CLIP: dict[str, Any] = {

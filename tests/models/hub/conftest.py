@@ -8,7 +8,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +105,7 @@ class Hub:
         return commit
 
 
+@cache
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -261,8 +264,8 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
+@contextmanager
+def serving() -> Iterator[Hub]:
     """An empty hub, with its content delivery on another origin."""
     state = Hub()
     handler = type("HubHandler", (Handler,), {"hub": state})
@@ -272,12 +275,21 @@ def hub() -> Iterator[Hub]:
     for server, thread in zip(servers, threads, strict=True):
         server.daemon_threads = True
         thread.start()
-    yield state
-    state.released.set()
-    for server, thread in zip(servers, threads, strict=True):
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    try:
+        yield state
+    finally:
+        state.released.set()
+        for server, thread in zip(servers, threads, strict=True):
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """An empty hub of this test."""
+    with serving() as state:
+        yield state
 
 
 @pytest.fixture
