@@ -1,0 +1,334 @@
+"""Runs natadv on every model and dataset of the paper, by the commands of a user alone.
+
+    python -m tests.rehearsal.rehearse [--keep DIR]
+
+The models are tiny ones of the real architectures, which a hub on this machine serves; the datasets
+are tiny ones in the published layouts. Everything happens in a copy of the repository. The first
+command that fails ends the rehearsal with its output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from natadv.models.zoo import PAPER, rows_named
+from tests.models.hub.conftest import ACCEPTED, LOGIN, OFFLINE
+from tests.rehearsal.archives import ROOT, write_archives
+from tests.rehearsal.hub import TOOLS, paper_hub
+
+LAST_LINES = 4
+AT_ONCE = 2
+"""Commands of one step that run side by side, where they do not need each other."""
+
+SETTINGS = """
+rehearsal-segmentation:
+  seed: 1
+  steps: 30
+  batch: 16
+  reduce_width: 16
+  feed_forward: 32
+  held_back: 0.1
+  validate_every: 30
+
+rehearsal-vqa:
+  seed: 1
+  epochs: 20
+  batch: 16
+  warm_up: 1
+  rate: 0.001
+  more_than: 0
+  embedding: 32
+  hidden: 32
+  heads: 2
+  feed_forward: 32
+  blocks: 1
+  summary: 32
+  fused: 32
+  held_back: 0.1
+  validate_every: 30
+
+rehearsal-langadv:
+  seed: 1
+  population: 6
+  generations: 1
+  pictures: 4
+  elite: 0.2
+  crossover: 0.5
+  mutation: 0.1
+  pruned: 0
+  weight: 0.5
+  accept: 0.4
+  prompts: 6
+  random: 2
+"""
+"""Sections that a user would add to params.yaml: the least that trains and finds anything."""
+
+GENERATOR = '''"""The renderer of the mini world as a generator that knows labels only, as a diffusion model."""
+
+from dataclasses import replace
+
+from mini_world.generator import mini
+
+
+def drawings():
+    return replace(mini(), asked=None)
+'''
+"""The file that a user writes for `--generator drawings:drawings`."""
+
+DATASETS = {
+    "classification": ("imagenet", "rta-100", "imagenet-typo", "imagenet-a", "langadv"),
+    "segmentation": ("phrasecut", "phrasecut-typo", "imagenet-a-masks", "langadv-masks"),
+    "vqa": ("vqa-v2", "vqa-v2-typo", "imagenet-a-questions", "langadv-questions"),
+}
+"""What the tier `paper` measures, by task."""
+
+HEADS = {
+    "segmentation": ("clip", "clip-rn", "robust-clip", "siglip2"),
+    "vqa": ("clip", "clip-rn", "robust-clip"),
+}
+"""The families whose towers need a head for a task, and have dense features."""
+
+TYPO = {
+    "imagenet-typo": ("imagenet", "imagenet-100-typo", 8),
+    "phrasecut-typo": ("phrasecut", "defense-prefix", 9),
+    "vqa-v2-typo": ("vqa-v2", "defense-prefix", 10),
+}
+"""Name -> source, recipe and seed, as in params.yaml."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Commands that may run side by side."""
+
+    name: str
+    commands: tuple[str, ...]
+    """As a user types them in the root of the repository."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    code: int = 0
+    """The expected exit code."""
+    says: tuple[str, ...] = ()
+    """What the output has to contain."""
+
+
+class RehearsalError(Exception):
+    """A command that did not do what it should."""
+
+
+@dataclass(slots=True)
+class Rehearsal:
+    """A copy of the repository, and what was run in it."""
+
+    root: Path
+    environment: dict[str, str]
+    seconds: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """By step: the number of its commands and how long they took together."""
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run the steps one after the other. Raises RehearsalError at the first failure."""
+        for step in steps:
+            began = time.monotonic()
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                for done in pool.map(lambda command: self._done(command, step), step.commands):
+                    print(done, flush=True)
+            self.seconds[step.name] = (len(step.commands), time.monotonic() - began)
+
+    def _done(self, command: str, step: Step) -> str:
+        """Run one command, and return what is to be shown of it."""
+        began = time.monotonic()
+        ended = subprocess.run(
+            _argv(command),
+            cwd=self.root,
+            env={**self.environment, **step.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        output = ended.stdout.replace("\r", "\n")
+        missing = [text for text in step.says if text not in output]
+        if ended.returncode != step.code or missing:
+            raise RehearsalError(
+                f"$ {command}\n{output}\nexit code {ended.returncode}, expected {step.code}"
+                + "".join(f"; it does not say {text!r}" for text in missing)
+            )
+        last = [line for line in output.splitlines() if line.strip()][-LAST_LINES:]
+        shown = "\n".join(f"    {line[:160]}" for line in last)
+        return f"$ {command}    ({time.monotonic() - began:.1f} s)\n{shown}"
+
+    def table(self) -> str:
+        """Seconds by step."""
+        rows = [f"{name:<28} {n:>4} {s:>7.1f}" for name, (n, s) in self.seconds.items()]
+        total = sum(s for _, s in self.seconds.values())
+        commands = sum(n for n, _ in self.seconds.values())
+        head = f"{'step':<28} {'runs':>4} {'s':>7}"
+        return "\n".join([head, *rows, f"{'all':<28} {commands:>4} {total:>7.1f}"])
+
+
+def preparing(archives: Path) -> list[Step]:
+    """All that comes before the gate."""
+    a = archives
+    imports = (
+        f"imagenet {a}/imagenet/tiny_img_val.tar --labels {a}/imagenet/tiny_devkit_t12.tar.gz",
+        f"imagenet-a {a}/imagenet-a/tiny-imagenet-a.tar",
+        f"rta-100 {a}/rta-100/tiny-rta100.zip",
+        f"phrasecut {a}/VGPhraseCut_v0/refer_test.json --images {a}/VGPhraseCut_v0/images",
+        f"vqa-v2 {a}/vqa-v2/tiny_Questions_Val_mscoco.zip "
+        f"--annotations {a}/vqa-v2/tiny_Annotations_Val_mscoco.zip "
+        f"--images {a}/vqa-v2/tiny_val2014.zip",
+        f"scam-clean {a}/scam",
+        f"scam {a}/scam",
+    )
+    twins = (
+        f"natadv typo {source} --name {name} --recipe {recipe} --decoy random --severity 3 "
+        f"--seed {seed}"
+        for name, (source, recipe, seed) in TYPO.items()
+    )
+    searched = ("imagenet-a", "langadv")
+    return [
+        Step("fetch models", (f"natadv models fetch {PAPER}",), says=("22 of 22 here",)),
+        Step("fetch tools", (f"natadv models fetch {' '.join(TOOLS)}",), says=("2 of 2 here",)),
+        Step("import", tuple(f"natadv data import {arguments}" for arguments in imports)),
+        Step("typographic twins", tuple(twins)),
+        Step(
+            "langadv search",
+            (
+                "natadv langadv search --generator drawings:drawings "
+                "--settings rehearsal-langadv --processes 2 --out found",
+            ),
+        ),
+        Step("langadv pack", ("natadv langadv pack found --name langadv --per-class 3",)),
+        Step(
+            "masks",
+            tuple(f"natadv annotate masks {name} --name {name}-masks" for name in searched),
+        ),
+        Step(
+            "questions",
+            tuple(
+                f"natadv annotate questions {name} --name {name}-questions" for name in searched
+            ),
+        ),
+        Step("heads", tuple(_head_commands())),
+    ]
+
+
+def _head_commands() -> Iterator[str]:
+    data = {"segmentation": "phrasecut", "vqa": "vqa-v2"}
+    for task, families in HEADS.items():
+        for row in rows_named(PAPER):
+            if row.family in families:
+                yield (
+                    f"natadv train {task} --model {row.name} --data {data[task]} "
+                    f"--settings rehearsal-{task} --out fixtures/heads/{row.name}/{task} "
+                    "--threads 1"
+                )
+
+
+def measuring() -> list[Step]:
+    """The gate on every model and dataset, without rules."""
+    return [
+        Step(
+            f"gate, {task}",
+            (
+                f"pytest suites/ -n 2 --task {task} --model {','.join(_models(task))} "
+                f"--dataset {','.join(datasets)} --no-assert",
+            ),
+        )
+        for task, datasets in DATASETS.items()
+    ]
+
+
+def _models(task: str) -> list[str]:
+    """The families that the task is measured on."""
+    own = {row.family: None for row in rows_named(PAPER) if task in row.tasks}
+    return [*own, *(family for family in HEADS.get(task, ()) if family not in own)]
+
+
+@contextmanager
+def rehearsal(keep: Path | None) -> Iterator[tuple[Rehearsal, Path]]:
+    """A copy of the repository beside the archives, and a hub; removed afterwards unless kept."""
+    with tempfile.TemporaryDirectory() as temporary:
+        top = keep or Path(temporary)
+        top.mkdir(parents=True, exist_ok=True)
+        root, archives = top / "natadv", top / "archives"
+        copy_repository(root)
+        write_archives(archives)
+        with paper_hub() as hub:
+            environment = _environment(root, home=top / "home", endpoint=hub.url)
+            yield Rehearsal(root, environment), archives
+
+
+def copy_repository(root: Path) -> None:
+    """The files that git tracks or would track, with the settings and the generator of a user."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    command += ["--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+    with (root / "params.yaml").open("a", encoding="utf-8") as params:
+        params.write(SETTINGS)
+    (root / "drawings.py").write_text(GENERATOR, encoding="utf-8")
+
+
+def _environment(root: Path, *, home: Path, endpoint: str) -> dict[str, str]:
+    """That of somebody who has accepted the licences, and has nothing in any cache."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST", "HF_")) and name not in (*OFFLINE, *LOGIN)
+    }
+    return {
+        **kept,
+        "PYTHONPATH": str(root),
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": endpoint,
+        "HF_TOKEN": ACCEPTED,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
+def _argv(command: str) -> list[str]:
+    """The words of a command, with the programs of this interpreter."""
+    program, *words = shlex.split(command)
+    if program == "natadv":
+        return [sys.executable, "-c", "from natadv.cli import main; exit(main())", *words]
+    return [sys.executable, "-m", program, *words]
+
+
+def main() -> int:
+    """Rehearse, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder, which stays")
+    keep = parser.parse_args().keep
+    if keep is not None and keep.exists():
+        parser.error(f"--keep {keep} exists; name a new folder")
+    began = time.monotonic()
+    with rehearsal(keep.absolute() if keep else None) as (rehearsed, archives):
+        print(f"copy, archives, hub: {time.monotonic() - began:.1f} s", flush=True)
+        try:
+            rehearsed.run([*preparing(archives), *measuring()])
+        except RehearsalError as error:
+            print(error)
+        else:
+            print(rehearsed.table())
+            return 0
+        print(rehearsed.table())
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
