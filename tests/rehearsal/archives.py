@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ IMAGENET_A = {
 """The same among the 200 classes of ImageNet-A, which have neither poultry nor horses nor sheep."""
 
 PER_CLASS = 4
-"""Pictures of an animal in each archive."""
+"""Pictures of an animal in an archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,16 @@ class Shown:
         return out.getvalue()
 
 
-def shown(dataset: str, animals: Sequence[str] = tuple(IMAGENET)) -> list[Shown]:
-    """The first PER_CLASS pictures of each of the animals, in the order of the dataset."""
+def shown(
+    dataset: str, *, animals: Iterable[str] = IMAGENET, per_class: int = PER_CLASS
+) -> list[Shown]:
+    """The first pictures of each of the animals, in the order of the dataset."""
     card = _card(dataset)
     counts = dict.fromkeys(animals, 0)
     found: list[Shown] = []
     for sample in iter_samples(_folder(dataset), card):
         animal = card.classes[sample.label or 0]
-        if counts.get(animal, PER_CLASS) < PER_CLASS:
+        if counts.get(animal, per_class) < per_class:
             counts[animal] += 1
             found.append(Shown(sample, animal))
     return found
@@ -86,7 +88,8 @@ def shown(dataset: str, animals: Sequence[str] = tuple(IMAGENET)) -> list[Shown]
 def write_archives(folder: Path) -> None:
     """Write all of them: about 1 MB."""
     _write_imagenet(folder / "imagenet", shown("mini"))
-    _write_imagenet_a(folder / "imagenet-a", shown("mini-natural", tuple(IMAGENET_A)))
+    hard = shown("mini-natural", animals=IMAGENET_A, per_class=6)
+    _write_imagenet_a(folder / "imagenet-a", hard)
     _write_rta_100(folder / "rta-100")
     _write_phrasecut(folder / "VGPhraseCut_v0", shown("mini"))
     _write_vqa_v2(folder / "vqa-v2", shown("mini"))
@@ -111,7 +114,7 @@ def _write_imagenet(folder: Path, pictures: Sequence[Shown]) -> None:
 def _write_imagenet_a(folder: Path, pictures: Sequence[Shown]) -> None:
     folder.mkdir(parents=True)
     files = {
-        f"imagenet-a/{IMAGENET_A[p.animal]}/0.{number:06d}_fox squirrel _ desktop_0.9.jpg": p.jpeg
+        f"imagenet-a/{IMAGENET_A[p.animal]}/0.{number:06d}_{p.animal} _ desktop_0.9.jpg": p.jpeg
         for number, p in enumerate(pictures)
     }
     write_tar(folder / "tiny-imagenet-a.tar", {"imagenet-a/README.txt": b"wnids", **files})

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from natadv.models.zoo import PAPER, rows_named
@@ -35,19 +36,22 @@ AT_ONCE = 2
 SETTINGS = """
 rehearsal-segmentation:
   seed: 1
-  steps: 30
+  steps: 80
   batch: 16
+  rate: 0.005
   reduce_width: 16
   feed_forward: 32
+  threshold: 0.5
   held_back: 0.1
-  validate_every: 30
+  validate_every: 80
 
 rehearsal-vqa:
   seed: 1
-  epochs: 20
+  epochs: 60
   batch: 16
   warm_up: 1
-  rate: 0.001
+  rate: 0.005
+  dropout: 0.0
   more_than: 0
   embedding: 32
   hidden: 32
@@ -57,7 +61,7 @@ rehearsal-vqa:
   summary: 32
   fused: 32
   held_back: 0.1
-  validate_every: 30
+  validate_every: 120
 
 rehearsal-langadv:
   seed: 1
@@ -75,7 +79,7 @@ rehearsal-langadv:
 """
 """Sections that a user would add to params.yaml: the least that trains and finds anything."""
 
-GENERATOR = '''"""The renderer of the mini world as a generator that knows labels only, as a diffusion model."""
+GENERATOR = '''"""The renderer of the mini world, which here knows labels only, as a diffusion model."""
 
 from dataclasses import replace
 
@@ -140,11 +144,11 @@ class Rehearsal:
         for step in steps:
             began = time.monotonic()
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                for done in pool.map(lambda command: self._done(command, step), step.commands):
+                for done in pool.map(partial(self._done, step), step.commands):
                     print(done, flush=True)
             self.seconds[step.name] = (len(step.commands), time.monotonic() - began)
 
-    def _done(self, command: str, step: Step) -> str:
+    def _done(self, step: Step, command: str) -> str:
         """Run one command, and return what is to be shown of it."""
         began = time.monotonic()
         ended = subprocess.run(
@@ -209,16 +213,17 @@ def preparing(archives: Path) -> list[Step]:
                 "--settings rehearsal-langadv --processes 2 --out found",
             ),
         ),
-        Step("langadv pack", ("natadv langadv pack found --name langadv --per-class 3",)),
+        Step("langadv pack", ("natadv langadv pack found --name langadv --per-class 4",)),
         Step(
             "masks",
-            tuple(f"natadv annotate masks {name} --name {name}-masks" for name in searched),
+            tuple(
+                f"natadv annotate masks {name} --name {name}-masks --box-threshold 0.1 --threads 1"
+                for name in searched
+            ),
         ),
         Step(
             "questions",
-            tuple(
-                f"natadv annotate questions {name} --name {name}-questions" for name in searched
-            ),
+            tuple(f"natadv annotate questions {name} --name {name}-questions" for name in searched),
         ),
         Step("heads", tuple(_head_commands())),
     ]
@@ -251,9 +256,9 @@ def measuring() -> list[Step]:
 
 
 def _models(task: str) -> list[str]:
-    """The families that the task is measured on."""
-    own = {row.family: None for row in rows_named(PAPER) if task in row.tasks}
-    return [*own, *(family for family in HEADS.get(task, ()) if family not in own)]
+    """Those of the paper that the task is measured on; a family has others too."""
+    headed = HEADS.get(task, ())
+    return [r.name for r in rows_named(PAPER) if task in r.tasks or r.family in headed]
 
 
 @contextmanager
