@@ -36,12 +36,15 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from natadv.annotate.question_templates import article
 from natadv.data.classes import class_table
+from natadv.models.adapters.blip2 import template_of
 from natadv.models.adapters.siglip import canonical
 from natadv.models.zoo import ZOO, ZooRow
 from natadv.rng import rng_for
+from natadv.types import ModelSpec
 from tests.models.hub.conftest import Hub, serving
-from tests.rehearsal.archives import IMAGENET, IMAGENET_A, ROOT, shown
+from tests.rehearsal.archives import IMAGENET, IMAGENET_A, ROOT, Shown, shown
 from tests.tiny_generative import save_blip2_opt, save_blip2_t5, save_paligemma
 from tests.tiny_grounding import save_dino, save_sam
 
@@ -124,8 +127,19 @@ def lesson() -> Lesson:
             (range(1000, 1010), everything, [list(animals).index(p.animal) for p in pictures]),
         ),
         prompts=tuple(f"a photo of a {name}." for name in names),
-        asked=tuple((str(p.sample.question), p.sample.answers[0]) for p in pictures[:40]),
+        asked=tuple(_asked(picture, number) for number, picture in enumerate(pictures[:40])),
     )
+
+
+def _asked(picture: Shown, number: int) -> tuple[str, str]:
+    """A question of the mini world, or one by the templates of `natadv annotate`, to say yes or no
+    to: other answers would take longer to learn."""
+    if picture.sample.answer_type == "yes/no":
+        return str(picture.sample.question), picture.sample.answers[0]
+    animals = list(IMAGENET)
+    other = animals[(animals.index(picture.animal) + 3) % len(animals)]
+    name, answer = (picture.animal, "yes") if number % 2 else (other, "no")
+    return f"Is there {article(name)} in the picture?", answer
 
 
 @contextmanager
@@ -401,7 +415,7 @@ def _save_paligemma(row: ZooRow, folder: Path, known: Lesson) -> None:
     pixels = known.pixels(row.image_px // 7, mean=[0.5] * 3, std=[0.5] * 3)
     given = _joined(rows)
     kinds = (given["labels"] >= 0).long()
-    _teach(model, {**given, "token_type_ids": kinds}, pixels, folder=folder, steps=60)
+    _teach(model, {**given, "token_type_ids": kinds}, pixels, folder=folder, steps=40)
 
 
 def _save_blip2(row: ZooRow, folder: Path, known: Lesson) -> None:
@@ -412,17 +426,30 @@ def _save_blip2(row: ZooRow, folder: Path, known: Lesson) -> None:
     text = model.config.text_config
     before = [model.config.image_token_id] * model.config.num_query_tokens
     before += [] if t5 else [text.bos_token_id]
+    template = template_of(_spec(row, folder))
     # In T5 the end follows the question too.
     after = [text.eos_token_id] if t5 else []
     rows = [
         (
-            before + ids(tokenizer, f"Question: {question} Short answer:") + after,
+            before + ids(tokenizer, template.format(question=question)) + after,
             [*ids(tokenizer, f" {answer}"), text.eos_token_id],
         )
         for question, answer in known.asked
     ]
     given = _apart(rows) if t5 else _joined(rows)
-    _teach(model, given, known.pixels(32, mean=MEAN, std=STD), folder=folder, steps=100)
+    pixels = known.pixels(32, mean=MEAN, std=STD)
+    _teach(model, given, pixels, folder=folder, steps=160 if t5 else 80)
+
+
+def _spec(row: ZooRow, folder: Path) -> ModelSpec:
+    return ModelSpec(
+        name=row.name,
+        lineage=row.name,
+        family=row.family,
+        folder=folder,
+        loader=row.loader,
+        tasks=row.tasks,
+    )
 
 
 def ids(tokenizer: Any, text: str) -> list[int]:

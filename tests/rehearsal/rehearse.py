@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -24,8 +23,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from natadv.models.zoo import PAPER, rows_named
-from tests.models.hub.conftest import ACCEPTED, LOGIN, OFFLINE
+from safetensors.numpy import load, save
+
+from natadv.models.zoo import PAPER, ZOO, rows_named
+from tests.models.hub.conftest import ACCEPTED, LOGIN, OFFLINE, Hub
 from tests.rehearsal.archives import ROOT, write_archives
 from tests.rehearsal.hub import TOOLS, paper_hub
 
@@ -51,6 +52,7 @@ rehearsal-vqa:
   batch: 16
   warm_up: 1
   rate: 0.005
+  decay_after: [50]
   dropout: 0.0
   more_than: 0
   embedding: 32
@@ -73,13 +75,13 @@ rehearsal-langadv:
   mutation: 0.1
   pruned: 0
   weight: 0.5
-  accept: 0.4
+  accept: 0.1
   prompts: 6
   random: 2
 """
 """Sections that a user would add to params.yaml: the least that trains and finds anything."""
 
-GENERATOR = '''"""The renderer of the mini world, which here knows labels only, as a diffusion model."""
+GENERATOR = '''"""The renderer of the mini world, which here knows labels only, as others do."""
 
 from dataclasses import replace
 
@@ -98,11 +100,17 @@ DATASETS = {
 }
 """What the tier `paper` measures, by task."""
 
+TIER = (ROOT / "thresholds/paper.yaml").is_file()
+"""Without the tier `paper` everything is measured, and nothing is judged."""
+
+DAMAGED = "clip-vit-l14"
+
 HEADS = {
     "segmentation": ("clip", "clip-rn", "robust-clip", "siglip2"),
     "vqa": ("clip", "clip-rn", "robust-clip"),
 }
-"""The families whose towers need a head for a task, and have dense features."""
+"""The families that need a head for a task. BLIP-2 has to be among those of segmentation, and each
+task to be measured by one run, as soon as its tower has dense features."""
 
 TYPO = {
     "imagenet-typo": ("imagenet", "imagenet-100-typo", 8),
@@ -152,7 +160,7 @@ class Rehearsal:
         """Run one command, and return what is to be shown of it."""
         began = time.monotonic()
         ended = subprocess.run(
-            _argv(command),
+            ["bash", "-c", command],
             cwd=self.root,
             env={**self.environment, **step.environment},
             stdout=subprocess.PIPE,
@@ -213,7 +221,7 @@ def preparing(archives: Path) -> list[Step]:
                 "--settings rehearsal-langadv --processes 2 --out found",
             ),
         ),
-        Step("langadv pack", ("natadv langadv pack found --name langadv --per-class 4",)),
+        Step("langadv pack", ("natadv langadv pack found --name langadv --per-class 6",)),
         Step(
             "masks",
             tuple(
@@ -243,16 +251,47 @@ def _head_commands() -> Iterator[str]:
 
 def measuring() -> list[Step]:
     """The gate on every model and dataset, without rules."""
+    return [Step(f"measure {task}", (f"{_gate(task)} --no-assert",)) for task in DATASETS]
+
+
+def judging() -> list[Step]:
+    """The same with rules that follow from what was measured; nothing is computed again."""
+    calibrated = tuple(
+        f"python -m natadv.gate.calibrate --evidence .natadv/evidence-{task} --date 2026-01-01 "
+        f"> thresholds/measured-{task}.yaml"
+        for task in DATASETS
+    )
     return [
-        Step(
-            f"gate, {task}",
-            (
-                f"pytest suites/ -n 2 --task {task} --model {','.join(_models(task))} "
-                f"--dataset {','.join(datasets)} --no-assert",
-            ),
-        )
-        for task, datasets in DATASETS.items()
+        Step("calibrate", calibrated),
+        *(Step(f"judge {task}", (_gate(task),), says=(" 0 units computed",)) for task in DATASETS),
     ]
+
+
+def judging_damaged() -> list[Step]:
+    """The gate after DAMAGED was published anew: it says which cases broke."""
+    cases = [f"{dataset}/{DAMAGED}" for dataset in ("clean/imagenet", "typographic/imagenet-typo")]
+    return [
+        Step("update", (f"natadv models fetch {DAMAGED} --update",), says=("moved from",)),
+        Step("judge the update", (_gate("classification"),), code=1, says=tuple(cases)),
+    ]
+
+
+def damage(hub: Hub) -> None:
+    """Publish weights of DAMAGED whose texts mean the opposite."""
+    repository = hub.repositories[ZOO[DAMAGED].hub]
+    files = dict(repository.commits[repository.main])
+    weights = load(files["model.safetensors"])
+    weights["text_projection.weight"] *= -1
+    hub.publish(ZOO[DAMAGED].hub, {**files, "model.safetensors": save(weights)})
+
+
+def _gate(task: str) -> str:
+    """Each task has evidence of its own: a run replaces that of the run before."""
+    return (
+        f"pytest suites/ -n 2 {'--tier paper ' if TIER else ''}--task {task} "
+        f"--model {','.join(_models(task))} --dataset {','.join(DATASETS[task])} "
+        f"--evidence .natadv/evidence-{task}"
+    )
 
 
 def _models(task: str) -> list[str]:
@@ -262,7 +301,7 @@ def _models(task: str) -> list[str]:
 
 
 @contextmanager
-def rehearsal(keep: Path | None) -> Iterator[tuple[Rehearsal, Path]]:
+def rehearsal(keep: Path | None) -> Iterator[tuple[Rehearsal, Path, Hub]]:
     """A copy of the repository beside the archives, and a hub; removed afterwards unless kept."""
     with tempfile.TemporaryDirectory() as temporary:
         top = keep or Path(temporary)
@@ -272,7 +311,7 @@ def rehearsal(keep: Path | None) -> Iterator[tuple[Rehearsal, Path]]:
         write_archives(archives)
         with paper_hub() as hub:
             environment = _environment(root, home=top / "home", endpoint=hub.url)
-            yield Rehearsal(root, environment), archives
+            yield Rehearsal(root, environment), archives, hub
 
 
 def copy_repository(root: Path) -> None:
@@ -298,20 +337,14 @@ def _environment(root: Path, *, home: Path, endpoint: str) -> dict[str, str]:
     }
     return {
         **kept,
+        # The commands of this interpreter's environment, with the code of the copy.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(root),
         "HF_HOME": str(home),
         "HF_ENDPOINT": endpoint,
         "HF_TOKEN": ACCEPTED,
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-
-
-def _argv(command: str) -> list[str]:
-    """The words of a command, with the programs of this interpreter."""
-    program, *words = shlex.split(command)
-    if program == "natadv":
-        return [sys.executable, "-c", "from natadv.cli import main; exit(main())", *words]
-    return [sys.executable, "-m", program, *words]
 
 
 def main() -> int:
@@ -322,10 +355,14 @@ def main() -> int:
     if keep is not None and keep.exists():
         parser.error(f"--keep {keep} exists; name a new folder")
     began = time.monotonic()
-    with rehearsal(keep.absolute() if keep else None) as (rehearsed, archives):
-        print(f"copy, archives, hub: {time.monotonic() - began:.1f} s", flush=True)
+    with rehearsal(keep.absolute() if keep else None) as (rehearsed, archives, hub):
+        rehearsed.seconds["copy, archives, hub"] = (0, time.monotonic() - began)
         try:
             rehearsed.run([*preparing(archives), *measuring()])
+            if TIER:
+                rehearsed.run(judging())
+                damage(hub)
+                rehearsed.run(judging_damaged())
         except RehearsalError as error:
             print(error)
         else:
