@@ -12,7 +12,7 @@ from transformers import CLIPModel
 
 from natadv.models.zoo import ZOO
 
-from . import hub
+from . import answerers, hub
 from .archives import ROOT, shown
 
 
@@ -56,7 +56,7 @@ def test_position_embeddings_of_the_same_size_stay() -> None:
 def test_shards_hold_all_weights_once(tmp_path: Path) -> None:
     state = {name: torch.full((2,), float(i)) for i, name in enumerate("abcde")}
     save_file(state, tmp_path / "model.safetensors")
-    hub._shard(tmp_path)
+    answerers.shard(tmp_path)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
     files = {file: load_file(tmp_path / file) for file in set(index.values())}
 
