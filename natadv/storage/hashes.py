@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from natadv.errors import ChangedError
+from natadv.storage.atomic import replacing
+from natadv.storage.locks import LockFile
 
 TICK_S = 0.05
 """At least the resolution of any file system's clock: two writes within one tick may leave the same
@@ -16,6 +20,13 @@ time."""
 
 _PATIENCE = 100
 """Number of ticks for which a file may still be written before it is refused."""
+
+LEAST_KEPT_BYTES = 2**26
+"""Smaller files are read faster than a kept hash is worth."""
+
+LEAST_KEPT_AGE_S = 3.0
+"""The hash of a file that was written later is not kept for other processes: some file systems
+count time in steps of two seconds, within which a second write would not show."""
 
 _PIECE_BYTES = 2**22
 
@@ -42,6 +53,9 @@ def stamp_of(path: Path) -> Stamp:
 def sha256_of(path: Path) -> str:
     """The hash of the whole file, which is read again only if it was written since the last call.
 
+    The hash of a large file is kept in the user's cache, so that other processes and later runs do
+    not read it either.
+
     Raises:
         ChangedError: The file is being written.
         OSError: The file cannot be read.
@@ -57,11 +71,39 @@ def sha256_of(path: Path) -> str:
     else:
         raise _being_written(path)
     if stamp not in _hashes:
-        digest = digest_of(path)
+        keeps = stamp.size_bytes >= LEAST_KEPT_BYTES and age_s >= LEAST_KEPT_AGE_S
+        digest = _kept_digest(stamp) if keeps else digest_of(path)
         if stamp_of(path) != stamp:
             raise _being_written(path)
         _hashes[stamp] = digest
     return _hashes[stamp]
+
+
+def kept_hashes() -> Path:
+    """The folder in the user's cache that keeps the hashes of large files, a file for each."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expanduser(cache)) / "natadv" / "hashes"
+
+
+def _kept_digest(stamp: Stamp) -> str:
+    """The hash that was kept for this very state of the file, or else of its content, kept now."""
+    path = Path(stamp.path)
+    # Of the machine too: its home folder may be on several, and inodes mean nothing elsewhere.
+    place = (str(path.resolve()), path.stat().st_dev, os.uname().nodename)
+    name = hashlib.sha256("\n".join(map(str, place)).encode()).hexdigest()
+    kept = kept_hashes() / name
+    state = "\n".join(map(str, (*place, *stamp[1:])))
+    # All workers of a run want it at once: one reads, the others wait for what it finds.
+    with suppress(OSError), LockFile(kept.with_suffix(".lock")) as lock:
+        lock.take(wait=True)
+        known = unsealed(kept.read_bytes(), name=state) if kept.exists() else None
+        if known is None:
+            known = digest_of(path).encode()
+            with replacing(kept) as temporary:
+                temporary.write_text(sealed(known.decode(), name=state))
+        return known.decode()
+    # Without a cache that can be written, every process reads the file.
+    return digest_of(path)
 
 
 def digest_of(path: Path, *, read: Callable[[int], None] | None = None) -> str:
