@@ -67,6 +67,8 @@ class CaseEvidence:
     """What went wrong during the measurement; any problem makes the case INCOMPLETE."""
     tower: str = ""
     """Fingerprint of the model without its head, which all of its tasks share."""
+    smaller_batches: tuple[int, ...] = ()
+    """Pictures per forward pass where memory did not suffice for as many as were asked for."""
 
 
 def case_of(address: str) -> Case:

@@ -66,6 +66,8 @@ class Eyes:
 
     def embed_images(self, images):
         log(kind="encode", images=len(images), model=self.spec.name)
+        if len(images) > int(os.environ.get("FAKE_MEMORY", "9999")):
+            raise MemoryError("planted")
         rows = np.array([np.asarray(i, np.float32).mean(axis=(0, 1)) for i in images])
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return np.roll(rows, 1, axis=1) if self.blind else rows

@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from natadv.errors import ConfigError
+from natadv.evaluate.run import file_name_of
 from natadv.evaluate.store import writing
 from natadv.storage.locks import LockFile
 
@@ -49,6 +50,11 @@ def device_kind(asked: str) -> str:
     return CPU
 
 
+def own_gpu(device: str) -> str:
+    """Id of the GPU that this process computes on, to which it was pinned; `cpu` for none."""
+    return (visible_gpus() or ("0",))[0] if device == CUDA else CPU
+
+
 def pinned_environment(index: int, gpus: tuple[str, ...], *, workers: int) -> dict[str, str]:
     """The environment that worker `index` needs before it imports anything."""
     pinned = {
@@ -72,7 +78,7 @@ def lease_slot(folder: Path, *, gpu: str, slots: int) -> int | None:
         StoreError: The folder cannot be written.
     """
     for number in range(slots):
-        path = folder / f"gpu-{gpu.replace('/', '_')}-{number}.slot"
+        path = folder / f"gpu-{file_name_of(gpu)}-{number}.slot"
         with writing(path):
             lock = LockFile(path)
         if lock.take():

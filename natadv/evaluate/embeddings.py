@@ -29,17 +29,7 @@ _SYSTEM = (
 
 def space(weights: str, numerics: Numerics) -> str:
     """The name of a set of comparable embeddings: equal weights, preprocessing and arithmetic."""
-    return digest(
-        {
-            "weights": weights,
-            "device": numerics.device,
-            "dtype": numerics.dtype,
-            "batch_size": numerics.batch_size,
-            "threads": numerics.threads,
-            "packages": dict(numerics.packages),
-            "code": numerics.code,
-        }
-    )
+    return digest({"weights": weights, **numerics.key_facts()})
 
 
 def key_of(content: bytes) -> str:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from natadv.errors import ModelError, NatadvError, StoreError
 from natadv.evaluate.code import check_unchanged
 from natadv.evaluate.compute import compute
 from natadv.evaluate.datasets import Dataset
-from natadv.evaluate.devices import CUDA, lease_slot, visible_gpus
+from natadv.evaluate.devices import CPU, CUDA, lease_slot
 from natadv.evaluate.embeddings import EmbeddingCache, space
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.run import Run
-from natadv.evaluate.store import Store, write_atomically
+from natadv.evaluate.store import Store
 from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import POLL_S, Worker, is_poisoned
-from natadv.storage.hashes import sealed, unsealed
 from natadv.tasks import TASKS
 from natadv.types import Model, ModelSpec
 
@@ -51,11 +47,14 @@ class ModelRunner:
         specs: Mapping[str, ModelSpec],
         *,
         run: Run,
+        gpu: str = CPU,
     ) -> None:
         self.store = store
         self.datasets = datasets
         self.specs = specs
         self.run = run
+        self.gpu = gpu
+        """Id of the GPU that this process computes on."""
         self._current_weights = ""
         self._current: LoadedModel | None = None
         self._beside: dict[str, dict[str, Any]] = {}
@@ -120,12 +119,12 @@ class ModelRunner:
         if smaller == 0:
             raise ModelError(f"{unit.model}: out of memory with a single picture: {reason}")
         free_memory()
-        record_batch(self.store.root, unit, smaller)
+        self.run.record_fitting_batch(unit, smaller, gpu=self.gpu)
         self.run.tell("halved", model=unit.model, batch_size=smaller, reason=reason)
         self._resize(loaded, unit, smaller)
 
     def _model_for(self, unit: Unit) -> LoadedModel:
-        fitting = fitted_batch(self.store.root, unit)
+        fitting = self.run.fitting_batch(unit, gpu=self.gpu)
         if self._current is None or self._current_weights != unit.weights:
             if self._current is not None:
                 self._current, self._current_weights = None, ""
@@ -191,9 +190,8 @@ class ModelRunner:
 
     def _of_size(self, model: Model, unit: Unit, batch_size: int) -> LoadedModel:
         # Another batch size may give other last bits: its vectors are kept apart.
-        numerics = replace(unit.numerics, batch_size=batch_size)
-        folder = self.store.root / "embeddings"
-        return LoadedModel(model, EmbeddingCache(folder, space(unit.weights, numerics)), batch_size)
+        name = space(unit.weights, unit.in_batches_of(batch_size).numerics)
+        return LoadedModel(model, EmbeddingCache(self.store.root / "embeddings", name), batch_size)
 
 
 def drain_with_gpu_slot(worker: Worker, units: Sequence[Unit], *, device: str, slots: int) -> None:
@@ -201,10 +199,9 @@ def drain_with_gpu_slot(worker: Worker, units: Sequence[Unit], *, device: str, s
     if device != CUDA:
         worker.drain(units)
         return
-    gpu = (visible_gpus() or ("0",))[0]
     while not all(worker.settled(u) for u in units):
         try:
-            slot = lease_slot(worker.store.root / "locks", gpu=gpu, slots=slots)
+            slot = lease_slot(worker.store.root / "locks", gpu=worker.gpu, slots=slots)
         except StoreError as error:
             worker.problems.append(str(error))
             return
@@ -252,34 +249,3 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def fitted_batch(root: Path, unit: Unit) -> int:
-    """Pictures per forward pass: the number that the user chose, or a smaller one that was found
-    to fit this model on this device."""
-    chosen, path = unit.numerics.batch_size, _batch_size_path(root, unit)
-    try:
-        known = unsealed(path.read_bytes(), name=path.name)
-    except FileNotFoundError:
-        return chosen
-    return chosen if known is None else min(chosen, int(known))
-
-
-def record_batch(root: Path, unit: Unit, batch_size: int) -> None:
-    """Remember the number of pictures that fit, for later runs and other processes."""
-    path = _batch_size_path(root, unit)
-    write_atomically(path, sealed(str(batch_size), name=path.name))
-
-
-def _batch_size_path(root: Path, unit: Unit) -> Path:
-    device = unit.numerics.device
-    if device == CUDA:
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ModelError(
-                f"torch {torch.__version__} can use no GPU; install a build of torch for CUDA, or "
-                "choose --device cpu"
-            )
-        device = re.sub(r"\W+", "-", torch.cuda.get_device_name())
-    return root / "batch_sizes" / f"{space(unit.weights, unit.numerics)}-{device}"

@@ -234,22 +234,28 @@ def case_evidence(
         weights=_agreed(measured, "weights"),
         tower=_agreed(measured, "tower"),
         protocol=_agreed(measured, "protocol"),
+        smaller_batches=_smaller_batches((*units.attack, *units.occlusion, *units.matched), run),
         problems=tuple(dict.fromkeys(problems)),
     )
 
 
-def kept_masks(units: CaseUnits, *, store: Store) -> dict[str, bytes]:
+def kept_masks(units: CaseUnits, *, store: Store, run: Run) -> dict[str, bytes]:
     """Sample id -> PNG of the predicted mask, of the picture's size, 255 inside.
 
     Only for the worst samples of each unit that has a result.
     """
-    results = (store.get(unit.key) for unit in units.attack)
+    results = (store.get(run.result_key(unit)) for unit in units.attack)
     return {
         name: base64.b64decode(png)
         for result in results
         if result is not None
         for name, png in result.get("masks", {}).items()
     }
+
+
+def _smaller_batches(units: Iterable[Unit], run: Run) -> tuple[int, ...]:
+    sizes = (run.smaller_batch(unit.key) for unit in units)
+    return tuple(sorted({size for size in sizes if size is not None}))
 
 
 def _agreed(results: Iterable[Mapping[str, Any]], name: str) -> str:
@@ -263,17 +269,17 @@ def _results(
     results: list[Mapping[str, Any]] = []
     problems: list[str] = []
     for unit in units:
+        key = run.result_key(unit)
         try:
-            result = store.get(unit.key)
+            result = store.get(key)
         except StoreError as error:
             problems.append(str(error))
             continue
         if result is not None:
             results.append(result)
-        elif store.is_damaged(unit.key):
+        elif store.is_damaged(key):
             problems.append(
-                f"{store.path(unit.key)}: was altered after it was written; run again to compute "
-                "it anew"
+                f"{store.path(key)}: was altered after it was written; run again to compute it anew"
             )
         else:
             # Many units may share one reason, which is reported once.

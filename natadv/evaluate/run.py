@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from natadv.evaluate.store import Store, write_atomically, writing
+from natadv.evaluate.units import Unit
 
 MAX_ATTEMPTS = 2
 """Workers that one unit may crash before the run gives it up."""
@@ -36,7 +37,7 @@ class Run:
     def prepare(self) -> None:
         """Create the folders of the run."""
         with writing(self.folder):
-            for name in ("attempts", "errors", "deadly"):
+            for name in ("attempts", "errors", "deadly", "fitting", "smaller"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
 
     def attempts(self, key: str) -> int:
@@ -72,6 +73,41 @@ class Run:
         deadly = self.folder / "deadly" / weights
         return deadly.is_dir() and len(list(deadly.iterdir())) >= MAX_DEADLY_UNITS
 
+    def fitting_batch(self, unit: Unit, *, gpu: str) -> int:
+        """Pictures per forward pass: what the unit asks for, or the smaller number that was found
+        to fit its model on this GPU in this run. The next run tries again what was asked for, as
+        another program may have taken the memory."""
+        asked = unit.numerics.batch_size
+        try:
+            return min(asked, int(self._fitting(unit, gpu).read_text()))
+        except FileNotFoundError:
+            return asked
+
+    def record_fitting_batch(self, unit: Unit, pictures: int, *, gpu: str) -> None:
+        """Let all processes of this run use batches of so many pictures on this GPU."""
+        write_atomically(self._fitting(unit, gpu), str(pictures))
+
+    def _fitting(self, unit: Unit, gpu: str) -> Path:
+        return self.folder / "fitting" / f"{unit.weights}-{file_name_of(gpu)}"
+
+    def smaller_batch(self, key: str) -> int | None:
+        """Pictures per forward pass with which the unit was computed in this run, if they were
+        fewer than it asks for."""
+        try:
+            return int((self.folder / "smaller" / key).read_text())
+        except FileNotFoundError:
+            return None
+
+    def record_smaller_batch(self, unit: Unit, pictures: int) -> None:
+        """Let the result with batches of so many pictures be the unit's result in this run."""
+        write_atomically(self.folder / "smaller" / unit.key, str(pictures))
+
+    def result_key(self, unit: Unit) -> str:
+        """The key of the unit's result in this run, which names the batch that it was computed
+        with."""
+        pictures = self.smaller_batch(unit.key)
+        return unit.key if pictures is None else unit.in_batches_of(pictures).key
+
     def error(self, key: str) -> str | None:
         """Why the unit, or loading the model of these weights, failed in this run; None if it did
         not."""
@@ -98,6 +134,11 @@ class Run:
         except FileNotFoundError:
             return []
         return [event for event in map(_event, lines) if event is not None]
+
+
+def file_name_of(gpu: str) -> str:
+    """The id of a GPU as part of a file name: that of a MIG slice may hold slashes."""
+    return gpu.replace("/", "_")
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -40,7 +40,8 @@ class Numerics:
     dtype: str
     batch_size: int
     threads: int
-    """Threads of one kernel on the CPU; fixed, so that more workers give the same sums."""
+    """Threads of one kernel on the CPU; fixed, so that more workers give the same sums. They are no
+    part of a GPU's keys."""
     packages: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
     """Hash of the code of this package that turns a unit into rows."""
@@ -52,6 +53,21 @@ class Numerics:
         if self.dtype != AUTO:
             return self
         return replace(self, dtype=spec.gpu_dtype if self.device == "cuda" else "float32")
+
+    def key_facts(self) -> dict[str, object]:
+        """What keys of units and of embeddings hold of these settings, as JSON."""
+        facts: dict[str, object] = {
+            "device": self.device,
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "threads": self.threads,
+            "packages": dict(self.packages),
+            "code": self.code,
+        }
+        if self.device == "cuda":
+            # They move no sum that a GPU computes.
+            del facts["threads"]
+        return facts
 
 
 def installed_packages() -> dict[str, str]:
@@ -95,7 +111,7 @@ class Unit:
             "head": self.head,
             "protocol": self.protocol,
             "search": [self.search.plain(), self.numerics.search_code] if self.search else None,
-            **self._numbers(),
+            **self.numerics.key_facts(),
         }
         return digest(content)
 
@@ -110,7 +126,7 @@ class Unit:
                 "variant": self.variant,
                 "rows": [self.start, self.stop],
                 "weights": self.weights,
-                **self._numbers(),
+                **self.numerics.key_facts(),
             }
         )
 
@@ -127,15 +143,9 @@ class Unit:
         # Each overlay may be followed by its box alone.
         return max(1, math.ceil(2 * self.search.most_overlays * self.stop / SHARD_ROWS))
 
-    def _numbers(self) -> dict[str, object]:
-        return {
-            "device": self.numerics.device,
-            "dtype": self.numerics.dtype,
-            "batch_size": self.numerics.batch_size,
-            "threads": self.numerics.threads,
-            "packages": dict(self.numerics.packages),
-            "code": self.numerics.code,
-        }
+    def in_batches_of(self, pictures: int) -> Unit:
+        """The same unit with another number of pictures per forward pass, hence another key."""
+        return replace(self, numerics=replace(self.numerics, batch_size=pictures))
 
     @property
     def title(self) -> str:

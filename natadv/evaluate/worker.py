@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from natadv.errors import NatadvError, StoreError
+from natadv.evaluate.devices import CPU
 from natadv.evaluate.run import MAX_ATTEMPTS, Run
 from natadv.evaluate.store import BusyError, Store
 from natadv.evaluate.units import Unit
@@ -50,6 +51,8 @@ class Worker:
     unit may show; 0 waits for ever."""
     rotation: int = 0
     """The place in the list of models where this worker begins, so that workers share them out."""
+    gpu: str = CPU
+    """Id of the GPU that this process computes on."""
     current: str = ""
     """Weights of the loaded model."""
     parent: int = 0
@@ -76,7 +79,8 @@ class Worker:
 
     def settled(self, unit: Unit) -> bool:
         """Whether the unit has a result or an error."""
-        return self.store.has(unit.key) or self.run.error(unit.key) is not None
+        has_result = self.store.has(self.run.result_key(unit))
+        return has_result or self.run.error(unit.key) is not None
 
     def _sweep(self, todo: Sequence[Pass]) -> list[Pass]:
         """Try each pass once; returns those that other processes hold."""
@@ -111,11 +115,25 @@ class Worker:
             return False
         computed = False
         with self.store.claim(units[0].rows_key):
-            todo = [u for u in units if not self.settled(u) and not self._hopeless(u)]
+            todo = [u for u in units if not self._is_done(u)]
             while todo and not self._abandoned():
                 self._attempt(todo.pop(0), beside=todo)
                 computed = True
         return computed
+
+    def _is_done(self, unit: Unit) -> bool:
+        """Whether nothing is left to compute of the unit, whose lock this process holds."""
+        return self.settled(unit) or self._found_smaller(unit) or self._hopeless(unit)
+
+    def _found_smaller(self, unit: Unit) -> bool:
+        """Whether the store holds the result with the smaller batch that fits in this run."""
+        fitting = self.run.fitting_batch(unit, gpu=self.gpu)
+        if fitting == unit.numerics.batch_size or not self.store.has(
+            unit.in_batches_of(fitting).key
+        ):
+            return False
+        self.run.record_smaller_batch(unit, fitting)
+        return True
 
     def _hopeless(self, unit: Unit) -> bool:
         """Whether the unit is given up, because it or its model crashed too many workers."""
@@ -130,7 +148,7 @@ class Worker:
     def _attempt(self, unit: Unit, *, beside: Sequence[Unit]) -> None:
         # After a crash one at a time, to find out which unit crashes.
         beside = () if self.run.attempts(unit.key) else tuple(beside)
-        if self.store.is_damaged(unit.key):
+        if self.store.is_damaged(self.run.result_key(unit)):
             self.run.tell("damaged", unit=unit.title)
         self.run.begin(unit.key)
         self.run.tell("start", unit=unit.title)
@@ -140,7 +158,7 @@ class Worker:
         try:
             result = self.compute(unit, beside)
             # Inside: a result with a NaN is an error of this unit too.
-            self.store.put(unit.key, result)
+            self._keep(unit, result)
         except StoreError:
             self.run.end(unit.key)
             raise
@@ -160,6 +178,13 @@ class Worker:
             if self.unit_timeout_s:
                 faulthandler.cancel_dump_traceback_later()
         self.run.end(unit.key)
+
+    def _keep(self, unit: Unit, result: dict[str, Any]) -> None:
+        """Store the result under the key that names the batch that it was computed with."""
+        used = result["batch_size"]
+        self.store.put(unit.in_batches_of(used).key, result)
+        if used != unit.numerics.batch_size:
+            self.run.record_smaller_batch(unit, used)
 
     def _give_up(self, unit: Unit, reason: str) -> None:
         self.run.fail(unit.key, reason)

@@ -160,8 +160,25 @@ def placement_of(device: str, dtype: str) -> Placement:
     except RuntimeError as error:
         raise ConfigError(f"unknown device {device!r}; use 'cpu', 'cuda' or 'cuda:N'") from error
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r} was asked for, but torch sees no GPU; use 'cpu'")
+        raise ConfigError(f"device {device!r} was asked for, but {_why_no_gpu()}")
     return Placement(place, dtypes[dtype])
+
+
+def _why_no_gpu() -> str:
+    import torch
+
+    other = "or choose --device cpu"
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} can use no GPU; install a build for CUDA, {other}"
+    if (listed := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return (
+            f"CUDA_VISIBLE_DEVICES={listed!r} names no GPU that torch can use; name one that "
+            f"nvidia-smi -L lists, {other}"
+        )
+    return (
+        f"torch {torch.__version__} sees no GPU; see whether nvidia-smi lists one, and whether its "
+        f"driver is new enough for CUDA {torch.version.cuda}, {other}"
+    )
 
 
 def _set_up_torch(device: str, threads: int) -> None:

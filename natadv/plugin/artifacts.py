@@ -65,6 +65,8 @@ def write_all_evidence(session: GateSession, root: Path) -> None:
         plan = session.plan(case)
         spec = session.grid.specs.get(case.model)
         facts = numerics_json(session.numerics.of(spec) if spec else session.numerics)
+        if stored.smaller_batches:
+            facts["smaller_batches"] = list(stored.smaller_batches)
         # What was planned is taken from the plan, and what was used from the results themselves:
         # evidence that took its revision from the plan would vouch for itself.
         manifest = Manifest(

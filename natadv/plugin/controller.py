@@ -293,7 +293,10 @@ class Controller:
                 found = f"{results_n} of {expected_n} results"
                 write_line(f"{self.allure}: holds {found}, as it was emptied during the run")
         for model, size in facts["smaller_batches"].items():
-            write_line(f"out of memory: {model} went on with {size} pictures at a time")
+            write_line(
+                f"out of memory: {model} went on with {size} pictures at a time, in this run; the "
+                f"next one tries more again, unless it has --batch-size {size}"
+            )
         if self.session.asserting and self.session.selected and self.session.verdict.starters:
             write_line(self.session.verdict.starters)
         verdict, root = self.verdict(), self.config.rootpath

@@ -43,7 +43,11 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     if dataset.card.drawn:
         samples = {name: sized(sample, twins) for name, sample in samples.items()}
     # Only for tasks that predict masks: decoding reads every result.
-    masks = kept_masks(session.units(case), store=session.store) if sheet.regions and worst else {}
+    masks = (
+        kept_masks(session.units(case), store=session.store, run=session.run)
+        if sheet.regions and worst
+        else {}
+    )
     tiles = []
     for i in worst:
         sample = samples[rows.id[i]]

@@ -13,7 +13,7 @@ import pytest
 
 from natadv.errors import ConfigError, GateFailure, InfraError
 from natadv.evaluate.code import numerics_here
-from natadv.evaluate.devices import device_kind
+from natadv.evaluate.devices import device_kind, own_gpu
 from natadv.evaluate.grid import Grid, make_grid
 from natadv.evaluate.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
 from natadv.evaluate.run import Run
@@ -87,7 +87,8 @@ class GateSession:
         cases = [case for case in self.grid.cases if case in self.selected]
         units = unique_units(self.units(case) for case in cases)
         self.run.prepare()
-        runner = ModelRunner(self.store, self.grid.datasets, self.grid.specs, run=self.run)
+        gpu = own_gpu(self.numerics.device)
+        runner = ModelRunner(self.store, self.grid.datasets, self.grid.specs, run=self.run, gpu=gpu)
         worker = Worker(
             self.store,
             self.run,
@@ -95,6 +96,7 @@ class GateSession:
             unit_timeout_s=self.unit_timeout_s,
             rotation=self.rotation,
             parent=self.parent,
+            gpu=gpu,
         )
         drain_with_gpu_slot(worker, units, device=self.numerics.device, slots=self.gpu_slots)
         return self.select(self.selected, worker_problems=worker.problems)
@@ -122,7 +124,7 @@ class GateSession:
         # Imported here because it loads the fonts, and most runs have no searches.
         from natadv.search.result import stored_results
 
-        return stored_results(units, self.store)
+        return stored_results(units, store=self.store, run=self.run)
 
     @property
     def selection(self) -> Selection:

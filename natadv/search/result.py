@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from natadv.config import Strict
 from natadv.errors import ConfigError
+from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Unit
 from natadv.scenarios.typographic.population import DrawnOverlay, Share, read_record
@@ -187,13 +188,13 @@ def result_from(raw: Mapping[str, Any]) -> SearchResult:
     return SearchResult.model_validate_json(json.dumps({**rest, "counts": counts or None}))
 
 
-def stored_results(units: Sequence[Unit], store: Store) -> list[SearchResult]:
+def stored_results(units: Sequence[Unit], *, store: Store, run: Run) -> list[SearchResult]:
     """The results of the searches that have ended, in order.
 
     An attack has the name of its model in this run, because equal weights under another name are
     not searched again.
     """
-    stored = ((unit.model, store.get(unit.key)) for unit in units)
+    stored = ((unit.model, store.get(run.result_key(unit))) for unit in units)
     return [
         result_from(raw["search"]).with_attack(model=model)
         for model, raw in stored

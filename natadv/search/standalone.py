@@ -22,6 +22,7 @@ from natadv.errors import (
     unknown_name,
 )
 from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.devices import own_gpu
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
 from natadv.evaluate.plan import dataset_units, head_of
@@ -174,7 +175,7 @@ def search(plan: SearchPlan) -> SavedSearch:
     unit = search_units(clean, profile, dataset, root=plan.root)[-1]
     assert unit.search is not None
     check_population(unit.search)
-    runner = _runner(spec, dataset, Store(plan.store))
+    runner = _runner(spec, dataset, Store(plan.store), device=unit.numerics.device)
     result = _result(unit, runner, stream=plan.stream).with_attack(run=runner.run.id)
     if (attack := result.attack) is None:
         return SavedSearch(result, None, None)
@@ -196,7 +197,7 @@ def replay(plan: ReplayPlan) -> Replay:
     at_once = min(MOST_AT_ONCE, max(USUAL_PICTURES, len(attack.pictures)))
     arithmetic = Arithmetic(plan.device, batch_size=at_once)
     unit = clean_unit(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)
-    runner = _runner(spec, dataset, Store(plan.store))
+    runner = _runner(spec, dataset, Store(plan.store), device=unit.numerics.device)
 
     def attacked(loaded: LoadedModel) -> tuple[Attack, tuple[PredictionPair, ...]] | None:
         """The attack on this model; None if it gets all clean samples wrong."""
@@ -264,23 +265,24 @@ def dataset_of(attack: Attack, *, root: Path, file: Path) -> Dataset:
     return dataset
 
 
-def _runner(spec: ModelSpec, dataset: Dataset, store: Store) -> ModelRunner:
+def _runner(spec: ModelSpec, dataset: Dataset, store: Store, *, device: str) -> ModelRunner:
     """Computes units of the model on the dataset, in a new run. Raises StoreError."""
     store.prepare()
     run = Run(store, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
     run.prepare()
-    return ModelRunner(store, {dataset.name: dataset}, {spec.name: spec}, run=run)
+    gpu = own_gpu(device)
+    return ModelRunner(store, {dataset.name: dataset}, {spec.name: spec}, run=run, gpu=gpu)
 
 
 def _result(unit: Unit, runner: ModelRunner, *, stream: TextIO) -> SearchResult:
     store, run = runner.store, runner.run
-    worker = Worker(store, run, compute_with(runner))
+    worker = Worker(store, run, compute_with(runner), gpu=runner.gpu)
     if store.has(unit.key):
         print("already searched: the result is in the store", file=stream)
     else:
         with _progress(unit, runner, stream):
             drain_with_gpu_slot(worker, [unit], device=unit.numerics.device, slots=1)
-    results = stored_results([unit], store)
+    results = stored_results([unit], store=store, run=run)
     if not results:
         reason = run.error(unit.key) or "; ".join(worker.problems)
         raise InfraError(f"{unit.title}: {reason or 'it was not computed; start it again'}")

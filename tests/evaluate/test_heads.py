@@ -164,7 +164,7 @@ def test_the_evidence_rests_on_tower_and_head(grid, runner, store, run):
     assert mismatches(plan, found) == ()
     assert found.evidence.attack.n == 10
 
-    masks = kept_masks(units, store=store)
+    masks = kept_masks(units, store=store, run=run)
 
     assert masks.keys() == set(found.evidence.attack.id)
     assert len(masks) == 10 <= STORED_MASKS
@@ -172,8 +172,8 @@ def test_the_evidence_rests_on_tower_and_head(grid, runner, store, run):
         assert Image.open(io.BytesIO(png)).size == (32, 32)
 
 
-def test_no_masks_where_nothing_was_measured(grid, store):
-    assert kept_masks(units_of(CASE, grid, numerics=NUMERICS), store=store) == {}
+def test_no_masks_where_nothing_was_measured(grid, store, run):
+    assert kept_masks(units_of(CASE, grid, numerics=NUMERICS), store=store, run=run) == {}
 
 
 def test_tasks_of_the_same_rows_wait_for_each_other(grid, runner):

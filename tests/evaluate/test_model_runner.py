@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import weakref
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from natadv.evaluate.worker import Worker
 from natadv.models import loading
 from natadv.types import ModelSpec
 
-RESULT = {"images": 1, "encoded": 1, "wall_s": 0.1}
+RESULT = {"images": 1, "encoded": 1, "wall_s": 0.1, "batch_size": 4}
 
 
 def spec(name: str) -> ModelSpec:
@@ -117,15 +116,6 @@ def test_a_model_that_does_not_fit_says_what_it_needs(runner, make_unit, monkeyp
         runner.compute(make_unit(**OTHER))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU that torch can use")
-def test_a_gpu_that_torch_cannot_use_is_named(runner, make_unit):
-    unit = make_unit()
-    on_gpu = replace(unit, numerics=replace(unit.numerics, device="cuda"))
-
-    with pytest.raises(ModelError, match=r"can use no GPU; .* --device cpu"):
-        runner.compute(on_gpu)
-
-
 def test_all_spellings_of_out_of_memory_are_known():
     for message in (
         "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
@@ -181,9 +171,9 @@ def test_controls_find_the_clean_twins_by_the_card(runner, make_unit):
 def short_of_memory(eyes, monkeypatch):
     """The eyes, which can see so many pictures at a time; as torch tells it."""
 
-    def limit(pictures, error=torch.OutOfMemoryError):
-        embed = eyes.embed_images
+    embed = eyes.embed_images
 
+    def limit(pictures, error=torch.OutOfMemoryError):
         def embed_few(images):
             if len(images) > pictures:
                 raise error(f"DefaultCPUAllocator: not enough memory for {len(images)}")
@@ -208,17 +198,65 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
     assert [e["batch_size"] for e in run.events() if e["kind"] == "halved"] == [2, 1]
 
 
-def test_a_batch_that_fitted_is_remembered(
-    runner, make_unit, store, run, plain, short_of_memory, eyes
+def in_process(runner, run, *, gpu="cpu"):
+    """A worker of another process."""
+    other = ModelRunner(runner.store, runner.datasets, runner.specs, run=run, gpu=gpu)
+    return Worker(runner.store, run, other.compute, gpu=gpu)
+
+
+def test_a_batch_that_fits_is_remembered_by_the_run_for_this_gpu(
+    runner, make_unit, run, short_of_memory, eyes
 ):
     short_of_memory(2)
-    runner.compute(make_unit(stop=4))
+    in_process(runner, run, gpu="7").drain([make_unit(stop=4)])
     eyes.batches.clear()
-    later = ModelRunner(store, {"plain": plain}, {"mini-clip": spec("mini-clip")}, run=run)
-    later.compute(make_unit(start=4))
+    in_process(runner, run, gpu="7").drain([make_unit(start=4)])
 
     assert eyes.batches == [2, 2, 2]
-    assert len([e for e in run.events() if e["kind"] == "halved"]) == 1
+    in_process(runner, run, gpu="8").drain([make_unit(start=8)])
+    # The other GPU was asked for all four at once first.
+    assert [e["batch_size"] for e in run.events() if e["kind"] == "halved"] == [2, 2]
+
+
+def test_a_result_is_kept_under_the_batch_that_it_was_computed_with(
+    runner, store, make_unit, run, short_of_memory
+):
+    unit = make_unit()
+    short_of_memory(2)
+    in_process(runner, run).drain([unit])
+
+    smaller = unit.in_batches_of(2)
+    assert not store.has(unit.key)
+    assert store.get(smaller.key)["batch_size"] == 2
+    assert (run.result_key(unit), run.smaller_batch(unit.key)) == (smaller.key, 2)
+
+    later = Run(store, "later")
+    later.prepare()
+    short_of_memory(4)
+    in_process(runner, later).drain([unit])
+
+    # What was short of memory then is not now: the later run has what it asked for.
+    assert later.result_key(unit) == unit.key
+    assert store.get(unit.key)["batch_size"] == 4
+
+
+def test_where_memory_stays_short_nothing_is_computed_again(
+    runner, store, make_unit, run, short_of_memory, eyes
+):
+    units = [make_unit(start=start, stop=start + 2) for start in range(0, 10, 2)]
+    short_of_memory(2)
+    in_process(runner, run).drain(units)
+    eyes.batches.clear()
+    later = Run(store, "later")
+    later.prepare()
+    # The embeddings would stand in for a forward pass.
+    for path in (store.root / "embeddings").iterdir():
+        path.unlink()
+    in_process(runner, later).drain(units)
+
+    assert eyes.batches == [2]  # of the unit that found out
+    assert [later.smaller_batch(unit.key) for unit in units] == [2] * 5
+    assert [e["kind"] for e in later.events()] == ["plan", "start", "halved", "done"]
 
 
 def test_a_model_that_cannot_hold_one_picture_is_an_error(runner, make_unit, short_of_memory):
@@ -248,11 +286,6 @@ def free_slots(store) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,8")
-
-
 def test_the_cpu_needs_no_slot(store, run, make_unit, monkeypatch):
     monkeypatch.setattr(model_runner, "lease_slot", lambda *_, **__: pytest.fail("leased"))
     drain_with_gpu_slot(
@@ -262,24 +295,24 @@ def test_the_cpu_needs_no_slot(store, run, make_unit, monkeypatch):
     assert store.has(make_unit().key)
 
 
-def test_a_gpu_is_used_under_a_slot_that_is_kept(store, run, make_unit, gpu):
+def test_a_gpu_is_used_under_a_slot_that_is_kept(store, run, make_unit):
     seen = []
 
     def compute(unit, beside):
         seen.append(free_slots(store))
         return dict(RESULT)
 
-    drain_with_gpu_slot(Worker(store, run, compute), [make_unit()], device="cuda", slots=1)
+    drain_with_gpu_slot(Worker(store, run, compute, gpu="7"), [make_unit()], device="cuda", slots=1)
 
     assert seen == ["False"]
     assert free_slots(store) == "False"  # the model stays loaded for the maps of the gates
 
 
-def test_a_worker_that_cannot_go_on_gives_its_slot_to_those_who_wait(store, run, make_unit, gpu):
+def test_a_worker_that_cannot_go_on_gives_its_slot_to_those_who_wait(store, run, make_unit):
     def compute(unit, beside):
         raise StoreError("cannot write: disk full")
 
-    fill = Worker(store, run, compute)
+    fill = Worker(store, run, compute, gpu="7")
     drain_with_gpu_slot(fill, [make_unit()], device="cuda", slots=1)
 
     assert fill.problems == ["cannot write: disk full"]
@@ -287,7 +320,7 @@ def test_a_worker_that_cannot_go_on_gives_its_slot_to_those_who_wait(store, run,
 
 
 def test_without_a_slot_a_worker_waits_until_the_others_are_done(
-    store, run, make_unit, gpu, monkeypatch
+    store, run, make_unit, monkeypatch
 ):
     unit, asked = make_unit(), []
 
@@ -299,15 +332,18 @@ def test_without_a_slot_a_worker_waits_until_the_others_are_done(
     monkeypatch.setattr(model_runner, "lease_slot", taken)
     monkeypatch.setattr(model_runner.time, "sleep", lambda _: None)
     drain_with_gpu_slot(
-        Worker(store, run, lambda _: pytest.fail("computed")), [unit], device="cuda", slots=2
+        Worker(store, run, lambda _: pytest.fail("computed"), gpu="7"),
+        [unit],
+        device="cuda",
+        slots=2,
     )
 
     assert asked == [("7", 2)] * 3
 
 
-def test_a_slot_that_cannot_be_made_is_a_problem(store, run, make_unit, gpu):
+def test_a_slot_that_cannot_be_made_is_a_problem(store, run, make_unit):
     (store.root / "locks" / "gpu-7-0.slot").mkdir()
-    fill = Worker(store, run, lambda *_: dict(RESULT))
+    fill = Worker(store, run, lambda *_: dict(RESULT), gpu="7")
     drain_with_gpu_slot(fill, [make_unit()], device="cuda", slots=1)
 
     assert "give another --store DIR" in fill.problems[0]

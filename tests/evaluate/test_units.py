@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natadv.evaluate.embeddings import space
 from natadv.evaluate.units import (
     NUMERIC_PACKAGES,
     SHARD_ROWS,
@@ -77,6 +78,18 @@ def test_arithmetic_moves_the_key(make_unit, name, value):
     assert other.key != unit.key
 
 
+def test_threads_move_no_key_of_a_gpu(make_unit):
+    numerics = replace(make_unit().numerics, device="cuda")
+    keys = {
+        unit.key
+        for threads in (1, 8)
+        for unit in [make_unit(numerics=replace(numerics, threads=threads))]
+    }
+
+    assert len(keys) == 1
+    assert space("w", replace(numerics, threads=8)) == space("w", numerics)
+
+
 def test_the_code_of_searches_moves_the_keys_of_searches_alone(make_unit):
     numerics = replace(make_unit().numerics, search_code="other")
 
@@ -114,7 +127,11 @@ UNITS = st.builds(
 
 @given(UNITS, UNITS)
 def test_two_units_share_a_key_only_if_they_are_equal(one, other):
-    assert (one.key == other.key) == (one == other)
+    ones = one, other
+    # Threads are no part of a GPU's keys.
+    alike = [replace(u, numerics=replace(u.numerics, threads=1)) for u in ones]
+    same = alike[0] == alike[1] if one.numerics.device == "cuda" else one == other
+    assert (one.key == other.key) == same
 
 
 def test_packages_are_a_set_not_an_order(make_unit):

@@ -17,7 +17,7 @@ from natadv.evaluate.store import BusyError, Store
 from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import POISONED, Worker
 
-RESULT = {"images": 4, "encoded": 3, "wall_s": 0.5}
+RESULT = {"images": 4, "encoded": 3, "wall_s": 0.5, "batch_size": 4}
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 # A process like any other worker: the same units, the same store, one log of what was computed.
@@ -40,7 +40,7 @@ def compute(unit, beside):
     with log.open("a") as file:
         file.write(unit.key + "\\n")
     time.sleep(0.005)
-    return {"images": 1, "encoded": 1, "wall_s": 0.005}
+    return {"images": 1, "encoded": 1, "wall_s": 0.005, "batch_size": 4}
 
 units = [replace(unit, stop=i + 1, weights="vw"[i % 2]) for i in range(40)]
 Worker(store, run, compute, rotation=number).drain(units)

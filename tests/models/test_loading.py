@@ -78,12 +78,25 @@ def test_unknown_device_is_refused(tiny):
         loading.load(spec_of(tiny), device="gpu", dtype="float32", threads=1)
 
 
-def test_absent_gpu_is_reported(tiny, monkeypatch):
+@pytest.mark.parametrize(
+    ("cuda", "listed", "told"),
+    [
+        (None, None, r"torch [\d.]+\S* can use no GPU; install a build for CUDA"),
+        ("12.8", "9", "CUDA_VISIBLE_DEVICES='9' names no GPU that torch can use"),
+        ("12.8", "", "CUDA_VISIBLE_DEVICES='' names no GPU that torch can use"),
+        ("12.8", None, r"torch \S+ sees no GPU; see whether .* new enough for CUDA 12\.8"),
+    ],
+)
+def test_absent_gpu_is_explained(tiny, monkeypatch, cuda, listed, told):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
 
-    with pytest.raises(ConfigError, match="'cuda' was asked for, but torch sees no GPU"):
+    with pytest.raises(ConfigError, match=rf"'cuda' was asked for, but {told}.* --device cpu"):
         loading.load(spec_of(tiny), device="cuda", dtype="float32", threads=1)
 
 

@@ -298,3 +298,26 @@ def test_a_full_disk_keeps_what_is_stored_and_says_so(world):
     assert "cannot write" in done.stdout
     assert sorted((world.root / ".natadv/store/units").glob("*/*"))[: len(stored)]
     assert world.pytest("-n", "0").returncode == 0
+
+
+def test_a_lack_of_memory_is_of_one_run_and_stands_in_the_evidence(world):
+    def facts():
+        path = world.root / ".natadv/evidence" / TYPO_CLIP.replace("/", "__") / "manifest.json"
+        return json.loads(path.read_text())["facts"]
+
+    done = world.pytest("-n", "0", env={"FAKE_MEMORY": "16"})
+
+    assert done.returncode == 0, done.stdout
+    line = "out of memory: mini-clip went on with 16 pictures at a time, in this run; the next one"
+    assert line in done.stdout
+    assert facts()["batch_size"] == 64
+    assert facts()["smaller_batches"] == [16]
+    rows = world.outcome_bytes()
+
+    # Another run, with as much memory as was asked for, and one that is short of it again.
+    for memory, computed in (("64", 24), ("64", 0)):
+        done = world.pytest("-n", "0", env={"FAKE_MEMORY": memory})
+        assert done.returncode == 0, done.stdout
+        assert world.verdict()["run"]["units_computed"] == computed
+        assert "smaller_batches" not in facts()
+        assert world.outcome_bytes() == rows

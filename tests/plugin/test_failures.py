@@ -101,6 +101,7 @@ def session_of(case, found: Outcomes, datasets):
         grid=SimpleNamespace(datasets=datasets),
         units=lambda case: f"units of {case}",
         store="the store",
+        run="the run",
     )
 
 
@@ -113,8 +114,8 @@ def tiles_of(datasets, monkeypatch):
         scenario, dataset = ("typographic", "typo") if typo else ("clean", "clean")
         case = Case(task, scenario, dataset, "mini-clip")
 
-        def kept_masks(units, *, store):
-            assert (units, store) == (f"units of {case}", "the store")
+        def kept_masks(units, *, store, run):
+            assert (units, store, run) == (f"units of {case}", "the store", "the run")
             return masks or {}
 
         monkeypatch.setattr(failures, "kept_masks", kept_masks)

@@ -243,7 +243,9 @@ def test_the_model_runner_and_the_store_keep_a_search_like_any_unit(
     other.prepare()
     fill(other, [unit, rows])
 
-    (first,), (second,) = stored_results([unit], store), stored_results([unit], other)
+    (first,), (second,) = (
+        stored_results([unit], store=at, run=Run(at, "r")) for at in (store, other)
+    )
     assert first == second
     assert first.attack is not None
     seen = [reader.seen for reader in readers]
