@@ -18,6 +18,10 @@ class UnknownNameError(ConfigError):
     """A name is in no table."""
 
 
+class GpuError(ConfigError):
+    """A process cannot use the GPU that it was given."""
+
+
 class DataError(NatadvError):
     """A dataset, an image or a label is not what its card or format says."""
 

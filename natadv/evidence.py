@@ -69,6 +69,9 @@ class CaseEvidence:
     """Fingerprint of the model without its head, which all of its tasks share."""
     smaller_batches: tuple[int, ...] = ()
     """Pictures per forward pass where memory did not suffice for as many as were asked for."""
+    hardware: tuple[Mapping[str, str], ...] = ()
+    """Each GPU that computed rows of the case, by its name and the versions of its driver, CUDA and
+    cuDNN; empty where the CPU did."""
 
 
 def case_of(address: str) -> Case:

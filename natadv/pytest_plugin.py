@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from natadv.errors import ConfigError, GateFailure, InfraError, NatadvError
-from natadv.evaluate.devices import pinned_environment, visible_gpus
+from natadv.evaluate.devices import check_gpus, pinned_environment, visible_gpus
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.requirements import missing, script
 from natadv.plugin import options
@@ -73,6 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
             # If a worker dies while it computes, this scheduler ends the session without any test.
             raise ConfigError("--dist worksteal loses gates when a worker dies; use --dist load")
         if computing:
+            check_gpus(session.numerics.device)
             gpus = visible_gpus()
             refuse_missing(config, session.grid)
             controller = Controller(config, session, gpus=len(gpus))
@@ -146,6 +147,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
     """Pin each worker to a GPU."""
     gpus = visible_gpus()
+    if CONTROLLER in config.stash:
+        config.stash[CONTROLLER].watch(gpus[: len(specs)])
     for i, spec in enumerate(specs):
         # In the spec, hence before the worker imports anything, and kept by its replacement.
         spec.env.update(pinned_environment(i, gpus, workers=len(specs)))

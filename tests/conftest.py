@@ -106,6 +106,16 @@ def warn():
     open(__file__)  # and never closed
 
 
+def lose(gpu):
+    """The context of this GPU is lost; the others are slow enough to see it in quarantine."""
+    if os.environ["CUDA_VISIBLE_DEVICES"] == gpu:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered (planted)")
+    deadline = time.monotonic() + 60
+    seen = Path(".natadv/store/runs").glob
+    while not list(seen("*/quarantine/" + gpu)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def load(spec, *, device, dtype, threads):
     log(kind="load", model=spec.name)
     if spec.name == os.environ.get("FAKE_POISON"):
@@ -114,6 +124,8 @@ def load(spec, *, device, dtype, threads):
         os._exit(139)
     if "FAKE_STOP" in os.environ and once("FAKE_STOP"):
         time.sleep(60)
+    if "FAKE_BAD_GPU" in os.environ:
+        lose(os.environ["FAKE_BAD_GPU"])
     if spec.name == os.environ.get("FAKE_HANG"):
         time.sleep(60)
     if "FAKE_SWAP" in os.environ:
@@ -127,7 +139,12 @@ def load(spec, *, device, dtype, threads):
 
 loading.load = load
 
+from natadv import pytest_plugin
 from natadv.plugin import session
+
+if "FAKE_BAD_GPU" in os.environ:
+    # It has no GPU to check.
+    pytest_plugin.check_gpus = lambda device: None
 
 unique_units = session.unique_units
 

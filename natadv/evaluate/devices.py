@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
@@ -16,6 +19,9 @@ CPU = "cpu"
 CUDA = "cuda"
 DEV = Path("/dev")
 
+_IS_FOR_GPUS = re.compile(r"^(cuda|hip)\b[^=\n]*= *['\"]", re.MULTILINE)
+"""Matches torch/version.py unless it says None for both."""
+
 
 def visible_gpus() -> tuple[str, ...]:
     """Ids of the GPUs that the environment allows (opaque: numbers, UUIDs or MIG names)."""
@@ -24,12 +30,19 @@ def visible_gpus() -> tuple[str, ...]:
         # CUDA ignores all ids after an invalid one.
         parts = (part.strip() for part in listed.split(","))
         return tuple(takewhile(lambda part: part not in ("", "-1"), parts))
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    return tuple(index for (index,) in _listed("index"))
+
+
+def _listed(*columns: str) -> list[list[str]]:
+    """These columns of the list of nvidia-smi, for each GPU of the machine; empty if it has none,
+    or no driver."""
+    query = ["nvidia-smi", f"--query-gpu={','.join(columns)}", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(answer.stdout.split())
+        return []
+    rows = ([cell.strip() for cell in line.split(",")] for line in answer.stdout.splitlines())
+    return [row for row in rows if len(row) == len(columns)]
 
 
 def device_kind(asked: str) -> str:
@@ -48,6 +61,52 @@ def device_kind(asked: str) -> str:
             "driver, or choose --device cuda or --device cpu"
         )
     return CPU
+
+
+def check_gpus(device: str) -> None:
+    """Raise ConfigError if a run on `cuda` would find no GPU, or not those that it was given.
+
+    Nothing is loaded for it; what only CUDA itself can tell is reported by the first worker.
+    """
+    if device != CUDA:
+        return
+    spec = find_spec("torch")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    builds = [path.read_text() for f in folders if (path := Path(f) / "version.py").is_file()]
+    if builds and not any(_IS_FOR_GPUS.search(build) for build in builds):
+        raise ConfigError(
+            f"this run is for GPUs, and torch {version('torch')} can use none; install a build for "
+            "CUDA, or choose --device cpu"
+        )
+    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
+        return
+    told = f"this run is for GPUs, and CUDA_VISIBLE_DEVICES={given!r}"
+    if not (visible := visible_gpus()):
+        raise ConfigError(f"{told} hides them all; unset it, or choose --device cpu")
+    known = _listed("index", "uuid")
+    # nvidia-smi does not list the slices of a GPU here.
+    whole = [gpu for gpu in visible if not gpu.startswith("MIG-")]
+    unknown = [gpu for gpu in whole if not any(_names(gpu, *row) for row in known)]
+    if known and unknown:
+        there = ", ".join(f"{index} ({uuid})" for index, uuid in known)
+        raise ConfigError(f"{told} names {unknown[0]!r}, and nvidia-smi lists {there}; correct it")
+
+
+def described(gpu: str) -> dict[str, str]:
+    """The name of a GPU and the version of its driver, as far as nvidia-smi tells."""
+    rows = _listed("index", "uuid", "name", "driver_version")
+    found: dict[str, str] = {}
+    for index, uuid, name, driver in rows:
+        # All GPUs of a machine have one driver.
+        found["driver"] = driver
+        if _names(gpu, index, uuid):
+            found["gpu"] = name
+    return found
+
+
+def _names(gpu: str, index: str, uuid: str) -> bool:
+    """Whether CUDA takes `gpu` for this GPU: by its number, or by the beginning of its UUID."""
+    return gpu == index or (gpu.startswith("GPU-") and uuid.startswith(gpu))
 
 
 def own_gpu(device: str) -> str:

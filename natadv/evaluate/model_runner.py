@@ -6,13 +6,14 @@ import gc
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from natadv.errors import ModelError, NatadvError, StoreError
+from natadv.errors import GpuError, ModelError, NatadvError, StoreError
 from natadv.evaluate.code import check_unchanged
 from natadv.evaluate.compute import compute
 from natadv.evaluate.datasets import Dataset
-from natadv.evaluate.devices import CPU, CUDA, lease_slot
+from natadv.evaluate.devices import CPU, CUDA, described, lease_slot
 from natadv.evaluate.embeddings import EmbeddingCache, space
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.run import Run
@@ -77,7 +78,22 @@ class ModelRunner:
                 # One of them failed; the others must not fail with it.
                 self._beside = self._compute_pass((unit,))
         check_unchanged()
-        return self._beside.pop(unit.key)
+        result = self._beside.pop(unit.key)
+        return {**result, "hardware": self.hardware} if self.hardware else result
+
+    @cached_property
+    def hardware(self) -> dict[str, str]:
+        """The GPU of this process, its driver, and the libraries that compute on it; empty on the
+        CPU, whose results do not depend on its name."""
+        if self.gpu == CPU:
+            return {}
+        import torch
+
+        found = described(self.gpu)
+        if "gpu" not in found and torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+        libraries = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        return found | {name: str(number) for name, number in libraries.items() if number}
 
     @property
     def encoded(self) -> int:
@@ -156,16 +172,16 @@ class ModelRunner:
                 dtype=numerics.dtype,
                 threads=numerics.threads,
             )
-        except NatadvError as error:
-            self.run.fail(unit.weights, str(error))
-            raise
         except Exception as error:
             # A lost GPU says nothing about the model; any other error hits all of its units.
-            if is_poisoned(error):
+            if isinstance(error, GpuError) or is_poisoned(error):
                 raise
             reason = f"{unit.model}: loading failed: {type(error).__name__}: {error}"
-            if is_out_of_memory(error):
+            # An adapter may have wrapped it, as it does with all errors of its first picture.
+            if is_out_of_memory(error.__cause__ or error):
                 reason = _lacks_memory(spec, numerics.device)
+            elif isinstance(error, NatadvError):
+                reason = str(error)
             self.run.fail(unit.weights, reason)
             raise ModelError(reason) from error
 

@@ -219,10 +219,12 @@ def case_evidence(
     problems: list[str] = [units.problem] if units.problem else []
     tables: dict[str, Outcomes | None] = {}
     measured: list[Mapping[str, Any]] = []
+    hardware: dict[str, Mapping[str, str]] = {}
     problems += _results(units.searches, store=store, run=run)[1]
     for role, of_role in units.roles().items():
         results, missing = _results(of_role, store=store, run=run)
         problems += missing
+        hardware |= {str(found): found for r in results if (found := r.get("hardware"))}
         tables[role] = outcomes_of(results) if of_role and not missing else None
         measured += results if role == "attack" else []
     attack = tables.pop("attack")
@@ -235,6 +237,7 @@ def case_evidence(
         tower=_agreed(measured, "tower"),
         protocol=_agreed(measured, "protocol"),
         smaller_batches=_smaller_batches((*units.attack, *units.occlusion, *units.matched), run),
+        hardware=tuple(found for _, found in sorted(hardware.items())),
         problems=tuple(dict.fromkeys(problems)),
     )
 

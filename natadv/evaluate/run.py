@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ MAX_ATTEMPTS = 2
 MAX_DEADLY_UNITS = 2
 """Units of one model that may be given up so before its other units are given up untried: a model
 that crashes every worker would use up the workers that other models need."""
+
+
+_NO_GPU = "no_gpu"
+"""The file that says why no GPU is left."""
 
 
 class Run:
@@ -37,21 +42,21 @@ class Run:
     def prepare(self) -> None:
         """Create the folders of the run."""
         with writing(self.folder):
-            for name in ("attempts", "errors", "deadly", "fitting", "smaller"):
+            for name in ("attempts", "errors", "hopeless", "deadly", "fitting", "smaller"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
 
-    def attempts(self, key: str) -> int:
-        """How many processes began this unit and died before they ended it."""
+    def deaths(self, key: str) -> tuple[str, ...]:
+        """The GPU (or `cpu`) of each process that began this unit and died before it ended it."""
         try:
-            return (self.folder / "attempts" / key).stat().st_size
+            return tuple((self.folder / "attempts" / key).read_text().splitlines())
         except FileNotFoundError:
-            return 0
+            return ()
 
-    def begin(self, key: str) -> None:
-        """Record, durably, that this process begins the unit."""
+    def begin(self, key: str, *, gpu: str) -> None:
+        """Record, durably, that this process begins the unit on this GPU (or `cpu`)."""
         path = self.folder / "attempts" / key
         with writing(path), path.open("ab") as file:
-            file.write(b"x")
+            file.write(f"{gpu}\n".encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -111,14 +116,23 @@ class Run:
     def error(self, key: str) -> str | None:
         """Why the unit, or loading the model of these weights, failed in this run; None if it did
         not."""
-        try:
-            return (self.folder / "errors" / key).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
+        # Where no GPU is left, it is no longer believed that units or models killed their workers.
+        for path in ("errors/" + key, _NO_GPU, "hopeless/" + key):
+            with suppress(FileNotFoundError):
+                return (self.folder / path).read_text(encoding="utf-8")
+        return None
 
     def fail(self, key: str, reason: str) -> None:
         """Give up the unit, or the model of these weights, for the rest of this run."""
         write_atomically(self.folder / "errors" / key, reason)
+
+    def give_up(self, key: str, reason: str) -> None:
+        """Give up the unit because it or its model seems to kill workers."""
+        write_atomically(self.folder / "hopeless" / key, reason)
+
+    def end_without_gpu(self, reason: str) -> None:
+        """Give up all units that have no result and no error: no GPU can compute them."""
+        write_atomically(self.folder / _NO_GPU, reason)
 
     def tell(self, kind: str, **facts: Any) -> None:
         """Append one event. Processes may do so at the same time: short appends do not mix."""

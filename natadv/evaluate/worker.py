@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from natadv.errors import NatadvError, StoreError
+from natadv.errors import GpuError, NatadvError, StoreError
 from natadv.evaluate.devices import CPU
+from natadv.evaluate.quarantine import Quarantine
 from natadv.evaluate.run import MAX_ATTEMPTS, Run
 from natadv.evaluate.store import BusyError, Store
 from natadv.evaluate.units import Unit
@@ -27,7 +28,14 @@ POISONED = (
     "misaligned address",
     "device-side assert",
     "unspecified launch failure",
+    "launch timed out",
+    "hardware stack error",
     "uncorrectable ECC error",
+    "Invalid access of peer GPU memory",
+    "CUDA error: unknown error",
+    "no CUDA-capable device",
+    "busy or unavailable",
+    "driver shutting down",
 )
 """Parts of the messages of CUDA after which a process can use its GPU no more."""
 
@@ -58,6 +66,10 @@ class Worker:
     parent: int = 0
     """Process whose end ends the work, as no other process reads the results; 0: none."""
     problems: list[str] = field(default_factory=list)
+    quarantine: Quarantine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.quarantine = Quarantine(self.run)
 
     def drain(self, units: Sequence[Unit]) -> None:
         """Return when every unit has a result or an error, by this process or another; or, with a
@@ -66,7 +78,7 @@ class Worker:
         todo = _passes(open_units)
         try:
             self.run.tell("plan", units=len(units), cached=len(units) - len(open_units))
-            while todo and not self._abandoned():
+            while todo and not self._ends():
                 waiting = self._sweep(todo)
                 if len(waiting) == len(todo):
                     time.sleep(POLL_S)
@@ -74,8 +86,10 @@ class Worker:
         except StoreError as error:
             self.problems.append(str(error))
 
-    def _abandoned(self) -> bool:
-        return bool(self.parent) and os.getppid() != self.parent
+    def _ends(self) -> bool:
+        """Whether this process takes no further unit."""
+        abandoned = self.parent and os.getppid() != self.parent
+        return bool(abandoned or self.problems or self.quarantine.holds(self.gpu))
 
     def settled(self, unit: Unit) -> bool:
         """Whether the unit has a result or an error."""
@@ -86,7 +100,7 @@ class Worker:
         """Try each pass once; returns those that other processes hold."""
         left = []
         remaining = self._in_order(todo)
-        while remaining and not self._abandoned():
+        while remaining and not self._ends():
             units = remaining.pop(0)
             try:
                 computed = self._ensure(units)
@@ -108,17 +122,21 @@ class Worker:
         """Compute the units that have no result; True if this process computed one.
 
         Raises:
-            BusyError: Another live process computes them.
+            BusyError: Another live process computes them, or another GPU is to try them first.
             StoreError: A result cannot be stored.
         """
         if all(map(self.settled, units)):
             return False
         computed = False
         with self.store.claim(units[0].rows_key):
-            todo = [u for u in units if not self._is_done(u)]
-            while todo and not self._abandoned():
+            open_units = [u for u in units if not self._is_done(u)]
+            todo = [u for u in open_units if not self.quarantine.avoids(u, gpu=self.gpu)]
+            others_first = len(todo) < len(open_units)
+            while todo and not self._ends():
                 self._attempt(todo.pop(0), beside=todo)
                 computed = True
+        if others_first:
+            raise BusyError(units[0].rows_key)
         return computed
 
     def _is_done(self, unit: Unit) -> bool:
@@ -128,29 +146,30 @@ class Worker:
     def _found_smaller(self, unit: Unit) -> bool:
         """Whether the store holds the result with the smaller batch that fits in this run."""
         fitting = self.run.fitting_batch(unit, gpu=self.gpu)
-        if fitting == unit.numerics.batch_size or not self.store.has(
-            unit.in_batches_of(fitting).key
-        ):
+        if not self.store.has(unit.in_batches_of(fitting).key):
             return False
         self.run.record_smaller_batch(unit, fitting)
         return True
 
     def _hopeless(self, unit: Unit) -> bool:
         """Whether the unit is given up, because it or its model crashed too many workers."""
-        tries = self.run.attempts(unit.key)
+        reason, tries = "", self.quarantine.book(unit)
         if tries >= MAX_ATTEMPTS:
             self.run.mark_deadly(unit.key, weights=unit.weights)
-            self._give_up(unit, f"a worker died {tries} times computing {unit.title}")
+            reason = f"a worker died {tries} times computing {unit.title}"
         elif self.run.is_deadly(unit.weights):
-            self._give_up(unit, f"not tried: {unit.model} took down too many workers")
-        return self.settled(unit)
+            reason = f"not tried: {unit.model} took down too many workers"
+        if reason:
+            self.run.give_up(unit.key, reason)
+            self.run.tell("error", unit=unit.title, reason=reason)
+        return bool(reason)
 
     def _attempt(self, unit: Unit, *, beside: Sequence[Unit]) -> None:
         # After a crash one at a time, to find out which unit crashes.
-        beside = () if self.run.attempts(unit.key) else tuple(beside)
+        beside = () if self.run.deaths(unit.key) else tuple(beside)
         if self.store.is_damaged(self.run.result_key(unit)):
             self.run.tell("damaged", unit=unit.title)
-        self.run.begin(unit.key)
+        self.run.begin(unit.key, gpu=self.gpu)
         self.run.tell("start", unit=unit.title)
         if self.unit_timeout_s:
             # A hung kernel cannot be interrupted: end this process, which xdist replaces.
@@ -162,15 +181,14 @@ class Worker:
         except StoreError:
             self.run.end(unit.key)
             raise
-        except NatadvError as error:
-            self._give_up(unit, str(error))
+        # A border: an error of a model fails its own cases only.
         except Exception as error:
-            if self.parent and is_poisoned(error):
-                self.run.tell("poisoned", unit=unit.title, reason=str(error))
-                # End like a crash: xdist replaces this process, and another one takes the unit.
-                os._exit(1)
-            # A border: an error of a model fails its own cases only.
-            self._give_up(unit, f"{type(error).__name__}: {error}")
+            if isinstance(error, GpuError) or is_poisoned(error):
+                self._lose_gpu(unit, error)
+            elif isinstance(error, NatadvError):
+                self._give_up(unit, str(error))
+            else:
+                self._give_up(unit, f"{type(error).__name__}: {error}")
         else:
             costs = {name: result[name] for name in ("images", "encoded", "wall_s")}
             self.run.tell("done", unit=unit.title, **costs)
@@ -179,12 +197,29 @@ class Worker:
                 faulthandler.cancel_dump_traceback_later()
         self.run.end(unit.key)
 
+    def _lose_gpu(self, unit: Unit, error: Exception) -> None:
+        """End this process like a crash, so that xdist replaces it and another one takes the unit;
+        a process that nothing would replace stops here."""
+        reason = " ".join(str(error).split())
+        self.run.tell("poisoned", unit=unit.title, gpu=self.gpu, reason=reason)
+        if isinstance(error, GpuError):
+            # A new process could not use it either.
+            self.quarantine.close(self.gpu, f"cannot be used: {reason}")
+        elif self.parent:
+            os._exit(1)
+        else:
+            self.problems.append(
+                f"GPU {self.gpu} was lost in {unit.title} ({reason}); what is stored is kept: run "
+                "again, or with -n 1, which replaces a process that lost its GPU"
+            )
+
     def _keep(self, unit: Unit, result: dict[str, Any]) -> None:
         """Store the result under the key that names the batch that it was computed with."""
         used = result["batch_size"]
         self.store.put(unit.in_batches_of(used).key, result)
         if used != unit.numerics.batch_size:
             self.run.record_smaller_batch(unit, used)
+        self.quarantine.absolve(unit)
 
     def _give_up(self, unit: Unit, reason: str) -> None:
         self.run.fail(unit.key, reason)

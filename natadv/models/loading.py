@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from natadv.errors import ChangedError, ConfigError, ModelError, unknown_name
+from natadv.errors import ChangedError, ConfigError, GpuError, ModelError, unknown_name
 from natadv.models import plugged
 from natadv.models.files.layouts import layout_of
 from natadv.storage.hashes import sha256_of, stamp_of
@@ -160,7 +160,7 @@ def placement_of(device: str, dtype: str) -> Placement:
     except RuntimeError as error:
         raise ConfigError(f"unknown device {device!r}; use 'cpu', 'cuda' or 'cuda:N'") from error
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {device!r} was asked for, but {_why_no_gpu()}")
+        raise GpuError(f"device {device!r} was asked for, but {_why_no_gpu()}")
     return Placement(place, dtypes[dtype])
 
 

@@ -67,6 +67,8 @@ def write_all_evidence(session: GateSession, root: Path) -> None:
         facts = numerics_json(session.numerics.of(spec) if spec else session.numerics)
         if stored.smaller_batches:
             facts["smaller_batches"] = list(stored.smaller_batches)
+        if stored.hardware:
+            facts["hardware"] = list(map(dict, stored.hardware))
         # What was planned is taken from the plan, and what was used from the results themselves:
         # evidence that took its revision from the plan would vouch for itself.
         manifest = Manifest(
@@ -96,6 +98,12 @@ def _twin_of(session: GateSession, case: Case) -> str | None:
 def numerics_json(numerics: Numerics) -> dict[str, Any]:
     """Everything about this machine and code that can change a number."""
     return {"natadv": __version__, **asdict(numerics)}
+
+
+def hardware_of(session: GateSession) -> list[dict[str, str]]:
+    """The distinct GPUs that computed rows of the selected cases; empty where the CPU did."""
+    found = {str(gpu): dict(gpu) for case in session.evidence.values() for gpu in case.hardware}
+    return [gpu for _, gpu in sorted(found.items())]
 
 
 def case_json(session: GateSession, case: Case, rows: Iterable[Row]) -> dict[str, Any]:

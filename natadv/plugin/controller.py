@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +14,14 @@ import pytest
 from natadv import __version__
 from natadv.errors import NatadvError
 from natadv.evaluate.devices import CUDA
+from natadv.evaluate.quarantine import Quarantine
 from natadv.evaluate.store import prove_writable, write_atomically
 from natadv.evidence import empty_evidence
 from natadv.plugin import options
 from natadv.plugin.artifacts import (
     case_json,
     git_commit,
+    hardware_of,
     numerics_json,
     remove_verdict,
     write_all_evidence,
@@ -57,6 +59,7 @@ class Controller:
         """How many processes have collected their tests, and hence computed all units."""
         self.progress: UnitProgress | None = None
         self.attack_lines: list[str] = []
+        self.quarantine = Quarantine(session.run)
         self.gpus = gpus
         """GPUs that the environment allows, before a run in one process is pinned to one."""
         self.allure = options.set_allure_folder(config)
@@ -81,6 +84,11 @@ class Controller:
         empty_attacks(self.attacks)
         if self.allure is not None:
             results.empty_results(self.allure)
+
+    def watch(self, gpus: Iterable[str]) -> None:
+        """Let the workers know which GPUs there are besides their own."""
+        if self.session.numerics.device == CUDA:
+            self.quarantine.watch(gpus)
 
     def pytest_report_header(self) -> list[str]:
         """Name the tier, the models and the store of the run."""
@@ -207,6 +215,7 @@ class Controller:
                 "device": f"{numerics.device} {numerics.dtype}",
                 "commit": commit,
                 **numerics.packages,
+                **_hardware_lines(hardware_of(self.session)),
             }
             results.write_environment(self.allure, environment)
             results.write_categories(self.allure)
@@ -233,7 +242,8 @@ class Controller:
             "whole_tier": session.whole_tier,
             "reasons": self.reasons(),
             "cases": [case_json(session, case, self.rows) for case in sorted(session.selected)],
-            "numerics": numerics_json(session.numerics),
+            "numerics": numerics_json(session.numerics)
+            | ({"hardware": hardware} if (hardware := hardware_of(session)) else {}),
             "commit": commit,
             "run": self._run_facts(),
         }
@@ -248,6 +258,7 @@ class Controller:
             "results_damaged": sum(e["kind"] == "damaged" for e in events),
             "images_encoded": sum(e.get("encoded", 0) for e in events),
             "workers_lost": sum(e["kind"] == "worker_lost" for e in events),
+            "quarantined_gpus": self.quarantine.reasons(),
             "smaller_batches": {
                 e["model"]: e["batch_size"] for e in events if e["kind"] == "halved"
             },
@@ -299,6 +310,13 @@ class Controller:
             )
         if self.session.asserting and self.session.selected and self.session.verdict.starters:
             write_line(self.session.verdict.starters)
+        for gpu, reason in facts["quarantined_gpus"].items():
+            write_line(
+                f"QUARANTINED: GPU {gpu} {reason}; no worker used it any more in this run: see "
+                "dmesg and nvidia-smi -q before the next",
+                red=True,
+                bold=True,
+            )
         verdict, root = self.verdict(), self.config.rootpath
         paths = [p for p in (self.gate_json, self.evidence, self.allure) if p and p.exists()]
         shown = ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in paths)
@@ -314,3 +332,9 @@ class Controller:
         judged = session.verdict.extent if session.asserting else f"{len(session.selected)} cases"
         models = tuple(session.grid.lineages)
         return judged if models == session.grid.tier.models else f"{judged} for {', '.join(models)}"
+
+
+def _hardware_lines(hardware: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Rows of Allure's environment: GPUs of several kinds may have computed one run."""
+    names = dict.fromkeys(name for gpu in hardware for name in gpu)
+    return {name: " and ".join(sorted({g[name] for g in hardware if name in g})) for name in names}

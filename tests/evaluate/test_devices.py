@@ -7,12 +7,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from natadv.errors import ConfigError, StoreError
 from natadv.evaluate import devices
-from natadv.evaluate.devices import device_kind, lease_slot, pinned_environment, visible_gpus
+from natadv.evaluate.devices import (
+    check_gpus,
+    described,
+    device_kind,
+    lease_slot,
+    own_gpu,
+    pinned_environment,
+    visible_gpus,
+)
 
 LEASER = """
 import sys, time
@@ -53,6 +62,17 @@ def driver(folder: Path, script: str) -> None:
     tool.chmod(0o755)
 
 
+SMI = """
+case $1 in
+  --query-gpu=index) echo 0; echo 1;;
+  --query-gpu=index,uuid) echo "0, GPU-aa01"; echo "1, GPU-bb02";;
+  --query-gpu=index,uuid,name,driver_version)
+    echo "0, GPU-aa01, NVIDIA A, 550.1"; echo "1, GPU-bb02, NVIDIA B, 550.1";;
+  *) exit 1;;
+esac
+"""
+
+
 @pytest.mark.parametrize(
     ("listed", "seen"),
     [
@@ -76,7 +96,7 @@ def test_the_callers_list_is_respected(monkeypatch, listed, seen):
 
 
 def test_without_a_list_the_driver_is_asked(no_driver):
-    driver(no_driver, 'echo 0; echo 1; [ "$1" = "--query-gpu=index" ]')
+    driver(no_driver, SMI)
 
     assert visible_gpus() == ("0", "1")
     assert device_kind("auto") == "cuda"
@@ -185,3 +205,76 @@ def test_torch_is_not_needed_to_know(no_driver):
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     assert devices.CPU == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "name"),
+    [("0", "NVIDIA A"), ("1", "NVIDIA B"), ("GPU-bb", "NVIDIA B"), ("MIG-1/0", None), ("9", None)],
+)
+def test_a_gpu_is_described_by_its_driver(no_driver, gpu, name):
+    driver(no_driver, SMI)
+
+    assert described(gpu) == ({"gpu": name} if name else {}) | {"driver": "550.1"}
+
+
+def test_without_a_driver_nothing_is_told_of_a_gpu(no_driver):
+    assert described("0") == {}
+
+
+def test_the_gpu_of_a_process_is_the_first_that_it_sees(no_driver, monkeypatch):
+    assert (own_gpu("cpu"), own_gpu("cuda")) == ("cpu", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
+    assert (own_gpu("cpu"), own_gpu("cuda")) == ("cpu", "5")
+
+
+@pytest.fixture
+def torch_build(no_driver, monkeypatch):
+    """Stands in for the installed torch."""
+
+    def make(build):
+        (no_driver / "version.py").write_text(f"__version__ = '2.9'\n{build}\n")
+        found = SimpleNamespace(submodule_search_locations=[str(no_driver)])
+        monkeypatch.setattr(devices, "find_spec", lambda name: found)
+        driver(no_driver, SMI)
+
+    return make
+
+
+FOR_CUDA = "cuda: Optional[str] = '12.8'\nhip: Optional[str] = None"
+FOR_CPU = "cuda: Optional[str] = None\nhip: Optional[str] = None\nrocm: Optional[str] = None"
+
+
+@pytest.mark.parametrize(
+    ("build", "listed", "told"),
+    [
+        (FOR_CPU, None, r"torch \S+ can use none; install a build for CUDA, or .* --device cpu"),
+        (FOR_CPU.replace("None", "None\n", 1), "0", r"torch \S+ can use none"),
+        (FOR_CUDA, "", "CUDA_VISIBLE_DEVICES='' hides them all; unset it, or"),
+        (FOR_CUDA, "-1", "CUDA_VISIBLE_DEVICES='-1' hides them all"),
+        (FOR_CUDA, "0,7", r"'0,7' names '7', and nvidia-smi lists 0 \(GPU-aa01\), 1 \(GPU-bb02\)"),
+        (FOR_CUDA, "GPU-cc", "names 'GPU-cc', and nvidia-smi lists"),
+    ],
+)
+def test_a_run_for_gpus_without_one_is_refused(monkeypatch, torch_build, build, listed, told):
+    torch_build(build)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+
+    with pytest.raises(ConfigError, match=told):
+        check_gpus("cuda")
+    check_gpus("cpu")
+
+
+@pytest.mark.parametrize("build", [FOR_CUDA, "cuda = None\nhip: Optional[str] = '6.4'", "odd"])
+@pytest.mark.parametrize("listed", [None, "1", "1,0", "GPU-bb02", "MIG-1/0/0"])
+def test_a_run_that_has_its_gpus_begins(monkeypatch, torch_build, build, listed):
+    if build == "odd":
+        # No file that says what it was built for: only torch itself can tell.
+        torch_build(FOR_CUDA)
+        monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    else:
+        torch_build(build)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+
+    check_gpus("cuda")

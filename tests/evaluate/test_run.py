@@ -14,35 +14,35 @@ WEIGHTS = "c" * 64
 
 
 def test_attempts_count_what_was_begun_and_never_ended(run):
-    assert run.attempts(KEY) == 0
-    run.begin(KEY)
-    run.begin(KEY)
+    assert run.deaths(KEY) == ()
+    run.begin(KEY, gpu="7")
+    run.begin(KEY, gpu="7")
 
-    assert run.attempts(KEY) == 2
-    assert run.attempts(OTHER) == 0
+    assert run.deaths(KEY) == ("7", "7")
+    assert run.deaths(OTHER) == ()
 
     run.end(KEY)
 
-    assert run.attempts(KEY) == 0
+    assert run.deaths(KEY) == ()
 
 
 def test_an_attempt_outlives_the_process_that_made_it(store, run):
     script = (
         "import os, signal, sys; from pathlib import Path\n"
         "from natadv.evaluate.run import Run; from natadv.evaluate.store import Store\n"
-        "Run(Store(Path(sys.argv[1])), 'run-1').begin(sys.argv[2])\n"
+        "Run(Store(Path(sys.argv[1])), 'run-1').begin(sys.argv[2], gpu='7')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(store.root), KEY], check=False)
 
     assert done.returncode == -9
-    assert run.attempts(KEY) == 1
+    assert run.deaths(KEY) == ("7",)
 
 
 def test_an_end_without_a_beginning_is_no_error(run):
     run.end(KEY)
 
-    assert run.attempts(KEY) == 0
+    assert run.deaths(KEY) == ()
 
 
 def test_a_model_is_deadly_after_so_many_units(run):
@@ -63,7 +63,7 @@ def test_one_unit_given_up_twice_counts_once(run):
 
 def test_errors_attempts_and_deaths_belong_to_their_run(store, run):
     run.fail(KEY, "CUDA out of memory")
-    run.begin(KEY)
+    run.begin(KEY, gpu="7")
     for key in (KEY, OTHER):
         run.mark_deadly(key, weights=WEIGHTS)
 
@@ -72,7 +72,7 @@ def test_errors_attempts_and_deaths_belong_to_their_run(store, run):
 
     assert run.error(KEY) == "CUDA out of memory"
     assert later.error(KEY) is None
-    assert later.attempts(KEY) == 0
+    assert later.deaths(KEY) == ()
     assert not later.is_deadly(WEIGHTS)
 
 
@@ -130,7 +130,7 @@ def test_a_journal_that_cannot_be_written_is_a_store_error(tmp_path, store):
 
     for write in (
         run.prepare,
-        lambda: run.begin(KEY),
+        lambda: run.begin(KEY, gpu="7"),
         lambda: run.fail(KEY, "why"),
         lambda: run.tell("plan"),
         lambda: run.mark_deadly(KEY, weights=WEIGHTS),

@@ -84,7 +84,7 @@ def test_each_unit_is_computed_once_and_kept(store, run, make_unit, make_worker)
     assert compute.units == units
     assert [store.get(u.key) for u in units] == [RESULT for _ in units]
     assert kinds(run) == ["plan"] + ["start", "done"] * 5
-    assert all(run.attempts(u.key) == 0 for u in units)
+    assert not any(run.deaths(u.key) for u in units)
 
     make_worker(compute).drain(units)
 
@@ -152,12 +152,12 @@ def test_a_unit_that_another_ends_just_before_the_claim_is_not_done_again(
 
 def test_a_unit_whose_holder_died_is_taken_over(store, run, make_unit, make_worker):
     unit = make_unit()
-    run.begin(unit.key)
+    run.begin(unit.key, gpu="cpu")
     compute = Recorder()
     make_worker(compute).drain([unit])
 
     assert compute.units == [unit]
-    assert run.attempts(unit.key) == 0
+    assert run.deaths(unit.key) == ()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_an_error_is_recorded_and_stops_nothing_else(
     assert store.has(good.key)
     assert fill.problems == []
     assert kinds(run) == ["plan", "start", "error", "start", "done"]
-    assert run.attempts(bad.key) == 0
+    assert run.deaths(bad.key) == ()
 
     make_worker(compute).drain([bad, good])  # tried once in a run
 
@@ -222,7 +222,7 @@ def test_a_store_that_fails_stops_with_a_problem(run, make_unit, make_worker):
     assert compute.units == units[:2]
     # Nobody's fault but the disk's: neither an error nor a death of this unit.
     assert run.error(units[1].key) is None
-    assert run.attempts(units[1].key) == 0
+    assert run.deaths(units[1].key) == ()
 
 
 def test_a_full_disk_is_a_problem_wherever_it_strikes(run, make_unit, make_worker, monkeypatch):
@@ -252,7 +252,7 @@ def test_a_journal_that_cannot_be_written_is_a_problem(run, make_unit, make_work
 def test_a_unit_that_kills_its_workers_is_given_up(run, make_unit, make_worker):
     deadly, good = make_unit(start=0), make_unit(start=1)
     for _ in range(MAX_ATTEMPTS):
-        run.begin(deadly.key)
+        run.begin(deadly.key, gpu="cpu")
     compute = Recorder()
     make_worker(compute).drain([deadly, good])
 
@@ -292,10 +292,16 @@ def test_one_process_that_lost_its_gpu_says_so(run, make_unit, make_worker):
     def lost(unit, beside):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    unit = make_unit()
-    make_worker(lost).drain([unit])
+    units = [make_unit(start=start) for start in range(3)]
+    fill = make_worker(lost, gpu="7")
+    fill.drain(units)
 
-    assert "an illegal memory access" in run.error(unit.key)
+    # It cannot compute anything more, which is no fault of the model.
+    assert [run.error(unit.key) for unit in units] == [None] * 3
+    assert [run.deaths(unit.key) for unit in units] == [()] * 3
+    (problem,) = fill.problems
+    assert problem.startswith(f"GPU 7 was lost in {units[0].title} (CUDA error: an illegal memory")
+    assert "-n 1" in problem
 
 
 def test_a_model_that_kills_its_workers_is_given_up_and_no_other(run, make_unit, make_worker):
@@ -304,7 +310,7 @@ def test_a_model_that_kills_its_workers_is_given_up_and_no_other(run, make_unit,
     good = make_unit(start=7, weights=B, model="good")
     for unit in deadly:
         for _ in range(MAX_ATTEMPTS):
-            run.begin(unit.key)
+            run.begin(unit.key, gpu="cpu")
     compute = Recorder()
     make_worker(compute).drain([*deadly, untried, good])
 
@@ -449,7 +455,7 @@ def test_the_rows_of_a_pass_are_held_by_one_worker(store, make_unit, make_worker
 
 def test_after_a_death_a_unit_is_tried_alone(run, make_unit, make_worker):
     units = [make_unit(task=task) for task in TASKS]
-    run.begin(units[0].key)
+    run.begin(units[0].key, gpu="cpu")
     compute = Recorder()
     make_worker(compute).drain(units)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 TYPO_CLIP = "classification/typographic/plain-typo/mini-clip"
+EVIDENCE = f"{TYPO_CLIP.replace('/', '__')}/manifest.json"
 
 
 def test_a_worker_that_dies_costs_one_unit_and_no_verdict(world, tmp_path):
@@ -302,8 +304,7 @@ def test_a_full_disk_keeps_what_is_stored_and_says_so(world):
 
 def test_a_lack_of_memory_is_of_one_run_and_stands_in_the_evidence(world):
     def facts():
-        path = world.root / ".natadv/evidence" / TYPO_CLIP.replace("/", "__") / "manifest.json"
-        return json.loads(path.read_text())["facts"]
+        return json.loads((world.root / ".natadv/evidence" / EVIDENCE).read_text())["facts"]
 
     done = world.pytest("-n", "0", env={"FAKE_MEMORY": "16"})
 
@@ -321,3 +322,42 @@ def test_a_lack_of_memory_is_of_one_run_and_stands_in_the_evidence(world):
         assert world.verdict()["run"]["units_computed"] == computed
         assert "smaller_batches" not in facts()
         assert world.outcome_bytes() == rows
+
+
+def test_a_gpu_that_loses_its_workers_is_quarantined_and_the_others_go_on(
+    world, world_at, measured_once
+):
+    measured = world_at(measured_once)
+    smi = world.root / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho 7, GPU-a, Card A, 550.1; echo 8, GPU-b, Card B, 550.1\n")
+    smi.chmod(0o755)
+    path = f"{smi.parent}:{os.environ['PATH']}"
+    fleet = {"CUDA_VISIBLE_DEVICES": "7,8", "FAKE_BAD_GPU": "7", "PATH": path}
+    done = world.pytest("-n", "2", "--device", "cuda", env=fleet)
+
+    assert done.returncode == 0, done.stdout
+    told = "GPU 7 lost its worker in 3 units that no other GPU lost"
+    assert done.stdout.count(f"QUARANTINED: {told}; no worker used it any more in this run") == 1
+    run = world.verdict()["run"]
+    assert (run["workers_lost"], run["units_computed"]) == (3, 24)
+    assert run["quarantined_gpus"] == {"7": told.removeprefix("GPU 7 ")}
+    assert world.outcome_bytes() == measured.outcome_bytes()
+    # All was computed by the other one.
+    hardware = {"gpu": "Card B", "driver": "550.1"}
+    assert world.verdict()["numerics"]["hardware"] == [hardware]
+    facts = json.loads((world.root / ".natadv/evidence" / EVIDENCE).read_text())["facts"]
+    assert facts["hardware"] == [hardware]
+    environment = (world.root / "allure-results/environment.properties").read_text()
+    assert "gpu=Card\\u0020B\n" in environment
+    assert "hardware" not in measured.verdict()["numerics"]
+
+
+def test_one_process_that_loses_its_gpu_blames_no_model(world):
+    env = {"CUDA_VISIBLE_DEVICES": "7", "FAKE_BAD_GPU": "7"}
+    done = world.pytest("-n", "0", "--device", "cuda", env=env)
+
+    assert done.returncode == 1
+    assert {case["verdict"] for case in world.verdict()["cases"]} == {"INCOMPLETE"}
+    assert "GPU 7 was lost in classification/plain/mini-" in done.stdout
+    assert len(world.logged("load")) == 1
