@@ -34,6 +34,10 @@ class NotFetchedError(ModelError):
     """A named model is not on this machine, but can be fetched."""
 
 
+class UnreachableError(ModelError):
+    """The hub was not asked, or did not answer."""
+
+
 class ChangedError(NatadvError):
     """A file was written while a run used it."""
 

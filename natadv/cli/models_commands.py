@@ -81,7 +81,7 @@ def fetch_models(
 
     They are stored in its usual cache, and the commit and the sha256 of every file in models.lock:
     commit that file, and everyone measures the same weights. A download that was cut off continues
-    where it stopped.
+    where it stopped. Without a network, files that another tool left in the cache are locked.
     """
     from natadv.models.hub.fetch import FetchTarget, Place
 
@@ -193,6 +193,8 @@ def fetched_line(fetched: Fetched) -> str:
         what += f" (changed: {', '.join(changed) or 'nothing that is needed'})"
     elif not fetched.downloaded:
         what = f"is here at {now.revision[:12]}{where}, every byte checked"
+        if not fetched.compared:
+            what += " against the cache's own names, not with the hub, which is out of reach"
     else:
         what = f"fetched at {now.revision[:12]}{where}"
     return f"{fetched.target.name}: {what}, {len(now.files)} files, {amount(fetched.size)}"

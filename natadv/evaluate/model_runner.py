@@ -92,7 +92,8 @@ class ModelRunner:
         found = described(self.gpu)
         if "gpu" not in found and torch.cuda.is_available():
             found["gpu"] = torch.cuda.get_device_name()
-        libraries = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        libraries = {"cuda": torch.version.cuda, "cudnn": cudnn}
         return found | {name: str(number) for name, number in libraries.items() if number}
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,17 @@ from typing import NamedTuple, TextIO
 
 from huggingface_hub.utils import WeakFileLock
 
-from natadv.errors import ModelError
+from natadv.errors import ModelError, UnreachableError
 from natadv.models.files.layouts import layout_of
 from natadv.models.hub import local
 from natadv.models.hub.local import LOCK, LockedRepository
-from natadv.models.hub.remote import Repository, describe, describe_locked, explained
+from natadv.models.hub.remote import (
+    Repository,
+    describe,
+    describe_cached,
+    describe_locked,
+    explained,
+)
 from natadv.models.hub.transfer import WAITS_S, DownloadProgress, discard, download, unfinished
 from natadv.storage.hashes import digest_of
 from natadv.storage.progress import amount
@@ -57,6 +64,8 @@ class Fetched(NamedTuple):
     """The row of the lock before the fetch."""
     branch: str = ""
     """The branch that holds the commit, if it is not the main one."""
+    compared: bool = True
+    """Whether the hub confirmed the files, now or when they were locked."""
 
 
 def fetch(
@@ -69,7 +78,8 @@ def fetch(
 ) -> Fetched:
     """Fetch the locked commit; with `update` the newest one, with `revision` that one.
 
-    The network is not used if the locked commit is in the cache, byte for byte.
+    The network is not used if the locked commit is in the cache, byte for byte. Where the hub is
+    out of reach and nothing is locked, files that another tool left in the cache are locked.
 
     Raises:
         ModelError: The hub or the disk refused, or a file differs from models.lock; the lock is
@@ -80,22 +90,37 @@ def fetch(
         keeps = before if not update and revision is None else None
         if keeps and _is_intact(target, keeps, place, progress_to):
             return Fetched(target, keeps, _size(target, keeps, place), downloaded=0, before=before)
-        with explained(target.hub_id, endpoint=place.endpoint):
-            if keeps:
-                repository = describe_locked(target.hub_id, keeps, endpoint=place.endpoint)
+        compared = True
+        try:
+            with explained(target.hub_id, endpoint=place.endpoint):
+                if keeps:
+                    repository = describe_locked(target.hub_id, keeps, endpoint=place.endpoint)
+                else:
+                    repository = describe(
+                        target.hub_id,
+                        loader=target.loader,
+                        revision=revision,
+                        endpoint=place.endpoint,
+                    )
+        except UnreachableError:
+            # What is locked names its files itself, and an update is a question to the hub.
+            cached = None
+            if not keeps and not update:
+                cached = describe_cached(target.hub_id, loader=target.loader, revision=revision)
+            if cached is None:
+                raise
+            repository, compared = cached, False
+        progress = DownloadProgress(
+            target.name, sum(file.size for file in repository.files), stream=progress_to
+        )
+        try:
+            if compared:
+                with explained(target.hub_id, endpoint=place.endpoint):
+                    files = _download_all(target, repository, before, place, progress)
             else:
-                repository = describe(
-                    target.hub_id,
-                    loader=target.loader,
-                    revision=revision,
-                    endpoint=place.endpoint,
-                )
-            total = sum(file.size for file in repository.files)
-            progress = DownloadProgress(target.name, total, stream=progress_to)
-            try:
-                files = _download_all(target, repository, before, place, progress)
-            finally:
-                progress.end()
+                files = _hash_cached(target, repository, place, progress)
+        finally:
+            progress.end()
         locked = LockedRepository(revision=repository.revision, files=files)
         folder = local.snapshot_folder(target.hub_id, locked.revision, cache=place.cache)
         layout_of(folder).check(folder)
@@ -104,7 +129,8 @@ def fetch(
             with WeakFileLock(place.cache / ".locks" / f"natadv.{LOCK}"):
                 local.write_lock(place.root, target.hub_id, locked)
         size = _size(target, locked, place)
-        return Fetched(target, locked, size, progress.downloaded, before, repository.branch)
+        downloaded = progress.downloaded if compared else 0
+        return Fetched(target, locked, size, downloaded, before, repository.branch, compared)
 
 
 @contextmanager
@@ -185,6 +211,26 @@ def _download_all(
             what = f"{target.hub_id}: {file.name} as downloaded"
             raise _differs(what, digest, expected[file.name], authority)
         digests[file.name] = digest
+    return digests
+
+
+def _hash_cached(
+    target: FetchTarget, repository: Repository, place: Place, progress: DownloadProgress
+) -> dict[str, str]:
+    """The sha256 of each file in the cache, which must be that of its blob's name, if it has one:
+    the sha256 of a large file, git's id of a small one."""
+    folder = local.snapshot_folder(target.hub_id, repository.revision, cache=place.cache)
+    digests: dict[str, str] = {}
+    for file in repository.files:
+        path = folder / file.name
+        digests[file.name] = actual = digest_of(path, read=progress.add_downloaded)
+        if file.etag and file.sha256 is None:
+            actual = hashlib.sha1(b"blob %d\0" % file.size + path.read_bytes()).hexdigest()
+        if file.etag and actual != file.etag:
+            raise ModelError(
+                f"{path}: hash is {actual[:12]}, the name of its blob says {file.etag[:12]}; it "
+                "was changed or damaged: delete it, and fetch where the hub can be reached"
+            )
     return digests
 
 

@@ -21,7 +21,7 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import httpx
 
 from natadv import __version__
-from natadv.errors import ModelError
+from natadv.errors import ModelError, UnreachableError
 from natadv.models.files import open_clip_folder as open_clip
 from natadv.models.files.checkpoint import (
     CONFIG,
@@ -31,7 +31,13 @@ from natadv.models.files.checkpoint import (
     WEIGHTS,
     WEIGHTS_INDEX,
 )
-from natadv.models.hub.local import LOCK, LockedRepository, cache_folder, licence_page
+from natadv.models.hub.local import (
+    LOCK,
+    LockedRepository,
+    cache_folder,
+    licence_page,
+    repository_folder,
+)
 
 CONVERTER = "SFconvertbot"
 """The hub's own account that offers safetensors for repositories that have only pickles."""
@@ -112,6 +118,50 @@ def describe_locked(
     return _repository(info, tuple(locked.files))
 
 
+def describe_cached(hub_id: str, *, loader: str | None, revision: str | None) -> Repository | None:
+    """The main commit in the cache, or `revision`, with the needed files, whoever downloaded them;
+    None if it is not there as a whole. Nothing is asked of the hub.
+
+    Raises:
+        ModelError: Several commits are there, and none is known to be the main one.
+    """
+    folder = repository_folder(hub_id)
+    commit = _cached_commit(hub_id, revision or "main")
+    if commit is None and revision is None:
+        # A tool that was asked for a commit leaves no word of branches.
+        commits = sorted(path.name for path in (folder / "snapshots").glob("*"))
+        if len(commits) > 1:
+            raise ModelError(
+                f"{hub_id}: {cache_folder()} holds {len(commits)} commits, none of them as the "
+                f"main branch; name one: --revision {commits[0]}"
+            )
+        commit = next(iter(commits), None)
+    if commit is None or not _COMMIT.fullmatch(commit):
+        return None
+    snapshot = folder / "snapshots" / commit
+    names = sorted(path.name for path in snapshot.glob("*") if path.is_file())
+    try:
+        wanted = needed(names, loader=loader, where=hub_id)
+    except ModelError:
+        return None
+    files = []
+    for name in wanted:
+        # Where the file system has no links, the name of the blob is lost.
+        etag = (snapshot / name).resolve().name
+        known = etag if _HASH.fullmatch(etag) else ""
+        sha256 = known if len(known) == 64 else None
+        files.append(RemoteFile(name, (snapshot / name).stat().st_size, known, sha256))
+    return Repository(commit, tuple(files), "" if revision in (None, commit) else str(revision))
+
+
+def _cached_commit(hub_id: str, revision: str) -> str | None:
+    folder = repository_folder(hub_id)
+    if (folder / "snapshots" / revision).is_dir() and _COMMIT.fullmatch(revision):
+        return revision
+    ref = folder / "refs" / revision
+    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else None
+
+
 def needed(names: Sequence[str], *, loader: str | None, where: str) -> tuple[str, ...]:
     """The files among `names` that make a model, small ones first.
 
@@ -125,9 +175,13 @@ def needed(names: Sequence[str], *, loader: str | None, where: str) -> tuple[str
         raise ModelError(f"{where} cannot be loaded as a model: it has no {CONFIG}")
     if not has_weights(names, loader=loader):
         pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
-        only = f", only {pickles[0]}, a pickle, which can run code when it is opened"
+        only = (
+            f", only {pickles[0]}, a pickle, which can run code when it is opened"
+            if pickles
+            else ""
+        )
         raise ModelError(
-            f"{where} has no {WEIGHTS}{only if pickles else ''}; name a branch or commit that has "
+            f"{where} has no {WEIGHTS}{only}; name a branch or commit that has "
             "it (--revision), or convert the weights and give the folder as the model"
         )
     return files
@@ -205,17 +259,17 @@ def explained(hub_id: str, *, endpoint: str | None = None) -> Iterator[None]:
     # The library reads the variables only once, when it is imported.
     on = ("1", "ON", "YES", "TRUE")
     if variable := next((v for v in _OFFLINE if os.environ.get(v, "").upper() in on), None):
-        raise ModelError(_offline(hub_id, variable))
+        raise UnreachableError(_offline(hub_id, variable))
     try:
         yield
     except OfflineModeIsEnabled as error:
-        raise ModelError(_offline(hub_id, _OFFLINE[0])) from error
+        raise UnreachableError(_offline(hub_id, _OFFLINE[0])) from error
     except HfHubHTTPError as error:
         raise ModelError(_refusal(hub_id, error)) from error
     except (httpx.HTTPError, LocalEntryNotFoundError, TimeoutError) as error:
         where = endpoint or constants.ENDPOINT
         reason = str(error.__cause__ or error) or type(error).__name__
-        raise ModelError(
+        raise UnreachableError(
             f"{hub_id}: cannot reach {where} ({_first_line(reason)}); check the network and "
             f"HTTPS_PROXY, or copy {cache_folder()} from a machine that has it; the bytes "
             "that were downloaded so far stay"

@@ -201,9 +201,11 @@ class Handler(BaseHTTPRequestHandler):
             said = "Access to this model is restricted."
             self._refuse(403 if token else 401, "GatedRepo", said)
             return
-        content = repository.commits[revision][file]
+        commit = self._commit_of(repository, revision)
+        assert commit is not None
+        content = repository.commits[commit][file]
         large = file.endswith(LARGE)
-        headers = {"X-Repo-Commit": revision, "ETag": f'"{git_id(content)}"'}
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{git_id(content)}"'}
         if large:
             headers |= {
                 "Location": f"{self.hub.cdn}/cdn/{sha256(content)}",

@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import hf_hub_download
 from safetensors.numpy import save
 
 from natadv.errors import ModelError
@@ -337,3 +339,90 @@ def test_a_tool_that_lacks_its_preprocessing_is_not_locked(hub, place, tmp_path)
     with pytest.raises(ModelError, match=r"no preprocessor_config\.json"):
         bring(place, FetchTarget("owner/tool", "owner/tool"))
     assert not (place.root / "models.lock").exists()
+
+
+def by_another_tool(hub, place, *, revision=None):
+    """Download as other programs do."""
+    for name in (*NEEDED, "README.md"):
+        hf_hub_download(ROW.hub, name, revision=revision, cache_dir=place.cache, endpoint=hub.url)
+
+
+UNREACHABLE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "no network")
+
+
+def cut_off(place, monkeypatch, how):
+    """The same place, from which the hub is out of reach."""
+    if how == "no network":
+        return replace(place, endpoint="http://127.0.0.1:9")
+    monkeypatch.setenv(how, "1")
+    return place
+
+
+@pytest.mark.parametrize("how", UNREACHABLE)
+def test_what_another_tool_left_in_the_cache_is_locked_without_the_hub(
+    hub, place, clip_files, monkeypatch, how
+):
+    commit = hub.publish(ROW.hub, clip_files)
+    by_another_tool(hub, place)
+    hub.asked.clear()
+    done = bring(cut_off(place, monkeypatch, how))
+
+    assert hub.asked == []
+    assert (done.downloaded, done.compared, done.locked.revision) == (0, False, commit)
+    assert done.locked.files == {name: sha256(clip_files[name]) for name in NEEDED}
+    assert snapshot(place).name == commit
+    (spec,) = resolve(ROW.name, root=place.root)
+    assert loading.fingerprint(spec)
+
+    # As if the hub had been asked.
+    monkeypatch.undo()
+    text = lock_text(place)
+    (place.root / "models.lock").unlink()
+    monkeypatch.setenv("HF_HUB_CACHE", str(place.cache))
+    assert bring(place).compared
+    assert lock_text(place) == text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_file_of_the_cache_is_not_locked(hub, place, clip_files, monkeypatch, name):
+    hub.publish(ROW.hub, clip_files)
+    by_another_tool(hub, place)
+    (path,) = place.cache.glob(f"models--*/snapshots/*/{name}")
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.resolve().write_bytes(content)
+
+    with pytest.raises(ModelError, match=rf"{name}: hash is .*, the name of its blob says"):
+        bring(cut_off(place, monkeypatch, "HF_HUB_OFFLINE"))
+    assert lock_text(place) is None
+
+
+def test_a_cache_that_is_not_whole_is_of_no_use_without_the_hub(
+    hub, place, clip_files, monkeypatch
+):
+    hub.publish(ROW.hub, clip_files)
+    by_another_tool(hub, place)
+    (path,) = place.cache.glob("models--*/snapshots/*/model.safetensors")
+    path.unlink()
+    off = cut_off(place, monkeypatch, "HF_HUB_OFFLINE")
+
+    with pytest.raises(ModelError, match=r"not whole in .* HF_HUB_OFFLINE forbids"):
+        bring(off)
+    with pytest.raises(ModelError, match=r"not whole in .* HF_HUB_OFFLINE forbids"):
+        bring(off, update=True)
+
+
+def test_of_several_commits_in_the_cache_one_is_named(
+    hub, place, clip_files, other_weights, monkeypatch
+):
+    first = hub.publish(ROW.hub, clip_files)
+    second = hub.publish(ROW.hub, clip_files | {"model.safetensors": other_weights})
+    by_another_tool(hub, place, revision=first)
+    off = cut_off(place, monkeypatch, "TRANSFORMERS_OFFLINE")
+    assert bring(off).locked.revision == first
+    (place.root / "models.lock").unlink()
+    by_another_tool(hub, place, revision=second)
+
+    with pytest.raises(ModelError, match=f"holds 2 commits, .* --revision {min(first, second)}"):
+        bring(off)
+    assert bring(off, revision=second).locked.revision == second

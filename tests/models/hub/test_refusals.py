@@ -50,7 +50,10 @@ def test_a_pickle_is_refused_where_discussions_are_off(hub, place, clip_files):
 def test_a_repository_that_makes_no_model_is_not_locked(hub, place, clip_files):
     hub.publish("me/bert", clip_files | {"config.json": b'{"model_type": "bert"}'})
     hub.publish("me/notes", {"README.md": b"words"})
+    hub.publish("me/empty", {"config.json": b"{}"})
 
+    with pytest.raises(ModelError, match=r"me/empty has no model\.safetensors; name a branch"):
+        bring(place, FetchTarget("me/empty", "me/empty"))
     with pytest.raises(ModelError, match="got 'bert'"):
         bring(place, FetchTarget("me/bert", "me/bert"))
     with pytest.raises(ModelError, match=r"it has no config\.json"):
