@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from natadv.errors import ConfigError, GateFailure, InfraError, NatadvError
-from natadv.evaluate.devices import check_gpus, pinned_environment, visible_gpus
+from natadv.evaluate.devices import check_gpus, pinned_environment, teams, visible_gpus
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.requirements import missing, script
 from natadv.plugin import options
@@ -73,7 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
             # If a worker dies while it computes, this scheduler ends the session without any test.
             raise ConfigError("--dist worksteal loses gates when a worker dies; use --dist load")
         if computing:
-            check_gpus(session.numerics.device)
+            numerics = session.numerics
+            check_gpus(numerics.device, gpus_per_model=numerics.gpus_per_model)
             gpus = visible_gpus()
             refuse_missing(config, session.grid)
             controller = Controller(config, session, gpus=len(gpus))
@@ -82,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
             config.pluginmanager.register(controller, "natadv-controller")
             _end_at_second_interrupt(config)
             if not config.getoption("tx", None):
-                os.environ.update(pinned_environment(0, gpus, workers=1))
+                os.environ.update(pinned_environment(0, _teams(config), workers=1))
     except NatadvError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -139,14 +140,18 @@ def _end_at_second_interrupt(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """For `-n auto`, as many workers as models fit on the GPUs, if there are any."""
-    gpus = visible_gpus()
+    gpus = _teams(config)
     return len(gpus) * int(config.getoption("natadv_gpu_slots")) if gpus else None
+
+
+def _teams(config: pytest.Config) -> tuple[str, ...]:
+    return teams(visible_gpus(), gpus_per_model=config.getoption("natadv_gpus_per_model"))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
-    """Pin each worker to a GPU."""
-    gpus = visible_gpus()
+    """Pin each worker to a GPU, or to those that hold a model together."""
+    gpus = _teams(config)
     if CONTROLLER in config.stash:
         config.stash[CONTROLLER].watch(gpus[: len(specs)])
     for i, spec in enumerate(specs):

@@ -301,6 +301,8 @@ class ModelSpec:
     """`gelu` or `quick_gelu`, if it is known which one the weights were trained with."""
     gpu_dtype: str = "float32"
     """Its arithmetic on a GPU, unless the user chooses another."""
+    gpus: int = 1
+    """GPUs that it is spread over."""
     locked: Mapping[str, str] = field(default_factory=dict)
     """File name -> the sha256 that the file must have; empty if none is locked."""
     factory: str = ""

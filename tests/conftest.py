@@ -144,7 +144,7 @@ from natadv.plugin import session
 
 if "FAKE_BAD_GPU" in os.environ:
     # It has no GPU to check.
-    pytest_plugin.check_gpus = lambda device: None
+    pytest_plugin.check_gpus = lambda device, gpus_per_model: None
 
 unique_units = session.unique_units
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from natadv.errors import ChangedError
 from natadv.evaluate.store import write_atomically
-from natadv.evaluate.units import Numerics, installed_packages
+from natadv.evaluate.units import Numerics, installed_packages, spreading_packages
 from natadv.storage.hashes import Stamp, sealed, stamp_of, unsealed
 
 PACKAGE = Path(__file__).parents[1]
@@ -54,12 +54,18 @@ _UNSEEN = ("__all__", "__version__")
 
 
 def numerics_here(
-    store: Path, *, device: str, dtype: str, batch_size: int, threads: int
+    store: Path,
+    *,
+    device: str,
+    dtype: str,
+    batch_size: int,
+    threads: int,
+    gpus_per_model: int = 1,
 ) -> Numerics:
     """The given settings, with the installed packages and the hashes of the code.
 
     The store caches the hashes, as parsing all sources takes half a second. Raises StoreError if
-    it cannot be written.
+    it cannot be written, ConfigError if a package is missing that the settings need.
     """
     state = _state(PACKAGE)
     return Numerics(
@@ -67,7 +73,8 @@ def numerics_here(
         dtype=dtype,
         batch_size=batch_size,
         threads=threads,
-        packages=installed_packages(),
+        packages=installed_packages(*spreading_packages(dtype, gpus_per_model)),
+        gpus_per_model=gpus_per_model,
         code=_remembered(store / "code" / f"rows-{state}", ROWS),
         search_code=_remembered(store / "code" / f"searches-{state}", SEARCHES),
     )

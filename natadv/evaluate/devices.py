@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import takewhile
@@ -63,12 +64,18 @@ def device_kind(asked: str) -> str:
     return CPU
 
 
-def check_gpus(device: str) -> None:
-    """Raise ConfigError if a run on `cuda` would find no GPU, or not those that it was given.
+def check_gpus(device: str, *, gpus_per_model: int = 1) -> None:
+    """Raise ConfigError if a run on `cuda` would find no GPU, too few, or not those that it was
+    given.
 
     Nothing is loaded for it; what only CUDA itself can tell is reported by the first worker.
     """
     if device != CUDA:
+        if gpus_per_model > 1:
+            raise ConfigError(
+                f"--gpus-per-model {gpus_per_model} needs GPUs, and this run is on the {device}; "
+                "choose --device cuda, or leave it out"
+            )
         return
     spec = find_spec("torch")
     folders = (spec.submodule_search_locations if spec else None) or ()
@@ -78,10 +85,15 @@ def check_gpus(device: str) -> None:
             f"this run is for GPUs, and torch {version('torch')} can use none; install a build for "
             "CUDA, or choose --device cpu"
         )
+    if 0 < len(visible := visible_gpus()) < gpus_per_model:
+        raise ConfigError(
+            f"--gpus-per-model {gpus_per_model}, and there are {len(visible)} GPUs "
+            f"({', '.join(visible)}); take a smaller number, or --dtype int8"
+        )
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
         return
     told = f"this run is for GPUs, and CUDA_VISIBLE_DEVICES={given!r}"
-    if not (visible := visible_gpus()):
+    if not visible:
         raise ConfigError(f"{told} hides them all; unset it, or choose --device cpu")
     known = _listed("index", "uuid")
     # nvidia-smi does not list the slices of a GPU here.
@@ -93,15 +105,16 @@ def check_gpus(device: str) -> None:
 
 
 def described(gpu: str) -> dict[str, str]:
-    """The name of a GPU and the version of its driver, as far as nvidia-smi tells."""
+    """The name of a GPU, or of several with commas, and the version of the driver, as far as
+    nvidia-smi tells."""
     rows = _listed("index", "uuid", "name", "driver_version")
     found: dict[str, str] = {}
+    names: list[str] = []
     for index, uuid, name, driver in rows:
         # All GPUs of a machine have one driver.
         found["driver"] = driver
-        if _names(gpu, index, uuid):
-            found["gpu"] = name
-    return found
+        names += [name for one in gpu.split(",") if _names(one, index, uuid)]
+    return found | {"gpu": " + ".join(names)} if names else found
 
 
 def _names(gpu: str, index: str, uuid: str) -> bool:
@@ -109,9 +122,16 @@ def _names(gpu: str, index: str, uuid: str) -> bool:
     return gpu == index or (gpu.startswith("GPU-") and uuid.startswith(gpu))
 
 
-def own_gpu(device: str) -> str:
-    """Id of the GPU that this process computes on, to which it was pinned; `cpu` for none."""
-    return (visible_gpus() or ("0",))[0] if device == CUDA else CPU
+def own_gpu(device: str, *, gpus_per_model: int = 1) -> str:
+    """Id of the GPU that this process computes on, to which it was pinned, or ids of several with
+    commas; `cpu` for none."""
+    return ",".join((visible_gpus() or ("0",))[:gpus_per_model]) if device == CUDA else CPU
+
+
+def teams(gpus: Sequence[str], *, gpus_per_model: int) -> tuple[str, ...]:
+    """Ids with commas of the GPUs that hold a model together, for as many models as have room."""
+    whole = range(0, len(gpus) - gpus_per_model + 1, gpus_per_model)
+    return tuple(",".join(gpus[start : start + gpus_per_model]) for start in whole)
 
 
 def pinned_environment(index: int, gpus: tuple[str, ...], *, workers: int) -> dict[str, str]:

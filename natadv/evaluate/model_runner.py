@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -164,7 +165,8 @@ class ModelRunner:
 
         if reason := self.run.error(unit.weights):
             raise ModelError(reason)
-        numerics, spec = unit.numerics, self.specs[unit.model]
+        numerics = unit.numerics
+        spec = replace(self.specs[unit.model], gpus=numerics.gpus_per_model)
         try:
             return load_hashed(
                 spec,
@@ -245,17 +247,18 @@ def _lacks_memory(spec: ModelSpec, device: str) -> str:
     """What a model that does not fit needs, and what there is."""
     import torch
 
-    from natadv.models.loading import content_files
+    from natadv.models.loading import SPREADABLE, content_files
 
     needed = sum(path.stat().st_size for path in content_files(spec))
     if device == CUDA:
-        free = torch.cuda.mem_get_info()[0]
+        free = sum(torch.cuda.mem_get_info(gpu)[0] for gpu in range(spec.gpus))
     else:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    spread = "--gpus-per-model, --dtype int8" if spec.loader in SPREADABLE else "a smaller --dtype"
     return (
         f"{spec.name}: out of memory while loading: its files have {needed / 1e9:.1f} GB, "
-        f"{free / 1e9:.1f} GB are free on {device}; take a larger device, a smaller --dtype, or "
-        "fewer --gpu-slots"
+        f"{free / 1e9:.1f} GB are free on {device}; take a larger device, {spread}, or fewer "
+        "--gpu-slots"
     )
 
 

@@ -8,8 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from natadv.errors import ConfigError
 from natadv.types import ModelSpec, Variant
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Numerics:
     packages: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
     """Hash of the code of this package that turns a unit into rows."""
+    gpus_per_model: int = 1
+    """GPUs that one model is spread over."""
     search_code: str = ""
     """Hash of the code that searches for attacks; it is part of the keys of searches only."""
 
@@ -63,6 +67,7 @@ class Numerics:
             "threads": self.threads,
             "packages": dict(self.packages),
             "code": self.code,
+            "gpus_per_model": self.gpus_per_model,
         }
         if self.device == "cuda":
             # They move no sum that a GPU computes.
@@ -70,9 +75,29 @@ class Numerics:
         return facts
 
 
-def installed_packages() -> dict[str, str]:
-    """Versions of the packages that compute."""
-    return {name: version(name) for name in NUMERIC_PACKAGES}
+def installed_packages(*further: str) -> dict[str, str]:
+    """Versions of the packages that compute, and of `further` ones."""
+    return {name: version(name) for name in (*NUMERIC_PACKAGES, *further)}
+
+
+def spreading_packages(dtype: str, gpus_per_model: int) -> tuple[str, ...]:
+    """The packages that compute only where weights have 8 bits or lie on several GPUs.
+
+    Raises ConfigError if one is not installed.
+    """
+    names: tuple[str, ...] = ("accelerate",)
+    if dtype == "int8":
+        option, names = "--dtype int8", ("accelerate", "bitsandbytes")
+    elif gpus_per_model > 1:
+        option = "--gpus-per-model"
+    else:
+        return ()
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise ConfigError(
+            f"{option} needs {' and '.join(missing)}, which this environment lacks; run "
+            f"pip install {' '.join(missing)}, or leave the option out"
+        )
+    return names
 
 
 @dataclass(frozen=True, slots=True)

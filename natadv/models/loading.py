@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,12 @@ LOADERS: dict[str, str] = {
     plugged.LOADER: "1",
 }
 """The version of each adapter, raised by hand when it feeds the same files in another way."""
+
+
+INT8 = "int8"
+SPREADABLE = ("paligemma", "blip-2")
+"""Loaders of models that may be larger than one GPU. All others fit, and read weights of layers
+that an 8-bit layer stores in another way."""
 
 
 def adapter(loader: str) -> Callable[[ModelSpec, Placement], Model]:
@@ -128,7 +135,12 @@ def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
     _version(spec)
     if spec.loader != plugged.LOADER:
         layout_of(spec.folder).check(spec.folder)
-    placement = placement_of(device, dtype)
+    if (dtype == INT8 or spec.gpus > 1) and spec.loader not in SPREADABLE:
+        raise ModelError(
+            f"{spec.name}: --dtype int8 and --gpus-per-model are for models of the loaders "
+            f"{', '.join(SPREADABLE)}, not of {spec.loader}; judge it in another run"
+        )
+    placement = replace(placement_of(device, dtype), gpus=spec.gpus)
     _set_up_torch(device, threads)
     model = adapter(spec.loader)(spec, placement)
     for task in spec.tasks:
@@ -152,7 +164,13 @@ def placement_of(device: str, dtype: str) -> Placement:
 
     from natadv.models.adapters.encoder import Placement
 
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    dtypes = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        # bitsandbytes multiplies 8 bits by activations of half precision.
+        INT8: torch.float16,
+    }
     if dtype not in dtypes:
         raise unknown_name("dtype", dtype, dtypes)
     try:
@@ -161,7 +179,9 @@ def placement_of(device: str, dtype: str) -> Placement:
         raise ConfigError(f"unknown device {device!r}; use 'cpu', 'cuda' or 'cuda:N'") from error
     if place.type == "cuda" and not torch.cuda.is_available():
         raise GpuError(f"device {device!r} was asked for, but {_why_no_gpu()}")
-    return Placement(place, dtypes[dtype])
+    if dtype == INT8 and place.type != "cuda":
+        raise ConfigError(f"--dtype {INT8} needs a GPU, got --device {device}")
+    return Placement(place, dtypes[dtype], in_8_bits=dtype == INT8)
 
 
 def _why_no_gpu() -> str:

@@ -97,7 +97,11 @@ def _twin_of(session: GateSession, case: Case) -> str | None:
 
 def numerics_json(numerics: Numerics) -> dict[str, Any]:
     """Everything about this machine and code that can change a number."""
-    return {"natadv": __version__, **asdict(numerics)}
+    facts = {"natadv": __version__, **asdict(numerics)}
+    if numerics.gpus_per_model == 1:
+        # As in evidence from before there was a choice.
+        del facts["gpus_per_model"]
+    return facts
 
 
 def hardware_of(session: GateSession) -> list[dict[str, str]]:

@@ -99,8 +99,9 @@ class Controller:
             f"natadv: store {self.session.store.root}",
         ]
         workers = len(self.config.getoption("tx", None) or [None])
-        if numerics.device == CUDA and workers < self.gpus:
-            lines.append(f"natadv: uses {workers} of {self.gpus} GPUs; -n {self.gpus} uses all")
+        used, most = workers * numerics.gpus_per_model, self.gpus // numerics.gpus_per_model
+        if numerics.device == CUDA and workers < most:
+            lines.append(f"natadv: uses {used} of {self.gpus} GPUs; -n {most} uses all")
         return lines
 
     def pytest_sessionstart(self) -> None:

@@ -68,8 +68,15 @@ OPTIONS = (
     ),
     Option(
         "--dtype",
-        {"default": "auto", "choices": ("auto", "float32", "bfloat16", "float16")},
-        "arithmetic of the models (auto: float32 on the CPU, on a GPU what the zoo says)",
+        {"default": "auto", "choices": ("auto", "float32", "bfloat16", "float16", "int8")},
+        "arithmetic of the models (auto: float32 on the CPU, on a GPU what the zoo says; int8: "
+        "weights of models that answer questions rounded to 8 bits, by bitsandbytes)",
+    ),
+    Option(
+        "--gpus-per-model",
+        {**COUNT, "default": 1},
+        "GPUs that one model is spread over (1), for models that answer questions and do not fit "
+        "on one; part of what is measured",
     ),
     Option(
         "--batch-size",

@@ -87,7 +87,7 @@ class GateSession:
         cases = [case for case in self.grid.cases if case in self.selected]
         units = unique_units(self.units(case) for case in cases)
         self.run.prepare()
-        gpu = own_gpu(self.numerics.device)
+        gpu = own_gpu(self.numerics.device, gpus_per_model=self.numerics.gpus_per_model)
         runner = ModelRunner(self.store, self.grid.datasets, self.grid.specs, run=self.run, gpu=gpu)
         worker = Worker(
             self.store,
@@ -218,6 +218,10 @@ def baseline_reason(judgement: BaselineJudgement) -> str:
     return f"REGRESSION {judgement.reason}" if judgement.verdict == "FAIL" else judgement.reason
 
 
+HOW = ("dtype", "batch_size", "threads", "gpus_per_model")
+"""Options that are part of what is measured."""
+
+
 def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     """The session that the options describe; one that computes nothing needs no keys of units.
 
@@ -233,7 +237,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     store = Store(options.path_option(config, "store", options.STORE))
     worker = getattr(config, "workerinput", {})
     number = str(worker.get("workerid", "gw0")).removeprefix("gw")
-    how = {name: option(f"natadv_{name}") for name in ("dtype", "batch_size", "threads")}
+    how = {name: option(f"natadv_{name}") for name in HOW}
     device = device_kind(option("natadv_device"))
     baseline: Mapping[Case, StoredCase] | None = None
     if (given := option("natadv_baseline")) != "none":

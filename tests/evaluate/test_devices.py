@@ -20,6 +20,7 @@ from natadv.evaluate.devices import (
     lease_slot,
     own_gpu,
     pinned_environment,
+    teams,
     visible_gpus,
 )
 
@@ -209,7 +210,14 @@ def test_torch_is_not_needed_to_know(no_driver):
 
 @pytest.mark.parametrize(
     ("gpu", "name"),
-    [("0", "NVIDIA A"), ("1", "NVIDIA B"), ("GPU-bb", "NVIDIA B"), ("MIG-1/0", None), ("9", None)],
+    [
+        ("0", "NVIDIA A"),
+        ("1", "NVIDIA B"),
+        ("GPU-bb", "NVIDIA B"),
+        ("0,1", "NVIDIA A + NVIDIA B"),
+        ("MIG-1/0", None),
+        ("9", None),
+    ],
 )
 def test_a_gpu_is_described_by_its_driver(no_driver, gpu, name):
     driver(no_driver, SMI)
@@ -278,3 +286,32 @@ def test_a_run_that_has_its_gpus_begins(monkeypatch, torch_build, build, listed)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
 
     check_gpus("cuda")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "each", "found"),
+    [
+        ("0123", 1, ("0", "1", "2", "3")),
+        ("0123", 2, ("0,1", "2,3")),
+        ("01234", 2, ("0,1", "2,3")),
+        ("012", 3, ("0,1,2",)),
+        ("01", 3, ()),
+        ("", 1, ()),
+    ],
+)
+def test_gpus_that_hold_a_model_together_form_teams(gpus, each, found, monkeypatch):
+    assert teams(tuple(gpus), gpus_per_model=each) == found
+    if found:
+        pinned = pinned_environment(len(found), found, workers=4)["CUDA_VISIBLE_DEVICES"]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", pinned)
+        assert own_gpu("cuda", gpus_per_model=each) == pinned == found[0]
+
+
+def test_more_gpus_for_a_model_than_there_are_are_refused(torch_build):
+    torch_build(FOR_CUDA)
+    check_gpus("cuda", gpus_per_model=2)
+
+    with pytest.raises(ConfigError, match=r"--gpus-per-model 3, and there are 2 GPUs \(0, 1\)"):
+        check_gpus("cuda", gpus_per_model=3)
+    with pytest.raises(ConfigError, match="--gpus-per-model 2 needs GPUs, and this run is on the"):
+        check_gpus("cpu", gpus_per_model=2)

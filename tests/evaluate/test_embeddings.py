@@ -150,6 +150,7 @@ def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path):
         ("threads", 2),
         ("packages", {"torch": "3"}),
         ("code", "other"),
+        ("gpus_per_model", 2),
     ],
 )
 def test_vectors_of_other_arithmetic_are_never_mixed(name, value):
@@ -160,6 +161,7 @@ def test_vectors_of_other_arithmetic_are_never_mixed(name, value):
         "threads",
         "packages",
         "code",
+        "gpus_per_model",
         "search_code",
     }
     assert space("w", replace(NUMERICS, **{name: value})) != space("w", NUMERICS)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natadv.errors import ConfigError
+from natadv.evaluate import units
 from natadv.evaluate.embeddings import space
 from natadv.evaluate.units import (
     NUMERIC_PACKAGES,
@@ -60,6 +62,7 @@ def test_a_field_that_can_move_a_number_moves_the_key(make_unit, name):
         ("threads", 2),
         ("packages", {"torch": "3"}),
         ("code", "other"),
+        ("gpus_per_model", 2),
     ],
 )
 def test_arithmetic_moves_the_key(make_unit, name, value):
@@ -70,6 +73,7 @@ def test_arithmetic_moves_the_key(make_unit, name, value):
         "threads",
         "packages",
         "code",
+        "gpus_per_model",
         "search_code",
     }
     unit = make_unit()
@@ -95,6 +99,33 @@ def test_the_code_of_searches_moves_the_keys_of_searches_alone(make_unit):
 
     assert make_unit(numerics=numerics).key == make_unit().key
     assert make_unit(numerics=numerics, search=SEARCH).key != make_unit(search=SEARCH).key
+
+
+INSTALLED = {"accelerate": "1.0", "bitsandbytes": "0.48"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gpus", "needs", "option"),
+    [
+        ("auto", 1, (), ""),
+        ("float16", 2, ("accelerate",), "--gpus-per-model"),
+        ("int8", 1, ("accelerate", "bitsandbytes"), "--dtype int8"),
+        ("int8", 4, ("accelerate", "bitsandbytes"), "--dtype int8"),
+    ],
+)
+def test_packages_that_spread_a_model_are_named_where_they_compute(
+    monkeypatch, dtype, gpus, needs, option
+):
+    monkeypatch.setattr(units, "find_spec", INSTALLED.get)
+    assert units.spreading_packages(dtype, gpus) == needs
+    monkeypatch.setattr(units, "version", lambda name: INSTALLED.get(name, "2"))
+    assert set(INSTALLED) & set(units.installed_packages(*needs)) == set(needs)
+
+    monkeypatch.setattr(units, "find_spec", lambda name: None)
+    if needs:
+        line = f"{option} needs {' and '.join(needs)}, .*; run pip install {' '.join(needs)}, or"
+        with pytest.raises(ConfigError, match=line):
+            units.spreading_packages(dtype, gpus)
 
 
 @given(st.text(), st.text())

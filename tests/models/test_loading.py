@@ -203,3 +203,16 @@ def test_loaded_weights_do_not_follow_their_file(tiny, copied, embedded, photogr
         file.write(b"\0" * (path.stat().st_size // 2))
 
     assert embedded(model, photographs).tobytes() == before
+
+
+@pytest.mark.parametrize(("dtype", "gpus"), [("int8", 1), ("float16", 2)])
+def test_models_that_fit_a_gpu_are_not_spread(tiny, monkeypatch, dtype, gpus):
+    spec = dataclasses.replace(spec_of(tiny), gpus=gpus)
+
+    with pytest.raises(ModelError, match="are for models of the loaders paligemma, blip-2, not of"):
+        loading.load(spec, device="cuda", dtype=dtype, threads=1)
+
+
+def test_eight_bits_need_a_gpu():
+    with pytest.raises(ConfigError, match="--dtype int8 needs a GPU, got --device cpu"):
+        loading.placement_of("cpu", "int8")

@@ -30,7 +30,13 @@ class Placement:
     """The device that a model runs on, and its dtype."""
 
     device: torch.device
+    """Where inputs go; the first GPU of a model that is spread over several."""
     dtype: torch.dtype
+    """Of activations; weights have it too, unless they have 8 bits."""
+    gpus: int = 1
+    """GPUs that the layers are spread over."""
+    in_8_bits: bool = False
+    """Whether the weights of linear layers are rounded to 8 bits."""
 
     def of_pixels(self, pixels: Pixels) -> dict[str, torch.Tensor]:
         """Every tensor on the device, floating-point ones in the dtype."""

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer
-from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 from transformers.utils import logging
 
 from natadv.errors import ModelError
@@ -66,6 +71,7 @@ def weights(
             generation_config=GenerationConfig(),  # type: ignore[no-untyped-call]
             # Otherwise loading ends at the first wrong shape, with an error that names no key.
             ignore_mismatched_sizes=True,
+            **_spreading(placement),
         )
     faults = []
     for key, fault in FAULTS.items():
@@ -76,12 +82,32 @@ def weights(
             f"{folder}: weights and {checkpoint.CONFIG} do not belong together: "
             f"{'; '.join(faults)}; copy both from the same checkpoint"
         )
-    model.eval().requires_grad_(False).to(placement.device)
+    model.eval().requires_grad_(False)
+    if not _spreading(placement):
+        model.to(placement.device)
+    elif elsewhere := {str(part) for part in model.hf_device_map.values()} & {"cpu", "disk"}:
+        raise ModelError(
+            f"{folder}: does not fit into the memory of {placement.gpus} GPUs: accelerate would "
+            f"keep a part on {' and '.join(sorted(elsewhere))}; take more --gpus-per-model, or "
+            "--dtype int8"
+        )
     # Loaded weights are mapped from the file, and would change with it.
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
     return model
+
+
+def _spreading(placement: Placement) -> dict[str, Any]:
+    """The arguments with which transformers itself puts the weights on GPUs; empty if they are
+    moved there as they are."""
+    if placement.gpus == 1 and not placement.in_8_bits:
+        return {}
+    found: dict[str, Any] = {"device_map": "auto" if placement.gpus > 1 else {"": 0}}
+    if placement.in_8_bits:
+        config = BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+        found["quantization_config"] = config
+    return found
 
 
 def _refuse_larger(architecture: Any, folder: Path) -> None:

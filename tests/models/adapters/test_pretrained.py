@@ -7,8 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from natadv.errors import ModelError
+from natadv.models.adapters import pretrained
+from natadv.models.adapters.encoder import Placement
 
 
 @pytest.fixture
@@ -300,3 +303,59 @@ def test_scale_beyond_all_numbers_is_refused(folder, load_folder):
 
     with pytest.raises(ModelError, match=r"logit_scale is e to the power of 1e\+04, more than any"):
         load_folder(folder)
+
+
+class Spread:
+    """Stands in for a class of transformers, as accelerate and bitsandbytes need a GPU."""
+
+    def __init__(self, parts=(0, 1)):
+        self.hf_device_map = {f"layer {n}": part for n, part in enumerate(parts)}
+        self.asked = {}
+        self.moved = []
+
+    def from_pretrained(self, folder, **asked):
+        self.asked = asked
+        return self, {}
+
+    def eval(self):
+        return self
+
+    def requires_grad_(self, wanted):
+        return self
+
+    def to(self, device):
+        self.moved.append(device)
+
+    def parameters(self):
+        return ()
+
+    buffers = parameters
+
+
+def test_a_model_that_is_spread_is_placed_by_transformers_itself(tiny, monkeypatch):
+    monkeypatch.setattr(pretrained, "_refuse_larger", lambda *_: None)
+    gpu = torch.device("cuda")
+    for gpus, in_8_bits, device_map in ((2, False, "auto"), (1, True, {"": 0}), (2, True, "auto")):
+        model = Spread()
+        placement = Placement(gpu, torch.float16, gpus=gpus, in_8_bits=in_8_bits)
+        pretrained.weights(model, tiny, placement=placement)
+
+        assert model.moved == []
+        assert (model.asked["device_map"], model.asked["dtype"]) == (device_map, torch.float16)
+        quantised = model.asked.get("quantization_config")
+        assert (quantised is not None and quantised.load_in_8bit) == in_8_bits
+
+    model = Spread()
+    pretrained.weights(model, tiny, placement=Placement(gpu, torch.float16))
+
+    assert model.moved == [gpu]
+    assert not {"device_map", "quantization_config"} & model.asked.keys()
+
+
+@pytest.mark.parametrize("elsewhere", ["cpu", "disk"])
+def test_a_part_that_fits_no_gpu_is_refused(tiny, monkeypatch, elsewhere):
+    monkeypatch.setattr(pretrained, "_refuse_larger", lambda *_: None)
+    placement = Placement(torch.device("cuda"), torch.float16, gpus=2)
+
+    with pytest.raises(ModelError, match=rf"memory of 2 GPUs: .* on {elsewhere}; take more --gpus"):
+        pretrained.weights(Spread((0, 1, elsewhere)), tiny, placement=placement)
