@@ -13,6 +13,7 @@ import typer
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, ModelError, unknown_name
 from natadv.evaluate.devices import device_kind
+from natadv.models import listing
 from natadv.models.hub import local as hub
 from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
@@ -49,6 +50,7 @@ def list_models(
     context: typer.Context,
     family: Annotated[str | None, opt.text("F", f"only this family, or {PAPER}")] = None,
     json: Annotated[bool, opt.flag("--json", "everything that is known, for programs")] = False,
+    sizes: Annotated[bool, opt.flag("--sizes", "memory and disk that each model needs")] = False,
     root: _Root = None,
 ) -> None:
     """List the models that have a name, and fetch them."""
@@ -66,7 +68,10 @@ def list_models(
         if (row.family == family or family is None if chosen is None else row.name in chosen)
     )
     root = root or repository_root(Path.cwd())
-    print(as_json(rows, root=root) if json else table(rows, root=root))
+    if json and sizes:
+        context.fail("--json is not allowed with --sizes")
+    listed = as_json if json else listing.sizes if sizes else table
+    print(listed(rows, root=root))
 
 
 @models.command("fetch", cls=opt.Command)

@@ -73,7 +73,9 @@ def numerics_here(
         dtype=dtype,
         batch_size=batch_size,
         threads=threads,
-        packages=installed_packages(*spreading_packages(dtype, gpus_per_model)),
+        packages=installed_packages(
+            *spreading_packages(device, dtype=dtype, gpus_per_model=gpus_per_model)
+        ),
         gpus_per_model=gpus_per_model,
         code=_remembered(store / "code" / f"rows-{state}", ROWS),
         search_code=_remembered(store / "code" / f"searches-{state}", SEARCHES),

@@ -71,11 +71,6 @@ def check_gpus(device: str, *, gpus_per_model: int = 1) -> None:
     Nothing is loaded for it; what only CUDA itself can tell is reported by the first worker.
     """
     if device != CUDA:
-        if gpus_per_model > 1:
-            raise ConfigError(
-                f"--gpus-per-model {gpus_per_model} needs GPUs, and this run is on the {device}; "
-                "choose --device cuda, or leave it out"
-            )
         return
     spec = find_spec("torch")
     folders = (spec.submodule_search_locations if spec else None) or ()

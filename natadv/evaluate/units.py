@@ -80,10 +80,10 @@ def installed_packages(*further: str) -> dict[str, str]:
     return {name: version(name) for name in (*NUMERIC_PACKAGES, *further)}
 
 
-def spreading_packages(dtype: str, gpus_per_model: int) -> tuple[str, ...]:
+def spreading_packages(device: str, *, dtype: str, gpus_per_model: int) -> tuple[str, ...]:
     """The packages that compute only where weights have 8 bits or lie on several GPUs.
 
-    Raises ConfigError if one is not installed.
+    Raises ConfigError without a GPU, or if one of them is not installed.
     """
     names: tuple[str, ...] = ("accelerate",)
     if dtype == "int8":
@@ -92,6 +92,11 @@ def spreading_packages(dtype: str, gpus_per_model: int) -> tuple[str, ...]:
         option = "--gpus-per-model"
     else:
         return ()
+    if device == "cpu":
+        raise ConfigError(
+            f"{option} needs GPUs, and this run is on the CPU; choose --device cuda, or leave the "
+            "option out"
+        )
     if missing := [name for name in names if find_spec(name) is None]:
         raise ConfigError(
             f"{option} needs {' and '.join(missing)}, which this environment lacks; run "

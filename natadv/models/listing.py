@@ -13,14 +13,22 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from natadv.models.files.layouts import layout_of
 from natadv.models.hub import local as hub
 from natadv.models.hub.local import LockedRepository
+from natadv.models.loading import SPREADABLE
 from natadv.models.resolve import heads_of_row
 from natadv.models.zoo import PAPER, ZOO, ZooRow, read_table
+from natadv.storage.progress import amount
 from natadv.types import Feeding
 
 _LINE = f"{{:<{max(map(len, ZOO)) + 2}}} {{:<6}} {{:<6}} {{:<13}} {{}}"
 _HEAD = _LINE.format("  name", "image", "params", "here", "on the hub, or in the repository")
+
+
+_SIZES = f"{{:<{max(map(len, ZOO)) + 2}}} {{:<6}} {{:<19}} {{:<8}} {{}}"
+_SIZES_HEAD = _SIZES.format("  name", "params", "weights on a GPU", "in int8", "files on the disk")
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +69,45 @@ def table(rows: Sequence[ZooRow], *, root: Path) -> str:
     return "\n".join([*lines, "", legend])
 
 
+def sizes(rows: Sequence[ZooRow], *, root: Path) -> str:
+    """Memory and disk that each model needs, in at most 100 columns. Files that are not here have
+    at most four bytes per parameter."""
+    locks = hub.read_lock(root)
+    lines, total = [_SIZES_HEAD], 0.0
+    for row in rows:
+        numbers = row.parameters_m * 1e6
+        here = _file_bytes(row, locks, root)
+        files = 4 * numbers if here is None else here
+        total += files
+        lines.append(
+            _SIZES.format(
+                f"{'*' if row.in_paper else ' '} {row.name}",
+                _parameters(row),
+                f"{amount(int(numbers * BYTES[row.gpu_dtype]))} in {row.gpu_dtype}",
+                amount(int(numbers)) if row.loader in SPREADABLE else "-",
+                f"{'up to ' if here is None else ''}{amount(int(files))}",
+            )
+        )
+    legend = (
+        f"{len(rows)} models, files up to {amount(int(total))}; parameters as published, rounded\n"
+        "int8: at least, as only linear layers have 8 bits\n"
+        "a batch of pictures needs memory beside the weights: a run halves it until it fits"
+    )
+    return "\n".join([*lines, "", legend])
+
+
+def _file_bytes(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> int | None:
+    """Of the files that a run would read; None if they are not here."""
+    if not is_here(row, locks, root=root):
+        return None
+    if row.location:
+        folder = root / row.location
+        return sum(path.stat().st_size for path in layout_of(folder).content_files(folder))
+    locked = locks[row.hub]
+    folder = hub.snapshot_folder(row.hub, locked.revision)
+    return sum((folder / name).stat().st_size for name in locked.files)
+
+
 def as_json(rows: Sequence[ZooRow], *, root: Path) -> str:
     """Each row of the zoo, with its published numbers and whether its files are here."""
     locks = hub.read_lock(root)
@@ -91,16 +138,18 @@ def _group(row: ZooRow, root: Path) -> str:
     return f"{row.family}: {' and '.join(row.tasks)}{by_head}; licence {row.licence}{gated}"
 
 
-def _model(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> str:
+def _parameters(row: ZooRow) -> str:
     millions = row.parameters_m
     if millions >= 1000:
-        parameters = f"{millions / 1000:.1f} B"
-    else:
-        parameters = f"{millions:.0f} M" if millions >= 10 else f"{millions:.1f} M"
+        return f"{millions / 1000:.1f} B"
+    return f"{millions:.0f} M" if millions >= 10 else f"{millions:.1f} M"
+
+
+def _model(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> str:
     return _LINE.format(
         f"{'*' if row.in_paper else ' '} {row.name}",
         f"{row.image_px} px",
-        parameters,
+        _parameters(row),
         _place(row, locks, root),
         row.hub or row.location,
     )

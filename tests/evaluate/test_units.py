@@ -117,7 +117,8 @@ def test_packages_that_spread_a_model_are_named_where_they_compute(
     monkeypatch, dtype, gpus, needs, option
 ):
     monkeypatch.setattr(units, "find_spec", INSTALLED.get)
-    assert units.spreading_packages(dtype, gpus) == needs
+    how = {"dtype": dtype, "gpus_per_model": gpus}
+    assert units.spreading_packages("cuda", **how) == needs
     monkeypatch.setattr(units, "version", lambda name: INSTALLED.get(name, "2"))
     assert set(INSTALLED) & set(units.installed_packages(*needs)) == set(needs)
 
@@ -125,7 +126,9 @@ def test_packages_that_spread_a_model_are_named_where_they_compute(
     if needs:
         line = f"{option} needs {' and '.join(needs)}, .*; run pip install {' '.join(needs)}, or"
         with pytest.raises(ConfigError, match=line):
-            units.spreading_packages(dtype, gpus)
+            units.spreading_packages("cuda", **how)
+        with pytest.raises(ConfigError, match=f"{option} needs GPUs, and this run is on the CPU"):
+            units.spreading_packages("cpu", **how)
 
 
 @given(st.text(), st.text())

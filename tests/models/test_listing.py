@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from natadv.errors import ModelError
-from natadv.models.listing import Published, published
+from natadv.models.listing import Published, published, sizes
 from natadv.models.zoo import ZOO, read_table
 
 ROWS = published()
@@ -98,3 +99,18 @@ def test_a_row_that_is_wrong_is_reported_with_its_line(tmp_path, row, problem):
 
     with pytest.raises(ModelError, match=rf"numbers\.tsv:3: {problem}"):
         read_table(table, Published)
+
+
+def test_sizes_are_parameters_by_the_bytes_of_their_dtype():
+    root = Path(__file__).parents[2]
+    rows = [ZOO[name] for name in ("clip-vit-l14", "blip2-flan-t5-xxl", "mini-clip")]
+    lines = sizes(rows, root=root).splitlines()
+
+    # By hand: 427.6 M x 2 and x 4 bytes, 12.1 B x 2, x 1 and x 4, and the files in the repository.
+    assert [" ".join(line[2:].split()) for line in lines[1:4]] == [
+        "clip-vit-l14 428 M 855.2 MB in float16 - up to 1.7 GB",
+        "blip2-flan-t5-xxl 12.1 B 24.2 GB in bfloat16 12.1 GB up to 48.4 GB",
+        "mini-clip 1.8 M 7.2 MB in float32 - 7.3 MB",
+    ]
+    assert lines[-3].startswith("3 models, files up to 50.1 GB")
+    assert max(map(len, sizes(list(ZOO.values()), root=root).splitlines())) <= 100
