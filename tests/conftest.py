@@ -139,12 +139,12 @@ def load(spec, *, device, dtype, threads):
 
 loading.load = load
 
-from natadv import pytest_plugin
+from natadv.evaluate import devices
 from natadv.plugin import session
 
 if "FAKE_BAD_GPU" in os.environ:
-    # It has no GPU to check.
-    pytest_plugin.check_gpus = lambda device, gpus_per_model: None
+    # There is none to check; in time, as the plugin is imported after this file.
+    devices.check_gpus = lambda device, gpus_per_model: None
 
 unique_units = session.unique_units
 
