@@ -38,8 +38,8 @@ class Quarantine:
 
     def reasons(self) -> dict[str, str]:
         """GPU -> why no worker uses it any more."""
-        paths = sorted(self._closed.glob("*")) if self._closed.is_dir() else []
-        return dict(path.read_text(encoding="utf-8").split("\n", 1) for path in paths)
+        texts = [path.read_text(encoding="utf-8") for path in _records(self._closed)]
+        return dict(text.split("\n", 1) for text in texts)
 
     def holds(self, gpu: str) -> bool:
         """Whether nobody may use the GPU any more in this run."""
@@ -92,20 +92,23 @@ class Quarantine:
     def _lost(self, gpu: str) -> dict[str, str]:
         """Units that lost a worker on this GPU and on no other -> their model, if it is unknown
         whether they can be computed."""
-        if not (own := self._folder(gpu)).is_dir():
-            return {}
-        others = [folder for folder in self._gpus.iterdir() if folder != own]
+        own = self._folder(gpu)
+        others = [folder for folder in _records(self._gpus) if folder != own]
         return {
             path.name: path.read_text()
-            for path in own.iterdir()
-            if path.name[0] != "." and not any((folder / path.name).exists() for folder in others)
+            for path in _records(own)
+            if not any((folder / path.name).exists() for folder in others)
         }
 
     def _others(self, gpu: str) -> bool:
         """Whether another GPU of the run may be used."""
-        name = file_name_of(gpu)
-        names = [path.name for path in self._gpus.iterdir()] if self._gpus.is_dir() else []
-        return any(other != name and not (self._closed / other).exists() for other in names)
+        names = {path.name for path in _records(self._gpus)} - {file_name_of(gpu)}
+        return any(not (self._closed / name).exists() for name in names)
 
     def _folder(self, gpu: str) -> Path:
         return self._gpus / file_name_of(gpu)
+
+
+def _records(folder: Path) -> list[Path]:
+    """The paths in the folder, which may not exist, without those that are being written."""
+    return sorted(path for path in folder.glob("*") if path.name[0] != ".")

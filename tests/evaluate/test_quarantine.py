@@ -172,3 +172,15 @@ def test_an_error_of_a_model_stays_its_own_where_no_gpu_is_left(fleet, run, make
 
     assert run.error(wrong.key) == "ValueError: shapes"
     assert run.error(lost.key).startswith("no GPU is left: GPU 7 cannot be used: gone")
+
+
+def test_a_record_that_is_being_written_is_not_read(run):
+    quarantine = Quarantine(run)
+    quarantine.watch(["7", "8"])
+    quarantine.close("7", "lost")
+    for folder in ("quarantine", "gpus", "gpus/8"):
+        (run.folder / folder / ".9.123").write_text("")
+
+    assert quarantine.reasons() == {"7": "lost"}
+    assert run.error("any") is None
+    assert (quarantine.holds("7"), quarantine.holds("8")) == (True, False)
