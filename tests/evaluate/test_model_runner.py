@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from natadv.errors import ModelError, StoreError
+from natadv.errors import GpuError, ModelError, StoreError
 from natadv.evaluate import model_runner
 from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot, is_out_of_memory
 from natadv.evaluate.run import Run
@@ -110,10 +110,15 @@ def test_a_model_that_does_not_fit_says_what_it_needs(runner, make_unit, monkeyp
     files = (tmp_path / "model.safetensors",)
     monkeypatch.setattr(loading, "content_files", lambda spec: files)
     error = RuntimeError("DefaultCPUAllocator: can't allocate memory")
-    monkeypatch.setattr(loading, "load_hashed", failing([], error))
-
-    with pytest.raises(ModelError, match=r"mini-siglip: .* its files have 0\.3 GB, \d+\.\d GB are"):
-        runner.compute(make_unit(**OTHER))
+    # An adapter that tries its first picture says that the folder may be damaged.
+    wrapped = ModelError("cannot embed a picture; copy or download the folder again")
+    wrapped.__cause__ = error
+    for number, found in enumerate((error, wrapped)):
+        monkeypatch.setattr(loading, "load_hashed", failing([], found))
+        unit = make_unit(**OTHER | {"weights": f"{number}" * 64})
+        told = r"mini-siglip: .* its files have 0\.3 GB, \d+\.\d GB are .* a smaller --dtype"
+        with pytest.raises(ModelError, match=told):
+            runner.compute(unit)
 
 
 def test_all_spellings_of_out_of_memory_are_known():
@@ -130,13 +135,33 @@ def test_all_spellings_of_out_of_memory_are_known():
     assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
 
 
-def test_a_lost_gpu_does_not_count_against_the_model(runner, run, make_unit, monkeypatch):
-    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+LOST = "CUDA error: an illegal memory access was encountered"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError(LOST), ModelError(f"cannot embed: {LOST}"), GpuError("torch sees no GPU")],
+)
+def test_a_lost_gpu_does_not_count_against_the_model(runner, run, make_unit, monkeypatch, error):
     monkeypatch.setattr(loading, "load_hashed", failing([], error))
 
-    with pytest.raises(RuntimeError, match="illegal memory access"):
+    with pytest.raises(type(error), match=str(error)):
         runner.compute(make_unit(**OTHER))
     assert run.error("5" * 64) is None
+
+
+def test_a_result_names_the_gpu_that_computed_it_and_none_of_the_cpu(
+    runner, run, make_unit, monkeypatch
+):
+    facts = {"gpu": "Card A", "driver": "550.1"}
+    monkeypatch.setattr(model_runner, "described", lambda gpu: dict(facts) if gpu == "7" else {})
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    on_gpu = ModelRunner(runner.store, runner.datasets, runner.specs, run=run, gpu="7")
+
+    assert "hardware" not in runner.compute(make_unit())
+    hardware = on_gpu.compute(make_unit())["hardware"]
+    assert hardware == {**facts, "cuda": "12.8", "cudnn": "91002"}
 
 
 def test_the_old_model_is_gone_before_the_next_one_loads(runner, make_unit, eyes, monkeypatch):
