@@ -109,6 +109,7 @@ def test_json_tells_all(capsys, place):
         "value": 0.476,
         "protocol": "paper",
         "source": "Appendix Table 1",
+        "prompts": 1,
     } in record["published"]
     assert (found["fare2-l14"]["here"], found["fare2-l14"]["revision"]) == (False, None)
 
