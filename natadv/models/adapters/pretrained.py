@@ -83,14 +83,10 @@ def weights(
             f"{'; '.join(faults)}; copy both from the same checkpoint"
         )
     model.eval().requires_grad_(False)
-    if not _spreading(placement):
+    if _spreading(placement):
+        _check_spread(model, folder, placement)
+    else:
         model.to(placement.device)
-    elif elsewhere := {str(part) for part in model.hf_device_map.values()} & {"cpu", "disk"}:
-        raise ModelError(
-            f"{folder}: does not fit into the memory of {placement.gpus} GPUs: accelerate would "
-            f"keep a part on {' and '.join(sorted(elsewhere))}; take more --gpus-per-model, or "
-            "--dtype int8"
-        )
     # Loaded weights are mapped from the file, and would change with it.
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
@@ -108,6 +104,15 @@ def _spreading(placement: Placement) -> dict[str, Any]:
         config = BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
         found["quantization_config"] = config
     return found
+
+
+def _check_spread(model: Any, folder: Path, placement: Placement) -> None:
+    if elsewhere := {str(part) for part in model.hf_device_map.values()} & {"cpu", "disk"}:
+        raise ModelError(
+            f"{folder}: does not fit into the memory of {placement.gpus} GPUs: accelerate would "
+            f"keep a part on {' and '.join(sorted(elsewhere))}; take more --gpus-per-model, or "
+            "--dtype int8"
+        )
 
 
 def _refuse_larger(architecture: Any, folder: Path) -> None:

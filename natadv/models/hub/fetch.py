@@ -90,26 +90,9 @@ def fetch(
         keeps = before if not update and revision is None else None
         if keeps and _is_intact(target, keeps, place, progress_to):
             return Fetched(target, keeps, _size(target, keeps, place), downloaded=0, before=before)
-        compared = True
-        try:
-            with explained(target.hub_id, endpoint=place.endpoint):
-                if keeps:
-                    repository = describe_locked(target.hub_id, keeps, endpoint=place.endpoint)
-                else:
-                    repository = describe(
-                        target.hub_id,
-                        loader=target.loader,
-                        revision=revision,
-                        endpoint=place.endpoint,
-                    )
-        except UnreachableError:
-            # What is locked names its files itself, and an update is a question to the hub.
-            cached = None
-            if not keeps and not update:
-                cached = describe_cached(target.hub_id, loader=target.loader, revision=revision)
-            if cached is None:
-                raise
-            repository, compared = cached, False
+        repository, compared = _described(
+            target, keeps, place, revision=revision, asks=bool(keeps or update)
+        )
         progress = DownloadProgress(
             target.name, sum(file.size for file in repository.files), stream=progress_to
         )
@@ -131,6 +114,38 @@ def fetch(
         size = _size(target, locked, place)
         downloaded = progress.downloaded if compared else 0
         return Fetched(target, locked, size, downloaded, before, repository.branch, compared)
+
+
+class _Described(NamedTuple):
+    repository: Repository
+    compared: bool
+    """Whether the hub was asked, and not the cache."""
+
+
+def _described(
+    target: FetchTarget,
+    keeps: LockedRepository | None,
+    place: Place,
+    *,
+    revision: str | None,
+    asks: bool,
+) -> _Described:
+    """What the hub holds or, where it is out of reach, the cache; if the fetch `asks` what only the
+    hub knows, that is an error."""
+    hub_id, loader, endpoint = target.hub_id, target.loader, place.endpoint
+    try:
+        with explained(hub_id, endpoint=endpoint):
+            if keeps:
+                return _Described(describe_locked(hub_id, keeps, endpoint=endpoint), True)
+            found = describe(hub_id, loader=loader, revision=revision, endpoint=endpoint)
+            return _Described(found, True)
+    except UnreachableError:
+        cached = None
+        if not asks:
+            cached = describe_cached(hub_id, loader=loader, revision=revision, cache=place.cache)
+        if cached is None:
+            raise
+        return _Described(cached, False)
 
 
 @contextmanager

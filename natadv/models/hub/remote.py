@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import HfApi, constants, get_token
@@ -118,21 +119,23 @@ def describe_locked(
     return _repository(info, tuple(locked.files))
 
 
-def describe_cached(hub_id: str, *, loader: str | None, revision: str | None) -> Repository | None:
+def describe_cached(
+    hub_id: str, *, loader: str | None, revision: str | None, cache: Path
+) -> Repository | None:
     """The main commit in the cache, or `revision`, with the needed files, whoever downloaded them;
     None if it is not there as a whole. Nothing is asked of the hub.
 
     Raises:
         ModelError: Several commits are there, and none is known to be the main one.
     """
-    folder = repository_folder(hub_id)
-    commit = _cached_commit(hub_id, revision or "main")
+    folder = repository_folder(hub_id, cache=cache)
+    commit = _cached_commit(folder, revision or "main")
     if commit is None and revision is None:
         # A tool that was asked for a commit leaves no word of branches.
         commits = sorted(path.name for path in (folder / "snapshots").glob("*"))
         if len(commits) > 1:
             raise ModelError(
-                f"{hub_id}: {cache_folder()} holds {len(commits)} commits, none of them as the "
+                f"{hub_id}: {cache} holds {len(commits)} commits, none of them as the "
                 f"main branch; name one: --revision {commits[0]}"
             )
         commit = next(iter(commits), None)
@@ -154,8 +157,7 @@ def describe_cached(hub_id: str, *, loader: str | None, revision: str | None) ->
     return Repository(commit, tuple(files), "" if revision in (None, commit) else str(revision))
 
 
-def _cached_commit(hub_id: str, revision: str) -> str | None:
-    folder = repository_folder(hub_id)
+def _cached_commit(folder: Path, revision: str) -> str | None:
     if (folder / "snapshots" / revision).is_dir() and _COMMIT.fullmatch(revision):
         return revision
     ref = folder / "refs" / revision
