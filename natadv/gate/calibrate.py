@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from natadv.gate.rules import Rule, Thresholds, TierGrid
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.metrics import METRICS, estimate, metric_named
 from natadv.scenarios import SCENARIOS
+from natadv.storage.atomic import replacing, writing
 from natadv.tasks import TASKS
 
 CONFIDENCE = 0.999
@@ -146,49 +147,70 @@ def tiers_of_others(rules: Sequence[Rule], known: Thresholds) -> dict[str, TierG
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the rules that stored evidence suggests. Returns the exit code."""
+    """Print the rules that stored evidence suggests, or write them. Returns the exit code."""
     parser = argparse.ArgumentParser("python -m natadv.gate.calibrate", description=__doc__)
     add = parser.add_argument
     add("--evidence", type=path, required=True, help="folder of measured cases")
     add("--date", type=text, required=True, help="written into the source of each rule")
     add("--part", type=text, help="also propose rules for this part of the clean datasets")
     add("--thresholds", type=path, default=Path("thresholds.yaml"), help="the present contract")
+    add("--out", type=path, help="the file to write, such as thresholds/measured.yaml")
     options = parser.parse_args(arguments)
     tiers: dict[str, TierGrid] = {}
     try:
         rules = proposals(options.evidence, options.date, options.part)
         if options.thresholds.is_file():
             tiers = tiers_of_others(rules, load_thresholds(options.thresholds, asserting=False))
+        written = to_yaml(rules, tiers=tiers)
+        if options.out is None:
+            print(written, end="")
+        else:
+            # A shell would have emptied the file before it is read as a part of the contract.
+            remedy = "give another --out"
+            with writing(options.out, remedy=remedy), replacing(options.out) as temporary:
+                temporary.write_text(written, encoding="utf-8")
+            print(f"{options.out}: {len(rules)} rules")
     except NatadvError as error:
         print(error, file=sys.stderr)
         return 1
-    print(to_yaml(rules, tiers=tiers), end="")
     return 0
 
 
 def proposals(root: Path, date: str, part: str | None) -> list[Rule]:
-    """The rules for all cases under `root`, and for a `part` of the clean ones if it is given."""
+    """The rules for all cases under `root`, and for a `part` of the clean ones if it is given.
+
+    A measurement that leaves no bound is named on stderr. Raises MetricError if evidence is flawed,
+    or if no rule is left.
+    """
     stored, broken = stored_cases(root)
     if broken:
         raise MetricError("\n".join(broken.values()))
     rules = []
     for case in sorted(stored):
-        found, task = stored_evidence(case, stored), TASKS[case.task]
-        rows, attacked = found.evidence.attack, SCENARIOS[case.scenario].attacks
-        if found.problems or rows.errors:
+        found = stored_evidence(case, stored)
+        if found.problems or found.evidence.attack.errors:
             raise MetricError(f"{case}: calibrate on flawless evidence only; measure it again")
-        rules.append(propose(found, task.headline, date=date))
-        if attacked:
-            rules.append(propose(found, task.drop, date=date))
-        for name in OF_DRAWN if attacked and rows.attributes else ():
-            if case.task in METRICS[name].tasks:
-                try:
-                    rules.append(propose(found, name, date=date))
-                except MetricError as error:
-                    print(f"no rule for {name} of {case}: {error}", file=sys.stderr)
-        if case.scenario == "clean" and part is not None and part in rows.part:
-            rules.append(propose(found, task.headline, date=date, part=part))
+        for name, of_part in _measurable(found, part):
+            try:
+                rules.append(propose(found, name, date=date, part=of_part))
+            except MetricError as error:
+                print(f"no rule for {name} of {case}: {error}", file=sys.stderr)
+    if not rules:
+        raise MetricError(f"{root}: no case in it leaves a bound; has its run ended?")
     return rules
+
+
+def _measurable(found: CaseEvidence, part: str | None) -> Iterator[tuple[str, str | None]]:
+    """The metrics of a case that get a rule, each with the part of the dataset that it is about."""
+    case, task, rows = found.case, TASKS[found.case.task], found.evidence.attack
+    yield task.headline, None
+    # Photographs of real attacks may have no clean twins.
+    if SCENARIOS[case.scenario].attacks and found.evidence.clean is not None:
+        yield task.drop, None
+        if rows.attributes:
+            yield from ((name, None) for name in OF_DRAWN if case.task in METRICS[name].tasks)
+    if case.scenario == "clean" and part is not None and part in rows.part:
+        yield task.headline, part
 
 
 if __name__ == "__main__":

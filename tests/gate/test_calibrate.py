@@ -312,3 +312,39 @@ def test_a_starter_without_a_number_lies_above_chance():
     # 0.1 + 5 * sqrt(0.1 * 0.9 / 1000) = 0.14743, rounded up.
     assert (rule.bound, rule.min_n, rule.starter) == (0.148, 800, "chance")
     assert above_chance("vqa/clean/d/m", "vqa_accuracy", 0.0, n=100).bound == 0.02
+
+
+def test_a_case_that_leaves_no_bound_is_named_and_the_others_get_rules(
+    evidence_root, kit, capsys, tmp_path
+):
+    facts = ("revision-1", "c" * 64, "protocol-1")
+    weak = replace(kit.NATURAL, dataset="hard")
+    write_evidence(
+        evidence_root,
+        Manifest(weak, "mini-clip", 50, *facts),
+        {"attack": kit.rows_of([False] * 50)},
+    )
+    # As photographs of attacks, which have no clean twins.
+    real = replace(kit.TYPO, dataset="real")
+    rows = kit.rows_of(kit.first(40, 50), twin_prefix="c")
+    write_evidence(evidence_root, Manifest(real, "mini-clip", 50, *facts), {"attack": rows})
+    out = tmp_path / "measured.yaml"
+
+    code = main(["--evidence", str(evidence_root), "--date", "today", "--out", str(out)])
+
+    told = capsys.readouterr()
+    rules = yaml.safe_load(out.read_text())["rules"]
+    assert code == 0
+    assert f"no rule for top1 of {weak}" in told.err
+    assert told.out == f"{out}: {len(rules)} rules\n"
+    assert [r["metric"] for r in rules if r["case"] == real.address] == ["top1"]
+    assert not [r for r in rules if r["case"] == weak.address]
+
+
+def test_evidence_without_a_case_is_no_file_of_no_rules(tmp_path, capsys):
+    (tmp_path / "evidence").mkdir()
+
+    code = main(["--evidence", str(tmp_path / "evidence"), "--date", "today"])
+
+    assert code == 1
+    assert "no case in it leaves a bound; has its run ended?" in capsys.readouterr().err

@@ -266,7 +266,7 @@ def judging() -> list[Step]:
     """The same with rules that follow from what was measured; nothing is computed again."""
     calibrated = tuple(
         f"python -m natadv.gate.calibrate --evidence .natadv/evidence-{task} --date 2026-01-01 "
-        f"> thresholds/measured-{task}.yaml"
+        f"--out thresholds/measured-{task}.yaml"
         for task in DATASETS
     )
     return [
