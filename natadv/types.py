@@ -170,9 +170,14 @@ Prepared = Any
 """Preprocessed pictures in the form that one model takes."""
 
 
+UNIT_TOLERANCE = 1e-3
+"""How far the length of an embedding may be from 1; of bfloat16, normalise the float32 rows."""
+
+
 @runtime_checkable
 class ZeroShotClassifier(Protocol):
-    """Embeds pictures and texts into one space. Rows are unit length, float32, on the host."""
+    """Embeds pictures and texts into one space. Rows are unit length (to UNIT_TOLERANCE), float32,
+    on the host."""
 
     @property
     def scoring(self) -> Scoring:
@@ -192,6 +197,17 @@ class ZeroShotClassifier(Protocol):
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Embeddings of shape (c, d); canonicalises, pads and truncates as in training."""
+        ...
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """Scores class names itself: a network with a linear head, or any other that has no embeddings
+    to compare. A model that is both kinds of classifier is asked as this one."""
+
+    def classify(self, images: Sequence[Image], classes: Sequence[str]) -> FloatArray:
+        """Logits of shape (b, c), finite, on the host: a column for each of `classes`, in their
+        order. The names are bare, as the dataset's card has them, without a prompt."""
         ...
 
 
@@ -268,7 +284,7 @@ class RawTextEmbeddings(Protocol):
         ...
 
 
-Model = ZeroShotClassifier | Segmenter | Answerer
+Model = ZeroShotClassifier | Classifier | Segmenter | Answerer
 
 Feeding = Literal["as-trained", "paper"]
 """`paper` repeats what the paper's scripts did, mistakes included; its results have floors of their
@@ -309,6 +325,8 @@ class ModelSpec:
     """`module:factory`, if it comes from outside."""
     base: Path | None = None
     """Where that module and its files may lie."""
+    classes: tuple[str, ...] = ()
+    """The only class names that it knows; empty if it takes any."""
     tower_of: Path | None = None
     """The folder whose picture tower this file replaces."""
     heads: Mapping[str, Path] = field(default_factory=dict)

@@ -22,8 +22,8 @@ from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for
 from natadv.types import PAPER_SUFFIX
 
 if TYPE_CHECKING:
+    from natadv.models.doctor import Finding
     from natadv.models.hub.fetch import Fetched, FetchTarget, Place
-    from natadv.types import ModelSpec
 
 _MARK_OF_ROOT = "thresholds.yaml"
 _Root = Annotated[
@@ -33,6 +33,7 @@ _Root = Annotated[
 _NAMES = f"a model, a family, {PAPER}, a glob, or any owner/name of the hub"
 _UPDATE = "move from the locked to the newest commit"
 _KNOWN = "pictures that the model must recognise, each called after what it shows (cat.png)"
+_ASKED = "whose class names a model that gives logits must know, of natadv data list"
 _Dtype = Literal["float32", "bfloat16", "float16"]
 
 app = opt.command_group()
@@ -111,24 +112,29 @@ def doctor(
     device: Annotated[str, opt.text("DEVICE", "cpu or cuda")] = "cpu",
     dtype: Annotated[_Dtype, typer.Option(help="of the arithmetic")] = "float32",
     known: Annotated[Path | None, opt.path(_KNOWN)] = None,
+    data: Annotated[str | None, opt.text("DATASET", _ASKED)] = None,
 ) -> int:
     """Check that a model is whole, safe, and fed as it was trained."""
+    from natadv.evaluate.datasets import dataset_named
+    from natadv.models.doctor import examine
     from natadv.models.resolve import resolve
 
-    specs = (spec for name in names for spec in resolve(name, root=Path.cwd()))
-    return 1 if sum(_examine(spec, device, dtype, known) for spec in specs) else 0
+    classes = dataset_named(data, Path.cwd()).card.classes if data is not None else ()
+    failed = 0
+    for spec in (spec for name in names for spec in resolve(name, root=Path.cwd())):
+        print(f"{spec.name} ({spec.folder})")
+        row = ZOO.get(spec.lineage)
+        pictures = Path.cwd() / row.known if known is None and row and row.known else known
+        failed += _printed(
+            examine(spec, device=device, dtype=dtype, known=pictures, classes=classes)
+        )
+    return 1 if failed else 0
 
 
-def _examine(spec: ModelSpec, device: str, dtype: str, known: Path | None) -> int:
+def _printed(findings: Iterable[Finding]) -> int:
     """Print every check of one model, and return the number of those that failed."""
-    from natadv.models.doctor import examine
-
-    print(f"{spec.name} ({spec.folder})")
-    row = ZOO.get(spec.lineage)
-    if known is None and row is not None and row.known:
-        known = Path.cwd() / row.known
     failed = checks = 0
-    for line in examine(spec, device=device, dtype=dtype, known=known):
+    for line in findings:
         print(line, flush=True)
         checks += 1
         failed += not line.ok

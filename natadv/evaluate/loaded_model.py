@@ -24,6 +24,7 @@ from natadv.evaluate.batches import (
 from natadv.evaluate.embeddings import EmbeddingCache, key_of
 from natadv.evaluate.pictures import Picture
 from natadv.types import (
+    UNIT_TOLERANCE,
     DenseFeatures,
     FloatArray,
     Model,
@@ -54,6 +55,8 @@ class LoadedModel:
     batch_size: int
     heads: dict[str, Head] = field(default_factory=dict)
     """By fingerprint, on the device of the model."""
+    name: str = "the model"
+    """As errors call it."""
     encoded: int = 0
     """Pictures that went through the model."""
     _texts: dict[str, FloatArray] = field(default_factory=dict)
@@ -75,7 +78,7 @@ class LoadedModel:
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Embeddings of shape (n, d), from the cache where it holds them."""
-        return self._embedded(texts, b"text:", self.encoder.embed_texts)
+        return self._embedded(texts, b"text:", self._unit_texts)
 
     def embed_texts_raw(self, texts: Sequence[str]) -> FloatArray:
         """As `embed_texts`, each as long as the tower makes it. Raises ModelError if the model does
@@ -87,6 +90,11 @@ class LoadedModel:
                 "natadv/types.py), or import the dataset with --templates single"
             )
         return self._embedded(texts, b"raw text:", self.model.embed_texts_raw)
+
+    def _unit_texts(self, texts: Sequence[str]) -> FloatArray:
+        rows = self.encoder.embed_texts(texts)
+        _check_rows(rows, len(texts), what="embed_texts", name=self.name)
+        return rows
 
     def _embedded(
         self, texts: Sequence[str], kind: bytes, embed: Callable[[Sequence[str]], FloatArray]
@@ -181,11 +189,7 @@ def encode_pictures(
             embeddings, features = loaded.tower.forward_features(batch.prepared, layers)
         else:
             embeddings, features = loaded.encoder.embed_images(batch.prepared), ()
-        if len(embeddings) != loaded.batch_size:
-            raise ModelError(
-                f"expected an embedding for each of {loaded.batch_size} pictures, got "
-                f"{len(embeddings)}; the model's embed_images loses rows"
-            )
+        _check_rows(embeddings, loaded.batch_size, what="embed_images", name=loaded.name)
         loaded.encoded += n
         loaded.cache.put(dict(zip(batch.keys, embeddings[:n], strict=True)))
         yield EncodedBatch(
@@ -225,6 +229,27 @@ def _prepared(group: Sequence[tuple[str, Image]], *, loaded: LoadedModel) -> Pre
     # The rows of the result are unknown, so the batch is filled up with pictures instead.
     full = filled_up_lightly(images, loaded.batch_size)
     return PreparedBatch(keys, loaded.encoder.prepare(full), len(full))
+
+
+def _check_rows(rows: FloatArray, count: int, *, what: str, name: str) -> None:
+    """Raises ModelError unless the method `what` returned that many finite rows of unit length:
+    rows that are normalised later in silence would hide a forgotten projection."""
+    if rows.ndim != 2 or len(rows) != count:
+        raise ModelError(
+            f"{name}: expected {what} to return {count} rows for {count} inputs, got an array of "
+            f"shape {rows.shape}; return one row for each, of shape (b, d)"
+        )
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    if not np.isfinite(lengths).all():
+        raise ModelError(
+            f"{name}: {what} returned rows that are not finite; the model's weights are damaged, "
+            "or need --dtype float32"
+        )
+    if not (np.abs(lengths - 1) <= UNIT_TOLERANCE).all():
+        raise ModelError(
+            f"{name}: {what} returned rows of length {lengths.min():.4g} to {lengths.max():.4g}, "
+            f"expected 1 (within {UNIT_TOLERANCE:g}); divide each row by its length, in float32"
+        )
 
 
 def _encode_texts(

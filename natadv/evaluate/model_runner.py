@@ -193,7 +193,7 @@ class ModelRunner:
         if unit.head:
             if unit.head not in loaded.heads:
                 loaded.heads[unit.head] = self._head(unit)
-        elif not isinstance(loaded.model, TASKS[unit.task].model):
+        elif not isinstance(loaded.model, TASKS[unit.task].models):
             raise ModelError(f"{unit.model} cannot do {unit.task}")
 
     def _head(self, unit: Unit) -> Head:
@@ -210,7 +210,8 @@ class ModelRunner:
     def _of_size(self, model: Model, unit: Unit, batch_size: int) -> LoadedModel:
         # Another batch size may give other last bits: its vectors are kept apart.
         name = space(unit.weights, unit.in_batches_of(batch_size).numerics)
-        return LoadedModel(model, EmbeddingCache(self.store.root / "embeddings", name), batch_size)
+        cache = EmbeddingCache(self.store.root / "embeddings", name)
+        return LoadedModel(model, cache, batch_size, name=unit.model)
 
 
 def drain_with_gpu_slot(worker: Worker, units: Sequence[Unit], *, device: str, slots: int) -> None:

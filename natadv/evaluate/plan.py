@@ -18,6 +18,7 @@ from natadv.evidence import CaseEvidence, Evidence
 from natadv.gate.cases import CasePlan
 from natadv.heads import head_file
 from natadv.models.loading import fingerprint
+from natadv.models.plugged import check_classes
 from natadv.models.resolve import HEADS, heads_beside
 from natadv.models.zoo import ZOO
 from natadv.tasks import TASKS
@@ -69,6 +70,8 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     try:
         weights = fingerprint(spec)
         head = head_of(case, spec, weights=weights)
+        if case.task == "classification":
+            check_classes(spec, card.classes)
     except NatadvError as error:
         return CaseUnits(problem=str(error))
     clean = grid.datasets.get(str(card.twin_of))
@@ -126,7 +129,7 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
         ModelError: The model cannot do the task and has no head for it, or one of another tower.
     """
     # A task that asks the same of a model as one that the model can do is one that it can do.
-    if TASKS[case.task].model in {TASKS[task].model for task in spec.tasks}:
+    if TASKS[case.task].models in {TASKS[task].models for task in spec.tasks}:
         return ""
     train = _training(case.task, spec)
     if case.task not in spec.heads:

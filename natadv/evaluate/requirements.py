@@ -101,8 +101,8 @@ def _heads(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
             tasks, heads = row.tasks, heads_of_row(row.name, root=grid.root)
         else:
             continue
-        able = {TASKS[known].model for known in tasks}
-        if TASKS[task].model in able or task in heads or task not in TRAINING_SETS:
+        able = {TASKS[known].models for known in tasks}
+        if TASKS[task].models in able or task in heads or task not in TRAINING_SETS:
             continue
         name = model.removesuffix(PAPER_SUFFIX)
         # A head of a checkpoint that somebody gave lies elsewhere; its case says where.

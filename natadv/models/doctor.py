@@ -12,9 +12,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from natadv.errors import ModelError, NatadvError
+from natadv.factories import one_line
 from natadv.models.loading import content_files, fingerprint, load
+from natadv.models.plugged import check_classes
 from natadv.rng import rng_for
-from natadv.types import Answerer, FloatArray, Model, ModelSpec, Segmenter, ZeroShotClassifier
+from natadv.types import (
+    UNIT_TOLERANCE,
+    Answerer,
+    Classifier,
+    DoubleArray,
+    FloatArray,
+    Model,
+    ModelSpec,
+    Segmenter,
+    ZeroShotClassifier,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +36,9 @@ SPELLINGS = ("a photo of a cat.", "A PHOTO OF A CAT.")
 PUNCTUATED = ("a photo of a cat", "A photo of a cat!")
 PHRASES = ("a cat", "the green bird on the left", "grass")
 QUESTIONS = ("What colour is this?", "Is there a cat?", "How many birds are in the picture?")
+
+CLASSES = ("cat", "dog", "bird")
+"""What a classifier of any class names is asked."""
 
 WIDEST_PIXEL = 6.0
 """No preprocessing in use makes a white or black pixel larger than this."""
@@ -38,6 +53,8 @@ class Patient:
     dtype: str
     known: Path | None = None
     """A folder of pictures, each named after its class."""
+    asked: tuple[str, ...] = ()
+    """Class names of a dataset that it must know."""
 
     @property
     def tolerance(self) -> float:
@@ -57,6 +74,16 @@ class Patient:
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Embeddings of shape (c, d)."""
         return self.classifier.embed_texts(texts)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names that a classifier is asked: the given ones, or its own."""
+        return self.asked or self.spec.classes or CLASSES
+
+    def logits(self, images: Sequence[Image], classes: Sequence[str] = ()) -> DoubleArray:
+        """Logits of shape (b, c) for `classes`, by default those of the patient."""
+        assert isinstance(self.model, Classifier)
+        return np.asarray(self.model.classify(images, classes or self.classes), np.float64)
 
     def masks(self, rows: slice = slice(None)) -> FloatArray:
         """Masks of shape (b, h, w) for those of PHRASES."""
@@ -85,18 +112,24 @@ Check = Callable[[Patient], str]
 
 
 def examine(
-    spec: ModelSpec, *, device: str, dtype: str, known: Path | None = None
+    spec: ModelSpec,
+    *,
+    device: str,
+    dtype: str,
+    known: Path | None = None,
+    classes: tuple[str, ...] = (),
 ) -> Iterator[Finding]:
     """Yield the finding of each check; a model that cannot be loaded is not examined further.
 
-    `known` is a folder of pictures that the model must recognise, each named after its class.
+    `known` is a folder of pictures that the model must recognise, each named after its class;
+    `classes` are class names that it must know.
     """
     patients: list[Patient] = []
 
     def _loading() -> str:
         began = time.perf_counter()
         model = load(spec, device=device, dtype=dtype, threads=1)
-        patients.append(Patient(spec, model, dtype, known))
+        patients.append(Patient(spec, model, dtype, known, classes))
         wall_s = time.perf_counter() - began
         return f"{spec.loader}, {dtype} on {device}, {wall_s:.1f} s"
 
@@ -104,7 +137,8 @@ def examine(
     yield _finding("loading", _loading)
     for patient in patients:
         for task in spec.tasks:
-            for name, check in CHECKS[task].items():
+            by_logits = task == "classification" and isinstance(patient.model, Classifier)
+            for name, check in (LOGIT_CHECKS if by_logits else CHECKS[task]).items():
                 yield _finding(name, partial(check, patient))
 
 
@@ -148,7 +182,7 @@ def unit_embeddings(patient: Patient) -> str:
     rows = np.concatenate([patient.embed_images(pictures()), patient.embed_texts(TEXTS)])
     lengths = np.linalg.norm(rows, axis=1)
     _require(
-        np.isfinite(rows).all() and np.abs(lengths - 1).max() <= 1e-3,
+        np.isfinite(rows).all() and np.abs(lengths - 1).max() <= UNIT_TOLERANCE,
         f"embeddings have lengths {lengths.min():.3g} to {lengths.max():.3g}, expected 1; "
         "the weights are damaged, or need --dtype float32",
     )
@@ -262,11 +296,16 @@ def known_answers(patient: Patient) -> str:
     paths = sorted(patient.known.glob("*.png")) + sorted(patient.known.glob("*.jpg"))
     if len(paths) < 2:
         raise ModelError(f"{patient.known}: expected at least two pictures called CLASS.png")
-    texts = patient.embed_texts([f"a photo of a {path.stem}." for path in paths])
-    images = patient.embed_images([Image.open(path).convert("RGB") for path in paths])
+    names, images = [path.stem for path in paths], [Image.open(p).convert("RGB") for p in paths]
+    if isinstance(patient.model, Classifier):
+        check_classes(patient.spec, names)
+        logits = patient.logits(images, names)
+    else:
+        texts = patient.embed_texts([f"a photo of a {name}." for name in names])
+        logits = np.asarray(patient.embed_images(images) @ texts.T, np.float64)
     wrong = [
         f"{path.stem} for {paths[answer].stem}"
-        for path, answer in zip(paths, (images @ texts.T).argmax(axis=1), strict=True)
+        for path, answer in zip(paths, logits.argmax(axis=1), strict=True)
         if path is not paths[answer]
     ]
     _require(
@@ -275,6 +314,95 @@ def known_answers(patient: Patient) -> str:
         "weights, preprocessing or tokenizer are not those of training",
     )
     return f"all {len(paths)} pictures in {patient.known.name} recognised"
+
+
+def class_names(patient: Patient) -> str:
+    """It takes the class names, those of a dataset if some were given."""
+    names, known = patient.classes, len(patient.spec.classes)
+    check_classes(patient.spec, names)
+    try:
+        patient.logits(pictures()[:1])
+    # A border: unknown names may raise anything.
+    except Exception as error:
+        listed = ", ".join(map(repr, names[:3]))
+        raise ModelError(
+            f"it does not classify by the names {listed}{' ...' if names[3:] else ''}: "
+            f"{one_line(error)}; a model that knows some names only says which: "
+            "Plug(..., classes=NAMES)"
+        ) from error
+    if known and not patient.asked:
+        return f"knows {known} class names only; --data NAME compares them with a dataset's"
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"takes {', '.join(map(repr, names[:3]))}{more}"
+
+
+def finite_logits(patient: Patient) -> str:
+    """Logits are finite, with a row per picture and a column per class name."""
+    logits, expected = patient.logits(pictures()), (len(pictures()), len(patient.classes))
+    _require(
+        logits.shape == expected,
+        f"classify returns an array of shape {logits.shape} for {expected[0]} pictures and "
+        f"{expected[1]} class names; return a row per picture and a column per name",
+    )
+    _require(
+        np.isfinite(logits).all(),
+        "logits are not finite; the weights are damaged, or need --dtype float32",
+    )
+    return f"{expected[1]} columns, finite, {logits.min():.3g} to {logits.max():.3g}"
+
+
+def class_order(patient: Patient) -> str:
+    """A column belongs to the class name at its place, whatever the order of the names."""
+    names = patient.classes
+    forwards, backwards = patient.logits(pictures()), patient.logits(pictures(), names[::-1])
+    moved = float(np.abs(forwards - backwards[:, ::-1]).max())
+    _require(
+        moved <= patient.tolerance * max(1.0, float(np.abs(forwards).max())),
+        f"with the class names in reverse, logits differ by up to {moved:.2g}; return the columns "
+        "in the order of the names that classify is given",
+    )
+    return "columns follow the order of the class names"
+
+
+def same_logits(patient: Patient) -> str:
+    """Two calls give the same bytes."""
+    first, second = (patient.logits(pictures()) for _ in range(2))
+    _require(
+        first.tobytes() == second.tobytes(),
+        f"two calls differ by up to {np.abs(first - second).max():.2g}; switch dropout off (eval "
+        "mode) and draw no random crops",
+    )
+    return "two calls give the same bytes"
+
+
+def logits_in_batches(patient: Patient) -> str:
+    """Other pictures in the batch do not move a logit."""
+    together = patient.logits(pictures())
+    alone = np.concatenate([patient.logits([image]) for image in pictures()])
+    moved = float(np.abs(together - alone).max())
+    text = f"alone or together, logits differ by up to {moved:.1g}"
+    _require(
+        moved <= patient.tolerance * max(1.0, float(np.abs(together).max())),
+        f"{text}, more than {patient.dtype} explains; the pictures of a batch interact: switch "
+        "batch normalisation to eval mode",
+    )
+    return text
+
+
+def different_logits(patient: Patient) -> str:
+    """Different pictures have different logits."""
+    logits = patient.logits(pictures())
+    _require(
+        len(np.unique(logits, axis=0)) == len(logits),
+        "different pictures give the same logits; the weights are damaged or untrained",
+    )
+    return f"{len(logits)} different pictures have different logits"
+
+
+def not_applicable(patient: Patient) -> str:
+    """Names the checks of embeddings, which do not apply."""
+    names = ", ".join(name for name in CHECKS["classification"] if name not in LOGIT_CHECKS)
+    return f"{names}: {type(patient.model).__name__} gives logits, and no embeddings"
 
 
 def probabilities(patient: Patient) -> str:
@@ -354,3 +482,15 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "prompt": only_the_answer,
     },
 }
+
+LOGIT_CHECKS: Mapping[str, Check] = {
+    "class names": class_names,
+    "logits": finite_logits,
+    "class order": class_order,
+    "same twice": same_logits,
+    "batch size": logits_in_batches,
+    "discernment": different_logits,
+    "known answers": known_answers,
+    "not checked": not_applicable,
+}
+"""Those of a classifier that gives logits instead of embeddings."""

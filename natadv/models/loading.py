@@ -144,9 +144,10 @@ def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
     _set_up_torch(device, threads)
     model = adapter(spec.loader)(spec, placement)
     for task in spec.tasks:
-        if not isinstance(model, TASKS[task].model):
+        if not isinstance(model, TASKS[task].models):
+            roles = " or a ".join(role.__name__ for role in TASKS[task].models)
             raise ModelError(
-                f"{spec.name}: {task} needs a {TASKS[task].model.__name__}, and "
+                f"{spec.name}: {task} needs a {roles}, and "
                 f"{type(model).__name__} lacks some of its methods (see natadv/types.py)"
             )
     return model

@@ -11,13 +11,16 @@ from natadv.errors import ChangedError, ModelError
 from natadv.factories import made_by, module_of, one_line
 from natadv.storage.hashes import Stamp, stamp_of
 from natadv.tasks import TASKS
-from natadv.types import Model, ModelSpec
+from natadv.types import Classifier, Model, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.models.adapters.encoder import Placement
 
 GROUP = "natadv.models"
 LOADER = "plugged"
+
+LISTED = 10
+"""Class names that an error message lists before it counts the rest."""
 
 _at_import: dict[Path, Stamp] = {}
 
@@ -32,6 +35,8 @@ class Plug:
     """All files that affect its answers: their bytes are hashed with those of the module, so that
     results are never reused for other weights."""
     tasks: tuple[str, ...] = ("classification",)
+    classes: Sequence[str] = ()
+    """The only class names that its `classify` knows, as datasets spell them; empty for any."""
 
 
 def spec_of(reference: str, *, name: str, base: Path) -> ModelSpec:
@@ -46,7 +51,22 @@ def spec_of(reference: str, *, name: str, base: Path) -> ModelSpec:
         tasks=plug.tasks,
         factory=reference,
         base=base,
+        classes=tuple(plug.classes),
     )
+
+
+def check_classes(spec: ModelSpec, names: Sequence[str]) -> None:
+    """Raises ModelError if the model knows some class names only, and not all of `names`."""
+    known = set(spec.classes)
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    if known and unknown:
+        listed = ", ".join(map(repr, unknown[:LISTED]))
+        more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
+        raise ModelError(
+            f"{spec.name} knows {len(known)} class names, but {listed}{more} of the dataset's "
+            f"{len(names)} are not among them; spell them in Plug(classes=...) as the dataset "
+            "does, or leave the dataset out"
+        )
 
 
 def content_files(spec: ModelSpec) -> tuple[Path, ...]:
@@ -74,16 +94,29 @@ def plug_of(reference: str, *, base: Path) -> Plug:
             f"--model {reference}: a Plug names at least one file and some of the tasks "
             f"{', '.join(TASKS)}; got files={list(plug.files)!r}, tasks={plug.tasks!r}"
         )
+    if isinstance(plug.classes, str) or not all(isinstance(name, str) for name in plug.classes):
+        raise ModelError(
+            f"--model {reference}: expected the classes of a Plug to be a list of names, got "
+            f"{plug.classes!r:.80}"
+        )
     return plug
 
 
 def build(spec: ModelSpec, placement: Placement) -> Model:
-    """The loaded model of a plug. Raises ModelError if loading raises anything."""
+    """The loaded model of a plug. Raises ModelError if loading raises anything, or the plug names
+    classes and the model does not classify by names."""
     plug = plug_of(spec.factory, base=spec.base or spec.folder.parent)
     try:
-        return plug.load(str(placement.device), str(placement.dtype).removeprefix("torch."))
+        model = plug.load(str(placement.device), str(placement.dtype).removeprefix("torch."))
     except Exception as error:
         raise ModelError(f"--model {spec.factory}: loading raised {one_line(error)}") from error
+    if plug.classes and not isinstance(model, Classifier):
+        raise ModelError(
+            f"--model {spec.factory}: its Plug names classes, which are those of a model with a "
+            f"method `classify`, and {type(model).__name__} has none; leave classes out, or give "
+            "it one"
+        )
+    return model
 
 
 def _source(reference: str, base: Path) -> Path:

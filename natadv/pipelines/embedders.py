@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from natadv.errors import ConfigError, ModelError
 from natadv.evaluate.code import numerics_here
@@ -47,12 +47,6 @@ class Arithmetic:
             batch_size=self.batch_size,
             threads=self.threads,
         ).of(spec)
-
-
-class _SoftmaxScoring(NamedTuple):
-    scale: float
-    bias: float
-    activation: Literal["softmax", "sigmoid"] = "softmax"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +98,7 @@ class Embedder:
         """
         scoring = self.loaded.encoder.scoring
         logits = classification.logits(images, weights=weights, scoring=scoring)
-        softmax = _SoftmaxScoring(scoring.scale, scoring.bias)
+        softmax = classification.SoftmaxScoring(scoring.scale, scoring.bias)
         return classification.probabilities(logits, scoring=softmax)
 
 
@@ -120,7 +114,9 @@ def load_embedder(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Emb
         threads=numerics.threads,
     )
     cache = EmbeddingCache(root / STORE / "embeddings", space(weights, numerics))
-    return Embedder(spec.name, weights, LoadedModel(model, cache, arithmetic.batch_size))
+    return Embedder(
+        spec.name, weights, LoadedModel(model, cache, arithmetic.batch_size, name=spec.name)
+    )
 
 
 def find_ensemble(names: Sequence[str], *, root: Path) -> tuple[ModelSpec, ...]:

@@ -32,6 +32,7 @@ from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import Worker
 from natadv.gate.rules import SearchProfile
 from natadv.models.loading import fingerprint
+from natadv.models.plugged import check_classes
 from natadv.models.resolve import resolve_one
 from natadv.pipelines.embedders import Arithmetic
 from natadv.pipelines.overlay_dataset import clean_dataset
@@ -233,6 +234,8 @@ def clean_unit(
             f"{dataset.name} has no {task}: its tasks are {', '.join(dataset.card.tasks)}"
         )
     case = Case(task, dataset.card.scenario, dataset.name, spec.name)
+    if task == "classification":
+        check_classes(spec, dataset.card.classes)
     weights = fingerprint(spec)
     (unit, *_) = dataset_units(
         case,

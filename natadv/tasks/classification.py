@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class name whose embedding is nearest to the picture's.
+"""Classification: the class name that a model prefers, by its embeddings or by logits of its own.
 
 All scores are float64, computed from float32 embeddings without BLAS, whose last bits depend on the
 number of threads and rows: equal prompts tie exactly, and a row does not depend on its batch.
@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from natadv.errors import DataError, ModelError
-from natadv.tasks.task import WRONG, Caption, Prediction, Task, TaskSheet, outcomes_for
+from natadv.factories import one_line
+from natadv.tasks.task import (
+    WRONG,
+    Caption,
+    PicturesAndTexts,
+    Prediction,
+    Task,
+    TaskSheet,
+    outcomes_for,
+)
 from natadv.types import (
     PAPER_SUFFIX,
     Averaging,
+    Classifier,
     DoubleArray,
     FloatArray,
     IntArray,
@@ -28,6 +38,8 @@ from natadv.types import (
 )
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from natadv.evaluate.loaded_model import EncodedBatch, LoadedModel
     from natadv.evaluate.pictures import Picture
     from natadv.evaluate.shard import EvaluationShard
@@ -52,6 +64,14 @@ class Predictions:
     true_score: DoubleArray
     margin: DoubleArray
     """Logit of the truth minus the best other one."""
+
+
+class SoftmaxScoring(NamedTuple):
+    """How logits become probabilities that sum to 1."""
+
+    scale: float = 1.0
+    bias: float = 0.0
+    activation: Literal["softmax", "sigmoid"] = "softmax"
 
 
 def prompts(classes: Sequence[str], templates: Sequence[str]) -> list[str]:
@@ -169,8 +189,21 @@ def outcomes(
             f"expected an embedding per sample and per class, got {len(images)} for {len(samples)} "
             f"samples and {len(weights)} for {len(classes)} classes"
         )
+    table = logits(images, weights=weights, scoring=scoring)
+    return outcomes_of_logits(samples, table, classes=classes, scoring=scoring, errors=errors)
+
+
+def outcomes_of_logits(
+    samples: Sequence[Sample],
+    logits: DoubleArray,
+    *,
+    classes: Sequence[str],
+    scoring: Scoring,
+    errors: Mapping[str, str] | None = None,
+) -> Outcomes:
+    """One row per sample, from logits of shape (n, c); `errors` (id -> why) have none."""
     truths = np.array([_truth(sample, classes) for sample in samples], dtype=np.int64)
-    rows = predict(logits(images, weights=weights, scoring=scoring), truths, scoring=scoring)
+    rows = predict(logits, truths, scoring=scoring)
     predicted = tuple(classes[i] for i in rows.index)
     return outcomes_for(
         samples,
@@ -202,13 +235,28 @@ def outcomes_among_candidates(
         raise DataError(
             f"expected an embedding per sample, got {len(images)} for {len(samples)} samples"
         )
-    place = {text: row for row, text in enumerate(weights)}
+    table = logits(images, weights=np.stack(list(weights.values())), scoring=scoring)
+    return outcomes_of_candidate_logits(
+        samples, table, names=tuple(weights), classes=classes, scoring=scoring, errors=errors
+    )
+
+
+def outcomes_of_candidate_logits(
+    samples: Sequence[Sample],
+    logits: DoubleArray,
+    *,
+    names: Sequence[str],
+    classes: Sequence[str],
+    scoring: Scoring,
+    errors: Mapping[str, str] | None = None,
+) -> Outcomes:
+    """As `outcomes_among_candidates`, from logits of shape (n, c) for the candidates `names`."""
+    place = {text: column for column, text in enumerate(names)}
     choices = np.array([len(sample.candidates) for sample in samples], dtype=np.int64)
     at = np.zeros((len(samples), max(choices, default=2)), dtype=np.int64)
     for row, sample in zip(at, samples, strict=True):
         row[: len(sample.candidates)] = [place[text] for text in sample.candidates]
-    every = logits(images, weights=np.stack(list(weights.values())), scoring=scoring)
-    own = np.take_along_axis(every, at, axis=1)
+    own = np.take_along_axis(logits, at, axis=1)
     # A row with fewer candidates than another is filled up with what can never be chosen.
     own[np.arange(at.shape[1]) >= choices[:, None]] = -np.inf
     truths = [classes[_truth(sample, classes)] for sample in samples]
@@ -329,6 +377,62 @@ def distinct_candidates(samples: Iterable[Sample]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for sample in samples for text in sample.candidates))
 
 
+class ClassifierEvaluator(PicturesAndTexts):
+    """Classifies with a model that gives logits for class names."""
+
+    def __init__(self, shard: EvaluationShard, loaded: LoadedModel, model: Classifier) -> None:
+        self._shard, self._loaded, self._model = shard, loaded, model
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        """One row per sample with a prediction."""
+        card = self._shard.dataset.card
+        names = distinct_candidates(self._shard.samples) if card.candidates else card.classes
+        tables = [np.zeros((0, len(names)))]
+        for part, images in self._loaded.decoded_batches(self._shard):
+            tables.append(self._logits(images, names)[: part.n])
+        samples, table = self._shard.answerable(), np.concatenate(tables)
+        scoring, errors = SoftmaxScoring(), self._shard.errors
+        if card.candidates:
+            rows = outcomes_of_candidate_logits(
+                samples, table, names=names, classes=card.classes, scoring=scoring, errors=errors
+            )
+        else:
+            rows = outcomes_of_logits(samples, table, classes=names, scoring=scoring, errors=errors)
+        return rows, {}
+
+    def _logits(self, images: Sequence[Image], names: Sequence[str]) -> DoubleArray:
+        try:
+            table = np.asarray(self._model.classify(images, names), np.float64)
+        # What a network with fixed classes raises for a name that it lacks.
+        except (LookupError, ValueError) as error:
+            raise ModelError(
+                f"{self._loaded.name}: classify raised {one_line(error)}; if the model does not "
+                "know a class name, say which it knows: Plug(..., classes=NAMES)"
+            ) from error
+        shape = len(images), len(names)
+        if table.shape != shape:
+            raise ModelError(
+                f"{self._loaded.name}: expected classify to return logits of shape {shape}, a row "
+                f"per picture and a column per class name, got {table.shape}; return one for each "
+                "of the class names that it is given"
+            )
+        if not np.isfinite(table).all():
+            raise ModelError(
+                f"{self._loaded.name}: logits are not finite; its weights are damaged, or need "
+                "--dtype float32"
+            )
+        return table
+
+
+def evaluator(
+    unit: Unit, shard: EvaluationShard, loaded: LoadedModel
+) -> ZeroShotEvaluator | ClassifierEvaluator:
+    """By the logits of the model if it gives any, or else by its embeddings."""
+    if isinstance(loaded.model, Classifier):
+        return ClassifierEvaluator(shard, loaded, loaded.model)
+    return ZeroShotEvaluator(unit, shard, loaded)
+
+
 def check(sample: Sample) -> None:
     """Raises DataError if the sample has no label, or candidates between which none can choose."""
     if sample.label is None:
@@ -359,9 +463,9 @@ CLASSIFICATION = Task(
     # Raised by hand when the same embeddings give other outcomes.
     protocol="zero-shot-1",
     values=("correct", "said_decoy", "rank", "score", "true_score", "margin"),
-    model=ZeroShotClassifier,
+    models=(ZeroShotClassifier, Classifier),
     check=check,
-    evaluator=ZeroShotEvaluator,
+    evaluator=evaluator,
     score="correct",
     headline="top1",
     drop="accuracy_drop",

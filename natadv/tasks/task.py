@@ -173,8 +173,8 @@ class Task:
     """Version of how it is asked and scored; part of every result's key."""
     values: tuple[str, ...]
     """Columns of numbers that its outcomes have."""
-    model: type
-    """The protocol of models that do it without a head."""
+    models: tuple[type, ...]
+    """The protocols of models that do it without a head; one of them is enough."""
     check: Callable[[Sample], object]
     """Raises DataError if a sample lacks what the task requires."""
     evaluator: Callable[[Unit, EvaluationShard, LoadedModel], Evaluator]

@@ -187,7 +187,9 @@ def test_a_model_that_loses_rows_is_an_error(unit, plain, loaded, eyes, monkeypa
     embed = eyes.embed_images
     monkeypatch.setattr(eyes, "embed_images", lambda images: embed(images)[:-1])
 
-    with pytest.raises(ModelError, match="for each of 4 pictures, got 3"):
+    with pytest.raises(
+        ModelError, match=r"return 4 rows for 4 inputs, got an array of shape \(3, 3\)"
+    ):
         compute(unit, plain, clean=None, loaded=loaded)
 
 
@@ -247,3 +249,34 @@ def test_a_model_that_tells_no_lengths_is_refused_where_they_count(
     single = pack("single", samples, candidates=True, averaging="raw", templates=TEMPLATES[:1])
     rows = compute(unit, single, clean=None, loaded=loaded)["outcomes"]
     assert rows["prediction"] == rows["truth"]
+
+
+@pytest.mark.parametrize(
+    ("method", "fault", "says"),
+    [
+        ("embed_images", lambda rows: rows * 1.01, r"embed_images returned rows of length 1.01 to"),
+        ("embed_texts", lambda rows: rows * 0.5, r"expected 1 \(within 0.001\); divide each row"),
+        ("embed_images", lambda rows: rows * np.nan, "embed_images returned rows that are not fin"),
+        ("embed_texts", lambda rows: rows[:, None], r"got an array of shape \(16, 1, 3\)"),
+    ],
+)
+def test_embeddings_of_another_kind_are_refused_by_name(
+    unit, plain, loaded, eyes, monkeypatch, method, fault, says
+):
+    """Normalised in silence, rows would hide a forgotten projection or an overflow."""
+    whole = getattr(eyes, method)
+    monkeypatch.setattr(eyes, method, lambda inputs: fault(whole(inputs)))
+    loaded.name = "my-model"
+
+    with pytest.raises(ModelError, match=f"^my-model: .*{says}"):
+        compute(unit, plain, clean=None, loaded=loaded)
+
+
+def test_embeddings_that_rounding_alone_moved_are_taken(unit, plain, loaded, eyes, monkeypatch):
+    before = compute(unit, plain, clean=None, loaded=loaded)["outcomes"]
+    whole = eyes.embed_images
+    monkeypatch.setattr(eyes, "embed_images", lambda images: whole(images).astype(np.float16))
+    other = LoadedModel(eyes, EmbeddingCache(loaded.cache.path.parent, "other"), batch_size=4)
+
+    found = compute(unit, plain, clean=None, loaded=other)["outcomes"]
+    assert found["prediction"] == before["prediction"]

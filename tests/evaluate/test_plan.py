@@ -28,7 +28,7 @@ def spec(name: str) -> ModelSpec:
 @pytest.fixture(autouse=True)
 def weights(monkeypatch):
     """Weights by model name; a name that is not there cannot be read."""
-    known = {"mini-clip": "c" * 64, "copy": "c" * 64, "tuned": "d" * 64}
+    known = {"mini-clip": "c" * 64, "copy": "c" * 64, "tuned": "d" * 64, "closed": "e" * 64}
 
     def fingerprint(found):
         if found.name not in known:
@@ -46,7 +46,8 @@ def grid(plain, typo):
         Thresholds("mini", 0.95, {"mini": tier}, ()),
         tier,
         (CLEAN, TYPO),
-        {name: spec(name) for name in ("mini-clip", "copy", "tuned", "damaged")},
+        {name: spec(name) for name in ("mini-clip", "copy", "tuned", "damaged")}
+        | {"closed": replace(spec("closed"), classes=("cat", "bird"))},
         {d.name: d for d in (plain, typo)},
         None,
     )
@@ -135,6 +136,10 @@ def test_two_cases_share_the_units_that_are_the_same(grid):
         (
             replace(CLEAN, model="damaged"),
             "damaged: model.safetensors is truncated; download it again",
+        ),
+        (
+            replace(CLEAN, model="closed"),
+            "closed knows 2 class names, but 'dog', 'cow' of the dataset's 3 are",
         ),
         (
             replace(CLEAN, scenario="typographic"),
