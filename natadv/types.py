@@ -215,7 +215,8 @@ class ForwardFeatures(NamedTuple):
     """The results of one pass through a picture tower."""
 
     embeddings: FloatArray
-    """As `embed_images` returns them."""
+    """As `embed_images` returns them; of shape (b, 0) if the pass makes none that are comparable to
+    texts."""
     features: tuple[FloatArray, ...]
     """For each layer that was asked for, of shape (b, h, w, d): no class token, rows from the
     top."""
@@ -236,6 +237,25 @@ class DenseFeatures(Protocol):
 
     def forward_features(self, prepared: Prepared, layers: Sequence[int]) -> ForwardFeatures:
         """The results of one pass, with the features of `layers`, counted from 1 at the input."""
+        ...
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """Reads pictures at other resolutions than that of its training."""
+
+    def at_resolution(self, side_px: int) -> DenseFeatures:
+        """The tower for whole pictures as squares of `side_px` pixels, with interpolated position
+        embeddings; it makes no embeddings. Raises ModelError if the tower has one size only."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Embeds phrases and words, for heads; not necessarily into a space that pictures share."""
+
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Unit rows of shape (c, d)."""
         ...
 
 
@@ -294,8 +314,15 @@ Averaging = Literal["unit", "raw"]
 """What the mean over the prompts of a class is taken of: embeddings of length one, or embeddings of
 the length that the tower gives them. Its own length is one in either case."""
 
-PAPER_SUFFIX = "@paper"
+WAY = "@"
+"""Separates a model's name from the way in which it is asked; no rule of one way holds another."""
+
+PAPER_SUFFIX = f"{WAY}paper"
 """Ends the name of a model that is fed as in the paper."""
+
+
+HEADS_SUFFIX = f"{WAY}heads"
+"""Ends the name of a model whose heads also do what it could do by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,13 +56,17 @@ def answers(unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> Answers:
 
 
 def _encode(shard: EvaluationShard, evaluators: Sequence[Evaluator], loaded: LoadedModel) -> None:
-    """Encode each picture that an evaluator misses, and hand every batch to all evaluators."""
-    layers = sorted({layer for evaluator in evaluators for layer in evaluator.layers})
-    pictures = {key: p for evaluator in evaluators for key, p in evaluator.missing().items()}
+    """Encode each picture that an evaluator misses, and hand every batch to all evaluators that
+    read the same resolution."""
     broken: dict[str, str] = {}
-    for batch in encode_pictures(pictures, broken, layers=layers, loaded=loaded):
-        for evaluator in evaluators:
-            evaluator.take(batch)
+    for input_px in dict.fromkeys(evaluator.input_px for evaluator in evaluators):
+        alike = [evaluator for evaluator in evaluators if evaluator.input_px == input_px]
+        layers = sorted({layer for evaluator in alike for layer in evaluator.layers})
+        pictures = {key: p for evaluator in alike for key, p in evaluator.missing().items()}
+        batches = encode_pictures(pictures, broken, layers=layers, loaded=loaded, input_px=input_px)
+        for batch in batches:
+            for evaluator in alike:
+                evaluator.take(batch)
     # A picture that one task needs as a square is broken for all tasks.
     shard.exclude({key.removesuffix(AS_SQUARE): why for key, why in broken.items()})
 

@@ -28,8 +28,11 @@ from natadv.types import (
     DenseFeatures,
     FloatArray,
     Model,
+    Prepared,
     RawTextEmbeddings,
+    Resizable,
     Sample,
+    TextEncoder,
     ZeroShotClassifier,
 )
 
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from natadv.heads.folder import Head
 
 T = TypeVar("T")
+
+Prepare = Callable[[Sequence["Image"]], Prepared]
 
 TEXT_BATCH = 16
 """Texts are embedded in batches of one size, for the same reason as pictures. It is small, as the
@@ -61,6 +66,7 @@ class LoadedModel:
     """Pictures that went through the model."""
     _texts: dict[str, FloatArray] = field(default_factory=dict)
     """Embeddings of texts, by their key in the cache."""
+    _resized: dict[int, DenseFeatures] = field(default_factory=dict)
 
     @property
     def encoder(self) -> ZeroShotClassifier:
@@ -69,12 +75,21 @@ class LoadedModel:
             raise ModelError(f"{type(self.model).__name__} embeds no pictures and texts")
         return self.model
 
-    @property
-    def tower(self) -> DenseFeatures:
-        """The model. Raises ModelError if it gives no dense features."""
+    def tower(self, input_px: int | None) -> DenseFeatures:
+        """The model's picture tower, fed as the model is, or with squares of `input_px` pixels.
+        Raises ModelError if it gives no dense features, or none at this resolution."""
         if not isinstance(self.model, DenseFeatures):
             raise ModelError(f"{type(self.model).__name__} shows no layers of its picture tower")
-        return self.model
+        if input_px is None:
+            return self.model
+        if not isinstance(self.model, Resizable):
+            raise ModelError(
+                f"{self.name}: its head reads pictures of {input_px} pixels, and the model has no "
+                "at_resolution; train the head with --set input_px=null"
+            )
+        if input_px not in self._resized:
+            self._resized[input_px] = self.model.at_resolution(input_px)
+        return self._resized[input_px]
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Embeddings of shape (n, d), from the cache where it holds them."""
@@ -92,7 +107,9 @@ class LoadedModel:
         return self._embedded(texts, b"raw text:", self.model.embed_texts_raw)
 
     def _unit_texts(self, texts: Sequence[str]) -> FloatArray:
-        rows = self.encoder.embed_texts(texts)
+        if not isinstance(self.model, TextEncoder):
+            raise ModelError(f"{type(self.model).__name__} embeds no texts")
+        rows = self.model.embed_texts(texts)
         _check_rows(rows, len(texts), what="embed_texts", name=self.name)
         return rows
 
@@ -179,19 +196,27 @@ def encode_pictures(
     *,
     layers: Sequence[int],
     loaded: LoadedModel,
+    input_px: int | None = None,
 ) -> Iterator[EncodedBatch]:
     """Encodes each picture (by key) once, and caches the embeddings; pictures that cannot be
-    decoded are added to `broken`."""
+    decoded are added to `broken`. With `input_px` the tower reads squares of that side, for
+    features alone."""
+    if not pictures:
+        return
+    tower = loaded.tower(input_px) if layers else None
+    prepare = (tower or loaded.encoder).prepare
     # Decoding and preprocessing overlap with the forward pass of the previous batch.
-    for batch in prefetch(_batches(pictures, broken, loaded)):
+    for batch in prefetch(_batches(pictures, broken, prepare, size=loaded.batch_size)):
         n = len(batch.keys)
-        if layers:
-            embeddings, features = loaded.tower.forward_features(batch.prepared, layers)
+        if tower:
+            embeddings, features = tower.forward_features(batch.prepared, layers)
         else:
             embeddings, features = loaded.encoder.embed_images(batch.prepared), ()
-        _check_rows(embeddings, loaded.batch_size, what="embed_images", name=loaded.name)
         loaded.encoded += n
-        loaded.cache.put(dict(zip(batch.keys, embeddings[:n], strict=True)))
+        # The embeddings of a model that shares no space with texts have no dimensions.
+        if embeddings.ndim != 2 or embeddings.shape[1]:
+            _check_rows(embeddings, loaded.batch_size, what="embed_images", name=loaded.name)
+            loaded.cache.put(dict(zip(batch.keys, embeddings[:n], strict=True)))
         yield EncodedBatch(
             batch.keys,
             embeddings[:n],
@@ -200,15 +225,14 @@ def encode_pictures(
 
 
 def _batches(
-    pictures: Mapping[str, Picture], broken: dict[str, str], loaded: LoadedModel
+    pictures: Mapping[str, Picture], broken: dict[str, str], prepare: Prepare, *, size: int
 ) -> Iterator[PreparedBatch]:
     """Preprocessed batches, always full: with another number of rows, another kernel may run and
     give other last bits."""
-    size = loaded.batch_size
     opened = _opened(pictures, broken)
-    prepare = partial(_prepared, loaded=loaded)
+    prepared = partial(_prepared, prepare=prepare, size=size)
     # By map, which keeps no reference to a group: its pictures are large.
-    while parts := list(map(prepare, within_budget(islice(opened, size), most=size))):
+    while parts := list(map(prepared, within_budget(islice(opened, size), most=size))):
         yield from merged(parts, size)
 
 
@@ -220,15 +244,15 @@ def _opened(pictures: Mapping[str, Picture], broken: dict[str, str]) -> Iterator
             broken[key] = str(error)
 
 
-def _prepared(group: Sequence[tuple[str, Image]], *, loaded: LoadedModel) -> PreparedBatch:
+def _prepared(group: Sequence[tuple[str, Image]], *, prepare: Prepare, size: int) -> PreparedBatch:
     keys = tuple(key for key, _ in group)
     images = [image for _, image in group]
-    prepared = loaded.encoder.prepare(images)
-    if len(keys) == loaded.batch_size or has_rows(prepared, len(keys)):
+    prepared = prepare(images)
+    if len(keys) == size or has_rows(prepared, len(keys)):
         return PreparedBatch(keys, prepared, len(keys))
     # The rows of the result are unknown, so the batch is filled up with pictures instead.
-    full = filled_up_lightly(images, loaded.batch_size)
-    return PreparedBatch(keys, loaded.encoder.prepare(full), len(full))
+    full = filled_up_lightly(images, size)
+    return PreparedBatch(keys, prepare(full), len(full))
 
 
 def _check_rows(rows: FloatArray, count: int, *, what: str, name: str) -> None:

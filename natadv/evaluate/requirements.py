@@ -10,7 +10,7 @@ from natadv.models.hub.local import acceptance
 from natadv.models.resolve import HEADS, heads_of_row
 from natadv.models.zoo import ZOO
 from natadv.tasks import TASKS
-from natadv.types import PAPER_SUFFIX, Case
+from natadv.types import WAY, Case
 
 TRAINING_SETS = {"segmentation": "phrasecut-train", "vqa": "vqa-v2-train"}
 """Task -> the dataset on which the published heads were trained."""
@@ -68,9 +68,7 @@ def _training(task: str, model: str) -> str:
 
 
 def _models(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
-    names = dict.fromkeys(
-        c.model.removesuffix(PAPER_SUFFIX) for c in cases if c.model in grid.absent
-    )
+    names = dict.fromkeys(c.model.partition(WAY)[0] for c in cases if c.model in grid.absent)
     for name in names:
         row = ZOO.get(name)
         remarks = (f"# {acceptance(row)}",) if row is not None and row.gated else ()
@@ -97,14 +95,14 @@ def _heads(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
     for model, task in dict.fromkeys((case.model, case.task) for case in cases):
         if model in grid.specs:
             tasks, heads = grid.specs[model].tasks, grid.specs[model].heads
-        elif (row := ZOO.get(model.removesuffix(PAPER_SUFFIX))) is not None:
+        elif (row := ZOO.get(model.partition(WAY)[0])) is not None:
             tasks, heads = row.tasks, heads_of_row(row.name, root=grid.root)
         else:
             continue
         able = {TASKS[known].models for known in tasks}
         if TASKS[task].models in able or task in heads or task not in TRAINING_SETS:
             continue
-        name = model.removesuffix(PAPER_SUFFIX)
+        name = model.partition(WAY)[0]
         # A head of a checkpoint that somebody gave lies elsewhere; its case says where.
         if name in ZOO:
             yield Missing("head", f"{name}/{task}", (_training(task, name),))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from natadv.errors import ConfigError, unknown_name
 from natadv.metrics.significance import Side
-from natadv.types import PAPER_SUFFIX, Case
+from natadv.types import WAY, Case
 
 GLOB = frozenset("*?[")
 Starter = Literal["published", "chance"]
@@ -38,10 +38,10 @@ class Rule:
 
     def covers(self, case: Case, lineage: str) -> bool:
         """Whether the rule applies to `case`, whose model may inherit the rules of `lineage`."""
-        # A glob must not hold a model that is fed in one way to the floors of the other way.
+        # A glob must not hold a model that is asked in one way to the floors of another way.
         pattern = self._parts[3]
-        paper = pattern.endswith(PAPER_SUFFIX)
-        models = [m for m in (case.model, lineage) if m.endswith(PAPER_SUFFIX) == paper]
+        way = pattern.partition(WAY)[2]
+        models = [m for m in (case.model, lineage) if m.partition(WAY)[2] == way]
         return self._in_cell(case) and any(fnmatchcase(model, pattern) for model in models)
 
     def covers_any(self, cases: CaseSet) -> bool:

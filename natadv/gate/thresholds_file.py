@@ -29,7 +29,7 @@ from natadv.gate.rules import (
 from natadv.metrics import METRICS
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
-from natadv.types import PAPER_SUFFIX, Case
+from natadv.types import WAY, Case
 
 MOST = 1_000_000_000
 """Largest count: no dataset holds more samples, and no search ends after more."""
@@ -72,7 +72,8 @@ def _name(name: str) -> str:
 
 def _model(model: str) -> str:
     if not is_reference(model):
-        _name(model.removesuffix(PAPER_SUFFIX))
+        for part in model.split(WAY):
+            _name(part)
     return model
 
 

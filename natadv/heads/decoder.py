@@ -59,6 +59,11 @@ class Decoder(nn.Module):
         return self.config.layers
 
     @property
+    def input_px(self) -> int | None:
+        """The side in pixels of the squares that the tower reads for it; None for the tower's."""
+        return self.config.input_px
+
+    @property
     def threshold(self) -> float:
         """The probability above which a pixel belongs to the phrase."""
         return self.config.threshold

@@ -24,7 +24,9 @@ from natadv.heads.head_file import (
     SHA256,
     WEIGHTS,
     WORDS,
+    DecoderConfig,
     DecoderFile,
+    McanConfig,
     parse_words,
     read_head_file,
     read_verified,
@@ -105,7 +107,7 @@ def save_head(folder: Path, head: Head, *, tower: str, facts: Mapping[str, Any])
         "format": 1,
         "task": "segmentation" if isinstance(head, Decoder) else "vqa",
         "tower": tower,
-        "config": asdict(module.config),
+        "config": _sizes(module.config),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
     # The config comes last: without it, the folder does not count as a head.
@@ -152,6 +154,14 @@ def placed(head: Head, *, device: str) -> Head:
     """The same head, moved to that device."""
     _module(head).to(device)
     return head
+
+
+def _sizes(config: DecoderConfig | McanConfig) -> dict[str, Any]:
+    sizes = asdict(config)
+    # So that a head at the tower's own resolution has the bytes that it always had.
+    if sizes.get("input_px", 0) is None:
+        del sizes["input_px"]
+    return sizes
 
 
 def _module(head: Head) -> Decoder | Mcan:

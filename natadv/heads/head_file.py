@@ -41,6 +41,8 @@ MAX_BLOCKS = 1000
 """Limits blocks and layers: all are built before they are compared with the weights."""
 MAX_SIDE = 1024
 """Limits patch and grid: no weight bounds the size of the mask that they produce."""
+MAX_INPUT_PX = 4096
+"""Limits what the tower reads, for the same reason."""
 
 _UNEVEN = {27: (7, 13, 20), 39: (10, 20, 30)}
 """Blocks, counted from 0, at depths that are not multiples of 4; no rounding rule yields both."""
@@ -77,6 +79,8 @@ class DecoderConfig:
     feed_forward: int = 2048
     threshold: float = 0.5
     """A pixel belongs to the phrase where its probability is higher."""
+    input_px: int | None = None
+    """The side of the squares that the tower reads, if it is not that of the tower's training."""
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip((0, *self.layers), self.layers, strict=False))
@@ -85,9 +89,11 @@ class DecoderConfig:
         _require(len(self.widths) == len(self.layers), "widths, one per layer", self.widths)
         grid = 1 if self.grid is None else self.grid
         sizes = (*self.widths, self.condition_width, self.reduce_width, self.heads)
-        _check_sizes(self, *sizes, self.feed_forward, self.patch, grid)
+        side_px = 1 if self.input_px is None else self.input_px
+        _check_sizes(self, *sizes, self.feed_forward, self.patch, grid, side_px)
         sides = f"patch and grid of at most {MAX_SIDE}"
         _require(max(self.patch, grid) <= MAX_SIDE, sides, self)
+        _require(side_px <= MAX_INPUT_PX, f"input_px of at most {MAX_INPUT_PX}", self.input_px)
         _require(self.reduce_width % self.heads == 0, "reduce_width in equal heads", self)
         _require(0 < self.threshold < 1, "a threshold between 0 and 1", self.threshold)
         if self.upsample == "refined":

@@ -17,7 +17,7 @@ from natadv.models.files.checkpoint import CONFIG
 from natadv.models.files.layouts import TOWER_LOADER, layout_of, tower_section
 from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
-from natadv.types import PAPER_SUFFIX, ModelSpec
+from natadv.types import HEADS_SUFFIX, PAPER_SUFFIX, ModelSpec
 
 HEADS = Path("fixtures/heads")
 """Relative to the root: a folder per model of the zoo, with one folder per task."""
@@ -31,7 +31,8 @@ def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSp
     Tried in this order: a name, hub id or family of the zoo, or `paper`; an entry point of the
     group `natadv.models`; an existing folder or file (relative to `base`, or else to `root`, the
     root of the repository); a glob over names of the zoo; `module:factory`; a hub id that was
-    fetched. The suffix `@paper` feeds the model as the paper's scripts did.
+    fetched. The suffix `@paper` feeds the model as the paper's scripts did; with `@heads`, its
+    heads also do what it could do by itself.
 
     Raises:
         ModelError: It is missing, incomplete or unsafe.
@@ -47,6 +48,9 @@ def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSp
             )
             for spec in resolve(name.removesuffix(PAPER_SUFFIX), root=root, base=base)
         )
+    if name.endswith(HEADS_SUFFIX):
+        specs = resolve(name.removesuffix(HEADS_SUFFIX), root=root, base=base)
+        return tuple(map(_by_heads, specs))
     if rows := rows_named(name):
         return _of_rows(rows, root)
     if reference := entry_points(plugged.GROUP).get(name):
@@ -117,6 +121,20 @@ def heads_beside(checkpoint: Path) -> Path:
 def _heads_in(folder: Path) -> dict[str, Path]:
     """The heads in `folder`; whether one fits the model shows when it is loaded."""
     return {task: folder / task for task in HEAD_TASKS if (folder / task / CONFIG).is_file()}
+
+
+def _by_heads(spec: ModelSpec) -> ModelSpec:
+    if not spec.heads:
+        raise ModelError(
+            f"{spec.name}{HEADS_SUFFIX}: {spec.name} has no heads; train one (natadv train), or "
+            f"leave out {HEADS_SUFFIX}"
+        )
+    return replace(
+        spec,
+        name=spec.name + HEADS_SUFFIX,
+        lineage=spec.lineage + HEADS_SUFFIX,
+        tasks=tuple(task for task in spec.tasks if task not in spec.heads),
+    )
 
 
 def _exists(path: Path) -> bool:

@@ -324,6 +324,7 @@ class ZeroShotEvaluator:
     """Classifies from embeddings alone, most of which the cache may hold already."""
 
     layers: tuple[int, ...] = ()
+    input_px: int | None = None
 
     def __init__(self, unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> None:
         self._shard, self._loaded = shard, loaded

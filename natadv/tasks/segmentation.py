@@ -176,6 +176,11 @@ class SegmentationHead(Protocol):
         ...
 
     @property
+    def input_px(self) -> int | None:
+        """The side in pixels of the squares that the tower reads for it; None for the tower's."""
+        ...
+
+    @property
     def threshold(self) -> float:
         """The probability above which a pixel belongs to the phrase."""
         ...
@@ -206,8 +211,8 @@ class SegmentationByHead:
             raise ModelError(f"expected a head for segmentation, got a {type(head).__name__}")
         self._shard, self._loaded, self._head = shard, loaded, head
         self._masks: dict[str, FloatArray] = {}
-        self._shown = shard.whole_pictures(loaded.tower)
-        self.layers = head.tower_layers
+        self.layers, self.input_px = head.tower_layers, head.input_px
+        self._shown = shard.whole_pictures(loaded.tower(self.input_px))
 
     def missing(self) -> Mapping[str, Picture]:
         """The pictures, by key, that still have to go through the tower."""

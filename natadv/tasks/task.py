@@ -114,6 +114,11 @@ class Evaluator(Protocol):
         """The layers of the picture tower that it reads."""
         ...
 
+    @property
+    def input_px(self) -> int | None:
+        """The side of the squares that it lets the tower read; None for pictures of the model."""
+        ...
+
     def missing(self) -> Mapping[str, Picture]:
         """The pictures, by key, that still have to go through the tower."""
         ...
@@ -132,6 +137,7 @@ class PicturesAndTexts:
     """Base of evaluators whose model takes decoded pictures and texts, and encodes them itself."""
 
     layers: tuple[int, ...] = ()
+    input_px: int | None = None
 
     @final
     def missing(self) -> Mapping[str, Picture]:

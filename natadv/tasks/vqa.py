@@ -174,6 +174,8 @@ def evaluator(unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> VqaByH
 class VqaByHead:
     """Answers with a head on features of the picture tower."""
 
+    input_px: int | None = None
+
     def __init__(self, unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> None:
         head = loaded.heads[unit.head]
         if not isinstance(head, VqaHead):

@@ -143,4 +143,5 @@ def decoder_config(tower: Tower, settings: SegmentationSettings) -> DecoderConfi
         heads=settings.heads,
         feed_forward=settings.feed_forward,
         threshold=settings.threshold,
+        input_px=tower.resized_px,
     )

@@ -91,6 +91,7 @@ def picture_features(
         tower=tower.fingerprint,
         layers=[[layer, *grid] for layer, grid in grids],
         view=view.__name__,
+        input_px=tower.resized_px,
         device=tower.device.partition(":")[0],
     )
     return cached_arrays(

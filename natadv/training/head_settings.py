@@ -63,7 +63,7 @@ class _HeadSettings(Strict):
 
 
 class SegmentationSettings(_HeadSettings):
-    """The decoder; the defaults are those of CLIPSeg on PhraseCut."""
+    """The decoder; the defaults are those of CLIPSeg on PhraseCut, but for `input_px`."""
 
     steps: Count = 20_000
     rate: Positive = 1e-3
@@ -76,6 +76,9 @@ class SegmentationSettings(_HeadSettings):
     layers: Counts | None = None
     """Layers of the tower, counted from 1 at the input; by default those of CLIPSeg, scaled to the
     tower's depth."""
+    input_px: Count | None = None
+    """Side in pixels of the squares that the tower reads, with interpolated position embeddings;
+    for a patch that does not divide it, the nearest multiple. By default the tower's own."""
     patch: Count | None = None
     """Side in pixels of the output for one position; by default the patch size of the tower."""
     upsample: Upsampling = "transposed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from natadv.errors import ConfigError, ModelError
 from natadv.heads.head_file import default_layers
 from natadv.models.loading import fingerprint, load_hashed
 from natadv.training.head_settings import HeadSettings, SegmentationSettings
-from natadv.types import DenseFeatures, Model, ModelSpec, ZeroShotClassifier
+from natadv.types import DenseFeatures, Model, ModelSpec, Resizable, TextEncoder
 
 FALLBACK_PATCH = 16
 
@@ -40,6 +40,8 @@ class Tower:
     """One for each of the layers."""
     input_px: int | None
     """Side of the tower's input, if it is square."""
+    resized_px: int | None
+    """The same, if it is not that of the tower's training."""
     device: str
 
     @property
@@ -51,9 +53,9 @@ class Tower:
         return self.input_px // places
 
     @property
-    def texts(self) -> ZeroShotClassifier:
+    def texts(self) -> TextEncoder:
         """The model as a text encoder. Raises ModelError if it embeds no texts."""
-        if not isinstance(self.model, ZeroShotClassifier):
+        if not isinstance(self.model, TextEncoder):
             raise ModelError(
                 f"{self.spec.name}: this training takes the model's own embeddings of phrases or "
                 "words, and this model embeds no texts; use another model, or, for vqa, "
@@ -75,8 +77,10 @@ def load_tower(spec: ModelSpec, settings: HeadSettings, *, device: str, threads:
             f"{spec.name}: a head is trained on dense features of an image tower, which this "
             "model's adapter does not offer; use another model (natadv models)"
         )
+    asked_px = None
     if isinstance(settings, SegmentationSettings):
         setting, layers = "layers", settings.layers or default_layers(model.depth)
+        asked_px = settings.input_px
     else:
         setting, layers = "layer", (settings.layer or model.depth,)
     if max(layers) > model.depth:
@@ -84,17 +88,57 @@ def load_tower(spec: ModelSpec, settings: HeadSettings, *, device: str, threads:
             f"{setting}: {spec.name} has {model.depth} layers, {max(layers)} was asked for; set "
             f"{setting} to at most {model.depth}"
         )
-    prepared = model.prepare([Image.new("RGB", (_PROBE_PX, _PROBE_PX), (90, 140, 200))])
-    features = model.forward_features(prepared, layers).features
-    pixels = prepared.get("pixel_values") if isinstance(prepared, Mapping) else None
-    shape = tuple(pixels.shape) if pixels is not None else ()
+    dense: DenseFeatures = model
+    resized_px = None
+    shape = _shape_of(dense, layers)
+    if asked_px is not None:
+        resized_px = _whole_patches(asked_px, shape, name=spec.name)
+        if not isinstance(model, Resizable):
+            raise ConfigError(
+                f"input_px: {spec.name} reads pictures of its own size only; "
+                "--set input_px=null trains at that"
+            )
+        dense = model.at_resolution(resized_px)
+        shape = _shape_of(dense, layers)
     return Tower(
         spec=spec,
         fingerprint=weights,
         model=model,
-        dense=model,
+        dense=dense,
         layers=tuple(layers),
-        grids=tuple(FeatureGrid(*places.shape[1:]) for places in features),
-        input_px=shape[-1] if len(shape) == 4 and shape[-1] == shape[-2] else None,
+        grids=shape.grids,
+        input_px=shape.input_px,
+        resized_px=resized_px,
         device=device,
     )
+
+
+class _Shape(NamedTuple):
+    """The sizes of a tower's input and of its layers, measured on one picture."""
+
+    input_px: int | None
+    grids: tuple[FeatureGrid, ...]
+
+
+def _shape_of(dense: DenseFeatures, layers: Sequence[int]) -> _Shape:
+    prepared = dense.prepare([Image.new("RGB", (_PROBE_PX, _PROBE_PX), (90, 140, 200))])
+    features = dense.forward_features(prepared, layers).features
+    # The pixels are called otherwise by open_clip.
+    named = prepared if isinstance(prepared, Mapping) else {}
+    pixels = named.get("pixel_values", named.get("image"))
+    shape = tuple(pixels.shape) if pixels is not None else ()
+    square = len(shape) == 4 and shape[-1] == shape[-2]
+    grids = tuple(FeatureGrid(*places.shape[1:]) for places in features)
+    return _Shape(shape[-1] if square else None, grids)
+
+
+def _whole_patches(asked_px: int, shape: _Shape, *, name: str) -> int:
+    """The multiple of the coarsest patch that is nearest to `asked_px`."""
+    places = min(grid.width for grid in shape.grids)
+    if shape.input_px is None or shape.input_px % places:
+        raise ConfigError(
+            f"input_px: {name} does not read squares of one size; --set input_px=null feeds it as "
+            "it was trained"
+        )
+    patch = shape.input_px // places
+    return max(1, round(asked_px / patch)) * patch

@@ -105,6 +105,8 @@ def train(plan: TrainingPlan) -> TrainingResult:
         else DecoderTraining(source, tower, parts, settings)
     )
     parameters = sum(parameter.numel() for parameter in training.module.parameters())
+    if tower.resized_px is not None:
+        plan.stream.write(f"pictures of {tower.resized_px} pixels, ")
     plan.stream.write(
         f"{plan.task}: {parameters} parameters ({4 * parameters / 1e6:.1f} MB), "
         f"{len(parts.trained)} rows to train on, {len(parts.held_back)} held back, "

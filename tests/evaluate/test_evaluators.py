@@ -6,6 +6,7 @@ import base64
 import io
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from PIL import Image, ImageOps
 
 from natadv.errors import DataError, ModelError
 from natadv.evaluate.compute import compute
+from natadv.evaluate.embeddings import EmbeddingCache
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.outcomes_json import outcomes_of
+from natadv.evaluate.shard import shard_of
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import AnsweringHead
 from natadv.heads.head_file import DecoderConfig, McanConfig
@@ -124,6 +127,50 @@ def test_three_tasks_encode_each_picture_once(units, dataset, equipped, tower):
     assert tower.looks == [(4, (1, 2))] * 3  # 10 pictures of 20 rows, in full batches
     assert [results[u.key]["encoded"] for u in units] == [10, 0, 0]
     assert [results[u.key]["images"] for u in units] == [20] * 3
+
+
+def test_a_head_of_another_resolution_has_a_pass_of_its_own(units, dataset, equipped, tower):
+    """Its features are those of that resolution, the cached embeddings are not."""
+    alone = compute(units, dataset, clean=None, loaded=equipped)
+    decoder = equipped.heads[HEADS["segmentation"]]
+    decoder.config = replace(decoder.config, input_px=6)
+    asked = []
+
+    def at_resolution(side_px):
+        asked.append(side_px)
+
+        def forward_features(images, layers):
+            grid = np.stack([np.asarray(i.resize((6, 6)), np.float32) / 255 for i in images])
+            embeddings = np.zeros((len(images), 0), np.float32)
+            return ForwardFeatures(embeddings, tuple(grid**layer for layer in layers))
+
+        return SimpleNamespace(depth=2, prepare=tower.prepare, forward_features=forward_features)
+
+    tower.at_resolution = at_resolution
+    tower.looks.clear()
+    equipped.cache = EmbeddingCache(equipped.cache.path.parent, "fresh")
+    equipped.encoded = 0
+    results = compute(units, dataset, clean=None, loaded=equipped)
+
+    assert asked == [6]
+    assert equipped.encoded == 20
+    assert tower.looks == [(4, (2,))] * 3
+    for unit, same in zip(units, (True, False, True), strict=True):
+        both = [found[unit.key]["outcomes"] for found in (alone, results)]
+        assert (both[0] == both[1]) is same
+    keys = {p.key for p in shard_of(units[0], dataset, clean=None).pictures().values()}
+    cached = equipped.cache.get(keys)
+    assert {vector.shape for vector in cached.values()} == {(3,)}
+    assert cached.keys() == keys
+
+
+def test_a_head_of_another_resolution_needs_a_tower_that_has_it(units, dataset, equipped):
+    decoder = equipped.heads[HEADS["segmentation"]]
+    decoder.config = replace(decoder.config, input_px=6)
+    equipped.name = "my-model"
+
+    with pytest.raises(ModelError, match="my-model: its head reads pictures of 6 pixels, and the"):
+        compute(units[1:2], dataset, clean=None, loaded=equipped)
 
 
 def test_together_and_alone_give_the_same_rows(units, dataset, equipped):

@@ -86,7 +86,11 @@ def test_logits_are_those_of_clipseg(clipseg, port, pixels, condition, answered)
     layers = port.config.layers
     with torch.inference_mode():
         states = (
-            square_tower(clipseg.clip, leading=1).forward_features({"pixel_values": pixels}).states
+            square_tower(
+                clipseg.clip.get_image_features, clipseg.clip.config.vision_config, leading=1
+            )
+            .forward_features({"pixel_values": pixels})
+            .states
         )
         found = port(
             [states[layer - 1] for layer in layers],

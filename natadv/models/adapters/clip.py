@@ -106,15 +106,18 @@ def _encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncode
     """`model`, with everything but its weights from the folder of `spec`."""
     check_hidden_act(spec, model.config)
     scale = scale_of(pretrained.scalar(spec.folder, "logit_scale"), where=spec.folder)
+    vision = model.config.vision_config
+    tower = partial(towers.square_tower, model.get_image_features, vision, leading=1)
     return DualEncoder(
         name=spec.name,
         placement=placement,
-        preprocess=pretrained.squares(spec, side=model.config.vision_config.image_size),
+        preprocess=pretrained.squares(spec, side=vision.image_size),
         embed_pixels=lambda pixels: towers.pooled(model.get_image_features(**pixels)),
         tokenise=tokeniser(spec, model.config.text_config),
         embed_tokens=lambda tokens: towers.pooled(model.get_text_features(**tokens)),
         scoring=LogitScoring(scale, bias=0.0, activation="softmax"),
-        dense=towers.square_tower(model, leading=1),
+        dense=tower(),
+        resized=pretrained.resized(spec, lambda px: tower(side_px=px), placement=placement),
         attention_maps=partial(towers.attention_maps, spec.name, model),
     )
 

@@ -61,6 +61,66 @@ class LogitScoring:
 
 @final
 @dataclass(kw_only=True, eq=False, repr=False)
+class TowerReader:
+    """Reads the layers of a picture tower that is fed in one way."""
+
+    name: str
+    placement: Placement
+    preprocess: Callable[[Sequence[Image]], Pixels]
+    dense: DenseTower
+    resized: Callable[[int], TowerReader] | None = None
+    """The tower for squares of another side in pixels, if the adapter can feed them."""
+
+    @property
+    def depth(self) -> int:
+        """Layers whose features can be read."""
+        return self.dense.depth
+
+    def prepare(self, images: Sequence[Image]) -> Pixels | None:
+        """Preprocessed pictures on the CPU; None for no pictures."""
+        return self.preprocess(images) if images else None
+
+    def forward_features(self, prepared: Pixels | None, layers: Sequence[int]) -> ForwardFeatures:
+        """Embeddings and the features of `layers` from one pass; layers count from 1. Raises
+        ModelError if there is no such layer, or its output is not finite."""
+        if wrong := [layer for layer in layers if not 1 <= layer <= self.depth]:
+            raise ModelError(
+                f"{self.name}: no layer {wrong[0]!r}; it has layers 1 (next to the input) to "
+                f"{self.depth}"
+            )
+        # Without pictures, one shapes the output.
+        pixels = self.preprocess([any_picture()]) if prepared is None else prepared
+        with torch.inference_mode():
+            output = self.dense.forward_features(self.placement.of_pixels(pixels))
+            features = tuple(output.states[n - 1].float().cpu().numpy() for n in layers)
+        for layer, places in zip(layers, features, strict=True):
+            if not np.isfinite(places).all():
+                raise ModelError(
+                    f"{self.name}: features of layer {layer} are not finite; its weights are "
+                    "damaged, or need --dtype float32"
+                )
+        if output.embeddings is None:
+            embeddings = np.zeros((len(output.states[0]), 0), np.float32)
+        else:
+            embeddings = finite_rows(output.embeddings, self.placement, name=self.name)
+        if prepared is None:
+            return ForwardFeatures(embeddings[:0], tuple(places[:0] for places in features))
+        return ForwardFeatures(embeddings, features)
+
+    def at_resolution(self, side_px: int) -> TowerReader:
+        """The tower for whole pictures as squares of `side_px` pixels. Raises ModelError if it
+        reads pictures of its own size only."""
+        if self.resized is None:
+            raise ModelError(
+                f"{self.name}: its adapter feeds pictures of the trained size only; train a head "
+                "with --set input_px=null"
+            )
+        with as_model_error(self.name, f"prepare for pictures of {side_px} pixels"):
+            return self.resized(side_px)
+
+
+@final
+@dataclass(kw_only=True, eq=False, repr=False)
 class DualEncoder:
     """Embeds pictures and texts with the towers of one checkpoint.
 
@@ -79,6 +139,8 @@ class DualEncoder:
     scoring: LogitScoring
     dense: DenseTower | None = None
     """The layers of the picture tower, if the adapter can read them."""
+    resized: Callable[[int], TowerReader] | None = None
+    """The picture tower for squares of another side in pixels, if the adapter can feed them."""
     attention_maps: AttentionMaps | None = None
     """The attention maps of these layers, if the adapter can read them."""
     _dim: int = field(default=0, init=False)
@@ -125,7 +187,7 @@ class DualEncoder:
             tokens = self.tokenise(texts[start : start + TEXT_BATCH])
             with torch.inference_mode():
                 embeddings = self.embed_tokens(self.placement.of_tokens(tokens))
-            batches.append(self._checked(rows(embeddings)))
+            batches.append(checked(rows(embeddings), self.placement, name=self.name))
         return np.concatenate(batches)
 
     @property
@@ -134,30 +196,26 @@ class DualEncoder:
         return self.dense.depth if self.dense else 0
 
     def forward_features(self, prepared: Pixels | None, layers: Sequence[int]) -> ForwardFeatures:
-        """Embeddings and the features of `layers` from one pass; layers count from 1. Raises
-        ModelError if there is no such layer, or its output is not finite."""
+        """As that of `TowerReader`; also raises ModelError if the adapter cannot read layers."""
+        return self._tower.forward_features(prepared, layers)
+
+    def at_resolution(self, side_px: int) -> TowerReader:
+        """As that of `TowerReader`; also raises ModelError if the adapter cannot read layers."""
+        return self._tower.at_resolution(side_px)
+
+    @property
+    def _tower(self) -> TowerReader:
         if self.dense is None:
             raise ModelError(
                 f"{self.name}: its adapter gives no features of places; use another model"
             )
-        if wrong := [layer for layer in layers if not 1 <= layer <= self.depth]:
-            raise ModelError(
-                f"{self.name}: no layer {wrong[0]!r}; it has layers 1 (next to the input) to "
-                f"{self.depth}"
-            )
-        with torch.inference_mode():
-            output = self.dense.forward_features(self._pixels(prepared))
-            features = tuple(output.states[n - 1].float().cpu().numpy() for n in layers)
-        for layer, places in zip(layers, features, strict=True):
-            if not np.isfinite(places).all():
-                raise ModelError(
-                    f"{self.name}: features of layer {layer} are not finite; its weights are "
-                    "damaged, or need --dtype float32"
-                )
-        embeddings = self._rows(output.embeddings)
-        if prepared is None:
-            return ForwardFeatures(embeddings[:0], tuple(places[:0] for places in features))
-        return ForwardFeatures(embeddings, features)
+        return TowerReader(
+            name=self.name,
+            placement=self.placement,
+            preprocess=self.preprocess,
+            dense=self.dense,
+            resized=self.resized,
+        )
 
     def attention(self, prepared: Pixels | None) -> tuple[FloatArray, ...]:
         """Attention weights of shape (b, heads, to, from) per layer, the first layer first. Raises
@@ -165,25 +223,28 @@ class DualEncoder:
         if self.attention_maps is None:
             raise ModelError(f"{self.name}: its adapter gives no attention maps; use another model")
         with torch.inference_mode():
-            weights = self.attention_maps(self._pixels(prepared))
+            pixels = self.preprocess([any_picture()]) if prepared is None else prepared
+            weights = self.attention_maps(self.placement.of_pixels(pixels))
         maps = tuple(layer.float().cpu().numpy() for layer in weights)
         return tuple(layer[:0] for layer in maps) if prepared is None else maps
 
-    def _pixels(self, prepared: Pixels | None) -> Pixels:
-        """The pixels on the device; without pictures, those of one that shapes the output."""
-        pixels = self.preprocess([any_picture()]) if prepared is None else prepared
-        return self.placement.of_pixels(pixels)
-
     def _rows(self, embeddings: torch.Tensor) -> FloatArray:
-        return self._checked(unit_rows(embeddings))
+        return finite_rows(embeddings, self.placement, name=self.name)
 
-    def _checked(self, rows: FloatArray) -> FloatArray:
-        if not np.isfinite(rows).all():
-            raise ModelError(
-                f"{self.name}: embeddings are not finite (NaN, infinite or all zero) in "
-                f"{self.placement.dtype}; its weights are damaged, or need --dtype float32"
-            )
-        return rows
+
+def finite_rows(embeddings: torch.Tensor, placement: Placement, *, name: str) -> FloatArray:
+    """`unit_rows` of the model `name`. Raises ModelError if one is not finite."""
+    return checked(unit_rows(embeddings), placement, name=name)
+
+
+def checked(rows: FloatArray, placement: Placement, *, name: str) -> FloatArray:
+    """The embeddings of the model `name`. Raises ModelError if one is not finite."""
+    if not np.isfinite(rows).all():
+        raise ModelError(
+            f"{name}: embeddings are not finite (NaN, infinite or all zero) in "
+            f"{placement.dtype}; its weights are damaged, or need --dtype float32"
+        )
+    return rows
 
 
 @contextmanager

@@ -10,7 +10,15 @@ import torch
 from transformers import LogitsProcessorList
 
 from natadv.errors import ModelError
-from natadv.models.adapters.encoder import Pixels, Placement, any_picture, as_model_error
+from natadv.models.adapters.encoder import (
+    Pixels,
+    Placement,
+    TowerReader,
+    any_picture,
+    as_model_error,
+    finite_rows,
+)
+from natadv.types import FloatArray, ForwardFeatures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,12 +54,14 @@ class GenerativeAnswerer:
 
     name: str
     placement: Placement
-    preprocess: Callable[[Sequence[Image]], Pixels]
+    tower: TowerReader
     tokenizer: Any
     prompt: PromptFormat
     generate: Callable[[Inputs, LogitsProcessorList], torch.Tensor]
     """From `pixel_values`, `input_ids` and `attention_mask` to the ids of the answers alone, of
     shape (b, t)."""
+    word_embeddings: torch.nn.Module
+    """The input embeddings of the language model."""
 
     def __post_init__(self) -> None:
         with as_model_error(self.name, "answer a question about a picture"):
@@ -72,13 +82,47 @@ class GenerativeAnswerer:
             pad_id=self.tokenizer.pad_token_id,
             side=self.prompt.padding,
         )
-        inputs = self.placement.of_pixels({**self.preprocess(images), **tokens})
+        inputs = self.placement.of_pixels({**self.tower.preprocess(images), **tokens})
         with torch.inference_mode():
             generated = self.generate(inputs, LogitsProcessorList([self._finite]))
         texts = self.tokenizer.batch_decode(generated, skip_special_tokens=True)
         if mark := self.prompt.next_question:
             texts = [text.partition(mark)[0] for text in texts]
         return tuple(text.strip() for text in texts)
+
+    @property
+    def depth(self) -> int:
+        """Layers of the picture tower whose features can be read."""
+        return self.tower.depth
+
+    def prepare(self, images: Sequence[Image]) -> Pixels | None:
+        """Preprocessed pictures on the CPU; None for no pictures."""
+        return self.tower.prepare(images)
+
+    def forward_features(self, prepared: Pixels | None, layers: Sequence[int]) -> ForwardFeatures:
+        """The features of `layers`, as those of `TowerReader`; there are no embeddings."""
+        return self.tower.forward_features(prepared, layers)
+
+    def at_resolution(self, side_px: int) -> TowerReader:
+        """As that of `TowerReader`."""
+        return self.tower.at_resolution(side_px)
+
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        """Unit rows of shape (c, d): the mean of the language model's input embeddings of a text's
+        tokens. They say which words a phrase has, in no order, and share no space with pictures.
+        Raises ModelError if a text has no token."""
+        rows = []
+        for index, text in enumerate(texts):
+            # As in a prompt, no text is a special token.
+            tokens = self.tokenizer(
+                text.strip(), add_special_tokens=False, split_special_tokens=True
+            )["input_ids"]
+            if not tokens:
+                raise ModelError(f"{self.name}: text {index} is {text!r}, which has no words")
+            with torch.inference_mode():
+                ids = torch.tensor(tokens, device=self.placement.device)
+                rows.append(self.word_embeddings(ids).float().mean(dim=0))
+        return finite_rows(torch.stack(rows), self.placement, name=self.name)
 
     def _token_ids(self, question: str, index: int) -> list[int]:
         prompt = self.prompt

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from open_clip import model as architecture  # type: ignore[import-untyped]
 from open_clip import modified_resnet, tokenizer, transform, transformer
+from torch.nn import functional
 
 from natadv.errors import ModelError
 from natadv.models.adapters.encoder import (
     DualEncoder,
     LogitScoring,
+    Pixels,
     Placement,
     Tokens,
+    TowerReader,
     check_activation,
     scale_of,
 )
 from natadv.models.adapters.towers import DenseTower, TowerPass
 from natadv.models.files import open_clip_folder, tensor_files
 from natadv.types import ModelSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 COUNTER = "num_batches_tracked"
 """Counts training steps and affects nothing; old files lack it."""
@@ -58,17 +67,31 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         architecture.convert_weights_to_lp(model, dtype=placement.dtype)
     model.eval().requires_grad_(False).to(placement.device)
     stated = transform.PreprocessCfg(**open_clip_folder.preprocessing(spec.folder))
-    to_tensor = transform.image_transform_v2(stated, is_train=False)
     return DualEncoder(
         name=spec.name,
         placement=placement,
-        preprocess=lambda images: {"image": torch.stack([to_tensor(image) for image in images])},
+        preprocess=partial(_pixels, transform.image_transform_v2(stated, is_train=False)),
         embed_pixels=lambda pixels: model.encode_image(pixels["image"]),
         tokenise=_tokenise(spec.folder, vocabulary=model.vocab_size),
         embed_tokens=lambda tokens: model.encode_text(tokens["text"]),
         scoring=scoring,
         dense=_dense(model.visual),
+        resized=lambda px: TowerReader(
+            name=spec.name,
+            placement=placement,
+            preprocess=partial(
+                _pixels,
+                transform.image_transform_v2(
+                    replace(stated, size=px, resize_mode="squash"), is_train=False
+                ),
+            ),
+            dense=_dense_at(model.visual, px),
+        ),
     )
+
+
+def _pixels(to_tensor: Callable[[Image], torch.Tensor], images: Sequence[Image]) -> Pixels:
+    return {"image": torch.stack([to_tensor(image) for image in images])}
 
 
 def activations(model: Any) -> dict[str, str]:
@@ -147,14 +170,35 @@ def _tokenise(folder: Path, *, vocabulary: int) -> Callable[[Sequence[str]], Tok
     return lambda texts: {"text": packaged(list(texts))}
 
 
-def _dense(visual: Any) -> DenseTower:
+def _dense_at(visual: Any, side_px: int) -> DenseTower:
+    """The tower for squares of another side. The positions of a ViT are interpolated as in CLIPSeg,
+    on a copy that shares all other weights; the stages of a ResNet know no positions."""
+    if isinstance(visual, modified_resnet.ModifiedResNet):
+        return _dense(visual, intermediates_only=True)
+    trained = visual.positional_embedding
+    rows, columns = visual.grid_size
+    places = side_px // visual.patch_size[0]
+    grid = trained[1:].float().T.unflatten(1, (rows, columns))[None]
+    grid = functional.interpolate(grid, (places, places), mode="bicubic", align_corners=False)
+    positions = torch.cat([trained[:1], grid[0].flatten(1).T.to(trained.dtype)])
+    resized = copy(visual)
+    # A shallow copy of a module still shares the table of its parameters.
+    resized._parameters = dict(visual._parameters)
+    resized.positional_embedding = torch.nn.Parameter(positions, requires_grad=False)
+    return _dense(resized, intermediates_only=True)
+
+
+def _dense(visual: Any, *, intermediates_only: bool = False) -> DenseTower:
     resnet = isinstance(visual, modified_resnet.ModifiedResNet)
 
     def _forward_features(pixels: Mapping[str, torch.Tensor]) -> TowerPass:
-        output = visual.forward_intermediates(pixels["image"])
+        output = visual.forward_intermediates(
+            pixels["image"], intermediates_only=intermediates_only
+        )
         # The first map of a ResNet is that of the stem, before any stage.
         maps = output["image_intermediates"][1 if resnet else 0 :]
-        return TowerPass(output["image_features"], tuple(m.permute(0, 2, 3, 1) for m in maps))
+        states = tuple(m.permute(0, 2, 3, 1) for m in maps)
+        return TowerPass(output.get("image_features"), states)
 
     depth = RESNET_STAGES if resnet else len(visual.transformer.resblocks)
     return DenseTower(depth, _forward_features)

@@ -20,7 +20,13 @@ from transformers import (
 from transformers.utils import logging
 
 from natadv.errors import ModelError
-from natadv.models.adapters.encoder import Placement, as_model_error, square_pixels
+from natadv.models.adapters.encoder import (
+    Placement,
+    TowerReader,
+    as_model_error,
+    square_pixels,
+)
+from natadv.models.adapters.towers import DenseTower
 from natadv.models.files import checkpoint, tensor_files
 from natadv.types import ModelSpec
 
@@ -131,17 +137,18 @@ def _refuse_larger(architecture: Any, folder: Path) -> None:
         )
 
 
-def image_processor(folder: Path, *, wanted: Sequence[str] | None = None) -> Any:
+def image_processor(folder: Path, *, wanted: Sequence[str] | None = None, **changed: object) -> Any:
     """The preprocessing of `folder` on the PIL backend, whose pixels no GPU or version changes.
 
-    `wanted` are the keys that its config must have, by default those of its `model_type`.
+    `wanted` are the keys that its config must have, by default those of its `model_type`;
+    `changed` replaces some of its settings.
 
     Raises ModelError if a key is missing, or there is no PIL backend.
     """
     checkpoint.image_processing(folder, wanted=wanted)
     with as_model_error(folder, "load its preprocessing config"):
         processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-            folder, backend="pil", local_files_only=True, trust_remote_code=False
+            folder, backend="pil", local_files_only=True, trust_remote_code=False, **changed
         )
     if processor.backend != "pil":
         raise ModelError(
@@ -153,6 +160,26 @@ def image_processor(folder: Path, *, wanted: Sequence[str] | None = None) -> Any
 def squares(spec: ModelSpec, *, side: int) -> Callable[[Sequence[Image]], dict[str, torch.Tensor]]:
     """`square_pixels` with the preprocessing of the folder of `spec`."""
     return partial(square_pixels, spec.name, image_processor(spec.folder), side=side)
+
+
+def resized(
+    spec: ModelSpec, tower: Callable[[int], DenseTower], *, placement: Placement
+) -> Callable[[int], TowerReader]:
+    """The function that feeds `tower(side_px)` with whole pictures as squares of that side; all
+    other preprocessing is that of the folder of `spec`."""
+
+    def _at(side_px: int) -> TowerReader:
+        processor = image_processor(
+            spec.folder, size={"height": side_px, "width": side_px}, do_center_crop=False
+        )
+        return TowerReader(
+            name=spec.name,
+            placement=placement,
+            preprocess=partial(square_pixels, spec.name, processor, side=side_px),
+            dense=tower(side_px),
+        )
+
+    return _at
 
 
 def tokenizer(folder: Path, *, vocabulary: int) -> Any:

@@ -17,6 +17,7 @@ from natadv.models.adapters.encoder import (
     Pixels,
     Placement,
     Tokens,
+    TowerReader,
     scale_of,
 )
 from natadv.models.adapters.towers import AttentionMaps, DenseTower
@@ -44,13 +45,16 @@ def canonical(text: str) -> str:
 def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
     """SigLIP or SigLIP 2 for squares of one size. Raises ModelError."""
     model = pretrained.weights(SiglipModel, spec.folder, placement=placement)
+    vision = model.config.vision_config
+    tower = partial(towers.square_tower, model.get_image_features, vision, leading=0)
     return _encoder(
         spec,
         model,
         placement=placement,
         tokenizer=_tokenizer(spec, model),
-        preprocess=pretrained.squares(spec, side=model.config.vision_config.image_size),
-        dense=towers.square_tower(model, leading=0),
+        preprocess=pretrained.squares(spec, side=vision.image_size),
+        dense=tower(),
+        resized=pretrained.resized(spec, lambda px: tower(side_px=px), placement=placement),
         attention_maps=partial(towers.attention_maps, spec.name, model),
     )
 
@@ -78,7 +82,12 @@ def build_naflex(spec: ModelSpec, placement: Placement) -> DualEncoder:
             pretrained.image_processor(spec.folder),
             patch=model.config.vision_config.patch_size,
         ),
-        dense=towers.dense_tower(model, grid_of=partial(_shared_grid, spec.name), leading=0),
+        dense=towers.dense_tower(
+            model.get_image_features,
+            model.config.vision_config,
+            grid_of=partial(_shared_grid, spec.name),
+            leading=0,
+        ),
     )
 
 
@@ -94,6 +103,7 @@ def _encoder(
     tokenizer: Any,
     preprocess: Callable[[Sequence[Image]], Pixels],
     dense: DenseTower,
+    resized: Callable[[int], TowerReader] | None = None,
     attention_maps: AttentionMaps | None = None,
 ) -> DualEncoder:
     context = model.config.text_config.max_position_embeddings
@@ -120,6 +130,7 @@ def _encoder(
             activation="sigmoid",
         ),
         dense=dense,
+        resized=resized,
         attention_maps=attention_maps,
     )
 

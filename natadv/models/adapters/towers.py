@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +21,8 @@ the first layer first; rows sum to 1."""
 class TowerPass(NamedTuple):
     """The output of one pass through a picture tower."""
 
-    embeddings: torch.Tensor
-    """Of shape (b, d), not normalised."""
+    embeddings: torch.Tensor | None
+    """Of shape (b, d), not normalised; None if the pass made none that are comparable to texts."""
     states: tuple[torch.Tensor, ...]
     """One tensor per layer, the first layer first, of shape (b, h, w, d): rows from the top, and
     no class token."""
@@ -37,18 +38,58 @@ class DenseTower:
     """One pass of preprocessed pictures on the device."""
 
 
-def square_tower(model: Any, *, leading: int) -> DenseTower:
+def pooled(output: object) -> torch.Tensor:
+    """The projected embeddings in the output of a tower, which transformers 5 wraps."""
+    if not isinstance(output, BaseModelOutputWithPooling) or output.pooler_output is None:
+        raise TypeError(
+            "expected BaseModelOutputWithPooling with a pooler_output (transformers 5), "
+            f"got {type(output).__name__}"
+        )
+    return output.pooler_output
+
+
+Embeddings = Callable[[Any], torch.Tensor | None]
+"""From the output of a tower to embeddings in the space of the texts."""
+
+
+def no_embeddings(output: object) -> None:
+    """Those of a tower without texts in its space, or of a size that it was not trained on."""
+
+
+def square_tower(
+    run: Callable[..., Any],
+    config: Any,
+    *,
+    leading: int,
+    side_px: int | None = None,
+    embeddings: Embeddings = pooled,
+) -> DenseTower:
     """The tower of a transformers model for square pictures of one size.
 
-    `leading` tokens come before those of the patches: 1 with a class token, else 0.
+    Args:
+        run: From pixels to the output of the tower.
+        config: The model's `vision_config`.
+        leading: Tokens that come before those of the patches: 1 with a class token, else 0.
+        side_px: The size, if it is not that of the training. Position embeddings are interpolated,
+            as in CLIPSeg, and there are no embeddings.
     """
-    config = model.config.vision_config
-    side = config.image_size // config.patch_size
-    return dense_tower(model, grid_of=lambda _: (side, side), leading=leading)
+    places = (side_px or config.image_size) // config.patch_size
+    return dense_tower(
+        run if side_px is None else partial(run, interpolate_pos_encoding=True),
+        config,
+        grid_of=lambda _: (places, places),
+        leading=leading,
+        embeddings=embeddings if side_px is None else no_embeddings,
+    )
 
 
 def dense_tower(
-    model: Any, *, grid_of: Callable[[Mapping[str, torch.Tensor]], tuple[int, int]], leading: int
+    run: Callable[..., Any],
+    config: Any,
+    *,
+    grid_of: Callable[[Mapping[str, torch.Tensor]], tuple[int, int]],
+    leading: int,
+    embeddings: Embeddings = pooled,
 ) -> DenseTower:
     """The tower of a transformers model.
 
@@ -59,22 +100,12 @@ def dense_tower(
     def _forward_features(pixels: Mapping[str, torch.Tensor]) -> TowerPass:
         height, width = grid_of(pixels)
         patches = slice(leading, leading + height * width)
-        output = model.get_image_features(**pixels, output_hidden_states=True)
+        output = run(**pixels, output_hidden_states=True)
         # The first hidden state is the input of the first layer.
         states = (s[:, patches].unflatten(1, (height, width)) for s in output.hidden_states[1:])
-        return TowerPass(pooled(output), tuple(states))
+        return TowerPass(embeddings(output), tuple(states))
 
-    return DenseTower(model.config.vision_config.num_hidden_layers, _forward_features)
-
-
-def pooled(output: object) -> torch.Tensor:
-    """The projected embeddings in the output of a tower, which transformers 5 wraps."""
-    if not isinstance(output, BaseModelOutputWithPooling) or output.pooler_output is None:
-        raise TypeError(
-            "expected BaseModelOutputWithPooling with a pooler_output (transformers 5), "
-            f"got {type(output).__name__}"
-        )
-    return output.pooler_output
+    return DenseTower(config.num_hidden_layers, _forward_features)
 
 
 def attention_maps(

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoModel
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    Blip2ForConditionalGeneration,
+    CLIPModel,
+    CLIPSegVisionConfig,
+    CLIPSegVisionModel,
+    PaliGemmaForConditionalGeneration,
+    SiglipModel,
+)
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
@@ -19,7 +31,7 @@ from natadv.models.adapters.towers import (
     eager,
     pooled,
 )
-from natadv.types import DenseFeatures, Explainable
+from natadv.types import DenseFeatures, Explainable, Resizable
 
 TOWERS = ("tiny_clip", "tiny_siglip", "tiny_siglip2")
 PATCH = 8
@@ -290,3 +302,158 @@ def test_other_outputs_are_never_taken_for_embeddings():
     ):
         with pytest.raises(TypeError, match="expected BaseModelOutputWithPooling"):
             pooled(output)
+
+
+LARGER = 48
+"""Pixels; three patches of 16 where the tiny towers were made for two."""
+
+
+def vision_states(folder, images, *, side):
+    """What leaves each layer of the picture tower of a checkpoint, as transformers computes it on
+    pictures that are squashed to a side."""
+    architectures = {
+        "paligemma": (PaliGemmaForConditionalGeneration, lambda m: m.model.vision_tower),
+        "blip-2": (Blip2ForConditionalGeneration, lambda m: m.vision_model),
+        "clip": (CLIPModel, lambda m: m.vision_model),
+        "siglip": (SiglipModel, lambda m: m.vision_model),
+    }
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    architecture, vision = architectures[kind]
+    stated = json.loads((folder / "preprocessor_config.json").read_text())
+    size, mean, std = (side, side), stated["image_mean"], stated["image_std"]
+    resample = Image.Resampling(stated["resample"])
+    pixels = np.stack([np.asarray(i.resize(size, resample), np.float32) / 255 for i in images])
+    pixels = torch.from_numpy((pixels - np.float32(mean)) / np.float32(std)).permute(0, 3, 1, 2)
+    tower = vision(architecture.from_pretrained(folder).eval())
+    with torch.inference_mode():
+        output = tower(pixels, output_hidden_states=True, interpolate_pos_encoding=True)
+    return [state.numpy() for state in output.hidden_states[1:]]
+
+
+@pytest.fixture(params=["tiny_paligemma", "tiny_blip2_opt", "tiny_blip2_t5", *TOWERS[:2]])
+def square_folder(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_any_square_tower_is_read_at_its_own_and_at_another_size(
+    square_folder, load_folder, photographs
+):
+    """Pictures of any shape are squashed; positions are interpolated by transformers itself."""
+    model = load_folder(square_folder)
+    assert isinstance(model, DenseFeatures)
+    assert isinstance(model, Resizable)
+    patch = 8 if square_folder.name in ("tiny-clip", "tiny-siglip") else 16
+    class_tokens = 0 if square_folder.name in ("tiny-paligemma", "tiny-siglip") else 1
+    for side in (32, LARGER):
+        tower = model.at_resolution(side)
+        expected = vision_states(square_folder, photographs, side=side)
+        embeddings, found = tower.forward_features(tower.prepare(photographs), [1, 2])
+
+        assert tower.depth == len(expected) == 2
+        assert embeddings.shape == (len(photographs), 0)
+        grid = (side // patch, side // patch)
+        for ours, state in zip(found, expected, strict=True):
+            assert ours.shape == (len(photographs), *grid, 32)
+            assert ours.reshape(len(photographs), -1, 32) == pytest.approx(
+                state[:, class_tokens:], abs=1e-5
+            )
+
+
+def test_generative_models_show_the_layers_of_their_tower(tiny_answerer, load_folder, squares):
+    model = load_folder(tiny_answerer)
+    expected = vision_states(tiny_answerer, squares, side=32)
+    embeddings, found = model.forward_features(model.prepare(squares), [2, 1])
+
+    class_tokens = 0 if tiny_answerer.name == "tiny-paligemma" else 1
+    assert embeddings.shape == (3, 0)
+    for ours, state in zip(found, reversed(expected), strict=True):
+        assert ours.shape == (3, 2, 2, 32)
+        assert ours.reshape(3, 4, 32) == pytest.approx(state[:, class_tokens:], abs=1e-5)
+
+
+def test_generative_models_embed_a_phrase_as_the_mean_of_its_words(tiny_answerer, load_folder):
+    model, phrases = load_folder(tiny_answerer), ("a cat", "tac a", "the <image> dog")
+    found = model.embed_texts(phrases)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_answerer)
+    stored = load_file(tiny_answerer / "model.safetensors")
+    (table,) = (
+        stored[name]
+        for name in stored
+        if name.endswith(("embed_tokens.weight", "shared.weight")) and len(stored[name]) > 90
+    )
+    rows = []
+    for phrase in phrases:
+        ids = tokenizer(phrase, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        mean = np.mean([table[i].numpy() for i in ids], axis=0)
+        rows.append(mean / np.linalg.norm(mean))
+
+    assert found == pytest.approx(np.stack(rows), abs=1e-5)
+    # The rest of the batch moves no bit.
+    assert model.embed_texts(phrases[1:2]).tobytes() == found[1:2].tobytes()
+    with pytest.raises(ModelError, match="text 1 is ' ', which has no words"):
+        model.embed_texts(["a", " "])
+
+
+def test_clip_at_another_size_is_the_tower_of_clipseg(tiny_clip, load_folder, photographs):
+    """As published: the same weights in CLIPSeg's own architecture, which interpolates too."""
+    state = AutoModel.from_pretrained(tiny_clip).vision_model.state_dict()
+    config = AutoModel.from_pretrained(tiny_clip).config.vision_config.to_dict()
+    reference = CLIPSegVisionModel(CLIPSegVisionConfig(**config)).eval()
+    reference.load_state_dict(state)
+    tower = load_folder(tiny_clip).at_resolution(LARGER)
+    prepared = tower.prepare(photographs)
+    with torch.inference_mode():
+        states = reference(
+            **prepared, output_hidden_states=True, interpolate_pos_encoding=True
+        ).hidden_states
+    found = tower.forward_features(prepared, [1, 2]).features
+
+    for ours, theirs in zip(found, states[1:], strict=True):
+        side = LARGER // PATCH
+        assert ours.reshape(len(photographs), side * side, 32) == pytest.approx(
+            theirs[:, 1:].numpy(), abs=1e-5
+        )
+
+
+def test_open_clip_at_another_size_is_its_twin_in_transformers(
+    open_clip_quick, transformers_twin, load_folder, photographs
+):
+    towers = [
+        load_folder(folder).at_resolution(LARGER)
+        for folder in (open_clip_quick, transformers_twin(open_clip_quick))
+    ]
+    squares = [image.resize((LARGER, LARGER)) for image in photographs]
+    ours, theirs = (t.forward_features(t.prepare(squares), [1, 2]).features for t in towers)
+
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+    assert ours[0].shape == (len(photographs), 6, 6, 32)
+
+
+def test_a_tower_that_was_read_at_another_size_stays_as_it_was(
+    open_clip_quick, load_folder, photographs, embedded
+):
+    model = load_folder(open_clip_quick)
+    before = embedded(model, photographs)
+    tower = model.at_resolution(LARGER)
+    tower.forward_features(tower.prepare(photographs), [1])
+
+    assert embedded(model, photographs).tobytes() == before.tobytes()
+
+
+def test_a_resnet_is_read_at_another_size(open_clip_resnet, load_folder, photographs):
+    model = load_folder(open_clip_resnet)
+    own, larger = model.at_resolution(64), model.at_resolution(128)
+    squares = [image.resize((64, 64)) for image in photographs]
+    usual = model.forward_features(model.prepare(squares), [2, 4]).features
+    resized = own.forward_features(own.prepare(squares), [2, 4]).features
+
+    for a, b in zip(usual, resized, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    found = larger.forward_features(larger.prepare(photographs), [2, 4]).features
+    assert [places.shape[1:3] for places in found] == [(16, 16), (4, 4)]
+
+
+def test_naflex_has_no_other_size(tiny_siglip2, load_folder):
+    with pytest.raises(ModelError, match="pictures of the trained size only; train a head with"):
+        load_folder(tiny_siglip2).at_resolution(LARGER)
