@@ -314,6 +314,9 @@ Averaging = Literal["unit", "raw"]
 """What the mean over the prompts of a class is taken of: embeddings of length one, or embeddings of
 the length that the tower gives them. Its own length is one in either case."""
 
+Exemplars = tuple[tuple[str, str], ...]
+"""Questions with their answers."""
+
 WAY = "@"
 """Separates a model's name from the way in which it is asked; no rule of one way holds another."""
 
@@ -356,5 +359,7 @@ class ModelSpec:
     """The only class names that it knows; empty if it takes any."""
     tower_of: Path | None = None
     """The folder whose picture tower this file replaces."""
+    exemplars: Exemplars | None = None
+    """What it reads before each question; None for what its row of the zoo says."""
     heads: Mapping[str, Path] = field(default_factory=dict)
     """Task -> the folder of the head that does it on top of the picture tower."""

@@ -19,7 +19,7 @@ from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.storage.progress import amount
 from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for
-from natadv.types import PAPER_SUFFIX
+from natadv.types import WAY
 
 if TYPE_CHECKING:
     from natadv.models.doctor import Finding
@@ -179,7 +179,7 @@ def resolve_names(names: Iterable[str]) -> tuple[tuple[ZooRow, ...], tuple[str, 
     """
     rows: dict[str, ZooRow] = {}
     hub_ids: dict[str, None] = {}
-    for name in (name.removesuffix(PAPER_SUFFIX) for name in names):
+    for name in (name.partition(WAY)[0] for name in names):
         matching = rows_named(name) or [r for r in ZOO.values() if fnmatchcase(r.name, name)]
         rows |= {row.name: row for row in matching}
         if not matching and not hub.is_id(name):

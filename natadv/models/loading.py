@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -70,11 +71,14 @@ def adapter(loader: str) -> Callable[[ModelSpec, Placement], Model]:
 
 
 def fingerprint(spec: ModelSpec) -> str:
-    """sha256 over everything that affects an answer: weights, configs, tokenizer, adapter.
+    """sha256 over everything that affects an answer: weights, configs, tokenizer, adapter, and the
+    exemplars that the user chose.
 
     Raises ModelError if models.lock names another file, ChangedError if one is being written.
     """
-    head = f"{spec.loader} {_version(spec)} {spec.feeding} {spec.factory}\n"
+    # Exemplars of the zoo are code, and thus part of the key of each result.
+    shots = "" if spec.exemplars is None else f" {json.dumps(spec.exemplars)}"
+    head = f"{spec.loader} {_version(spec)} {spec.feeding} {spec.factory}{shots}\n"
     lines = verified_hashes(content_files(spec), locked=spec.locked, command="natadv models fetch")
     return hashlib.sha256(head.encode() + lines).hexdigest()
 

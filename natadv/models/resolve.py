@@ -12,12 +12,13 @@ from pathlib import Path
 from natadv.errors import ConfigError, ModelError, NotFetchedError, unknown_name
 from natadv.factories import entry_points, is_reference, slug
 from natadv.models import plugged
+from natadv.models.exemplars import SHOTS, first_exemplars
 from natadv.models.files import expanded
 from natadv.models.files.checkpoint import CONFIG
 from natadv.models.files.layouts import TOWER_LOADER, layout_of, tower_section
 from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
-from natadv.types import HEADS_SUFFIX, PAPER_SUFFIX, ModelSpec
+from natadv.types import HEADS_SUFFIX, PAPER_SUFFIX, WAY, Exemplars, ModelSpec
 
 HEADS = Path("fixtures/heads")
 """Relative to the root: a folder per model of the zoo, with one folder per task."""
@@ -32,7 +33,8 @@ def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSp
     group `natadv.models`; an existing folder or file (relative to `base`, or else to `root`, the
     root of the repository); a glob over names of the zoo; `module:factory`; a hub id that was
     fetched. The suffix `@paper` feeds the model as the paper's scripts did; with `@heads`, its
-    heads also do what it could do by itself.
+    heads also do what it could do by itself; `@N-shot` and `@N-shot:FILE` are the number and the
+    file of the exemplars that a BLIP-2 reads before each question.
 
     Raises:
         ModelError: It is missing, incomplete or unsafe.
@@ -51,6 +53,12 @@ def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSp
     if name.endswith(HEADS_SUFFIX):
         specs = resolve(name.removesuffix(HEADS_SUFFIX), root=root, base=base)
         return tuple(map(_by_heads, specs))
+    if way := SHOTS.fullmatch(name):
+        file = (base or root) / expanded(way["file"]) if way["file"] else None
+        exemplars = first_exemplars(int(way["shots"]), file)
+        called = f"{WAY}{len(exemplars)}-shot{f'-{slug(file.stem)}' if file else ''}"
+        specs = resolve(way["name"], root=root, base=base)
+        return tuple(_few_shot(spec, exemplars, called) for spec in specs)
     if rows := rows_named(name):
         return _of_rows(rows, root)
     if reference := entry_points(plugged.GROUP).get(name):
@@ -91,10 +99,14 @@ def resolve_all(
     for name in names:
         for spec in resolve(name, root=root, base=base):
             other = specs.setdefault(spec.name, spec)
-            if not other.folder.samefile(spec.folder):
+            same_folder = other.folder.samefile(spec.folder)
+            if not same_folder or other.exemplars != spec.exemplars:
+                two = (
+                    "two files of exemplars" if same_folder else f"{other.folder} and {spec.folder}"
+                )
                 raise ConfigError(
-                    f"{other.folder} and {spec.folder} would both be called {spec.name!r}; "
-                    "rename one of them, or run them one after the other"
+                    f"{two} would both be called {spec.name!r}; rename one of them, or run them "
+                    "one after the other"
                 )
     return tuple(specs.values())
 
@@ -134,6 +146,22 @@ def _by_heads(spec: ModelSpec) -> ModelSpec:
         name=spec.name + HEADS_SUFFIX,
         lineage=spec.lineage + HEADS_SUFFIX,
         tasks=tuple(task for task in spec.tasks if task not in spec.heads),
+    )
+
+
+def _few_shot(spec: ModelSpec, exemplars: Exemplars, called: str) -> ModelSpec:
+    if spec.loader != "blip-2":
+        raise ModelError(
+            f"{spec.name}{called}: exemplars are read by BLIP-2 alone, {spec.name} is of the "
+            f"family {spec.family}; leave out {called}"
+        )
+    # Its heads belong to the plain model: they read no prompt.
+    return replace(
+        spec,
+        name=spec.name + called,
+        lineage=spec.lineage + called,
+        exemplars=exemplars,
+        heads={},
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from natadv.models.adapters.generative import (
     image_token_id,
 )
 from natadv.models.adapters.towers import no_embeddings, square_tower
+from natadv.models.exemplars import OF_ROW
 from natadv.models.files import checkpoint
 from natadv.types import ModelSpec
 
@@ -34,19 +34,6 @@ LANGUAGE_MODELS = ("opt", "t5")
 
 T5_CONTEXT = 512
 """T5's positions are relative and unbounded; this is the length of its training."""
-
-
-EXEMPLARS: dict[str, Mapping[str, str]] = {
-    "blip2-opt-2.7b": {
-        "What color is the sky on a clear day?": "blue",
-        "Is a mouse bigger than a house?": "no",
-        "How many wheels does a bicycle have?": "2",
-        "What do people wear on their feet?": "shoes",
-    },
-}
-"""Questions with their answers, by row of the zoo, in words alone: a prompt has only one picture.
-The paper asks this one model few-shot and publishes neither the number nor the words of its
-exemplars, so these are neutral ones; its scripts ask it zero-shot."""
 
 
 def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
@@ -123,11 +110,14 @@ def _prompt(text: Any, image_tokens: tuple[int, ...], *, template: str) -> Promp
 
 def template_of(spec: ModelSpec) -> str:
     """The prompt with `{question}`, after the exemplars if the model has any."""
-    exemplars = EXEMPLARS.get(spec.lineage, {})
-    if spec.feeding == "paper" or not exemplars:
+    exemplars = spec.exemplars
+    if exemplars is None:
+        exemplars = () if spec.feeding == "paper" else OF_ROW.get(spec.lineage, ())
+    if not exemplars:
         return ZERO_SHOT
-    shots = (f"{FEW_SHOT.format(question=q)} {answer}." for q, answer in exemplars.items())
-    return " ".join((*shots, FEW_SHOT))
+    shots = " ".join(f"{FEW_SHOT.format(question=q)} {answer}." for q, answer in exemplars)
+    # A brace of an exemplar is not a place for the question.
+    return f"{shots.replace('{', '{{').replace('}', '}}')} {FEW_SHOT}"
 
 
 def _check_language_model(spec: ModelSpec) -> None:

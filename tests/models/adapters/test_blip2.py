@@ -9,10 +9,11 @@ from functools import cache
 import pytest
 import torch
 
-from natadv.errors import ModelError
+from natadv.errors import ConfigError, ModelError
 from natadv.models import loading
 from natadv.models.adapters import blip2
-from natadv.models.resolve import resolve
+from natadv.models.exemplars import OF_ROW
+from natadv.models.resolve import resolve, resolve_all
 
 QUESTIONS = ["what is this?", "is it red", "how many dogs are there?", "wo?"]
 SETTINGS = {
@@ -304,7 +305,7 @@ def test_only_the_row_with_exemplars_is_asked_few_shot(tiny_blip2_opt):
         " 2. Question: What do people wear on their feet? Answer: shoes. "
         "Question: {question} Answer:"
     )
-    assert few.count("Question:") == len(blip2.EXEMPLARS["blip2-opt-2.7b"]) + 1
+    assert few.count("Question:") == len(OF_ROW["blip2-opt-2.7b"]) + 1
 
 
 @pytest.mark.parametrize("lineage", ["blip2-opt-2.7b@paper", "blip2-opt-2.7b"])
@@ -317,7 +318,83 @@ def test_feeding_of_the_paper_is_zero_shot(tiny_blip2_opt, lineage):
 def test_rows_with_exemplars_are_in_the_zoo():
     from natadv.models.zoo import ZOO
 
-    assert {ZOO[name].family for name in blip2.EXEMPLARS} == {"blip2"}
+    assert {ZOO[name].family for name in OF_ROW} == {"blip2"}
+
+
+EXEMPLARS = """
+exemplars:
+  - question: is {this} red?
+    answer: "no"
+  - {question: how many, answer: "2"}
+"""
+
+
+@pytest.fixture
+def shots(tmp_path, tiny_blip2_opt):
+    """The only model of a name with the checkpoint's, and files of exemplars beside it."""
+    (tmp_path / "mine.yaml").write_text(EXEMPLARS)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.yaml").write_text(EXEMPLARS.replace("many", "few"))
+
+    def named(way):
+        (spec,) = resolve(f"{tiny_blip2_opt}{way}", root=tmp_path)
+        return spec
+
+    return named
+
+
+def test_number_and_file_of_exemplars_are_a_choice(shots, tiny_blip2_opt):
+    ask = "Question: {question} Answer:"
+    expected = {
+        "": blip2.ZERO_SHOT,
+        "@0-shot": blip2.ZERO_SHOT,
+        "@1-shot": f"Question: What color is the sky on a clear day? Answer: blue. {ask}",
+        "@1-shot:mine.yaml": f"Question: is {{{{this}}}} red? Answer: no. {ask}",
+        "@2-shot:mine.yaml": "Question: is {{this}} red? Answer: no. Question: how many Answer: 2. "
+        + ask,
+        "@2-shot:other/mine.yaml": "Question: is {{this}} red? Answer: no. "
+        f"Question: how few Answer: 2. {ask}",
+    }
+
+    assert {way: blip2.template_of(shots(way)) for way in expected} == expected
+    names = [shots(way).name for way in expected]
+    plain = tiny_blip2_opt.name
+    assert names == [
+        plain, f"{plain}@0-shot", f"{plain}@1-shot", *[f"{plain}@{n}-shot-mine" for n in (1, 2, 2)]
+    ]  # fmt: skip
+
+
+def test_results_of_other_exemplars_are_never_reused(shots):
+    ways = ("", "@0-shot", "@1-shot", "@2-shot", "@2-shot:mine.yaml", "@2-shot:other/mine.yaml")
+
+    assert len({loading.fingerprint(shots(way)) for way in ways}) == len(ways)
+
+
+def test_a_chosen_exemplar_is_what_the_model_reads(shots, tiny_blip2_opt, pictures):
+    prompt = "Question: is {this} red? Answer: no. Question: is it red Answer:"
+    _, _, expected = directly(tiny_blip2_opt, pictures[0], prompt)
+
+    model = load(shots("@1-shot:mine.yaml"))
+    assert model.answer(pictures[:1], ["is it red"]) == (expected,)
+
+
+def test_exemplars_that_are_not_there_are_refused(shots, tmp_path, tiny_paligemma, tiny_blip2_opt):
+    (tmp_path / "bad.yaml").write_text("exemplars:\n  - {question: what, anser: this}\n")
+    for way, says in {
+        "@5-shot": "5-shot needs 5 exemplars, natadv has 4; ask for fewer, or name a file",
+        "@3-shot:mine.yaml": r"3-shot needs 3 exemplars, .*mine.yaml has 2",
+        "@1-shot:bad.yaml": r"bad.yaml:2: .*unknown key, did you mean 'answer'",
+        "@1-shot:none.yaml": "none.yaml",
+    }.items():
+        with pytest.raises(ConfigError, match=says):
+            shots(way)
+    with pytest.raises(ModelError, match="read by BLIP-2 alone, tiny-paligemma is of the family"):
+        resolve(f"{tiny_paligemma}@1-shot", root=tmp_path)
+    names = tuple(f"{tiny_blip2_opt}@1-shot:{file}mine.yaml" for file in ("", "other/"))
+    assert len(resolve_all(names, root=tmp_path)) == 1
+    names = tuple(f"{tiny_blip2_opt}@2-shot:{file}mine.yaml" for file in ("", "other/"))
+    with pytest.raises(ConfigError, match="two files of exemplars would both be called"):
+        resolve_all(names, root=tmp_path)
 
 
 def test_few_shot_answers_are_those_of_transformers(tiny_blip2_opt, pictures):
