@@ -363,3 +363,5 @@ class ModelSpec:
     """What it reads before each question; None for what its row of the zoo says."""
     heads: Mapping[str, Path] = field(default_factory=dict)
     """Task -> the folder of the head that does it on top of the picture tower."""
+    locked_heads: Mapping[str, str] = field(default_factory=dict)
+    """Task -> the sha256 that the config of its head must have, for heads of the hub."""

@@ -43,6 +43,9 @@ train = opt.command_group(
     "Train a head for segmentation or vqa on the frozen picture tower of a model.", metavar="TASK"
 )
 app.add_typer(train, name="train")
+heads = opt.command_group("Share heads by repositories of the Hugging Face hub.", metavar="ACTION")
+app.add_typer(heads, name="heads")
+_HUB_ID = "owner/name on the hub, of one head"
 _FRESH = "begin again, and replace an existing head"
 
 
@@ -209,6 +212,67 @@ def fetched_line(fetched: Fetched) -> str:
     else:
         what = f"fetched at {now.revision[:12]}{where}"
     return f"{fetched.target.name}: {what}, {len(now.files)} files, {amount(fetched.size)}"
+
+
+@heads.command("publish", cls=opt.Command)
+def publish(
+    model: Annotated[str, opt.argument("MODEL", "as pytest --model takes it")],
+    task: Annotated[TrainedTask, opt.argument("TASK", "segmentation or vqa")],
+    repository: Annotated[str, opt.argument("REPOSITORY", _HUB_ID)],
+) -> None:
+    """Upload the head of a model, for which `hf auth login` must have been run.
+
+    A repository that does not exist is made, visible to its owner alone.
+    """
+    from natadv.models.resolve import resolve_one
+    from natadv.training.hub_heads import publish_head
+
+    spec = resolve_one(model, root=Path.cwd(), wanted="whose head to publish")
+    if task not in spec.heads:
+        raise ModelError(f"{spec.name} has no head for {task}; train one (natadv train {task})")
+    done = publish_head(spec.heads[task], _hub_id(repository))
+    print(
+        f"{repository}: published at {done.commit[:12]}, {len(done.files)} files, "
+        f"{amount(done.size)}; fetch it with natadv heads fetch {repository} {model}"
+    )
+
+
+@heads.command("fetch", cls=opt.Command)
+def fetch_heads(
+    context: typer.Context,
+    repository: Annotated[str, opt.argument("REPOSITORY", _HUB_ID)],
+    model: Annotated[str, opt.argument("MODEL", "that it was trained on, as pytest --model")],
+    update: Annotated[bool, opt.flag("--update", _UPDATE)] = False,
+    revision: Annotated[str | None, opt.text("REV", "move to this commit, branch or tag")] = None,
+    force: opt.Force = False,
+) -> None:
+    """Download a head, and put it where the gate finds it.
+
+    models.lock gets the commit and the sha256 of every file; another head in its place is refused.
+    """
+    from natadv.models.hub.fetch import Place
+    from natadv.models.resolve import resolve_one
+    from natadv.training.hub_heads import fetch_head
+
+    if update and revision is not None:
+        context.fail("--revision is not allowed with --update")
+    root = Path.cwd()
+    found = fetch_head(
+        _hub_id(repository),
+        resolve_one(model, root=root, wanted="that the head is for"),
+        place=Place(root=root, cache=hub.cache_folder()),
+        progress_to=sys.stderr,
+        update=update,
+        revision=revision,
+        force=force,
+    )
+    print(f"{fetched_line(found.fetched)}; in {found.folder}")
+
+
+def _hub_id(name: str) -> str:
+    if not hub.is_id(name):
+        raise ConfigError(f"expected a repository of the hub as owner/name, got {name!r}")
+    return name
 
 
 def _trainer(task: TrainedTask) -> Callable[..., None]:

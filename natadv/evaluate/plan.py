@@ -17,10 +17,12 @@ from natadv.evaluate.units import Numerics, Unit, prompts_digest, shards
 from natadv.evidence import CaseEvidence, Evidence
 from natadv.gate.cases import CasePlan
 from natadv.heads import head_file
+from natadv.models.hub.local import LOCK
 from natadv.models.loading import fingerprint
 from natadv.models.plugged import check_classes
 from natadv.models.resolve import HEADS, heads_beside
 from natadv.models.zoo import ZOO
+from natadv.storage.hashes import sha256_of
 from natadv.tasks import TASKS
 from natadv.types import Case, ModelSpec, Outcomes, Variant
 
@@ -145,6 +147,13 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
             f"{folder}: this head is for {described.task} on the model with hash "
             f"{described.tower[:12]}, {spec.name} has {weights[:12]}; train one for it ({train}), "
             "or leave it out with --task"
+        )
+    locked = spec.locked_heads.get(case.task)
+    if locked and (actual := sha256_of(folder / head_file.CONFIG)) != locked:
+        raise ModelError(
+            f"{folder}: sha256 of its {head_file.CONFIG} is {actual[:12]}, {LOCK} says "
+            f"{locked[:12]}; fetch the head again (natadv heads fetch), or remove its repository "
+            f"from {LOCK}"
         )
     return head_file.fingerprint(folder)
 

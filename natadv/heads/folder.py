@@ -22,6 +22,7 @@ from natadv.heads.head_file import (
     ANSWERS,
     CONFIG,
     SHA256,
+    TRAINING,
     WEIGHTS,
     WORDS,
     DecoderConfig,
@@ -35,9 +36,6 @@ from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import Vocabulary, encode, list_problem
 from natadv.storage.atomic import replacing
 from natadv.types import FloatArray
-
-TRAINING = "training.json"
-"""Facts about the training; they affect no answer."""
 
 LISTED = 3
 """Names that an error message lists before it counts the rest."""

@@ -18,6 +18,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 WORDS = "words.json"
 ANSWERS = "answers.json"
+TRAINING = "training.json"
+"""Facts about the training; they affect no answer."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 VERSION = "1"

@@ -196,6 +196,7 @@ def _of_rows(rows: Iterable[ZooRow], root: Path) -> tuple[ModelSpec, ...]:
 def _of_row(row: ZooRow, root: Path) -> ModelSpec:
     folder = root / row.location if row.location else hub.snapshot(row.hub, root=root)
     layout_of(folder).check(folder)
+    heads = heads_of_row(row.name, root=root)
     return ModelSpec(
         name=row.name,
         lineage=row.name,
@@ -206,7 +207,8 @@ def _of_row(row: ZooRow, root: Path) -> ModelSpec:
         activation=row.activation,
         gpu_dtype=row.gpu_dtype,
         locked=hub.locked_files(row.hub, root=root) if row.hub else {},
-        heads=heads_of_row(row.name, root=root),
+        heads=heads,
+        locked_heads=hub.locked_heads(heads, root=root),
     )
 
 
@@ -238,6 +240,7 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
         gpu_dtype=ancestor.gpu_dtype if ancestor else "float32",
         tower_of=base.folder if base else None,
         heads=heads,
+        locked_heads=hub.locked_heads(heads, root=root),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,10 @@ class FetchTarget(NamedTuple):
     hub_id: str
     loader: str | None = None
     """Key of the adapter table, if known."""
+    files: tuple[str, ...] = ()
+    """What to fetch of it, if it holds no model."""
+    check: Callable[[Path], object] | None = None
+    """Raises ModelError if the fetched folder is not whole; by default the check of a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +108,10 @@ def fetch(
                 files = _hash_cached(target, repository, place, progress)
         finally:
             progress.end()
-        locked = LockedRepository(revision=repository.revision, files=files)
+        head = before.head if before else ""
+        locked = LockedRepository(revision=repository.revision, files=files, head=head)
         folder = local.snapshot_folder(target.hub_id, locked.revision, cache=place.cache)
-        layout_of(folder).check(folder)
+        (target.check or layout_of(folder).check)(folder)
         if locked != before:
             # Another fetch may be writing its own row.
             with WeakFileLock(place.cache / ".locks" / f"natadv.{LOCK}"):
@@ -137,11 +142,13 @@ def _described(
         with explained(hub_id, endpoint=endpoint):
             if keeps:
                 return _Described(describe_locked(hub_id, keeps, endpoint=endpoint), True)
-            found = describe(hub_id, loader=loader, revision=revision, endpoint=endpoint)
+            found = describe(
+                hub_id, loader=loader, revision=revision, endpoint=endpoint, files=target.files
+            )
             return _Described(found, True)
     except UnreachableError:
         cached = None
-        if not asks:
+        if not asks and not target.files:
             cached = describe_cached(hub_id, loader=loader, revision=revision, cache=place.cache)
         if cached is None:
             raise

@@ -40,6 +40,8 @@ class LockedRepository(Strict):
     """The commit."""
     files: dict[_FileName, _Sha256]
     """sha256 by file name; files in subfolders are never needed."""
+    head: str = ""
+    """Of a repository that holds a head: the folder that has its files, relative to the lock's."""
 
 
 _ROWS = TypeAdapter(dict[_HubId, LockedRepository])
@@ -73,6 +75,7 @@ def write_lock(root: Path, hub_id: str, locked: LockedRepository) -> None:
     rows = read_lock(root) | {hub_id: locked}
     content = {
         name: {"revision": row.revision, "files": dict(sorted(row.files.items()))}
+        | ({"head": row.head} if row.head else {})
         for name, row in sorted(rows.items())
     }
     with replacing(root / LOCK) as temporary:
@@ -82,6 +85,20 @@ def write_lock(root: Path, hub_id: str, locked: LockedRepository) -> None:
 def locked_files(hub_id: str, *, root: Path) -> Mapping[str, str]:
     """sha256 by file name, of a repository that is in the lock."""
     return read_lock(root)[hub_id].files
+
+
+def locked_heads(folders: Mapping[str, Path], *, root: Path) -> Mapping[str, str]:
+    """The sha256 that the config of a head must have, for those `folders` (by task) that have their
+    files from the hub."""
+    if not folders:
+        return {}
+    locked = {
+        os.path.abspath(root / row.head): row.files["config.json"]
+        for row in read_lock(root).values()
+        if row.head and "config.json" in row.files
+    }
+    at = {task: os.path.abspath(folder) for task, folder in folders.items()}
+    return {task: locked[path] for task, path in at.items() if path in locked}
 
 
 def snapshot(hub_id: str, *, root: Path) -> Path:

@@ -75,9 +75,15 @@ class Repository(NamedTuple):
 
 
 def describe(
-    hub_id: str, *, loader: str | None, revision: str | None = None, endpoint: str | None = None
+    hub_id: str,
+    *,
+    loader: str | None,
+    revision: str | None = None,
+    endpoint: str | None = None,
+    files: Sequence[str] = (),
 ) -> Repository:
-    """The newest commit, or `revision` (a commit, branch or tag), with the needed files.
+    """The newest commit, or `revision` (a commit, branch or tag), with the needed files: those of a
+    model, or of `files` all that it has.
 
     If the main branch has only pickles, it is the commit in which the hub offers safetensors.
 
@@ -87,6 +93,9 @@ def describe(
     api = _api(endpoint)
     info = _info(api, hub_id, revision)
     branch = revision or ""
+    if files:
+        wanted = tuple(name for name in files if name in _names(info))
+        return _repository(info, wanted, branch=branch)
     if revision is None and not has_weights(_names(info), loader=loader):
         offers = api.get_repo_discussions(
             hub_id, author=CONVERTER, discussion_type="pull_request", discussion_status="open"
