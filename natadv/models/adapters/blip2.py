@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from transformers import Blip2ForConditionalGeneration, GenerationConfig, Logits
 
 from natadv.errors import ModelError
 from natadv.models.adapters import pretrained
-from natadv.models.adapters.encoder import Placement, TowerReader
+from natadv.models.adapters.encoder import Placement
 from natadv.models.adapters.generative import (
     ANSWER_TOKENS,
     GenerativeAnswerer,
@@ -19,7 +18,6 @@ from natadv.models.adapters.generative import (
     continuation,
     image_token_id,
 )
-from natadv.models.adapters.towers import no_embeddings, square_tower
 from natadv.models.exemplars import OF_ROW
 from natadv.models.files import checkpoint
 from natadv.types import ModelSpec
@@ -65,22 +63,11 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
             return generated[:, 1:]
         return continuation(inputs["input_ids"], generated)
 
-    tower = partial(
-        square_tower,
-        model.vision_model,
-        config.vision_config,
-        leading=1,
-        embeddings=no_embeddings,
-    )
     return GenerativeAnswerer(
         name=spec.name,
         placement=placement,
-        tower=TowerReader(
-            name=spec.name,
-            placement=placement,
-            preprocess=pretrained.squares(spec, side=config.vision_config.image_size),
-            dense=tower(),
-            resized=pretrained.resized(spec, lambda px: tower(side_px=px), placement=placement),
+        tower=pretrained.lone_tower(
+            spec, model.vision_model, config.vision_config, leading=1, placement=placement
         ),
         tokenizer=tokenizer,
         prompt=_prompt(text, (image_id,) * config.num_query_tokens, template=template_of(spec)),

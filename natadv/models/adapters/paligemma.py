@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PaliGemmaForConditionalGeneration
 
 from natadv.errors import ModelError
 from natadv.models.adapters import pretrained
-from natadv.models.adapters.encoder import Placement, TowerReader
+from natadv.models.adapters.encoder import Placement
 from natadv.models.adapters.generative import (
     ANSWER_TOKENS,
     GenerativeAnswerer,
@@ -18,7 +16,6 @@ from natadv.models.adapters.generative import (
     continuation,
     image_token_id,
 )
-from natadv.models.adapters.towers import no_embeddings, square_tower
 from natadv.models.files import checkpoint
 from natadv.types import ModelSpec
 
@@ -64,18 +61,11 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
         generated = model.generate(**inputs, token_type_ids=kinds, logits_processor=processors)
         return continuation(inputs["input_ids"], generated)
 
-    tower = partial(
-        square_tower, model.model.vision_tower, vision, leading=0, embeddings=no_embeddings
-    )
     return GenerativeAnswerer(
         name=spec.name,
         placement=placement,
-        tower=TowerReader(
-            name=spec.name,
-            placement=placement,
-            preprocess=pretrained.squares(spec, side=vision.image_size),
-            dense=tower(),
-            resized=pretrained.resized(spec, lambda px: tower(side_px=px), placement=placement),
+        tower=pretrained.lone_tower(
+            spec, model.model.vision_tower, vision, leading=0, placement=placement
         ),
         tokenizer=tokenizer,
         prompt=PromptFormat(

@@ -26,7 +26,7 @@ from natadv.models.adapters.encoder import (
     as_model_error,
     square_pixels,
 )
-from natadv.models.adapters.towers import DenseTower
+from natadv.models.adapters.towers import DenseTower, no_embeddings, square_tower
 from natadv.models.files import checkpoint, tensor_files
 from natadv.types import ModelSpec
 
@@ -180,6 +180,21 @@ def resized(
         )
 
     return _at
+
+
+def lone_tower(
+    spec: ModelSpec, vision: Any, config: Any, *, leading: int, placement: Placement
+) -> TowerReader:
+    """The picture tower `vision` of a model that has no text tower; `config` is the model's
+    `vision_config`, `leading` the number of tokens before those of the patches."""
+    tower = partial(square_tower, vision, config, leading=leading, embeddings=no_embeddings)
+    return TowerReader(
+        name=spec.name,
+        placement=placement,
+        preprocess=squares(spec, side=config.image_size),
+        dense=tower(),
+        resized=resized(spec, lambda px: tower(side_px=px), placement=placement),
+    )
 
 
 def tokenizer(folder: Path, *, vocabulary: int) -> Any:

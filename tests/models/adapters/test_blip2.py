@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ import torch
 from natadv.errors import ConfigError, ModelError
 from natadv.models import loading
 from natadv.models.adapters import blip2
-from natadv.models.exemplars import OF_ROW
+from natadv.models.exemplars import OF_ROW, first_exemplars
 from natadv.models.resolve import resolve, resolve_all
 
 QUESTIONS = ["what is this?", "is it red", "how many dogs are there?", "wo?"]
@@ -362,6 +364,15 @@ def test_number_and_file_of_exemplars_are_a_choice(shots, tiny_blip2_opt):
     assert names == [
         plain, f"{plain}@0-shot", f"{plain}@1-shot", *[f"{plain}@{n}-shot-mine" for n in (1, 2, 2)]
     ]  # fmt: skip
+
+
+def test_the_file_of_the_page_is_read(tmp_path):
+    page = Path(__file__).parents[3] / "docs" / "models.md"
+    (text,) = re.findall(r"```yaml\n(exemplars:.*?)```", page.read_text(), re.S)
+    (tmp_path / "page.yaml").write_text(text)
+
+    found = first_exemplars(2, tmp_path / "page.yaml")
+    assert found == (("What colour is the bus?", "red"), ("Is it raining?", "no"))
 
 
 def test_results_of_other_exemplars_are_never_reused(shots):
