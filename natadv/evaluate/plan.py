@@ -24,7 +24,7 @@ from natadv.models.resolve import HEADS, heads_beside
 from natadv.models.zoo import ZOO
 from natadv.storage.hashes import sha256_of
 from natadv.tasks import TASKS
-from natadv.types import Case, ModelSpec, Outcomes, Variant
+from natadv.types import WAY, Case, ModelSpec, Outcomes, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,11 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
     # A task that asks the same of a model as one that the model can do is one that it can do.
     if TASKS[case.task].models in {TASKS[task].models for task in spec.tasks}:
         return ""
+    if spec.exemplars is not None:
+        plain = spec.name.partition(WAY)[0]
+        raise ModelError(
+            f"{spec.name} cannot do {case.task}: exemplars are for questions alone; ask {plain}"
+        )
     train = _training(case.task, spec)
     if case.task not in spec.heads:
         able = ", ".join(sorted({*spec.tasks, *spec.heads})) or "nothing"

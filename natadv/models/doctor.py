@@ -77,8 +77,8 @@ class Patient:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names that a classifier is asked: the given ones, or its own."""
-        return self.asked or self.spec.classes or CLASSES
+        """Class names that a classifier is asked: all that it knows, or any."""
+        return self.spec.classes or self.asked or CLASSES
 
     def logits(self, images: Sequence[Image], classes: Sequence[str] = ()) -> DoubleArray:
         """Logits of shape (b, c) for `classes`, by default those of the patient."""
@@ -318,10 +318,10 @@ def known_answers(patient: Patient) -> str:
 
 def class_names(patient: Patient) -> str:
     """It takes the class names, those of a dataset if some were given."""
-    names, known = patient.classes, len(patient.spec.classes)
+    names, known = patient.asked or patient.classes, len(patient.spec.classes)
     check_classes(patient.spec, names)
     try:
-        patient.logits(pictures()[:1])
+        patient.logits(pictures()[:1], names)
     # A border: unknown names may raise anything.
     except Exception as error:
         listed = ", ".join(map(repr, names[:3]))

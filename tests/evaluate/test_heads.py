@@ -105,6 +105,14 @@ def test_a_model_that_answers_by_itself_needs_no_head(grid, spec):
     assert head_of(replace(CASE, task="classification"), spec, weights=TOWER) == ""
 
 
+def test_heads_belong_to_the_model_without_exemplars(spec):
+    shots = replace(spec, name="mini-clip@2-shot", exemplars=(("a?", "b"),) * 2, tasks=("vqa",))
+
+    assert head_of(replace(CASE, task="vqa"), shots, weights=TOWER) == ""
+    with pytest.raises(ModelError, match="exemplars are for questions alone; ask mini-clip"):
+        head_of(CASE, shots, weights=TOWER)
+
+
 def test_without_a_head_the_case_says_how_to_get_one(grid, spec):
     grid = replace(grid, specs={"mini-clip": replace(spec, heads={})})
     units = units_of(CASE, grid, numerics=NUMERICS)
