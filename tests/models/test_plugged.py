@@ -346,7 +346,7 @@ def test_classes_belong_to_a_model_that_classifies_by_names(plug, tmp_path):
 def pack_coloured(tmp_path):
     """Pictures of random colours as a dataset; each with the name of its class."""
 
-    def pack(classes, count):
+    def pack(classes, count, *, candidates=False):
         rng = rng_for("coloured")
         rows = []
         for index in range(count):
@@ -354,7 +354,11 @@ def pack_coloured(tmp_path):
             image = Image.fromarray(pixels).resize((70, 50), Image.Resampling.NEAREST)
             content = io.BytesIO()
             image.save(content, "PNG")
-            rows.append((image, Sample(f"s{index:03}", f"g{index}", content.getvalue(), index % 3)))
+            own = (classes[index % 3], classes[(index + 1) % 3]) if candidates else ()
+            sample = Sample(
+                f"s{index:03}", f"g{index}", content.getvalue(), index % 3, candidates=own
+            )
+            rows.append((image, sample))
         draft = CardDraft(
             name="coloured",
             tasks=("classification",),
@@ -364,6 +368,7 @@ def pack_coloured(tmp_path):
             licence="CC0-1.0",
             source="made by the tests",
             description="random colours",
+            candidates=candidates,
         )
         folder = tmp_path / "fixtures" / "datasets" / "coloured"
         card = write_dataset(folder, draft, [sample for _, sample in rows])
@@ -387,3 +392,19 @@ def measured(model, dataset):
     )
     loaded = LoadedModel(model, cache, 4, name="my-net")
     return outcomes_of([compute([unit], dataset, clean=None, loaded=loaded)[unit.key]])
+
+
+def test_rows_with_candidates_choose_among_their_own(pack_coloured, tmp_path):
+    dataset, samples = pack_coloured(NAMES, 9, candidates=True)
+
+    rows = measured(Sick(""), dataset)
+
+    for (image, own), said, margin in zip(
+        samples, rows.prediction, rows.values["margin"], strict=True
+    ):
+        other = NAMES[(NAMES.index(own) + 1) % 3]
+        (logits,) = Sick("").classify([image], [own, other])
+        assert margin == pytest.approx(logits[0] - logits[1])
+        assert said == (own if logits[0] > logits[1] else other)
+    with pytest.raises(ModelError, match=r"my-net: classify raised KeyError: 'dog'; if the model"):
+        measured(Sick("unknown"), dataset)
