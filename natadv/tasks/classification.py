@@ -173,35 +173,14 @@ def predict(logits: DoubleArray, truths: IntArray, *, scoring: Scoring) -> Predi
 
 def outcomes(
     samples: Sequence[Sample],
-    images: FloatArray,
-    *,
-    weights: DoubleArray,
-    classes: Sequence[str],
-    scoring: Scoring,
-    errors: Mapping[str, str] | None = None,
-) -> Outcomes:
-    """One row per sample, from image embeddings of shape (n, d) and class weights of shape (c, d).
-
-    `errors` (id -> why) are samples without an embedding.
-    """
-    if len(samples) != len(images) or len(classes) != len(weights):
-        raise DataError(
-            f"expected an embedding per sample and per class, got {len(images)} for {len(samples)} "
-            f"samples and {len(weights)} for {len(classes)} classes"
-        )
-    table = logits(images, weights=weights, scoring=scoring)
-    return outcomes_of_logits(samples, table, classes=classes, scoring=scoring, errors=errors)
-
-
-def outcomes_of_logits(
-    samples: Sequence[Sample],
     logits: DoubleArray,
     *,
     classes: Sequence[str],
     scoring: Scoring,
     errors: Mapping[str, str] | None = None,
 ) -> Outcomes:
-    """One row per sample, from logits of shape (n, c); `errors` (id -> why) have none."""
+    """One row per sample, from logits of shape (n, c); `errors` (id -> why) are samples without."""
+    _check_shape(logits, samples, classes)
     truths = np.array([_truth(sample, classes) for sample in samples], dtype=np.int64)
     rows = predict(logits, truths, scoring=scoring)
     predicted = tuple(classes[i] for i in rows.index)
@@ -216,33 +195,6 @@ def outcomes_of_logits(
 
 def outcomes_among_candidates(
     samples: Sequence[Sample],
-    images: FloatArray,
-    *,
-    weights: Mapping[str, DoubleArray],
-    classes: Sequence[str],
-    scoring: Scoring,
-    errors: Mapping[str, str] | None = None,
-) -> Outcomes:
-    """One row per sample, which chooses among its own candidates alone.
-
-    Args:
-        images: Of shape (n, d).
-        weights: Candidate -> of shape (d,); holds those of all samples.
-        classes: Those of the card, which the labels are indices of.
-        errors: Id -> why the sample has no embedding.
-    """
-    if len(samples) != len(images):
-        raise DataError(
-            f"expected an embedding per sample, got {len(images)} for {len(samples)} samples"
-        )
-    table = logits(images, weights=np.stack(list(weights.values())), scoring=scoring)
-    return outcomes_of_candidate_logits(
-        samples, table, names=tuple(weights), classes=classes, scoring=scoring, errors=errors
-    )
-
-
-def outcomes_of_candidate_logits(
-    samples: Sequence[Sample],
     logits: DoubleArray,
     *,
     names: Sequence[str],
@@ -250,7 +202,15 @@ def outcomes_of_candidate_logits(
     scoring: Scoring,
     errors: Mapping[str, str] | None = None,
 ) -> Outcomes:
-    """As `outcomes_among_candidates`, from logits of shape (n, c) for the candidates `names`."""
+    """One row per sample, which chooses among its own candidates alone.
+
+    Args:
+        logits: Of shape (n, c), for all `names`.
+        names: The candidates of all samples.
+        classes: Those of the card, which the labels are indices of.
+        errors: Id -> why the sample has no logits.
+    """
+    _check_shape(logits, samples, names)
     place = {text: column for column, text in enumerate(names)}
     choices = np.array([len(sample.candidates) for sample in samples], dtype=np.int64)
     at = np.zeros((len(samples), max(choices, default=2)), dtype=np.int64)
@@ -270,6 +230,14 @@ def outcomes_of_candidate_logits(
         values={**_values(samples, rows, predicted), "choices": choices.astype(np.float64)},
         errors=errors,
     )
+
+
+def _check_shape(logits: DoubleArray, samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    if logits.shape != (len(samples), len(classes)):
+        raise DataError(
+            f"expected logits of {len(samples)} samples for {len(classes)} classes, got an array "
+            f"of shape {logits.shape}"
+        )
 
 
 def _values(
@@ -351,26 +319,21 @@ class ZeroShotEvaluator:
         )
         images = [self._embeddings[self._shard.shown[s.id].key] for s in samples]
         stacked = np.stack(images) if images else np.zeros((0, weights.shape[1]), np.float32)
-        scoring, errors = self._loaded.encoder.scoring, self._shard.errors
-        if card.candidates:
-            rows = outcomes_among_candidates(
-                samples,
-                stacked,
-                weights=dict(zip(names, weights, strict=True)),
-                classes=card.classes,
-                scoring=scoring,
-                errors=errors,
-            )
-        else:
-            rows = outcomes(
-                samples,
-                stacked,
-                weights=weights,
-                classes=card.classes,
-                scoring=scoring,
-                errors=errors,
-            )
-        return rows, {}
+        scoring = self._loaded.encoder.scoring
+        table = logits(stacked, weights=weights, scoring=scoring)
+        return _shard_outcomes(self._shard, table, names=names, scoring=scoring), {}
+
+
+def _shard_outcomes(
+    shard: EvaluationShard, logits: DoubleArray, *, names: Sequence[str], scoring: Scoring
+) -> Outcomes:
+    """One row per answerable sample, from logits for all candidates or classes of the shard."""
+    samples, classes = shard.answerable(), shard.dataset.card.classes
+    if not shard.dataset.card.candidates:
+        return outcomes(samples, logits, classes=classes, scoring=scoring, errors=shard.errors)
+    return outcomes_among_candidates(
+        samples, logits, names=names, classes=classes, scoring=scoring, errors=shard.errors
+    )
 
 
 def distinct_candidates(samples: Iterable[Sample]) -> tuple[str, ...]:
@@ -391,15 +354,8 @@ class ClassifierEvaluator(PicturesAndTexts):
         tables = [np.zeros((0, len(names)))]
         for part, images in self._loaded.decoded_batches(self._shard):
             tables.append(self._logits(images, names)[: part.n])
-        samples, table = self._shard.answerable(), np.concatenate(tables)
-        scoring, errors = SoftmaxScoring(), self._shard.errors
-        if card.candidates:
-            rows = outcomes_of_candidate_logits(
-                samples, table, names=names, classes=card.classes, scoring=scoring, errors=errors
-            )
-        else:
-            rows = outcomes_of_logits(samples, table, classes=names, scoring=scoring, errors=errors)
-        return rows, {}
+        table, scoring = np.concatenate(tables), SoftmaxScoring()
+        return _shard_outcomes(self._shard, table, names=names, scoring=scoring), {}
 
     def _logits(self, images: Sequence[Image], names: Sequence[str]) -> DoubleArray:
         try:

@@ -275,9 +275,8 @@ def test_outcomes_rest_on_the_embeddings_as_written_by_hand(scoring, seed, count
     weights = classification.class_weights(embeddings(6, 6, key=-seed), classes=3, templates=2)
     samples = [sample(i, i % 3, decoy="DOG" if i % 2 else None) for i in range(count)]
 
-    found = classification.outcomes(
-        samples, images, weights=weights, classes=CLASSES, scoring=scoring
-    )
+    table = classification.logits(images, weights=weights, scoring=scoring)
+    found = classification.outcomes(samples, table, classes=CLASSES, scoring=scoring)
     for i, image in enumerate(images.astype(np.float64)):
         logits = [
             scoring.scale * float(w @ (image / np.linalg.norm(image))) + scoring.bias
@@ -294,14 +293,11 @@ def test_outcomes_rest_on_the_embeddings_as_written_by_hand(scoring, seed, count
 
 def outcomes_of(samples, images=None, **changes):
     images = embeddings(len(samples), 4) if images is None else images
-    given_ = {
-        "weights": classification.class_weights(
-            np.eye(4, dtype=np.float32)[:3], classes=3, templates=1
-        ),
-        "classes": CLASSES,
-        "scoring": SOFTMAX,
-    }
-    return classification.outcomes(samples, images, **given_ | changes)
+    rows = np.eye(4, dtype=np.float32)[:3]
+    weights = classification.class_weights(rows, classes=3, templates=1)
+    table = classification.logits(images, weights=weights, scoring=SOFTMAX)
+    given_ = {"classes": CLASSES, "scoring": SOFTMAX}
+    return classification.outcomes(samples, table, **given_ | changes)
 
 
 def test_outcomes_keep_every_column_of_the_samples():
@@ -333,12 +329,14 @@ def test_sample_without_a_class_of_the_card_is_an_error(label):
 
 
 def test_lost_embedding_is_an_error():
-    with pytest.raises(DataError, match="got 1 for 2 samples"):
+    with pytest.raises(
+        DataError, match=r"logits of 2 samples for 3 classes, got an array of shape \(1, 3\)"
+    ):
         outcomes_of([sample(1, 0), sample(2, 1)], embeddings(1, 4))
 
 
 def test_logits_over_other_classes_than_the_cards_are_an_error():
-    with pytest.raises(DataError, match="and 3 for 2 classes"):
+    with pytest.raises(DataError, match=r"for 2 classes, got an array of shape \(1, 3\)"):
         outcomes_of([sample(1, 0)], classes=CLASSES[:2])
 
 
@@ -359,12 +357,10 @@ def among(samples, images, *, texts=TEXTS, scoring=SOFTMAX):
     rows = embeddings(len(TEXTS), images.shape[1], key="texts")
     weights = classification.class_weights(rows, classes=len(TEXTS), templates=1)
     named = dict(zip(TEXTS, weights, strict=True))
+    asked = np.stack([named[text] for text in texts])
+    table = classification.logits(images, weights=asked, scoring=scoring)
     return classification.outcomes_among_candidates(
-        samples,
-        images,
-        weights={text: named[text] for text in texts},
-        classes=CLASSES,
-        scoring=scoring,
+        samples, table, names=texts, classes=CLASSES, scoring=scoring
     )
 
 
@@ -424,12 +420,13 @@ def test_scam_by_hand():
     one = Sample("s", "g", b"", label=0, decoy="taxi", candidates=("mug", "taxi"))
 
     def chosen(image, averaged):
+        scoring = FakeScoring(scale=100.0)
         found = classification.outcomes_among_candidates(
             [one],
-            np.array([image], np.float32),
-            weights=dict(zip(raw, averaged, strict=True)),
+            classification.logits(np.array([image], np.float32), weights=averaged, scoring=scoring),
+            names=tuple(raw),
             classes=("mug", "taxi"),
-            scoring=FakeScoring(scale=100.0),
+            scoring=scoring,
         )
         return found.prediction[0], found.values["margin"][0], found.values["said_decoy"][0]
 
@@ -448,12 +445,10 @@ def test_all_classes_as_candidates_give_the_very_numbers_of_a_plain_dataset():
     samples = [sample(i, i % 3, decoy="hen") for i in range(9)]
     fixed = {"classes": CLASSES, "scoring": SOFTMAX}
 
-    plain = classification.outcomes(samples, images, weights=weights, **fixed)
+    table = classification.logits(images, weights=weights, scoring=SOFTMAX)
+    plain = classification.outcomes(samples, table, **fixed)
     found = classification.outcomes_among_candidates(
-        [replace(s, candidates=CLASSES) for s in samples],
-        images,
-        weights=dict(zip(CLASSES, weights, strict=True)),
-        **fixed,
+        [replace(s, candidates=CLASSES) for s in samples], table, names=CLASSES, **fixed
     )
 
     assert (found.prediction, found.truth) == (plain.prediction, plain.truth)
@@ -488,5 +483,7 @@ def test_no_samples_with_candidates_give_no_rows():
 
 
 def test_lost_embedding_of_a_sample_with_candidates_is_an_error():
-    with pytest.raises(DataError, match="got 1 for 2 samples"):
+    with pytest.raises(
+        DataError, match=r"logits of 2 samples for 5 classes, got an array of shape \(1, 5\)"
+    ):
         among([replace(sample(i, 0), candidates=("cat", "hen")) for i in (1, 2)], embeddings(1, 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PaliGemmaForConditionalGeneration
 
@@ -33,6 +35,9 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
     )
     vision, text = model.config.vision_config, model.config.text_config
     tokenizer = pretrained.tokenizer(spec.folder, vocabulary=text.vocab_size)
+    tower = pretrained.lone_tower(
+        spec, model.model.vision_tower, vision, leading=0, placement=placement
+    )
     image_tokens = (vision.image_size // vision.patch_size) ** 2
     image_id = image_token_id(
         spec.name,
@@ -46,14 +51,7 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
             f"{spec.name}: the tokenizer has no bos_token or no eos_token; copy the tokenizer "
             "files of the original checkpoint"
         )
-    # Complete, so that no generation_config.json affects an answer.
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=ANSWER_TOKENS,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    model.generation_config = _greedy_search(tokenizer)
 
     def _generate(inputs: Inputs, processors: LogitsProcessorList) -> torch.Tensor:
         # Zeros mean that all tokens of the prompt attend to each other.
@@ -64,9 +62,7 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
     return GenerativeAnswerer(
         name=spec.name,
         placement=placement,
-        tower=pretrained.lone_tower(
-            spec, model.model.vision_tower, vision, leading=0, placement=placement
-        ),
+        tower=tower,
         tokenizer=tokenizer,
         prompt=PromptFormat(
             template=TEMPLATE,
@@ -76,4 +72,15 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
         ),
         generate=_generate,
         word_embeddings=model.get_input_embeddings(),
+    )
+
+
+def _greedy_search(tokenizer: Any) -> GenerationConfig:
+    """Complete, so that no generation_config.json affects an answer."""
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=ANSWER_TOKENS,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
