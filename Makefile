@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: test fuzz gate report lint clean
+.PHONY: test fuzz gate rehearsal report lint clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -25,6 +25,10 @@ fuzz: .venv/installed
 
 gate: .venv/installed
 	$(BIN)/pytest suites/ -n $(WORKERS)
+
+# The whole paper on tiny models and archives, by the commands of a user: a hub on this machine, no network.
+rehearsal: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.rehearsal.rehearse
 
 report: .venv/installed
 	$(BIN)/natadv report

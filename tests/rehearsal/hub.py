@@ -138,11 +138,11 @@ def _asked(picture: Shown, number: int) -> tuple[str, str]:
 
 
 @contextmanager
-def paper_hub() -> Iterator[Hub]:
-    """A hub that serves them, and the two tools."""
+def paper_hub(names: Iterable[str]) -> Iterator[Hub]:
+    """A hub that serves the models of these names, and the two tools."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_checkpoints(folder)
+        save_checkpoints(folder, names)
         with serving() as hub:
             for repository in sorted(folder.glob("*/*")):
                 hub_id = repository.relative_to(folder).as_posix()
@@ -163,15 +163,14 @@ def publish(hub: Hub, hub_id: str, files: dict[str, bytes]) -> None:
     hub.offer(hub_id, weights, author="SFconvertbot")
 
 
-def save_checkpoints(folder: Path) -> None:
-    """A folder `owner/name` for each id, about 40 MB together."""
+def save_checkpoints(folder: Path, names: Iterable[str]) -> None:
+    """A folder `owner/name` for each model, about 40 MB for all of the paper."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     known = lesson()
-    for row in ZOO.values():
-        if row.in_paper:
-            (folder / row.hub).mkdir(parents=True)
-            SAVERS[row.family](row, folder / row.hub, known)
+    for row in (ZOO[name] for name in names):
+        (folder / row.hub).mkdir(parents=True)
+        SAVERS[row.family](row, folder / row.hub, known)
     for hub_id, save in TOOLS.items():
         save(folder / hub_id)
 

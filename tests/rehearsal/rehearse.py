@@ -1,4 +1,4 @@
-"""Runs natadv on every model and dataset of the paper, by the commands of a user alone.
+"""Runs natadv on the models and datasets of the paper, by the commands of a user alone.
 
     python -m tests.rehearsal.rehearse [--keep DIR]
 
@@ -93,24 +93,42 @@ def drawings():
 '''
 """The file that a user writes for `--generator drawings:drawings`."""
 
-DATASETS = {
-    "classification": ("imagenet", "rta-100", "imagenet-typo", "imagenet-a", "langadv"),
-    "segmentation": ("phrasecut", "phrasecut-typo", "imagenet-a-masks", "langadv-masks"),
-    "vqa": ("vqa-v2", "vqa-v2-typo", "imagenet-a-questions", "langadv-questions"),
-}
-"""What the tier `paper` measures, by task."""
-
-TIER = (ROOT / "thresholds/paper.yaml").is_file()
-"""Without the tier `paper` everything is measured, and nothing is judged."""
-
 DAMAGED = "clip-vit-l14"
 
 HEADS = {
-    "segmentation": ("clip", "clip-rn", "robust-clip", "siglip2"),
+    "segmentation": ("clip", "clip-rn", "robust-clip", "siglip2", "blip2"),
     "vqa": ("clip", "clip-rn", "robust-clip"),
 }
-"""The families that need a head for a task. BLIP-2 has to be among those of segmentation, and each
-task to be measured by one run, as soon as its tower has dense features."""
+"""The families that need a head for a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is rehearsed; DAMAGED is one of the models."""
+
+    tier: str
+    models: tuple[str, ...]
+    asked: str
+    """The models as a user names them."""
+    cases: int
+    """Of the tier, for these models."""
+    generated: bool
+    """Whether the datasets come too that models make: LangAdv, masks, questions."""
+    extent: str = ""
+    """How the last line of a run names the models; empty for all of the tier."""
+
+    @property
+    def gate(self) -> str:
+        """The command of the gate."""
+        return f"pytest suites/ -n 2 --model {self.asked} --tier {self.tier}"
+
+
+WHOLE = Scope("paper", tuple(r.name for r in rows_named(PAPER)), PAPER, 214, generated=True)
+_FEW = (DAMAGED, "siglip2-b16-224", "paligemma2-3b-pt-224", "blip2-opt-2.7b")
+QUICK = Scope(
+    "release", _FEW, ",".join(_FEW), 20, generated=False, extent=f" for {', '.join(_FEW)}"
+)
+"""A model of each kind, in about a minute."""
 
 TYPO = {
     "imagenet-typo": ("imagenet", "imagenet-100-typo", 8),
@@ -194,7 +212,7 @@ class Rehearsal:
         return "\n".join([head, *rows, f"{'all':<28} {commands:>4} {total:>7.1f}"])
 
 
-def preparing(archives: Path) -> list[Step]:
+def preparing(archives: Path, scope: Scope) -> list[Step]:
     """All that comes before the gate."""
     a = archives
     imports = (
@@ -215,12 +233,21 @@ def preparing(archives: Path) -> list[Step]:
         f"--seed {seed}"
         for name, (source, recipe, seed) in TYPO.items()
     )
-    searched = ("imagenet-a", "langadv")
+    fetched, n = scope.asked.replace(",", " "), len(scope.models)
     return [
-        Step("fetch models", (f"natadv models fetch {PAPER}",), says=("22 of 22 here",)),
-        Step("fetch tools", (f"natadv models fetch {' '.join(TOOLS)}",), says=("2 of 2 here",)),
+        Step("fetch models", (f"natadv models fetch {fetched}",), says=(f"{n} of {n} here",)),
         Step("import", tuple(f"natadv data import {arguments}" for arguments in imports)),
         Step("typographic twins", tuple(twins)),
+        *(generating() if scope.generated else ()),
+        Step("heads", tuple(_head_commands(scope))),
+    ]
+
+
+def generating() -> list[Step]:
+    """What models make: pictures, masks and questions."""
+    searched = ("imagenet-a", "langadv")
+    return [
+        Step("fetch tools", (f"natadv models fetch {' '.join(TOOLS)}",), says=("2 of 2 here",)),
         Step(
             "langadv search",
             (
@@ -241,14 +268,13 @@ def preparing(archives: Path) -> list[Step]:
             "questions",
             tuple(f"natadv annotate questions {name} --name {name}-questions" for name in searched),
         ),
-        Step("heads", tuple(_head_commands())),
     ]
 
 
-def _head_commands() -> Iterator[str]:
+def _head_commands(scope: Scope) -> Iterator[str]:
     data = {"segmentation": "phrasecut", "vqa": "vqa-v2"}
     for task, families in HEADS.items():
-        for row in rows_named(PAPER):
+        for row in (ZOO[name] for name in scope.models):
             if row.family in families:
                 yield (
                     f"natadv train {task} --model {row.name} --data {data[task]} "
@@ -257,25 +283,28 @@ def _head_commands() -> Iterator[str]:
                 )
 
 
-def measuring() -> list[Step]:
-    """The gate on every model and dataset, without rules."""
-    return [Step(f"measure {task}", (f"{_gate(task)} --no-assert",)) for task in DATASETS]
-
-
-def judging() -> list[Step]:
-    """The same with rules that follow from what was measured; nothing is computed again."""
-    calibrated = tuple(
-        f"python -m natadv.gate.calibrate --evidence .natadv/evidence-{task} --date 2026-01-01 "
-        f"--out thresholds/measured-{task}.yaml"
-        for task in DATASETS
+def judging(scope: Scope) -> list[Step]:
+    """The gate on the whole grid: measured without rules, then judged by rules that follow from
+    that, when nothing is computed again."""
+    calibrate = (
+        "python -m natadv.gate.calibrate --evidence .natadv/evidence --date 2026-01-01 "
+        "--out thresholds/measured.yaml"
     )
+    counts = f"{len(scope.models)} models, {scope.cases} cases"
+    extent = f"{scope.cases} cases of tier {scope.tier}{scope.extent}"
     return [
-        Step("calibrate", calibrated),
-        *(Step(f"judge {task}", (_gate(task),), says=(" 0 units computed",)) for task in DATASETS),
+        Step(
+            "plan",
+            (f"natadv plan --model {scope.asked} --tier {scope.tier}",),
+            says=(counts,),
+        ),
+        Step("measure", (f"{scope.gate} --no-assert",), says=(f"MEASURED: {scope.cases} cases",)),
+        Step("calibrate", (calibrate,)),
+        Step("judge", (scope.gate,), says=(f"PASS: {extent}, 0 units computed",)),
     ]
 
 
-def judging_damaged() -> list[Step]:
+def judging_damaged(scope: Scope) -> list[Step]:
     """The gate after DAMAGED was published anew: it says which cases broke."""
     failed = "FAILED suites/test_classification.py::test_classification[classification/"
     cases = tuple(
@@ -285,12 +314,23 @@ def judging_damaged() -> list[Step]:
         Step("update", (f"natadv models fetch {DAMAGED} --update",), says=("moved from",)),
         Step(
             "judge the update",
-            (_gate("classification"),),
+            (f"{scope.gate} --task classification",),
             code=1,
             says=cases,
             fails_only=f"/{DAMAGED}]",
         ),
     ]
+
+
+def rehearse(scope: Scope, *, keep: Path | None = None) -> str:
+    """Run all of it, and return the table of steps. Raises RehearsalError at the first failure."""
+    began = time.monotonic()
+    with rehearsal(scope, keep) as (rehearsed, archives, hub):
+        rehearsed.seconds["copy, archives, hub"] = (0, time.monotonic() - began)
+        rehearsed.run([*preparing(archives, scope), *judging(scope)])
+        damage(hub)
+        rehearsed.run(judging_damaged(scope))
+        return rehearsed.table()
 
 
 def damage(hub: Hub) -> None:
@@ -302,23 +342,8 @@ def damage(hub: Hub) -> None:
     hub.publish(ZOO[DAMAGED].hub, {**files, "model.safetensors": save(weights)})
 
 
-def _gate(task: str) -> str:
-    """Each task has evidence of its own: a run replaces that of the run before."""
-    return (
-        f"pytest suites/ -n 2 {'--tier paper ' if TIER else ''}--task {task} "
-        f"--model {','.join(_models(task))} --dataset {','.join(DATASETS[task])} "
-        f"--evidence .natadv/evidence-{task}"
-    )
-
-
-def _models(task: str) -> list[str]:
-    """Those of the paper that the task is measured on; a family has others too."""
-    headed = HEADS.get(task, ())
-    return [r.name for r in rows_named(PAPER) if task in r.tasks or r.family in headed]
-
-
 @contextmanager
-def rehearsal(keep: Path | None) -> Iterator[tuple[Rehearsal, Path, Hub]]:
+def rehearsal(scope: Scope, keep: Path | None) -> Iterator[tuple[Rehearsal, Path, Hub]]:
     """A copy of the repository beside the archives, and a hub; removed afterwards unless kept."""
     with tempfile.TemporaryDirectory() as temporary:
         top = keep or Path(temporary)
@@ -326,7 +351,7 @@ def rehearsal(keep: Path | None) -> Iterator[tuple[Rehearsal, Path, Hub]]:
         root, archives = top / "natadv", top / "archives"
         copy_repository(root)
         write_archives(archives)
-        with paper_hub() as hub:
+        with paper_hub(scope.models) as hub:
             environment = _environment(root, home=top / "home", endpoint=hub.url)
             yield Rehearsal(root, environment), archives, hub
 
@@ -368,25 +393,17 @@ def main() -> int:
     """Rehearse, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder, which stays")
-    keep = parser.parse_args().keep
+    parser.add_argument("--quick", action="store_true", help="a model of each kind only")
+    options = parser.parse_args()
+    keep = options.keep.absolute() if options.keep else None
     if keep is not None and keep.exists():
         parser.error(f"--keep {keep} exists; name a new folder")
-    began = time.monotonic()
-    with rehearsal(keep.absolute() if keep else None) as (rehearsed, archives, hub):
-        rehearsed.seconds["copy, archives, hub"] = (0, time.monotonic() - began)
-        try:
-            rehearsed.run([*preparing(archives), *measuring()])
-            if TIER:
-                rehearsed.run(judging())
-                damage(hub)
-                rehearsed.run(judging_damaged())
-        except RehearsalError as error:
-            print(error)
-        else:
-            print(rehearsed.table())
-            return 0
-        print(rehearsed.table())
-    return 1
+    try:
+        print(rehearse(QUICK if options.quick else WHOLE, keep=keep))
+    except RehearsalError as error:
+        print(error)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
