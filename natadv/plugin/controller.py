@@ -332,7 +332,11 @@ class Controller:
             return "0 cases"
         judged = session.verdict.extent if session.asserting else f"{len(session.selected)} cases"
         models = tuple(session.grid.lineages)
-        return judged if models == session.grid.tier.models else f"{judged} for {', '.join(models)}"
+        return (
+            judged
+            if {*models} == {*session.grid.tier.models}
+            else f"{judged} for {', '.join(models)}"
+        )
 
 
 def _hardware_lines(hardware: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -74,7 +74,7 @@ def save_blip2_row(row: ZooRow, folder: Path, known: Lesson) -> None:
     ]
     given = _apart(rows) if t5 else _joined(rows)
     pixels = known.pixels(32, mean=MEAN, std=STD)
-    _teach(model, given, pixels, folder=folder, steps=160 if t5 else 80)
+    _teach(model, given, pixels, folder=folder, steps=320)
 
 
 def _spec(row: ZooRow, folder: Path) -> ModelSpec:

@@ -260,7 +260,7 @@ def generating() -> list[Step]:
         Step(
             "masks",
             tuple(
-                f"natadv annotate masks {name} --name {name}-masks --box-threshold 0.1 --threads 1"
+                f"natadv annotate masks {name} --name {name}-masks --box-threshold 0.01 --threads 1"
                 for name in searched
             ),
         ),
