@@ -140,6 +140,8 @@ def _end_at_second_interrupt(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """For `-n auto`, as many workers as models fit on the GPUs, if there are any."""
+    if not options.runs_gates(config):
+        return None
     gpus = _teams(config)
     return len(gpus) * int(config.getoption("natadv_gpu_slots")) if gpus else None
 
@@ -150,7 +152,9 @@ def _teams(config: pytest.Config) -> tuple[str, ...]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
-    """Pin each worker to a GPU, or to those that hold a model together."""
+    """Pin each worker of a gate run to a GPU, or to those that hold a model together."""
+    if not options.runs_gates(config):
+        return
     gpus = _teams(config)
     if CONTROLLER in config.stash:
         config.stash[CONTROLLER].watch(gpus[: len(specs)])

@@ -283,3 +283,23 @@ def _wait_until(holds, *, seconds: float = 60) -> None:
     while not holds():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
+
+
+def test_workers_of_other_tests_keep_their_environment(world):
+    tests = world.root / "others"
+    tests.mkdir()
+    (tests / "test_it.py").write_text(
+        "import os\ndef test_it():\n    assert 'PYTEST_XDIST_WORKER' in os.environ\n"
+        "    assert 'HF_HUB_OFFLINE' not in os.environ\n"
+    )
+    environment = world.environment(None)
+    environment.pop("HF_HUB_OFFLINE", None)
+    command = [*world.command("-n", "1")]
+    command[command.index(str(world.root / "suites"))] = str(tests)
+
+    done = subprocess.run(
+        command, cwd=world.root, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
