@@ -94,9 +94,11 @@ def by_exact_match(given: Sequence[str]) -> bool:
 def simple_accuracy(answer: str, given: Sequence[str]) -> float:
     """The accuracy of the paper: a third per person who agrees, at most 1; nobody is left out. Of
     fewer than `LEAST_ANSWERS`: 1 if any agrees, else 0."""
+    if by_exact_match(given):
+        return float(any(vqa_text.same_lightly(answer, text) for text in given))
     answer = vqa_text.light(answer)
     agree = sum(vqa_text.light(text) == answer for text in given)
-    return float(agree > 0) if by_exact_match(given) else min(1.0, agree / 3)
+    return min(1.0, agree / 3)
 
 
 def exact_match(answer: str, given: Sequence[str]) -> bool:

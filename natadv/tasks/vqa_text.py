@@ -6,6 +6,7 @@ The rules decide every published number, so the oddities of both are kept.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -78,7 +79,15 @@ def light(text: str) -> str:
 
 def same(one: str, other: str) -> bool:
     """Whether two answers are equal by the official rules."""
-    one, other = on_one_line(one), on_one_line(other)
-    left = official(one)
+    return _same(on_one_line(one), on_one_line(other), official)
+
+
+def same_lightly(one: str, other: str) -> bool:
+    """Whether two answers are equal by the rules of the paper."""
+    return _same(on_one_line(one), on_one_line(other), light)
+
+
+def _same(one: str, other: str, form: Callable[[str], str]) -> bool:
+    left = form(one)
     # "A" and an empty answer both normalise to nothing, and are not equal.
-    return left == official(other) and bool(left or one.lower() == other.lower())
+    return left == form(other) and bool(left or one.lower() == other.lower())
