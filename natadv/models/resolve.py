@@ -62,7 +62,7 @@ def resolve(name: str, *, root: Path, base: Path | None = None) -> tuple[ModelSp
     if rows := rows_named(name):
         return _of_rows(rows, root)
     if reference := entry_points(plugged.GROUP).get(name):
-        return (plugged.spec_of(reference, name=slug(name), base=base or root),)
+        return (_plugged(reference, name, base or root),)
     # Not Path.resolve: a link called `latest` is to keep its name.
     path = Path(os.path.abspath((base or root) / expanded(name)))
     if name.strip() and _exists(path):
@@ -100,10 +100,12 @@ def resolve_all(
         for spec in resolve(name, root=root, base=base):
             other = specs.setdefault(spec.name, spec)
             same_folder = other.folder.samefile(spec.folder)
-            if not same_folder or other.exemplars != spec.exemplars:
-                two = (
-                    "two files of exemplars" if same_folder else f"{other.folder} and {spec.folder}"
-                )
+            two = f"{other.folder} and {spec.folder}" if not same_folder else ""
+            if same_folder and other.factory != spec.factory:
+                two = f"{other.factory} and {spec.factory}"
+            elif same_folder and other.exemplars != spec.exemplars:
+                two = "two files of exemplars"
+            if two:
                 raise ConfigError(
                     f"{two} would both be called {spec.name!r}; rename one of them, or run them "
                     "one after the other"
@@ -269,7 +271,7 @@ def _tower_base(path: Path, root: Path) -> ModelSpec:
 
 def _of_reference(name: str, path: Path, root: Path, base: Path) -> ModelSpec:
     if is_reference(name):
-        return plugged.spec_of(name, name=slug(name), base=base)
+        return _plugged(name, name, base)
     if hub.is_id(name) and name not in hub.read_lock(root):
         command = f"natadv models fetch {name}"
         raise ModelError(
@@ -278,19 +280,40 @@ def _of_reference(name: str, path: Path, root: Path, base: Path) -> ModelSpec:
     if hub.is_id(name):
         spec = _of_path(hub.snapshot(name, root=root), root)
         # Its folder has the name of a commit.
-        return replace(spec, name=slug(name), locked=hub.locked_files(name, root=root))
+        locked = hub.locked_files(name, root=root)
+        return replace(spec, name=_free_name(slug(name), source="hub"), locked=locked)
     if name.startswith((".", "~")) or os.sep in name:
         raise ModelError(f"no folder {path}; give a folder that holds {CONFIG}, or a model's name")
     raise unknown_name("model", name, [*ZOO, *families(), PAPER, *entry_points(plugged.GROUP)])
 
 
+def _plugged(reference: str, name: str, base: Path) -> ModelSpec:
+    """Raises ModelError if the address would be that of a model of the zoo, whose floors are no
+    floors of this one. A contract names it by this address, so that it cannot get another."""
+    address = slug(name)
+    if _is_taken(address):
+        raise ModelError(
+            f"--model {name}: in addresses it would be called {address!r}, as the zoo has it; "
+            "rename the module, the factory or the entry point"
+        )
+    return plugged.spec_of(reference, name=address, base=base)
+
+
 def _case_name(path: Path) -> str:
-    name = slug(path.stem if path.is_file() else path.name)
-    taken = {known.casefold() for known in (*ZOO, *families(), PAPER)}
     # Distinguished by folder, not by content: training must not change the address.
-    while name.casefold() in taken:
-        name = f"{name}-from-{slug(path.parent.name)}"
+    name = slug(path.stem if path.is_file() else path.name)
+    return _free_name(name, source=slug(path.parent.name))
+
+
+def _free_name(name: str, *, source: str) -> str:
+    """The name, with its `source` if the zoo has the name itself."""
+    while _is_taken(name):
+        name = f"{name}-from-{source}"
     return name
+
+
+def _is_taken(name: str) -> bool:
+    return name.casefold() in {known.casefold() for known in (*ZOO, *families(), PAPER)}
 
 
 def _signature(row: ZooRow, root: Path) -> str | None:

@@ -187,6 +187,33 @@ def test_two_folders_never_share_an_address(root, tiny_clip, tmp_path):
         resolve_all(names, root=root)
 
 
+def test_a_plugged_model_never_takes_the_name_or_the_floors_of_the_zoo(tmp_path, monkeypatch):
+    code = """
+from natadv.models.plugged import Plug
+
+def make():
+    return Plug(load=lambda device, dtype: None, files=["MODULE.py"])
+
+l14 = clip = make
+"""
+    for module in ("fare4", "mini", "honest"):
+        (tmp_path / f"{module}.py").write_text(code.replace("MODULE", module))
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    for reference, address in {"fare4:l14": "fare4-l14", "mini:clip": "mini-clip"}.items():
+        with pytest.raises(ModelError, match=f"called '{address}', as the zoo has it; rename the"):
+            resolve(reference, root=tmp_path)
+    assert resolve("honest:l14", root=tmp_path)[0].name == "honest-l14"
+    monkeypatch.setattr(
+        "natadv.models.resolve.entry_points",
+        lambda group: {"our model": "honest:l14", "our-model": "honest:make", "mini clip": "a:b"},
+    )
+    with pytest.raises(ModelError, match="called 'mini-clip', as the zoo has it"):
+        resolve("mini clip", root=tmp_path)
+    with pytest.raises(ConfigError, match="honest:l14 and honest:make would both be called"):
+        resolve_all(("our model", "our-model"), root=tmp_path)
+
+
 @given(st.text())
 def test_slug_is_fit_for_an_address(text):
     found = slug(text)
