@@ -117,10 +117,10 @@ def scoring_lines(session: GateSession) -> list[str]:
 
     asked = {case.dataset for case in session.selected if "answers" in TASKS[case.task].fields}
     few = []
-    for name in sorted(asked):
+    # A missing dataset, or one that was removed during the run, makes its cases incomplete anyway.
+    for name in sorted(asked & session.grid.datasets.keys()):
         dataset = session.grid.datasets[name]
-        # Importers put no question of the other kind beside the first one. A dataset that was
-        # removed during the run has made its cases incomplete already.
+        # Importers put no question of the other kind beside the first one.
         with suppress(DataError):
             first = next(iter_columns(dataset.folder, dataset.card, ("answers",)))
             few += [name] if by_exact_match(first["answers"]) else []

@@ -31,7 +31,7 @@ def test_a_dataset_with_few_answers_is_named(tmp_path):
         datasets[name] = Dataset(name, folder, load_card(folder))
     shutil.rmtree(tmp_path / "gone")
     cases = [Case("vqa", "clean", name, "m") for name in (*datasets, *datasets)]
-    labels = [Case("classification", "clean", "absent", "m")]
+    labels = [Case(task, "clean", "absent", "m") for task in ("classification", "vqa")]
     session = SimpleNamespace(selected=[*cases, *labels], grid=SimpleNamespace(datasets=datasets))
 
     assert scoring_lines(session) == [
