@@ -87,11 +87,19 @@ class GateVerdict:
     def extent(self) -> str:
         """Which cases the verdict is about, for the last line of a report."""
         judged, of_tier = len(self.cases), self.judged_of_tier
+        weak = self._by_chance_alone if self.green else ""
         if judged == of_tier == self.tier_cases:
-            return f"{judged} cases of tier {self.tier}"
+            return f"{judged} cases of tier {self.tier}{weak}"
         beside = f", and {judged - of_tier} beside it" if judged > of_tier else ""
         holds = " hold" if self.overall == "partial" else ""
-        return f"{of_tier} of {self.tier_cases} cases of tier {self.tier}{beside}{holds}"
+        return f"{of_tier} of {self.tier_cases} cases of tier {self.tier}{beside}{holds}{weak}"
+
+    @property
+    def _by_chance_alone(self) -> str:
+        """How many cases any model would pass that works at all."""
+        weak = sum({j.rule.starter for j in case.judgements} == {"chance"} for case in self.cases)
+        number = "all" if weak == len(self.cases) else f"{weak} of them"
+        return f", {number} by floors just above chance alone" if weak else ""
 
     @property
     def starters(self) -> str:

@@ -30,8 +30,8 @@ class Rule:
     part: str | None = None
     """Judge only the samples of this part of the dataset."""
     starter: Starter | None = None
-    """What a bound rests on that holds only until a measured rule on the same number stands beside
-    it; None for a measured rule."""
+    """What a bound rests on that holds only until a measured rule without globs stands beside it on
+    the same number; None for a measured rule."""
     line: int = 0
     file: str = ""
     """The included file that has the line; empty for thresholds.yaml itself."""
@@ -244,11 +244,13 @@ def rules_for(case: Case, lineage: str, rules: RuleIndex) -> tuple[Rule, ...]:
     """The rules that `case` must keep.
 
     A rule that names the model itself replaces its lineage's rule on the same metric, part and
-    side. A glob never does: one wide rule must not switch off the strict ones. A measured rule
-    replaces a starter.
+    side, and a measured rule replaces a starter. A glob does neither: one wide rule must not switch
+    off the strict ones.
     """
     covering = rules.covering(case, lineage)
-    measured = {(r.metric, r.part, r.side) for r in covering if not r.starter}
+    measured = {
+        (r.metric, r.part, r.side) for r in covering if not r.starter and not GLOB & set(r.case)
+    }
     covering = [r for r in covering if not r.starter or (r.metric, r.part, r.side) not in measured]
     own = {(r.metric, r.part, r.side) for r in covering if r.names(case)}
     return tuple(

@@ -242,12 +242,19 @@ class Controller:
             "asserted": session.asserting,
             "whole_tier": session.whole_tier,
             "reasons": self.reasons(),
+            **self._starters(),
             "cases": [case_json(session, case, self.rows) for case in sorted(session.selected)],
             "numerics": numerics_json(session.numerics)
             | ({"hardware": hardware} if (hardware := hardware_of(session)) else {}),
             "commit": commit,
             "run": self._run_facts(),
         }
+
+    def _starters(self) -> dict[str, str]:
+        """That floors are starters, if any are: a verdict is worth no more than its floors."""
+        session = self.session
+        starters = session.verdict.starters if session.asserting and session.selected else ""
+        return {"starters": starters} if starters else {}
 
     def _run_facts(self) -> dict[str, Any]:
         events = self.session.run.events()
@@ -309,8 +316,8 @@ class Controller:
                 f"out of memory: {model} went on with {size} pictures at a time, in this run; the "
                 f"next one tries more again, unless it has --batch-size {size}"
             )
-        if self.session.asserting and self.session.selected and self.session.verdict.starters:
-            write_line(self.session.verdict.starters)
+        for line in self._starters().values():
+            write_line(line)
         for gpu, reason in facts["quarantined_gpus"].items():
             write_line(
                 f"QUARANTINED: GPU {gpu} {reason}; no worker used it any more in this run: see "

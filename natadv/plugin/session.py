@@ -234,6 +234,8 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     digest = contract_digest(contract)
     asserting = not option("natadv_no_assert")
     thresholds = load_thresholds(contract, asserting=asserting)
+    if contract_digest(contract) != digest:
+        raise ConfigError(f"{contract}: it or a file that it includes was just written; run again")
     store = Store(options.path_option(config, "store", options.STORE))
     worker = getattr(config, "workerinput", {})
     number = str(worker.get("workerid", "gw0")).removeprefix("gw")

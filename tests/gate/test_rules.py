@@ -474,6 +474,24 @@ def test_included_files_add_tiers_and_rules(split_contract):
     assert "(parts/rules.yaml:5)" in str(found.rules[-1])
 
 
+def test_a_glob_includes_no_hidden_files_and_no_backups(split_contract):
+    sound = load_thresholds(split_contract)
+    parts = split_contract.parent / "parts"
+    for name in (
+        ".#rules.yaml",
+        "._rules.yaml",
+        ".rules.yaml.31.yaml",
+        "rules.yaml~",
+        "a.yaml.bak",
+    ):
+        (parts / name).write_text(RULES.replace("0.5", "0.1"))
+    (parts / "dangling.yaml").symlink_to("nowhere")
+
+    assert load_thresholds(split_contract) == sound
+    edited(split_contract, "parts/*.yaml", "parts/g*.yaml, parts/._rules.yaml")
+    assert load_thresholds(split_contract).rules[-4].bound == 0.1
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
@@ -517,7 +535,8 @@ def test_a_measured_rule_replaces_a_starter_and_nothing_else(kit):
 
     assert held(starter, of_part) == (starter, of_part)
     assert held(starter, of_part, measured) == (of_part, measured)
-    assert held(wide, starter) == (wide,)
+    # Otherwise a floor for all models would switch off the published number of each.
+    assert held(wide, starter) == (wide, starter)
 
 
 def test_a_verdict_says_how_many_of_its_rules_are_starters(kit):
@@ -535,6 +554,25 @@ def test_a_verdict_says_how_many_of_its_rules_are_starters(kit):
 
     assert "2 of 2 rules are starters: 1 from published numbers, 1 just above" in verdict.starters
     assert verdict.starters in list(verdict.report)
+    assert verdict.extent == "1 cases of tier mini"
+
+
+def test_a_pass_by_floors_just_above_chance_says_so_in_its_last_line(kit):
+    world = kit.World()
+    for case in (kit.CLEAN, kit.NATURAL):
+        world = world.with_case(case, kit.rows_of(kit.first(190, 200)))
+
+    def last_line(*starters):
+        cases = (kit.CLEAN, kit.NATURAL)
+        rules = [kit.rule(c, bound=0.2, starter=s) for c, s in zip(cases, starters, strict=True)]
+        thresholds = kit.thresholds_of(rules, cases)
+        verdict = judge_all(list(world.plans.values()), world.evidence, thresholds=thresholds)
+        return list(verdict.report)[-1]
+
+    weak = "by floors just above chance alone"
+    assert last_line("chance", "chance") == f"PASS: 2 cases of tier mini, all {weak}"
+    assert last_line("chance", "published") == f"PASS: 2 cases of tier mini, 1 of them {weak}"
+    assert last_line(None, "published") == "PASS: 2 cases of tier mini"
 
 
 def test_an_index_finds_what_trying_every_rule_finds(kit):

@@ -185,6 +185,39 @@ def test_a_verdict_is_of_the_contract_that_it_was_judged_by(measured):
     assert hashlib.sha256(contract.read_bytes()).hexdigest() != before
 
 
+def test_a_verdict_says_that_its_floors_are_starters(measured):
+    assert measured.pytest("-n", "0").returncode == 0
+    assert "starters" not in measured.verdict()
+    contract = measured.root / "thresholds.yaml"
+    contract.write_text(contract.read_text().replace("source:", "starter: chance, source:"))
+
+    done = measured.pytest("-n", "0")
+
+    assert done.returncode == 0
+    assert "all by floors just above chance alone" in done.stdout.splitlines()[-2]
+    verdict = measured.verdict()
+    assert verdict["starters"] in done.stdout
+    assert verdict["selection"]["extent"].endswith("all by floors just above chance alone")
+
+
+def test_a_contract_that_is_written_while_it_is_read_gives_no_verdict(measured):
+    conftest = measured.root / "conftest.py"
+    edit = (
+        "\n\nimport natadv.plugin.session as s\nload = s.load_thresholds\n\n\n"
+        "def edited(path, **options):\n"
+        "    path.write_text(path.read_text() + '# weaker\\n')\n"
+        "    return load(path, **options)\n\n\n"
+        "s.load_thresholds = edited\n"
+    )
+    conftest.write_text(conftest.read_text() + edit)
+
+    done = measured.pytest("-n", "0")
+
+    assert done.returncode == 4
+    assert "thresholds.yaml: it or a file that it includes was just written" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 # 7. Narrowed runs
 
 
