@@ -337,8 +337,9 @@ def _shard_outcomes(
 
 
 def distinct_candidates(samples: Iterable[Sample]) -> tuple[str, ...]:
-    """The candidates of all samples, each once, in the order in which they first occur."""
-    return tuple(dict.fromkeys(text for sample in samples for text in sample.candidates))
+    """The candidates of all samples, each once, in alphabetical order: importers put the truth
+    first, and a model that sees the names in that order could be right without the picture."""
+    return tuple(sorted({text for sample in samples for text in sample.candidates}))
 
 
 class ClassifierEvaluator(PicturesAndTexts):

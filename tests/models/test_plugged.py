@@ -406,5 +406,19 @@ def test_rows_with_candidates_choose_among_their_own(pack_coloured, tmp_path):
         (logits,) = Sick("").classify([image], [own, other])
         assert margin == pytest.approx(logits[0] - logits[1])
         assert said == (own if logits[0] > logits[1] else other)
-    with pytest.raises(ModelError, match=r"my-net: classify raised KeyError: 'dog'; if the model"):
+    with pytest.raises(ModelError, match=r"my-net: classify raised KeyError: 'bird'; if the model"):
         measured(Sick("unknown"), dataset)
+
+
+def test_the_order_of_the_names_tells_no_truth(pack_coloured):
+    """A model that never looks and prefers the first name: here each truth is the later one."""
+
+    class Blind:
+        def classify(self, images, names):
+            return np.tile(-np.arange(len(names), dtype=np.float32), (len(images), 1))
+
+    dataset, _ = pack_coloured(["zebra", "yak", "ant"], 1, candidates=True)
+
+    rows = measured(Blind(), dataset)
+
+    assert (rows.truth, rows.prediction) == (("zebra",), ("yak",))

@@ -218,6 +218,30 @@ def test_a_contract_that_is_written_while_it_is_read_gives_no_verdict(measured):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_model_that_is_not_here_is_never_green(measured):
+    contract = measured.root / "thresholds.yaml"
+    contract.write_text(contract.read_text().replace("mini-siglip]", "fare2-l14]", 1))
+
+    for narrowed in ([], ["-k", "fare2-l14"], ["--no-assert"], ["--model", "fare2-l14"]):
+        done = measured.pytest("-n", "0", *narrowed)
+        assert done.returncode == (1 if "-k" in narrowed else 4), done.stdout
+        assert "natadv models fetch fare2-l14" in done.stdout + done.stderr
+        gate_json = measured.root / "gate.json"
+        assert not gate_json.exists() or measured.verdict()["verdict"] == "incomplete"
+    again = [sys.executable, "-m", "natadv.gate", "--evidence", ".natadv/evidence"]
+    judged = subprocess.run(
+        [*again, "--model", "mini-clip", "--model", "fare2-l14"],
+        capture_output=True,
+        text=True,
+        cwd=measured.root,
+    )
+    assert (judged.returncode, judged.stderr) == (1, "")
+    assert "INCOMPLETE   classification/clean/plain/fare2-l14" in judged.stdout
+    assert measured.pytest("-n", "0", "-k", "mini-clip").returncode == 0
+    assert measured.verdict()["verdict"] == "partial"
+    assert measured.verdict()["selection"]["extent"].startswith("2 of 4 cases of tier mini hold")
+
+
 # 7. Narrowed runs
 
 
