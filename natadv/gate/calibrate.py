@@ -146,6 +146,24 @@ def tiers_of_others(rules: Sequence[Rule], known: Thresholds) -> dict[str, TierG
     }
 
 
+def weaker_than_published(rules: Sequence[Rule], known: Thresholds) -> Iterator[str]:
+    """A line for each rule that would replace a stricter bound below a published number: a model
+    that is fed wrongly would be calibrated to what it does wrong."""
+    published = {
+        (starter.case, starter.metric, starter.part): starter
+        for starter in known.rules
+        if starter.starter == "published"
+    }
+    for rule in rules:
+        starter = published.get((rule.case, rule.metric, rule.part))
+        if starter is not None and not starter.holds(rule.bound):
+            yield (
+                f"{rule.case}: {rule.subject} {rule.side} {rule.bound:.3f} is weaker than "
+                f"{starter.bound:.3f}, which it would replace ({starter.source}); find out why the "
+                "model does not repeat that number before you keep the rule"
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the rules that stored evidence suggests, or write them. Returns the exit code."""
     parser = argparse.ArgumentParser("python -m natadv.gate.calibrate", description=__doc__)
@@ -160,7 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         rules = proposals(options.evidence, options.date, options.part)
         if options.thresholds.is_file():
-            tiers = tiers_of_others(rules, load_thresholds(options.thresholds, asserting=False))
+            known = load_thresholds(options.thresholds, asserting=False)
+            tiers = tiers_of_others(rules, known)
+            for line in weaker_than_published(rules, known):
+                print(line, file=sys.stderr)
         written = to_yaml(rules, tiers=tiers)
         if options.out is None:
             print(written, end="")

@@ -234,6 +234,10 @@ def _of_case(case: Case, old: RuleIndex, new: RuleIndex) -> Iterator[Difference]
             better: Literal["higher", "lower"] = "higher" if second.side == "floor" else "lower"
             yield from _number(case.address, what, first.bound, second.bound, better=better)
             yield from _number(case.address, min_n, first_n, second_n, better="higher")
+            if first.starter != second.starter:
+                kinds = (rule.starter or "measured" for rule in (first, second))
+                change = f"{what} {second.bound} rests on another thing: {' -> '.join(kinds)}"
+                yield Difference("CHANGED", case.address, change)
 
 
 def _required(case: Case, rules: RuleIndex) -> Mapping[_Key, _Requirement]:

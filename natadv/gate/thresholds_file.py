@@ -317,9 +317,14 @@ def _included(path: Path, patterns: Collection[str], lines: Lines) -> tuple[Path
     for i, pattern in enumerate(patterns):
         parts = Path(pattern).parts
         inside = not Path(pattern).is_absolute() and ".." not in parts
-        files = sorted(path.parent.glob(pattern)) if inside else []
-        # Hidden files are backups and what is being written: a glob must not make them rules.
-        files = [p for p in files if p.is_file() and (p.name[0] != "." or p.name == parts[-1])]
+        found_here = sorted(path.parent.glob(pattern)) if inside else []
+        # What is hidden is a backup, or being written: a glob must not make it a rule.
+        files = [
+            file
+            for file in found_here
+            if file.is_file()
+            and all(p[0] != "." or p in parts for p in file.relative_to(path.parent).parts)
+        ]
         if not files:
             at = f"{path}:{line_of(('include', i), lines)}: include[{i}]"
             wanted = f"expected a file below {path.parent}/, or a glob of some"

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from natadv.errors import MetricError
 from natadv.evidence import Manifest, folder_of, read_evidence, write_evidence
-from natadv.gate.calibrate import above_chance, from_published, main, propose, to_yaml
+from natadv.gate.calibrate import (
+    above_chance,
+    from_published,
+    main,
+    propose,
+    to_yaml,
+    weaker_than_published,
+)
 from natadv.gate.judge import judge_all
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.metrics import METRICS
@@ -304,6 +311,23 @@ def test_a_starter_lies_two_half_widths_below_a_published_number():
     # The interval of 50,000 samples is narrow: 0.02 is left for what protocols leave open.
     close = from_published("classification/clean/d/m", "top1", 0.8, n=50_000, source="a paper")
     assert close.bound == 0.78
+
+
+def test_a_measured_floor_below_a_published_number_is_told_of(kit):
+    """A model that is fed wrongly must not be calibrated to what it does wrong in silence."""
+    starters = [
+        kit.rule(kit.CLEAN, bound=0.6, starter="published"),
+        kit.rule(kit.NATURAL, bound=0.6, starter="chance"),
+    ]
+    known = kit.thresholds_of(starters, [kit.CLEAN, kit.NATURAL])
+
+    def told(bound):
+        measured = [kit.rule(case, bound=bound) for case in (kit.CLEAN, kit.NATURAL)]
+        return list(weaker_than_published(measured, known))
+
+    (line,) = told(0.11)
+    assert line.startswith(f"{kit.CLEAN}: top1 floor 0.110 is weaker than 0.600, which it would")
+    assert told(0.6) == []
 
 
 def test_a_starter_without_a_number_lies_above_chance():

@@ -315,6 +315,17 @@ def test_of_several_rules_on_a_number_the_strictest_counts(contract):
     assert weaker(differences(more, replace(more, rules=more.rules[1:])))
 
 
+def test_a_starter_that_is_called_measured_is_told(contract):
+    first, *others = contract.rules
+    starter = replace(contract, rules=(replace(first, starter="chance"), *others))
+
+    told = [str(difference) for difference in differences(starter, contract)]
+
+    assert told
+    assert all(line.startswith("CHANGED  ") for line in told)
+    assert all(line.endswith("rests on another thing: chance -> measured") for line in told)
+
+
 def test_a_glob_over_no_other_case_is_neutral(contract):
     single = [replace(contract.rules[0], case=f"{CLEAN}/{m}") for m in contract.tier().models]
     written_out = replace(contract, rules=(*single, *contract.rules[1:]))

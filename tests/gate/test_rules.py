@@ -487,8 +487,13 @@ def test_a_glob_includes_no_hidden_files_and_no_backups(split_contract):
         (parts / name).write_text(RULES.replace("0.5", "0.1"))
     (parts / "dangling.yaml").symlink_to("nowhere")
 
+    (parts / ".old").mkdir()
+    (parts / ".old" / "rules.yaml").write_text(RULES)
+
     assert load_thresholds(split_contract) == sound
-    edited(split_contract, "parts/*.yaml", "parts/g*.yaml, parts/._rules.yaml")
+    edited(split_contract, "parts/*.yaml", "'**/[gr]*.yaml'")
+    assert load_thresholds(split_contract) == sound
+    edited(split_contract, "'**/[gr]*.yaml'", "parts/g*.yaml, parts/._rules.yaml")
     assert load_thresholds(split_contract).rules[-4].bound == 0.1
 
 
