@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from natadv.errors import ConfigError, ModelError, UnknownNameError
 from natadv.factories import slug
+from natadv.models.hub import local
 from natadv.models.loading import fingerprint
 from natadv.models.resolve import resolve, resolve_all
 from natadv.models.zoo import ZOO
+from natadv.storage.hashes import sha256_of
 
 ADDRESS = set(string.ascii_letters + string.digits + "._-")
 
@@ -212,6 +214,19 @@ l14 = clip = make
         resolve("mini clip", root=tmp_path)
     with pytest.raises(ConfigError, match="honest:l14 and honest:make would both be called"):
         resolve_all(("our model", "our-model"), root=tmp_path)
+
+
+def test_a_hub_id_that_reads_like_a_row_is_distinguished(tmp_path, tiny_clip, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    for hub_id, name in {"fare4/l14": "fare4-l14-from-hub", "me/l14": "me-l14"}.items():
+        folder = local.snapshot_folder(hub_id, "1" * 40)
+        shutil.copytree(tiny_clip, folder)
+        files = {path.name: sha256_of(path) for path in folder.iterdir()}
+        local.write_lock(tmp_path, hub_id, local.LockedRepository(revision="1" * 40, files=files))
+
+        (spec,) = resolve(hub_id, root=tmp_path)
+
+        assert (spec.name, spec.locked) == (name, files)
 
 
 @given(st.text())
