@@ -87,19 +87,21 @@ class GateVerdict:
     def extent(self) -> str:
         """Which cases the verdict is about, for the last line of a report."""
         judged, of_tier = len(self.cases), self.judged_of_tier
-        weak = self._by_chance_alone if self.green else ""
         if judged == of_tier == self.tier_cases:
-            return f"{judged} cases of tier {self.tier}{weak}"
+            return f"{judged} cases of tier {self.tier}"
         beside = f", and {judged - of_tier} beside it" if judged > of_tier else ""
         holds = " hold" if self.overall == "partial" else ""
-        return f"{of_tier} of {self.tier_cases} cases of tier {self.tier}{beside}{holds}{weak}"
+        return f"{of_tier} of {self.tier_cases} cases of tier {self.tier}{beside}{holds}"
 
     @property
-    def _by_chance_alone(self) -> str:
-        """How many cases any model would pass that works at all."""
+    def by_chance(self) -> str:
+        """How many cases of a green run any model would pass that works at all, for the last line
+        of a report; empty if there are none."""
+        if not self.green:
+            return ""
         weak = sum({j.rule.starter for j in case.judgements} == {"chance"} for case in self.cases)
         number = "all" if weak == len(self.cases) else f"{weak} of them"
-        return f", {number} by floors just above chance alone" if weak else ""
+        return f"; {number} by floors just above chance alone" if weak else ""
 
     @property
     def starters(self) -> str:
@@ -123,7 +125,7 @@ class GateVerdict:
             yield from (f"    {reason}" for reason in case.reasons)
         yield from self.problems
         yield from filter(None, (self.starters,))
-        yield f"{self.overall.upper()}: {self.extent}"
+        yield f"{self.overall.upper()}: {self.extent}{self.by_chance}"
 
     def of(self, case: Case) -> CaseVerdict:
         """The verdict on `case`. Raises ConfigError if it was not judged."""

@@ -330,7 +330,8 @@ class Controller:
         shown = ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in paths)
         units = f"{facts['units_computed']} units computed"
         green = verdict in ("pass", "partial", "measured")
-        text = f"{verdict.upper()}: {self._extent()}, {units}; {shown}"
+        weak = self.session.verdict.by_chance if green and self.session.asserting else ""
+        text = f"{verdict.upper()}: {self._extent()}, {units}{weak}; {shown}"
         write_line(text, green=green, red=not green, bold=True)
 
     def _extent(self) -> str:

@@ -575,8 +575,8 @@ def test_a_pass_by_floors_just_above_chance_says_so_in_its_last_line(kit):
         return list(verdict.report)[-1]
 
     weak = "by floors just above chance alone"
-    assert last_line("chance", "chance") == f"PASS: 2 cases of tier mini, all {weak}"
-    assert last_line("chance", "published") == f"PASS: 2 cases of tier mini, 1 of them {weak}"
+    assert last_line("chance", "chance") == f"PASS: 2 cases of tier mini; all {weak}"
+    assert last_line("chance", "published") == f"PASS: 2 cases of tier mini; 1 of them {weak}"
     assert last_line(None, "published") == "PASS: 2 cases of tier mini"
 
 
