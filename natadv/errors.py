@@ -54,15 +54,29 @@ class ReportError(NatadvError):
     """A report cannot be made from these results."""
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things, such as `1 case` or `2 cases`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+_MANY = 20
+"""Names that still help, listed in one message."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """The error for `name`, with the nearest known names and the whole list."""
+    """The error for `name`, with the nearest known names, and all of them unless there are many and
+    some are near."""
     names = sorted(known)
     folded = {known_name.casefold(): known_name for known_name in names}
     found = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
     near = [folded[match] for match in found]
-    hint = f", did you mean {' or '.join(map(repr, near))}?" if near else ""
-    listing = ", ".join(names) if names else "none"
-    return UnknownNameError(f"unknown {kind} {name!r}{hint} Known: {listing}")
+    hint = f", did you mean {' or '.join(map(repr, near))}?" if near else ";"
+    listing = f" Known: {', '.join(names) or 'none'}"
+    if near and len(names) > _MANY:
+        listing = ""
+    elif not near:
+        listing = listing.replace("Known", "known", 1)
+    return UnknownNameError(f"unknown {kind} {name!r}{hint}{listing}")
 
 
 class GateFailure(NatadvError, AssertionError):

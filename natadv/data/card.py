@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from natadv.config import Strict, load_config
-from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.errors import ConfigError, DataError
 from natadv.scenarios import ScenarioName
 from natadv.tasks import TaskName
 from natadv.types import Averaging
@@ -140,13 +140,17 @@ class Card(_Described):
         return self
 
 
+_NO_NAME = "expected up to 64 lower-case letters, digits, '.', '_' and '-', no sign first"
+
+
 def draft_card(**described: Any) -> CardDraft:
     """A draft from fields that a user typed. Raises ConfigError, which names every mistake."""
     try:
         return CardDraft.model_validate(described)
     except ValidationError as error:
         mistakes = "; ".join(
-            f"{'.'.join(map(str, mistake['loc'])) or 'card'}: {mistake['msg']}"
+            f"{'.'.join(map(str, mistake['loc'])) or 'card'}: "
+            + (_NO_NAME if mistake["loc"][:1] == ("name",) else mistake["msg"])
             for mistake in error.errors(include_url=False)
         )
         raise ConfigError(f"a dataset cannot be made from these values: {mistakes}") from error
@@ -225,8 +229,11 @@ def find_datasets(root: Path) -> dict[str, Path]:
 
 
 def dataset_folder(name: str, root: Path) -> Path:
-    """The folder of the dataset `name`. Raises ConfigError, which names similar datasets."""
+    """The folder of the dataset `name`. Raises ConfigError, which says how to get one that can be
+    had, and else names similar datasets."""
     known = find_datasets(root)
     if name not in known:
-        raise unknown_name("dataset", name, known)
+        from natadv.data.status import no_dataset
+
+        raise no_dataset(name, root, known=known)
     return known[name]

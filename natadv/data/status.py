@@ -13,7 +13,7 @@ import yaml
 
 from natadv.data.card import DATASETS_FOLDER, Card, find_datasets, load_card
 from natadv.data.importers import FORMATS
-from natadv.errors import DataError
+from natadv.errors import ConfigError, DataError, unknown_name
 
 PIPELINES = {"dvc.yaml": "", "fixtures/sources/dvc.yaml": "fixtures/sources/dvc.yaml:"}
 # The loader in C is fast; the one in Python stands in where C is missing.
@@ -29,6 +29,17 @@ class LockedFolder(NamedTuple):
     size: int
     """Bytes."""
     files: int
+
+
+class Stage(NamedTuple):
+    """A stage of DVC that makes a dataset."""
+
+    command: str
+    """The shell line that runs it."""
+    access: str
+    """Shell lines that fetch what it reads, if the stage says so itself (`meta`)."""
+    sources: tuple[str, ...]
+    """Names of the datasets that it reads, if they are not in git."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class Status:
     licence: str
     command: str
     """Shell lines that get the dataset, in order."""
+    sources: tuple[str, ...] = ()
+    """Names of the datasets that have to be there before `command`."""
     undrawable: str = ""
     """Why its pictures cannot be drawn when they are shown; empty if they can, or are stored."""
 
@@ -65,10 +78,18 @@ def statuses(root: Path, *, verify: bool = False) -> list[Status]:
     locks, folders, stages = _locked_datasets(root), find_datasets(root), _stages(root)
     importable = {row.name for row in FORMATS.values() if row.name}
     by_name = {
-        name: _status(name, folders.get(name), locks.get(name), stages.get(name, ""), verify=verify)
+        name: _status(name, folders.get(name), locks.get(name), stages.get(name), verify=verify)
         for name in sorted({*locks, *folders, *stages, *importable})
     }
     return [replace(one, undrawable=_undrawable(one.card, by_name)) for one in by_name.values()]
+
+
+def no_dataset(name: str, root: Path, *, known: Iterable[str]) -> ConfigError:
+    """The error for a dataset that is not there: either it can be had, or its name is wrong and
+    resembles one of those `known`."""
+    if name in {status.name for status in statuses(root)}:
+        return ConfigError(f"dataset {name!r} is not here; natadv data status says how to get it")
+    return unknown_name("dataset", name, known)
 
 
 def _locked_datasets(root: Path) -> dict[str, LockedFolder]:
@@ -128,18 +149,24 @@ def folder_md5(folder: Path) -> str:
 
 
 def _status(
-    name: str, folder: Path | None, locked: LockedFolder | None, stage: str, *, verify: bool
+    name: str,
+    folder: Path | None,
+    locked: LockedFolder | None,
+    stage: Stage | None,
+    *,
+    verify: bool,
 ) -> Status:
     card, broken = _card(folder)
     files = [path for path in folder.rglob("*") if path.is_file()] if folder else []
     size = sum(path.stat().st_size for path in files)
     row = FORMATS.get(name)
-    access = row.access if row else ""
+    access = stage.access if stage and stage.access else row.access if row else ""
     command = access or "# import it again: natadv data import --help"
     if locked is not None:
-        command = f"dvc pull {DATASETS_FOLDER / name}\n# or dvc repro {locked.stage}"
+        again = stage.command if stage else f"dvc repro {locked.stage}"
+        command = f"dvc pull {DATASETS_FOLDER / name}\n# or {again}"
     elif stage:
-        command = f"{access}\ndvc repro {stage}".lstrip()
+        command = f"{access}\n{stage.command}".lstrip()
     return Status(
         name=name,
         card=card,
@@ -148,6 +175,7 @@ def _status(
         size=size,
         licence=card.licence if card else row.licence if row else "",
         command=command,
+        sources=stage.sources if stage and locked is None else (),
     )
 
 
@@ -194,19 +222,45 @@ def _cells(status: Status) -> tuple[str, ...]:
     )
 
 
-def _stages(root: Path) -> dict[str, str]:
-    """Name of a dataset -> the stage that makes it, as `dvc repro` takes it."""
-    stages: dict[str, str] = {}
+def _stages(root: Path) -> dict[str, Stage]:
+    """Name of a dataset -> the stage that makes it."""
+    stages: dict[str, Stage] = {}
+    params = _yaml_of(root / "params.yaml")
     for file, prefix in PIPELINES.items():
         for stage, content in _stages_in(root / file):
-            for key in content.get("foreach", ()):
-                stages[str(key)] = f"{prefix}{stage}@{key}"
+            for key, item in _each(content):
+                stages[key] = _stage(content, f"{prefix}{stage}@{key}", item, params)
             for out in content.get("outs", ()):
                 # An out is a path, or a mapping with the path as its key.
                 path = Path(out if isinstance(out, str) else next(iter(out)))
                 if path.parent == DATASETS_FOLDER and "$" not in path.name:
-                    stages[path.name] = f"{prefix}{stage}"
+                    stages[path.name] = _stage(content, f"{prefix}{stage}", "", params)
     return stages
+
+
+def _each(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Key and item of each round of a stage that has several."""
+    each = content.get("foreach", ())
+    for key in each:
+        yield str(key), str(each[key] if isinstance(each, dict) else key)
+
+
+def _stage(content: Mapping[str, Any], address: str, item: str, params: Any) -> Stage:
+    paths = [Path(str(dep)) for dep in content.get("do", content).get("deps", ())]
+    if ":" not in address:
+        # All that the pipeline of the mini world reads is in git, or made by it.
+        return Stage(f"dvc repro {address}", "", ())
+    names = [path.name for path in paths if path.parent == DATASETS_FOLDER]
+    if item.startswith("${"):
+        section, _, name = item[2:-1].partition(".")
+        source = (params or {}).get(section, {}).get(name, {}).get("source", "")
+    else:
+        source = item
+    sources = tuple(str(source) if name.startswith("${") else name for name in names)
+    # Else DVC would run the stage of the source as well, and remove a source imported by hand.
+    alone = "--single-item " * bool(sources)
+    access = content.get("do", content).get("meta", {}).get("access", "").strip()
+    return Stage(f"dvc repro {alone}{address}", access, sources)
 
 
 def kept_in_git(root: Path) -> frozenset[str]:
@@ -224,13 +278,18 @@ def kept_in_git(root: Path) -> frozenset[str]:
 
 def _stages_in(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     """Name and content of each stage in a file of DVC; empty if the file does not exist."""
+    raw = _yaml_of(path)
+    stages: dict[str, dict[str, Any]] = raw.get("stages", {}) if isinstance(raw, dict) else {}
+    return stages.items()
+
+
+def _yaml_of(path: Path) -> Any:
+    """The content of a file; None if the file does not exist. Raises DataError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return ()
+        return None
     try:
-        raw = yaml.load(text, Loader=_LOADER)
+        return yaml.load(text, Loader=_LOADER)
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not YAML: {error}; get it back from git") from error
-    stages: dict[str, dict[str, Any]] = raw.get("stages", {}) if isinstance(raw, dict) else {}
-    return stages.items()

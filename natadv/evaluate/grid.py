@@ -156,7 +156,11 @@ def _cases(
         named = dict.fromkeys(request.datasets)
         beside = [name for name in named if name not in {cell.split("/")[2] for cell in tier.cases}]
         if unknown := [name for name in beside if name not in datasets]:
-            raise unknown_name("dataset", unknown[0], datasets)
+            # Imported here because most runs name what is there.
+            from natadv.data.status import no_dataset
+
+            known = {*datasets, *(cell.split("/")[2] for cell in tier.cases)}
+            raise no_dataset(unknown[0], request.root, known=known)
         # In the order of the names.
         of_dataset = {name: [case for case in cases if case.dataset == name] for name in named}
         for name in beside:

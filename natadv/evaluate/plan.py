@@ -175,7 +175,7 @@ def _training(task: str, spec: ModelSpec) -> str:
 
 def _missing(name: str) -> str:
     folder = f"fixtures/datasets/{name}"
-    return f"dataset {name!r} is not at {folder}; run dvc pull {folder}"
+    return f"dataset {name!r} is not at {folder}; natadv data status says how to get it"
 
 
 def dataset_units(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from natadv.evaluate.grid import Grid
 from natadv.models.hub.local import acceptance
@@ -11,6 +12,9 @@ from natadv.models.resolve import HEADS, heads_of_row
 from natadv.models.zoo import ZOO
 from natadv.tasks import TASKS
 from natadv.types import WAY, Case
+
+if TYPE_CHECKING:
+    from natadv.data.status import Status
 
 TRAINING_SETS = {"segmentation": "phrasecut-train", "vqa": "vqa-v2-train"}
 """Task -> the dataset on which the published heads were trained."""
@@ -29,8 +33,8 @@ class Missing:
 
 
 def missing(grid: Grid, cases: Iterable[Case]) -> list[Missing]:
-    """What these cases lack: models first, then datasets, also those that missing heads are trained
-    on, then heads, each once."""
+    """What these cases lack: models first, then datasets, also those that they are made of and that
+    missing heads are trained on, then heads, each once."""
     wanted = tuple(cases)
     heads = list(_heads(grid, wanted))
     training = {TRAINING_SETS[head.name.rpartition("/")[2]]: None for head in heads}
@@ -85,10 +89,19 @@ def _datasets(grid: Grid, cases: Iterable[Case], training: Iterable[str]) -> Ite
     # Imported here because most runs lack nothing.
     from natadv.data.status import statuses
 
-    known = {status.name: status.command for status in statuses(grid.root)}
-    for name in dict.fromkeys(lacking):
-        command = known.get(name, f"dvc pull fixtures/datasets/{name}")
-        yield Missing("dataset", name, tuple(command.splitlines()))
+    known = {status.name: status for status in statuses(grid.root)}
+    wanted = (one for name in lacking for one in _with_sources(name, known))
+    for name in dict.fromkeys(wanted):
+        if name not in grid.datasets:
+            command = known[name].command if name in known else f"dvc pull fixtures/datasets/{name}"
+            yield Missing("dataset", name, tuple(command.splitlines()))
+
+
+def _with_sources(name: str, known: Mapping[str, Status]) -> Iterator[str]:
+    """What `name` is made of, in the order in which it can be made, and `name` itself."""
+    for source in known[name].sources if name in known else ():
+        yield from _with_sources(source, known)
+    yield name
 
 
 def _heads(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:

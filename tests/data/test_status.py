@@ -142,7 +142,11 @@ def test_stages_of_both_pipelines_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["imagenet", "imagenet-a", "phrasecut", "rta-100", "scam", "scam-clean", "vqa-v2"]
+    "name",
+    [
+        *("imagenet", "imagenet-a", "phrasecut", "phrasecut-train", "rta-100", "scam"),
+        *("scam-clean", "vqa-v2", "vqa-v2-train"),
+    ],
 )
 def test_what_is_told_leads_to_all_that_the_stage_needs(name: str) -> None:
     command = {status.name: status for status in statuses(ROOT)}[name].command
@@ -156,9 +160,26 @@ def test_what_is_told_leads_to_all_that_the_stage_needs(name: str) -> None:
         # It is the target of a command, or is told to be put there by hand.
         by_hand = Path(path).name in command and "into fixtures/sources" in command
         assert by_hand or any(line.endswith(f" {path}") for line in fetching), path
-    assert all(line.split()[0] in ("#", "dvc", "hf", "git", "(cd", "cp") for line in fetching)
+    assert all(line.split()[0] in ("#", "dvc", "hf", "[", "(cd", "cp") for line in fetching)
     # Bash reads it as it stands.
     subprocess.run(["bash", "-n"], input=command, text=True, check=True, timeout=30)
+
+
+def test_what_is_made_of_other_datasets_names_them_and_leaves_them_as_they_are() -> None:
+    """DVC removes a dataset that was imported by hand before it runs the stage that would import
+    it, so that stage must not run."""
+    found = {status.name: status for status in statuses(ROOT)}
+
+    for name, stage, sources in (
+        ("imagenet-pr", "subset", ("imagenet",)),
+        ("imagenet-typo-pr", "typo", ("imagenet-pr",)),
+        ("imagenet-a-masks", "masks", ("imagenet-a",)),
+    ):
+        command = f"dvc repro --single-item fixtures/sources/dvc.yaml:{stage}@{name}"
+        assert found[name].command.splitlines()[-1] == command
+        assert found[name].sources == sources
+    assert found["imagenet"].sources == found["langadv"].sources == ()
+    assert found["mini-typo"].sources == ()
 
 
 def test_the_documentation_fetches_what_the_status_does() -> None:

@@ -131,7 +131,7 @@ def test_two_cases_share_the_units_that_are_the_same(grid):
         (
             replace(CLEAN, dataset="imagenet-a"),
             "dataset 'imagenet-a' is not at fixtures/datasets/imagenet-a; "
-            "run dvc pull fixtures/datasets/imagenet-a",
+            "natadv data status says how to get it",
         ),
         (
             replace(CLEAN, model="damaged"),

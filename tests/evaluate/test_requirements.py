@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from natadv.evaluate.requirements import missing, script
 from natadv.gate.rules import Thresholds, Tier, TierGrid
 from natadv.types import ModelSpec
 
+ROOT = Path(__file__).parents[2]
 HERE, ABSENT, GATED = "clip-vit-b32", "clip-vit-b16", "paligemma2-3b-pt-224"
 CELLS = ("classification/clean/plain", "classification/natural/imagenet-a", "vqa/clean/mine")
 
@@ -75,3 +77,16 @@ def test_only_what_the_cases_need_is_missing(grid):
 
     assert [row.name for row in missing(grid, plain)] == [ABSENT, GATED]
     assert missing(grid, [case for case in plain if case.model == HERE]) == []
+
+
+def test_what_a_dataset_is_made_of_comes_before_it(tmp_path, plain, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "fixtures/sources").mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "fixtures/sources/dvc.yaml", tmp_path / "fixtures/sources")
+    cells = ("classification/typographic/imagenet-typo-pr", "classification/clean/imagenet-pr")
+    thresholds = Thresholds("t", 0.95, {"t": Tier("t", (TierGrid((ABSENT,), cells),))}, ())
+    grid = make_grid(Request(root=tmp_path), thresholds)
+
+    names = [row.name for row in missing(grid, grid.cases) if row.kind == "dataset"]
+
+    assert names == ["imagenet", "imagenet-pr", "imagenet-typo-pr"]

@@ -52,7 +52,7 @@ def test_unknown_name_is_reported_with_near_misses(root, name):
 
 @pytest.mark.parametrize("name", ["", " ", "resnet-*", "no such model"])
 def test_unknown_name_lists_what_is_known(root, name):
-    with pytest.raises(UnknownNameError, match=r"Known: blip2, .*mini-clip.*siglip2-l16-512"):
+    with pytest.raises(UnknownNameError, match=r"known: blip2, .*mini-clip.*siglip2-l16-512"):
         resolve(name, root=root)
 
 

@@ -35,7 +35,7 @@ WRONG_BOUNDS = (
     ({"fonts": []}, "at least 1 item"),
     ({"fonts": ["comic-sans"]}, "unknown font 'comic-sans'"),
     ({"kinds": ["decoy", "decoy"]}, "expected each once"),
-    ({"kinds": ["lies"]}, "unknown kind of text 'lies' Known: decoy, misspelt"),
+    ({"kinds": ["lies"]}, "unknown kind of text 'lies'; known: decoy, misspelt"),
     ({"contrast": [0.6, 1.0]}, "letters without panel and stroke cannot reach a contrast of 0.6"),
     ({"colour": [0, 1]}, "Extra inputs"),
     ({"size": [0.1, float("nan")]}, "finite"),

@@ -137,7 +137,7 @@ BROKEN = [
     (
         ("drawn", "text", "kind"),
         "rhyme",
-        "drawn.text.kind: unknown kind of text 'rhyme' Known: decoy, misspelt",
+        "drawn.text.kind: unknown kind of text 'rhyme'; known: decoy, misspelt",
     ),
     (("drawn", "overlay", "opacity"), 2, "drawn: overlay opacity must be from 0.0 to 1.0, got 2"),
     (("drawn", "overlay", "tilt"), 2, r"drawn: overlay has unknown keys \['tilt'\] and lacks \[\]"),
