@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from natadv.errors import ConfigError, GateFailure, InfraError, NatadvError
+from natadv.errors import ConfigError, GateFailure, InfraError, NatadvError, counted
 from natadv.evaluate.devices import check_gpus, pinned_environment, teams, visible_gpus
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.requirements import missing, script
@@ -95,9 +95,9 @@ def refuse_missing(config: pytest.Config, grid: Grid) -> None:
         return
     if lacking := missing(grid, grid.cases):
         raise ConfigError(
-            f"{len(lacking)} things that tier {grid.tier.name} needs are missing, and nothing was "
-            "computed; get them, or leave them out (--model, --task, --scenario, --dataset, -k):"
-            + "".join(f"\n  {line}" for line in script(lacking))
+            f"tier {grid.tier.name} lacks {counted(len(lacking), 'thing')}, and nothing was "
+            "computed; get what is missing, or leave it out (--model, --task, --scenario, "
+            "--dataset, -k):" + "".join(f"\n  {line}" for line in script(lacking))
         )
 
 

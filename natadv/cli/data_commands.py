@@ -15,7 +15,7 @@ from natadv.cli import shared_options as opt
 from natadv.data.card import Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES, TEMPLATES
 from natadv.data.importers import FORMATS, Format, ImportRequest, Option, import_dataset
-from natadv.errors import DataError
+from natadv.errors import DataError, counted
 from natadv.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def show_dataset(
         title=f"{name}, {count} of {dataset.card.rows} samples",
         progress=Progress(name, count, unit="pictures", stream=sys.stderr),
     )
-    print(f"{folder / SHEETS_FOLDER}: {pages} sheets of {count} samples")
+    print(f"{folder / SHEETS_FOLDER}: {counted(pages, 'sheet')} of {counted(count, 'sample')}")
 
 
 def _tile(dataset: Dataset, clean: Dataset | None, row: int) -> Tile:

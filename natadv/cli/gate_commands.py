@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from natadv.cli import shared_options as opt
 from natadv.config import section_of
-from natadv.errors import ConfigError
+from natadv.errors import ConfigError, counted
 from natadv.report.html import write_report
 from natadv.tasks import TASKS
 
@@ -75,7 +75,7 @@ def plan(
     lacking = missing(grid, grid.cases)
     if lacking:
         counts = Counter(row.kind for row in lacking)
-        listed = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in counts.items())
+        listed = ", ".join(counted(n, kind) for kind, n in counts.items())
         print(f"\nmissing: {listed}; these commands get them:\n", *script(lacking), sep="\n")
     return 1 if lacking else 0
 
@@ -84,7 +84,8 @@ def _planned(grid: Grid) -> Iterator[str]:
     """A table of each task: the units of its cases, by model and dataset."""
     from natadv.evaluate.units import SHARD_ROWS
 
-    yield f"tier {grid.tier.name}: {len(grid.lineages)} models, {len(grid.cases)} cases"
+    models, measured = counted(len(grid.lineages), "model"), counted(len(grid.cases), "case")
+    yield f"tier {grid.tier.name}: {models}, {measured}"
     ordered = sorted(grid.cases, key=lambda case: list(TASKS).index(case.task))
     for task, group in groupby(ordered, key=lambda case: case.task):
         cases = list(group)
@@ -101,7 +102,8 @@ def _planned(grid: Grid) -> Iterator[str]:
             yield "  ".join([first.ljust(widths[0]), *cells]).rstrip()
     # Cases share units, such as those of their clean twins.
     units = {unit: unit[-1] - unit[-2] for case in ordered for unit in _units(grid, case) or ()}
-    yield f"\n{len(units):,} units of up to {SHARD_ROWS} rows, {sum(units.values()):,} rows in all"
+    rows_in_all = counted(sum(units.values()), "row")
+    yield f"\n{counted(len(units), 'unit')} of up to {SHARD_ROWS} rows, {rows_in_all} in all"
     if any(_units(grid, case) is None for case in ordered):
         yield "?: not known before the dataset and its clean twin are here"
 

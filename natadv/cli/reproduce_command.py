@@ -12,7 +12,7 @@ from natadv.cli import shared_options as opt
 from natadv.data.card import find_datasets, load_card
 from natadv.data.classes import TEMPLATES
 from natadv.data.importers import FORMATS
-from natadv.errors import DataError, MetricError
+from natadv.errors import DataError, MetricError, counted
 from natadv.evidence import Evidence, StoredCase
 from natadv.gate.cases import stored_cases
 from natadv.metrics import effective_robustness as er
@@ -275,10 +275,10 @@ def _table(study: Study, compared: Sequence[Comparison], cases: Sequence[Found])
     if lines:
         yield from ("", *aligned([head, *lines], right=range(2, 7)))
     comparable = [one for one in compared if one.measurement]
-    inside = f"; {sum(one.inside for one in comparable)} of them lie inside the interval"
+    inside = f", {sum(one.inside for one in comparable)} of them inside the interval"
     yield ""
     yield (
-        f"{len(comparable)} of {len(compared)} published numbers compared"
+        f"{len(comparable)} of {counted(len(compared), 'published number')} compared"
         f"{inside if comparable else ''}"
     )
 
@@ -345,7 +345,10 @@ def percent(share: float) -> str:
 def _how_to_get(dataset: str, prompts: int) -> str:
     """The command that imports a dataset with so many prompts per class; 0 if any will do."""
     if dataset not in FORMATS:
-        return f"# {dataset}: its pictures are not published; docs/reproduce.md says what may serve"
+        return (
+            f"# {dataset}: its pictures are not published; docs/reproduce.md says what may serve; "
+            "the run below leaves it out"
+        )
     usual = FORMATS[dataset].templates
     named = next((name for name, texts in TEMPLATES.items() if len(texts) == prompts), usual)
     templates = f" --templates {named}" if named != usual else ""
@@ -364,7 +367,7 @@ def _how_to_measure(
     models = list(dict.fromkeys(one.number.model for one in missing))
     locks = read_lock(root)
     yield ""
-    yield f"not measured: {len(missing)} published numbers; to measure them"
+    yield f"not measured: {counted(len(missing), 'published number')}; to measure them"
     if away := [name for name in models if not is_here(ZOO[name], locks, root=root)]:
         yield f"  natadv models fetch {' '.join(away)}"
     here = find_datasets(root)
@@ -378,8 +381,13 @@ def _how_to_measure(
             )
             yield f"  {_how_to_get(name, prompts)}"
     every = dict.fromkeys([*(found.case.model for found in cases), *(m.model for m in missing)])
+    # A run cannot have what nobody publishes.
+    datasets = [name for name in datasets if name in here or name in FORMATS]
     sets = dict.fromkeys([*(found.case.dataset for found in cases), *datasets])
+    # No tier has models of the mini world beside others.
+    mini = any(ZOO[name].family == "mini" for name in every if name in ZOO)
+    tier = f"--tier {'paper' if missing[0].number.protocol == 'paper' else 'release'} " * mini
     yield (
-        f"  pytest suites/ --no-assert --model {','.join(every)} --dataset {','.join(sets)} "
+        f"  pytest suites/ --no-assert {tier}--model {','.join(every)} --dataset {','.join(sets)} "
         f"--evidence {evidence}"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from natadv.arguments import path, text
-from natadv.errors import MetricError, NatadvError
+from natadv.errors import MetricError, NatadvError, counted
 from natadv.evidence import CaseEvidence
 from natadv.gate.cases import stored_cases, stored_evidence
 from natadv.gate.rules import Rule, Thresholds, TierGrid
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             remedy = "give another --out"
             with writing(options.out, remedy=remedy), replacing(options.out) as temporary:
                 temporary.write_text(written, encoding="utf-8")
-            print(f"{options.out}: {len(rules)} rules")
+            print(f"{options.out}: {counted(len(rules), 'rule')}")
     except NatadvError as error:
         print(error, file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from natadv.errors import ConfigError, MetricError
+from natadv.errors import ConfigError, MetricError, counted
 from natadv.evidence import CaseEvidence
 from natadv.gate.cases import CasePlan, mismatches
 from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, rules_for
@@ -88,10 +88,10 @@ class GateVerdict:
         """Which cases the verdict is about, for the last line of a report."""
         judged, of_tier = len(self.cases), self.judged_of_tier
         if judged == of_tier == self.tier_cases:
-            return f"{judged} cases of tier {self.tier}"
+            return f"{counted(judged, 'case')} of tier {self.tier}"
         beside = f", and {judged - of_tier} beside it" if judged > of_tier else ""
         holds = " hold" if self.overall == "partial" else ""
-        return f"{of_tier} of {self.tier_cases} cases of tier {self.tier}{beside}{holds}"
+        return f"{of_tier} of {counted(self.tier_cases, 'case')} of tier {self.tier}{beside}{holds}"
 
     @property
     def by_chance(self) -> str:
@@ -111,8 +111,8 @@ class GateVerdict:
         if not published + chance:
             return ""
         return (
-            f"{published + chance} of {len(kinds)} rules are starters: {published} from published "
-            f"numbers, {chance} just above chance; measured floors replace them: "
+            f"starters: {published + chance} of {counted(len(kinds), 'rule')}, {published} from "
+            f"published numbers, {chance} just above chance; measured floors replace them: "
             "python -m natadv.gate.calibrate --help"
         )
 

@@ -185,6 +185,7 @@ class Thresholds:
     def tier_of(self, lineages: Mapping[str, str]) -> Tier:
         """The tier that follows from the models that were named (model -> lineage): the default
         tier if it has them all, else the first that does; the default tier if none has any.
+        `NAME@WAY` belongs to the tiers of NAME, unless some tier lists it itself.
 
         Raises ConfigError if no tier has them all.
         """
@@ -192,6 +193,7 @@ class Thresholds:
         ordered = sorted(self.tiers.values(), key=lambda tier: tier.name != self.default_tier)
         tiers_of = {
             model: [tier.name for tier in ordered if tier.holds(lineage)]
+            or [tier.name for tier in ordered if tier.holds(lineage.partition(WAY)[0])]
             for model, lineage in lineages.items()
         }
         if not any(tiers_of.values()):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from natadv import __version__
-from natadv.errors import NatadvError
+from natadv.errors import NatadvError, counted
 from natadv.evaluate.devices import CUDA
 from natadv.evaluate.quarantine import Quarantine
 from natadv.evaluate.store import prove_writable, write_atomically
@@ -94,7 +94,7 @@ class Controller:
         """Name the tier, the models and the store of the run."""
         grid, numerics = self.session.grid, self.session.numerics
         lines = [
-            f"natadv: tier {grid.tier.name}, {len(grid.cases)} cases, "
+            f"natadv: tier {grid.tier.name}, {counted(len(grid.cases), 'case')}, "
             f"models {', '.join(grid.lineages)}, {numerics.device} {numerics.dtype}",
             f"natadv: store {self.session.store.root}",
         ]
@@ -328,7 +328,7 @@ class Controller:
         verdict, root = self.verdict(), self.config.rootpath
         paths = [p for p in (self.gate_json, self.evidence, self.allure) if p and p.exists()]
         shown = ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in paths)
-        units = f"{facts['units_computed']} units computed"
+        units = f"{counted(int(facts['units_computed']), 'unit')} computed"
         green = verdict in ("pass", "partial", "measured")
         weak = self.session.verdict.by_chance if green and self.session.asserting else ""
         text = f"{verdict.upper()}: {self._extent()}, {units}{weak}; {shown}"
@@ -338,7 +338,8 @@ class Controller:
         session = self.session
         if not session.selected:
             return "0 cases"
-        judged = session.verdict.extent if session.asserting else f"{len(session.selected)} cases"
+        measured = counted(len(session.selected), "case")
+        judged = session.verdict.extent if session.asserting else measured
         models = tuple(session.grid.lineages)
         return (
             judged

@@ -28,7 +28,7 @@ def test_the_mini_tier_is_planned_in_units_and_lacks_nothing(plan):
     code, text = plan("--task", "classification", "--model", "mini-clip")
 
     assert code == 0
-    assert text.startswith("tier mini: 1 models, 6 cases\n")
+    assert text.startswith("tier mini: 1 model, 6 cases\n")
     # 660 rows are 3 units; attacked ones have two controls, and the clean twins beside them.
     row = next(line for line in text.splitlines() if line.startswith("mini-clip"))
     assert row.split() == ["mini-clip", "6", "3", "12", "3", "3", "24"]

@@ -133,7 +133,7 @@ def test_a_number_stands_beside_what_was_measured_with_interval_and_difference(m
     (line,) = (line for line in lines if line.startswith("clip-rn50 "))
     assert line.split()[:6] == ["clip-rn50", "scam", "36.61", "%", "40.00", "%"]
     assert "+3.39  inside; prompts unknown, its dataset is not here; publ" in line
-    assert "2 of 5 published numbers compared; 1 of them lie inside the interval" in lines
+    assert "2 of 5 published numbers compared, 1 of them inside the interval" in lines
     assert not any(word.startswith("unreadable") for word in lines)
 
 
@@ -148,6 +148,16 @@ def test_what_is_missing_is_told_with_one_command_that_keeps_the_rest(measured, 
     assert [line.split()[3] for line in imports] == ["scam-clean", "scam", "scam-synth"]
     assert "--model clip-rn50,clip-vit-l14 --dataset scam,scam-clean,scam-synth " in run
     assert row_of(record, "clip-vit-l14", "scam")["measured"] is None
+
+
+def test_models_of_the_mini_world_are_measured_again_beside_others(measured, capsys):
+    measured.write("clip-rn50", "scam", answers(40, 100))
+    measured.write("mini-clip", "scam", answers(40, 100))
+
+    _, record = measured.run("scam", capsys)
+
+    run = record["text"].splitlines()[-1]
+    assert " --tier release --model clip-rn50,mini-clip,clip-vit-l14 --dataset scam,scam-c" in run
 
 
 def test_protocols_are_never_mixed(measured, capsys):
@@ -296,6 +306,7 @@ def test_without_evidence_it_says_how_to_measure(tmp_path, capsys):
     assert code == 1
     assert f"{tmp_path / 'x'}: no such folder" in told
     assert "pytest suites/ --no-assert --model clip-vit-b32@paper,clip-vit-b16@paper," in told
+    assert "--dataset imagenet,rta-100,imagenet-a --evidence" in told
     lines = [line.split() for line in told.splitlines()]
     assert ["natadv", "data", "import", "imagenet", "PATH", "#"] in [line[:6] for line in lines]
     assert ["#", "langadv:", "its", "pictures", "are", "not"] in [line[:6] for line in lines]

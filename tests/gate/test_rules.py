@@ -557,7 +557,7 @@ def test_a_verdict_says_how_many_of_its_rules_are_starters(kit):
         thresholds=kit.thresholds_of(rules, [kit.CLEAN]),
     )
 
-    assert "2 of 2 rules are starters: 1 from published numbers, 1 just above" in verdict.starters
+    assert "starters: 2 of 2 rules, 1 from published numbers, 1 just above" in verdict.starters
     assert verdict.starters in list(verdict.report)
     assert verdict.extent == "1 cases of tier mini"
 
@@ -618,6 +618,7 @@ def test_the_tier_follows_from_the_models_that_are_named():
     assert tier(**{"mini-clip": "mini-clip"}) == "mini"
     assert tier(a="a") == tier(a="a", c="c") == tier(checkpoint="b") == "release"
     assert contract.tier_of({"a@paper": "a@paper"}).name == "paper"
+    assert contract.tier_of({"b@2-shot": "b@2-shot"}).name == "release"
     assert contract.tier_of({"a": "a", "mini-clip": "mini-clip"}).name == "paper"
     assert tier(stranger="stranger") == "mini"
     with pytest.raises(ConfigError, match="mini, paper: mini-clip; release: c") as caught:

@@ -166,7 +166,7 @@ def test_everything_that_is_missing_is_said_at_once_before_anything_is_computed(
     done = world.pytest("-n", "2", env={"FAKE_LOG": str(log)})
 
     assert done.returncode == 4
-    assert "2 things that tier mini needs are missing, and nothing was computed" in done.stderr
+    assert "tier mini lacks 2 things, and nothing was computed" in done.stderr
     for name in ("plain", "plain-typo"):
         assert f"  # dataset {name}\n  dvc pull fixtures/datasets/{name}\n" in done.stderr + "\n"
     assert not log.exists()
@@ -178,9 +178,8 @@ def test_some_tests_of_a_run_miss_only_what_they_need(world):
     done = world.pytest("-n", "0", "-k", "clean or mini-clip")
 
     assert done.returncode == 1
-    assert (
-        "dataset 'plain-typo' is not at fixtures/datasets/plain-typo; run dvc pull" in done.stdout
-    )
+    told = "dataset 'plain-typo' is not at fixtures/datasets/plain-typo; natadv data status says"
+    assert told in done.stdout
     verdicts = {c["case"]: c["verdict"] for c in world.verdict()["cases"]}
     assert verdicts["classification/clean/plain/mini-siglip"] == "PASS"
 

@@ -142,7 +142,7 @@ def mask_of(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> bytes | st
     if not areas:
         return "no polygon has an area"
     if any((area.max(0) < 0).any() or (area.min(0) >= size_px).any() for area in areas):
-        return "a polygon lies out of the picture"
+        return "a polygon lies outside the picture"
     mask = Image.new("L", size_px)
     draw = ImageDraw.Draw(mask)
     for area in areas:

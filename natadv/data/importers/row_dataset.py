@@ -315,7 +315,8 @@ class _Samples:
             return self._sample(located, identity)
         except PictureError as error:
             if not self.survey.request.skip_damaged:
-                raise PictureError(f"{error}, or import with --skip-damaged") from error
+                remedy = ", or" if "; " in str(error) else "; correct it, or"
+                raise PictureError(f"{error}{remedy} import with --skip-damaged") from error
             return SetAside(identity, str(error))
 
     def _sample(self, located: Located, identity: str) -> Sample:
@@ -383,7 +384,8 @@ def box_mask(box: tuple[float, float, float, float], size_px: tuple[int, int]) -
     right = min(size_px[0], math.floor(x + width + 0.5))
     bottom = min(size_px[1], math.floor(y + height + 0.5))
     if left >= right or top >= bottom:
-        return f"box {[*box]} covers no pixel of the picture's {size_px[0]} x {size_px[1]}"
+        numbers = ", ".join(f"{number:g}" for number in box)
+        return f"box [{numbers}] covers no pixel of the picture's {size_px[0]} x {size_px[1]}"
     mask = Image.new("L", size_px)
     ImageDraw.Draw(mask).rectangle((left, top, right - 1, bottom - 1), fill=255)
     out = io.BytesIO()

@@ -248,7 +248,7 @@ ALONE: dict[str, tuple[dict[str, Any], str]] = {
     "a box of texts": (photo(0, phrase="x", box=["0", 0, 1, 1]), r"box must be \[x, y, w"),
     "infinite": (photo(0, phrase="x", box=[0, 0, 1, float("inf")]), r"box must be \[x, y"),
     "a flat polygon": (photo(0, phrase="x", polygon=[1, 2, 3, 4]), "polygon must be a list of cor"),
-    "a line": (photo(0, phrase="x", polygon=[[1, 2], [3, 4]]), "no polygon has an area"),
+    "a line": (photo(0, phrase="x", polygon=[[1, 2], [3, 4]]), "an area; correct it, or import"),
     "outside": (photo(0, phrase="x", box=[99, 0, 1, 1]), "covers no pixel of the pic"),
     "no mask": (photo(0, phrase="x", mask="m.png"), "no file 'm.png'"),
     "a mask of another size": (
