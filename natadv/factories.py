@@ -45,8 +45,9 @@ def module_of(reference: str, *, base: Path) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"cannot import {module!r} (looked in {base} too): {one_line(error)}; run in the "
-            "folder that holds it, or install what is missing"
+            f"cannot import {module!r} (looked in {base} too): {one_line(error)}; "
+            + "leave out .py, " * module.endswith(".py")
+            + "run in the folder that holds it, or install what is missing"
         ) from error
     # Third-party code may raise anything.
     except Exception as error:

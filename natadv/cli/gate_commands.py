@@ -140,8 +140,10 @@ def _contract_of(given: Path) -> Thresholds:
 
     # A revision cannot be taken for an option.
     found = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{given}^{{commit}}"]
-    if given.exists() or subprocess.run(found, capture_output=True, check=False).returncode:
+    if given.exists():
         return load_thresholds(given)
+    if subprocess.run(found, capture_output=True, check=False).returncode:
+        raise ConfigError(f"{given}: neither a file nor a revision of this git repository")
     with tempfile.TemporaryDirectory() as folder:
         archive = ["git", "archive", "--format=tar", f"{given}", ":(top,glob)**/*.yaml"]
         top = subprocess.run(

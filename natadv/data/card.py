@@ -140,7 +140,7 @@ class Card(_Described):
         return self
 
 
-_NO_NAME = "expected up to 64 lower-case letters, digits, '.', '_' and '-', no sign first"
+_NO_NAME = "expected up to 64 of a-z, 0-9, '.', '_' and '-', the first a letter or digit, got "
 
 
 def draft_card(**described: Any) -> CardDraft:
@@ -150,7 +150,11 @@ def draft_card(**described: Any) -> CardDraft:
     except ValidationError as error:
         mistakes = "; ".join(
             f"{'.'.join(map(str, mistake['loc'])) or 'card'}: "
-            + (_NO_NAME if mistake["loc"][:1] == ("name",) else mistake["msg"])
+            + (
+                f"{_NO_NAME}{mistake['input']!r}"
+                if mistake["loc"][:1] == ("name",)
+                else mistake["msg"]
+            )
             for mistake in error.errors(include_url=False)
         )
         raise ConfigError(f"a dataset cannot be made from these values: {mistakes}") from error

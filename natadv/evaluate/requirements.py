@@ -107,6 +107,9 @@ def _with_sources(name: str, known: Mapping[str, Status]) -> Iterator[str]:
 def _heads(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
     for model, task in dict.fromkeys((case.model, case.task) for case in cases):
         if model in grid.specs:
+            # No head that could be trained serves a model with exemplars.
+            if grid.specs[model].exemplars is not None:
+                continue
             tasks, heads = grid.specs[model].tasks, grid.specs[model].heads
         elif (row := ZOO.get(model.partition(WAY)[0])) is not None:
             tasks, heads = row.tasks, heads_of_row(row.name, root=grid.root)

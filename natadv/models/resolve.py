@@ -147,7 +147,8 @@ def _by_heads(spec: ModelSpec) -> ModelSpec:
         spec,
         name=spec.name + HEADS_SUFFIX,
         lineage=spec.lineage + HEADS_SUFFIX,
-        tasks=tuple(task for task in spec.tasks if task not in spec.heads),
+        # A task whose head is missing is not measured: the model itself must not stand in for it.
+        tasks=tuple(task for task in spec.tasks if task not in HEAD_TASKS),
     )
 
 

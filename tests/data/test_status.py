@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from natadv.data.card import CardDraft
+from natadv.data.card import CardDraft, dataset_folder
 from natadv.data.importers import FORMATS
 from natadv.data.packing import write_dataset
 from natadv.data.status import Status, folder_md5, status_lines, statuses
-from natadv.errors import DataError
+from natadv.errors import ConfigError, DataError
 from natadv.types import Sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,6 +180,13 @@ def test_what_is_made_of_other_datasets_names_them_and_leaves_them_as_they_are()
         assert found[name].sources == sources
     assert found["imagenet"].sources == found["langadv"].sources == ()
     assert found["mini-typo"].sources == ()
+
+
+def test_a_dataset_that_can_be_had_is_no_wrong_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'scam' is not here; natadv data status says how to get"):
+        dataset_folder("scam", tmp_path)
+    with pytest.raises(ConfigError, match="unknown dataset 'scm'"):
+        dataset_folder("scm", tmp_path)
 
 
 def test_the_documentation_fetches_what_the_status_does() -> None:

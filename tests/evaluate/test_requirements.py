@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,16 @@ def test_only_what_the_cases_need_is_missing(grid):
 
     assert [row.name for row in missing(grid, plain)] == [ABSENT, GATED]
     assert missing(grid, [case for case in plain if case.model == HERE]) == []
+
+
+def test_no_head_is_missing_that_could_not_serve_exemplars(grid):
+    """Heads read no exemplars, so training one would leave its case as it is."""
+    spec = replace(grid.specs[HERE], exemplars=())
+    of_head = [case for case in grid.cases if (case.model, case.task) == (HERE, "vqa")]
+
+    assert [row.kind for row in missing(grid, of_head)] == ["dataset", "dataset", "head"]
+    few_shot = replace(grid, specs={HERE: spec})
+    assert [row.kind for row in missing(few_shot, of_head)] == ["dataset"]
 
 
 def test_what_a_dataset_is_made_of_comes_before_it(tmp_path, plain, monkeypatch):

@@ -389,7 +389,7 @@ def test_the_command_says_what_is_weaker_and_exits_by_it(diff, old, new, code, l
     [
         ("floor: 0.9", "flor: 0.9", (), "natadv: thresholds.yaml:"),
         ("by hand", "2026-02-30", (), "cannot be read as timestamp"),
-        ("by hand", "measured", ("absent.yaml",), "natadv: absent.yaml: cannot be read: No such"),
+        ("by hand", "measured", ("absent.yaml",), "natadv: absent.yaml: neither a file nor"),
         ("by hand", "measured", ("before.yaml", "."), "natadv: .: cannot be read: Is a directory"),
     ],
 )

@@ -50,6 +50,14 @@ def test_unknown_name_is_reported_with_near_misses(root, name):
         resolve(name, root=root)
 
 
+def test_a_near_miss_is_not_buried_under_all_names(root):
+    with pytest.raises(UnknownNameError) as caught:
+        resolve("clip-rn5", root=root)
+    assert str(caught.value) == (
+        "unknown model 'clip-rn5', did you mean 'clip-rn50' or 'clip-rn' or 'clip'?"
+    )
+
+
 @pytest.mark.parametrize("name", ["", " ", "resnet-*", "no such model"])
 def test_unknown_name_lists_what_is_known(root, name):
     with pytest.raises(UnknownNameError, match=r"known: blip2, .*mini-clip.*siglip2-l16-512"):

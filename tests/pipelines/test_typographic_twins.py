@@ -330,7 +330,7 @@ def test_a_picture_that_cannot_be_decoded_is_refused_by_name(make_plan, root, ba
         ({"severity": 0}, ConfigError, "severity must be one of 1, 2, 3, 4, 5"),
         ({"decoy": "similar"}, ConfigError, "name it with --reader"),
         ({"decoy": "similar", "reader": "minni"}, UnknownNameError, "unknown model 'minni'"),
-        ({"name": "Not/This"}, ConfigError, "a dataset cannot be made from these values"),
+        ({"name": "Not/This"}, ConfigError, "first a letter or digit, got 'Not/This'"),
         ({"name": "all"}, ConfigError, "twin_of names the dataset itself"),
         ({"name": "mini"}, ConfigError, "dataset 'mini' exists; replace it with --force"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -128,6 +129,9 @@ def test_an_mcan_answers_in_place_of_a_generative_model_that_is_asked_so(
     assert not set(itself.prediction) & set(answers)
     (spec,) = resolve(f"{folder}@heads", root=root)
     assert (spec.name, spec.tasks) == ("my-tiny-paligemma@heads", ())
+    shutil.move(folder / "heads/vqa", folder / "heads/segmentation")
+    (other,) = resolve(f"{folder}@heads", root=root)
+    assert (list(other.heads), other.tasks) == (["segmentation"], ())
     with pytest.raises(ModelError, match=r"@heads: .* has no heads; train one \(natadv train\)"):
         resolve("mini-clip@heads", root=root)
 
