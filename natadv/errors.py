@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class NatadvError(Exception):
@@ -77,6 +77,19 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     elif not near:
         listing = listing.replace("Known", "known", 1)
     return UnknownNameError(f"unknown {kind} {name!r}{hint}{listing}")
+
+
+def listed(names: Sequence[str], *, most: int = 3) -> str:
+    """The first `most` names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def one_per_line(problems: Sequence[str], *, most: int = 20) -> str:
+    """Each problem on a line of its own, below a message; those after the first `most` are only
+    counted."""
+    lines = "".join(f"\n  {why}" for why in problems[:most])
+    return lines + (f"\n  and {len(problems) - most} more" if len(problems) > most else "")
 
 
 class GateFailure(NatadvError, AssertionError):

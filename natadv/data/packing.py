@@ -12,23 +12,20 @@ import pyarrow as pa
 
 from natadv.data.card import CARD_FILE, Card, CardDraft, dump_card
 from natadv.data.dataset_plan import Broken, DatasetPlan, Item, SetAside
-from natadv.data.git_ignore import ignore_in_git
 from natadv.data.shards import ROWS_PER_SHARD, Tally, card_of, checked, write_shards
+from natadv.data.status import ignore_in_git
 from natadv.data.workspace import (
     FinishedShard,
     Workspace,
     opened_workspace,
     refuse_existing,
 )
-from natadv.errors import ConfigError, DataError
+from natadv.errors import ConfigError, DataError, one_per_line
 from natadv.storage.progress import Progress
 from natadv.types import Sample
 
 SET_ASIDE_FILE = "set-aside.jsonl"
 """Lies beside the card, with one line for each item of the source that is not in the dataset."""
-
-LISTED = 20
-"""Broken pictures that an error names before it only counts them."""
 
 
 class Packed(NamedTuple):
@@ -158,10 +155,9 @@ def _refused(first: Broken, others: Iterator[Item]) -> DataError:
         ended = f"\nthen it ended: {error}"
     if len(reasons) == 1:
         return DataError(f"{first.why}{ended}")
-    listed = "".join(f"\n  {why}" for why in list(reasons)[:LISTED])
-    more = f"\n  and {len(reasons) - LISTED} more" if len(reasons) > LISTED else ""
     return DataError(
-        f"{len(reasons)} pictures cannot be used, so nothing was imported:{listed}{more}{ended}"
+        f"{len(reasons)} pictures cannot be used, so nothing was imported:"
+        f"{one_per_line(list(reasons))}{ended}"
     )
 
 

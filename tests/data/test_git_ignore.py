@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from natadv.cli import main
-from natadv.data.git_ignore import ignore_in_git
+from natadv.data.status import ignore_in_git
 
 FOLDER = Path("fixtures/datasets")
 

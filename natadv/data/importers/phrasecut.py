@@ -21,6 +21,7 @@ from natadv.data.importers.sources import (
     draft_of,
     identify,
     keyed_pictures,
+    number_of,
     refuse_duplicates,
 )
 from natadv.errors import DataError
@@ -63,7 +64,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
 
     def items(start: int) -> Iterator[Item]:
         """As DatasetPlan defines it."""
-        with keyed_pictures(images, _image_id) as pictures:
+        with keyed_pictures(images, number_of) as pictures:
 
             def item(numbered: tuple[int, Mapping[str, Any]]) -> Item:
                 """The item of a phrase and its number."""
@@ -87,13 +88,9 @@ def _survey(path: Path, images: Path) -> int:
     if not ids:
         raise DataError(f"{path}: no phrases in it")
     refuse_duplicates(ids, path)
-    with keyed_pictures(images, _image_id) as pictures:
+    with keyed_pictures(images, number_of) as pictures:
         pictures.require(wanted - LEFT_OUT, of=len(wanted), file_name="{}.jpg")
     return len(ids)
-
-
-def _image_id(stem: str) -> int | None:
-    return int(stem) if stem.isdecimal() else None
 
 
 def _item(task: Mapping[str, Any], picture: KeyedPicture, path: Path, number: int) -> Item:

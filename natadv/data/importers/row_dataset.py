@@ -20,8 +20,8 @@ from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.images import PictureError, decode_image
 from natadv.data.importers import ImportRequest
 from natadv.data.importers.phrasecut import mask_of
-from natadv.data.importers.rows import FIELD_OF, Located, Row, RowSource, Stored, tasks_of
-from natadv.data.importers.single_answer import ONE_ANSWER
+from natadv.data.importers.question_sets import ONE_ANSWER
+from natadv.data.importers.rows import FIELD_OF, ImportedRow, Located, RowSource, Stored, tasks_of
 from natadv.data.importers.sources import (
     classes_named,
     draft_of,
@@ -29,14 +29,11 @@ from natadv.data.importers.sources import (
     refuse_collisions,
     refuse_duplicates,
 )
-from natadv.errors import DataError
+from natadv.errors import DataError, one_per_line
 from natadv.tasks import TASKS
 from natadv.tasks.segmentation import phrase_of
 from natadv.tasks.vqa import by_exact_match
 from natadv.types import Sample
-
-LISTED = 20
-"""Bad rows that an error names before it only counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +150,7 @@ class _Survey:
             self.problems.append(f"{located.where}: {error}")
             self.ids.append("")
 
-    def _check(self, row: Row, where: str) -> None:
+    def _check(self, row: ImportedRow, where: str) -> None:
         tasks = tasks_of(row, self.source.embedded)
         if not self.first:
             if not tasks:
@@ -207,7 +204,7 @@ class _Survey:
                 "two datasets"
             )
 
-    def _id(self, row: Row) -> str:
+    def _id(self, row: ImportedRow) -> str:
         if row.id is not None:
             return row.id
         path = row.image.path if row.image else ""
@@ -287,11 +284,9 @@ def _refuse(survey: _Survey, path: Path) -> None:
     if len(problems) == 1:
         raise DataError(problems[0])
     if problems:
-        listed = "".join(f"\n  {why}" for why in problems[:LISTED])
-        more = f"\n  and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
         raise DataError(
             f"{path}: {len(problems)} of {len(survey.ids)} rows cannot be used, so nothing was "
-            f"imported:{listed}{more}"
+            f"imported:{one_per_line(problems)}"
         )
     if not survey.ids:
         raise DataError(f"{path}: no rows in it")
@@ -362,7 +357,7 @@ class _Samples:
             self._last = (name, data, decode_image(data, where=f"{where} ({identity})").size)
         return self._last
 
-    def _mask(self, row: Row, size_px: tuple[int, int], where: str) -> bytes:
+    def _mask(self, row: ImportedRow, size_px: tuple[int, int], where: str) -> bytes:
         if row.mask is not None and (row.mask.data or self.files.has(row.mask.path)):
             return row.mask.data or self.files.read(row.mask.path)
         if row.box is not None:

@@ -58,7 +58,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 Point = Annotated[tuple[float, float], Field(strict=False)]
 
 
-class Row(BaseModel):
+class ImportedRow(BaseModel):
     """The fields of a row that are read; it may have others, which are not."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
@@ -91,7 +91,7 @@ class Row(BaseModel):
         }
 
 
-FIELDS = tuple(Row.model_fields)
+FIELDS = tuple(ImportedRow.model_fields)
 _EXPECTED = {
     "image": "the path of a picture, or its bytes",
     "mask": "the path of a PNG, or its bytes",
@@ -131,7 +131,7 @@ class RowSource:
     files: str = ""
     """Which files of a folder are read."""
 
-    def parsed(self, located: Located, *, without: Set[str] = frozenset()) -> Row:
+    def parsed(self, located: Located, *, without: Set[str] = frozenset()) -> ImportedRow:
         """The row with its fields checked one by one, which may lack those in `without`.
 
         Raises DataError.
@@ -141,7 +141,7 @@ class RowSource:
             if column and name not in fields and name not in without:
                 raise DataError(f"has no {column!r}, which was named for {name}")
         try:
-            return Row.model_validate(dict(fields))
+            return ImportedRow.model_validate(dict(fields))
         except ValidationError as error:
             name = str(error.errors(include_url=False)[0]["loc"][0])
             expected = _EXPECTED.get(name, "a text")
@@ -167,7 +167,7 @@ def column_names(request: ImportRequest) -> dict[str, str]:
     return columns
 
 
-def tasks_of(row: Row, embedded: frozenset[str]) -> tuple[str, ...]:
+def tasks_of(row: ImportedRow, embedded: frozenset[str]) -> tuple[str, ...]:
     """The tasks that the row has all fields for. Raises DataError if it has but some of one."""
     given = {name for name in FIELDS if getattr(row, name) is not None} | embedded
     if "image" not in given:

@@ -329,6 +329,11 @@ def keyed_pictures(
         yield KeyedPictures(source, files, paths)
 
 
+def number_of(stem: str) -> int | None:
+    """The key of a picture whose file name is its number."""
+    return int(stem) if stem.isdecimal() else None
+
+
 def refuse_collisions(names: Iterable[str], source: Path) -> None:
     """Raises DataError if two names differ only in case or spaces: their prompts would be equal."""
     folded: dict[str, str] = {}

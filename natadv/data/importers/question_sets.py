@@ -1,24 +1,26 @@
-"""VQA v2: questions about photographs of COCO, each answered by ten people."""
+"""Question sets: VQA v2, each question answered by ten people, and GQA and easy-VQA with one answer
+each, scored by exact match."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from natadv.data.card import CardDraft
 from natadv.data.dataset_plan import DatasetPlan, Item, items_of
 from natadv.data.importers import ImportRequest
-from natadv.data.importers.json_stream import field_of, iter_list
+from natadv.data.importers.json_stream import field_of, iter_elements, iter_list, iter_members
 from natadv.data.importers.sources import (
     ImportSource,
     PictureKey,
     draft_of,
     identify,
     keyed_pictures,
+    number_of,
     refuse_duplicates,
 )
 from natadv.errors import DataError
@@ -26,6 +28,12 @@ from natadv.tasks.vqa import TYPES
 from natadv.types import Sample
 
 _COCO = re.compile(r"COCO_\w+_0*(?P<id>\d+)")
+
+ONE_ANSWER = "one answer each, scored by exact match"
+"""Says on a card how answers are scored."""
+
+_GQA = ("imageId", "question", "answer")
+_EASY = ("question", "answer", "picture")
 
 
 class _Annotation(NamedTuple):
@@ -53,7 +61,7 @@ class Survey(NamedTuple):
     """Their keys."""
 
 
-def plan(request: ImportRequest) -> DatasetPlan:
+def plan_vqa_v2(request: ImportRequest) -> DatasetPlan:
     """Plan a sample per question; its id is the question's, its group is the picture's name.
 
     Every question needs its annotation and its picture, and every annotation its question.
@@ -63,7 +71,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
     assert request.images is not None
     source = identify(request, request.annotations, request.images)
     annotations = _annotations(request.annotations)
-    survey = _survey(path, request.annotations, annotations)
+    survey = _survey_annotated(path, request.annotations, annotations)
 
     def asked(start: int) -> Iterator[Asked]:
         """The questions from the `start`-th one on."""
@@ -80,7 +88,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
         rows=survey.questions,
         tasks=("vqa",),
     )
-    pictures = PicturesByName(request.images, _image_id, "COCO_..._{:012d}.jpg")
+    pictures = PicturesByName(request.images, _coco_id, "COCO_..._{:012d}.jpg")
     return plan_questions(draft, source, asked, survey=survey, pictures=pictures)
 
 
@@ -129,6 +137,93 @@ def plan_questions(
     return DatasetPlan(draft, items, survey.questions, "questions", source.fingerprint)
 
 
+def plan_gqa(request: ImportRequest) -> DatasetPlan:
+    """Plan a sample per question of `<split>_questions.json`, an object with one per id; its group
+    is the picture's name."""
+    path = request.path
+
+    def read() -> Iterator[Asked]:
+        """The questions in the order of the file."""
+        for identity, raw in iter_members(path):
+            where = f"{path}: question {identity!r}"
+            texts = {name: field_of(raw, name, str, where) for name in _GQA}
+            yield _asked(identity, texts["imageId"], texts["question"], texts["answer"])
+
+    def name(stem: str) -> str:
+        """A picture is named by its id."""
+        return stem
+
+    return _plan_single_answers(request, read, key_of=name, what="Questions about photographs")
+
+
+def plan_easy_vqa(request: ImportRequest) -> DatasetPlan:
+    """Plan a sample per `[question, answer, number of the picture]` of `questions.json`; an id is
+    the number of the question."""
+    path = request.path
+
+    def read() -> Iterator[Asked]:
+        """The questions in the order of the file."""
+        for number, raw in enumerate(iter_elements(path)):
+            where = f"{path}: question number {number}"
+            if not isinstance(raw, list) or len(raw) != len(_EASY):
+                raise DataError(f"{where}: expected [{', '.join(_EASY)}], got {raw!r:.60}")
+            fields: Mapping[str, Any] = dict(zip(_EASY, raw, strict=True))
+            yield _asked(
+                str(number),
+                field_of(fields, "picture", int, where),
+                field_of(fields, "question", str, where),
+                field_of(fields, "answer", str, where),
+            )
+
+    return _plan_single_answers(
+        request, read, key_of=number_of, what="Questions about drawn shapes"
+    )
+
+
+def _asked(identity: str, picture: int | str, question: str, answer: str) -> Asked:
+    kind = "yes/no" if answer in ("yes", "no") else "other"
+    return Asked(identity, picture, question, (answer,), kind)
+
+
+def _plan_single_answers(
+    request: ImportRequest,
+    read: Callable[[], Iterable[Asked]],
+    *,
+    key_of: Callable[[str], int | str | None],
+    what: str,
+) -> DatasetPlan:
+    images = request.images
+    assert images is not None  # the formats need them
+    source = identify(request, images)
+    survey = _survey_single_answers(read(), request.path)
+    draft = draft_of(
+        request,
+        source,
+        f"{what}, {ONE_ANSWER}",
+        rows=survey.questions,
+        tasks=("vqa",),
+    )
+    return plan_questions(
+        draft,
+        source,
+        lambda start: islice(iter(read()), start, None),
+        survey=survey,
+        pictures=PicturesByName(images, key_of, "{}"),
+    )
+
+
+def _survey_single_answers(questions: Iterable[Asked], path: Path) -> Survey:
+    ids: list[str] = []
+    pictures: set[int | str] = set()
+    for asked in questions:
+        ids.append(asked.id)
+        pictures.add(asked.picture)
+    if not ids:
+        raise DataError(f"{path}: no questions in it")
+    refuse_duplicates(ids, path)
+    return Survey(len(ids), pictures)
+
+
 def _annotations(path: Path) -> dict[int, _Annotation]:
     """The annotations by question. All are in memory; interned, because answers repeat."""
     annotations: dict[int, _Annotation] = {}
@@ -157,7 +252,9 @@ def _annotations(path: Path) -> dict[int, _Annotation]:
     return annotations
 
 
-def _survey(path: Path, annotations_path: Path, annotations: Mapping[int, _Annotation]) -> Survey:
+def _survey_annotated(
+    path: Path, annotations_path: Path, annotations: Mapping[int, _Annotation]
+) -> Survey:
     """The questions, once each is known to have its annotation."""
     ids: list[int] = []
     wanted: set[PictureKey] = set()
@@ -185,6 +282,6 @@ def _refuse_lonely(ids: set[int], what: str, lacking: str) -> None:
         )
 
 
-def _image_id(stem: str) -> int | None:
+def _coco_id(stem: str) -> int | None:
     match = _COCO.fullmatch(stem)
     return int(match["id"]) if match else None
