@@ -17,6 +17,7 @@ from natadv.cli import shared_options as opt
 from natadv.config import section_of
 from natadv.errors import ConfigError, counted
 from natadv.report.html import write_report
+from natadv.report.terminal import aligned
 from natadv.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -90,16 +91,12 @@ def _planned(grid: Grid) -> Iterator[str]:
     for task, group in groupby(ordered, key=lambda case: case.task):
         cases = list(group)
         columns = list(dict.fromkeys((case.scenario, case.dataset) for case in cases))
-        rows = [["", *(s for s, _ in columns)], [task, *(d for _, d in columns)]]
+        rows = [("", *(s for s, _ in columns)), (task, *(d for _, d in columns))]
         for model in dict.fromkeys(case.model for case in cases):
             of_model = {(c.scenario, c.dataset): c for c in cases if c.model == model}
             cells = [_cell(grid, of_model.get(column)) for column in columns]
-            rows.append([model, *cells])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        yield ""
-        for first, *others in rows:
-            cells = [cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True)]
-            yield "  ".join([first.ljust(widths[0]), *cells]).rstrip()
+            rows.append((model, *cells))
+        yield from ("", *aligned(rows, right=range(1, len(rows[0]))))
     # Cases share units, such as those of their clean twins.
     units = {unit: unit[-1] - unit[-2] for case in ordered for unit in _units(grid, case) or ()}
     rows_in_all = counted(sum(units.values()), "row")

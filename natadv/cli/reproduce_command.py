@@ -61,7 +61,7 @@ STUDIES: dict[str, Study] = {
 }
 
 
-class Found(NamedTuple):
+class MeasuredCase(NamedTuple):
     """A case in the evidence, and why it may not be what was published."""
 
     case: Case
@@ -88,13 +88,13 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Reproduction:
     """A published number, and what was measured for it."""
 
     number: Published
     model: str
     """As `--model` takes it."""
-    found: Found | None
+    found: MeasuredCase | None
     """None if it was not measured."""
 
     @property
@@ -165,26 +165,26 @@ def _is_of(case: Case, study: Study) -> bool:
     )
 
 
-def _comparisons(study: Study, cases: Sequence[Found]) -> list[Comparison]:
+def _comparisons(study: Study, cases: Sequence[MeasuredCase]) -> list[Reproduction]:
     by_name = {(found.case.model, found.case.dataset): found for found in cases}
     suffix = PAPER_SUFFIX if study.protocol == "paper" else ""
     rows = []
     for number in published():
         if number.protocol == study.protocol and number.dataset in study.datasets:
             found = by_name.get((model := number.model + suffix, number.dataset))
-            rows.append(Comparison(number, model, found and _with_number(found, number)))
+            rows.append(Reproduction(number, model, found and _with_number(found, number)))
     order = list(ZOO)
     rows.sort(key=lambda r: (order.index(r.number.model), study.datasets.index(r.number.dataset)))
     return rows
 
 
-def _others(compared: Sequence[Comparison], cases: Sequence[Found]) -> list[Found]:
+def _others(compared: Sequence[Reproduction], cases: Sequence[MeasuredCase]) -> list[MeasuredCase]:
     """What was measured without a published number."""
     listed = {one.found.case for one in compared if one.found}
     return [found for found in cases if found.case not in listed]
 
 
-def _found(case: Case, stored: Mapping[Case, StoredCase], study: Study, root: Path) -> Found:
+def _found(case: Case, stored: Mapping[Case, StoredCase], study: Study, root: Path) -> MeasuredCase:
     manifest, rows = stored[case].manifest, stored[case].outcomes["attack"]
     problems, remarks = list(manifest.problems), []
     measurement, prompts = None, _prompts(case, manifest.data_revision, root)
@@ -201,10 +201,12 @@ def _found(case: Case, stored: Mapping[Case, StoredCase], study: Study, root: Pa
     whole = FORMATS[case.dataset].rows if case.dataset in FORMATS else 0
     if whole and manifest.planned_n != whole:
         remarks.append(f"published on {whole}")
-    return Found(case, manifest.lineage, measurement, prompts, tuple(problems), tuple(remarks))
+    return MeasuredCase(
+        case, manifest.lineage, measurement, prompts, tuple(problems), tuple(remarks)
+    )
 
 
-def _with_number(found: Found, number: Published) -> Found:
+def _with_number(found: MeasuredCase, number: Published) -> MeasuredCase:
     """With the reasons why it is not what this number is about."""
     problems = list(found.problems)
     if found.lineage != found.case.model:
@@ -246,7 +248,7 @@ class ModelRobustness(NamedTuple):
         return {**names, **own, "line": line, "remark": self.remark}
 
 
-def _robustness(cases: Sequence[Found]) -> Iterator[ModelRobustness]:
+def _robustness(cases: Sequence[MeasuredCase]) -> Iterator[ModelRobustness]:
     """Of each model that was measured on ImageNet and on a shifted dataset."""
     usable = {
         (found.case.model, found.case.dataset): (found.measurement.value, found.prompts)
@@ -267,7 +269,9 @@ def _robustness(cases: Sequence[Found]) -> Iterator[ModelRobustness]:
         yield ModelRobustness(model, dataset, found, line, remark)
 
 
-def _table(study: Study, compared: Sequence[Comparison], cases: Sequence[Found]) -> Iterator[str]:
+def _table(
+    study: Study, compared: Sequence[Reproduction], cases: Sequence[MeasuredCase]
+) -> Iterator[str]:
     head = ("model", "dataset", "published", "measured", "95 % interval", "n", "difference", "")
     lines = [_cells(one.found, one) for one in compared if one.found]
     lines += [_cells(found, None) for found in _others(compared, cases)]
@@ -283,7 +287,7 @@ def _table(study: Study, compared: Sequence[Comparison], cases: Sequence[Found])
     )
 
 
-def _cells(found: Found, comparison: Comparison | None) -> tuple[str, ...]:
+def _cells(found: MeasuredCase, comparison: Reproduction | None) -> tuple[str, ...]:
     value = interval = n = NOTHING
     if (measured := found.measurement) is not None:
         value, n = percent(measured.value), str(measured.n)
@@ -356,7 +360,7 @@ def _how_to_get(dataset: str, prompts: int) -> str:
 
 
 def _how_to_measure(
-    compared: Sequence[Comparison], cases: Sequence[Found], *, evidence: Path, root: Path
+    compared: Sequence[Reproduction], cases: Sequence[MeasuredCase], *, evidence: Path, root: Path
 ) -> Iterator[str]:
     """The commands for what was not measured. One run measures all, as the next one would remove
     its evidence; what is in the store is not computed again."""

@@ -182,15 +182,7 @@ def judge_all(
             max_excluded=judged_tier.max_excluded,
         )
     ]
-    level = (1 - thresholds.confidence) / 2
-    known = [a for a in assessed if a.p is not None]
-    adjusted = holm([a.p for a in known if a.p is not None])
-    p_of = {id(a): p for a, p in zip(known, adjusted, strict=True)}
-    # The smallest p-value passes Holm's first step if it does not exceed this.
-    strictest = level / max(1, len(known))
-    judgements = [
-        judge_rule(a, p_of.get(id(a)), level=level, strictest=strictest) for a in assessed
-    ]
+    judgements = _corrected(assessed, level=(1 - thresholds.confidence) / 2)
     cases = tuple(_case_verdict(p, evidence.get(p.case), judgements) for p in chosen)
     verdicts: list[Verdict] = [case.verdict for case in cases]
     if wrong or not cases:
@@ -203,6 +195,16 @@ def judge_all(
     if overall == "pass" and of_tier < len(whole):
         overall = "partial"
     return GateVerdict(overall, judged_tier.name, cases, wrong, len(whole), of_tier)
+
+
+def _corrected(assessed: Sequence[Assessment], *, level: float) -> list[Judgement]:
+    """The judgements of a run's rules, whose p-values are corrected together."""
+    known = [a for a in assessed if a.p is not None]
+    adjusted = holm([a.p for a in known if a.p is not None])
+    p_of = {id(a): p for a, p in zip(known, adjusted, strict=True)}
+    # The smallest p-value passes Holm's first step if it does not exceed this.
+    strictest = level / max(1, len(known))
+    return [judge_rule(a, p_of.get(id(a)), level=level, strictest=strictest) for a in assessed]
 
 
 def _run_problems(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
-from natadv.errors import ModelError
+from natadv.errors import ModelError, listed
 from natadv.heads.decoder import Decoder
 from natadv.heads.head_file import (
     ANSWERS,
@@ -36,9 +36,6 @@ from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import Vocabulary, encode, list_problem
 from natadv.storage.atomic import replacing
 from natadv.types import FloatArray
-
-LISTED = 3
-"""Names that an error message lists before it counts the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +190,7 @@ def _mismatch(expected: Mapping[str, torch.Tensor], stored: Mapping[str, torch.T
         "not float32": {n for n in stored if stored[n].dtype != torch.float32},
         "not finite": {n for n in shared if not stored[n].isfinite().all()},
     }
-    return "; ".join(f"{_listed(names)} {word}" for word, names in faults.items() if names)
-
-
-def _listed(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - LISTED} more" if len(ordered) > LISTED else ""
-    return ", ".join(ordered[:LISTED]) + more
+    return "; ".join(f"{listed(sorted(names))} {word}" for word, names in faults.items() if names)
 
 
 def _weights(module: nn.Module) -> bytes:
@@ -209,8 +200,8 @@ def _weights(module: nn.Module) -> bytes:
     }
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise ModelError(
-            f"the head is not saved: {_listed(broken)} not finite; train again, with a lower rate "
-            "or in float32"
+            f"the head is not saved: {listed(sorted(broken))} not finite; train again, with a "
+            "lower rate or in float32"
         )
     return tensors_to_bytes(tensors, metadata={"format": "pt"})
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from natadv.errors import ModelError, NatadvError
+from natadv.errors import ModelError, NatadvError, listed
 from natadv.factories import one_line
 from natadv.models.loading import content_files, fingerprint, load
 from natadv.models.plugged import check_classes
@@ -191,10 +192,15 @@ def unit_embeddings(patient: Patient) -> str:
 
 def same_embeddings(patient: Patient) -> str:
     """Two calls give the same bytes."""
-    first, second = (patient.embed_images(pictures()) for _ in range(2))
-    texts = [patient.embed_texts(TEXTS).tobytes() for _ in range(2)]
+    return _same_twice(
+        lambda: np.concatenate([patient.embed_images(pictures()), patient.embed_texts(TEXTS)])
+    )
+
+
+def _same_twice(call: Callable[[], NDArray[Any]]) -> str:
+    first, second = call(), call()
     _require(
-        first.tobytes() == second.tobytes() and texts[0] == texts[1],
+        first.tobytes() == second.tobytes(),
         f"two calls differ by up to {np.abs(first - second).max():.2g}; switch dropout off (eval "
         "mode) and draw no random crops",
     )
@@ -324,16 +330,14 @@ def class_names(patient: Patient) -> str:
         patient.logits(pictures()[:1], names)
     # A border: unknown names may raise anything.
     except Exception as error:
-        listed = ", ".join(map(repr, names[:3]))
         raise ModelError(
-            f"it does not classify by the names {listed}{' ...' if names[3:] else ''}: "
+            f"it does not classify by the names {listed([*map(repr, names)])}: "
             f"{one_line(error)}; a model that knows some names only says which: "
             "Plug(..., classes=NAMES)"
         ) from error
     if known and not patient.asked:
         return f"knows {known} class names only; --data NAME compares them with a dataset's"
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"takes {', '.join(map(repr, names[:3]))}{more}"
+    return f"takes {listed([*map(repr, names)])}"
 
 
 def finite_logits(patient: Patient) -> str:
@@ -366,13 +370,7 @@ def class_order(patient: Patient) -> str:
 
 def same_logits(patient: Patient) -> str:
     """Two calls give the same bytes."""
-    first, second = (patient.logits(pictures()) for _ in range(2))
-    _require(
-        first.tobytes() == second.tobytes(),
-        f"two calls differ by up to {np.abs(first - second).max():.2g}; switch dropout off (eval "
-        "mode) and draw no random crops",
-    )
-    return "two calls give the same bytes"
+    return _same_twice(lambda: patient.logits(pictures()))
 
 
 def logits_in_batches(patient: Patient) -> str:
@@ -416,9 +414,7 @@ def probabilities(patient: Patient) -> str:
 
 def same_masks(patient: Patient) -> str:
     """Two calls give the same bytes."""
-    same = patient.masks().tobytes() == patient.masks().tobytes()
-    _require(same, "two calls differ; switch dropout off (eval mode)")
-    return "two calls give the same bytes"
+    return _same_twice(patient.masks)
 
 
 def masks_in_batches(patient: Patient) -> str:

@@ -97,15 +97,13 @@ def sizes(rows: Sequence[ZooRow], *, root: Path) -> str:
 
 
 def _file_bytes(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> int | None:
-    """Of the files that a run would read; None if they are not here."""
+    """The size of the files that a run would read; None if they are not here."""
     if not is_here(row, locks, root=root):
         return None
     if row.location:
         folder = root / row.location
         return sum(path.stat().st_size for path in layout_of(folder).content_files(folder))
-    locked = locks[row.hub]
-    folder = hub.snapshot_folder(row.hub, locked.revision)
-    return sum((folder / name).stat().st_size for name in locked.files)
+    return hub.size_of(row.hub, locks[row.hub])
 
 
 def as_json(rows: Sequence[ZooRow], *, root: Path) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from natadv.errors import ChangedError, ModelError
+from natadv.errors import ChangedError, ModelError, listed
 from natadv.factories import made_by, module_of, one_line
 from natadv.storage.hashes import Stamp, stamp_of
 from natadv.tasks import TASKS
@@ -60,10 +60,9 @@ def check_classes(spec: ModelSpec, names: Sequence[str]) -> None:
     known = set(spec.classes)
     unknown = [name for name in dict.fromkeys(names) if name not in known]
     if known and unknown:
-        listed = ", ".join(map(repr, unknown[:LISTED]))
-        more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
+        missing = listed([repr(name) for name in unknown], most=LISTED)
         raise ModelError(
-            f"{spec.name} knows {len(known)} class names, but {listed}{more} of the dataset's "
+            f"{spec.name} knows {len(known)} class names, but {missing} of the dataset's "
             f"{len(names)} are not among them; spell them in Plug(classes=...) as the dataset "
             "does, or leave the dataset out"
         )

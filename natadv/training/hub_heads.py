@@ -37,7 +37,7 @@ FILES = (WEIGHTS, WORDS, ANSWERS, TRAINING, CONFIG)
 """What a repository of a head may hold; the config comes last, as a folder with it is complete."""
 
 
-class Published(NamedTuple):
+class PublishedHead(NamedTuple):
     """A commit that holds a head."""
 
     commit: str
@@ -46,7 +46,7 @@ class Published(NamedTuple):
     """Bytes of all files."""
 
 
-def publish_head(folder: Path, hub_id: str, *, endpoint: str | None = None) -> Published:
+def publish_head(folder: Path, hub_id: str, *, endpoint: str | None = None) -> PublishedHead:
     """Upload the head in `folder` to the main branch of a repository, which is made (for its owner
     alone) if it does not exist.
 
@@ -64,7 +64,7 @@ def publish_head(folder: Path, hub_id: str, *, endpoint: str | None = None) -> P
             [CommitOperationAdd(name, folder / name) for name in files],
             commit_message=f"Add a head for {described.task}",
         )
-    return Published(commit.oid, files, sum((folder / name).stat().st_size for name in files))
+    return PublishedHead(commit.oid, files, sum((folder / name).stat().st_size for name in files))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from natadv.errors import ModelError
+from natadv.errors import ModelError, listed
 from natadv.models.adapters.encoder import (
     Placement,
     TowerReader,
@@ -79,15 +79,7 @@ def weights(
             ignore_mismatched_sizes=True,
             **_spreading(placement),
         )
-    faults = []
-    for key, fault in FAULTS.items():
-        if names := [str(k[0] if isinstance(k, tuple) else k) for k in info.get(key) or ()]:
-            faults.append(f"{tensor_files.listed(names)} {fault}")
-    if faults:
-        raise ModelError(
-            f"{folder}: weights and {checkpoint.CONFIG} do not belong together: "
-            f"{'; '.join(faults)}; copy both from the same checkpoint"
-        )
+    _refuse_faults(info, folder)
     model.eval().requires_grad_(False)
     if _spreading(placement):
         _check_spread(model, folder, placement)
@@ -98,6 +90,19 @@ def weights(
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
     return model
+
+
+def _refuse_faults(info: Mapping[str, Any], folder: Path) -> None:
+    """Raises ModelError if keys or shapes of the weights are not those of the config."""
+    faults = []
+    for key, fault in FAULTS.items():
+        if names := [str(k[0] if isinstance(k, tuple) else k) for k in info.get(key) or ()]:
+            faults.append(f"{listed(sorted(names))} {fault}")
+    if faults:
+        raise ModelError(
+            f"{folder}: weights and {checkpoint.CONFIG} do not belong together: "
+            f"{'; '.join(faults)}; copy both from the same checkpoint"
+        )
 
 
 def _spreading(placement: Placement) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from natadv.errors import ModelError
+from natadv.errors import ModelError, listed
 from natadv.models.files import checkpoint, open_clip_folder, tensor_files
 from natadv.models.files.model_types import Kind
 
@@ -68,7 +68,7 @@ def tower_section(path: Path) -> dict[str, int]:
     if missing := [name for name, axes in TOWER_AXES.items() if len(shapes.get(name, ())) != axes]:
         raise ModelError(
             f"{path}: expected the picture tower of an open_clip ViT, but {', '.join(missing)} is "
-            f"not in it ({tensor_files.listed(shapes)} is); save model.visual.state_dict(), or "
+            f"not in it ({listed(sorted(shapes))} is); save model.visual.state_dict(), or "
             "give a whole model as a folder"
         )
     width, _, patch, _ = shapes["conv1.weight"]

@@ -5,19 +5,16 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, final
 
-from natadv.errors import ModelError
+from natadv.errors import ModelError, listed
 
 if TYPE_CHECKING:
     import torch
 
 Shape = tuple[int, ...]
-
-LISTED = 3
-"""Names that an error message lists before it only counts them."""
 
 
 def shapes(path: Path) -> dict[str, Shape]:
@@ -43,7 +40,7 @@ def shapes(path: Path) -> dict[str, Shape]:
     others = [str(name) for name, value in state.items() if not isinstance(value, _Tensor)]
     if others:
         raise ModelError(
-            f"{path}: expected only tensors by name, got other values at {listed(others)}; "
+            f"{path}: expected only tensors by name, got other values at {listed(sorted(others))}; "
             "save the model's state_dict() alone"
         )
     return {str(name): value.shape for name, value in state.items()}
@@ -71,14 +68,7 @@ def misfit(expected: Mapping[str, Shape], actual: Mapping[str, Shape]) -> str:
         "not known to this architecture": actual.keys() - expected.keys(),
         "of another shape": reshaped,
     }
-    return "; ".join(f"{listed(names)} {fault}" for fault, names in lists.items() if names)
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first few names, and the number of the others."""
-    known = sorted(names)
-    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
-    return ", ".join(known[:LISTED]) + more
+    return "; ".join(f"{listed(sorted(names))} {fault}" for fault, names in lists.items() if names)
 
 
 def _read_pickle(path: Path) -> Any:

@@ -93,8 +93,9 @@ def fetch(
         before = local.read_lock(place.root).get(target.hub_id)
         keeps = before if not update and revision is None else None
         if keeps and _is_intact(target, keeps, place, progress_to):
-            return Fetched(target, keeps, _size(target, keeps, place), downloaded=0, before=before)
-        repository, compared = _described(
+            size = local.size_of(target.hub_id, keeps, cache=place.cache)
+            return Fetched(target, keeps, size, downloaded=0, before=before)
+        repository, compared = _listing(
             target, keeps, place, revision=revision, asks=bool(keeps or update)
         )
         progress = DownloadProgress(
@@ -116,43 +117,43 @@ def fetch(
             # Another fetch may be writing its own row.
             with WeakFileLock(place.cache / ".locks" / f"natadv.{LOCK}"):
                 local.write_lock(place.root, target.hub_id, locked)
-        size = _size(target, locked, place)
+        size = local.size_of(target.hub_id, locked, cache=place.cache)
         downloaded = progress.downloaded if compared else 0
         return Fetched(target, locked, size, downloaded, before, repository.branch, compared)
 
 
-class _Described(NamedTuple):
+class _Listing(NamedTuple):
     repository: Repository
     compared: bool
     """Whether the hub was asked, and not the cache."""
 
 
-def _described(
+def _listing(
     target: FetchTarget,
     keeps: LockedRepository | None,
     place: Place,
     *,
     revision: str | None,
     asks: bool,
-) -> _Described:
+) -> _Listing:
     """What the hub holds or, where it is out of reach, the cache; if the fetch `asks` what only the
     hub knows, that is an error."""
     hub_id, loader, endpoint = target.hub_id, target.loader, place.endpoint
     try:
         with explained(hub_id, endpoint=endpoint):
             if keeps:
-                return _Described(describe_locked(hub_id, keeps, endpoint=endpoint), True)
+                return _Listing(describe_locked(hub_id, keeps, endpoint=endpoint), True)
             found = describe(
                 hub_id, loader=loader, revision=revision, endpoint=endpoint, files=target.files
             )
-            return _Described(found, True)
+            return _Listing(found, True)
     except UnreachableError:
         cached = None
         if not asks and not target.files:
             cached = describe_cached(hub_id, loader=loader, revision=revision, cache=place.cache)
         if cached is None:
             raise
-        return _Described(cached, False)
+        return _Listing(cached, False)
 
 
 @contextmanager
@@ -179,7 +180,7 @@ def _is_intact(
     if local.presence(target.hub_id, locked, cache=place.cache) != "whole":
         return False
     folder = local.snapshot_folder(target.hub_id, locked.revision, cache=place.cache)
-    total = _size(target, locked, place)
+    total = local.size_of(target.hub_id, locked, cache=place.cache)
     progress = DownloadProgress(f"{target.name}: checking", total, stream=progress_to)
     try:
         return all(
@@ -188,11 +189,6 @@ def _is_intact(
         )
     finally:
         progress.end()
-
-
-def _size(target: FetchTarget, locked: LockedRepository, place: Place) -> int:
-    folder = local.snapshot_folder(target.hub_id, locked.revision, cache=place.cache)
-    return sum((folder / name).stat().st_size for name in locked.files)
 
 
 def _download_all(

@@ -135,6 +135,12 @@ def presence(
     return "absent" if len(missing) == len(locked.files) else "incomplete"
 
 
+def size_of(hub_id: str, locked: LockedRepository, *, cache: Path | None = None) -> int:
+    """Bytes of the locked files, all of which must be in the cache."""
+    folder = snapshot_folder(hub_id, locked.revision, cache=cache)
+    return sum((folder / name).stat().st_size for name in locked.files)
+
+
 def repository_folder(hub_id: str, *, cache: Path | None = None) -> Path:
     """Where the cache keeps all commits of a repository."""
     return (cache or cache_folder()) / f"models--{hub_id.replace('/', '--')}"
