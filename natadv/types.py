@@ -297,7 +297,7 @@ class Answerer(Protocol):
 
 @runtime_checkable
 class RawTextEmbeddings(Protocol):
-    """A zero-shot classifier that also tells how long its text embeddings are."""
+    """A zero-shot classifier that also gives text embeddings before they are normalised."""
 
     def embed_texts_raw(self, texts: Sequence[str]) -> FloatArray:
         """As `embed_texts`, but each embedding has the length that the tower gives it."""
@@ -318,7 +318,7 @@ Exemplars = tuple[tuple[str, str], ...]
 """Questions with their answers."""
 
 WAY = "@"
-"""Separates a model's name from the way in which it is asked; no rule of one way holds another."""
+"""Separates a model's name from the way it is asked; rules for one way never apply to another."""
 
 PAPER_SUFFIX = f"{WAY}paper"
 """Ends the name of a model that is fed as in the paper."""

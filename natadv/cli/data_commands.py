@@ -32,11 +32,11 @@ _Scenario: Any = Literal[tuple(SCENARIOS)]
 _Templates: Any = Literal[tuple(sorted(TEMPLATES))]
 _CLASSES = (
     f"all classes: {', '.join(CLASS_TABLES)} (labels are WordNet ids or names), or a text file "
-    "with one class a line; default: those that occur, as they are named"
+    "with one class a line; default: the names that occur"
 )
 _COLUMN = "what the file calls a field (image, label, phrase, question, ...): question=caption"
 _TWIN_OF = "the clean dataset with the twins, by the field `twin` or the same id"
-_SKIP = "set rows with a damaged picture or mask aside, and list them, rather than refuse all"
+_SKIP = "set rows with a damaged picture or mask aside and list them, instead of refusing the file"
 _LABELS = (
     "the truth of a flat archive: ILSVRC2012_devkit_t12.tar.gz, Kaggle's LOC_val_solution.csv, or "
     "a text file with one WordNet id a line"
@@ -142,13 +142,13 @@ def _tile(dataset: Dataset, clean: Dataset | None, row: int) -> Tile:
 def make_subset(
     source: opt.Dataset,
     name: opt.NewName,
-    rows: Annotated[int | None, opt.count("at most so many, at random by groups")] = None,
+    rows: Annotated[int | None, opt.count("at most this many, whole groups at random")] = None,
     seed: opt.Seed = 1,
     twins: Annotated[str | None, opt.text("DATASET", _TWINS)] = None,
     force: opt.Force = False,
     root: opt.Root = Path(),
 ) -> None:
-    """Make a dataset of some rows of another, for quick runs.
+    """Make a dataset from some rows of another one, for quick runs.
 
     Rows that share a source picture stay together. The same seed takes the same rows, whatever
     their order. With --twins, the subset of an attacked dataset follows that of the clean one.

@@ -135,7 +135,7 @@ def _contract_of(given: Path) -> Thresholds:
     """
     from natadv.gate.thresholds_file import load_thresholds
 
-    # A revision cannot be taken for an option.
+    # Keeps git from reading a revision as an option.
     found = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{given}^{{commit}}"]
     if given.exists():
         return load_thresholds(given)
@@ -157,7 +157,7 @@ def _contract_of(given: Path) -> Thresholds:
 
 @contract.command(
     cls=opt.Command,
-    short_help="whether the new one lets pass what the old one did not",
+    short_help="whether the new one lets more pass than the old one",
     epilog="Example: natadv contract diff main",
 )
 def diff(
@@ -245,7 +245,7 @@ def starters(
 _CHOICES = {"imagenet": 1000, "imagenet-a": 200, "rta-100": 100, "langadv": 10}
 """Classes to choose from, by dataset."""
 _FEW_ROWS = 100
-"""What a starter asks of a dataset whose size is known only when it is made."""
+"""The rows that a starter assumes for a dataset whose size is unknown until it is made."""
 _STARTERS_HEAD = """\
 # Floors for models that nobody has measured here yet, written by `natadv contract starters`. Bounds
 # of published numbers lie two half-widths of their interval below them, at least 0.02. All others

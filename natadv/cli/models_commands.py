@@ -33,7 +33,7 @@ _Root = Annotated[
 _NAMES = f"a model, a family, {PAPER}, a glob, or any owner/name of the hub"
 _UPDATE = "move from the locked to the newest commit"
 _KNOWN = "pictures that the model must recognise, each called after what it shows (cat.png)"
-_ASKED = "whose class names a model that gives logits must know, of natadv data list"
+_ASKED = "a packed dataset whose class names the model must know, if it gives logits"
 _Dtype = Literal["float32", "bfloat16", "float16"]
 
 app = opt.command_group()
@@ -43,9 +43,11 @@ train = opt.command_group(
     "Train a head for segmentation or vqa on the frozen picture tower of a model.", metavar="TASK"
 )
 app.add_typer(train, name="train")
-heads = opt.command_group("Share heads by repositories of the Hugging Face hub.", metavar="ACTION")
+heads = opt.command_group(
+    "Share heads through repositories of the Hugging Face hub.", metavar="ACTION"
+)
 app.add_typer(heads, name="heads")
-_HUB_ID = "owner/name on the hub, of one head"
+_HUB_ID = "owner/name on the hub, which holds one head"
 _FRESH = "begin again, and replace an existing head"
 
 
@@ -64,7 +66,7 @@ def list_models(
     known = (*families(), PAPER)
     if family is not None and family not in known:
         raise unknown_name("family", family, known)
-    # All of a family are listed, whereas its name means those of the paper.
+    # The list shows a whole family; elsewhere its name means its models of the paper.
     chosen = {row.name for row in rows_named(PAPER)} if family == PAPER else None
     rows = tuple(
         row
@@ -222,7 +224,7 @@ def publish(
 ) -> None:
     """Upload the head of a model, for which `hf auth login` must have been run.
 
-    A repository that does not exist is made, visible to its owner alone.
+    A missing repository is created, and only its owner can see it.
     """
     from natadv.models.resolve import resolve_one
     from natadv.training.hub_heads import publish_head

@@ -104,7 +104,7 @@ class Reproduction:
 
     @property
     def inside(self) -> bool:
-        """Whether the interval of what was measured holds the published number."""
+        """Whether the measured interval contains the published number."""
         own = self.measurement
         return own is not None and own.low <= self.number.value <= own.high
 
@@ -128,10 +128,10 @@ def reproduce(
 ) -> int:
     """Compare published numbers with those of stored evidence; no model is loaded.
 
-    It judges nothing: a difference has causes, and this table is where to begin to look for them.
+    It judges nothing. A difference has a cause, and this table shows where to look for it.
     """
     chosen = STUDIES[study]
-    # Without evidence it still says how to get some.
+    # Without evidence, the output still says how to get some.
     stored, broken = stored_cases(evidence) if evidence.is_dir() else ({}, {})
     cases = [_found(case, stored, chosen, root) for case in sorted(stored) if _is_of(case, chosen)]
     compared = _comparisons(chosen, cases)
@@ -179,7 +179,7 @@ def _comparisons(study: Study, cases: Sequence[MeasuredCase]) -> list[Reproducti
 
 
 def _others(compared: Sequence[Reproduction], cases: Sequence[MeasuredCase]) -> list[MeasuredCase]:
-    """What was measured without a published number."""
+    """The measured cases that have no published number."""
     listed = {one.found.case for one in compared if one.found}
     return [found for found in cases if found.case not in listed]
 
@@ -207,7 +207,7 @@ def _found(case: Case, stored: Mapping[Case, StoredCase], study: Study, root: Pa
 
 
 def _with_number(found: MeasuredCase, number: Published) -> MeasuredCase:
-    """With the reasons why it is not what this number is about."""
+    """The case with the reasons why it cannot be compared with this number."""
     problems = list(found.problems)
     if found.lineage != found.case.model:
         problems.append(f"a checkpoint of this name, but of the lineage {found.lineage}")
@@ -249,7 +249,7 @@ class ModelRobustness(NamedTuple):
 
 
 def _robustness(cases: Sequence[MeasuredCase]) -> Iterator[ModelRobustness]:
-    """Of each model that was measured on ImageNet and on a shifted dataset."""
+    """One for each model and shifted dataset, if the model was measured on ImageNet too."""
     usable = {
         (found.case.model, found.case.dataset): (found.measurement.value, found.prompts)
         for found in cases
@@ -265,7 +265,7 @@ def _robustness(cases: Sequence[MeasuredCase]) -> Iterator[ModelRobustness]:
         try:
             found = er.effective_robustness(clean, shifted, line=line, confidence=CONFIDENCE)
         except MetricError:
-            continue  # right about none or all of ImageNet's pictures, as on a handful of them
+            continue  # a model may be right about none or all of a handful of pictures
         yield ModelRobustness(model, dataset, found, line, remark)
 
 
@@ -347,7 +347,7 @@ def percent(share: float) -> str:
 
 
 def _how_to_get(dataset: str, prompts: int) -> str:
-    """The command that imports a dataset with so many prompts per class; 0 if any will do."""
+    """The command that imports a dataset with this many prompts per class; 0 means any number."""
     if dataset not in FORMATS:
         return (
             f"# {dataset}: its pictures are not published; docs/reproduce.md says what may serve; "
@@ -362,8 +362,8 @@ def _how_to_get(dataset: str, prompts: int) -> str:
 def _how_to_measure(
     compared: Sequence[Reproduction], cases: Sequence[MeasuredCase], *, evidence: Path, root: Path
 ) -> Iterator[str]:
-    """The commands for what was not measured. One run measures all, as the next one would remove
-    its evidence; what is in the store is not computed again."""
+    """The commands for what was not measured. A single run measures all of it, because a second run
+    would remove the evidence of the first; stored results are not computed again."""
     missing = [one for one in compared if one.found is None]
     if not missing:
         return
@@ -377,7 +377,7 @@ def _how_to_measure(
     here = find_datasets(root)
     for name in datasets:
         if name not in here:
-            # Some sources do not say with how many, and the paper's does not follow the card.
+            # Some sources do not state the number, and the paper's prompt is not that of the card.
             prompts = max(
                 0 if one.number.protocol == "paper" else one.number.prompts
                 for one in missing

@@ -68,7 +68,7 @@ def check_gpus(device: str, *, gpus_per_model: int = 1) -> None:
     """Raise ConfigError if a run on `cuda` would find no GPU, too few, or not those that it was
     given.
 
-    Nothing is loaded for it; what only CUDA itself can tell is reported by the first worker.
+    This loads nothing; the first worker reports what only CUDA itself can find out.
     """
     if device != CUDA:
         return
@@ -87,21 +87,21 @@ def check_gpus(device: str, *, gpus_per_model: int = 1) -> None:
         )
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
         return
-    told = f"this run is for GPUs, and CUDA_VISIBLE_DEVICES={given!r}"
+    asked = f"this run is for GPUs, and CUDA_VISIBLE_DEVICES={given!r}"
     if not visible:
-        raise ConfigError(f"{told} hides them all; unset it, or choose --device cpu")
+        raise ConfigError(f"{asked} hides them all; unset it, or choose --device cpu")
     known = _listed("index", "uuid")
-    # nvidia-smi does not list the slices of a GPU here.
+    # This query of nvidia-smi does not list the slices of a GPU.
     whole = [gpu for gpu in visible if not gpu.startswith("MIG-")]
     unknown = [gpu for gpu in whole if not any(_names(gpu, *row) for row in known)]
     if known and unknown:
         there = ", ".join(f"{index} ({uuid})" for index, uuid in known)
-        raise ConfigError(f"{told} names {unknown[0]!r}, and nvidia-smi lists {there}; correct it")
+        raise ConfigError(f"{asked} names {unknown[0]!r}, and nvidia-smi lists {there}; correct it")
 
 
 def described(gpu: str) -> dict[str, str]:
     """The name of a GPU, or of several with commas, and the version of the driver, as far as
-    nvidia-smi tells."""
+    nvidia-smi reports them."""
     rows = _listed("index", "uuid", "name", "driver_version")
     found: dict[str, str] = {}
     names: list[str] = []
@@ -124,7 +124,7 @@ def own_gpu(device: str, *, gpus_per_model: int = 1) -> str:
 
 
 def teams(gpus: Sequence[str], *, gpus_per_model: int) -> tuple[str, ...]:
-    """Ids with commas of the GPUs that hold a model together, for as many models as have room."""
+    """For each model that has room, the ids of the GPUs that hold it together, joined by commas."""
     whole = range(0, len(gpus) - gpus_per_model + 1, gpus_per_model)
     return tuple(",".join(gpus[start : start + gpus_per_model]) for start in whole)
 

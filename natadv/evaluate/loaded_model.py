@@ -96,8 +96,8 @@ class LoadedModel:
         return self._embedded(texts, b"text:", self._unit_texts)
 
     def embed_texts_raw(self, texts: Sequence[str]) -> FloatArray:
-        """As `embed_texts`, each as long as the tower makes it. Raises ModelError if the model does
-        not tell."""
+        """As `embed_texts`, each as long as the tower makes it. Raises ModelError if the model
+        cannot give them."""
         if not isinstance(self.model, RawTextEmbeddings):
             raise ModelError(
                 f"{type(self.model).__name__} has no method embed_texts_raw, and the dataset "

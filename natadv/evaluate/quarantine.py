@@ -1,4 +1,4 @@
-"""The GPUs of a run, and which of them must not be used any more because they lose workers.
+"""Takes GPUs that lose workers out of a run.
 
 A worker that dies leaves its GPU in the record of its attempt; whoever takes the unit next books
 the loss. A unit that was lost on several GPUs is itself at fault, and counts against none of them.
@@ -16,10 +16,10 @@ from natadv.evaluate.store import write_atomically, writing
 from natadv.evaluate.units import Unit
 
 MAX_LOST_UNITS = 3
-"""Units that may lose a worker on one GPU in a run, and on no other, before nobody uses it."""
+"""A GPU is quarantined once this many units lost a worker on it and on no other GPU."""
 
 _COMPUTED = ""
-"""What stands in place of the model in the record of a loss whose unit was computed after all."""
+"""Replaces the model in the record of a loss if the unit was computed after all."""
 
 
 class Quarantine:
@@ -42,17 +42,17 @@ class Quarantine:
         return dict(text.split("\n", 1) for text in texts)
 
     def holds(self, gpu: str) -> bool:
-        """Whether nobody may use the GPU any more in this run."""
+        """Whether the GPU is in quarantine."""
         return (self._closed / file_name_of(gpu)).exists()
 
     def close(self, gpu: str, reason: str) -> None:
-        """Use the GPU no more in this run; if it was the last one, end the run for that reason."""
+        """Quarantine the GPU; if it was the last one, end the run for that reason."""
         if not self.holds(gpu):
             write_atomically(self._closed / file_name_of(gpu), f"{gpu}\n{reason}")
             self.run.tell("quarantined", gpu=gpu, reason=reason)
         if not self._others(gpu):
-            told = "; ".join(f"GPU {name} {why}" for name, why in self.reasons().items())
-            self.run.end_without_gpu(f"no GPU is left: {told}")
+            reasons = "; ".join(f"GPU {name} {why}" for name, why in self.reasons().items())
+            self.run.end_without_gpu(f"no GPU is left: {reasons}")
 
     def book(self, unit: Unit) -> int:
         """Book the deaths of a unit whose lock this process holds. Returns how many of them may be
@@ -66,14 +66,14 @@ class Quarantine:
         return sum(not self.holds(gpu) for gpu in deaths)
 
     def absolve(self, unit: Unit) -> None:
-        """Record that a unit was computed, so that earlier deaths were no fault of it. The last
-        attempt is that of this process."""
+        """Record that a unit was computed, so that earlier deaths were not its fault. The
+        last attempt is that of this process."""
         for gpu in {*self.run.deaths(unit.key)[:-1]} - {CPU}:
             write_atomically(self._folder(gpu) / unit.key, _COMPUTED)
             self._judge(gpu)
 
     def avoids(self, unit: Unit, *, gpu: str) -> bool:
-        """Whether another GPU is to try the unit first, as it or its model lost workers here."""
+        """Whether another GPU should try the unit first: it or its model lost workers here."""
         lost = self._lost(gpu)
         if not lost or not self._others(gpu):
             return False

@@ -89,7 +89,7 @@ class Run:
             return asked
 
     def record_fitting_batch(self, unit: Unit, pictures: int, *, gpu: str) -> None:
-        """Let all processes of this run use batches of so many pictures on this GPU."""
+        """Let all processes of this run use batches of this many pictures on this GPU."""
         write_atomically(self._fitting(unit, gpu), str(pictures))
 
     def _fitting(self, unit: Unit, gpu: str) -> Path:
@@ -104,7 +104,7 @@ class Run:
             return None
 
     def record_smaller_batch(self, unit: Unit, pictures: int) -> None:
-        """Let the result with batches of so many pictures be the unit's result in this run."""
+        """Make the result with batches of this many pictures the unit's result in this run."""
         write_atomically(self.folder / "smaller" / unit.key, str(pictures))
 
     def result_key(self, unit: Unit) -> str:
@@ -116,7 +116,7 @@ class Run:
     def error(self, key: str) -> str | None:
         """Why the unit, or loading the model of these weights, failed in this run; None if it did
         not."""
-        # Where no GPU is left, it is no longer believed that units or models killed their workers.
+        # Where no GPU is left, the GPUs are to blame, and not units or models.
         for path in ("errors/" + key, _NO_GPU, "hopeless/" + key):
             with suppress(FileNotFoundError):
                 return (self.folder / path).read_text(encoding="utf-8")

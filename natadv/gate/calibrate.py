@@ -93,7 +93,7 @@ def from_published(case: str, metric: str, value: float, *, n: int, source: str)
 
 
 def above_chance(case: str, metric: str, chance: float, *, n: int) -> Rule:
-    """A starter floor that only a model breaks that does not work: five standard errors above
+    """A starter floor that only a model without any skill breaks: five standard errors above
     `chance` on `n` samples, and at least MARGIN."""
     bound = max(MARGIN, chance + 5 * math.sqrt(chance * (1 - chance) / n))
     return Rule(
@@ -108,7 +108,7 @@ def above_chance(case: str, metric: str, chance: float, *, n: int) -> Rule:
 
 
 def _rounded(bound: float, rounding: str) -> float:
-    """To thousandths; what differs by a float's last bits only is not rounded away from itself."""
+    """To thousandths; the last bits of a float do not count, so that 0.803 stays 0.803."""
     return float(Decimal(f"{bound:.9f}").quantize(THOUSANDTH, rounding=rounding))
 
 

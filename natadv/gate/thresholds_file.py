@@ -390,7 +390,7 @@ def _mistakes(
 
 
 def _loc(tier: str, row: TierRow, case: Case) -> Loc:
-    """Where the file asks for the case."""
+    """The line that asks for the case."""
     cell = f"{case.task}/{case.scenario}/{case.dataset}"
     for i, grid in enumerate(row.rows):
         known = map(_case_name, (*grid.models, *grid.on_request))

@@ -1,7 +1,7 @@
-"""Effective robustness: accuracy under a shift beyond what accuracy on ImageNet leads to expect.
+"""Effective robustness: accuracy under a shift beyond what accuracy on ImageNet predicts.
 
-Of zero-shot models, the accuracies on ImageNet and on a shifted set lie near a line if both are on
-a probit scale (Taori et al. 2020, Miller et al. 2021). Here the line goes through the models of
+On a probit scale, the accuracies of zero-shot models on ImageNet and on a shifted set lie near a
+line (Taori et al. 2020, Miller et al. 2021). Here the line goes through the models of
 open_clip, so a model that lies above it is more robust than other zero-shot models of its accuracy,
 not than classifiers that were trained on ImageNet.
 """
@@ -23,8 +23,8 @@ from natadv.types import DoubleArray
 
 CLEAN = "imagenet"
 LEAST_ACCURACY = 0.5
-"""Of the models that are fitted. Over the whole range the points lie on a curve: the slope for
-ImageNet-A is 1.1 over all models and 2.1 over these."""
+"""Models below this accuracy on ImageNet are not fitted. Over the whole range the points lie on a
+curve: the slope for ImageNet-A is 1.1 over all models and 2.1 over these."""
 PROMPTS = 80
 """Templates per class with which these models were measured."""
 _LEAST_POINTS = 10
@@ -53,11 +53,11 @@ class Line:
     """Standard deviation of the points from the line, in probits: sqrt(SSE / (n - 2))."""
     n: int
     mean: float
-    """Of probit(clean) over the points."""
+    """The mean of probit(clean) over the points."""
     spread: float
     """Sum of squared deviations of probit(clean) from its mean."""
     lowest: float
-    """Clean accuracy of the worst of the points."""
+    """The lowest clean accuracy of the points."""
     highest: float
 
     def expected(self, clean: float) -> float:
@@ -65,7 +65,7 @@ class Line:
         return _NORMAL.cdf(self.intercept + self.slope * probit(clean))
 
     def band(self, clean: float, *, confidence: float) -> Interval:
-        """Where the accuracy of one more such model lies: the prediction interval of the line."""
+        """The prediction interval of the line: where the accuracy of one more such model lies."""
         x = probit(clean)
         centre = self.intercept + self.slope * x
         scale = math.sqrt(1 + 1 / self.n + (x - self.mean) ** 2 / self.spread)
@@ -81,7 +81,7 @@ class EffectiveRobustness:
     shifted: float
     expected: float
     band: Interval
-    """Of accuracies under the shift that are usual for its accuracy on ImageNet."""
+    """The accuracies under the shift that are usual for its accuracy on ImageNet."""
     extrapolated: bool
     """Whether its accuracy on ImageNet is outside of that of the points."""
 
@@ -99,7 +99,7 @@ class EffectiveRobustness:
 def effective_robustness(
     clean: float, shifted: float, *, line: Line, confidence: float = 0.95
 ) -> EffectiveRobustness:
-    """Compares a model with the line. Raises MetricError if its `clean` is 0 or 1."""
+    """Compare a model with the line. Raises MetricError if its `clean` is 0 or 1."""
     return EffectiveRobustness(
         clean,
         shifted,
@@ -122,7 +122,7 @@ def points_of(shifted: str) -> tuple[Point, ...]:
     """All published models with their accuracies on ImageNet and on the dataset `shifted`.
 
     `openclip_results.tsv` is from `docs/openclip_results.csv` of open_clip (MIT), commit 89fb801,
-    whose prompts are those of OpenAI. Left out are three rows that repeat a checkpoint under
+    whose prompts are those of OpenAI, without three rows that repeat a checkpoint under
     another name. Raises MetricError if there is no such column.
     """
     path = Path(__file__).with_name("openclip_results.tsv")
@@ -183,7 +183,7 @@ def probit(share: float) -> float:
 
 
 def student(confidence: float, *, degrees: int) -> float:
-    """The two-sided quantile of Student's t; below 1e-4 off from 10 degrees of freedom on."""
+    """The two-sided quantile of Student's t; its error is below 1e-4 from 10 degrees of freedom."""
     z, v = quantile(confidence), float(degrees)
     # Abramowitz & Stegun 26.7.5.
     terms = (

@@ -39,7 +39,7 @@ PHRASES = ("a cat", "the green bird on the left", "grass")
 QUESTIONS = ("What colour is this?", "Is there a cat?", "How many birds are in the picture?")
 
 CLASSES = ("cat", "dog", "bird")
-"""What a classifier of any class names is asked."""
+"""Class names for a classifier that takes any."""
 
 WIDEST_PIXEL = 6.0
 """No preprocessing in use makes a white or black pixel larger than this."""
@@ -78,7 +78,7 @@ class Patient:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names that a classifier is asked: all that it knows, or any."""
+        """The class names for a classifier: all that it knows, or some if it takes any."""
         return self.spec.classes or self.asked or CLASSES
 
     def logits(self, images: Sequence[Image], classes: Sequence[str] = ()) -> DoubleArray:

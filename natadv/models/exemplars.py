@@ -19,7 +19,7 @@ NEUTRAL: Exemplars = (
     ("How many wheels does a bicycle have?", "2"),
     ("What do people wear on their feet?", "shoes"),
 )
-"""In words alone: a prompt has only one picture. The paper asks one model few-shot and publishes
+"""Without pictures: a prompt has only one. The paper asks one model few-shot and publishes
 neither the number nor the words of its exemplars, so these are neutral; its scripts ask zero-shot.
 """
 
@@ -27,7 +27,7 @@ OF_ROW: Mapping[str, Exemplars] = {"blip2-opt-2.7b": NEUTRAL}
 """By row of the zoo; all other models are asked zero-shot."""
 
 SHOTS = re.compile(rf"(?P<name>.+){WAY}(?P<shots>\d{{1,3}})-shot(:(?P<file>.+))?")
-"""A model's name that says how many exemplars it reads, and of which file."""
+"""The name of a model with the number of its exemplars and, if given, their file."""
 
 _Line = Annotated[str, Field(pattern=r"^[^\n]*\S[^\n]*$")]
 

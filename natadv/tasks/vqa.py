@@ -5,8 +5,8 @@ right if three of the others agree with it. Where all people agree, answers are 
 normalisation, capitals included, as in the official evaluation.
 
 A question with fewer than `LEAST_ANSWERS` answers (GQA and easy-VQA have one) is scored by exact
-match with any of them, because nobody could be left out of one person. Both sides are normalised
-there: the official evaluation skips that only where people agree, and one person cannot.
+match with any of them, because one person cannot be left out of one. Both sides are normalised: the
+official evaluation skips that only where people agree, which takes several.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def measured(tmp_path: Path) -> Any:
             scenario = "clean" if dataset in ("imagenet", "scam-clean") else "natural"
             case = Case("classification", scenario, dataset, model)
             facts = {"lineage": model, "planned_n": rows.n, "data_revision": "r" * 64}
-            told = {**facts, "weights": "w" * 64, "protocol": "zero-shot-1", **changes}
-            return write_evidence(root, Manifest(case, **told), {"attack": rows})
+            values = {**facts, "weights": "w" * 64, "protocol": "zero-shot-1", **changes}
+            return write_evidence(root, Manifest(case, **values), {"attack": rows})
 
         def run(self, study: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
             capsys.readouterr()
@@ -84,9 +84,9 @@ def write_scam(path: Path) -> Path:
         twin = typographic_twin(sample, picture, card.classes, recipe="defense-prefix", seed=1)
         for variant in ("SCAM", "NoSCAM", "SynthSCAM"):
             image = sample.image if variant == "NoSCAM" else twin.image
-            told = {"object_label": card.classes[sample.label or 0], "attack_word": twin.decoy}
+            values = {"object_label": card.classes[sample.label or 0], "attack_word": twin.decoy}
             identity = {"type": variant, "id": f"{variant}_img_{i:04d}", "postit_area_pct": 2.5}
-            rows.append({"image": {"bytes": image, "path": f"{i}.webp"}, **told, **identity})
+            rows.append({"image": {"bytes": image, "path": f"{i}.webp"}, **values, **identity})
     features = {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})}
     path.parent.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(features), path)
@@ -142,8 +142,8 @@ def test_what_is_missing_is_told_with_one_command_that_keeps_the_rest(measured, 
 
     _, record = measured.run("scam", capsys)
 
-    told = record["text"].split("not measured: 4 published numbers; to measure them\n")[1]
-    fetch, *imports, run = told.splitlines()
+    printed = record["text"].split("not measured: 4 published numbers; to measure them\n")[1]
+    fetch, *imports, run = printed.splitlines()
     assert fetch.split()[:3] == ["natadv", "models", "fetch"]
     assert [line.split()[3] for line in imports] == ["scam-clean", "scam", "scam-synth"]
     assert "--model clip-rn50,clip-vit-l14 --dataset scam,scam-clean,scam-synth " in run
@@ -302,18 +302,18 @@ def test_evidence_that_was_changed_is_named_and_not_compared(measured, capsys):
 def test_without_evidence_it_says_how_to_measure(tmp_path, capsys):
     code = main(["reproduce", "paper", "--evidence", str(tmp_path / "x"), "--root", str(tmp_path)])
 
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert code == 1
-    assert f"{tmp_path / 'x'}: no such folder" in told
-    assert "pytest suites/ --no-assert --model clip-vit-b32@paper,clip-vit-b16@paper," in told
-    assert "--dataset imagenet,rta-100,imagenet-a --evidence" in told
-    lines = [line.split() for line in told.splitlines()]
+    assert f"{tmp_path / 'x'}: no such folder" in printed
+    assert "pytest suites/ --no-assert --model clip-vit-b32@paper,clip-vit-b16@paper," in printed
+    assert "--dataset imagenet,rta-100,imagenet-a --evidence" in printed
+    lines = [line.split() for line in printed.splitlines()]
     assert ["natadv", "data", "import", "imagenet", "PATH", "#"] in [line[:6] for line in lines]
     assert ["#", "langadv:", "its", "pictures", "are", "not"] in [line[:6] for line in lines]
     main(["reproduce", "imagenet", "--evidence", str(tmp_path / "x"), "--root", str(tmp_path)])
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in ("imagenet", "imagenet-a"):
-        assert f"natadv data import {name} PATH    # PATH:" in told
+        assert f"natadv data import {name} PATH    # PATH:" in printed
 
 
 def test_scam_from_its_files_to_the_comparison(tmp_path, capsys):
@@ -343,12 +343,12 @@ def test_scam_from_its_files_to_the_comparison(tmp_path, capsys):
     assert done.returncode == 0, done.stdout
     assert "MEASURED: " in done.stdout
     evidence = tmp_path / "ev"
-    told = ["reproduce", "scam", "--evidence", str(evidence), "--root", str(tmp_path)]
-    assert main(told) == 1
+    arguments = ["reproduce", "scam", "--evidence", str(evidence), "--root", str(tmp_path)]
+    assert main(arguments) == 1
     assert f"0 of {len(SCAM)} published numbers compared" in capsys.readouterr().out
     # The same rows, as if a model with published numbers had given them.
     clean, attacked = (pretend(evidence, name) for name in names[:2])
-    assert main([*told, "--json"]) == 0
+    assert main([*arguments, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     for name, outcomes in {"scam-clean": clean, "scam": attacked}.items():
         row = row_of(record, "clip-rn50", name)

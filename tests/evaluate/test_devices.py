@@ -253,7 +253,7 @@ FOR_CPU = "cuda: Optional[str] = None\nhip: Optional[str] = None\nrocm: Optional
 
 
 @pytest.mark.parametrize(
-    ("build", "listed", "told"),
+    ("build", "listed", "message"),
     [
         (FOR_CPU, None, r"torch \S+ can use none; install a build for CUDA, or .* --device cpu"),
         (FOR_CPU.replace("None", "None\n", 1), "0", r"torch \S+ can use none"),
@@ -263,12 +263,12 @@ FOR_CPU = "cuda: Optional[str] = None\nhip: Optional[str] = None\nrocm: Optional
         (FOR_CUDA, "GPU-cc", "names 'GPU-cc', and nvidia-smi lists"),
     ],
 )
-def test_a_run_for_gpus_without_one_is_refused(monkeypatch, torch_build, build, listed, told):
+def test_a_run_for_gpus_without_one_is_refused(monkeypatch, torch_build, build, listed, message):
     torch_build(build)
     if listed is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
 
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         check_gpus("cuda")
     check_gpus("cpu")
 

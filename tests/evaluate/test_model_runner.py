@@ -116,8 +116,8 @@ def test_a_model_that_does_not_fit_says_what_it_needs(runner, make_unit, monkeyp
     for number, found in enumerate((error, wrapped)):
         monkeypatch.setattr(loading, "load_hashed", failing([], found))
         unit = make_unit(**OTHER | {"weights": f"{number}" * 64})
-        told = r"mini-siglip: .* its files have 0\.3 GB, \d+\.\d GB are .* a smaller --dtype"
-        with pytest.raises(ModelError, match=told):
+        message = r"mini-siglip: .* its files have 0\.3 GB, \d+\.\d GB are .* a smaller --dtype"
+        with pytest.raises(ModelError, match=message):
             runner.compute(unit)
 
 

@@ -356,11 +356,11 @@ def test_a_case_that_leaves_no_bound_is_named_and_the_others_get_rules(
 
     code = main(["--evidence", str(evidence_root), "--date", "today", "--out", str(out)])
 
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     rules = yaml.safe_load(out.read_text())["rules"]
     assert code == 0
-    assert f"no rule for top1 of {weak}" in told.err
-    assert told.out == f"{out}: {len(rules)} rules\n"
+    assert f"no rule for top1 of {weak}" in printed.err
+    assert printed.out == f"{out}: {len(rules)} rules\n"
     assert [r["metric"] for r in rules if r["case"] == real.address] == ["top1"]
     assert not [r for r in rules if r["case"] == weak.address]
 

@@ -535,13 +535,13 @@ def test_a_measured_rule_replaces_a_starter_and_nothing_else(kit):
     measured = kit.rule(kit.CLEAN, bound=0.3)
     wide = kit.rule("classification/*/*/*", bound=0.2)
 
-    def held(*rules):
+    def kept(*rules):
         return rules_for(kit.CLEAN, "mini-clip", RuleIndex(rules))
 
-    assert held(starter, of_part) == (starter, of_part)
-    assert held(starter, of_part, measured) == (of_part, measured)
+    assert kept(starter, of_part) == (starter, of_part)
+    assert kept(starter, of_part, measured) == (of_part, measured)
     # Otherwise a floor for all models would switch off the published number of each.
-    assert held(wide, starter) == (wide, starter)
+    assert kept(wide, starter) == (wide, starter)
 
 
 def test_a_verdict_says_how_many_of_its_rules_are_starters(kit):

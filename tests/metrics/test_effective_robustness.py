@@ -101,15 +101,15 @@ def test_a_model_is_usual_if_and_only_if_it_lies_in_the_band(clean, shifted):
 
 def test_the_band_holds_as_many_new_models_as_it_says():
     rng = rng_for("effective robustness")
-    held = []
+    inside = []
     for _ in range(1500):
         *noise, own = rng.normal(scale=0.25, size=len(CLEAN) + 1)
         line = line_through(1.5, -0.8, noise)
         shifted = NORMAL.cdf(1.5 * NORMAL.inv_cdf(0.7) - 0.8 + own)
-        held.append(er.effective_robustness(0.7, shifted, line=line, confidence=0.9).usual)
+        inside.append(er.effective_robustness(0.7, shifted, line=line, confidence=0.9).usual)
 
     # Three standard errors of a share of 0.9 among 1500.
-    assert np.mean(held) == pytest.approx(0.9, abs=3 * math.sqrt(0.09 / 1500))
+    assert np.mean(inside) == pytest.approx(0.9, abs=3 * math.sqrt(0.09 / 1500))
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,9 @@ def test_numbers_are_as_in_their_sources():
 
 
 def test_a_number_says_with_how_many_prompts_it_was_measured_if_its_source_does():
-    told = {(row.protocol, row.source.split()[0]): row.prompts for row in ROWS}
+    prompts = {(row.protocol, row.source.split()[0]): row.prompts for row in ROWS}
 
-    assert told == {
+    assert prompts == {
         ("paper", "Appendix"): 1,
         ("as-trained", "open_clip"): 80,
         ("as-trained", "README"): 32,

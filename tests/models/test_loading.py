@@ -79,7 +79,7 @@ def test_unknown_device_is_refused(tiny):
 
 
 @pytest.mark.parametrize(
-    ("cuda", "listed", "told"),
+    ("cuda", "listed", "message"),
     [
         (None, None, r"torch [\d.]+\S* can use no GPU; install a build for CUDA"),
         ("12.8", "9", "CUDA_VISIBLE_DEVICES='9' names no GPU that torch can use"),
@@ -87,7 +87,7 @@ def test_unknown_device_is_refused(tiny):
         ("12.8", None, r"torch \S+ sees no GPU; see whether .* new enough for CUDA 12\.8"),
     ],
 )
-def test_absent_gpu_is_explained(tiny, monkeypatch, cuda, listed, told):
+def test_absent_gpu_is_explained(tiny, monkeypatch, cuda, listed, message):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -96,7 +96,7 @@ def test_absent_gpu_is_explained(tiny, monkeypatch, cuda, listed, told):
     if listed is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
 
-    with pytest.raises(ConfigError, match=rf"'cuda' was asked for, but {told}.* --device cpu"):
+    with pytest.raises(ConfigError, match=rf"'cuda' was asked for, but {message}.* --device cpu"):
         loading.load(spec_of(tiny), device="cuda", dtype="float32", threads=1)
 
 

@@ -336,11 +336,11 @@ def test_a_gpu_that_loses_its_workers_is_quarantined_and_the_others_go_on(
     done = world.pytest("-n", "2", "--device", "cuda", env=fleet)
 
     assert done.returncode == 0, done.stdout
-    told = "GPU 7 lost its worker in 3 units that no other GPU lost"
-    assert done.stdout.count(f"QUARANTINED: {told}; no worker used it any more in this run") == 1
+    message = "GPU 7 lost its worker in 3 units that no other GPU lost"
+    assert done.stdout.count(f"QUARANTINED: {message}; no worker used it any more in this run") == 1
     run = world.verdict()["run"]
     assert (run["workers_lost"], run["units_computed"]) == (3, 24)
-    assert run["quarantined_gpus"] == {"7": told.removeprefix("GPU 7 ")}
+    assert run["quarantined_gpus"] == {"7": message.removeprefix("GPU 7 ")}
     assert world.outcome_bytes() == measured.outcome_bytes()
     # All was computed by the other one.
     hardware = {"gpu": "Card B", "driver": "550.1"}

@@ -56,7 +56,7 @@ def plan(request: ImportRequest) -> DatasetPlan:
     large = {
         name for name in ("image", "mask") if name in fields and _is_large(schema, fields[name])
     }
-    # Of a column of pictures only the paths, of one of bytes nothing.
+    # The survey reads only the paths of a column of pictures, and no column of bytes.
     light = {
         name: f"{column}.path" if name in large else column
         for name, column in fields.items()

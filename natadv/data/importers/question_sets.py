@@ -30,7 +30,7 @@ from natadv.types import Sample
 _COCO = re.compile(r"COCO_\w+_0*(?P<id>\d+)")
 
 ONE_ANSWER = "one answer each, scored by exact match"
-"""Says on a card how answers are scored."""
+"""How a card says that answers are scored."""
 
 _GQA = ("imageId", "question", "answer")
 _EASY = ("question", "answer", "picture")

@@ -78,10 +78,10 @@ def _opened(source: Path) -> Iterator[_Files]:
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """From what a row says to the name of a class."""
+    """Turns the label of a row into the name of a class."""
 
     numbered: tuple[str, ...]
-    """By the number that stands for it."""
+    """The class that each number means."""
     table: Mapping[str, str]
     """Name or key -> name of the classes that the user gave; empty if all names count."""
     names: tuple[str, ...]
@@ -92,7 +92,7 @@ class _Labels:
         if isinstance(label, int):
             if not self.numbered:
                 raise DataError(
-                    f"label {label} is a number, and nothing says of which class: name the classes "
+                    f"label {label} is a number, but no class names are known: name the classes "
                     "with --classes"
                 )
             # `datasets` writes -1 where the truth is withheld.
@@ -129,10 +129,10 @@ class _Survey:
     labels: _Labels
     ids: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
-    """Of the classes that occur."""
+    """The classes that occur."""
     tasks: tuple[str, ...] = ()
     first: str = ""
-    """Where the row is that all others must be like."""
+    """Where the first row is; all others must be for the same tasks."""
     exact: bool | None = None
     """Whether questions are scored by exact match; None without questions."""
     most_answers: int = 0
@@ -141,7 +141,7 @@ class _Survey:
     _state: Any = field(default_factory=hashlib.sha256)
 
     def take(self, located: Located) -> None:
-        """Check one row, and add it up or note what is wrong with it."""
+        """Check one row, and count it or note what is wrong with it."""
         try:
             if located.problem:
                 raise DataError(located.problem)
@@ -187,8 +187,8 @@ class _Survey:
     def _check_file(self, path: str) -> None:
         if not self.files.has(path):
             raise DataError(
-                f"no file {path!r} in {self.files.source}; --images names the folder or archive "
-                "that paths lead from, and none may leave it"
+                f"no file {path!r} in {self.files.source}; paths start at the folder or archive "
+                "that --images names, and must not leave it"
             )
         self._state.update(self.files.state(path).encode(errors="surrogateescape"))
 
@@ -210,7 +210,7 @@ class _Survey:
         path = row.image.path if row.image else ""
         if not path:
             raise DataError(
-                "has neither an id nor a path of its picture, so that nothing names it: name a "
+                "has neither an id nor a path of its picture, so it has no name: name a "
                 "column of ids with --column id=NAME"
             )
         if self.tasks == ("classification",):
@@ -299,7 +299,7 @@ class _Samples:
     survey: _Survey
     files: _Files
     numbers: Mapping[str, int]
-    """Of the classes, by name."""
+    """Name of a class -> its label."""
     _last: tuple[str, bytes, tuple[int, int]] = ("", b"", (0, 0))
 
     def item(self, numbered: tuple[int, Located]) -> Item:
@@ -373,7 +373,7 @@ class _Samples:
 
 def box_mask(box: tuple[float, float, float, float], size_px: tuple[int, int]) -> bytes | str:
     """A PNG of this width and height, 255 inside the box (x, y, width, height) and 0 outside; or
-    why there is none. Edges are rounded to whole pixels, and cut off at the picture's."""
+    why there is none. Edges are rounded to whole pixels and clipped to the picture."""
     x, y, width, height = box
     left, top = max(0, math.floor(x + 0.5)), max(0, math.floor(y + 0.5))
     right = min(size_px[0], math.floor(x + width + 0.5))

@@ -1,4 +1,4 @@
-"""What a row of a user's own file may say, whatever the format of the file."""
+"""The fields of a row in a user's own file, the same for all formats."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _polygons(value: object) -> object:
 
 
 def _texts(value: object) -> object:
-    """The answers of VQA v2 are objects with more in them, which `datasets` may turn into lists."""
+    """Accepts the answers of VQA v2 too: objects with further fields, or lists of each field."""
     if isinstance(value, dict):
         value = value.get("answer")
     if not isinstance(value, list):
@@ -59,7 +59,7 @@ Point = Annotated[tuple[float, float], Field(strict=False)]
 
 
 class ImportedRow(BaseModel):
-    """The fields of a row that are read; it may have others, which are not."""
+    """The fields of a row that are read; others are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -82,7 +82,7 @@ class ImportedRow(BaseModel):
     answer_type: str | None = None
 
     def asked(self) -> dict[str, Any]:
-        """The fields of a sample that the question fills; one answer stands for itself."""
+        """The fields of a sample that hold its question; `answer` means a single answer."""
         answers = tuple(self.answers or ()) if self.answer is None else (self.answer,)
         return {
             "question": self.question,
@@ -102,7 +102,7 @@ _EXPECTED = {
 }
 _REGIONS = ("mask", "box", "polygon")
 FIELD_OF = {"classification": "label", "segmentation": "phrase", "vqa": "question"}
-"""Task -> the field that says that a row is for it."""
+"""Task -> the field that every row for it has."""
 
 
 class Located(NamedTuple):
@@ -117,7 +117,7 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """A file of rows: all that the formats differ in."""
+    """A file of rows, as far as formats differ."""
 
     read: Callable[[int], Iterator[Located]]
     """The rows from the n-th one on."""
@@ -149,8 +149,8 @@ class RowSource:
 
 
 def column_names(request: ImportRequest) -> dict[str, str]:
-    """Field -> its name in the file, for the fields that the user named; empty for those that are
-    not to be read. Raises ConfigError."""
+    """Field -> its name in the file, for the fields that the user named; empty for a field
+    that must not be read. Raises ConfigError."""
     named = {
         "image": request.image_column,
         "label": request.label_column,
@@ -168,7 +168,7 @@ def column_names(request: ImportRequest) -> dict[str, str]:
 
 
 def tasks_of(row: ImportedRow, embedded: frozenset[str]) -> tuple[str, ...]:
-    """The tasks that the row has all fields for. Raises DataError if it has but some of one."""
+    """The tasks for which the row has all fields. Raises DataError if it has some of them only."""
     given = {name for name in FIELDS if getattr(row, name) is not None} | embedded
     if "image" not in given:
         raise DataError(f"has no image, only {', '.join(sorted(given)) or 'nothing'}")

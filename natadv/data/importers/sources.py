@@ -146,8 +146,8 @@ def draft_of(
 ) -> CardDraft:
     """The draft of a card with the name and templates of the request.
 
-    It states licence, source and number of rows of the published dataset only if the file has a
-    published hash, or, where no hash can tell, if it has as many items; else those of the user.
+    It states the published licence, source and number of rows only if the file has a published
+    hash or, where no hash is published, as many items; otherwise it states those of the user.
 
     Args:
         what: Describes the rows, in the plural.

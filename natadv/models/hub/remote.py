@@ -140,7 +140,7 @@ def describe_cached(
     folder = repository_folder(hub_id, cache=cache)
     commit = _cached_commit(folder, revision or "main")
     if commit is None and revision is None:
-        # A tool that was asked for a commit leaves no word of branches.
+        # A tool that was asked for a commit records no branch.
         commits = sorted(path.name for path in (folder / "snapshots").glob("*"))
         if len(commits) > 1:
             raise ModelError(

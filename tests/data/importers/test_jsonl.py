@@ -206,14 +206,14 @@ ONE: dict[str, tuple[dict[str, Any] | str, str]] = {
     "another task": (
         photo(1, label="cat", question="What?", answer="cat"), "has a question, but .*:1 has none"
     ),
-    "no file": (photo(9, label="cat"), "no file 'photos/9.png' in .*; --images names"),
+    "no file": (photo(9, label="cat"), "no file 'photos/9.png' in .*; paths start at the folder"),
     "a way out": ({"image": "../mine/photos/1.png", "label": "cat"}, "no file '../mine/photos/1"),
     "a zero byte": ({"image": "a\0b", "label": "cat"}, "no file"),
     "a number": ({"image": 3, "label": "cat"}, "image must be the path of a picture, .* got 3"),
     "a label of a list": (photo(1, label=["cat"]), "label must be the name of a class, or its n"),
     "true": (photo(1, label=True), "label must be the name of a class, or its number, got True"),
     "blank": (photo(1, label=" "), "label must be the name of a class, got ' '"),
-    "a number without classes": (photo(1, label=1), "label 1 is a number, and nothing says of wh"),
+    "a number without classes": (photo(1, label=1), "label 1 is a number, but no class names"),
     "odd id": (photo(1, label="cat", id=[1]), r"id must be a text, got \[1\]"),
 }  # fmt: skip
 
