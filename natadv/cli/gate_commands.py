@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 ALIKE, WEAKER, WRONG_FILE = 0, 1, 4
 
 app = opt.command_group()
-contract = opt.command_group("Compare two versions of thresholds.yaml.")
+contract = opt.command_group(
+    "Compare two versions of the contract, or write starter floors for it."
+)
 app.add_typer(contract, name="contract")
 
 

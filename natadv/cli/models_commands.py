@@ -222,9 +222,9 @@ def publish(
     task: Annotated[TrainedTask, opt.argument("TASK", "segmentation or vqa")],
     repository: Annotated[str, opt.argument("REPOSITORY", _HUB_ID)],
 ) -> None:
-    """Upload the head of a model, for which `hf auth login` must have been run.
+    """Upload the head of a model.
 
-    A missing repository is created, and only its owner can see it.
+    It needs `hf auth login`. A missing repository is created, and only its owner can see it.
     """
     from natadv.models.resolve import resolve_one
     from natadv.training.hub_heads import publish_head

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from natadv.data.classes import class_table
-from natadv.data.importers.phrasecut import mask_of
+from natadv.data.importers.phrasecut import polygon_mask
 
 from .archives import IMAGENET, IMAGENET_A, PER_CLASS, polygons, shown
 
@@ -19,7 +19,7 @@ def _pixels(mask: bytes | None) -> np.ndarray:
 def test_polygons_give_the_mask_back() -> None:
     for picture in shown("mini"):
         expected = _pixels(picture.sample.mask)
-        drawn = mask_of(polygons(picture.sample.mask or b""), expected.shape[::-1])
+        drawn = polygon_mask(polygons(picture.sample.mask or b""), expected.shape[::-1])
         assert isinstance(drawn, bytes), drawn
         found = _pixels(drawn)
 

@@ -107,7 +107,7 @@ def _item(task: Mapping[str, Any], picture: KeyedPicture, path: Path, number: in
         raise DataError(f"{where}: Polygons must be lists of [x, y]: {error}") from error
     if not all(math.isfinite(v) for polygon in polygons for point in polygon for v in point):
         raise DataError(f"{where}: a corner of a polygon is not a finite number")
-    mask = mask_of(polygons, picture.size_px)
+    mask = polygon_mask(polygons, picture.size_px)
     if isinstance(mask, str):
         return SetAside(task["task_id"], mask)
     # The annotators state the noun, so it need not be guessed from the phrase.
@@ -124,7 +124,7 @@ def _item(task: Mapping[str, Any], picture: KeyedPicture, path: Path, number: in
     )
 
 
-def mask_of(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> bytes | str:
+def polygon_mask(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> bytes | str:
     """A PNG of this width and height, 255 inside any polygon and 0 outside; or why there is none.
 
     Border pixels count as inside, and corners are cut to whole pixels, as in `data_transfer.py`
@@ -148,6 +148,26 @@ def mask_of(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> bytes | st
     sizes = [x @ np.roll(y, -1) - y @ np.roll(x, -1) for x, y in (area.T for area in areas)]
     if not any(sizes) or mask.getbbox() is None:
         return "the mask has no area"
+    return _as_png(mask)
+
+
+def box_mask(box: tuple[float, float, float, float], size_px: tuple[int, int]) -> bytes | str:
+    """A PNG of this width and height, 255 inside the box (x, y, width, height) and 0 outside; or
+    why there is none. Edges are rounded to whole pixels and clipped to the picture."""
+    x, y, width, height = box
+    left, top = max(0, math.floor(x + 0.5)), max(0, math.floor(y + 0.5))
+    right = min(size_px[0], math.floor(x + width + 0.5))
+    bottom = min(size_px[1], math.floor(y + height + 0.5))
+    if left >= right or top >= bottom:
+        numbers = ", ".join(f"{number:g}" for number in box)
+        return f"box [{numbers}] covers no pixel of the picture's {size_px[0]} x {size_px[1]}"
+    mask = Image.new("L", size_px)
+    ImageDraw.Draw(mask).rectangle((left, top, right - 1, bottom - 1), fill=255)
+    return _as_png(mask)
+
+
+def _as_png(mask: Image.Image) -> bytes:
+    """The bytes of a mask as it is stored."""
     out = io.BytesIO()
     mask.save(out, "PNG")
     return out.getvalue()

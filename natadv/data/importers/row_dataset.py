@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, ImageDraw
-
 from natadv.data.archives import open_files
 from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.images import PictureError, decode_image
 from natadv.data.importers import ImportRequest
-from natadv.data.importers.phrasecut import mask_of
+from natadv.data.importers.phrasecut import box_mask, polygon_mask
 from natadv.data.importers.question_sets import ONE_ANSWER
 from natadv.data.importers.rows import FIELD_OF, ImportedRow, Located, RowSource, Stored, tasks_of
 from natadv.data.importers.sources import (
@@ -363,26 +359,9 @@ class _Samples:
         if row.box is not None:
             made = box_mask(row.box, size_px)
         elif row.polygon is not None:
-            made = mask_of(row.polygon, size_px)
+            made = polygon_mask(row.polygon, size_px)
         else:
             made = "holds no mask"
         if isinstance(made, str):
             raise PictureError(f"{where}: {made}")
         return made
-
-
-def box_mask(box: tuple[float, float, float, float], size_px: tuple[int, int]) -> bytes | str:
-    """A PNG of this width and height, 255 inside the box (x, y, width, height) and 0 outside; or
-    why there is none. Edges are rounded to whole pixels and clipped to the picture."""
-    x, y, width, height = box
-    left, top = max(0, math.floor(x + 0.5)), max(0, math.floor(y + 0.5))
-    right = min(size_px[0], math.floor(x + width + 0.5))
-    bottom = min(size_px[1], math.floor(y + height + 0.5))
-    if left >= right or top >= bottom:
-        numbers = ", ".join(f"{number:g}" for number in box)
-        return f"box [{numbers}] covers no pixel of the picture's {size_px[0]} x {size_px[1]}"
-    mask = Image.new("L", size_px)
-    ImageDraw.Draw(mask).rectangle((left, top, right - 1, bottom - 1), fill=255)
-    out = io.BytesIO()
-    mask.save(out, "PNG")
-    return out.getvalue()

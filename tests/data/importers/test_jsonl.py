@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from natadv.data.importers import FORMATS, ImportRequest
-from natadv.data.importers.row_dataset import box_mask
+from natadv.data.importers.phrasecut import box_mask
 from natadv.data.importers.rows import FIELDS
 from natadv.data.reader import decode_image
 from natadv.errors import ConfigError, DataError

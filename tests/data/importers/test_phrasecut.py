@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from natadv.data.importers.phrasecut import LEFT_OUT, mask_of
+from natadv.data.importers.phrasecut import LEFT_OUT, polygon_mask
 from natadv.errors import ConfigError, DataError
 
 Layouts = dict[str, Callable[..., Any]]
@@ -207,7 +207,7 @@ def pixels(mask: bytes | str) -> np.ndarray:
 
 
 def test_borders_count_as_inside() -> None:
-    mask = pixels(mask_of([[(2, 3), (5.9, 3), (5, 6), (2, 6)]], SIZE))
+    mask = pixels(polygon_mask([[(2, 3), (5.9, 3), (5, 6), (2, 6)]], SIZE))
 
     expected = np.zeros((10, 20), np.uint8)
     expected[3:7, 2:6] = 255
@@ -217,13 +217,13 @@ def test_borders_count_as_inside() -> None:
 def test_polygons_are_united() -> None:
     left, right = [(0, 0), (3, 0), (3, 3), (0, 3)], [(10, 5), (12, 5), (12, 8), (10, 8)]
 
-    both = pixels(mask_of([left, right], SIZE))
+    both = pixels(polygon_mask([left, right], SIZE))
 
-    assert (both == pixels(mask_of([left], SIZE)) | pixels(mask_of([right], SIZE))).all()
+    assert (both == pixels(polygon_mask([left], SIZE)) | pixels(polygon_mask([right], SIZE))).all()
 
 
 def test_what_reaches_over_the_edge_is_cut_off() -> None:
-    mask = pixels(mask_of([[(15, 5), (1e12, 5), (1e12, 1e12), (15, 1e12)]], SIZE))
+    mask = pixels(polygon_mask([[(15, 5), (1e12, 5), (1e12, 1e12), (15, 1e12)]], SIZE))
 
     expected = np.zeros((10, 20), np.uint8)
     expected[5:, 15:] = 255
@@ -242,7 +242,7 @@ def test_what_reaches_over_the_edge_is_cut_off() -> None:
     ],
 )
 def test_a_mask_without_area_is_none(polygons: list[list[tuple[float, float]]], why: str) -> None:
-    found = mask_of(polygons, SIZE)
+    found = polygon_mask(polygons, SIZE)
 
     assert isinstance(found, str)
     assert found.startswith(why)
@@ -250,7 +250,7 @@ def test_a_mask_without_area_is_none(polygons: list[list[tuple[float, float]]], 
 
 @given(st.lists(st.lists(POINTS, min_size=3, max_size=6), min_size=1, max_size=3))
 def test_a_mask_is_whole_or_there_is_none(polygons: list[list[tuple[float, float]]]) -> None:
-    found = mask_of(polygons, SIZE)
+    found = polygon_mask(polygons, SIZE)
 
     if isinstance(found, bytes):
         mask = pixels(found)
