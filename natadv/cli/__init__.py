@@ -30,7 +30,7 @@ COMMANDS = {
     "replay": ("search_commands", "show an attack that was found on one model to another"),
     "freeze": ("search_commands", "keep an attack as a counter-example that the gate can judge"),
     "plan": ("gate_commands", "show what a run of the gate would measure, and what it lacks"),
-    "contract": ("gate_commands", "compare two versions of thresholds.yaml"),
+    "contract": ("gate_commands", "compare versions of the contract, or write starter floors"),
     "reproduce": ("reproduce_command", "compare published numbers with those of a run"),
     "report": ("gate_commands", "write the last run's Allure results as one HTML page"),
 }

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 LEARNED = 0.1
-"""The largest loss of eight batches of a model that says yes and no where they belong."""
+"""The largest loss over eight batches at which a model says yes and no correctly."""
 
 
 def save_paligemma_row(row: ZooRow, folder: Path, known: Lesson) -> None:
@@ -54,7 +54,7 @@ def save_paligemma_row(row: ZooRow, folder: Path, known: Lesson) -> None:
 
 
 def save_blip2_row(row: ZooRow, folder: Path, known: Lesson) -> None:
-    """A BLIP-2 that learned them in the prompt that natadv gives it."""
+    """A BLIP-2 that learned the questions in the prompt that natadv uses."""
     t5 = "t5" in row.hub
     (save_blip2_t5 if t5 else save_blip2_opt)(folder, seed=seed_of(row))
     model = Blip2ForConditionalGeneration.from_pretrained(folder)
@@ -155,5 +155,5 @@ def shard(folder: Path) -> None:
 
 
 def seed_of(row: ZooRow) -> int:
-    """Of all that is drawn for a model."""
+    """The seed of everything that is drawn for a model."""
     return int(rng_for("rehearsal", row.hub).integers(2**31))

@@ -47,12 +47,12 @@ TOOLS = {"IDEA-Research/grounding-dino-tiny": save_dino, "facebook/sam-vit-huge"
 """What `natadv annotate masks` needs beside the models of the paper."""
 
 LAYERS = 3
-"""Of six of a picture tower in the mini world; its text towers keep one of two."""
+"""The layers that a picture tower keeps of the mini world's six; text towers keep one of two."""
 NOISE = 0.02
-"""Of the weights of a picture tower, as a share of their deviation: no two models are alike."""
+"""Added to the weights of a picture tower, as a share of their deviation, so that models differ."""
 WIDTH = 128
 TEXT_WIDTH = 20
-"""Of open_clip's text towers, whose vocabulary is the whole one of CLIP."""
+"""The width of open_clip's text towers, which have the whole vocabulary of CLIP."""
 SCALE = math.log(20)
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
@@ -152,7 +152,7 @@ def paper_hub(names: Iterable[str]) -> Iterator[Hub]:
 
 
 def publish(hub: Hub, hub_id: str, files: dict[str, bytes]) -> None:
-    """As its owner does: OpenAI's oldest repository has safetensors in a pull request only."""
+    """Publish as its owner does: OpenAI's oldest has safetensors only in a pull request."""
     gated = any(row.gated for row in ZOO.values() if row.hub == hub_id)
     files = {".gitattributes": b"*.bin filter=lfs\n", "README.md": b"# A model\n", **files}
     if hub_id != "openai/clip-vit-base-patch32":
@@ -410,4 +410,4 @@ SAVERS: dict[str, Callable[[ZooRow, Path, Lesson], None]] = {
     "paligemma2": save_paligemma_row,
     "blip2": save_blip2_row,
 }
-"""By the family of the zoo."""
+"""Family of the zoo -> what builds its models."""

@@ -1,4 +1,4 @@
-"""Runs natadv on the models and datasets of the paper, by the commands of a user alone.
+"""Runs natadv on the models and datasets of the paper, only by commands that a user types.
 
     python -m tests.rehearsal.rehearse [--keep DIR]
 
@@ -32,7 +32,7 @@ from tests.rehearsal.hub import TOOLS, paper_hub
 
 LAST_LINES = 4
 AT_ONCE = 2
-"""Commands of one step that run side by side, where they do not need each other."""
+"""How many commands of a step run at once, if they do not need each other."""
 
 SETTINGS = """
 rehearsal-segmentation:
@@ -111,9 +111,9 @@ class Scope:
     asked: str
     """The models as a user names them."""
     cases: int
-    """Of the tier, for these models."""
+    """How many cases the tier has for these models."""
     generated: bool
-    """Whether the datasets come too that models make: LangAdv, masks, questions."""
+    """Whether to make the datasets that need models too: LangAdv, masks, questions."""
     extent: str = ""
     """How the last line of a run names the models; empty for all of the tier."""
 
@@ -213,7 +213,7 @@ class Rehearsal:
 
 
 def preparing(archives: Path, scope: Scope) -> list[Step]:
-    """All that comes before the gate."""
+    """All steps before the gate."""
     a = archives
     imports = (
         # 80 prompts for each of 1000 classes would take 14 models minutes on a CPU.
@@ -244,7 +244,7 @@ def preparing(archives: Path, scope: Scope) -> list[Step]:
 
 
 def generating() -> list[Step]:
-    """What models make: pictures, masks and questions."""
+    """The steps in which models make pictures, masks and questions."""
     searched = ("imagenet-a", "langadv")
     return [
         Step("fetch tools", (f"natadv models fetch {' '.join(TOOLS)}",), says=("2 of 2 here",)),
@@ -284,7 +284,7 @@ def _head_commands(scope: Scope) -> Iterator[str]:
 
 
 def judging(scope: Scope) -> list[Step]:
-    """The gate on the whole grid: measured without rules, then judged by rules that follow from
+    """Gate the whole grid: measured without rules, then judged by rules that follow from
     that, when nothing is computed again."""
     calibrate = (
         "python -m natadv.gate.calibrate --evidence .natadv/evidence --date 2026-01-01 "
@@ -305,7 +305,7 @@ def judging(scope: Scope) -> list[Step]:
 
 
 def judging_damaged(scope: Scope) -> list[Step]:
-    """The gate after DAMAGED was published anew: it says which cases broke."""
+    """Gate again after new weights of DAMAGED were published: broken cases are named."""
     failed = "FAILED suites/test_classification.py::test_classification[classification/"
     cases = tuple(
         f"{failed}{dataset}/{DAMAGED}]" for dataset in ("clean/imagenet", "natural/imagenet-a")
@@ -371,7 +371,7 @@ def copy_repository(root: Path) -> None:
 
 
 def _environment(root: Path, *, home: Path, endpoint: str) -> dict[str, str]:
-    """That of somebody who has accepted the licences, and has nothing in any cache."""
+    """The environment of a user who has accepted the licences and has nothing in a cache."""
     kept = {
         name: value
         for name, value in os.environ.items()
