@@ -1,6 +1,6 @@
 """Runs natadv on the models and datasets of the paper, only by commands that a user types.
 
-    python -m tests.rehearsal.rehearse [--keep DIR]
+    python -m tests.rehearsal.rehearse [--quick] [--keep DIR]
 
 The models are tiny ones of the real architectures, which a hub on this machine serves; the datasets
 are tiny ones in the published layouts. Everything happens in a copy of the repository. The first
