@@ -30,8 +30,8 @@ class Rule:
     part: str | None = None
     """Judge only the samples of this part of the dataset."""
     starter: Starter | None = None
-    """What the bound of a starter rests on; a measured rule without globs on the same number replaces
-    a starter. None for a measured rule."""
+    """What the bound of a starter rests on; a measured rule without globs on the same number takes
+    its place. None for a measured rule."""
     line: int = 0
     file: str = ""
     """The included file that has the line; empty for thresholds.yaml itself."""
