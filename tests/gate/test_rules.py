@@ -559,7 +559,7 @@ def test_a_verdict_says_how_many_of_its_rules_are_starters(kit):
 
     assert "starters: 2 of 2 rules, 1 from published numbers, 1 just above" in verdict.starters
     assert verdict.starters in list(verdict.report)
-    assert verdict.extent == "1 cases of tier mini"
+    assert verdict.extent == "1 case of tier mini"
 
 
 def test_a_pass_by_floors_just_above_chance_says_so_in_its_last_line(kit):

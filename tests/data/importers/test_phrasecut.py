@@ -112,7 +112,7 @@ def test_what_has_no_mask_and_what_clipseg_leaves_out_is_set_aside(
     assert [(item.id, item.why) for item in packed.set_aside] == [
         ("61564__3", "CLIPSeg leaves out its picture"),
         ("777__4", "the mask has no area"),
-        ("777__5", "a polygon lies out of the picture"),
+        ("777__5", "a polygon lies outside the picture"),
     ]
     listed = importing.root / "fixtures/datasets/phrasecut/set-aside.jsonl"
     assert len(listed.read_text().splitlines()) == 3
@@ -237,8 +237,8 @@ def test_what_reaches_over_the_edge_is_cut_off() -> None:
         ([[(1, 1), (2, 2)]], "no polygon has an area"),
         ([[(1, 1), (5, 5), (3, 3)]], "the mask has no area"),
         ([[(4, 4), (4, 4), (4, 4)]], "the mask has no area"),
-        ([[(20, 0), (30, 0), (30, 5)]], "a polygon lies out of the picture"),
-        ([[(1, 1), (5, 1), (5, 5)], [(-9, -9), (-2, -9), (-2, -2)]], "a polygon lies out of"),
+        ([[(20, 0), (30, 0), (30, 5)]], "a polygon lies outside the picture"),
+        ([[(1, 1), (5, 1), (5, 5)], [(-9, -9), (-2, -9), (-2, -2)]], "a polygon lies outside"),
     ],
 )
 def test_a_mask_without_area_is_none(polygons: list[list[tuple[float, float]]], why: str) -> None:
