@@ -33,6 +33,12 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return min(verdicts, key=VERDICTS.index)
 
 
+def worse(one: Overall, other: Overall) -> Overall:
+    """The worse one of two verdicts on a run; `partial` is worse than `pass` alone."""
+    order: tuple[Overall, ...] = ("fail", "incomplete", "inconclusive", "partial", "pass")
+    return min(one, other, key=order.index)
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """One rule on one case."""

@@ -120,7 +120,7 @@ def case_json(session: GateSession, case: Case, rows: Iterable[Row]) -> dict[str
         searches = list(map(result_json, results))
     return {
         "case": case.address,
-        "verdict": session.verdict.of(case).verdict if session.asserting else None,
+        "verdict": session.case_verdict(case) if session.asserting else None,
         "green": session.is_green(case),
         "lineage": plan.lineage,
         "planned_n": plan.planned_n,

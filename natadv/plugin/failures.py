@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from natadv.data.reader import decode_image, read_by_id
@@ -11,6 +12,7 @@ from natadv.evaluate.shard import clean_twins
 from natadv.report.sheet import MOST_TILES, Panel, Tile
 from natadv.tasks import TASKS
 from natadv.tasks.task import (
+    CORRECT,
     PREDICTED_REGION,
     QUIET,
     TRUE_REGION,
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 
 def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
-    """Up to twelve samples that failed, the worst first."""
+    """Up to twelve samples that failed: first those that the baseline got right, of as many
+    pictures as there are, and the worst of each."""
     evidence = session.evidence.get(case)
     dataset = session.grid.datasets.get(case.dataset)
     if evidence is None or dataset is None or not evidence.evidence.attack.n:
@@ -35,7 +38,22 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     value, bound = sheet.failed_below
     failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
     quality = rows.values[sheet.failures_by]
-    worst = sorted(failed, key=lambda i: (float(quality[i]), rows.id[i]))[:MOST_TILES]
+    compared, before = session.comparison(case), session.counterparts.get(case)
+    change = compared.comparison if compared else None
+    new = frozenset(change.new_flips if change else ())
+    said_before = (
+        dict(zip(before.evidence.attack.id, before.evidence.attack.prediction, strict=True))
+        if before
+        else {}
+    )
+    seen: Counter[str] = Counter()
+    ranks = {}
+    for i in sorted(failed, key=lambda i: (float(quality[i]), rows.id[i])):
+        # How many worse ones show the same picture.
+        ranks[i] = (rows.id[i] not in new, seen[rows.group[i]])
+        seen[rows.group[i]] += 1
+    # Sorting is stable: within a rank the worst stays first.
+    worst = sorted(ranks, key=ranks.__getitem__)[:MOST_TILES]
     ids = {rows.id[i] for i in worst}
     samples = {s.id: s for s in read_by_id(dataset.folder, dataset.card, ids)}
     clean = session.grid.datasets.get(dataset.card.twin_of or "")
@@ -62,6 +80,8 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
         if twin := twins.get(sample.twin or ""):
             panels.insert(0, Panel(decode_image(twin.image, where=twin.id)))
         captions = list(sheet.failure(sample, rows.truth[i], prediction))
+        if sample.id in new:
+            captions.append(Caption(f"before: {said_before[sample.id]}", CORRECT))
         if sample.decoy is not None:
             captions.append(Caption(f"word: {sample.decoy}"))
         tiles.append(Tile(tuple(panels), (*captions, Caption(sample.id, QUIET))))

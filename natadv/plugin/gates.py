@@ -11,6 +11,7 @@ import pytest
 
 from natadv.errors import DataError, MetricError, NatadvError
 from natadv.evidence import CaseEvidence
+from natadv.gate.baseline import BaselineJudgement
 from natadv.metrics import measure
 from natadv.plugin import attacks
 from natadv.plugin.options import restore_allure_folder, writes_allure
@@ -22,7 +23,7 @@ from natadv.report.terminal import Row
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 from natadv.tasks.vqa import by_exact_match
-from natadv.types import LEAST_ANSWERS, Case
+from natadv.types import LEAST_ANSWERS, Case, Measurement
 
 RATES, RATES_NOT_SHOWN = "rates by factor", "rates by factor: not shown"
 CHARTS: Mapping[ChartKind, str] = {"rates": RATES, "breaking": "breaking points"}
@@ -144,9 +145,8 @@ def case_rows(session: GateSession, case: Case) -> list[Row]:
         shortfalls = [f"{case}: {why}" for why in session.shortfalls(case)]
     if shortfalls:
         rows.append(Row(case, "INCOMPLETE", reason="\n".join(shortfalls)))
-    if session.asserting and (regression := session.regression(case)):
-        reason = baseline_reason(regression)
-        rows.append(Row(case, regression.verdict, metric="baseline", reason=reason))
+    if session.asserting and (compared := session.comparison(case)):
+        rows.append(_baseline_row(compared))
     evidence = session.evidence[case].evidence
     task = TASKS[case.task]
     metrics = task.attack_metrics if SCENARIOS[case.scenario].attacks else task.metrics
@@ -162,3 +162,20 @@ def case_rows(session: GateSession, case: Case) -> list[Row]:
                 measurement = measure(name, rows_of_part, confidence=confidence)
                 rows.append(Row(case, None, measurement, metric=subject))
     return rows
+
+
+def _baseline_row(judged: BaselineJudgement) -> Row:
+    """The change since the baseline, also where all is well."""
+    change, measurement = judged.comparison, None
+    if change is not None:
+        measurement = Measurement(
+            metric="baseline",
+            value=change.difference,
+            low=change.low,
+            high=change.high,
+            n=change.n,
+            groups=change.groups,
+            excluded=change.excluded,
+        )
+    reason = baseline_reason(judged)
+    return Row(judged.case, judged.verdict, measurement, metric="baseline", reason=reason)

@@ -30,11 +30,11 @@ from natadv.gate.baseline import (
 )
 from natadv.gate.cases import CasePlan, mismatches, stored_cases, unreadable
 from natadv.gate.contract import contract_digest
-from natadv.gate.judge import GateVerdict, judge_all
+from natadv.gate.judge import GateVerdict, judge_all, worse, worst
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.plugin import options
 from natadv.search.profile import with_searches
-from natadv.types import Case
+from natadv.types import Case, Verdict
 
 if TYPE_CHECKING:
     from natadv.search.result import SearchResult
@@ -155,13 +155,18 @@ class GateSession:
         """The selected cases compared with the baseline; None if no baseline was given."""
         if self.baseline is None:
             return None
-        lineages = {case: self.grid.lineages[case.model] for case in self.selected}
         return judge_against_baseline(
             self.selected,
             candidate=self.evidence,
-            baseline=counterparts(lineages, self.baseline),
+            baseline=self.counterparts,
             max_excluded=self.grid.tier.max_excluded,
         )
+
+    @cached_property
+    def counterparts(self) -> dict[Case, CaseEvidence]:
+        """Selected case -> what the baseline has to compare it with; empty without a baseline."""
+        lineages = {case: self.grid.lineages[case.model] for case in self.selected}
+        return counterparts(lineages, self.baseline or {})
 
     def shortfalls(self, case: Case) -> tuple[str, ...]:
         """Why `case` was not measured as planned, whatever the rules say."""
@@ -171,17 +176,23 @@ class GateSession:
             *unreadable(evidence, self.grid.tier.max_excluded),
         )
 
-    def regression(self, case: Case) -> BaselineJudgement | None:
-        """That `case` is worse than the baseline (FAIL), or could not be compared (INCOMPLETE)."""
+    def comparison(self, case: Case) -> BaselineJudgement | None:
+        """`case` against the baseline: FAIL if it is worse, INCOMPLETE if it could not be compared.
+        None if no baseline was given."""
         judgements = self.against_baseline.cases if self.against_baseline else ()
-        return next((j for j in judgements if j.case == case and j.verdict != "PASS"), None)
+        return next((j for j in judgements if j.case == case), None)
+
+    def case_verdict(self, case: Case) -> Verdict:
+        """The worse one of what its rules and the baseline say, where rules are asserted."""
+        of_rules, compared = self.verdict.of(case).verdict, self.comparison(case)
+        return of_rules if compared is None else worst((of_rules, compared.verdict))
 
     def is_green(self, case: Case) -> bool:
         """True if `case` was measured as planned and, where rules are asserted, holds them and is
         no worse than the baseline."""
         if not self.asserting:
             return not self.shortfalls(case)
-        return self.verdict.of(case).verdict == "PASS" and self.regression(case) is None
+        return self.case_verdict(case) == "PASS"
 
     def raise_unless_green(self, case: Case) -> None:
         """The one place where a verdict becomes an exception.
@@ -194,27 +205,26 @@ class GateSession:
             return
         if not self.asserting:
             raise InfraError("\n".join(f"{case}: {why}" for why in self.shortfalls(case)))
-        judged, regression = self.verdict.of(case), self.regression(case)
-        verdict, lines = judged.verdict, judged.lines
-        if regression is not None:
-            lines = (baseline_reason(regression), *lines)
-            # What the rules say precedes the baseline.
-            verdict = regression.verdict if verdict == "PASS" else verdict
+        lines, compared = self.verdict.of(case).lines, self.comparison(case)
+        if compared is not None and compared.verdict != "PASS":
+            lines = (baseline_reason(compared), *lines)
         text = "\n".join(lines)
-        raise InfraError(text) if verdict == "INCOMPLETE" else GateFailure(text)
+        raise InfraError(text) if self.case_verdict(case) == "INCOMPLETE" else GateFailure(text)
 
     def overall(self) -> str:
         """pass, fail, inconclusive or incomplete; measured where nothing was asserted."""
         if not self.asserting:
             return "measured" if all(map(self.is_green, self.selected)) else "incomplete"
         compared = self.against_baseline
-        if self.verdict.green and compared is not None and not compared.green:
+        if compared is None or compared.green:
+            return self.verdict.overall
+        if self.verdict.green:
             return compared.overall
-        return self.verdict.overall
+        return worse(self.verdict.overall, compared.overall)
 
 
 def baseline_reason(judgement: BaselineJudgement) -> str:
-    """The line of a report for a case that is worse than the baseline, or was not compared."""
+    """The line of a report for a case that was compared with the baseline, or could not be."""
     return f"REGRESSION {judgement.reason}" if judgement.verdict == "FAIL" else judgement.reason
 
 
@@ -243,6 +253,10 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     device = device_kind(option("natadv_device"))
     baseline: Mapping[Case, StoredCase] | None = None
     if (given := option("natadv_baseline")) != "none":
+        if not asserting:
+            raise ConfigError(
+                "--baseline asks for a judgement, --no-assert for none; leave one of them out"
+            )
         folder = config.invocation_params.dir / given
         refuse_same(options.path_option(config, "evidence", options.EVIDENCE), folder)
         baseline, errors = stored_cases(folder)

@@ -94,9 +94,12 @@ def rows(prefix="c", *, prediction="dog", **values) -> Outcomes:
     )
 
 
-def session_of(case, found: Outcomes, datasets):
+def session_of(case, found, datasets, *, before=None, new=()):
     evidence = CaseEvidence(case, Evidence(found), "", "", "")
+    change = SimpleNamespace(comparison=SimpleNamespace(new_flips=new))
     return SimpleNamespace(
+        comparison=lambda case: change if before else None,
+        counterparts={case: replace(evidence, evidence=Evidence(before))} if before else {},
         evidence={case: evidence},
         grid=SimpleNamespace(datasets=datasets),
         units=lambda case: f"units of {case}",
@@ -109,7 +112,7 @@ def session_of(case, found: Outcomes, datasets):
 def tiles_of(datasets, monkeypatch):
     """The tiles of a case on either dataset; `masks` are the predictions in the store."""
 
-    def make(task, found, *, masks=None):
+    def make(task, found, *, masks=None, **baseline):
         typo = found.id[:1] == ("t00",)
         scenario, dataset = ("typographic", "typo") if typo else ("clean", "clean")
         case = Case(task, scenario, dataset, "mini-clip")
@@ -119,7 +122,7 @@ def tiles_of(datasets, monkeypatch):
             return masks or {}
 
         monkeypatch.setattr(failures, "kept_masks", kept_masks)
-        return failing_tiles(session_of(case, found, datasets), case)
+        return failing_tiles(session_of(case, found, datasets, **baseline), case)
 
     return make
 
@@ -151,6 +154,26 @@ def test_classification_shows_wrong_answers_by_their_margin(tiles_of):
     assert texts(tiles[0]) == ["truth: the truth of 3", "said: dog (0.71)", "c03"]
     assert [len(tile.panels) for tile in tiles] == [1, 1, 1]
     assert tiles[0].panels[0].outlines == ()
+
+
+def test_new_mistakes_come_first_and_say_what_was_answered_before(tiles_of):
+    found = rows(correct=[0] * N, margin=np.arange(N), score=[0.5] * N)
+    before = rows(prediction="cat", correct=scores(s0=0))
+
+    tiles = tiles_of("classification", found, before=before, new=("c18", "c05"))
+
+    assert ids(tiles)[:4] == ["c05", "c18", "c00", "c01"]
+    assert texts(tiles[0]) == ["truth: the truth of 5", "said: dog (0.50)", "before: cat", "c05"]
+    assert texts(tiles[2]) == ["truth: the truth of 0", "said: dog (0.50)", "c00"]
+
+
+def test_one_picture_does_not_fill_the_sheet(tiles_of):
+    found = rows(correct=[0] * N, margin=np.arange(N), score=[0.5] * N)
+    found = replace(found, group=("one",) * 15 + found.group[15:])
+
+    tiles = tiles_of("classification", found)
+
+    assert ids(tiles)[:8] == ["c00", *(f"c{i}" for i in range(15, 20)), "c01", "c02"]
 
 
 def test_segmentation_shows_regions_of_less_than_half_iou_worst_first(tiles_of):

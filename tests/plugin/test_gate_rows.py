@@ -66,7 +66,7 @@ def session_of(case, evidence, *rules, problems=()):
         evidence={case: found},
         verdict=verdict,
         grid=SimpleNamespace(thresholds=thresholds),
-        regression=lambda case: None,
+        comparison=lambda case: None,
         shortfalls=lambda case: problems,
     )
 

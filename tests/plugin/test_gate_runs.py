@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -208,6 +209,46 @@ def test_the_baseline_catches_a_loss_that_the_floors_allow(measured):
     assert same.returncode == 0, same.stdout
     assert absent.returncode == 4
     assert "nowhere" in absent.stderr
+    # A comparison that passed leaves its trace too.
+    assert re.search(
+        r"^PASS +classification/clean/plain/mini-clip +baseline +0\.000 ", same.stdout, re.M
+    )
+
+
+def test_a_regression_is_a_failure_where_the_rules_cannot_tell(measured):
+    world = measured
+    rules = world.root / "thresholds.yaml"
+    shutil.copytree(world.root / ".natadv/evidence", world.root / "before")
+    half = world.model("half", blind=True)
+    # In the middle of its interval, so that the rule alone is inconclusive.
+    clean = world.pytest("-n", "0", "--model", str(half), "--no-assert")
+    assert clean.returncode == 0, clean.stdout
+    value = next(
+        m["value"]
+        for case in world.verdict()["cases"]
+        if "/clean/" in case["case"]
+        for m in case["measurements"]
+        if m["metric"] == "top1"
+    )
+    text = rules.read_text().replace("floor: 0.9, min_n: 500", f"floor: {max(value, 0.001)}")
+    rules.write_text(text.replace("floor: 0.2", "floor: 0.0001"))
+
+    done = world.pytest("-n", "0", "--model", str(half), "--baseline", "before")
+
+    verdict = world.verdict()
+    assert done.returncode == 1
+    assert verdict["verdict"] == "fail"
+    assert "\nFAIL: " in done.stdout
+    regressed = {c["case"]: c for c in verdict["cases"]}["classification/clean/plain/half"]
+    assert (regressed["verdict"], regressed["green"]) == ("FAIL", False)
+
+
+def test_a_baseline_without_a_judgement_is_a_contradiction(measured):
+    shutil.copytree(measured.root / ".natadv/evidence", measured.root / "before")
+    done = measured.pytest("-n", "0", "--baseline", "before", "--no-assert")
+
+    assert done.returncode == 4
+    assert "--baseline asks for a judgement, --no-assert for none; leave one" in done.stderr
 
 
 def test_collecting_is_light(world):
