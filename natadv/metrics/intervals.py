@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
 from natadv.errors import MetricError
-from natadv.metrics.terms import Terms, Total
+from natadv.metrics.terms import Terms, Total, shares
 from natadv.rng import rng_for
 from natadv.types import DoubleArray, IntArray
 
 RESAMPLES = 2000
+_CAUTION = 1.5
+"""By simulation: docs/statistics.md."""
 _CELLS = 4_000_000
 """Draws in memory at once while resampling."""
 _GROUPS_PER_KIND = 8
@@ -141,23 +145,97 @@ def bounded(value: float, values: DoubleArray, *, groups: int, confidence: float
     return Interval(min(value, low, score.low), max(value, high, score.high))
 
 
+@dataclass(frozen=True, slots=True)
+class ClusteredShare:
+    """A share of rows that come in groups: rows of one source picture are alike."""
+
+    value: float
+    size: float
+    """The number of independent rows that tell as much."""
+    groups: int
+
+    def interval(self, tail: float) -> Interval:
+        """Bounds that the true share is beyond with a probability of `tail` on either side.
+
+        Clopper and Pearson's at the effective size, reduced for the few groups that it is estimated
+        from (Korn & Graubard 1998, Survey Methodology 24). Rows that nearly all agree say little
+        about how alike those of one group are: no bound is closer to 0 or 1 than that of as many
+        rows as groups which all agree, so that one mistake more never makes a share look better.
+        """
+        # Imported here because collecting and judging rows without groups need no SciPy.
+        from scipy.special import betaincinv, stdtrit
+
+        if self.groups < 2:
+            return Interval(0.0, 1.0)
+        few = (NormalDist().inv_cdf(tail) / float(stdtrit(self.groups - 1, tail))) ** 2
+        n = self.size * few
+        hits = self.value * n
+        low = float(betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
+        high = 1 - float(betaincinv(n - hits, hits + 1, tail)) if hits < n else 1.0
+        unanimous = float(tail ** (1 / (self.groups * few)))
+        return Interval(min(low, unanimous), max(high, 1 - unanimous))
+
+
+def clustered_share(hits: DoubleArray, group: Sequence[str]) -> ClusteredShare:
+    """The share of rows of 0 and 1, with the size at which independent rows vary as much.
+
+    The design effect is that of the ratio estimator with whole groups as units (Cochran 1977,
+    Sampling Techniques, 6.5), never below 1. What exceeds 1 is increased by 1.5 / sqrt(groups),
+    because groups that happen to agree give both a better share and a smaller effect.
+    """
+    rows = shares(hits, group, excluded=0).by_group()
+    (count, n), groups = rows.sum(axis=0), len(rows)
+    p = float(count / n)
+    if not 0 < p < 1 or groups < 2:
+        return ClusteredShare(p, float(groups), groups)
+    deviations = rows[:, 0] - p * rows[:, 1]
+    spread = groups / (groups - 1) * float(deviations @ deviations) / n**2
+    effect = max(1.0, spread * n / (p * (1 - p)))
+    effect = 1 + (effect - 1) * (1 + _CAUTION / math.sqrt(groups))
+    return ClusteredShare(p, float(n) / effect, groups)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusteredChange:
+    """A paired difference (lost - gained) of rows that come in groups."""
+
+    lost: ClusteredShare
+    gained: ClusteredShare
+
+    @property
+    def value(self) -> float:
+        """Lost minus gained."""
+        return self.lost.value - self.gained.value
+
+    def interval(self, tail: float) -> Interval:
+        """Bounds from those of both shares (Zou & Donner 2008, Statistics in Medicine 27)."""
+        lost, gained = self.lost, self.gained
+        of_lost, of_gained = lost.interval(tail), gained.interval(tail)
+        below = math.hypot(lost.value - of_lost.low, of_gained.high - gained.value)
+        above = math.hypot(of_lost.high - lost.value, gained.value - of_gained.low)
+        return Interval(max(-1.0, self.value - below), min(1.0, self.value + above))
+
+
+def clustered_change(terms: Terms) -> ClusteredChange:
+    """The change of rows of (before, after, 1), which are 0 or 1 on both sides."""
+    before, after = terms.rows[:, 0], terms.rows[:, 1]
+    lost, gained = (before > after).astype(np.float64), (after > before).astype(np.float64)
+    return ClusteredChange(clustered_share(lost, terms.group), clustered_share(gained, terms.group))
+
+
 class Discordance(NamedTuple):
-    """Changed pairs among `n` effective pairs."""
+    """Changed pairs among `n` pairs."""
 
     lost: float
     gained: float
     n: float
 
 
-def discordance(terms: Terms, values: DoubleArray | None) -> Discordance:
-    """Counts of changed pairs, scaled down to the effective size if groups repeat."""
+def discordance(terms: Terms) -> Discordance:
+    """Counts of changed pairs that are independent."""
     before, after = terms.rows[:, 0], terms.rows[:, 1]
     lost, gained = float(np.sum(before > after)), float(np.sum(after > before))
-    if values is None:
-        return Discordance(lost, gained, float(terms.n))
-    plain = ((lost + gained) / terms.n - ((lost - gained) / terms.n) ** 2) / terms.n
-    scale = _effective_share(terms, values, plain=plain)
-    return Discordance(lost * scale, gained * scale, terms.n * scale)
+    return Discordance(lost, gained, float(terms.n))
 
 
 def _effective_share(terms: Terms, values: DoubleArray, *, plain: float) -> float:
@@ -165,13 +243,6 @@ def _effective_share(terms: Terms, values: DoubleArray, *, plain: float) -> floa
     spread = float(np.var(values))
     size = terms.n * plain / spread if spread > 1e-12 else float(terms.groups)
     return min(1.0, size / terms.n)
-
-
-def changed(value: float, terms: Terms, values: DoubleArray, *, confidence: float) -> Interval:
-    """Interval of a paired difference if groups repeat."""
-    low, high = percentiles(values, confidence=confidence)
-    score = paired_difference(*discordance(terms, values), confidence=confidence)
-    return Interval(min(value, low, score.low), max(value, high, score.high))
 
 
 def graded(terms: Terms) -> bool:

@@ -9,9 +9,10 @@ from typing import Literal
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics import intervals
-from natadv.metrics.intervals import Interval
+from natadv.metrics.intervals import ClusteredChange, ClusteredShare, Interval
 from natadv.metrics.significance import (
     Side,
+    p_clustered,
     p_difference,
     p_proportion,
     p_resampled,
@@ -37,7 +38,8 @@ class Metric:
     kind: Kind
     """Decides the interval. `proportion`: rows of 0 and 1, by Wilson; `difference`: pairs, by
     Bonett and Price, or by the bootstrap where scores are graded; `bounded`: any statistic in
-    [0, 1], by the bootstrap. Where rows share a source picture, pictures are resampled."""
+    [0, 1], by the bootstrap. Where rows share a source picture, pictures are the units: of the
+    variance for rows of 0 and 1, of the resampling for others."""
     higher_is_better: bool
     columns: tuple[str, ...] = ()
     """Values that the outcomes of a task must have; none for a metric of every task."""
@@ -59,7 +61,7 @@ class Estimate:
     terms: Terms
     value: float
     resamples: DoubleArray | None
-    """None where a closed form exists."""
+    """None for rows of 0 and 1."""
 
     def measurement(self, *, confidence: float) -> Measurement:
         """The value with its interval and the number of samples."""
@@ -70,24 +72,26 @@ class Estimate:
     def interval(self, *, confidence: float) -> Interval:
         """The two-sided interval at this confidence (0 to 1)."""
         terms, values = self.terms, self.resamples
+        if (clustered := self._clustered) is not None:
+            return clustered.interval((1 - confidence) / 2)
         if values is None and self.metric.kind == "proportion":
             return intervals.wilson(self._hits, terms.n, confidence=confidence)
         if values is None:
-            plain = intervals.discordance(terms, None)
+            plain = intervals.discordance(terms)
             return intervals.paired_difference(*plain, confidence=confidence)
         if self.metric.kind == "difference":
-            change = intervals.graded_change if intervals.graded(terms) else intervals.changed
-            return change(self.value, terms, values, confidence=confidence)
+            return intervals.graded_change(self.value, terms, values, confidence=confidence)
         return intervals.bounded(self.value, values, groups=terms.groups, confidence=confidence)
 
     def p_value(self, *, bound: float, side: Side) -> float:
         """One-sided p-value: small if the value breaks `bound` by more than chance."""
         terms, values = self.terms, self.resamples
+        if (clustered := self._clustered) is not None:
+            return p_clustered(clustered, bound=bound, side=side)
         if values is None and self.metric.kind == "proportion":
             return p_proportion(self._hits, terms.n, bound=bound, side=side)
         if values is None:
-            plain = intervals.discordance(terms, None)
-            return p_difference(*plain, bound=bound, side=side)
+            return p_difference(*intervals.discordance(terms), bound=bound, side=side)
         # The share of resamples has a resolution of 1 in 2000, and the score test ignores skew.
         by_score = self._p_by_score(values, bound=bound, side=side)
         return max(by_score, p_resampled(values, bound=bound, side=side))
@@ -97,9 +101,16 @@ class Estimate:
         if self.metric.kind != "difference":
             size = intervals.equivalent_size(self.value, values, groups=terms.groups)
             return p_score(self.value, size, bound=bound, side=side)
-        if intervals.graded(terms):
-            return p_shift(*intervals.graded_shift(terms, values), bound=bound, side=side)
-        return p_difference(*intervals.discordance(terms, values), bound=bound, side=side)
+        return p_shift(*intervals.graded_shift(terms, values), bound=bound, side=side)
+
+    @property
+    def _clustered(self) -> ClusteredShare | ClusteredChange | None:
+        """The estimate of rows of 0 and 1 that share source pictures; None for others."""
+        if self.resamples is not None or not self.terms.repeats:
+            return None
+        if self.metric.kind == "proportion":
+            return intervals.clustered_share(self.terms.rows[:, 0], self.terms.group)
+        return intervals.clustered_change(self.terms)
 
     @property
     def _hits(self) -> int:
@@ -113,8 +124,7 @@ def estimated(name: str, metric: Metric, evidence: Evidence) -> Estimate:
     counted = metric.kind == "proportion" or (
         metric.kind == "difference" and not intervals.graded(terms)
     )
-    closed = counted and not terms.repeats
-    values = None if closed else intervals.resampled(terms, metric.total, key=name)
+    values = None if counted else intervals.resampled(terms, metric.total, key=name)
     return Estimate(name, metric, terms, value, values)
 
 

@@ -12,12 +12,17 @@ import numpy as np
 
 from natadv.errors import MetricError
 from natadv.metrics import intervals
+from natadv.metrics.intervals import ClusteredChange, ClusteredShare
 from natadv.metrics.paired import Pairs, Score, pair
 from natadv.metrics.terms import Terms, check, difference
 from natadv.types import DoubleArray, Outcomes
 
 Side = Literal["floor", "ceiling"]
 
+_SMALLEST_TAIL = -300.0
+"""Power of ten, of the smallest p-value."""
+_LARGEST_TAIL = 0.49
+"""At one half both quantiles are 0, and their ratio is undefined."""
 FLIP = 0.5
 """A sample flips if its score changes by more: from right to wrong, or to less than half."""
 
@@ -69,6 +74,28 @@ def p_difference(lost: float, gained: float, n: float, *, bound: float, side: Si
         # No spread is possible at this bound: any excess beyond rounding refutes it.
         return 0.0 if excess > 1e-9 else 1.0
     return _upper(excess / error)
+
+
+def p_clustered(found: ClusteredShare | ClusteredChange, *, bound: float, side: Side) -> float:
+    """The smallest tail at which the interval still holds the bound: the test and the interval
+    never disagree. 1 if the value keeps the bound."""
+    holds = found.value >= bound if side == "floor" else found.value <= bound
+    if holds:
+        return 1.0
+
+    def reaches(tail: float) -> bool:
+        """Whether the bound lies within the interval."""
+        low, high = found.interval(tail)
+        return high >= bound if side == "floor" else low <= bound
+
+    # In decades, as a p-value may be tiny.
+    small, large = _SMALLEST_TAIL, math.log10(_LARGEST_TAIL)
+    if reaches(_LARGEST_TAIL):
+        return 0.5
+    for _ in range(60):
+        middle = (small + large) / 2
+        small, large = (middle, large) if reaches(10**middle) else (small, middle)
+    return float(10**large)
 
 
 def p_shift(centre: float, error: float, *, bound: float, side: Side) -> float:
@@ -181,17 +208,16 @@ def compare(
 def _loss(drop: float, terms: Terms, *, confidence: float) -> tuple[intervals.Interval, float]:
     """Interval of baseline minus candidate, and the p-value of a loss."""
     if not intervals.graded(terms) and not terms.repeats:
-        plain = intervals.discordance(terms, None)
+        plain = intervals.discordance(terms)
         within = intervals.paired_difference(*plain, confidence=confidence)
         return within, mcnemar_p(int(plain.lost), int(plain.gained))
+    if not intervals.graded(terms):
+        change = intervals.clustered_change(terms)
+        within = change.interval((1 - confidence) / 2)
+        return within, p_clustered(change, bound=0, side="ceiling")
     values = intervals.resampled(terms, difference, key="compare")
-    if intervals.graded(terms):
-        within = intervals.graded_change(drop, terms, values, confidence=confidence)
-        shift = intervals.graded_shift(terms, values)
-        by_score = p_shift(*shift, bound=0, side="ceiling")
-    else:
-        within = intervals.changed(drop, terms, values, confidence=confidence)
-        by_score = p_difference(*intervals.discordance(terms, values), bound=0, side="ceiling")
+    within = intervals.graded_change(drop, terms, values, confidence=confidence)
+    by_score = p_shift(*intervals.graded_shift(terms, values), bound=0, side="ceiling")
     # Each alone can be too small: resamples of few groups, the score test of skewed changes.
     return within, max(by_score, p_resampled(values, bound=0, side="ceiling"))
 

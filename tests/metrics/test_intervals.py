@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from natadv.errors import MetricError
 from natadv.metrics import intervals
-from natadv.metrics.terms import Terms, difference, ratio
+from natadv.metrics.terms import Terms, ratio
 
 LEVELS = (0.8, 0.95, 0.99)
 
@@ -197,13 +197,95 @@ def test_when_all_groups_agree_the_interval_is_that_of_the_number_of_groups():
     )
 
 
-def test_when_no_pair_of_repeated_groups_changed_the_interval_is_that_of_the_groups():
-    terms = pairs_of([1] * 40, [1] * 40, [f"g{i // 4}" for i in range(40)])
-    values = intervals.resampled(terms, difference, key="t")
+def beta_tail(x, a, b):
+    """P(X <= x) of a beta distribution with these shapes, by quadrature."""
+    grid = np.linspace(0, 1, 400_001)[1:-1]
+    logs = (a - 1) * np.log(grid) + (b - 1) * np.log1p(-grid)
+    density = np.exp(logs - logs.max())
+    return density[grid <= x].sum() / density.sum()
 
-    assert intervals.changed(0.0, terms, values, confidence=0.95) == pytest.approx(
-        intervals.paired_difference(0, 0, 10, confidence=0.95)
+
+def student_tail(t, degrees):
+    """P(T > t), by quadrature."""
+    grid = np.linspace(-400, 400, 4_000_001)
+    density = (1 + grid**2 / degrees) ** (-(degrees + 1) / 2)
+    return density[grid > t].sum() / density.sum()
+
+
+def test_a_clustered_share_is_clopper_and_pearsons_at_the_effective_size():
+    # Shares of 0.2, 0.4, 0.6 and 0.8 in groups of five: p = 0.5, deviations of -1.5, -0.5, 0.5, 1.5
+    # rows, so the variance is 4/3 * 5 / 20^2 = 1/60 where independent rows have 1/80: the effect is
+    # 4/3, and with caution 1 + 1/3 * (1 + 1.5 / 2).
+    hits = [float(i < n) for n in (1, 2, 3, 4) for i in range(5)]
+    share = intervals.clustered_share(np.array(hits), [f"g{i // 5}" for i in range(20)])
+    assert (share.value, share.groups) == (0.5, 4)
+    assert share.size == pytest.approx(20 / (1 + 1 / 3 * 1.75))
+
+    low, high = share.interval(0.05)
+
+    t = bisect(lambda t: student_tail(t, 3) > 0.05, 0.0, 400.0)
+    size = share.size * (NormalDist().inv_cdf(0.95) / t) ** 2
+    assert beta_tail(low, size / 2, size / 2 + 1) == pytest.approx(0.05, abs=1e-4)
+    assert high == pytest.approx(1 - low)
+
+
+def test_more_mistakes_never_make_a_share_look_better():
+    groups = [f"g{i // 8}" for i in range(320)]
+    # On every picture in turn, and on one picture after the other.
+    spread = sorted(range(320), key=lambda i: (i % 8, i))
+    for order, step in ((spread, 1), (range(320), 8)):
+        hits = np.ones(320)
+        best = intervals.clustered_share(hits, groups).interval(0.025)
+        # 0.025 ** (1 / (40 * (1.96 / 2.0227) ** 2)), where 2.0227 is Student's of 39 degrees.
+        assert best.low == pytest.approx(0.9065, abs=1e-4)
+        for wrong in range(step, 321, step):
+            hits[list(order[wrong - step : wrong])] = 0
+            found = intervals.clustered_share(hits, groups).interval(0.025)
+            assert found.low <= best.low + 1e-12, wrong
+            assert found.high <= best.high + 1e-12, wrong
+            best = found
+
+
+def test_one_group_says_nothing():
+    share = intervals.clustered_share(np.array([1.0, 0.0, 1.0]), ["g"] * 3)
+
+    assert share.interval(0.025) == (0.0, 1.0)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=2, max_size=12))
+def test_a_clustered_change_has_the_bounds_of_both_shares(rows):
+    group = [f"g{i}" for i, of_group in enumerate(rows) for _ in of_group]
+    after = np.array([float(right) for of_group in rows for right in of_group])
+    terms = pairs_of(np.ones(len(after)), after, group)
+
+    change = intervals.clustered_change(terms)
+
+    lost = intervals.clustered_share(1 - after, group)
+    gained = intervals.clustered_share(np.zeros(len(after)), group)
+    low, high = change.interval(0.025)
+    above = math.hypot(lost.interval(0.025).high - lost.value, 0.0)
+    below = math.hypot(lost.value - lost.interval(0.025).low, gained.interval(0.025).high)
+    assert change.value == pytest.approx(1 - after.mean())
+    assert (low, high) == pytest.approx(
+        (max(-1.0, change.value - below), min(1.0, change.value + above))
     )
+    assert low <= change.value <= high
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_a_floor_at_the_truth_is_passed_and_failed_as_seldom_as_stated(correlation):
+    rng, names, truth = np.random.default_rng(5), [f"g{i // 10}" for i in range(160)], 0.9
+    errors = np.zeros(2)
+    for _ in range(800):
+        own = np.full(16, truth)
+        if correlation:
+            own = rng.beta(truth, 1 - truth, 16)
+        hits = (rng.random((16, 10)) < own[:, None]).astype(float).ravel()
+        low, high = intervals.clustered_share(hits, names).interval(0.025)
+        errors += low > truth, high < truth
+
+    # 0.025 and three standard errors.
+    assert (errors / 800 < 0.042).all()
 
 
 def test_an_undefined_resample_is_refused():

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import MetricError
-from natadv.metrics import significance
+from natadv.metrics import intervals, significance
 from natadv.metrics.correctness import GRADES
+from natadv.metrics.significance import p_clustered
 from natadv.tasks import TASKS
 
 compare = partial(significance.compare, score=GRADES["correct"].score)
@@ -461,3 +462,23 @@ def test_outcomes_of_another_task_are_refused(outcomes):
 
     with pytest.raises(MetricError, match="expected a value 'correct'"):
         compare(good, good)
+
+
+@given(
+    st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=2, max_size=12),
+    st.floats(0.01, 0.99),
+    st.sampled_from(("floor", "ceiling")),
+)
+def test_the_test_of_a_clustered_share_is_where_its_interval_loses_the_bound(rows, bound, side):
+    group = [f"g{i}" for i, of_group in enumerate(rows) for _ in of_group]
+    hits = np.array([float(right) for of_group in rows for right in of_group])
+    share = intervals.clustered_share(hits, group)
+
+    p = p_clustered(share, bound=bound, side=side)
+
+    kept = share.value >= bound if side == "floor" else share.value <= bound
+    assert (p == 1.0) == kept
+    if 1e-200 < p < 0.49:
+        for tail, inside in ((p * 0.99, True), (p * 1.01, False)):
+            low, high = share.interval(tail)
+            assert (high >= bound if side == "floor" else low <= bound) is inside
