@@ -199,17 +199,16 @@ def test_when_all_groups_agree_the_interval_is_that_of_the_number_of_groups():
 
 def beta_tail(x, a, b):
     """P(X <= x) of a beta distribution with these shapes, by quadrature."""
-    grid = np.linspace(0, 1, 400_001)[1:-1]
+    grid = np.linspace(0, 1, 100_001)[1:-1]
     logs = (a - 1) * np.log(grid) + (b - 1) * np.log1p(-grid)
     density = np.exp(logs - logs.max())
     return density[grid <= x].sum() / density.sum()
 
 
-def student_tail(t, degrees):
-    """P(T > t), by quadrature."""
-    grid = np.linspace(-400, 400, 4_000_001)
-    density = (1 + grid**2 / degrees) ** (-(degrees + 1) / 2)
-    return density[grid > t].sum() / density.sum()
+def student_tail(t):
+    """P(T > t) with three degrees of freedom, in closed form."""
+    angle = math.atan(t / math.sqrt(3))
+    return 0.5 - (angle + math.sin(angle) * math.cos(angle)) / math.pi
 
 
 def test_a_clustered_share_is_clopper_and_pearsons_at_the_effective_size():
@@ -223,7 +222,7 @@ def test_a_clustered_share_is_clopper_and_pearsons_at_the_effective_size():
 
     low, high = share.interval(0.05)
 
-    t = bisect(lambda t: student_tail(t, 3) > 0.05, 0.0, 400.0)
+    t = bisect(lambda t: student_tail(t) > 0.05, 0.0, 400.0)
     size = share.size * (NormalDist().inv_cdf(0.95) / t) ** 2
     assert beta_tail(low, size / 2, size / 2 + 1) == pytest.approx(0.05, abs=1e-4)
     assert high == pytest.approx(1 - low)

@@ -1,4 +1,4 @@
-"""A model of each kind, from the hub and the archives to a verdict; `make rehearsal` runs all."""
+"""A few models, from the hub and the archives to a verdict; `make rehearsal` runs all."""
 
 from __future__ import annotations
 
