@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from natadv.data.reader import decode_image, read_by_id
@@ -21,7 +22,7 @@ from natadv.tasks.task import (
     Prediction,
     TaskSheet,
 )
-from natadv.types import Case, Sample
+from natadv.types import Case, Outcomes, Sample
 
 if TYPE_CHECKING:
     from natadv.plugin.session import GateSession
@@ -35,25 +36,8 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     if evidence is None or dataset is None or not evidence.evidence.attack.n:
         return []
     sheet, rows = TASKS[case.task].sheet, evidence.evidence.attack
-    value, bound = sheet.failed_below
-    failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
-    quality = rows.values[sheet.failures_by]
-    compared, before = session.comparison(case), session.counterparts.get(case)
-    change = compared.comparison if compared else None
-    new = frozenset(change.new_flips if change else ())
-    said_before = (
-        dict(zip(before.evidence.attack.id, before.evidence.attack.prediction, strict=True))
-        if before
-        else {}
-    )
-    seen: Counter[str] = Counter()
-    ranks = {}
-    for i in sorted(failed, key=lambda i: (float(quality[i]), rows.id[i])):
-        # How many worse ones show the same picture.
-        ranks[i] = (rows.id[i] not in new, seen[rows.group[i]])
-        seen[rows.group[i]] += 1
-    # Sorting is stable: within a rank the worst stays first.
-    worst = sorted(ranks, key=ranks.__getitem__)[:MOST_TILES]
+    before = _before(session, case)
+    worst = _worst(sheet, rows, new=before)
     ids = {rows.id[i] for i in worst}
     samples = {s.id: s for s in read_by_id(dataset.folder, dataset.card, ids)}
     clean = session.grid.datasets.get(dataset.card.twin_of or "")
@@ -80,12 +64,37 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
         if twin := twins.get(sample.twin or ""):
             panels.insert(0, Panel(decode_image(twin.image, where=twin.id)))
         captions = list(sheet.failure(sample, rows.truth[i], prediction))
-        if sample.id in new:
-            captions.append(Caption(f"before: {said_before[sample.id]}", CORRECT))
+        if sample.id in before:
+            captions.append(Caption(f"before: {before[sample.id]}", CORRECT))
         if sample.decoy is not None:
             captions.append(Caption(f"word: {sample.decoy}"))
         tiles.append(Tile(tuple(panels), (*captions, Caption(sample.id, QUIET))))
     return tiles
+
+
+def _before(session: GateSession, case: Case) -> dict[str, str]:
+    """What the baseline said of the samples that it alone got right; empty without one."""
+    compared, other = session.comparison(case), session.counterparts.get(case)
+    if compared is None or compared.comparison is None or other is None:
+        return {}
+    old = other.evidence.attack
+    predictions = dict(zip(old.id, old.prediction, strict=True))
+    return {name: predictions[name] for name in compared.comparison.new_flips}
+
+
+def _worst(sheet: TaskSheet, rows: Outcomes, *, new: Container[str]) -> list[int]:
+    """The rows that the sheet shows, in order."""
+    value, bound = sheet.failed_below
+    failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
+    quality = rows.values[sheet.failures_by]
+    seen: Counter[str] = Counter()
+    ranks = {}
+    for i in sorted(failed, key=lambda i: (float(quality[i]), rows.id[i])):
+        # How many worse ones show the same picture.
+        ranks[i] = (rows.id[i] not in new, seen[rows.group[i]])
+        seen[rows.group[i]] += 1
+    # Sorting is stable: within a rank the worst stays first.
+    return sorted(ranks, key=ranks.__getitem__)[:MOST_TILES]
 
 
 def _outlines(sheet: TaskSheet, sample: Sample, prediction: Prediction) -> tuple[Outline, ...]:
