@@ -92,11 +92,15 @@ class GateVerdict:
     @property
     def extent(self) -> str:
         """Which cases the verdict is about, for the last line of a report."""
+        return self.extent_as(self.overall)
+
+    def extent_as(self, overall: str) -> str:
+        """The same if the whole run, with its baseline, ended with another verdict."""
         judged, of_tier = len(self.cases), self.judged_of_tier
         if judged == of_tier == self.tier_cases:
             return f"{counted(judged, 'case')} of tier {self.tier}"
         beside = f", and {judged - of_tier} beside it" if judged > of_tier else ""
-        holds = " hold" if self.overall == "partial" else ""
+        holds = " hold" if overall == "partial" else ""
         return f"{of_tier} of {counted(self.tier_cases, 'case')} of tier {self.tier}{beside}{holds}"
 
     @property

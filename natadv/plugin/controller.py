@@ -339,7 +339,7 @@ class Controller:
         if not session.selected:
             return "0 cases"
         measured = counted(len(session.selected), "case")
-        judged = session.verdict.extent if session.asserting else measured
+        judged = session.verdict.extent_as(self.verdict()) if session.asserting else measured
         models = tuple(session.grid.lineages)
         return (
             judged

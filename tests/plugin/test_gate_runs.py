@@ -206,6 +206,7 @@ def test_the_baseline_catches_a_loss_that_the_floors_allow(measured):
 
     assert done.returncode == 1
     assert "REGRESSION classification/clean/plain/half" in done.stdout
+    assert not re.search("^FAIL: .* hold", done.stdout, re.M)
     assert same.returncode == 0, same.stdout
     assert absent.returncode == 4
     assert "nowhere" in absent.stderr
@@ -239,6 +240,7 @@ def test_a_regression_is_a_failure_where_the_rules_cannot_tell(measured):
     assert done.returncode == 1
     assert verdict["verdict"] == "fail"
     assert "\nFAIL: " in done.stdout
+    assert " hold" not in verdict["selection"]["extent"]
     regressed = {c["case"]: c for c in verdict["cases"]}["classification/clean/plain/half"]
     assert (regressed["verdict"], regressed["green"]) == ("FAIL", False)
 
