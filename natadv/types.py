@@ -88,9 +88,14 @@ class Case:
     model: str
 
     @property
+    def cell(self) -> str:
+        """`task/scenario/dataset`, as a tier lists it for several models."""
+        return f"{self.task}/{self.scenario}/{self.dataset}"
+
+    @property
     def address(self) -> str:
         """`task/scenario/dataset/model`."""
-        return f"{self.task}/{self.scenario}/{self.dataset}/{self.model}"
+        return f"{self.cell}/{self.model}"
 
     def __str__(self) -> str:
         return self.address

@@ -8,7 +8,7 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -90,29 +90,36 @@ def _planned(grid: Grid) -> Iterator[str]:
     models, measured = counted(len(grid.lineages), "model"), counted(len(grid.cases), "case")
     yield f"tier {grid.tier.name}: {models}, {measured}"
     ordered = sorted(grid.cases, key=lambda case: list(TASKS).index(case.task))
+    units = {case: _units(grid, case) for case in ordered}
     for task, group in groupby(ordered, key=lambda case: case.task):
         cases = list(group)
         columns = list(dict.fromkeys((case.scenario, case.dataset) for case in cases))
         rows = [("", *(s for s, _ in columns)), (task, *(d for _, d in columns))]
         for model in dict.fromkeys(case.model for case in cases):
             of_model = {(c.scenario, c.dataset): c for c in cases if c.model == model}
-            cells = [_cell(grid, of_model.get(column)) for column in columns]
+            cells = [_cell(units, of_model.get(column)) for column in columns]
             rows.append((model, *cells))
         yield from ("", *aligned(rows, right=range(1, len(rows[0]))))
     # Cases share units, such as those of their clean twins.
-    units = {unit: unit[-1] - unit[-2] for case in ordered for unit in _units(grid, case) or ()}
-    rows_in_all = counted(sum(units.values()), "row")
-    yield f"\n{counted(len(units), 'unit')} of up to {SHARD_ROWS} rows, {rows_in_all} in all"
-    if any(_units(grid, case) is None for case in ordered):
+    each = {unit for of_case in units.values() for unit in of_case or ()}
+    rows_in_all = counted(sum(stop - start for *_, start, stop in each), "row")
+    yield f"\n{counted(len(each), 'unit')} of up to {SHARD_ROWS} rows, {rows_in_all} in all"
+    if None in units.values():
         yield "?: not known before the dataset and its clean twin are here"
 
 
-def _cell(grid: Grid, case: Case | None) -> str:
-    units = _units(grid, case) if case else None
-    return "-" if case is None else "?" if units is None else str(len(units))
+_PlannedUnits = list[tuple[str, str, str, str, int, int]]
+"""Of model, task, dataset, variant, first row and the row after the last."""
 
 
-def _units(grid: Grid, case: Case) -> list[tuple[str, str, str, str, int, int]] | None:
+def _cell(units: Mapping[Case, _PlannedUnits | None], case: Case | None) -> str:
+    if case is None:
+        return "-"
+    of_case = units[case]
+    return "?" if of_case is None else str(len(of_case))
+
+
+def _units(grid: Grid, case: Case) -> _PlannedUnits | None:
     """The units of the case, without its searches; None if a dataset is not here."""
     from natadv.evaluate.plan import shown_rows
     from natadv.evaluate.units import shards

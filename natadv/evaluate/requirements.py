@@ -28,8 +28,11 @@ class Missing:
     """`model`, `dataset` or `head`."""
     name: str
     """Of a head: `model/task`."""
-    commands: tuple[str, ...]
-    """Shell lines that get it, in order; remarks begin with `#`."""
+    commands: tuple[str, ...] = ()
+    """Shell lines that get it, in order; remarks begin with `#`. Models, and the heads for a task,
+    are got together."""
+    task: str = ""
+    """Of a head."""
 
 
 def missing(grid: Grid, cases: Iterable[Case]) -> list[Missing]:
@@ -37,7 +40,7 @@ def missing(grid: Grid, cases: Iterable[Case]) -> list[Missing]:
     missing heads are trained on, then heads, each once."""
     wanted = tuple(cases)
     heads = list(_heads(grid, wanted))
-    training = {TRAINING_SETS[head.name.rpartition("/")[2]]: None for head in heads}
+    training = {TRAINING_SETS[head.task]: None for head in heads}
     return [*_models(grid, wanted), *_datasets(grid, wanted, training), *heads]
 
 
@@ -54,21 +57,16 @@ def script(lacking: Iterable[Missing]) -> list[str]:
     heads: dict[str, list[str]] = {}
     for row in rows:
         if row.kind == "head":
-            model, _, task = row.name.rpartition("/")
-            heads.setdefault(task, []).append(model)
+            heads.setdefault(row.task, []).append(row.name.removesuffix(f"/{row.task}"))
     for task, of_models in heads.items():
+        data, out = TRAINING_SETS[task], HEADS / "$model" / task
         lines += [
             f"# heads for {task}",
             f"for model in {' '.join(of_models)}; do",
-            f"  {_training(task, '$model')}",
+            f"  natadv train {task} --model $model --data {data} --out {out}",
             "done",
         ]
     return lines
-
-
-def _training(task: str, model: str) -> str:
-    data, out = TRAINING_SETS[task], HEADS / model / task
-    return f"natadv train {task} --model {model} --data {data} --out {out}"
 
 
 def _models(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
@@ -121,4 +119,4 @@ def _heads(grid: Grid, cases: Iterable[Case]) -> Iterator[Missing]:
         name = model.partition(WAY)[0]
         # A head of a checkpoint that somebody gave lies elsewhere; its case says where.
         if name in ZOO:
-            yield Missing("head", f"{name}/{task}", (_training(task, name),))
+            yield Missing("head", f"{name}/{task}", task=task)

@@ -118,8 +118,7 @@ def _of_tier(old: Tier, new: Tier) -> Iterator[Difference]:
 
 
 def _has(tier: Tier, case: Case) -> bool:
-    known = {name for grid in tier.grids for name in (*grid.models, *grid.on_request)}
-    return case.model in known and f"{case.task}/{case.scenario}/{case.dataset}" in tier.cases
+    return tier.holds(case.model) and case.cell in tier.cases
 
 
 def _number(

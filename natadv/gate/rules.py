@@ -46,7 +46,7 @@ class Rule:
 
     def covers_any(self, cases: CaseSet) -> bool:
         """Whether the rule applies to one of the cases by the name of its model."""
-        if GLOB & set(self.case):
+        if self.is_glob:
             return any(self.covers(case, case.model) for case in cases.cases)
         return self.case in cases.addresses
 
@@ -64,6 +64,11 @@ class Rule:
     def margin(self, value: float) -> float:
         """Distance to the bound; negative if the value lies beyond it."""
         return value - self.bound if self.side == "floor" else self.bound - value
+
+    @property
+    def is_glob(self) -> bool:
+        """Whether the rule may cover several cases."""
+        return bool(GLOB & set(self.case))
 
     @property
     def subject(self) -> str:
@@ -109,9 +114,14 @@ class TierGrid:
     on_request: tuple[str, ...] = ()
     """Models that have these cases too, but run only if the user names them."""
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All models that have these cases."""
+        return self.models + self.on_request
+
     def holds(self, lineage: str) -> bool:
         """Whether a model of this lineage has these cases."""
-        return lineage in (*self.models, *self.on_request)
+        return lineage in self.known
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +157,7 @@ class Tier:
     @property
     def covered(self) -> tuple[Case, ...]:
         """The cases for all models that the tier knows, also those on request."""
-        known = (name for grid in self.grids for name in (*grid.models, *grid.on_request))
-        return self.grid_of({name: name for name in known})
+        return self.grid_of({name: name for grid in self.grids for name in grid.known})
 
     def holds(self, lineage: str) -> bool:
         """Whether the tier has cases for models of this lineage."""
@@ -227,18 +236,17 @@ class RuleIndex:
         self._globs: list[tuple[int, Rule]] = []
         self._exact: dict[str, list[tuple[int, Rule]]] = {}
         for numbered in enumerate(rules):
-            case = numbered[1].case
-            if GLOB & set(case):
+            rule = numbered[1]
+            if rule.is_glob:
                 self._globs.append(numbered)
             else:
-                self._exact.setdefault(case, []).append(numbered)
+                self._exact.setdefault(rule.case, []).append(numbered)
 
     def covering(self, case: Case, lineage: str) -> list[Rule]:
         """The rules that apply to `case`, in their order."""
-        cell = case.address.removesuffix(case.model)
         found = [n for n in self._globs if n[1].covers(case, lineage)]
         for model in {case.model, lineage}:
-            found += self._exact.get(cell + model, [])
+            found += self._exact.get(f"{case.cell}/{model}", [])
         return [rule for _, rule in sorted(found, key=lambda numbered: numbered[0])]
 
 
@@ -250,9 +258,7 @@ def rules_for(case: Case, lineage: str, rules: RuleIndex) -> tuple[Rule, ...]:
     off the strict ones.
     """
     covering = rules.covering(case, lineage)
-    measured = {
-        (r.metric, r.part, r.side) for r in covering if not r.starter and not GLOB & set(r.case)
-    }
+    measured = {(r.metric, r.part, r.side) for r in covering if not r.starter and not r.is_glob}
     covering = [r for r in covering if not r.starter or (r.metric, r.part, r.side) not in measured]
     own = {(r.metric, r.part, r.side) for r in covering if r.names(case)}
     return tuple(

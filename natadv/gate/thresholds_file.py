@@ -148,9 +148,14 @@ class GridRow(Strict):
 
     @model_validator(mode="after")
     def _for_some_model(self) -> GridRow:
-        _require(bool(self.models or self.on_request), "expected models or on_request, got neither")
-        _once([*self.models, *self.on_request])
+        _require(bool(self.known), "expected models or on_request, got neither")
+        _once(self.known)
         return self
+
+    @property
+    def known(self) -> list[str]:
+        """All models that have these cases."""
+        return self.models + self.on_request
 
 
 class TierRow(Strict):
@@ -169,9 +174,7 @@ class TierRow(Strict):
         alone = self.grids is None and self.models is not None and self.cases is not None
         several = self.grids is not None and not (self.models or self.cases or self.on_request)
         _require(alone or several, "expected models and cases, or else grids of them")
-        names = [
-            (m, cell) for g in self.rows for m in (*g.models, *g.on_request) for cell in g.cases
-        ]
+        names = [(m, cell) for g in self.rows for m in g.known for cell in g.cases]
         _once([f"{cell}/{model}" for model, cell in names])
         _require(
             any(grid.models for grid in self.rows), "expected models, got those on request only"
@@ -339,7 +342,7 @@ def _tier(name: str, row: TierRow) -> Tier:
         population, subjects = search.population or dataset, tuple(search.subjects)
         changed = {"population": population, "subjects": subjects}
         searches[dataset] = SearchProfile(**search.model_dump() | changed)
-    named = [model for grid in row.rows for model in (*grid.models, *grid.on_request)]
+    named = [model for grid in row.rows for model in grid.known]
     grids = tuple(
         TierGrid(
             models=tuple(map(_case_name, grid.models)),
@@ -391,9 +394,9 @@ def _mistakes(
 
 def _loc(tier: str, row: TierRow, case: Case) -> Loc:
     """The line that asks for the case."""
-    cell = f"{case.task}/{case.scenario}/{case.dataset}"
+    cell = case.cell
     for i, grid in enumerate(row.rows):
-        known = map(_case_name, (*grid.models, *grid.on_request))
+        known = map(_case_name, grid.known)
         if cell in grid.cases and case.model in known:
             at: Loc = ("cases", grid.cases.index(cell))
             return ("tiers", tier, *at) if row.grids is None else ("tiers", tier, "grids", i, *at)
