@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from natadv.config import Strict, dotted, shown
 from natadv.errors import StoreError
 from natadv.scenarios import SCENARIOS
-from natadv.storage.atomic import replace_folder, replacing, writing
+from natadv.storage.atomic import replace_file, replace_folder, writing
 from natadv.tasks import TASKS
 from natadv.types import Case, Outcomes, Variant
 
@@ -259,8 +259,7 @@ def _encode(outcomes: Outcomes, case: Case) -> bytes:
 def write_selection(root: Path, selection: Selection) -> None:
     """Record in `root` the selection that its cases belong to. Raises StoreError."""
     content = asdict(selection) | {"cases": [case.address for case in selection.cases]}
-    with writing(root / RUN, remedy=REMEDY), replacing(root / RUN) as temporary:
-        temporary.write_text(_hashed_text(content), encoding="utf-8")
+    replace_file(root / RUN, _hashed_text(content).encode(), remedy=REMEDY)
 
 
 def read_selection(root: Path) -> Selection | None:

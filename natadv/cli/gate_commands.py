@@ -221,7 +221,7 @@ def starters(
     from natadv.gate.rules import Rule
     from natadv.gate.thresholds_file import load_thresholds
     from natadv.models.listing import published
-    from natadv.storage.atomic import replacing, writing
+    from natadv.storage.atomic import replace_file
     from natadv.types import PAPER_SUFFIX
 
     tried = load_thresholds(thresholds, asserting=False)
@@ -244,8 +244,8 @@ def starters(
             chance = 1 / choices if choices else 0.0
             rule = above_chance(case.address, task.headline, chance, n=rows or _FEW_ROWS)
         rules.append(rule)
-    with writing(out, remedy="give another --out"), replacing(out) as temporary:
-        temporary.write_text(_STARTERS_HEAD + to_yaml(rules), encoding="utf-8")
+    written = _STARTERS_HEAD + to_yaml(rules)
+    replace_file(out, written.encode(), remedy="give another --out")
     by_number = sum(rule.starter == "published" for rule in rules)
     print(f"{out}: {len(rules)} starters, {by_number} of them from published numbers")
     return 0

@@ -118,7 +118,7 @@ class Reproduction:
 
 
 @app.command(
-    cls=opt.Command, epilog="Exit codes: 0 something was compared (whatever came out), 1 nothing."
+    cls=opt.Command, epilog="Exit codes: 0 something was compared, 1 nothing."
 )
 def reproduce(
     study: Annotated[Literal["scam", "paper", "imagenet"], opt.argument("scam|paper|imagenet")],

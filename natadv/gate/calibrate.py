@@ -19,7 +19,7 @@ from natadv.gate.rules import Rule, Thresholds, TierGrid
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.metrics import METRICS, estimate, metric_named
 from natadv.scenarios import SCENARIOS
-from natadv.storage.atomic import replacing, writing
+from natadv.storage.atomic import replace_file
 from natadv.tasks import TASKS
 
 CONFIDENCE = 0.999
@@ -187,9 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(written, end="")
         else:
             # A shell would have emptied the file before it is read as a part of the contract.
-            remedy = "give another --out"
-            with writing(options.out, remedy=remedy), replacing(options.out) as temporary:
-                temporary.write_text(written, encoding="utf-8")
+            replace_file(options.out, written.encode(), remedy="give another --out")
             print(f"{options.out}: {counted(len(rules), 'rule')}")
     except NatadvError as error:
         print(error, file=sys.stderr)

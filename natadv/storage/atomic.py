@@ -45,6 +45,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_file(path: Path, content: bytes, *, remedy: str) -> None:
+    """Write or replace a file, and make its folder. Raises StoreError, which ends in `remedy`."""
+    with writing(path, remedy=remedy), replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def flush(path: Path) -> None:
     """Wait until the whole file is on the disk. Raises OSError."""
     with path.open("rb") as file:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 PAPER_TEMPLATES = ("a photo of a {}.",)
-"""The only prompt of the paper's scripts, whatever the card says."""
+"""The only prompt of the paper's scripts, which replaces the templates of the card."""
 
 
 @dataclass(frozen=True, slots=True)

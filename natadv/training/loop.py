@@ -17,7 +17,7 @@ import torch
 from natadv.config import shown
 from natadv.errors import ConfigError, ModelError, StoreError
 from natadv.rng import rng_for
-from natadv.storage.atomic import replacing, writing
+from natadv.storage.atomic import replace_file
 from natadv.storage.progress import Progress, duration
 from natadv.training.head_settings import HeadSettings
 
@@ -206,8 +206,7 @@ def fit(
 def write_bytes(path: Path, content: bytes) -> None:
     """Write the whole file or nothing. Raises StoreError."""
     remedy = "free space, and run again: the training resumes from its last checkpoint"
-    with writing(path, remedy=remedy), replacing(path) as temporary:
-        temporary.write_bytes(content)
+    replace_file(path, content, remedy=remedy)
 
 
 def _step(training: Training, state: State, seed: int, *, half: bool) -> float:
