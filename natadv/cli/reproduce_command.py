@@ -117,9 +117,7 @@ class Reproduction:
         return {**record, "difference": own.value - self.number.value, "inside": self.inside}
 
 
-@app.command(
-    cls=opt.Command, epilog="Exit codes: 0 something was compared, 1 nothing."
-)
+@app.command(cls=opt.Command, epilog="Exit codes: 0 something was compared, 1 nothing.")
 def reproduce(
     study: Annotated[Literal["scam", "paper", "imagenet"], opt.argument("scam|paper|imagenet")],
     evidence: Annotated[Path, opt.path("of a run of the gate")] = Path(".natadv") / "evidence",
