@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import compress
 from pathlib import Path
@@ -16,25 +16,27 @@ import numpy as np
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
+from natadv.columns import Mask, Texts
 from natadv.config import Strict, dotted, shown
 from natadv.errors import StoreError
+from natadv.outcomes_parquet import decode, encode
 from natadv.scenarios import SCENARIOS
 from natadv.storage.atomic import replace_file, replace_folder, writing
 from natadv.tasks import TASKS
-from natadv.types import Case, Outcomes, Variant
+from natadv.types import TEXT_COLUMNS, Attribute, Case, Outcomes, Variant
 
 FILES: dict[Variant, str] = {
-    "attack": "outcomes.jsonl",
-    "occlusion": "occlusion.jsonl",
-    "matched": "matched.jsonl",
+    "attack": "outcomes.parquet",
+    "occlusion": "occlusion.parquet",
+    "matched": "matched.parquet",
 }
 MANIFEST = "manifest.json"
 RUN = "run.json"
-FORMAT = 2
+FORMAT = 3
 REMEDY = "give another --evidence DIR"
 
-_COLUMNS = ("id", "group", "part", "twin", "decoy", "truth", "prediction")
-"""The text columns of `Outcomes`, as each row names them."""
+_FORMER_FILES = ("outcomes.jsonl", "occlusion.jsonl", "matched.jsonl")
+"""Outcome files of former formats, which a run may remove."""
 _CANONICAL: dict[str, Any] = {"sort_keys": True, "allow_nan": False}
 
 
@@ -51,7 +53,7 @@ class Evidence:
 
     def of_part(self, part: str) -> Evidence:
         """Only the samples of `part`. All errors stay: the part of a failed sample is unknown."""
-        return replace(self, attack=select(self.attack, [p == part for p in self.attack.part]))
+        return replace(self, attack=select(self.attack, self.attack.part.equals(part)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class StoredCase:
-    """The folder of a case, read and verified."""
+    """The folder of a case, read and verified with all rows."""
 
     manifest: Manifest
     outcomes: Mapping[Variant, Outcomes]
@@ -149,7 +151,7 @@ class _HashedFile(Strict):
 
     model_config = ConfigDict(extra="allow")
 
-    format: Literal[2]
+    format: Literal[3]
     sha256: str
     """Of all other keys, so that an edit or a flipped bit is noticed."""
 
@@ -163,33 +165,53 @@ class _Tables:
     """File name -> sha256."""
 
 
-class _OutcomeRow(Strict):
-    id: str
-    group: str
-    part: str
-    twin: str | None
-    decoy: str | None
-    truth: str
-    prediction: str
-    values: dict[str, float]
-    factors: dict[str, str | float] = Field(default_factory=dict)
+@dataclass(frozen=True, slots=True)
+class CaseFolder:
+    """The folder of a case with a verified manifest, whose rows have not been read."""
+
+    path: Path
+    manifest: Manifest
+    tables: _Tables
+
+    def read(self) -> StoredCase:
+        """All rows. Raises StoreError that names the file that was changed."""
+        return StoredCase(self.manifest, {v: self._outcomes(v) for v in self.tables.errors})
+
+    def _outcomes(self, variant: Variant) -> Outcomes:
+        path, errors = self.path / FILES[variant], self.tables.errors[variant]
+        digest = self.tables.files[path.name]
+        try:
+            body = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error}; measure the case again") from error
+        if (got := hashlib.sha256(body).hexdigest()) != digest:
+            raise StoreError(
+                f"{path}: sha256 is {got[:12]}, manifest says {digest[:12]}; measure the case again"
+            )
+        return decode(body, path=path, planned_n=self.manifest.planned_n, errors=errors)
 
 
 Schema = TypeVar("Schema", Manifest, Selection, _Tables)
 
 
-def select(outcomes: Outcomes, keep: list[bool]) -> Outcomes:
+def select(outcomes: Outcomes, keep: Mask | Sequence[bool]) -> Outcomes:
     """The rows where `keep` holds; errors stay as they are."""
-    columns: dict[str, Any] = {
-        name: tuple(compress(getattr(outcomes, name), keep)) for name in _COLUMNS
-    }
     mask = np.asarray(keep, dtype=bool)
+    columns: dict[str, Any] = {name: getattr(outcomes, name).take(mask) for name in TEXT_COLUMNS}
     return replace(
         outcomes,
         **columns,
         values={name: np.asarray(values)[mask] for name, values in outcomes.values.items()},
-        attributes={n: cast(Any, tuple(compress(f, keep))) for n, f in outcomes.attributes.items()},
+        attributes={name: _kept(column, mask) for name, column in outcomes.attributes.items()},
     )
+
+
+def _kept(column: Attribute, mask: Mask) -> Attribute:
+    if isinstance(column, np.ndarray):
+        return column[mask]
+    if isinstance(column, Texts):
+        return column.take(mask)
+    return cast(Attribute, tuple(compress(column, mask)))
 
 
 def folder_of(root: Path, case: Case) -> Path:
@@ -210,7 +232,7 @@ def write_evidence(root: Path, manifest: Manifest, outcomes: Mapping[Variant, Ou
     case = manifest.case
     if "attack" not in outcomes:
         raise StoreError(f"{case}: expected outcomes of 'attack', got {sorted(outcomes)}")
-    tables = {v: _encode(outcomes[v], case) for v in FILES if v in outcomes}
+    tables = {v: _encoded(outcomes[v], case) for v in FILES if v in outcomes}
     files = {FILES[variant]: body for variant, body in tables.items()}
     content = asdict(manifest) | {
         "case": case.address,
@@ -239,21 +261,11 @@ def _sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, **_CANONICAL).encode()).hexdigest()
 
 
-def _encode(outcomes: Outcomes, case: Case) -> bytes:
-    lines = []
-    for i, name in enumerate(outcomes.id):
-        row = {column: getattr(outcomes, column)[i] for column in _COLUMNS}
-        row["values"] = {key: float(column[i]) for key, column in outcomes.values.items()}
-        # Only where there are any: evidence of all other datasets keeps its bytes.
-        if outcomes.attributes:
-            row["factors"] = {key: column[i] for key, column in outcomes.attributes.items()}
-        try:
-            lines.append(json.dumps(row, **_CANONICAL) + "\n")
-        except ValueError as error:
-            got = row["values"] | row.get("factors", {})
-            why = f"expected finite values for sample {name!r}, got {got}"
-            raise StoreError(f"{case}: {why}") from error
-    return "".join(lines).encode()
+def _encoded(outcomes: Outcomes, case: Case) -> bytes:
+    try:
+        return encode(outcomes)
+    except StoreError as error:
+        raise StoreError(f"{case}: {error}") from error
 
 
 def write_selection(root: Path, selection: Selection) -> None:
@@ -307,12 +319,17 @@ def _is_ours(path: Path) -> bool:
         case_of(name.replace("__", "/"))
     except StoreError:
         return False
-    ours = {MANIFEST, *FILES.values()}
+    ours = {MANIFEST, *FILES.values(), *_FORMER_FILES}
     return path.is_dir() and not path.is_symlink() and {p.name for p in path.iterdir()} <= ours
 
 
 def read_evidence(folder: Path) -> StoredCase:
     """The evidence in `folder`. Raises StoreError that names the file that was changed."""
+    return open_evidence(folder).read()
+
+
+def open_evidence(folder: Path) -> CaseFolder:
+    """The manifest of the evidence in `folder`. Raises StoreError if it was changed."""
     path = folder / MANIFEST
     if not path.exists():
         raise StoreError(f"{path}: no evidence here; measure the case first")
@@ -321,22 +338,33 @@ def read_evidence(folder: Path) -> StoredCase:
     manifest, tables = _parse(Manifest, content, path), _parse(_Tables, of_tables, path)
     if folder.name != folder_of(folder.parent, manifest.case).name:
         raise StoreError(f"{path}: is the evidence of {manifest.case}, not of {folder.name!r}")
-    digests, errors = tables.files, tables.errors
-    variants = {v: name for v, name in FILES.items() if name in digests}
-    if "attack" not in variants or len(variants) != len(digests) or set(errors) != set(variants):
+    if "attack" not in tables.errors or {FILES[v] for v in tables.errors} != set(tables.files):
         raise StoreError(f"{path}: expected files and errors of the same variants; measure again")
-    outcomes = {v: _decode(folder / name, digests[name], errors[v]) for v, name in variants.items()}
-    return StoredCase(manifest, outcomes)
+    return CaseFolder(folder, manifest, tables)
+
+
+Found = TypeVar("Found", StoredCase, CaseFolder)
 
 
 def read_all(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
     """Every readable case under `root`, and folder name -> why it cannot be read."""
-    found: dict[Case, StoredCase] = {}
+    return _each_under(root, read_evidence)
+
+
+def open_all(root: Path) -> tuple[dict[Case, CaseFolder], dict[str, str]]:
+    """Every case under `root` with a verified manifest, and folder name -> why it has none."""
+    return _each_under(root, open_evidence)
+
+
+def _each_under(
+    root: Path, read: Callable[[Path], Found]
+) -> tuple[dict[Case, Found], dict[str, str]]:
+    found: dict[Case, Found] = {}
     broken: dict[str, str] = {}
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != "."):
         try:
-            stored = read_evidence(folder)
-            found[stored.manifest.case] = stored
+            one = read(folder)
+            found[one.manifest.case] = one
         except StoreError as error:
             broken[folder.name] = str(error)
     return found, broken
@@ -346,6 +374,8 @@ def _read_hashed(path: Path) -> dict[str, Any]:
     """The content that `_hashed_text` wrote. Raises StoreError."""
     try:
         raw = json.loads(path.read_bytes())
+        if isinstance(raw, dict) and raw.get("format") in range(1, FORMAT):
+            raise StoreError(f"{path}: measured by an older natadv; measure again")
         file = _HashedFile.model_validate(raw)
         got = _sha256({key: value for key, value in raw.items() if key != "sha256"})
     except OSError as error:
@@ -378,42 +408,3 @@ def _first_mistake(error: ValidationError) -> str:
     unknown = first["type"] == "unexpected_keyword_argument"
     reason = "unknown key" if unknown else f"{first['msg'][:1].lower()}{first['msg'][1:]}"
     return f"{dotted(first['loc']) or 'the file'}: {reason}"
-
-
-def _decode(path: Path, digest: str, errors: Mapping[str, str]) -> Outcomes:
-    """The rows of a file, all with the same columns and each with an id of its own."""
-    try:
-        body = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error}; measure the case again") from error
-    if (got := hashlib.sha256(body).hexdigest()) != digest:
-        raise StoreError(
-            f"{path}: sha256 is {got[:12]}, manifest says {digest[:12]}; measure the case again"
-        )
-    rows: list[_OutcomeRow] = []
-    ids: set[str] = set()
-    for line, text in enumerate(body.splitlines(), start=1):
-        try:
-            row = _OutcomeRow.model_validate_json(text)
-        except ValidationError as error:
-            raise StoreError(f"{path}:{line}: {_first_mistake(error)}; measure again") from error
-        for kind in ("values", "factors"):
-            if rows and _column_types(row, kind) != _column_types(rows[0], kind):
-                names = sorted(getattr(row, kind))
-                raise StoreError(f"{path}:{line}: other {kind} than in line 1: {names}")
-        if row.id in ids:
-            raise StoreError(f"{path}:{line}: a second row of {row.id!r}; measure again")
-        ids.add(row.id)
-        rows.append(row)
-    values, attributes = (rows[0].values, rows[0].factors) if rows else ({}, {})
-    columns: dict[str, Any] = {c: tuple(getattr(row, c) for row in rows) for c in _COLUMNS}
-    return Outcomes(
-        **columns,
-        values={n: np.array([row.values[n] for row in rows], dtype=np.float64) for n in values},
-        errors=dict(errors),
-        attributes={n: cast(Any, tuple(row.factors[n] for row in rows)) for n in attributes},
-    )
-
-
-def _column_types(row: _OutcomeRow, kind: Literal["values", "factors"]) -> dict[str, type]:
-    return {name: type(value) for name, value in getattr(row, kind).items()}

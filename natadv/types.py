@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 import numpy as np
 from numpy.typing import NDArray
 
+from natadv.columns import Texts
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -18,7 +20,7 @@ FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-Attribute = tuple[str, ...] | tuple[float, ...]
+Attribute = Sequence[str] | Sequence[float] | DoubleArray
 """A column of an overlay attribute: a text or a number for each row."""
 
 Variant = Literal["attack", "occlusion", "matched"]
@@ -105,17 +107,26 @@ class Case:
         return self.address
 
 
+TEXT_COLUMNS = ("id", "group", "part", "twin", "decoy", "truth", "prediction")
+"""Of `Outcomes`."""
+
+
 @dataclass(frozen=True)
 class Outcomes:
-    """All rows of a case by column. A sample that errored is in `errors`, and in no column."""
+    """All rows of a case by column. A sample that errored is in `errors`, and in no column.
 
-    id: tuple[str, ...]
-    group: tuple[str, ...]
-    part: tuple[str, ...]
-    twin: tuple[str | None, ...]
-    decoy: tuple[str | None, ...]
-    truth: tuple[str, ...]
-    prediction: tuple[str, ...]
+    Columns of text may be given as any sequence.
+    """
+
+    id: Texts
+    group: Texts
+    part: Texts
+    twin: Texts
+    """None where a sample has no clean twin."""
+    decoy: Texts
+    """None where nothing is written on the picture."""
+    truth: Texts
+    prediction: Texts
     values: Mapping[str, DoubleArray]
     """The task's numbers, one of length n per name. Classification: `correct` and `said_decoy`
     (0 or 1), `rank` (of the truth, 0 is first), `score` and `true_score` (probabilities), `margin`
@@ -128,6 +139,10 @@ class Outcomes:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     """The attributes of each row's overlay, one column of length n per name; empty where no overlay
     is described."""
+
+    def __post_init__(self) -> None:
+        for name in TEXT_COLUMNS:
+            object.__setattr__(self, name, Texts.of(getattr(self, name)))
 
     @property
     def n(self) -> int:

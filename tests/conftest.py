@@ -229,7 +229,8 @@ class World:
 
     def outcome_bytes(self) -> dict[str, bytes]:
         folder = self.root / ".natadv" / "evidence"
-        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.jsonl"))}
+        files = sorted(folder.rglob("*.parquet"))
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
     def allure(self) -> list[dict[str, Any]]:
         found = sorted((self.root / "allure-results").glob("*-result.json"))

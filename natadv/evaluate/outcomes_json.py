@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from natadv.columns import Texts
 from natadv.types import Attribute, Outcomes, Sample
 
 
@@ -34,8 +35,8 @@ def outcomes_of(results: Iterable[Mapping[str, Any]]) -> Outcomes:
     names = tables[0]["values"].keys() if tables else ()
     attributes = [table.get("factors", {}) for table in tables if table["id"]]
 
-    def joined(name: str) -> tuple[Any, ...]:
-        return tuple(x for table in tables for x in table[name])
+    def joined(name: str) -> Texts:
+        return Texts.of(x for table in tables for x in table[name])
 
     return Outcomes(
         id=joined("id"),

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from natadv.columns import Texts
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics.correctness import right
@@ -29,7 +30,7 @@ def breaking_points(evidence: Evidence) -> dict[str, float]:
     picture.
     """
     covered = numbers(evidence.attack, "covered")
-    if wrong := [share for share in covered.tolist() if not 0 <= share <= 1][:3]:
+    if wrong := covered[~((covered >= 0) & (covered <= 1))][:3].tolist():
         raise MetricError(f"expected 'covered' to be between 0 and 1, got {wrong}")
     pairs = with_clean(evidence, evidence.attack, score=lambda rows: right(rows).astype(np.float64))
     if pairs.excluded:
@@ -37,13 +38,15 @@ def breaking_points(evidence: Evidence) -> dict[str, float]:
             f"{pairs.excluded} samples or their clean twins failed, each of which may be what "
             "breaks its picture; measure the case again"
         )
-    points: dict[str, float] = {}
-    columns = zip(pairs.group, pairs.before, pairs.after, covered[pairs.rows], strict=True)
-    for group, before, after, share in columns:
-        if before:
-            broken = NEVER if after else round(float(share), DIGITS)
-            points[group] = min(broken, points.get(group, NEVER))
-    return points
+    counts = pairs.before != 0
+    group, after = pairs.group.take(counts), pairs.after[counts]
+    shares, at = np.unique(covered[pairs.rows[counts]], return_inverse=True)
+    # Python rounds decimals exactly, and NumPy does not.
+    rounded = np.array([round(share, DIGITS) for share in shares.tolist()])[at]
+    smallest = np.full(len(group.counts), NEVER)
+    np.minimum.at(smallest, group.codes, np.where(after != 0, NEVER, rounded))
+    names = group.distinct.texts
+    return {names[code]: smallest[code].item() for code in dict.fromkeys(group.codes.tolist())}
 
 
 def one_hot_points(evidence: Evidence) -> Terms:
@@ -55,7 +58,7 @@ def one_hot_points(evidence: Evidence) -> Terms:
         )
     shares, at = np.unique(list(points.values()), return_inverse=True)
     hot = np.eye(len(shares))[at]
-    return Terms(np.concatenate([hot, hot * shares], axis=1), tuple(points))
+    return Terms(np.concatenate([hot, hot * shares], axis=1), Texts.of(points))
 
 
 def quantile(sums: DoubleArray, *, share: float) -> DoubleArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from natadv.columns import NOTHING, Texts
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics import paired
@@ -40,27 +41,26 @@ def decoy_rate(evidence: Evidence) -> Terms:
     """Samples with a decoy that are classified as it. Random overlays may write a word that is not
     a class; such samples do not count."""
     own = evidence.attack
-    has_decoy = [decoy is not None for decoy in own.decoy]
-    if not (any(has_decoy) if own.attributes else all(has_decoy)):
-        plain = [name for name, has in zip(own.id, has_decoy, strict=True) if not has][:3]
+    has_decoy = own.decoy.present
+    if not (has_decoy.any() if own.attributes else has_decoy.all()):
+        plain = list(own.id.take(~has_decoy)[:3])
         raise MetricError(f"samples {plain} have no decoy; measure this on attacked pictures only")
-    group = [g for g, has in zip(own.group, has_decoy, strict=True) if has]
-    return shares(flags(own, "said_decoy")[has_decoy], group, excluded=len(own.errors))
+    said = flags(own, "said_decoy")[has_decoy]
+    return shares(said, own.group.take(has_decoy), excluded=len(own.errors))
 
 
 def confusion(evidence: Evidence) -> Terms:
     """For each class that occurs as truth: hits, false alarms and misses; shape (n, 3c)."""
     own = evidence.attack
-    classes = sorted(set(own.truth))
-    index = {name: i for i, name in enumerate(classes)}
+    classes, truth = own.truth.ranked()
+    hit = ~own.truth.differs(own.prediction)
+    # A prediction that never occurs as truth is nobody's false alarm.
+    said = Texts.of(classes).rows_of(own.prediction)
     cells = np.zeros((own.n, 3, len(classes)))
-    for row, truth, predicted in zip(cells, own.truth, own.prediction, strict=True):
-        if truth == predicted:
-            row[0, index[truth]] = 1
-            continue
-        row[2, index[truth]] = 1
-        if predicted in index:
-            row[1, index[predicted]] = 1
+    cells[hit, 0, truth[hit]] = 1
+    cells[~hit, 2, truth[~hit]] = 1
+    alarm = ~hit & (said != NOTHING)
+    cells[alarm, 1, said[alarm]] = 1
     return Terms(cells.reshape(own.n, 3 * len(classes)), own.group, len(own.errors))
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from natadv.config import shown
 from natadv.errors import MetricError
 from natadv.metrics.paired import Score
 from natadv.metrics.segmentation import iou
@@ -38,4 +39,4 @@ def right(outcomes: Outcomes) -> NDArray[np.bool_]:
         if name in outcomes.values:
             found: NDArray[np.bool_] = grade.score(outcomes) >= grade.least
             return found
-    raise MetricError(f"expected a value of {list(GRADES)}, got {sorted(outcomes.values)}")
+    raise MetricError(f"expected a value of {list(GRADES)}, got {shown(sorted(outcomes.values))}")

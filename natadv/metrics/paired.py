@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from natadv.columns import NOTHING, Texts
 from natadv.errors import MetricError
 from natadv.evidence import Evidence, select
-from natadv.metrics.terms import Terms, check, correct, shares
+from natadv.metrics.terms import Terms, check, correct, first, shares
 from natadv.types import DoubleArray, IntArray, Outcomes
 
 Score = Callable[[Outcomes], DoubleArray]
@@ -23,7 +24,7 @@ class Pairs:
     before: DoubleArray
     """1 for a right answer, 0 for a wrong one, between them if an answer may be right in part."""
     after: DoubleArray
-    group: tuple[str, ...]
+    group: Texts
     excluded: int
     rows: IntArray
     """Index of each pair among the rows after."""
@@ -43,8 +44,7 @@ def attack_success_rate(evidence: Evidence) -> Terms:
     """The share of the pictures that are right when clean and wrong when attacked."""
     pairs = with_clean(evidence, evidence.attack)
     right = pairs.before == 1
-    group = [g for g, counts in zip(pairs.group, right, strict=True) if counts]
-    return shares(1 - pairs.after[right], group, excluded=pairs.excluded)
+    return shares(1 - pairs.after[right], pairs.group.take(right), excluded=pairs.excluded)
 
 
 def occlusion_drop(evidence: Evidence) -> Terms:
@@ -60,8 +60,8 @@ def matched_drop(evidence: Evidence) -> Terms:
 def reading_drop(evidence: Evidence) -> Terms:
     """Accuracy with an empty box minus accuracy with the decoy: reading, not hiding."""
     before = _control(evidence, "occlusion")
-    names = {name: name for name in evidence.attack.id}
-    return pair(before, evidence.attack, names=names, planned=_planned(evidence)).drop()
+    own = evidence.attack
+    return pair(before, own, names=own.id, planned=_planned(evidence)).drop()
 
 
 def _control(evidence: Evidence, variant: str) -> Outcomes:
@@ -70,10 +70,11 @@ def _control(evidence: Evidence, variant: str) -> Outcomes:
     if control is None:
         raise MetricError(f"needs the {variant} control, which was not measured")
     check(control, what=variant)
-    own = set(evidence.attack.id)
-    if missing := sorted(own - set(control.id) - set(control.errors))[:3]:
+    own = evidence.attack.id
+    absent = own.take(control.id.rows_of(own) == NOTHING)
+    if missing := sorted(name for name in absent if name not in control.errors)[:3]:
         raise MetricError(f"the {variant} control lacks samples {missing}; measure the case again")
-    return select(control, [name in own for name in control.id])
+    return select(control, own.rows_of(control.id) != NOTHING)
 
 
 def with_clean(evidence: Evidence, after: Outcomes, *, score: Score = correct) -> Pairs:
@@ -81,10 +82,10 @@ def with_clean(evidence: Evidence, after: Outcomes, *, score: Score = correct) -
     if evidence.clean is None:
         raise MetricError("needs the clean twins' outcomes, which were not measured")
     check(evidence.clean, what="clean")
-    if lone := [name for name, twin in zip(after.id, after.twin, strict=True) if twin is None][:3]:
+    if lone := list(after.id.take(~after.twin.present)[:3]):
         raise MetricError(f"samples {lone} name no clean twin; the dataset cannot be paired")
-    names = {name: str(twin) for name, twin in zip(after.id, after.twin, strict=True)}
-    return pair(evidence.clean, after, names=names, planned=_planned(evidence), score=score)
+    planned = _planned(evidence)
+    return pair(evidence.clean, after, names=after.twin, planned=planned, score=score)
 
 
 def _planned(evidence: Evidence) -> int:
@@ -95,34 +96,29 @@ def pair(
     before: Outcomes,
     after: Outcomes,
     *,
-    names: Mapping[str, str],
+    names: Sequence[str],
     planned: int,
     score: Score = correct,
 ) -> Pairs:
-    """Match each row of `after` with the row of `before` that `names` gives.
+    """Match each row of `after` with the row of `before` whose id is in `names`, one per row.
 
     A row whose counterpart failed is excluded, and so are missing ones of the `planned` samples.
     Raises MetricError if a counterpart is absent or has another truth.
     """
     right, hits = score(before), score(after)
-    at = {name: i for i, name in enumerate(before.id)}
-    found: list[tuple[int, int]] = []
-    for i, name in enumerate(after.id):
-        other = names[name]
-        if other in at:
-            b = at[other]
-            if before.truth[b] != after.truth[i]:
-                raise MetricError(
-                    f"sample {name!r} is {after.truth[i]!r}, its counterpart {other!r} is "
-                    f"{before.truth[b]!r}; the pairing is wrong"
-                )
-            found.append((b, i))
-        elif other not in before.errors:
+    others = Texts.of(names)
+    at = before.id.rows_of(others)
+    rows, alone = np.flatnonzero(at != NOTHING), np.flatnonzero(at == NOTHING)
+    wrong = np.zeros(after.n, dtype=bool)
+    wrong[rows] = after.truth.take(rows).differs(before.truth.take(at[rows]))
+    wrong[alone] = [name not in before.errors for name in others.take(alone)]
+    if (i := first(wrong)) is not None:
+        name, other = after.id[i], others[i]
+        if at[i] == NOTHING:
             raise MetricError(f"sample {name!r} has no counterpart {other!r} on the other side")
-    return Pairs(
-        right[[b for b, _ in found]],
-        hits[[a for _, a in found]],
-        tuple(after.group[a] for _, a in found),
-        planned - len(found),
-        np.array([a for _, a in found], dtype=np.int64),
-    )
+        raise MetricError(
+            f"sample {name!r} is {after.truth[i]!r}, its counterpart {other!r} is "
+            f"{before.truth[at[i]]!r}; the pairing is wrong"
+        )
+    excluded = planned - len(rows)
+    return Pairs(right[at[rows]], hits[rows], after.group.take(rows), excluded, rows)

@@ -15,7 +15,7 @@ from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics.measure import Metric
 from natadv.metrics.paired import with_clean
-from natadv.metrics.terms import Terms, column, difference, fractions, ratio, shares
+from natadv.metrics.terms import Terms, column, difference, first, fractions, ratio, shares
 from natadv.types import DoubleArray, Outcomes
 
 
@@ -37,9 +37,11 @@ def pixels(outcomes: Outcomes) -> Pixels:
     """The checked counts. Raises MetricError if one is not a count, or a sample has none."""
     found = Pixels(*(column(outcomes, name) for name in Pixels._fields))
     for name, counts in found._asdict().items():
-        if wrong := [v for v in counts.tolist() if not (v >= 0 and v.is_integer())][:3]:
+        # Not `counts < 0`: NaN must be wrong too.
+        whole = (counts >= 0) & (counts == np.floor(counts)) & np.isfinite(counts)
+        if wrong := counts[~whole][:3].tolist():
             raise MetricError(f"expected {name!r} to count pixels, got {wrong}")
-    if empty := [n for n, total in zip(outcomes.id, found.total, strict=True) if total == 0][:3]:
+    if empty := list(outcomes.id.take(found.total == 0)[:3]):
         raise MetricError(f"samples {empty} have no pixels; measure the case again")
     return found
 
@@ -48,9 +50,9 @@ def iou(outcomes: Outcomes) -> DoubleArray:
     """Intersection over union by sample, checked against the pixel counts."""
     values, counts = fractions(outcomes, "iou"), pixels(outcomes)
     expected = overlap(_overlaps(counts))
-    for name, value, wanted in zip(outcomes.id, values, expected, strict=True):
-        if not abs(value - wanted) <= 1e-9:
-            raise MetricError(f"sample {name!r}: its iou is {value}, yet its pixels give {wanted}")
+    if (at := first(~(abs(values - expected) <= 1e-9))) is not None:
+        name, value, wanted = outcomes.id[at], values[at], expected[at]
+        raise MetricError(f"sample {name!r}: its iou is {value}, yet its pixels give {wanted}")
     return values
 
 

@@ -186,8 +186,7 @@ def compare(
     check(baseline, what="baseline")
     _same_samples(candidate, baseline)
     known = candidate.n + len(candidate.errors)
-    names = {name: name for name in candidate.id}
-    pairs = pair(baseline, candidate, names=names, planned=known, score=score)
+    pairs = pair(baseline, candidate, names=candidate.id, planned=known, score=score)
     paired_ids = [name for name in candidate.id if name not in baseline.errors]
     terms = pairs.drop()
     drop = float(difference(terms.rows.sum(axis=0)))

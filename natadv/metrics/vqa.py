@@ -8,7 +8,7 @@ from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics.measure import Metric
 from natadv.metrics.paired import with_clean
-from natadv.metrics.terms import Terms, difference, flags, fractions, ratio, shares
+from natadv.metrics.terms import Terms, difference, first, flags, fractions, ratio, shares
 from natadv.types import DoubleArray, Outcomes
 
 
@@ -27,8 +27,7 @@ def accuracy_of_type(evidence: Evidence, *, column: str) -> Terms:
     """Questions of one type. All errors count, as the type of a failed sample is unknown."""
     own = evidence.attack
     kept = flags(own, column) == 1
-    group = [g for g, keep in zip(own.group, kept, strict=True) if keep]
-    return shares(agreement(own)[kept], group, excluded=len(own.errors))
+    return shares(agreement(own)[kept], own.group.take(kept), excluded=len(own.errors))
 
 
 def accuracy_simple(evidence: Evidence) -> Terms:
@@ -41,11 +40,10 @@ def exact_match(evidence: Evidence) -> Terms:
     """Answers that at least one person gave."""
     own = evidence.attack
     hits, thirds = flags(own, "exact"), fractions(own, "simple")
-    for name, hit, third in zip(own.id, hits, thirds, strict=True):
-        if hit != (third > 0):
-            raise MetricError(
-                f"sample {name!r}: exact is {hit}, yet its simple accuracy is {third}"
-            )
+    if (at := first(hits != (thirds > 0))) is not None:
+        raise MetricError(
+            f"sample {own.id[at]!r}: exact is {hits[at]}, yet its simple accuracy is {thirds[at]}"
+        )
     return shares(hits, own.group, excluded=len(own.errors))
 
 

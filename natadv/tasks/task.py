@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, final
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from natadv.columns import Texts
 from natadv.config import Strict
 from natadv.types import DoubleArray, Outcomes, Sample
 
@@ -159,13 +160,13 @@ def outcomes_for(
 ) -> Outcomes:
     """One row per sample, in order; `errors` (id -> why) are samples without a prediction."""
     return Outcomes(
-        id=tuple(s.id for s in samples),
-        group=tuple(s.group for s in samples),
-        part=tuple(s.part for s in samples),
-        twin=tuple(s.twin for s in samples),
-        decoy=tuple(s.decoy for s in samples),
-        truth=tuple(truth),
-        prediction=tuple(prediction),
+        id=Texts.of(s.id for s in samples),
+        group=Texts.of(s.group for s in samples),
+        part=Texts.of(s.part for s in samples),
+        twin=Texts.of(s.twin for s in samples),
+        decoy=Texts.of(s.decoy for s in samples),
+        truth=Texts.of(truth),
+        prediction=Texts.of(prediction),
         values=values,
         errors=dict(errors or {}),
     )

@@ -288,13 +288,13 @@ def test_a_model_without_a_published_number_is_listed_and_compared_with_nothing(
 
 def test_evidence_that_was_changed_is_named_and_not_compared(measured, capsys):
     folder = measured.write("clip-rn50", "scam", answers(9, 20))
-    path = folder / "outcomes.jsonl"
-    path.write_bytes(path.read_bytes().replace(b"taxi", b"mugs"))
+    path = folder / "outcomes.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
 
     code, record = measured.run("scam", capsys)
 
     assert code == 1
-    assert "outcomes.jsonl" in next(iter(record["unreadable"].values()))
+    assert "outcomes.parquet" in next(iter(record["unreadable"].values()))
     assert f"unreadable: {folder}" in record["text"]
     assert row_of(record, "clip-rn50", "scam")["measured"] is None
 

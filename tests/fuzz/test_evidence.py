@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from natadv.errors import StoreError
@@ -120,7 +122,10 @@ def files(root: Path) -> list[Path]:
 
 
 def bit_flipped(root: Path, chance: np.random.Generator) -> None:
-    path = one_of(chance, files(root))
+    flip(one_of(chance, files(root)), chance)
+
+
+def flip(path: Path, chance: np.random.Generator) -> None:
     body = bytearray(path.read_bytes())
     body[int(chance.integers(len(body)))] ^= 1 << int(chance.integers(8))
     path.write_bytes(bytes(body))
@@ -158,9 +163,12 @@ def bytes_inserted(root: Path, chance: np.random.Generator) -> None:
 
 
 def answers_set_right(root: Path, chance: np.random.Generator) -> None:
-    path = one_of(chance, [p for p in files(root) if p.name == "outcomes.jsonl"])
-    text = path.read_text()
-    path.write_text(text.replace('"correct": 0.0', '"correct": 1.0') + " ")
+    path = one_of(chance, [p for p in files(root) if p.name == "outcomes.parquet"])
+    table = pq.read_table(path)
+    right = pa.array(np.ones(len(table)))
+    at = table.column_names.index("correct")
+    # Not as natadv writes it, so that it differs where all answers are right.
+    pq.write_table(table.set_column(at, "correct", right), path, compression="gzip")
 
 
 def file_of_another_case(root: Path, chance: np.random.Generator) -> None:
@@ -221,29 +229,58 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 OTHERS = (None, True, False, 0, 1, -1, 7.5, "", "x", [], {}, ["x"], [1], {"x": 1}, 10**400,
-          "classification/clean/mini/mini-clip", "outcomes.jsonl", "../..", 1e308)  # fmt: skip
+          "classification/clean/mini/mini-clip", "outcomes.parquet", "../..", 1e308)  # fmt: skip
 
 
 def node_changed(root: Path, chance: np.random.Generator, *, signed: bool = False) -> None:
     """Drop or replace any value of a manifest, of a row, or of the selection."""
     path = one_of(chance, files(root))
-    lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-    at = int(chance.integers(len(lines)))
-    tree = json.loads(lines[at])
+    if path.suffix == ".parquet":
+        rows_changed(path, chance)
+        if signed:
+            manifest = path.with_name("manifest.json")
+            found = json.loads(manifest.read_text())
+            found["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            manifest.write_text(json.dumps(with_hash(found)))
+        return
+    tree = json.loads(path.read_text())
     node, key = one_of(chance, list(places(tree)))
     if chance.integers(3):
         node[key] = copy.deepcopy(one_of(chance, OTHERS))
     else:
         del node[key]
-    if signed and path.suffix == ".json":
-        tree = with_hash(tree)
-    lines[at] = json.dumps(tree)
-    path.write_text("\n".join(lines) + "\n")
-    if signed and path.suffix == ".jsonl":
-        manifest = path.with_name("manifest.json")
-        found = json.loads(manifest.read_text())
-        found["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        manifest.write_text(json.dumps(with_hash(found)))
+    path.write_text(json.dumps(with_hash(tree) if signed else tree))
+
+
+def rows_changed(path: Path, chance: np.random.Generator) -> None:
+    """Change a cell, a column or rows of a Parquet file, or any byte of it."""
+    table = pq.read_table(path)
+    at, row = int(chance.integers(table.num_columns)), int(chance.integers(len(table)))
+    name, column = table.column_names[at], table.column(at).to_pylist()
+    kind, other = int(chance.integers(7)), copy.deepcopy(one_of(chance, CELLS))
+    if kind == 0:
+        table = table.drop_columns([name])
+    elif kind == 1:
+        column[row] = other if isinstance(other, type(column[row])) else None
+        table = table.set_column(at, name, pa.array(column, table.column(at).type))
+    elif kind == 2:
+        table = table.set_column(at, name, pa.array([other] * len(table)))
+    elif kind == 3:
+        table = table.append_column(one_of(chance, (name, "overlay", "x", "")),
+                                    pa.array([other] * len(table)))  # fmt: skip
+    elif kind == 4:
+        table = table.take(chance.integers(len(table), size=int(chance.integers(300))))
+    elif kind == 5:
+        table = table.rename_columns([*table.column_names[:at], 300 * str(other),
+                                      *table.column_names[at + 1 :]])  # fmt: skip
+    # Written as by another tool: in small pages, of which any byte may be damaged.
+    pq.write_table(table, path, row_group_size=50, data_page_size=256)
+    if kind == 6:
+        flip(path, chance)
+
+
+CELLS = (None, True, 1, -1, 7.5, 1e308, float("nan"), float("inf"), "", "x", "x" * 200, b"\xff",
+         [], ["x"], {"x": 1.0}, {"x": "y"}, {"x": None})  # fmt: skip
 
 
 def with_hash(tree: dict[str, Any]) -> dict[str, Any]:

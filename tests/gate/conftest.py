@@ -10,6 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from natadv.evidence import CaseEvidence, Evidence, Manifest, write_evidence
@@ -68,11 +70,16 @@ def sign(path: Path, **changes) -> None:
     path.write_text(json.dumps(content))
 
 
-def rewrite_rows(folder: Path, body: bytes) -> None:
+def rewrite_rows(folder: Path, rows: bytes | pa.Table, **options) -> None:
     """Put other rows into the evidence of a case, with the right hash."""
-    (folder / "outcomes.jsonl").write_bytes(body)
-    files = {"outcomes.jsonl": hashlib.sha256(body).hexdigest()}
-    sign(folder / "manifest.json", files=files)
+    path = folder / "outcomes.parquet"
+    if isinstance(rows, bytes):
+        path.write_bytes(rows)
+    else:
+        pq.write_table(rows, path, **options)
+    manifest = folder / "manifest.json"
+    others = json.loads(manifest.read_text())["files"]
+    sign(manifest, files=others | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()})
 
 
 def rule(case: Case | str, metric: str = "top1", **columns) -> Rule:

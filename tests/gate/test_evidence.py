@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +26,7 @@ from natadv.evidence import (
     write_evidence,
     write_selection,
 )
+from natadv.types import TEXT_COLUMNS
 
 
 @pytest.fixture
@@ -64,14 +69,46 @@ def test_factors_are_read_back_and_selected_with_their_rows(tmp_path, manifest, 
     folder = write_evidence(tmp_path, manifest, {"attack": told_of(rows)})
     found = read_evidence(folder).outcomes["attack"]
 
-    assert found.attributes == told_of(rows).attributes
-    assert select(found, [False, True]).attributes == {"kind": ("other",), "size": (1 / 3,)}
+    assert {n: list(c) for n, c in found.attributes.items()} == {
+        "kind": ["decoy", "other"],
+        "size": [0.1, 1 / 3],
+    }
+    for table in (found, told_of(rows)):
+        kept = select(table, [False, True]).attributes
+        assert {n: list(c) for n, c in kept.items()} == {"kind": ["other"], "size": [1 / 3]}
 
 
 def test_without_factors_nothing_is_written_of_them(tmp_path, manifest, rows):
     folder = write_evidence(tmp_path, manifest, {"attack": rows})
 
-    assert "factors" not in (folder / "outcomes.jsonl").read_text()
+    names = ("correct", "rank", "said_decoy")
+    assert pq.read_schema(folder / "outcomes.parquet").names == [*TEXT_COLUMNS, *names]
+
+
+def test_any_tool_reads_the_rows_as_they_are(tmp_path, manifest, rows):
+    """Plain columns, no metadata of pandas or Arrow, and no code where it does not pay."""
+    folder = write_evidence(tmp_path, manifest, {"attack": told_of(rows)})
+    file = pq.ParquetFile(folder / "outcomes.parquet")
+
+    assert file.metadata.metadata is None
+    assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+    assert file.read().to_pylist()[1] == {
+        "id": "é1", "group": "é1", "part": "", "twin": "c1", "decoy": "cat", "truth": "bee",
+        "prediction": "cat", "correct": 0.0, "rank": 1.0, "said_decoy": 1.0,
+        "overlay": {"kind": "other", "size": 1 / 3},
+    }  # fmt: skip
+
+
+def test_texts_are_stored_once_where_they_repeat(tmp_path, manifest, kit):
+    rows = kit.rows_of([True] * 1000)
+    folder = write_evidence(tmp_path, replace(manifest, planned_n=1000), {"attack": rows})
+    columns = pq.read_metadata(folder / "outcomes.parquet").row_group(0)
+
+    coded = {columns.column(i).path_in_schema for i in range(columns.num_columns)
+             if "RLE_DICTIONARY" in columns.column(i).encodings}  # fmt: skip
+    assert coded == {"part", "twin", "decoy", "truth", "prediction", "correct", "rank",
+                     "said_decoy"}  # fmt: skip
+    assert same(read_evidence(folder).outcomes["attack"], rows)
 
 
 def test_a_factor_that_is_no_number_is_not_written(tmp_path, manifest, rows):
@@ -79,15 +116,6 @@ def test_a_factor_that_is_no_number_is_not_written(tmp_path, manifest, rows):
 
     with pytest.raises(StoreError, match=r"expected finite values .*'size': nan"):
         write_evidence(tmp_path, manifest, {"attack": told})
-
-
-def test_rows_that_tell_other_factors_are_refused(kit, tmp_path, manifest, rows):
-    folder = write_evidence(tmp_path, manifest, {"attack": told_of(rows)})
-    first, second = (folder / "outcomes.jsonl").read_text().splitlines(keepends=True)
-    kit.rewrite_rows(folder, (first + second.replace('"kind": "other", ', "")).encode())
-
-    with pytest.raises(StoreError, match=r":2: other factors than in line 1: \['size'\]"):
-        read_evidence(folder)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
@@ -98,7 +126,8 @@ def test_floats_come_back_bit_by_bit(kit, tmp_path_factory, numbers):
 
     folder = write_evidence(tmp_path_factory.mktemp("e"), manifest, {"attack": rows})
 
-    assert read_evidence(folder).outcomes["attack"].values["score"].tolist() == numbers
+    found = read_evidence(folder).outcomes["attack"].values["score"]
+    assert found.tobytes() == np.array(numbers).tobytes()
 
 
 def test_equal_evidence_is_equal_bytes(tmp_path, manifest, rows):
@@ -118,7 +147,7 @@ def test_writing_again_replaces_and_leaves_nothing_behind(tmp_path, manifest, ro
     folder = write_evidence(tmp_path, manifest, {"attack": kit.rows_of([True] * 3)})
 
     assert [p.name for p in tmp_path.iterdir()] == [folder.name]
-    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "outcomes.jsonl"]
+    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "outcomes.parquet"]
     assert read_evidence(folder).outcomes["attack"].n == 3
 
 
@@ -147,20 +176,39 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, manifest, rows):
         write_evidence(tmp_path / "file", manifest, {"attack": rows})
 
 
-@pytest.mark.parametrize("keep", [slice(0, -1), slice(1, None)])
-def test_a_dropped_row_is_noticed(tmp_path, manifest, rows, keep):
-    path = write_evidence(tmp_path, manifest, {"attack": rows}) / "outcomes.jsonl"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[keep]))
+def test_a_file_with_other_rows_is_noticed(tmp_path, manifest, rows):
+    path = write_evidence(tmp_path, manifest, {"attack": rows}) / "outcomes.parquet"
+    pq.write_table(pq.read_table(path)[:1], path)
 
-    with pytest.raises(StoreError, match=r"outcomes\.jsonl: sha256 is .* manifest says"):
+    with pytest.raises(StoreError, match=r"outcomes\.parquet: sha256 is .* manifest says"):
         read_evidence(path.parent)
+
+
+def test_no_flipped_bit_is_read_as_another_row(kit, tmp_path, manifest, rows):
+    """With a hash that fits, any byte may be wrong: the rows are read, or one line says why not."""
+    folder = write_evidence(tmp_path, manifest, {"attack": told_of(rows)})
+    body = (folder / "outcomes.parquet").read_bytes()
+    found: list[int | str] = []
+    for at in range(0, len(body), 11):
+        flipped = bytearray(body)
+        flipped[at] ^= 1 << at % 8
+        kit.rewrite_rows(folder, bytes(flipped))
+        try:
+            found.append(read_evidence(folder).outcomes["attack"].n)
+        except StoreError as error:
+            found.append(str(error))
+
+    told = [each for each in found if isinstance(each, str)]
+    assert told
+    assert all(len(each.splitlines()) == 1 and "/outcomes.parquet: " in each for each in told)
+    assert {each for each in found if isinstance(each, int)} <= set(range(4))
 
 
 def test_a_missing_file_is_noticed(tmp_path, manifest, rows):
     folder = write_evidence(tmp_path, manifest, {"attack": rows, "matched": rows})
-    (folder / "matched.jsonl").unlink()
+    (folder / "matched.parquet").unlink()
 
-    with pytest.raises(StoreError, match=r"matched\.jsonl: cannot be read"):
+    with pytest.raises(StoreError, match=r"matched\.parquet: cannot be read"):
         read_evidence(folder)
 
 
@@ -188,7 +236,7 @@ def test_a_copied_folder_is_not_the_evidence_of_its_new_name(tmp_path, manifest,
         ("weights", None),
         ("errors", {}),
         ("files", {}),
-        ("files", {"outcomes.jsonl": "0", "other.jsonl": "0"}),
+        ("files", {"outcomes.parquet": "0", "other.parquet": "0"}),
     ],
 )
 def test_a_manifest_with_a_wrong_entry_is_refused(tmp_path, manifest, rows, key, value):
@@ -238,29 +286,176 @@ def test_an_edited_manifest_is_noticed(tmp_path, manifest, rows):
         read_evidence(path.parent)
 
 
-@pytest.mark.parametrize(
-    ("body", "told"),
-    [
-        (b"\xff\xfe\n", r":1: "),
-        (b"{}\n", r":1: id: field required"),
-        (b"null\n", r":1: "),
-        (b"[" * 20_000 + b"\n", r":1: "),
-    ],
-)
-def test_rows_that_are_no_rows_are_refused(kit, tmp_path, manifest, rows, body, told):
+DAMAGED = {
+    b"": "not the Parquet of outcomes: ",
+    b"PAR1": "not the Parquet of outcomes: ",
+    b'{"id": "a"}\n' * 9: "not the Parquet of outcomes: ",
+    b"PAR1" + b"\xff" * 64 + b"PAR1": "not the Parquet of outcomes: ",
+}
+
+
+@pytest.mark.parametrize("body", DAMAGED)
+def test_what_is_no_parquet_is_refused(kit, tmp_path, manifest, rows, body):
     folder = write_evidence(tmp_path, manifest, {"attack": rows})
     kit.rewrite_rows(folder, body)
 
-    with pytest.raises(StoreError, match=rf"outcomes\.jsonl{told}.*measure again"):
+    with pytest.raises(StoreError, match=rf"outcomes\.parquet: {DAMAGED[body]}.*; measure again"):
         read_evidence(folder)
 
 
-def test_a_row_that_stands_twice_is_refused(kit, tmp_path, manifest, rows):
+def without(table, name):
+    return table.drop_columns([name])
+
+
+def with_column(table, name, column):
+    """In the place of the column of that name, or as a new one."""
+    at = table.column_names.index(name) if name in table.column_names else None
+    return table.append_column(name, column) if at is None else table.set_column(at, name, column)
+
+
+ODD = {
+    "an absent column": (lambda t: without(t, "truth"), "column 'truth' is missing"),
+    "a foreign column": (
+        lambda t: with_column(t, "note", pa.array(["x", "y"])),
+        "column 'note': expected numbers, got string",
+    ),
+    "numbers of another kind": (
+        lambda t: with_column(t, "rank", pa.array([0, 1])),
+        "column 'rank': expected numbers, got int64",
+    ),
+    "numbers as text": (
+        lambda t: with_column(t, "id", pa.array([1.0, 2.0])),
+        "column 'id': expected text, got double",
+    ),
+    "two columns of one name": (
+        lambda t: t.append_column("rank", pa.array([0.0, 1.0])),
+        "two columns have the name .rank.",
+    ),
+    "an absent text": (
+        lambda t: with_column(t, "prediction", pa.array(["bee", None])),
+        "a text is missing",
+    ),
+    "an absent number": (
+        lambda t: with_column(t, "correct", pa.array([1.0, None])),
+        "a number is missing or not finite",
+    ),
+    "a number that is not finite": (
+        lambda t: with_column(t, "correct", pa.array([1.0, float("nan")])),
+        "a number is missing or not finite",
+    ),
+    "a row that stands twice": (lambda t: pa.concat_tables([t, t[:1]]), "a second row of 'é0'"),
+    "bytes that are not UTF-8": (
+        lambda t: with_column(t, "id", pa.array([b"a", b"\xff"]).view(pa.string())),
+        "not the Parquet of outcomes: .*Invalid UTF8",
+    ),
+    "an overlay without attributes": (
+        lambda t: with_column(t, "overlay", pa.array(["x", "y"])),
+        "column 'overlay': expected texts and numbers, got string",
+    ),
+    "an absent overlay": (
+        lambda t: with_column(t, "overlay", pa.array([{"size": 0.1}, None])),
+        "the attributes of an overlay are missing",
+    ),
+    "an overlay with an absent attribute": (
+        lambda t: with_column(t, "overlay", pa.array([{"kind": "a"}, {"kind": None}])),
+        "a text is missing",
+    ),
+    "a list in an overlay": (
+        lambda t: with_column(t, "overlay", pa.array([{"kind": ["a"]}] * 2)),
+        "column 'overlay': expected texts and numbers, got struct",
+    ),
+    "more rows than planned": (
+        lambda t: pa.concat_tables(
+            with_column(t, "id", pa.array([f"{i}a", f"{i}b"])) for i in range(2)
+        ),
+        "holds 4 rows, and its manifest plans 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_rows_that_no_run_writes_are_refused(kit, tmp_path, manifest, rows, name):
     folder = write_evidence(tmp_path, manifest, {"attack": rows})
-    kit.rewrite_rows(folder, 2 * (folder / "outcomes.jsonl").read_bytes())
+    change, told = ODD[name]
+    kit.rewrite_rows(folder, change(pq.read_table(folder / "outcomes.parquet")))
 
-    with pytest.raises(StoreError, match=r"outcomes\.jsonl:3: a second row of 'é0'"):
+    with pytest.raises(StoreError, match=rf"outcomes\.parquet: .*{told}.*; measure again") as error:
         read_evidence(folder)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("planned_n", [3, 10**9])
+def test_rows_without_end_are_refused_before_they_are_unpacked(
+    kit, tmp_path, manifest, rows, planned_n
+):
+    """A million equal rows are a small file, and would be a hundred megabytes of rows."""
+    folder = write_evidence(tmp_path, replace(manifest, planned_n=planned_n), {"attack": rows})
+    table = pq.read_table(folder / "outcomes.parquet")[:1]
+    many = table.take(pa.array(np.zeros(1_000_000, dtype=np.int64)))
+    kit.rewrite_rows(folder, many, compression="zstd")
+    del many
+    before = pa.total_allocated_bytes()
+    pool = pa.default_memory_pool()
+    tracemalloc.start()
+
+    with pytest.raises(StoreError, match=r"outcomes\.parquet: holds 1,000,000 rows"):
+        read_evidence(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 5_000_000
+    assert pa.total_allocated_bytes() - before < 5_000_000
+    assert pool.bytes_allocated() - before < 5_000_000
+
+
+def test_texts_that_unpack_to_far_more_than_the_file_are_refused(kit, tmp_path, manifest, rows):
+    folder = write_evidence(tmp_path, manifest, {"attack": rows})
+    table = pq.read_table(folder / "outcomes.parquet")
+    bomb = with_column(table, "prediction", pa.array(["a" * 8_000_000, "b" * 8_000_000]))
+    kit.rewrite_rows(folder, bomb, compression="zstd")
+
+    with pytest.raises(StoreError, match=r"outcomes\.parquet: holds 2 rows of 16,\d+,\d+ bytes"):
+        read_evidence(folder)
+
+
+def test_a_folder_of_an_older_natadv_says_so_in_one_line(kit, tmp_path, manifest, rows):
+    folder = write_evidence(tmp_path, manifest, {"attack": rows})
+    body = b'{"id": "a", "values": {"correct": 1.0}}\n'
+    (folder / "outcomes.parquet").rename(folder / "outcomes.jsonl").write_bytes(body)
+    digest = hashlib.sha256(body).hexdigest()
+    kit.sign(folder / "manifest.json", format=2, files={"outcomes.jsonl": digest})
+
+    told = r"^\S*manifest\.json: measured by an older natadv; measure again$"
+    with pytest.raises(StoreError, match=told):
+        read_evidence(folder)
+    empty_evidence(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_named_as_another_column_is_refused(tmp_path, manifest, rows):
+    for name in ("truth", "overlay"):
+        odd = replace(rows, values={name: np.zeros(2)})
+
+        with pytest.raises(StoreError, match=f"mini-clip: a value cannot be named '{name}'"):
+            write_evidence(tmp_path, manifest, {"attack": odd})
+
+
+def test_overlay_attributes_may_have_any_name(tmp_path, manifest, rows):
+    names = ("a.b", "a b", "é", '"', "list.element", "id")
+    told = {name: (f"{name} 1", "x") for name in names} | {f"{name}#": (1.5, 2.0) for name in names}
+    folder = write_evidence(tmp_path, manifest, {"attack": replace(rows, attributes=told)})
+
+    found = read_evidence(folder).outcomes["attack"].attributes
+    assert {name: tuple(column) for name, column in found.items()} == told
+
+
+def test_a_text_that_cannot_be_stored_is_refused(tmp_path, manifest, rows):
+    lone = replace(rows, prediction=("bee", "\ud800"))
+
+    with pytest.raises(
+        StoreError, match=r"mini-clip: outcomes that cannot be stored: .*surrogates"
+    ):
+        write_evidence(tmp_path, manifest, {"attack": lone})
 
 
 def test_emptying_removes_what_runs_wrote_and_nothing_else(tmp_path, manifest, rows, kit):

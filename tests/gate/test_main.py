@@ -59,7 +59,7 @@ def test_it_runs_as_a_module_without_torch_or_pytest(evidence_root, thresholds_f
         "sys.argv[2]]\n"
         "try: runpy.run_module('natadv.gate', run_name='__main__')\n"
         "except SystemExit as done: code = done.code\n"
-        "sys.exit(code or bool({'torch', 'pytest', 'pyarrow', 'PIL'} & set(sys.modules)))"
+        "sys.exit(code or bool({'torch', 'pytest', 'pandas', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(evidence_root), str(thresholds_file)],
@@ -104,7 +104,7 @@ def test_an_empty_folder_exits_1(gate, evidence_root):
 
 
 def test_a_truncated_file_exits_1(gate, evidence_root, kit):
-    path = folder_of(evidence_root, kit.NATURAL) / "outcomes.jsonl"
+    path = folder_of(evidence_root, kit.NATURAL) / "outcomes.parquet"
     path.write_bytes(path.read_bytes()[:-10])
 
     code, text = gate()
@@ -348,12 +348,14 @@ def test_wrong_options_exit_4(options, capsys):
 
 
 def test_a_manifest_edited_by_hand_is_not_trusted_blindly(gate, evidence_root, kit):
-    kit.sign(folder_of(evidence_root, kit.NATURAL) / "manifest.json", planned_n=0)
+    manifest = folder_of(evidence_root, kit.NATURAL) / "manifest.json"
+    for planned_n, told in ((0, "holds 200 rows, and its manifest plans 0"),
+                            (201, "expected 201 samples, got 200")):  # fmt: skip
+        kit.sign(manifest, planned_n=planned_n)
+        code, text = gate()
 
-    code, text = gate()
-
-    assert code == 1
-    assert "expected at least one planned sample" in text
+        assert code == 1
+        assert told in text
 
 
 @pytest.fixture

@@ -271,7 +271,7 @@ def test_no_evidence_and_stored_pictures_alone_say_what_to_do(evidence, run):
 def test_torn_evidence_is_refused(evidence, run, tmp_path):
     store(evidence)
     folder = folder_of(evidence, Case("classification", "typographic", "drawn", "mini-clip"))
-    (folder / "outcomes.jsonl").write_bytes(b"")
+    (folder / "outcomes.parquet").write_bytes(b"")
     code, _, err = run()
 
     assert code == 1
