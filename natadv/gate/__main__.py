@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from natadv.arguments import path, text
-from natadv.errors import NatadvError
-from natadv.evidence import clean_case, read_selection
+from natadv.errors import NatadvError, StoreError
+from natadv.evidence import CaseFolder, clean_case, read_selection
 from natadv.gate.baseline import counterparts, judge_against_baseline, refuse_same
-from natadv.gate.cases import stored_cases, stored_evidence, stored_plans
+from natadv.gate.cases import EvidenceReader, opened_cases, stored_cases, stored_plans
 from natadv.gate.judge import judge_all
 from natadv.gate.thresholds_file import load_thresholds
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     thresholds = load_thresholds(options.thresholds)
-    stored, broken = stored_cases(options.evidence)
+    stored, broken = opened_cases(options.evidence)
     run = read_selection(options.evidence)
     tier = thresholds.tier(options.tier or (run.tier if run else None))
     models = tuple(options.model) or (run.models if run else ())
@@ -62,9 +62,14 @@ def _run(options: argparse.Namespace) -> int:
     beside = options.thresholds.parent / DATASETS
     cards = options.datasets or (beside if beside.is_dir() else None)
     plans = stored_plans(asked, tier, stored, datasets=cards)
+    manifests = {case: stored[case].manifest for case in asked if case in stored}
+    twins = {clean_case(case, m.twin_of) for case, m in manifests.items() if m.twin_of}
+    rest = sorted(set(stored) - set(asked) - twins)
+    # A run that left damaged files is not green, though nobody asked for them.
+    broken |= {case.address: why for case in rest if (why := _flaw(stored[case]))}
     verdict = judge_all(
         plans,
-        {c: stored_evidence(c, stored, datasets=cards) for c in asked if c in stored},
+        EvidenceReader(stored, datasets=cards),
         thresholds=thresholds,
         tier=tier.name,
         models=models,
@@ -72,9 +77,7 @@ def _run(options: argparse.Namespace) -> int:
         selected=asked,
     )
     print(*verdict.report, sep="\n")
-    manifests = {case: stored[case].manifest for case in asked if case in stored}
-    twins = {clean_case(case, m.twin_of) for case, m in manifests.items() if m.twin_of}
-    if rest := sorted(set(stored) - set(asked) - twins):
+    if rest:
         print(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
     green = verdict.green
     if options.baseline is not None:
@@ -82,13 +85,22 @@ def _run(options: argparse.Namespace) -> int:
         lineages = {c: stored[c].manifest.lineage if c in stored else c.model for c in asked}
         compared = judge_against_baseline(
             asked,
-            candidate={case: stored_evidence(case, stored) for case in asked if case in stored},
+            candidate=EvidenceReader(stored),
             baseline=counterparts(lineages, before),
             max_excluded=tier.max_excluded,
         )
         print(*unreadable.values(), *compared.report, sep="\n")
         green = green and compared.green
     return GREEN if green else NOT_GREEN
+
+
+def _flaw(folder: CaseFolder) -> str:
+    """Why the rows in `folder` cannot be read; empty if they can."""
+    try:
+        folder.read()
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 if __name__ == "__main__":

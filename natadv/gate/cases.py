@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby, zip_longest
 from pathlib import Path
+from typing import Any
 
 from natadv.config import load_yaml, shown
 from natadv.errors import ConfigError, StoreError, unknown_name
-from natadv.evidence import CaseEvidence, StoredCase, clean_case, read_all
+from natadv.evidence import (
+    CaseEvidence,
+    CaseFolder,
+    StoredCase,
+    clean_case,
+    open_all,
+    read_all,
+)
 from natadv.gate.rules import Tier
 from natadv.gate.thresholds_file import MOST
-from natadv.types import Case
+from natadv.types import TEXT_COLUMNS, Case, Outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +80,71 @@ def unreadable(found: CaseEvidence, max_excluded: float) -> tuple[str, ...]:
 
 
 def stored_cases(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
-    """The cases under `root`, and folder name -> why it cannot be read."""
+    """The cases under `root` with all rows, and folder name -> why it cannot be read."""
+    return read_all(_existing(root))
+
+
+def opened_cases(root: Path) -> tuple[dict[Case, CaseFolder], dict[str, str]]:
+    """The same without rows: only manifests are read and verified."""
+    return open_all(_existing(root))
+
+
+def _existing(root: Path) -> Path:
     if not root.is_dir():
         raise ConfigError(
             f"{root}: no such folder of evidence; run the suites with --evidence DIR first"
         )
-    return read_all(root)
+    return root
+
+
+class EvidenceReader(Mapping[Case, CaseEvidence]):
+    """Evidence by case, whose rows are read when they are asked for.
+
+    Only clean twins are kept, until a case of another model or task is asked for. A case whose rows
+    cannot be read has no rows, and its problems say why.
+    """
+
+    def __init__(self, folders: Mapping[Case, CaseFolder], *, datasets: Path | None = None) -> None:
+        self._folders, self._datasets = folders, datasets
+        manifests = [folder.manifest for folder in folders.values()]
+        self._twins = {clean_case(m.case, m.twin_of) for m in manifests if m.twin_of}
+        self._kept: dict[Case, StoredCase] = {}
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+    def __contains__(self, case: object) -> bool:
+        # The default would read its rows.
+        return case in self._folders
+
+    def __getitem__(self, case: Case) -> CaseEvidence:
+        folder = self._folders[case]
+        if any((kept.task, kept.model) != (case.task, case.model) for kept in self._kept):
+            self._kept.clear()
+        stored = {case: self._read(case)}
+        if folder.manifest.twin_of:
+            twins = clean_case(case, folder.manifest.twin_of)
+            if twins in self._folders:
+                stored[twins] = self._read(twins)
+        return stored_evidence(case, stored, datasets=self._datasets)
+
+    def _read(self, case: Case) -> StoredCase:
+        if case in self._kept:
+            return self._kept[case]
+        folder = self._folders[case]
+        try:
+            stored = folder.read()
+        except StoreError as error:
+            problems = (*folder.manifest.problems, str(error))
+            empty: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, ())
+            nothing = Outcomes(**empty, values={})
+            stored = StoredCase(replace(folder.manifest, problems=problems), {"attack": nothing})
+        if case in self._twins:
+            self._kept[case] = stored
+        return stored
 
 
 def stored_evidence(
@@ -113,6 +181,21 @@ def stored_evidence(
     )
 
 
+def with_evidence(
+    plans: Iterable[CasePlan], evidence: Mapping[Case, CaseEvidence]
+) -> Iterator[tuple[CasePlan, CaseEvidence | None]]:
+    """Each plan with its evidence, if there is any: model by model and task by task, because those
+    cases share their clean twins. The next evidence is read while the caller works on the last."""
+    ordered = sorted(plans, key=lambda plan: (plan.case.model, plan.case.task))
+    with ThreadPoolExecutor(1) as pool:
+        ahead: list[Future[CaseEvidence | None]] = []
+        for plan, following in zip_longest(ordered, ordered[1:]):
+            found = (ahead.pop() if ahead else pool.submit(evidence.get, plan.case)).result()
+            if following is not None:
+                ahead.append(pool.submit(evidence.get, following.case))
+            yield plan, found
+
+
 def drawn_cases(root: Path, dataset: str | None) -> list[list[CaseEvidence]]:
     """The typographic cases under `root` whose overlays were drawn, grouped by task and dataset.
 
@@ -141,7 +224,7 @@ def drawn_cases(root: Path, dataset: str | None) -> list[list[CaseEvidence]]:
 def stored_plans(
     cases: Iterable[Case],
     tier: Tier,
-    stored: Mapping[Case, StoredCase],
+    stored: Mapping[Case, StoredCase | CaseFolder],
     *,
     datasets: Path | None = None,
 ) -> list[CasePlan]:

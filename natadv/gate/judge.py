@@ -9,7 +9,7 @@ from typing import Literal
 
 from natadv.errors import ConfigError, MetricError, counted
 from natadv.evidence import CaseEvidence
-from natadv.gate.cases import CasePlan, mismatches
+from natadv.gate.cases import CasePlan, mismatches, with_evidence
 from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, rules_for
 from natadv.metrics import estimate
 from natadv.metrics.significance import holm, upper_quantile
@@ -181,19 +181,21 @@ def judge_all(
     chosen = [p for p in plans if selected is None or p.case in selected]
     wrong = (*problems, *_run_problems(thresholds, judged_tier, plans, selected))
     index = RuleIndex(thresholds.rules)
-    assessed = [
-        assessment
-        for plan in chosen
-        for assessment in _assess(
+    assessed: list[Assessment] = []
+    flaws: dict[Case, tuple[str, ...]] = {}
+    # Rows may be read here, and are not kept: there may be more of them than fit into memory.
+    for plan, found in with_evidence(chosen, evidence):
+        flaws[plan.case] = ("not measured",) if found is None else mismatches(plan, found)
+        assessed += _assess(
             plan,
             rules_for(plan.case, plan.lineage, index),
-            evidence.get(plan.case),
+            found,
+            reasons=flaws[plan.case],
             confidence=thresholds.confidence,
             max_excluded=judged_tier.max_excluded,
         )
-    ]
     judgements = _corrected(assessed, level=(1 - thresholds.confidence) / 2)
-    cases = tuple(_case_verdict(p, evidence.get(p.case), judgements) for p in chosen)
+    cases = tuple(_case_verdict(plan, flaws[plan.case], judgements) for plan in chosen)
     verdicts: list[Verdict] = [case.verdict for case in cases]
     if wrong or not cases:
         verdicts.append("INCOMPLETE")
@@ -248,12 +250,12 @@ def _assess(
     rules: Iterable[Rule],
     found: CaseEvidence | None,
     *,
+    reasons: tuple[str, ...],
     confidence: float,
     max_excluded: float,
 ) -> Iterator[Assessment]:
     """Each rule of the planned case, on its evidence."""
     case = plan.case
-    reasons = ("not measured",) if found is None else mismatches(plan, found)
     for rule in rules:
         if found is None:
             yield Assessment(case, rule, None, None, reasons)
@@ -335,10 +337,10 @@ def samples_to_decide(
 
 
 def _case_verdict(
-    plan: CasePlan, found: CaseEvidence | None, judgements: Sequence[Judgement]
+    plan: CasePlan, flaws: Sequence[str], judgements: Sequence[Judgement]
 ) -> CaseVerdict:
     own = tuple(j for j in judgements if j.case == plan.case)
-    reasons = ["not measured"] if found is None else list(mismatches(plan, found))
+    reasons = list(flaws)
     if not own:
         reasons.append(f"no rule covers this case (lineage {plan.lineage!r}); add one")
     reasons = [f"{plan.case}: {reason}" for reason in reasons]
