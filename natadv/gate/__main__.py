@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from natadv.arguments import path, text
 from natadv.errors import NatadvError, StoreError
 from natadv.evidence import CaseFolder, clean_case, read_selection
-from natadv.gate.baseline import counterparts, judge_against_baseline, refuse_same
-from natadv.gate.cases import EvidenceReader, opened_cases, stored_cases, stored_plans
+from natadv.gate.baseline import (
+    absences,
+    counterparts,
+    judge_against_baseline,
+    refuse_same,
+)
+from natadv.gate.bless import baseline_folder, read_baseline
+from natadv.gate.cases import EvidenceReader, opened_cases, stored_plans
 from natadv.gate.judge import judge_all
 from natadv.gate.thresholds_file import load_thresholds
+from natadv.types import Case
 
 GREEN, NOT_GREEN, USAGE = 0, 1, 4
 DATASETS = Path("fixtures/datasets")
@@ -39,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = "judge these models, not those of the run"
     add("--model", type=text, action="append", default=[], help=models)
     add("--datasets", type=path, help="folder of cards; default: fixtures/datasets if it is there")
-    add("--baseline", type=path, help="folder of the evidence to compare with")
+    add("--baseline", type=text, help="in baselines/, or a folder of evidence, to compare with")
     try:
         return _run(parser.parse_args(arguments))
     except NatadvError as error:
@@ -53,8 +60,12 @@ def _run(options: argparse.Namespace) -> int:
     run = read_selection(options.evidence)
     tier = thresholds.tier(options.tier or (run.tier if run else None))
     models = tuple(options.model) or (run.models if run else ())
+    before: Mapping[Case, StoredCase] = {}
     if options.baseline is not None:
-        refuse_same(options.evidence, options.baseline)
+        root = options.thresholds.parent
+        folder = baseline_folder(options.baseline, here=Path(), root=root)
+        refuse_same(options.evidence, folder)
+        before = read_baseline(folder)
     known = {case.model: of_case.manifest.lineage for case, of_case in stored.items()}
     asked = tier.grid_of({model: known.get(model, model) for model in models or tier.models})
     if run is not None and not run.whole and run.tier == tier.name and not options.model:
@@ -81,15 +92,16 @@ def _run(options: argparse.Namespace) -> int:
         print(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
     green = verdict.green
     if options.baseline is not None:
-        before, unreadable = stored_cases(options.baseline)
-        lineages = {c: stored[c].manifest.lineage if c in stored else c.model for c in asked}
+        lineages = {case: known.get(case.model, case.model) for case in asked}
         compared = judge_against_baseline(
             asked,
             candidate=EvidenceReader(stored),
             baseline=counterparts(lineages, before),
+            absent=absences(lineages, before),
             max_excluded=tier.max_excluded,
+            confidence=thresholds.confidence,
         )
-        print(*unreadable.values(), *compared.report, sep="\n")
+        print(*compared.report, sep="\n")
         green = green and compared.green
     return GREEN if green else NOT_GREEN
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-from natadv.errors import ConfigError, MetricError
+from natadv.errors import ConfigError, MetricError, listed
 from natadv.evidence import CaseEvidence, StoredCase
 from natadv.gate.cases import stored_evidence
 from natadv.gate.judge import OVERALL, Overall, worst
@@ -15,8 +16,16 @@ from natadv.metrics.significance import Comparison, compare, holm
 from natadv.tasks import TASKS
 from natadv.types import Case, Verdict
 
-ALPHA = 0.05
-"""One-sided, over the whole family of cases."""
+State = Literal["COMPARED", "NEW", "MISSING", "INCOMPARABLE"]
+"""`NEW`: the baseline knows the model, but not this case. `MISSING`: only the baseline has it."""
+
+
+class Absence(NamedTuple):
+    """Why the baseline has nothing to compare a case with."""
+
+    new: bool
+    """True if the baseline has other cases of the model, so that it is only older than this one."""
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +34,16 @@ class BaselineJudgement:
 
     case: Case
     verdict: Verdict
+    """PASS also where the case is new, as the baseline then says nothing against it."""
     comparison: Comparison | None
     p_adjusted: float | None
     reason: str
+    state: State = "COMPARED"
+
+    @property
+    def label(self) -> str:
+        """The first word of its line in a report."""
+        return self.state if self.state in ("NEW", "MISSING") else self.verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +55,13 @@ class BaselineVerdict:
 
     @property
     def green(self) -> bool:
-        """Whether every case could be compared and none got worse."""
+        """Whether every case that is not new could be compared, and none got worse."""
         return self.overall == "pass"
 
     @property
     def report(self) -> Iterator[str]:
         """Lines for a terminal: each case, and last the verdict."""
-        yield from (f"{case.verdict:12} {case.reason}" for case in self.cases)
+        yield from (f"{case.label:12} {case.reason}" for case in self.cases)
         yield f"{self.overall.upper()} against the baseline"
 
 
@@ -54,23 +70,61 @@ def refuse_same(evidence: Path, baseline: Path) -> None:
     if evidence.resolve() == baseline.resolve():
         raise ConfigError(
             f"--baseline {baseline} is where this run's own evidence lies, so it would be compared "
-            "with itself; copy the earlier evidence elsewhere, or give another --evidence DIR"
+            "with itself; keep the earlier run by natadv bless, or give another --evidence DIR"
         )
 
 
 def counterparts(
     lineages: Mapping[Case, str], baseline: Mapping[Case, StoredCase]
 ) -> dict[Case, CaseEvidence]:
-    """Candidate's case -> the baseline's evidence of the same model, else of the model's lineage.
+    """Candidate's case -> the baseline's evidence of the same model, else of the model's lineage,
+    else of the only checkpoint of that lineage.
 
-    Cases without either are left out. `lineages` has the lineage of each case's model.
+    Cases without any are left out; `absences` says why. `lineages` has the lineage of each case's
+    model.
     """
-    evidence = {}
-    for case, lineage in lineages.items():
-        counterpart = case if case in baseline else replace(case, model=lineage)
-        if counterpart in baseline:
-            evidence[case] = stored_evidence(counterpart, baseline)
-    return evidence
+    matches = _matches(lineages, baseline)
+    return {
+        case: stored_evidence(found, baseline)
+        for case, found in matches.items()
+        if isinstance(found, Case)
+    }
+
+
+def absences(
+    lineages: Mapping[Case, str], baseline: Mapping[Case, StoredCase]
+) -> dict[Case, Absence]:
+    """The candidate's cases that `counterparts` leaves out."""
+    matches = _matches(lineages, baseline)
+    return {case: found for case, found in matches.items() if isinstance(found, Absence)}
+
+
+def _matches(
+    lineages: Mapping[Case, str], baseline: Mapping[Case, StoredCase]
+) -> dict[Case, Case | Absence]:
+    families = {case.model: stored.manifest.lineage for case, stored in baseline.items()}
+    return {case: _match(case, lineages[case], baseline, families) for case in lineages}
+
+
+def _match(
+    case: Case, lineage: str, baseline: Mapping[Case, StoredCase], families: Mapping[str, str]
+) -> Case | Absence:
+    kin = sorted(model for model, family in families.items() if family == lineage)
+    names = [name for name in dict.fromkeys((case.model, lineage)) if name in families]
+    if not names and len(kin) > 1:
+        why = f"the baseline has {len(kin)} checkpoints of {lineage}: {listed(kin)}; keep one"
+        return Absence(False, why)
+    for name in names or kin:
+        if families[name] != lineage:
+            why = f"{name} is of family {families[name]!r} in the baseline, here of {lineage!r}"
+            return Absence(False, why)
+        if (found := replace(case, model=name)) in baseline:
+            return found
+    if not (names or kin):
+        family = f" or its family {lineage}" if lineage != case.model else ""
+        why = f"the baseline has no case of {case.model}{family}, only of {listed(list(families))}"
+        return Absence(False, f"{why}; natadv bless adds those of a green run")
+    return Absence(True, "not in the baseline yet; natadv bless adds it")
 
 
 def judge_against_baseline(
@@ -78,59 +132,86 @@ def judge_against_baseline(
     *,
     candidate: Mapping[Case, CaseEvidence],
     baseline: Mapping[Case, CaseEvidence],
+    absent: Mapping[Case, Absence] | None = None,
     max_excluded: float = 0.0,
     confidence: float = 0.95,
 ) -> BaselineVerdict:
     """Judge each case in `pairs`; both sides are keyed by the candidate's cases.
 
     FAIL is a significant loss after Holm over all cases; PASS is everything else that could be
-    compared in full, so an improvement never fails. A case that could not be is INCOMPLETE.
+    compared in full, so an improvement never fails. A case that could not be is INCOMPLETE, unless
+    `absent` says that it is new. Where every case is new, nothing was compared: all are INCOMPLETE.
+    The level is that of the interval's lower end, (1 - confidence) / 2.
     """
-    compared = {
-        case: _compared(case, candidate.get(case), baseline.get(case), confidence, max_excluded)
+    found = {
+        case: _compared(
+            case,
+            candidate.get(case),
+            baseline.get(case),
+            absence=(absent or {}).get(case),
+            max_excluded=max_excluded,
+            confidence=confidence,
+        )
         for case in pairs
     }
-    known = {case: c.p_worse for case, c in compared.items() if isinstance(c, Comparison)}
+    known = {case: c.p_worse for case, c in found.items() if isinstance(c, Comparison)}
     adjusted = dict(zip(known, holm(list(known.values())), strict=True))
-    cases = []
-    for case, found in compared.items():
-        if isinstance(found, str):
-            cases.append(BaselineJudgement(case, "INCOMPLETE", None, None, f"{case}: {found}"))
-            continue
-        p = adjusted[case]
-        # Written as what must hold. The p of an improvement is near 1.
-        verdict: Verdict = "PASS" if p > ALPHA else "FAIL"
-        comparison = TASKS[case.task].versus_baseline.format(
-            difference=f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
-            lost=len(found.new_flips),
-            fixed=len(found.fixed),
-        )
-        reason = f"{case}: {comparison} (n {found.n}, adjusted p {p:.2g})"
-        cases.append(BaselineJudgement(case, verdict, found, p, reason))
-    overall = OVERALL[worst([c.verdict for c in cases] or ["INCOMPLETE"])]
-    return BaselineVerdict(overall, tuple(cases))
+    level = (1 - confidence) / 2
+    cases = tuple(
+        _judged(case, one, adjusted[case], level=level) if isinstance(one, Comparison) else one
+        for case, one in found.items()
+    )
+    if all(case.state == "NEW" for case in cases):
+        why = "the baseline has none of the cases of this run"
+        cases = tuple(_incomplete(case, why) for case in found)
+    overall = OVERALL[worst([case.verdict for case in cases] or ["INCOMPLETE"])]
+    return BaselineVerdict(overall, cases)
+
+
+def _incomplete(case: Case, why: str, state: State = "INCOMPARABLE") -> BaselineJudgement:
+    return BaselineJudgement(case, "INCOMPLETE", None, None, f"{case}: {why}", state)
+
+
+def _judged(case: Case, found: Comparison, p: float, *, level: float) -> BaselineJudgement:
+    # Written as what must hold. The p of an improvement is near 1.
+    verdict: Verdict = "PASS" if p > level else "FAIL"
+    comparison = TASKS[case.task].versus_baseline.format(
+        difference=f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",
+        lost=len(found.new_flips),
+        fixed=len(found.fixed),
+    )
+    reason = f"{case}: {comparison} (n {found.n}, adjusted p {p:.2g})"
+    return BaselineJudgement(case, verdict, found, p, reason)
 
 
 def _compared(
     case: Case,
     candidate: CaseEvidence | None,
     baseline: CaseEvidence | None,
-    confidence: float,
+    *,
+    absence: Absence | None,
     max_excluded: float,
-) -> Comparison | str:
-    """The comparison, or why it cannot be made."""
-    if candidate is None or baseline is None:
-        missing = "candidate" if candidate is None else "baseline"
-        return f"the {missing} was not measured"
-    if problems := (*candidate.problems, *baseline.problems):
-        return "; ".join(problems)
+    confidence: float,
+) -> Comparison | BaselineJudgement:
+    """The comparison, or what is said of the case without one."""
+    if candidate is None:
+        if baseline is None:
+            return _incomplete(case, "the candidate was not measured")
+        return _incomplete(case, "in the baseline, but the candidate was not measured", "MISSING")
+    if problems := (*candidate.problems, *(baseline.problems if baseline else ())):
+        return _incomplete(case, "; ".join(problems))
+    if baseline is None:
+        if absence is None or not absence.new:
+            return _incomplete(case, absence.why if absence else "the baseline was not measured")
+        return BaselineJudgement(case, "PASS", None, None, f"{case}: {absence.why}", "NEW")
     for what, ours, theirs in (
         ("data revision", candidate.data_revision, baseline.data_revision),
         ("protocol", candidate.protocol, baseline.protocol),
     ):
         if ours != theirs:
             ours, theirs = ours[:12], theirs[:12]
-            return f"{what} is {ours!r}, the baseline's is {theirs!r}; measure both on one"
+            why = f"{what} is {ours!r}, the baseline's is {theirs!r}; measure both on one"
+            return _incomplete(case, why)
     try:
         result = compare(
             candidate.evidence.attack,
@@ -139,8 +220,8 @@ def _compared(
             confidence=confidence,
         )
     except MetricError as error:
-        return str(error)
+        return _incomplete(case, str(error))
     planned = result.n + result.excluded
     if not result.excluded <= max_excluded * planned:
-        return f"{result.excluded} of {planned} samples failed on either side"
+        return _incomplete(case, f"{result.excluded} of {planned} samples failed on either side")
     return result

@@ -27,7 +27,7 @@ from natadv.plugin.artifacts import (
     write_all_evidence,
 )
 from natadv.plugin.attacks import empty_attacks, write_attacks
-from natadv.plugin.gates import report_rows, scoring_lines
+from natadv.plugin.gates import baseline_lines, report_rows, scoring_lines
 from natadv.plugin.session import GateSession
 from natadv.report import results
 from natadv.report.terminal import Row, UnitProgress, overview, reasons, table
@@ -295,7 +295,8 @@ class Controller:
         terminalreporter.section("natadv")
         judged = table(self.rows, confidence=self.session.grid.thresholds.confidence)
         overviews = [*overview(self.rows), *scoring_lines(self.session)]
-        for block in filter(None, (judged, overviews, self.attack_lines)):
+        new = baseline_lines(self.session)
+        for block in filter(None, (judged, overviews, new, self.attack_lines)):
             for line in (*block, ""):
                 write_line(line)
         for line in self.reasons():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from natadv.data.reader import decode_image, read_by_id
-from natadv.evaluate.pictures import shown, sized
+from natadv.errors import DataError
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.pictures import shown as picture_of
+from natadv.evaluate.pictures import sized
 from natadv.evaluate.plan import kept_masks
 from natadv.evaluate.shard import clean_twins
+from natadv.evidence import CaseEvidence
+from natadv.gate.comparison import predictions
 from natadv.report.sheet import MOST_TILES, Panel, Tile
 from natadv.tasks import TASKS
 from natadv.tasks.task import (
@@ -32,26 +37,59 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     """Up to twelve samples that failed: first those that the baseline got right, of as many
     pictures as there are, and the worst of each."""
     evidence = session.evidence.get(case)
-    dataset = session.grid.datasets.get(case.dataset)
-    if evidence is None or dataset is None or not evidence.evidence.attack.n:
+    known = case.dataset in session.grid.datasets
+    if evidence is None or not known or not evidence.evidence.attack.n:
         return []
-    sheet, rows = TASKS[case.task].sheet, evidence.evidence.attack
-    before = _before(session, case)
+    sheet, rows, before = TASKS[case.task].sheet, evidence.evidence.attack, _before(session, case)
     worst = _worst(sheet, rows, new=before)
-    ids = {rows.id[i] for i in worst}
-    samples = {s.id: s for s in read_by_id(dataset.folder, dataset.card, ids)}
-    clean = session.grid.datasets.get(dataset.card.twin_of or "")
-    twins = clean_twins(samples.values(), clean)
-    if dataset.card.drawn:
-        samples = {name: sized(sample, twins) for name, sample in samples.items()}
     # Only for tasks that predict masks: decoding reads every result.
     masks = (
         kept_masks(session.units(case), store=session.store, run=session.run)
         if sheet.regions and worst
         else {}
     )
+    return _tiles(case, rows, session.grid.datasets, shown=worst, before=before, masks=masks)
+
+
+def newly_failing_tiles(
+    case: Case, found: CaseEvidence, datasets: Mapping[str, Dataset], *, before: Mapping[str, str]
+) -> list[Tile]:
+    """Up to twelve of the samples in `before`, which holds what was said of each when it did not
+    fail, of as many pictures as there are, and the worst of each.
+
+    Raises DataError if the dataset is not here as it was measured.
+    """
+    dataset = datasets.get(case.dataset)
+    revision = dataset.card.revision if dataset else "absent"
+    if revision != found.data_revision:
+        raise DataError(
+            f"{case.dataset}: the pictures that were measured are of revision "
+            f"{found.data_revision[:12]}, here it is {revision[:12]}; run dvc pull"
+        )
+    rows = found.evidence.attack
+    worst = _worst(TASKS[case.task].sheet, rows, new=before)
+    shown = [i for i in worst if rows.id[i] in before]
+    return _tiles(case, rows, datasets, shown=shown, before=before, masks={})
+
+
+def _tiles(
+    case: Case,
+    rows: Outcomes,
+    datasets: Mapping[str, Dataset],
+    *,
+    shown: Sequence[int],
+    before: Mapping[str, str],
+    masks: Mapping[str, bytes],
+) -> list[Tile]:
+    """The rows at these places, clean beside attacked."""
+    sheet, dataset = TASKS[case.task].sheet, datasets[case.dataset]
+    ids = {rows.id[i] for i in shown}
+    samples = {s.id: s for s in read_by_id(dataset.folder, dataset.card, ids)}
+    twins = clean_twins(samples.values(), datasets.get(dataset.card.twin_of or ""))
+    if dataset.card.drawn:
+        samples = {name: sized(sample, twins) for name, sample in samples.items()}
     tiles = []
-    for i in worst:
+    for i in shown:
         sample = samples[rows.id[i]]
         prediction = Prediction(
             text=rows.prediction[i],
@@ -59,7 +97,7 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
             values={name: float(column[i]) for name, column in rows.values.items()},
             mask=masks.get(sample.id),
         )
-        attacked = shown(sample, twins, drawn=dataset.card.drawn).open()
+        attacked = picture_of(sample, twins, drawn=dataset.card.drawn).open()
         panels = [Panel(attacked, _outlines(sheet, sample, prediction))]
         if twin := twins.get(sample.twin or ""):
             panels.insert(0, Panel(decode_image(twin.image, where=twin.id)))
@@ -77,9 +115,7 @@ def _before(session: GateSession, case: Case) -> dict[str, str]:
     compared, other = session.comparison(case), session.counterparts.get(case)
     if compared is None or compared.comparison is None or other is None:
         return {}
-    old = other.evidence.attack
-    predictions = dict(zip(old.id, old.prediction, strict=True))
-    return {name: predictions[name] for name in compared.comparison.new_flips}
+    return predictions(case, other.evidence.attack, compared.comparison.new_flips)
 
 
 def _worst(sheet: TaskSheet, rows: Outcomes, *, new: Container[str]) -> list[int]:

@@ -111,6 +111,14 @@ def report_rows(session: GateSession) -> list[Row]:
     return [row for case in session.selected for row in case_rows(session, case)]
 
 
+def baseline_lines(session: GateSession) -> list[str]:
+    """The cases that were not compared, because the baseline is older than they are."""
+    compared = session.against_baseline if session.asserting else None
+    return (
+        [f"NEW {case.reason}" for case in compared.cases if case.state == "NEW"] if compared else []
+    )
+
+
 def scoring_lines(session: GateSession) -> list[str]:
     """Says of which datasets the VQA accuracy is exact match, because few people answered."""
     # Collecting must not load pyarrow.
@@ -178,4 +186,6 @@ def _baseline_row(judged: BaselineJudgement) -> Row:
             excluded=change.excluded,
         )
     reason = baseline_reason(judged)
-    return Row(judged.case, judged.verdict, measurement, metric="baseline", reason=reason)
+    # A new case has no verdict of the baseline: nothing was compared.
+    verdict = judged.verdict if judged.state != "NEW" else None
+    return Row(judged.case, verdict, measurement, metric="baseline", reason=reason)

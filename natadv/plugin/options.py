@@ -103,8 +103,9 @@ OPTIONS = (
     Option("--thresholds", FILE, f"tiers and rules ({THRESHOLDS})"),
     Option(
         "--baseline",
-        {**DIR, "default": "none"},
-        "evidence of an earlier run to compare with, sample by sample, or none",
+        {**DIR, "metavar": "NAME|DIR", "default": "none"},
+        "a baseline that natadv bless has kept, or the evidence of an earlier run, to compare "
+        "with, sample by sample; or none",
     ),
     Option("--evidence", DIR, f"where each case's outcome rows are written ({EVIDENCE})"),
     Option("--attacks", DIR, f"where the small attacks that were found are written ({ATTACKS})"),

@@ -24,11 +24,13 @@ from natadv.evidence import CaseEvidence, Selection, StoredCase
 from natadv.gate.baseline import (
     BaselineJudgement,
     BaselineVerdict,
+    absences,
     counterparts,
     judge_against_baseline,
     refuse_same,
 )
-from natadv.gate.cases import CasePlan, mismatches, stored_cases, unreadable
+from natadv.gate.bless import baseline_folder, read_baseline
+from natadv.gate.cases import CasePlan, mismatches, unreadable
 from natadv.gate.contract import contract_digest
 from natadv.gate.judge import GateVerdict, judge_all, worse, worst
 from natadv.gate.thresholds_file import load_thresholds
@@ -159,14 +161,19 @@ class GateSession:
             self.selected,
             candidate=self.evidence,
             baseline=self.counterparts,
+            absent=absences(self._lineages, self.baseline),
             max_excluded=self.grid.tier.max_excluded,
+            confidence=self.grid.thresholds.confidence,
         )
 
     @cached_property
     def counterparts(self) -> dict[Case, CaseEvidence]:
         """Selected case -> what the baseline has to compare it with; empty without a baseline."""
-        lineages = {case: self.grid.lineages[case.model] for case in self.selected}
-        return counterparts(lineages, self.baseline or {})
+        return counterparts(self._lineages, self.baseline or {})
+
+    @property
+    def _lineages(self) -> dict[Case, str]:
+        return {case: self.grid.lineages[case.model] for case in self.selected}
 
     def shortfalls(self, case: Case) -> tuple[str, ...]:
         """Why `case` was not measured as planned, whatever the rules say."""
@@ -257,14 +264,9 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
             raise ConfigError(
                 "--baseline asks for a judgement, --no-assert for none; leave one of them out"
             )
-        folder = config.invocation_params.dir / given
+        folder = baseline_folder(given, here=config.invocation_params.dir, root=config.rootpath)
         refuse_same(options.path_option(config, "evidence", options.EVIDENCE), folder)
-        baseline, errors = stored_cases(folder)
-        if errors:
-            raise ConfigError("the baseline cannot be read: " + "; ".join(errors.values()))
-        if not baseline:
-            advice = "give the folder that an earlier run wrote with --evidence DIR"
-            raise ConfigError(f"{folder}: holds no case to compare with; {advice}")
+        baseline = read_baseline(folder)
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
         contract=digest,

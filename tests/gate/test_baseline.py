@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -37,6 +38,25 @@ def test_a_change_that_could_be_chance_passes(kit):
     found = against(kit, kit.rows_of(kit.first(193, 200)), kit.rows_of(kit.first(195, 200)))
 
     assert found.green
+
+
+def test_the_level_is_that_of_one_end_of_the_interval(kit):
+    # McNemar of 5 lost and 0 gained: 1/32 = 0.031, between 0.025 and 0.05.
+    rows = kit.rows_of(kit.first(195, 200)), kit.rows_of(kit.first(200, 200))
+
+    assert against(kit, *rows).green
+    assert against(kit, *rows, confidence=0.9).overall == "fail"
+
+
+def test_no_loss_is_significant_while_its_interval_holds_zero(kit):
+    for lost, gained in product(range(2, 16), range(5)):
+        before = kit.rows_of([gained <= i for i in range(60)])
+        now = kit.rows_of([i < 60 - lost for i in range(60)])
+        (judged,) = against(kit, now, before).cases
+
+        found = judged.comparison
+        assert (len(found.new_flips), len(found.fixed)) == (lost, gained)
+        assert judged.verdict == "PASS" or found.high < 0, (lost, gained)
 
 
 def test_the_very_same_model_passes(kit):

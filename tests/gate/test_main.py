@@ -313,13 +313,52 @@ def test_a_loss_against_the_baseline_exits_1_though_all_rules_hold(
     assert "FAIL against the baseline" in text
 
 
-def test_a_baseline_that_lacks_a_case_exits_1(gate, kit, tmp_path):
+def test_a_baseline_of_another_model_exits_1(gate, kit, tmp_path):
     kit.store_world(tmp_path / "before", models=["mini-clip"])
 
     code, text = gate("--baseline", str(tmp_path / "before"))
 
     assert code == 1
-    assert "the baseline was not measured" in text
+    assert "the baseline has no case of mini-siglip, only of mini-clip" in text
+    assert "INCOMPLETE against the baseline" in text
+
+
+def test_a_case_that_the_baseline_lacks_is_new_and_stays_green(gate, kit, tmp_path):
+    before = tmp_path / "before"
+    kit.store_world(before)
+    shutil.rmtree(folder_of(before, kit.NATURAL))
+
+    code, text = gate("--baseline", str(before))
+
+    assert code == 0
+    assert f"NEW          {kit.NATURAL}: not in the baseline yet; natadv bless adds it" in text
+
+
+def test_a_case_that_only_the_baseline_has_is_missing_and_never_green(
+    gate, kit, evidence_root, tmp_path
+):
+    shutil.copytree(evidence_root, tmp_path / "before")
+    shutil.rmtree(folder_of(evidence_root, kit.NATURAL))
+
+    code, text = gate("--baseline", str(tmp_path / "before"))
+
+    assert code == 1
+    assert f"MISSING      {kit.NATURAL}: in the baseline, but the candidate was not" in text
+
+
+def test_a_baseline_by_name_lies_beside_the_thresholds(gate, kit, thresholds_file, monkeypatch):
+    kept = thresholds_file.parent / "baselines" / "main"
+    kit.store_world(kept)
+
+    assert gate("--baseline", "main")[0] == 0
+
+    # A folder of that name where the command is called: which one is meant?
+    monkeypatch.chdir(thresholds_file.parent)
+    kit.store_world(thresholds_file.parent / "main")
+    code, text = gate("--baseline", "main")
+    assert code == 4
+    assert "'main' is a baseline and a folder; say baselines/main or ./main" in text
+    assert gate("--baseline", "./main")[0] == 0
 
 
 @pytest.mark.parametrize(

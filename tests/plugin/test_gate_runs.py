@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from natadv import cli
 from natadv.plugin import options
 
 UNITS = 2 * (3 + 3 + 3 + 3)
@@ -192,28 +193,49 @@ def test_a_limit_that_the_tier_does_not_set_is_not_green(world):
     assert world.verdict()["verdict"] == "incomplete"
 
 
-def test_the_baseline_catches_a_loss_that_the_floors_allow(measured):
+def test_the_baseline_catches_a_loss_that_the_floors_allow(measured, capsys):
     world = measured
+    run = [str(world.root / ".natadv/evidence"), "--gate-json", str(world.root / "gate.json")]
+    assert cli.main(["bless", *run, "--as", "before", "--root", str(world.root)]) == 0
+    assert "before: 4 cases, 2,400 rows" in capsys.readouterr().out
     rules = world.root / "thresholds.yaml"
     rules.write_text(rules.read_text().replace("floor: 0.9, min_n: 500", "floor: 0.0001"))
     rules.write_text(rules.read_text().replace("floor: 0.2", "floor: 0.0001"))
-    shutil.copytree(world.root / ".natadv/evidence", world.root / "before")
     half = world.model("half", blind=True)
 
     done = world.pytest("-n", "0", "--model", str(half), "--baseline", "before")
-    same = world.pytest("-n", "0", "--model", "mini-clip", "--baseline", "before")
     absent = world.pytest("-n", "0", "--baseline", "nowhere")
 
     assert done.returncode == 1
     assert "REGRESSION classification/clean/plain/half" in done.stdout
     assert not re.search("^FAIL: .* hold", done.stdout, re.M)
-    assert same.returncode == 0, same.stdout
     assert absent.returncode == 4
-    assert "nowhere" in absent.stderr
+    assert "nowhere: no such folder of evidence, and baselines/ has before" in absent.stderr
+
+
+def test_a_case_that_the_baseline_lacks_is_listed_as_new(measured):
+    world, older = measured, measured.root / "older"
+    shutil.copytree(world.root / ".natadv/evidence", older)
+    typographic = "classification/typographic/plain-typo/mini-clip"
+    shutil.rmtree(older / typographic.replace("/", "__"))
+    refused = world.pytest("-n", "0", "--baseline", "older")
+    (older / "run.json").unlink()
+
+    done = world.pytest("-n", "0", "--baseline", "older")
+
+    # What run.json names must be there: a case that was removed spares no comparison.
+    assert refused.returncode == 4
+    assert f"older: lacks {typographic}, which it says it holds" in refused.stderr
+    assert done.returncode == 0, done.stdout
     # A comparison that passed leaves its trace too.
     assert re.search(
-        r"^PASS +classification/clean/plain/mini-clip +baseline +0\.000 ", same.stdout, re.M
+        r"^PASS +classification/clean/plain/mini-clip +baseline +0\.000 ", done.stdout, re.M
     )
+    assert f"NEW {typographic}: not in the baseline yet" in done.stdout
+    cases = {case["case"]: case["measurements"] for case in world.verdict()["cases"]}
+    (row,) = [m for m in cases[typographic] if m["metric"] == "baseline"]
+    assert row["verdict"] is None
+    assert "not in the baseline yet" in row["reason"]
 
 
 def test_a_regression_is_a_failure_where_the_rules_cannot_tell(measured):
