@@ -10,10 +10,12 @@ import numpy as np
 from mini_world.scene import SIDE_PX
 from natadv.scenarios.typographic.fonts import FONTS
 from natadv.scenarios.typographic.overlay import Overlay, Overlays, Rgb
-from natadv.scenarios.typographic.recipes import RECIPES, draw, enlarged
+from natadv.scenarios.typographic.recipes import draw, enlarged
 
 Rng = np.random.Generator
 SIZE = (SIDE_PX, SIDE_PX)
+# In this order, because training draws from them by number.
+_RECIPES = ("defense-prefix", "imagenet-100-typo", "self-generated-bands", "post-it")
 
 
 class Attack(NamedTuple):
@@ -38,8 +40,7 @@ def recipe_of(recipes: Mapping[str, float], *, rng: Rng) -> str:
 def training_words(text: str, *, rng: Rng) -> Overlays:
     """Any style: half of them near a recipe, half of them free."""
     if rng.random() < 0.5:
-        names = list(RECIPES)
-        recipe = names[int(rng.integers(len(names)))]
+        recipe = _RECIPES[int(rng.integers(len(_RECIPES)))]
         return enlarged(draw(recipe, text, SIZE, rng), float(rng.uniform(1.2, 2.2)))
     return (_free(text, rng),)
 

@@ -18,6 +18,7 @@ from natadv.errors import DataError, ModelError
 from natadv.report.sheet import Panel, Tile
 from natadv.storage.atomic import write_whole
 from natadv.tasks.task import WRONG, Caption
+from natadv.tasks.vqa import in_official_form
 from natadv.types import Sample
 
 MOST_UNUSABLE = 5
@@ -95,14 +96,15 @@ def vqa_v2_files(
         for number, pair in enumerate(pairs):
             ids = {"question_id": image_id * PER_PICTURE + number, "image_id": image_id}
             questions.append({**ids, "question": pair.question})
+            given = in_official_form((pair.answer,) * PEOPLE)
             annotation = {
                 **ids,
                 "question_type": pair.question_type,
                 "answer_type": pair.answer_type,
-                "multiple_choice_answer": pair.answer,
+                "multiple_choice_answer": given[0],
                 "answers": [
-                    {"answer_id": person, "answer": pair.answer, "answer_confidence": "yes"}
-                    for person in range(1, PEOPLE + 1)
+                    {"answer_id": person, "answer": answer, "answer_confidence": "yes"}
+                    for person, answer in enumerate(given, start=1)
                 ],
             }
             annotations.append(annotation)
@@ -219,7 +221,7 @@ def _samples(job: AnnotationJob, included: Mapping[str, QuestionsLine]) -> Itera
                 phrase=None,
                 mask=None,
                 question=pair.question,
-                answers=(pair.answer,) * PEOPLE,
+                answers=in_official_form((pair.answer,) * PEOPLE),
                 answer_type=pair.answer_type,
             )
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
 from natadv.evaluate.outcomes_json import attributes_of, columns
-from natadv.evaluate.pictures import AS_SQUARE
 from natadv.evaluate.shard import EvaluationShard, shard_of
 from natadv.evaluate.units import Unit
 from natadv.tasks import TASKS
@@ -27,7 +26,7 @@ def compute(
     carries the cost of that pass.
     """
     began, encoded = time.perf_counter(), loaded.encoded
-    shard = shard_of(units[0], dataset, clean=clean)
+    shard = shard_of(units[0], dataset, clean=clean).seen_by(loaded.model)
     evaluators = {unit.key: TASKS[unit.task].evaluator(unit, shard, loaded) for unit in units}
     _encode(shard, list(evaluators.values()), loaded)
     results: dict[str, dict[str, Any]] = {}
@@ -67,8 +66,7 @@ def _encode(shard: EvaluationShard, evaluators: Sequence[Evaluator], loaded: Loa
         for batch in batches:
             for evaluator in alike:
                 evaluator.take(batch)
-    # A picture that one task needs as a square is broken for all tasks.
-    shard.exclude({key.removesuffix(AS_SQUARE): why for key, why in broken.items()})
+    shard.exclude(broken)
 
 
 def _rows(evaluator: Evaluator, shard: EvaluationShard) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from natadv.evaluate.units import digest
 from natadv.scenarios.typographic.overlay import Overlays, from_json, matched, occlusion
 from natadv.scenarios.typographic.rendering import render, size_after
 from natadv.tasks.masks import upright_size
-from natadv.types import DenseFeatures, Prepared, Sample, Variant
+from natadv.types import DenseFeatures, Prepared, Sample, Variant, ZeroShotClassifier
 
 _KEPT = 2
 """Clean pictures that stay decoded, as rows that are drawn on the same one follow each other."""
@@ -51,10 +51,12 @@ def overlaid(sample: Sample, clean: Sample, *, decode: Decode | None = None) -> 
 def control(
     sample: Sample, clean: Sample, *, variant: Variant, word: str, decode: Decode | None = None
 ) -> Picture:
-    """The clean twin with a control of the sample's overlay: no letters, or the true word."""
+    """The clean twin with a control of the sample's overlay: no letters, or the true word in the
+    box of the wrong one."""
     overlays = _control_overlays(sample, variant, word)
     key = digest([_below(clean), variant, word, sample.overlay])
-    return Picture(key, partial(_draw, clean, overlays, decode or _decoded))
+    replacing = _overlays(sample) if variant == "matched" else None
+    return Picture(key, partial(_draw, clean, overlays, decode or _decoded, replacing=replacing))
 
 
 def sized(sample: Sample, clean: Mapping[str, Sample]) -> Sample:
@@ -151,8 +153,10 @@ def _decoded(sample: Sample) -> Image.Image:
     return decode_image(sample.image, where=sample.id)
 
 
-def _draw(clean: Sample, overlays: Overlays, decode: Decode) -> Image.Image:
-    return render(overlays, decode(clean))
+def _draw(
+    clean: Sample, overlays: Overlays, decode: Decode, *, replacing: Overlays | None = None
+) -> Image.Image:
+    return render(overlays, decode(clean), replacing=replacing)
 
 
 AS_SQUARE = "/square"
@@ -184,7 +188,19 @@ def as_square(picture: Picture) -> Picture:
     return Picture(picture.key + AS_SQUARE, lambda: squared(picture.open()))
 
 
-def sees_whole(tower: DenseFeatures) -> bool:
+def leaves_the_middle(sample: Sample) -> bool:
+    """Whether an overlay of the sample may stand outside the square that a centre crop keeps: in a
+    band, or anywhere on the whole picture."""
+    if sample.overlay is None:
+        return False
+    try:
+        layers = from_json(sample.overlay)
+    except ConfigError:
+        return False  # nothing is known of where it stands
+    return any(layer.band is not None or layer.frame == "picture" for layer in layers)
+
+
+def sees_whole(tower: DenseFeatures | ZeroShotClassifier) -> bool:
     """Whether preprocessing resizes a whole picture to a square, rather than cropping its middle.
 
     Found by a probe and not from a config, so that it also holds for models from plugins.

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from natadv.data.reader import read_by_id, read_samples
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset, undrawable
-from natadv.evaluate.pictures import Picture, as_square, pictures, sees_whole, sized
+from natadv.evaluate.pictures import (
+    AS_SQUARE,
+    Picture,
+    as_square,
+    leaves_the_middle,
+    pictures,
+    sees_whole,
+    sized,
+)
 from natadv.evaluate.units import Unit
 from natadv.tasks.masks import upright_size
-from natadv.types import DenseFeatures, Sample
+from natadv.types import DenseFeatures, Model, Sample, ZeroShotClassifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +41,34 @@ class EvaluationShard:
         """Each distinct picture once, by key."""
         return {picture.key: picture for picture in self.shown.values()}
 
+    def seen_by(self, model: Model) -> EvaluationShard:
+        """The shard with a square copy of each picture whose overlay leaves the middle of it, if
+        the model may crop: a word that it never saw would count as one that it withstood."""
+        beside = [s for s in self.answerable() if leaves_the_middle(s) and not _is_square(s)]
+        if not beside:
+            return self
+        if isinstance(model, ZeroShotClassifier | DenseFeatures) and sees_whole(model):
+            return self
+        squares = {s.id: as_square(self.shown[s.id]) for s in beside}
+        return replace(self, shown={**self.shown, **squares})
+
     def whole_pictures(self, tower: DenseFeatures) -> Mapping[str, Picture]:
         """Sample id -> its picture, as a square where the tower would see only the middle of it."""
         if sees_whole(tower):
             return self.shown
         shown = {sample: self.shown[sample.id] for sample in self.answerable()}
-        return {s.id: p if _is_square(s) else as_square(p) for s, p in shown.items()}
+        return {
+            s.id: p if p.key.endswith(AS_SQUARE) or _is_square(s) else as_square(p)
+            for s, p in shown.items()
+        }
 
     def exclude(self, broken: Mapping[str, str]) -> None:
-        """Record an error for the samples whose picture (by key) is broken."""
-        self.errors.update(
-            {name: broken[p.key] for name, p in self.shown.items() if p.key in broken}
-        )
+        """Record an error for the samples whose picture (by key, of a square copy or not) is
+        broken."""
+        # A picture that one task needs as a square is broken for all tasks.
+        causes = {key.removesuffix(AS_SQUARE): why for key, why in broken.items()}
+        keys = {name: p.key.removesuffix(AS_SQUARE) for name, p in self.shown.items()}
+        self.errors.update({name: causes[key] for name, key in keys.items() if key in causes})
 
 
 def _is_square(sample: Sample) -> bool:

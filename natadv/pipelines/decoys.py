@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -18,6 +18,7 @@ from natadv.pipelines.embedders import WordVectors
 from natadv.scenarios.typographic.fonts import CHARACTERS
 from natadv.scenarios.typographic.recipes import DecoyChoice, choose_decoy
 from natadv.tasks import TASKS, vqa_text
+from natadv.tasks.vqa import most_common
 from natadv.types import DoubleArray, Sample
 
 MOST_LETTERS = 24
@@ -73,7 +74,8 @@ def wrong_answers(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
     """What most people answered to another question with the same type of answer."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in iter_columns(dataset.folder, dataset.card, ("answers", "answer_type")):
-        counts[row["answer_type"] or ""][_most_common(row["answers"] or ())] += 1
+        if row["answers"]:
+            counts[row["answer_type"] or ""][most_common(row["answers"])] += 1
     pools = {
         kind: WordPool(answers, meaning=vqa_text.official, vectors=vectors)
         for kind, answers in counts.items()
@@ -83,7 +85,7 @@ def wrong_answers(dataset: Dataset, vectors: WordVectors | None) -> WrongWord:
         """An answer that nobody gave. If there is none, as for yes and no, an answer that does not
         count as right, because fewer than three people gave it."""
         given = Counter(map(vqa_text.official, sample.answers))
-        truth = _most_common(sample.answers)
+        truth = most_common(sample.answers)
         pool = pools[sample.answer_type]
         agreed = {answer for answer, people in given.items() if people >= AGREED}
         not_given = pool.choose(truth, set(given), rng=rng)
@@ -182,11 +184,6 @@ class WordPool:
         """Places of the words with these meanings, rising."""
         places = {index for meaning in meanings for index in self._places.get(meaning, ())}
         return np.array(sorted(places), dtype=np.int64)
-
-
-def _most_common(answers: Sequence[str]) -> str:
-    """The truth, as the scoring of answers chooses it."""
-    return Counter(answers).most_common(1)[0][0] if answers else ""
 
 
 def _noun(phrase: str, facts: str) -> str:

@@ -30,7 +30,7 @@ from natadv.scenarios.typographic.rendering import letters_px
 from natadv.scenarios.typographic.twins import twin_with_word
 from natadv.types import Sample
 
-VERSION = 1
+VERSION = 2
 """Raised by hand when the same plan makes other rows."""
 ROWS_AT_ONCE = 64
 """The rows of a row group, so that each group is read once."""

@@ -48,7 +48,7 @@ def outcomes(
 ) -> Outcomes:
     """One row per sample, in order; `errors` (id -> why) are samples without a predicted answer.
 
-    The truth is the most common answer; on a tie, the first.
+    The truth is the most common answer.
     """
     if len(samples) != len(answers):
         raise DataError(f"expected one answer per sample, got {len(answers)} for {len(samples)}")
@@ -56,7 +56,7 @@ def outcomes(
         check(sample)
     return outcomes_for(
         samples,
-        truth=(Counter(s.answers).most_common(1)[0][0] for s in samples),
+        truth=(most_common(s.answers) for s in samples),
         prediction=answers,
         values=_values(samples, answers),
         errors=errors,
@@ -89,6 +89,19 @@ def accuracy(answer: str, given: Sequence[str]) -> float:
 def by_exact_match(given: Sequence[str]) -> bool:
     """Whether a question has too few answers to be scored by how many people agree."""
     return len(given) < LEAST_ANSWERS
+
+
+def most_common(given: Sequence[str]) -> str:
+    """The answer that most people gave; on a tie, the first. Blank ones are no answers."""
+    return Counter(filter(str.strip, given)).most_common(1)[0][0]
+
+
+def in_official_form(given: Sequence[str]) -> tuple[str, ...]:
+    """The answers as a dataset of one's own stores them: as the official evaluation spells them if
+    all people agree. It compares such answers as they are, and no model knows to say `Yes.`."""
+    agreed = {vqa_text.on_one_line(text) for text in given}
+    form = vqa_text.official(agreed.pop()) if len(agreed) == 1 else ""
+    return tuple(given) if by_exact_match(given) or not form else (form,) * len(given)
 
 
 def simple_accuracy(answer: str, given: Sequence[str]) -> float:
@@ -138,7 +151,9 @@ def check(sample: Sample) -> None:
             f"sample {sample.id!r}: expected what people answered, got nothing; "
             "correct the source, and pack it again"
         )
-    if not all(isinstance(answer, str) and answer.strip() for answer in sample.answers):
+    blank = [not (isinstance(answer, str) and answer.strip()) for answer in sample.answers]
+    # Among several people one may stay silent: in the official evaluation, others then disagree.
+    if all(blank) or (any(blank) and by_exact_match(sample.answers)):
         raise DataError(
             f"sample {sample.id!r}: expected what people answered, got {sample.answers!r}; leave "
             "out the blank ones, and pack the dataset again"

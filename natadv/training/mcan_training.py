@@ -195,4 +195,4 @@ def vocabularies_of(rows: TrainingRows, trained: RowNumbers, *, more_than: int) 
 
 def _official(answers: Sequence[str]) -> tuple[str, ...]:
     """The answers as the official evaluation spells them, so that `two` and `2` are one answer."""
-    return tuple(official(on_one_line(answer)) for answer in answers)
+    return tuple(official(on_one_line(answer)) for answer in answers if answer.strip())

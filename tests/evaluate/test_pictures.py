@@ -19,8 +19,13 @@ from natadv.evaluate.pictures import (
     sees_whole,
     squared,
 )
-from natadv.scenarios.typographic.overlay import from_json
+from natadv.evaluate.shard import EvaluationShard
+from natadv.rng import rng_for
+from natadv.scenarios.typographic.overlay import from_json, occlusion, to_json
+from natadv.scenarios.typographic.recipes import RECIPES, draw
 from natadv.scenarios.typographic.rendering import render
+from natadv.scenarios.typographic.twins import lossless
+from natadv.types import Sample
 
 CLASSES = ("cat", "dog", "cow")
 CONTROLS = ("occlusion", "matched")
@@ -72,9 +77,12 @@ def test_a_control_is_drawn_on_the_clean_picture_where_the_word_stands(pair):
 def test_the_matched_control_says_the_truth(pair):
     clean, typo = pair
     found = control(typo, clean, variant="matched", word="dog")
-    overlays = tuple(replace(layer, text="dog") for layer in from_json(typo.overlay))
+    attack = from_json(typo.overlay)
+    said = tuple(replace(layer, text="dog") for layer in attack)
+    drawn = render(said, attacked(clean).open(), replacing=attack)
 
-    assert np.array_equal(pixels(found), np.asarray(render(overlays, attacked(clean).open())))
+    assert np.array_equal(pixels(found), np.asarray(drawn))
+    assert not np.array_equal(pixels(found), pixels(attacked(typo)))
 
 
 def test_a_control_is_known_by_all_that_it_is_drawn_from(pair):
@@ -160,6 +168,11 @@ class Tower:
         self.prepare = prepare
 
 
+class Eyes(Tower):
+    def forward_features(self, prepared, layers):
+        raise AssertionError("never asked")
+
+
 def prepared(images):
     return {"pixel_values": torch.from_numpy(np.stack([np.asarray(i) for i in images]) / 255.0)}
 
@@ -201,6 +214,57 @@ def names(images):
 )
 def test_what_a_tower_sees_of_a_wide_picture_is_tried(prepare, whole):
     assert sees_whole(Tower(prepare)) is whole
+
+
+def clip_crop(images):
+    """CLIP's published preprocessing: the shortest side to 224 px, then the middle square."""
+    cropped = []
+    for image in images:
+        scale = 224 / min(image.size)
+        size = [max(224, int(side * scale)) for side in image.size]
+        left, top = (round((side - 224) / 2) for side in size)
+        resized = image.resize(size, Image.Resampling.BICUBIC)
+        cropped.append(resized.crop((left, top, left + 224, top + 224)))
+    return prepared(cropped)
+
+
+def test_letters_of_every_recipe_are_within_what_a_cropping_model_sees():
+    hidden = set()
+    for recipe in RECIPES:
+        for size in [(320, 240), (240, 320), (240, 240)]:
+            clean = Image.new("RGB", size, (40, 120, 200))
+            overlays = draw(recipe, "sea lion", size, rng_for(0))
+            both = {
+                name: Sample(name, "g", lossless(render(layers, clean)), overlay=to_json(overlays))
+                for name, layers in [("attack", overlays), ("empty", occlusion(overlays))]
+            }
+            shown = {name: attacked(sample) for name, sample in both.items()}
+            shard = EvaluationShard(None, tuple(both.values()), shown)
+
+            def seen(pictures):
+                images = [pictures[name].open() for name in ("attack", "empty")]
+                attack, empty = clip_crop(images)["pixel_values"].numpy()
+                return (abs(attack - empty).max(axis=2) > 0.2).sum()
+
+            assert seen(shard.seen_by(Eyes(clip_crop)).shown) > 100, (recipe, size)
+            # A model that sees whole pictures, and one that only takes pictures.
+            assert shard.seen_by(Eyes(squashed)) is shard
+            assert seen(shard.seen_by(object()).shown) > 100, (recipe, size)
+            if seen(shown) == 0:
+                hidden.add((recipe, size))
+
+    # Sabotage: as they were shown before, the letters of bands are cut off.
+    assert {recipe for recipe, _ in hidden} == {"self-generated-bands", "self-generated-top"}
+
+
+def test_a_damaged_picture_is_excluded_under_either_key(typo_samples):
+    sample = replace(typo_samples[0], image=b"no picture")
+    picture = as_square(attacked(sample))
+    shard = EvaluationShard(None, (sample,), {sample.id: picture})
+
+    shard.exclude({picture.key: "why"})
+
+    assert shard.errors == {sample.id: "why"}
 
 
 def test_a_square_stays_what_it_is():

@@ -99,6 +99,20 @@ def test_self_generated_letters_are_20_of_224_pixels_in_both_bands() -> None:
     assert lay_out(lower, (448, 375)).block.px == round(20 / 224 * 300)
 
 
+@pytest.mark.parametrize("size", [(512, 512), (500, 375)])
+def test_self_generated_top_writes_40_of_512_pixels_in_the_upper_band_alone(size: Size) -> None:
+    upper, lower = draw("self-generated-top", "sea lion", size, rng_for(0))
+
+    drawn = np.asarray(render((upper, lower), Image.new("RGB", size, (0, 0, 255))))
+    band = int(size[1] * 0.25)
+
+    assert lay_out(upper, size).block.px == round(40 / 512 * min(size))
+    assert drawn.shape[0] == size[1] + 2 * band
+    assert (drawn[:band] == 0).all(axis=2).any()
+    assert (drawn[-band:] == 255).all()
+    assert [layer.letters for layer in (upper, lower)] == [True, False]
+
+
 def test_post_it_is_a_yellow_note_with_handwriting_askew() -> None:
     drawn = [layer for (layer,) in many("post-it")]
 

@@ -52,14 +52,18 @@ OVERLAYS = (
     written(kind="nonword", panel=(0, 0, 255), padding=2.0, off_object=True),
     written(size=0.3, fill=(0, 0, 255), stroke=(0, 0, 255), stroke_width=0.3, angle=20.0),
     written(size=1.0, fill=BLUE, opacity=0.9),
+    written(size=1.0, fill=BLUE, stroke=BLUE, stroke_width=0.5),
+    # Green letters take back what the panel between them flips.
+    *(written(panel=BLUE, fill=GREEN, padding=1.0, opacity=step / 40) for step in (19, 22, 25)),
     *(written(panel=BLUE, padding=2.0, opacity=step / 40) for step in range(12, 28)),
 )
 
 
 def between(padding, opacity) -> DrawnOverlay:
-    """What is seen of the blue panel between green letters flips a green picture. The solid block
-    in their place lets only the padding be seen."""
-    return written(panel=BLUE, fill=GREEN, padding=padding, opacity=opacity)
+    """Blue letters on a panel that is a little bluer than green: it flips some of the pictures by
+    itself, and more of them with its letters."""
+    ink = {"fill": BLUE, "stroke": BLUE, "stroke_width": 0.1}
+    return written(panel=(0, 80, 220), padding=padding, opacity=opacity, **ink)
 
 
 BETWEEN = (
@@ -201,7 +205,8 @@ def test_what_the_box_alone_flips_does_not_count(objective):
 
 @dataclass
 class Two(Eyes):
-    """Sees one pixel: of every other picture the first of two, of the rest the second."""
+    """Sees one pixel: of every other picture the first of two, of the rest the second, and there
+    twice as much blue."""
 
     pixels: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
 
@@ -210,7 +215,9 @@ class Two(Eyes):
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     def colour(self, image: Image.Image) -> FloatArray:
-        return np.asarray(image.getpixel(self.pixels[every_other(image)]), np.float32)
+        second = every_other(image)
+        seen = np.asarray(image.getpixel(self.pixels[second]), np.float32)
+        return seen * (1, 1, 2 if second else 1)
 
 
 def every_other(image: Image.Image) -> int:
@@ -221,15 +228,12 @@ def every_other(image: Image.Image) -> int:
 def test_pictures_that_only_the_box_flips_do_not_offset_those_that_the_letters_flip(
     unit, dataset, store
 ):
-    drawn = written(fill=GREEN, panel=GREEN, stroke=BLUE, stroke_width=0.1)
-    green = Image.new("RGB", (SIDE, SIDE), GREEN)
-    written_on, block = (
-        np.asarray(render(replace(drawn.with_text("cat"), letters=letters), green))[..., 2]
-        for letters in (True, False)
-    )
+    # Blue letters flip. The panel does where blue counts twice, unless a green outline covers it.
+    drawn = written(fill=BLUE, panel=(0, 100, 90), stroke=GREEN, stroke_width=0.1)
+    shown = np.asarray(render(drawn.with_text("cat"), Image.new("RGB", (SIDE, SIDE))))
     pixels = [
-        tuple(map(int, np.argwhere((on == 255) & (off == 0))[0][::-1]))
-        for on, off in ((written_on, block), (block, written_on))
+        tuple(map(int, np.argwhere((shown == colour).all(axis=2))[0][::-1]))
+        for colour in (BLUE, GREEN)
     ]
     cache = EmbeddingCache(store.root / "embeddings", "two")
     objective = objective_on_class(
@@ -322,7 +326,7 @@ def test_a_picture_that_was_shown_is_not_embedded_again(objective, loaded):
 
 
 def test_words_that_cannot_be_had_flip_nothing(objective, monkeypatch):
-    strong = between(0.3, 1.0)
+    strong = written(size=1.0, fill=BLUE, stroke=BLUE, stroke_width=0.5)
     assert objective.flip_rates([strong]) == [1.0]
 
     def no_word(drawn, **_):

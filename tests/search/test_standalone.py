@@ -69,7 +69,7 @@ def test_it_writes_an_attack_and_its_sheet_and_says_how_to_replay_it(search, wor
     assert command == f"natadv replay {file} --model mini-clip"
     assert (attack.dataset, attack.subject, attack.model) == ("plain", "dog", "mini-clip")
     by_letters = set(attack.flipped) - set(attack.hidden)
-    assert len(attack.flipped) > len(by_letters) >= 0.5 * len(attack.pictures)
+    assert len(by_letters) >= 0.5 * len(attack.pictures)
     assert (world / ".natadv/store/runs" / attack.run).is_dir()
     with Image.open(file.with_suffix(".png")) as sheet:
         assert sheet.width > 600

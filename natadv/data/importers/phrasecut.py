@@ -25,7 +25,7 @@ from natadv.data.importers.sources import (
     refuse_duplicates,
 )
 from natadv.errors import DataError
-from natadv.types import Sample
+from natadv.types import IntArray, Sample
 
 # The pictures, of all splits, that CLIPSeg's loader leaves out; figures with and without them are
 # measured on different pictures.
@@ -127,28 +127,35 @@ def _item(task: Mapping[str, Any], picture: KeyedPicture, path: Path, number: in
 def polygon_mask(polygons: Sequence[Polygon], size_px: tuple[int, int]) -> bytes | str:
     """A PNG of this width and height, 255 inside any polygon and 0 outside; or why there is none.
 
-    Border pixels count as inside, and corners are cut to whole pixels, as in `data_transfer.py`
-    of PhraseCutDataset. A polygon is cut off at the picture's edge; one that lies wholly outside
-    belongs to another picture, so the phrase does too.
+    As in `data_transfer.py` of PhraseCutDataset, border pixels count as inside, corners are cut to
+    whole pixels, two corners are a line, and one is nothing. A polygon is cut off at the picture's
+    edge; one with an area that lies wholly outside belongs to another picture, so the phrase does
+    too.
     """
-    areas = [
-        np.clip(polygon, -_FAR_PX, _FAR_PX).astype(np.int64)
-        for polygon in polygons
-        if len(polygon) > 2
-    ]
-    if not areas:
-        return "no polygon has an area"
-    if any((area.max(0) < 0).any() or (area.min(0) >= size_px).any() for area in areas):
-        return "a polygon lies outside the picture"
     mask = Image.new("L", size_px)
     draw = ImageDraw.Draw(mask)
-    for area in areas:
-        draw.polygon(area.ravel().tolist(), fill=255, outline=255)
-    # Twice the area of each, by the shoelace formula.
-    sizes = [x @ np.roll(y, -1) - y @ np.roll(x, -1) for x, y in (area.T for area in areas)]
-    if not any(sizes) or mask.getbbox() is None:
-        return "the mask has no area"
-    return _as_png(mask)
+    for polygon in polygons:
+        if len(polygon) < 2:
+            continue
+        corners = _whole(polygon)
+        outside = (corners.max(0) < 0).any() or (corners.min(0) >= size_px).any()
+        if outside and has_area(polygon):
+            return "a polygon lies outside the picture"
+        draw.polygon(corners.ravel().tolist(), fill=255, outline=255)
+    return "the mask is empty" if mask.getbbox() is None else _as_png(mask)
+
+
+def has_area(polygon: Polygon) -> bool:
+    """Whether it is more than a line, once its corners are cut to whole pixels."""
+    if len(polygon) < 3:
+        return False
+    x, y = _whole(polygon).T
+    # Twice the area, by the shoelace formula.
+    return bool(x @ np.roll(y, -1) != y @ np.roll(x, -1))
+
+
+def _whole(polygon: Polygon) -> IntArray:
+    return np.clip(polygon, -_FAR_PX, _FAR_PX).astype(np.int64)
 
 
 def box_mask(box: tuple[float, float, float, float], size_px: tuple[int, int]) -> bytes | str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from natadv.data.card import CardDraft
-from natadv.data.dataset_plan import DatasetPlan, Item, items_of
+from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.importers import ImportRequest
 from natadv.data.importers.json_stream import field_of, iter_elements, iter_list, iter_members
 from natadv.data.importers.sources import (
@@ -64,7 +64,8 @@ class Survey(NamedTuple):
 def plan_vqa_v2(request: ImportRequest) -> DatasetPlan:
     """Plan a sample per question; its id is the question's, its group is the picture's name.
 
-    Every question needs its annotation and its picture, and every annotation its question.
+    Every question needs its annotation and its picture, and every annotation its question. Answers
+    stay as they are, blank ones included, because the official evaluation counts them.
     """
     path = request.path
     assert request.annotations is not None  # the format needs both
@@ -120,8 +121,10 @@ def plan_questions(
         """As DatasetPlan defines it."""
         with keyed_pictures(images, key_of) as opened:
 
-            def sample(question: Asked) -> Sample:
-                """The sample of one question."""
+            def item(question: Asked) -> Item:
+                """The sample of one question; set aside if all people left it blank."""
+                if not any(map(str.strip, question.answers)):
+                    return SetAside(question.id, "nobody answered it")
                 picture = opened.read(question.picture)
                 return Sample(
                     id=question.id,
@@ -132,7 +135,7 @@ def plan_questions(
                     answer_type=question.type,
                 )
 
-            yield from items_of(asked(start), sample)
+            yield from items_of(asked(start), item)
 
     return DatasetPlan(draft, items, survey.questions, "questions", source.fingerprint)
 

@@ -15,7 +15,7 @@ from natadv.data.archives import open_files
 from natadv.data.dataset_plan import DatasetPlan, Item, SetAside, items_of
 from natadv.data.images import PictureError, decode_image
 from natadv.data.importers import ImportRequest
-from natadv.data.importers.phrasecut import box_mask, polygon_mask
+from natadv.data.importers.phrasecut import box_mask, has_area, polygon_mask
 from natadv.data.importers.question_sets import ONE_ANSWER
 from natadv.data.importers.rows import FIELD_OF, ImportedRow, Located, RowSource, Stored, tasks_of
 from natadv.data.importers.sources import (
@@ -132,6 +132,8 @@ class _Survey:
     exact: bool | None = None
     """Whether questions are scored by exact match; None without questions."""
     most_answers: int = 0
+    respelt: int = 0
+    """Questions whose unanimous answer is stored in the official form."""
     problems: list[str] = field(default_factory=list)
     _uses: Counter[str] = field(default_factory=Counter)
     _state: Any = field(default_factory=hashlib.sha256)
@@ -168,6 +170,7 @@ class _Survey:
         if "vqa" in tasks:
             TASKS["vqa"].check(sample)
             self._check_answers(sample.answers)
+            self.respelt += len(sample.answers) > 1 and sample.answers != tuple(row.answers or ())
         self.ids.append(identity)
 
     def _check_tasks(self, tasks: tuple[str, ...]) -> None:
@@ -230,6 +233,8 @@ class _Survey:
         if self.exact:
             few = f"at most {self.most_answers} answers each, scored by exact match"
             scored = f", {ONE_ANSWER if self.most_answers == 1 else few}"
+        elif self.respelt:
+            scored = f", unanimous answers in the official form of VQA v2 ({self.respelt} changed)"
         damaged = ", the damaged ones set aside" if self.request.skip_damaged else ""
         return f"Pictures with {asked}{scored}{damaged}"
 
@@ -359,7 +364,9 @@ class _Samples:
         if row.box is not None:
             made = box_mask(row.box, size_px)
         elif row.polygon is not None:
-            made = polygon_mask(row.polygon, size_px)
+            # A line has a mask in PhraseCut's evaluation; of a user's own it is a mistake.
+            area = any(map(has_area, row.polygon))
+            made = polygon_mask(row.polygon, size_px) if area else "no polygon has an area"
         else:
             made = "holds no mask"
         if isinstance(made, str):

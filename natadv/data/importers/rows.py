@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, 
 
 from natadv.data.importers import ImportRequest
 from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.tasks.vqa import by_exact_match, in_official_form
 
 
 class Stored(NamedTuple):
@@ -83,10 +84,12 @@ class ImportedRow(BaseModel):
 
     def asked(self) -> dict[str, Any]:
         """The fields of a sample that hold its question; `answer` means a single answer."""
-        answers = tuple(self.answers or ()) if self.answer is None else (self.answer,)
+        given = tuple(self.answers or ()) if self.answer is None else (self.answer,)
+        # Where people are counted, the silent ones count too, as in VQA v2.
+        answers = tuple(filter(str.strip, given)) if by_exact_match(given) else given
         return {
             "question": self.question,
-            "answers": answers,
+            "answers": in_official_form(answers),
             "answer_type": self.answer_type or "",
         }
 

@@ -65,7 +65,8 @@ class Overlay:
     band_height: float = 0.25
     """Share of the picture's height."""
     letters: bool = True
-    """False draws solid blocks where the letters would stand."""
+    """False leaves them out: the panel stays empty; where there is none, the letters' box is filled
+    from what is around it."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not self.text.strip():
@@ -120,12 +121,12 @@ def as_layers(overlay: Overlay | Iterable[Overlay]) -> Overlays:
 
 
 def occlusion(overlay: Overlay | Overlays) -> Overlays:
-    """The control for hiding: the same box in the same colours, without letters."""
+    """The control for hiding: the same box without letters."""
     return tuple(replace(layer, letters=False) for layer in as_layers(overlay))
 
 
 def matched(overlay: Overlay | Overlays, word: str) -> Overlays:
-    """The control for style: the true word in place of the wrong one."""
+    """The control for style: the true word, to be drawn `replacing` the wrong one."""
     return tuple(replace(layer, text=word) for layer in as_layers(overlay))
 
 

@@ -174,13 +174,25 @@ def _imagenet_100_typo(text: str, size: Size, rng: np.random.Generator) -> Overl
 
 def _self_generated_bands(text: str, size: Size, rng: np.random.Generator) -> Overlays:
     """White bands of a quarter of the height, added above and below; black Arial of 20 px of 224
-    from the band's corner in both. No choice is random."""
+    from the band's corner in both, the defaults of the published code. No choice is random."""
+    return _two_bands(text, size, share=20 / _SIDE, line_gap=5 / 20)
+
+
+def _self_generated_top(text: str, size: Size, rng: np.random.Generator) -> Overlays:
+    """The same bands as the published evaluation writes on them: 40 px of 512, in the upper band
+    alone. No choice is random."""
+    upper, lower = _two_bands(text, size, share=40 / 512, line_gap=5 / 40)
+    return upper, replace(lower, letters=False)
+
+
+def _two_bands(text: str, size: Size, *, share: float, line_gap: float) -> tuple[Overlay, Overlay]:
+    """Letters of this share of the shorter side in both bands."""
     width, height = size
     band_px = int(height * 0.25)
-    upper = _band(text, "top", px=20 / _SIDE * min(size), size=size, band_px=band_px)
+    upper = _band(text, "top", px=share * min(size), size=size, band_px=band_px)
     taller = (width, height + band_px)
-    lower = _band(text, "bottom", px=20 / _SIDE * min(size), size=taller, band_px=band_px)
-    return upper, lower
+    lower = _band(text, "bottom", px=share * min(size), size=taller, band_px=band_px)
+    return replace(upper, line_gap=line_gap), replace(lower, line_gap=line_gap)
 
 
 def _band(text: str, side: Side, *, px: float, size: Size, band_px: int) -> Overlay:
@@ -194,7 +206,6 @@ def _band(text: str, side: Side, *, px: float, size: Size, band_px: int) -> Over
         panel=(255, 255, 255),
         padding=0.1,
         wrap="width",
-        line_gap=0.25,
         band=side,
         # Half a pixel more, so that rounding down gives both bands the same height.
         band_height=(band_px + 0.5) / size[1],
@@ -228,6 +239,9 @@ RECIPES: dict[str, Recipe] = {
     ),
     "self-generated-bands": Recipe(
         _self_generated_bands, "Qraitem et al. 2024, Self-Gen-Typo-Attack, utils.py"
+    ),
+    "self-generated-top": Recipe(
+        _self_generated_top, "Qraitem et al. 2024, Self-Gen-Typo-Attack, dataset_eval.py"
     ),
     "post-it": Recipe(_post_it, "after Westerhoff et al. 2025, SCAM: handwritten post-it notes"),
 }

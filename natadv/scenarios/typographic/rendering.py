@@ -6,10 +6,11 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from natadv.errors import DataError
@@ -36,9 +37,9 @@ class TextBlock:
     """The ink and the padding around it."""
 
     @property
-    def padding_px(self) -> int:
-        """Between the ink and each edge of the block."""
-        return (self.size[0] - (self.ink[2] - self.ink[0])) // 2
+    def ink_size(self) -> Size:
+        """Width and height of what the letters and their stroke cover."""
+        return self.ink[2] - self.ink[0], self.ink[3] - self.ink[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,7 @@ def lay_out(overlay: Overlay, size: Size) -> TextLayout:
     frame = _frame(overlay, size)
     block = _largest(overlay, _wanted_px(overlay, size), frame.room)
     if block is None:
-        raise DataError(
-            f"overlay text {overlay.text!r} does not fit into {frame.room[0]} x {frame.room[1]} px "
-            "even at 1 px; use a shorter text"
-        )
+        raise _no_room(overlay, frame.room)
     box = box_at(frame.region, rotated(block.size, overlay.angle), overlay.x, overlay.y)
     return TextLayout(block, *frame, box)
 
@@ -118,27 +116,31 @@ def wrapped(overlay: Overlay, room: float) -> str:
     return " ".join(words[:first]) + "\n" + " ".join(words[first:])
 
 
-def render(overlay: Overlay | Overlays, image: Image.Image) -> Image.Image:
-    """A new RGB picture with the overlays drawn in order; bands make it taller."""
+def render(
+    overlay: Overlay | Overlays,
+    image: Image.Image,
+    *,
+    replacing: Overlay | Overlays | None = None,
+) -> Image.Image:
+    """A new RGB picture with the overlays drawn in order; bands make it taller.
+
+    Args:
+        replacing: As many overlays as are drawn: each text stands around the middle of its
+            counterpart's, in letters as large, on the very panel. A band's text keeps its corner.
+
+    Raises DataError if a text has no room.
+    """
     drawn = image.convert("RGB") if image.mode != "RGB" else image.copy()
-    for layer, layout in _laid_out(overlay, drawn.size):
+    boxes = as_layers(overlay if replacing is None else replacing)
+    for layer, outer in zip(as_layers(overlay), boxes, strict=True):
+        layout = lay_out(layer if layer.band is not None else outer, drawn.size)
+        if layer is not outer and layer.band is None:
+            layout = _in_place_of(layout, layer)
         if layer.band is not None:
             taller = Image.new("RGB", layout.canvas, layer.panel)
             taller.paste(drawn, layout.origin)
             drawn = taller
-        # The colour under the letters, so that soft edges mix with nothing else.
-        ground = layer.panel or layer.stroke or layer.fill
-        block = layout.block
-        patch = Image.new("RGB", block.size, ground)
-        cover = _mask(layer, block, stroke_px=block.stroke_px)
-        patch.paste(layer.stroke or layer.fill, (0, 0), cover)
-        if layer.stroke is not None:
-            patch.paste(layer.fill, (0, 0), _mask(layer, block, stroke_px=0))
-        alpha = cover if layer.panel is None else Image.new("L", block.size, 255)
-        if layer.angle:
-            size = (layout.box[2] - layout.box[0], layout.box[3] - layout.box[1])
-            patch = _turned(patch, size, layer.angle, ground)
-            alpha = _turned(alpha, size, layer.angle, 0)
+        patch, alpha = _patch(layer, layout, drawn)
         if layer.opacity != 1:
             alpha = alpha.point([round(value * layer.opacity) for value in range(256)])
         drawn.paste(patch, layout.box[:2], alpha)
@@ -189,6 +191,95 @@ def letters_px(overlay: Overlay | Overlays, size: Size) -> int:
     return min(layout.block.px for _, layout in _laid_out(overlay, size))
 
 
+def _patch(
+    layer: Overlay, layout: TextLayout, picture: Image.Image
+) -> tuple[Image.Image, Image.Image]:
+    """What is pasted into the layout's box, and how much of each of its pixels is covered."""
+    block, box = layout.block, layout.box
+    size = (box[2] - box[0], box[3] - box[1])
+    # The colour under the letters, so that soft edges mix with nothing else.
+    ground = layer.panel or layer.stroke or layer.fill
+    patch = Image.new("RGB", block.size, ground)
+    alpha = Image.new("L", block.size, 255)
+    if layer.letters:
+        cover = _mask(layer, block, stroke_px=block.stroke_px)
+        patch.paste(layer.stroke or layer.fill, (0, 0), cover)
+        if layer.stroke is not None:
+            patch.paste(layer.fill, (0, 0), _mask(layer, block, stroke_px=0))
+        alpha = cover if layer.panel is None else alpha
+    if layer.angle:
+        patch = _turned(patch, size, layer.angle, ground)
+        alpha = _turned(alpha, size, layer.angle, 0)
+    if not layer.letters and layer.panel is None:
+        patch = _surround(picture, box)
+    return patch, alpha
+
+
+def _surround(picture: Image.Image, box: Box) -> Image.Image:
+    """What the box may hold as far as the pixels around it tell: each pixel is a mean of the four
+    sides, the nearer ones first. A side at the picture's edge does not count.
+
+    A box that is the whole picture is filled with the picture's mean colour.
+    """
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    deep = max(1, min(width, height) // 2)
+    x, y = np.arange(width) + 1.0, np.arange(height)[:, None] + 1.0
+    sides = (
+        ((left, max(0, top - deep), right, top), (width, 1), y),
+        ((left, bottom, right, min(picture.height, bottom + deep)), (width, 1), height + 1 - y),
+        ((max(0, left - deep), top, left, bottom), (1, height), x),
+        ((right, top, min(picture.width, right + deep), bottom), (1, height), width + 1 - x),
+    )
+    total = np.zeros((height, width, 3))
+    weights = np.zeros((height, width, 1))
+    for strip, line, distance in sides:
+        if strip[0] == strip[2] or strip[1] == strip[3]:
+            continue
+        # Means of squares of `deep` pixels, so that what is drawn inwards has no streaks.
+        coarse = max(1, line[0] // deep), max(1, line[1] // deep)
+        colours = picture.crop(strip).resize(coarse, Image.Resampling.BOX)
+        smooth = np.asarray(colours.resize(line, Image.Resampling.BILINEAR), dtype=np.float64)
+        weight = np.broadcast_to(1 / distance, (height, width))[..., None]
+        total += weight * smooth
+        weights += weight
+    if not weights.any():
+        return picture.resize((1, 1), Image.Resampling.BOX).resize((width, height))
+    return Image.fromarray(np.rint(total / weights).astype(np.uint8))
+
+
+def _in_place_of(layout: TextLayout, layer: Overlay) -> TextLayout:
+    """The layer's text around the middle of the text of a layout, in letters as large, or smaller
+    where they would not fit: on the panel, else into the region. Raises DataError.
+
+    Where there was one line, there is one line.
+    """
+    outer, frame = layout.block, _Frame(layout.canvas, layout.origin, layout.region)
+    if "\n" not in outer.text:
+        layer = replace(layer, text=" ".join(layer.text.split()), wrap="none")
+    if layer.panel is not None:
+        # A longer word may stand nearer to the panel's edge.
+        level = replace(layer, angle=0.0, padding=layer.padding / 4)
+        # At 1 px, where nobody can read it, what does not fit is cut off.
+        block = _largest(level, outer.px, outer.size) or _block(level, 1, outer.size)
+        return replace(layout, block=replace(block, size=outer.size))
+    found = _largest(layer, outer.px, frame.room)
+    if found is None:
+        raise _no_room(layer, frame.room)
+    box, region = layout.box, layout.region
+    width, height = rotated(found.size, layer.angle)
+    left = min(max(region[0], (box[0] + box[2] - width) // 2), region[2] - width)
+    top = min(max(region[1], (box[1] + box[3] - height) // 2), region[3] - height)
+    return replace(layout, block=found, box=(left, top, left + width, top + height))
+
+
+def _no_room(overlay: Overlay, room: Size) -> DataError:
+    return DataError(
+        f"overlay text {overlay.text!r} does not fit into {room[0]} x {room[1]} px "
+        "even at 1 px; use a shorter text"
+    )
+
+
 def _laid_out(overlays: Overlay | Overlays, size: Size) -> Iterator[tuple[Overlay, TextLayout]]:
     """Each overlay with its layout on the picture that the ones before it left."""
     for layer in as_layers(overlays):
@@ -230,15 +321,20 @@ def _largest(overlay: Overlay, wanted_px: int, room: Size) -> TextBlock | None:
 
 def _fitting(overlay: Overlay, px: int, room: Size) -> TextBlock | None:
     """The block at this font size, if it fits into the room."""
+    block = _block(overlay, px, room)
+    width, height = rotated(block.size, overlay.angle)
+    return block if width <= room[0] and height <= room[1] else None
+
+
+def _block(overlay: Overlay, px: int, room: Size) -> TextBlock:
+    """The text at this font size, with the lines that this room asks for."""
     stroke_px = 0 if overlay.stroke is None else max(1, round(overlay.stroke_width * px))
     padding_px = 0 if overlay.panel is None else round(overlay.padding * px)
     gap_px = round(overlay.line_gap * px)
     text = wrapped(overlay, room[0] / px)
     ink = _ink(text, overlay.font, px=px, stroke_px=stroke_px, gap_px=gap_px)
     size = (ink[2] - ink[0] + 2 * padding_px, ink[3] - ink[1] + 2 * padding_px)
-    width, height = rotated(size, overlay.angle)
-    fitting = width <= room[0] and height <= room[1]
-    return TextBlock(text, px, stroke_px, gap_px, ink, size) if fitting else None
+    return TextBlock(text, px, stroke_px, gap_px, ink, size)
 
 
 @lru_cache(maxsize=8192)
@@ -254,23 +350,27 @@ def _ink(text: str, font: str, *, px: int, stroke_px: int, gap_px: int) -> Box:
 def _mask(overlay: Overlay, block: TextBlock, *, stroke_px: int) -> Image.Image:
     """How much of each pixel of the block its letters cover, with a stroke of this width."""
     mask = Image.new("L", block.size, 0)
-    draw = ImageDraw.Draw(mask)
-    pad = block.padding_px
-    if not overlay.letters:
-        inset = pad + block.stroke_px - stroke_px
-        right, bottom = block.size[0] - inset - 1, block.size[1] - inset - 1
-        if right >= inset and bottom >= inset:
-            draw.rectangle((inset, inset, right, bottom), fill=255)
-        return mask
-    draw.multiline_text(
-        (pad - block.ink[0], pad - block.ink[1]),
+    # Pillow moves lines apart by their stroke; the letters stay in the middle of the block's.
+    wider = _line_px(overlay.font, block.px, block.stroke_px)
+    gap_px = block.gap_px + wider - _line_px(overlay.font, block.px, stroke_px)
+    ImageDraw.Draw(mask).multiline_text(
+        (
+            (block.size[0] - block.ink_size[0]) // 2 - block.ink[0],
+            (block.size[1] - block.ink_size[1]) // 2 - block.ink[1],
+        ),
         block.text,
         fill=255,
         font=font_at(overlay.font, block.px),
-        spacing=block.gap_px,
+        spacing=gap_px,
         stroke_width=stroke_px,
     )
     return mask
+
+
+def _line_px(font: str, px: int, stroke_px: int) -> int:
+    """From one line to the next with a stroke of this width, without a gap."""
+    one, two = (_ink(text, font, px=px, stroke_px=stroke_px, gap_px=0) for text in ("A", "A\nA"))
+    return two[3] - one[3]
 
 
 def _turned(image: Image.Image, size: Size, angle: float, ground: int | Rgb) -> Image.Image:

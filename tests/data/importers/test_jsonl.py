@@ -21,6 +21,7 @@ from natadv.data.importers.rows import FIELDS
 from natadv.data.reader import decode_image
 from natadv.errors import ConfigError, DataError
 from natadv.tasks.masks import mask_of
+from natadv.tasks.vqa import accuracy
 
 Layouts = dict[str, Callable[..., Any]]
 Rows = Sequence[dict[str, Any] | str]
@@ -126,6 +127,30 @@ def test_questions_with_one_answer_and_with_ten(importing: Any, write: Any) -> N
     card = importing("jsonl", path, name="ten").card
     assert [s.answers for s in importing.samples(card)] == [("down",) * 10] * 2
     assert card.description == "Pictures with questions: 2"
+
+
+def test_unanimous_answers_are_spelt_as_a_model_can_say_them(importing: Any, write: Any) -> None:
+    rows = [["Yes."] * 10, ["Red.", "Red. "] * 5, ["Two", "two"] * 5, ["The"] * 10, ["no"] * 10]
+    path = write([photo(0, question="Is it?", answers=answers) for answers in rows])
+
+    card = importing("jsonl", path, name="pets").card
+
+    stored = [sample.answers for sample in importing.samples(card)]
+    # The official evaluation normalises where people disagree, and `the` has no other form.
+    assert stored == [("yes",) * 10, ("red",) * 10, *map(tuple, rows[2:])]
+    assert [accuracy(said, stored[0]) for said in ("yes", "Yes.")] == [1, 0]
+    assert "unanimous answers in the official form of VQA v2 (2 changed): 5" in card.description
+
+
+def test_a_blank_answer_is_left_out_where_any_answer_counts(importing: Any, write: Any) -> None:
+    many = ["yes", "", "yes", "no"]
+    path = write([photo(0, question="Is it?", answers=["yes", " "])])
+    few = importing("jsonl", path, name="few").card
+    path = write([photo(0, question="Is it?", answers=many)])
+    four = importing("jsonl", path, name="four").card
+
+    assert importing.samples(few)[0].answers == ("yes",)
+    assert importing.samples(four)[0].answers == tuple(many)
 
 
 def test_all_tasks_and_all_that_is_optional(importing: Any, write: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from natadv.data.importers.phrasecut import LEFT_OUT, polygon_mask
 from natadv.errors import ConfigError, DataError
@@ -78,6 +78,7 @@ def test_a_sample_is_a_phrase_with_the_union_of_its_polygons(importing: Any, fol
     assert [(s.id, s.group, s.phrase) for s in samples] == [
         ("2345__1", "2345", "brown dog"),
         ("2345__2", "2345", "two wheels"),
+        ("777__4", "777", "line"),
         ("777__6", "777", "tree"),
     ]
     assert packed.card.tasks == ("segmentation",)
@@ -111,11 +112,10 @@ def test_what_has_no_mask_and_what_clipseg_leaves_out_is_set_aside(
 
     assert [(item.id, item.why) for item in packed.set_aside] == [
         ("61564__3", "CLIPSeg leaves out its picture"),
-        ("777__4", "the mask has no area"),
         ("777__5", "a polygon lies outside the picture"),
     ]
     listed = importing.root / "fixtures/datasets/phrasecut/set-aside.jsonl"
-    assert len(listed.read_text().splitlines()) == 3
+    assert len(listed.read_text().splitlines()) == 2
 
 
 def test_the_17_pictures_are_those_of_clipseg() -> None:
@@ -233,22 +233,46 @@ def test_what_reaches_over_the_edge_is_cut_off() -> None:
 @pytest.mark.parametrize(
     ("polygons", "why"),
     [
-        ([], "no polygon has an area"),
-        ([[(1, 1), (2, 2)]], "no polygon has an area"),
-        ([[(1, 1), (5, 5), (3, 3)]], "the mask has no area"),
-        ([[(4, 4), (4, 4), (4, 4)]], "the mask has no area"),
+        ([], "the mask is empty"),
+        ([[(1, 1)]], "the mask is empty"),
+        ([[(30, 1), (40, 9)]], "the mask is empty"),
         ([[(20, 0), (30, 0), (30, 5)]], "a polygon lies outside the picture"),
         ([[(1, 1), (5, 1), (5, 5)], [(-9, -9), (-2, -9), (-2, -2)]], "a polygon lies outside"),
     ],
 )
-def test_a_mask_without_area_is_none(polygons: list[list[tuple[float, float]]], why: str) -> None:
+def test_a_phrase_without_a_mask_says_why(
+    polygons: list[list[tuple[float, float]]], why: str
+) -> None:
     found = polygon_mask(polygons, SIZE)
 
     assert isinstance(found, str)
     assert found.startswith(why)
 
 
-@given(st.lists(st.lists(POINTS, min_size=3, max_size=6), min_size=1, max_size=3))
+def official_mask(polygons: list[list[tuple[float, float]]]) -> np.ndarray:
+    """As PhraseCut's own evaluation draws them: each polygon of two corners or more by itself."""
+    united = np.zeros((SIZE[1], SIZE[0]), bool)
+    for polygon in polygons:
+        if len(polygon) >= 2:
+            drawn = Image.new("L", SIZE)
+            corners = [(int(x), int(y)) for x, y in polygon]
+            ImageDraw.Draw(drawn).polygon(corners, fill=1, outline=1)
+            united |= np.asarray(drawn) > 0
+    return united
+
+
+def test_degenerate_polygons_are_drawn_as_in_the_official_evaluation() -> None:
+    triangle = [(2, 3), (8.6, 3), (8, 9)]
+    lines = [[(1, 1), (15, 7)], [(1, 1), (5, 5), (3, 3)], [(4, 4), (4, 4), (4, 4)], [(7, 7)], []]
+    for polygons in ([triangle, *lines], *([line] for line in lines[:3])):
+        assert ((pixels(polygon_mask(polygons, SIZE)) > 0) == official_mask(polygons)).all()
+
+    # A line outside adds nothing, and does not make the phrase one about another picture.
+    astray = [triangle, [(-9, -9), (-2, -5)]]
+    assert ((pixels(polygon_mask(astray, SIZE)) > 0) == official_mask([triangle])).all()
+
+
+@given(st.lists(st.lists(POINTS, min_size=0, max_size=6), min_size=1, max_size=3))
 def test_a_mask_is_whole_or_there_is_none(polygons: list[list[tuple[float, float]]]) -> None:
     found = polygon_mask(polygons, SIZE)
 

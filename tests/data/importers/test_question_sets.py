@@ -11,6 +11,7 @@ import pytest
 from natadv.data.card import UNSTATED
 from natadv.data.importers import FORMATS
 from natadv.errors import ConfigError, DataError
+from natadv.tasks.vqa import accuracy, most_common
 
 Layouts = dict[str, Callable[..., Any]]
 Json = dict[str, Any]
@@ -117,6 +118,35 @@ def test_an_unpacked_set_gives_the_same(importing: Any, make: Any, tmp_path: Pat
     ).card
 
     assert card.revision == expected
+
+
+def test_blank_answers_count_as_people_who_agree_with_nobody(importing: Any, make: Any) -> None:
+    """As in the official evaluation; a question that nobody answered is set aside."""
+    answers = {262148000: ["", " ", *["down"] * 8], 393225000: [""] * 10}
+    raw = annotations()
+    for row in raw["annotations"]:
+        for given, text in zip(row["answers"], answers.get(row["question_id"], ()), strict=False):
+            given["answer"] = text
+
+    packed = importing("vqa-v2", **make(answered=raw))
+
+    first, _ = importing.samples(packed.card)
+    assert first.answers == ("", " ", *["down"] * 8)
+    assert (accuracy("down", first.answers), accuracy("up", first.answers)) == (1, 0)
+    assert most_common(first.answers) == "down"
+    assert [(item.id, item.why) for item in packed.set_aside] == [
+        ("393225000", "nobody answered it")
+    ]
+
+
+def test_unanimous_answers_of_vqa_v2_stay_as_they_are(importing: Any, make: Any) -> None:
+    raw = annotations()
+    for given in raw["annotations"][1]["answers"]:
+        given["answer"] = "Two."
+
+    card = importing("vqa-v2", **make(answered=raw)).card
+
+    assert importing.samples(card)[1].answers == ("Two.",) * 10
 
 
 def changed(raw: Json, key: str, row: int, **fields: Any) -> Json:
