@@ -1,9 +1,11 @@
-"""Types of the options of pytest and of `python -m natadv.gate`, which check their values."""
+"""Types of the options of pytest and of the gate's commands, which check their values."""
 
 from __future__ import annotations
 
 import argparse
 import math
+from contextlib import suppress
+from datetime import date
 from pathlib import Path
 
 
@@ -31,6 +33,20 @@ def text(given: str) -> str:
 def path(given: str) -> Path:
     """A path that is not blank."""
     return Path(text(given))
+
+
+def day(given: str) -> date:
+    """A day as 2026-12-31.
+
+    Raises argparse.ArgumentTypeError otherwise, which argparse reports as a usage error.
+    """
+    found: date | None = None
+    with suppress(ValueError):
+        found = date.fromisoformat(given)
+    # Python also reads 20261231 and 2026-W53-4, which people misread.
+    if found is None or found.isoformat() != given:
+        raise argparse.ArgumentTypeError(f"expected a day as 2026-12-31, got {given!r}")
+    return found
 
 
 def names(given: str) -> tuple[str, ...]:

@@ -30,12 +30,14 @@ COMMANDS = {
     "replay": ("search_commands", "show an attack that was found on one model to another"),
     "freeze": ("search_commands", "keep an attack as a counter-example that the gate can judge"),
     "plan": ("gate_commands", "show what a run of the gate would measure, and what it lacks"),
-    "contract": ("gate_commands", "compare versions of the contract, or write starter floors"),
     "bless": (
         "baseline_commands",
         "keep a green run as a baseline that later ones are compared with",
     ),
     "compare": ("baseline_commands", "compare two runs sample by sample: what is newly failing"),
+    "contract": ("contract_commands", "compare versions of the contract, or write starter floors"),
+    "calibrate": ("contract_commands", "raise measured rules to what the last run has reached"),
+    "whatif": ("contract_commands", "show what another contract would change in the last verdict"),
     "reproduce": ("reproduce_command", "compare published numbers with those of a run"),
     "report": ("gate_commands", "write the last run's Allure results as one HTML page"),
 }

@@ -1,38 +1,24 @@
-"""`natadv plan`, `natadv contract ...` and `natadv report`."""
+"""`natadv plan` and `natadv report`."""
 
 from __future__ import annotations
 
-import io
-import subprocess
-import sys
-import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 from natadv.cli import shared_options as opt
-from natadv.config import section_of
-from natadv.errors import ConfigError, counted
+from natadv.errors import counted
 from natadv.report.html import write_report
 from natadv.report.terminal import aligned
 from natadv.tasks import TASKS
 
 if TYPE_CHECKING:
     from natadv.evaluate.grid import Grid
-    from natadv.gate.rules import Thresholds
     from natadv.types import Case
 
-ALIKE, WEAKER, WRONG_FILE = 0, 1, 4
-
 app = opt.command_group()
-contract = opt.command_group(
-    "Compare two versions of the contract, or write starter floors for it."
-)
-app.add_typer(contract, name="contract")
-
 
 _Names = Annotated[list[str] | None, opt.text("NAME...", "as pytest takes it")]
 
@@ -132,157 +118,6 @@ def _units(grid: Grid, case: Case) -> _PlannedUnits | None:
         for shown in shown_rows(case, grid)
         for start, stop in shards(shown.rows)
     ]
-
-
-_CONTRACT = "thresholds.yaml, or a git revision of it with the files that it includes"
-
-
-def _contract_of(given: Path) -> Thresholds:
-    """The contract in a file or, if there is no such file, of a git revision (`main`, `HEAD~3`).
-
-    Raises ConfigError.
-    """
-    from natadv.gate.thresholds_file import load_thresholds
-
-    # Keeps git from reading a revision as an option.
-    found = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{given}^{{commit}}"]
-    if given.exists():
-        return load_thresholds(given)
-    if subprocess.run(found, capture_output=True, check=False).returncode:
-        raise ConfigError(f"{given}: neither a file nor a revision of this git repository")
-    with tempfile.TemporaryDirectory() as folder:
-        archive = ["git", "archive", "--format=tar", f"{given}", ":(top,glob)**/*.yaml"]
-        top = subprocess.run(
-            ["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        packed = subprocess.run(archive, capture_output=True, check=True, cwd=top).stdout
-        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-            tar.extractall(folder, filter="data")
-        try:
-            return load_thresholds(Path(folder) / "thresholds.yaml")
-        except ConfigError as error:
-            raise ConfigError(str(error).replace(f"{folder}/", f"{given}:")) from error
-
-
-@contract.command(
-    cls=opt.Command,
-    short_help="whether the new one lets more pass than the old one",
-    epilog="Example: natadv contract diff main",
-)
-def diff(
-    old: Annotated[Path, opt.argument("OLD", _CONTRACT)],
-    new: Annotated[Path, opt.argument("NEW", _CONTRACT)] = Path("thresholds.yaml"),
-) -> int:
-    """Compare what two contracts ask of every case of every tier, even if they are written
-    differently.
-
-    Exit codes: 0 nothing is weaker, 1 something is, 4 a file is wrong.
-    """
-    from natadv.gate.contract import EFFECTS, differences
-
-    try:
-        changes = differences(_contract_of(old), _contract_of(new))
-    except ConfigError as error:
-        print(f"natadv: {error}", file=sys.stderr)
-        return WRONG_FILE
-    if not changes:
-        print("both contracts ask the same")
-        return ALIKE
-    for change in changes:
-        print(change)
-    counts = Counter(change.effect for change in changes)
-    listed = ", ".join(f"{counts[effect]} {effect.lower()}" for effect in EFFECTS)
-    print(f"{listed}: {'the gate lets more pass' if counts['WEAKER'] else 'nothing is weaker'}")
-    return WEAKER if counts["WEAKER"] else ALIKE
-
-
-@contract.command(
-    cls=opt.Command,
-    short_help="floors for models that nobody has measured here yet",
-    epilog="Example: natadv contract starters release pr paper --out thresholds/starters.yaml",
-)
-def starters(
-    tiers: Annotated[list[str], opt.argument("TIER", "whose cases get a rule")],
-    out: Annotated[Path, opt.path("gets the rules", metavar="FILE")],
-    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
-        "thresholds.yaml"
-    ),
-    params: Annotated[Path, opt.path("rows of made datasets", metavar="FILE")] = Path(
-        "params.yaml"
-    ),
-) -> int:
-    """Write a starter floor for every case of some tiers: below the published number of the same
-    model, fed in the same way, on the same pictures, or else just above chance.
-
-    A measured rule (`python -m natadv.gate.calibrate`) replaces the starter on the same number.
-    """
-    from natadv.data.importers import FORMATS
-    from natadv.gate.calibrate import above_chance, from_published, to_yaml
-    from natadv.gate.rules import Rule
-    from natadv.gate.thresholds_file import load_thresholds
-    from natadv.models.listing import published
-    from natadv.storage.atomic import replace_file
-    from natadv.types import PAPER_SUFFIX
-
-    tried = load_thresholds(thresholds, asserting=False)
-    made = _made_datasets(params)
-    numbers = {
-        (n.model + PAPER_SUFFIX * (n.protocol == "paper"), n.dataset, n.metric): n
-        for n in published()
-    }
-    rules: list[Rule] = []
-    for case in dict.fromkeys(case for name in tiers for case in tried.tier(name).covered):
-        origin = made.get(case.dataset, _Origin(case.dataset, case.dataset))
-        task = TASKS[case.task]
-        rows = origin.rows or (FORMATS[case.dataset].rows if case.dataset in FORMATS else 0)
-        known = numbers.get((case.model, origin.same_pictures, task.headline))
-        if known is not None and rows:
-            source = f"{known.source}, {known.protocol}"
-            rule = from_published(case.address, task.headline, known.value, n=rows, source=source)
-        else:
-            choices = _CHOICES.get(origin.first) if case.task == "classification" else None
-            chance = 1 / choices if choices else 0.0
-            rule = above_chance(case.address, task.headline, chance, n=rows or _FEW_ROWS)
-        rules.append(rule)
-    written = _STARTERS_HEAD + to_yaml(rules)
-    replace_file(out, written.encode(), remedy="give another --out")
-    by_number = sum(rule.starter == "published" for rule in rules)
-    print(f"{out}: {len(rules)} starters, {by_number} of them from published numbers")
-    return 0
-
-
-_CHOICES = {"imagenet": 1000, "imagenet-a": 200, "rta-100": 100, "langadv": 10}
-"""Classes to choose from, by dataset."""
-_FEW_ROWS = 100
-"""The rows that a starter assumes for a dataset whose size is unknown until it is made."""
-_STARTERS_HEAD = """\
-# Floors for models that nobody has measured here yet, written by `natadv contract starters`. Bounds
-# of published numbers lie two half-widths of their interval below them, at least 0.02. All others
-# are just above chance: they only find a model that does not work. A measured rule on the same
-# number, as natadv.gate.calibrate prints it, replaces a starter.
-"""
-
-
-class _Origin(NamedTuple):
-    """Where the pictures of a dataset come from."""
-
-    first: str
-    """The dataset at the beginning of the chain."""
-    same_pictures: str
-    """The dataset whose published numbers apply; empty if something was written on the pictures."""
-    rows: int = 0
-    """0 if only the published size is known."""
-
-
-def _made_datasets(params: Path) -> dict[str, _Origin]:
-    """The subsets and typographic sets that params.yaml describes."""
-    found: dict[str, _Origin] = {}
-    for section in ("subset", "typo"):
-        for name, values in section_of(params, section, required=False).items():
-            source, rows = str(values["source"]), int(values["rows"])
-            first = found[source].first if source in found else source
-            found[name] = _Origin(first, source if section == "subset" else "", rows)
-    return found
 
 
 @app.command(cls=opt.Command)

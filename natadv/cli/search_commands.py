@@ -163,7 +163,7 @@ def _next_steps(packed: CounterexampleSet, data: str) -> list[str]:
         *(f"      - {task}/typographic/{name}" for task in packed.card.tasks),
         "measure it, and take over the rules that follow from it:",
         f"  pytest suites/ --dataset {name} --no-assert",
-        "  python -m natadv.gate.calibrate --evidence .natadv/evidence --date YYYY-MM-DD",
+        f"  natadv calibrate --out thresholds/{name}.yaml",
         f"and, once dvc.yaml has a stage {name} with the command natadv freeze --pack {data}:",
         f"  dvc commit {name}",
     ]

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from natadv.arguments import path, text
-from natadv.errors import NatadvError, StoreError
-from natadv.evidence import CaseFolder, clean_case, read_selection
-from natadv.gate.baseline import (
-    absences,
-    counterparts,
-    judge_against_baseline,
-    refuse_same,
-)
+from natadv.arguments import day, path, text
+from natadv.errors import NatadvError
+from natadv.gate.baseline import absences, counterparts, judge_against_baseline, refuse_same
 from natadv.gate.bless import baseline_folder, read_baseline
-from natadv.gate.cases import EvidenceReader, opened_cases, stored_plans
-from natadv.gate.judge import judge_all
+from natadv.gate.cases import EvidenceReader
+from natadv.gate.contract import contract_digest
+from natadv.gate.stored import cards_beside, stored_run
 from natadv.gate.thresholds_file import load_thresholds
-from natadv.types import Case
+from natadv.gate.waivers import today_utc
 
 GREEN, NOT_GREEN, USAGE = 0, 1, 4
-DATASETS = Path("fixtures/datasets")
-"""Beside thresholds.yaml."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--model", type=text, action="append", default=[], help=models)
     add("--datasets", type=path, help="folder of cards; default: fixtures/datasets if it is there")
     add("--baseline", type=text, help="in baselines/, or a folder of evidence, to compare with")
+    add("--date", type=day, help="judge waivers by this day, as 2026-12-31 (default: today, UTC)")
     try:
         return _run(parser.parse_args(arguments))
     except NatadvError as error:
@@ -55,64 +49,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    thresholds = load_thresholds(options.thresholds)
-    stored, broken = opened_cases(options.evidence)
-    run = read_selection(options.evidence)
-    tier = thresholds.tier(options.tier or (run.tier if run else None))
-    models = tuple(options.model) or (run.models if run else ())
-    before: Mapping[Case, StoredCase] = {}
+    today = options.date or today_utc()
+    thresholds = load_thresholds(options.thresholds, today=today)
+    digest = contract_digest(options.thresholds)
+    run = stored_run(options.evidence, cards=options.datasets or cards_beside(options.thresholds))
+    tier, models = thresholds.tier(run.tier(options.tier)), options.model
+    asked = run.asked(thresholds, tier=options.tier, models=models)
+    compared, before = None, None
     if options.baseline is not None:
-        root = options.thresholds.parent
-        folder = baseline_folder(options.baseline, here=Path(), root=root)
+        folder = baseline_folder(options.baseline, here=Path(), root=options.thresholds.parent)
         refuse_same(options.evidence, folder)
-        before = read_baseline(folder)
-    known = {case.model: of_case.manifest.lineage for case, of_case in stored.items()}
-    asked = tier.grid_of({model: known.get(model, model) for model in models or tier.models})
-    if run is not None and not run.whole and run.tier == tier.name and not options.model:
-        asked = run.cases
-    beside = options.thresholds.parent / DATASETS
-    cards = options.datasets or (beside if beside.is_dir() else None)
-    plans = stored_plans(asked, tier, stored, datasets=cards)
-    manifests = {case: stored[case].manifest for case in asked if case in stored}
-    twins = {clean_case(case, m.twin_of) for case, m in manifests.items() if m.twin_of}
-    rest = sorted(set(stored) - set(asked) - twins)
-    # A run that left damaged files is not green, though nobody asked for them.
-    broken |= {case.address: why for case in rest if (why := _flaw(stored[case]))}
-    verdict = judge_all(
-        plans,
-        EvidenceReader(stored, datasets=cards),
-        thresholds=thresholds,
-        tier=tier.name,
-        models=models,
-        problems=tuple(broken.values()),
-        selected=asked,
-    )
-    print(*verdict.report, sep="\n")
-    if rest:
-        print(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
-    green = verdict.green
-    if options.baseline is not None:
-        lineages = {case: known.get(case.model, case.model) for case in asked}
+        other = read_baseline(folder)
+        lineages = {case: run.lineage(case.model) for case in asked}
+        before = counterparts(lineages, other)
         compared = judge_against_baseline(
             asked,
-            candidate=EvidenceReader(stored),
-            baseline=counterparts(lineages, before),
-            absent=absences(lineages, before),
+            candidate=EvidenceReader(run.cases),
+            baseline=before,
+            absent=absences(lineages, other),
             max_excluded=tier.max_excluded,
             confidence=thresholds.confidence,
         )
+    verdict = run.verdict(
+        thresholds, today=today, tier=options.tier, models=models, baseline=before
+    )
+    print(f"contract {options.thresholds}, sha256 {digest}, on {today}")
+    print(*verdict.report, sep="\n")
+    if rest := run.beside(asked):
+        print(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
+    if compared is not None:
         print(*compared.report, sep="\n")
-        green = green and compared.green
+    green = verdict.green and (compared is None or compared.green)
     return GREEN if green else NOT_GREEN
-
-
-def _flaw(folder: CaseFolder) -> str:
-    """Why the rows in `folder` cannot be read; empty if they can."""
-    try:
-        folder.read()
-    except StoreError as error:
-        return str(error)
-    return ""
 
 
 if __name__ == "__main__":

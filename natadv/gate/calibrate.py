@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-from natadv.arguments import path, text
-from natadv.errors import MetricError, NatadvError, counted
+from natadv.errors import MetricError
 from natadv.evidence import CaseEvidence
 from natadv.gate.cases import stored_cases, stored_evidence
 from natadv.gate.rules import Rule, Thresholds, TierGrid
-from natadv.gate.thresholds_file import load_thresholds
 from natadv.metrics import METRICS, estimate, metric_named
 from natadv.scenarios import SCENARIOS
-from natadv.storage.atomic import replace_file
 from natadv.tasks import TASKS
 
 CONFIDENCE = 0.999
 SLACK = 0.005
 SHARE_OF_N = 0.8
 """A rule requires this share of the samples that it was measured on."""
-MARGIN = 0.02
 THOUSANDTH = Decimal("0.001")
 OF_DRAWN = ("attack_success_rate", "breaking_point")
 """Metrics that get a rule on drawn datasets if they are defined and leave a bound."""
@@ -50,9 +45,9 @@ def propose(
     shown = estimated.measurement(confidence=confidence)
     wide = estimated.measurement(confidence=CONFIDENCE)
     if metric.higher_is_better:
-        bound = _rounded(wide.low - SLACK, ROUND_FLOOR)
+        bound = rounded(wide.low - SLACK, ROUND_FLOOR)
     else:
-        bound = _rounded(wide.high + SLACK, ROUND_CEILING)
+        bound = rounded(wide.high + SLACK, ROUND_CEILING)
     least = -1.0 if metric.kind == "difference" else 0.0
     if not (bound > least if metric.higher_is_better else bound < 1):
         raise MetricError(
@@ -73,41 +68,7 @@ def propose(
     )
 
 
-def from_published(case: str, metric: str, value: float, *, n: int, source: str) -> Rule:
-    """A starter floor below a number that others measured on `n` samples.
-
-    A model that repeats the number passes with a probability of 0.975: the margin is twice the
-    half-width of the 0.95 interval, one half for the measurement's error and one for the verdict's
-    interval, and at least MARGIN for what protocols leave open.
-    """
-    margin = max(MARGIN, 2 * 1.96 * math.sqrt(value * (1 - value) / n))
-    return Rule(
-        case=case,
-        metric=metric,
-        side="floor",
-        bound=_rounded(value - margin, ROUND_FLOOR),
-        source=f"published {value:.3f}, {source}",
-        min_n=max(1, math.floor(SHARE_OF_N * n)),
-        starter="published",
-    )
-
-
-def above_chance(case: str, metric: str, chance: float, *, n: int) -> Rule:
-    """A starter floor that only a model without any skill breaks: five standard errors above
-    `chance` on `n` samples, and at least MARGIN."""
-    bound = max(MARGIN, chance + 5 * math.sqrt(chance * (1 - chance) / n))
-    return Rule(
-        case=case,
-        metric=metric,
-        side="floor",
-        bound=_rounded(bound, ROUND_CEILING),
-        source=f"no number is published for this feeding and data; chance is {chance:.3f}",
-        min_n=max(1, math.floor(SHARE_OF_N * n)),
-        starter="chance",
-    )
-
-
-def _rounded(bound: float, rounding: str) -> float:
+def rounded(bound: float, rounding: str) -> float:
     """To thousandths; the last bits of a float do not count, so that 0.803 stays 0.803."""
     return float(Decimal(f"{bound:.9f}").quantize(THOUSANDTH, rounding=rounding))
 
@@ -164,47 +125,23 @@ def weaker_than_published(rules: Sequence[Rule], known: Thresholds) -> Iterator[
             )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the rules that stored evidence suggests, or write them. Returns the exit code."""
-    parser = argparse.ArgumentParser("python -m natadv.gate.calibrate", description=__doc__)
-    add = parser.add_argument
-    add("--evidence", type=path, required=True, help="folder of measured cases")
-    add("--date", type=text, required=True, help="written into the source of each rule")
-    add("--part", type=text, help="also propose rules for this part of the clean datasets")
-    add("--thresholds", type=path, default=Path("thresholds.yaml"), help="the present contract")
-    add("--out", type=path, help="the file to write, such as thresholds/measured.yaml")
-    options = parser.parse_args(arguments)
-    tiers: dict[str, TierGrid] = {}
-    try:
-        rules = proposals(options.evidence, options.date, options.part)
-        if options.thresholds.is_file():
-            known = load_thresholds(options.thresholds, asserting=False)
-            tiers = tiers_of_others(rules, known)
-            for line in weaker_than_published(rules, known):
-                print(line, file=sys.stderr)
-        written = to_yaml(rules, tiers=tiers)
-        if options.out is None:
-            print(written, end="")
-        else:
-            # A shell would have emptied the file before it is read as a part of the contract.
-            replace_file(options.out, written.encode(), remedy="give another --out")
-            print(f"{options.out}: {counted(len(rules), 'rule')}")
-    except NatadvError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+class Proposals(NamedTuple):
+    """What stored evidence suggests."""
+
+    rules: tuple[Rule, ...]
+    without: tuple[str, ...]
+    """A line for each measurement that leaves no bound."""
 
 
-def proposals(root: Path, date: str, part: str | None) -> list[Rule]:
+def proposals(root: Path, date: str, part: str | None) -> Proposals:
     """The rules for all cases under `root`, and for a `part` of the clean ones if it is given.
 
-    A measurement that leaves no bound is named on stderr. Raises MetricError if evidence is flawed,
-    or if no rule is left.
+    Raises MetricError if evidence is flawed, or if no rule is left.
     """
     stored, broken = stored_cases(root)
     if broken:
         raise MetricError("\n".join(broken.values()))
-    rules = []
+    rules, without = [], []
     for case in sorted(stored):
         found = stored_evidence(case, stored)
         if found.problems or found.evidence.attack.errors:
@@ -213,10 +150,10 @@ def proposals(root: Path, date: str, part: str | None) -> list[Rule]:
             try:
                 rules.append(propose(found, name, date=date, part=of_part))
             except MetricError as error:
-                print(f"no rule for {name} of {case}: {error}", file=sys.stderr)
+                without.append(f"no rule for {name} of {case}: {error}")
     if not rules:
         raise MetricError(f"{root}: no case in it leaves a bound; has its run ended?")
-    return rules
+    return Proposals(tuple(rules), tuple(without))
 
 
 def _measurable(found: CaseEvidence, part: str | None) -> Iterator[tuple[str, str | None]]:
@@ -230,7 +167,3 @@ def _measurable(found: CaseEvidence, part: str | None) -> Iterator[tuple[str, st
             yield from ((name, None) for name in OF_DRAWN if case.task in METRICS[name].tasks)
     if case.scenario == "clean" and part is not None and part in rows.part:
         yield task.headline, part
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

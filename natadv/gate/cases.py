@@ -20,7 +20,7 @@ from natadv.evidence import (
     read_all,
 )
 from natadv.gate.rules import Tier
-from natadv.gate.thresholds_file import MOST
+from natadv.gate.schema import MOST
 from natadv.types import TEXT_COLUMNS, Case, Outcomes
 
 

@@ -9,19 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 from natadv.errors import ConfigError
-from natadv.gate.rules import GLOB, Rule, RuleIndex, Thresholds, Tier, rules_for
+from natadv.gate.rules import GLOB, Number, Rule, RuleIndex, Thresholds, Tier, Waiver, rules_for
 from natadv.gate.thresholds_file import contract_files
-from natadv.metrics.significance import Side
 from natadv.types import Case
 
 Effect = Literal["WEAKER", "CHANGED", "STRICTER", "neutral"]
 EFFECTS: tuple[Effect, ...] = ("WEAKER", "CHANGED", "STRICTER", "neutral")
-
-_Key: TypeAlias = tuple[str, str | None, Side]
-"""Metric, part and side: rules that agree on these stand or fall by the same number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +40,15 @@ class _Requirement(NamedTuple):
 
     rule: Rule
     """The strictest."""
+    interval: float | None
+    """The strictest bound that the whole interval must keep; None if only values are asked for."""
     min_n: int
+    max_excluded: float
+    """Infinite if no rule says anything."""
 
     def __str__(self) -> str:
-        return f"{self.rule.subject} {self.rule.side} {self.rule.bound} (min_n {self.min_n})"
+        at = " at value" if self.interval is None else ""
+        return f"{self.rule.subject} {self.rule.side} {self.rule.bound}{at} (min_n {self.min_n})"
 
 
 def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
@@ -61,6 +62,7 @@ def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
         *_number("confidence", "", old.confidence, new.confidence, better="higher"),
         *_of_default_tier(old, new),
         *_listed("contract", "tier", old.tiers, new.tiers),
+        *_of_waivers(old.waivers, new.waivers),
     ]
     for name, tier in old.tiers.items():
         if name in new.tiers:
@@ -186,6 +188,24 @@ def _settings(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
                 yield Difference("CHANGED", subject, f"{of} {what} {values[0]} -> {values[1]}")
 
 
+def _of_waivers(old: Sequence[Waiver], new: Sequence[Waiver]) -> Iterator[Difference]:
+    """How waivers differ, whatever the day: an expired one weakens nothing, but may be renewed."""
+    before, after = ({(w.case, w.metric): w for w in waivers} for waivers in (old, new))
+    for key in {**before, **after}:
+        if key not in after:
+            gone = before[key]
+            yield Difference("STRICTER", gone.subject, f"waiver until {gone.expires} removed")
+        elif key not in before:
+            yield Difference("WEAKER", after[key].subject, f"{after[key].note}")
+        elif (was := before[key]) != (now := after[key]):
+            if was.expires != now.expires:
+                effect: Effect = "WEAKER" if now.expires > was.expires else "STRICTER"
+                change = f"waiver until {was.expires} -> {now.expires}"
+                yield Difference(effect, now.subject, change)
+            elif was.note != now.note:
+                yield Difference("neutral", now.subject, f"{was.note} -> {now.note}")
+
+
 def _covers(patterns: Sequence[str], names: Sequence[str]) -> bool:
     """Whether `patterns` match every class that `names` match, as far as the text can tell."""
 
@@ -228,22 +248,46 @@ def _of_case(case: Case, old: RuleIndex, new: RuleIndex) -> Iterator[Difference]
         elif key not in before:
             yield Difference("STRICTER", case.address, f"{after[key]} added")
         else:
-            (first, first_n), (second, second_n) = before[key], after[key]
-            what, min_n = f"{second.subject} {second.side}", f"{second.subject} min_n"
-            better: Literal["higher", "lower"] = "higher" if second.side == "floor" else "lower"
-            yield from _number(case.address, what, first.bound, second.bound, better=better)
-            yield from _number(case.address, min_n, first_n, second_n, better="higher")
-            if first.starter != second.starter:
-                kinds = (rule.starter or "measured" for rule in (first, second))
-                change = f"{what} {second.bound} rests on another thing: {' -> '.join(kinds)}"
-                yield Difference("CHANGED", case.address, change)
+            yield from _of_number(case.address, before[key], after[key])
 
 
-def _required(case: Case, rules: RuleIndex) -> Mapping[_Key, _Requirement]:
-    rules_by_key: dict[_Key, list[Rule]] = defaultdict(list)
+def _of_number(subject: str, old: _Requirement, new: _Requirement) -> Iterator[Difference]:
+    """How the requirements on one number of a case differ."""
+    first, second = old.rule, new.rule
+    what = f"{second.subject} {second.side}"
+    better: Literal["higher", "lower"] = "higher" if second.side == "floor" else "lower"
+    yield from _number(subject, what, first.bound, second.bound, better=better)
+    if old.interval is None or new.interval is None:
+        ats = ["value" if one.interval is None else "interval" for one in (old, new)]
+        if ats[0] != ats[1]:
+            effect: Effect = "WEAKER" if new.interval is None else "STRICTER"
+            yield Difference(effect, subject, f"{what} at {' -> '.join(ats)}")
+    elif (old.interval, new.interval) != (first.bound, second.bound):
+        of = f"{what} at interval"
+        yield from _number(subject, of, old.interval, new.interval, better=better)
+    yield from _number(subject, f"{second.subject} min_n", old.min_n, new.min_n, better="higher")
+    shares = old.max_excluded, new.max_excluded
+    yield from _number(subject, f"{second.subject} max_excluded", *shares, better="lower")
+    if first.starter != second.starter:
+        kinds = (rule.starter or "measured" for rule in (first, second))
+        change = f"{what} {second.bound} rests on another thing: {' -> '.join(kinds)}"
+        yield Difference("CHANGED", subject, change)
+
+
+def _required(case: Case, rules: RuleIndex) -> Mapping[Number, _Requirement]:
+    rules_by_number: dict[Number, list[Rule]] = defaultdict(list)
     for rule in rules_for(case, case.model, rules):
-        rules_by_key[rule.metric, rule.part, rule.side].append(rule)
-    return {
-        key: _Requirement(min(same, key=lambda r: r.margin(0)), max(r.min_n for r in same))
-        for key, same in rules_by_key.items()
-    }
+        rules_by_number[rule.number].append(rule)
+    found = {}
+    for number, same in rules_by_number.items():
+        strict = sorted(same, key=lambda rule: rule.margin(0))
+        found[number] = _Requirement(
+            rule=strict[0],
+            interval=next((rule.bound for rule in strict if rule.at == "interval"), None),
+            min_n=max(rule.min_n for rule in same),
+            max_excluded=min(
+                (rule.max_excluded for rule in same if rule.max_excluded is not None),
+                default=math.inf,
+            ),
+        )
+    return found

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Literal
 
-from natadv.errors import ConfigError, MetricError, counted
+from natadv.errors import ConfigError, MetricError, counted, listed
 from natadv.evidence import CaseEvidence
 from natadv.gate.cases import CasePlan, mismatches, with_evidence
-from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, rules_for
+from natadv.gate.regression import estimate_loss
+from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, Waiver, rules_for
+from natadv.gate.waivers import EXCUSABLE, WaiverUse, uses, waiver_of
 from natadv.metrics import estimate
+from natadv.metrics.measure import Estimate
 from natadv.metrics.significance import holm, upper_quantile
 from natadv.types import VERDICTS, Case, Measurement, Verdict
 
-Overall = Literal["pass", "partial", "fail", "inconclusive", "incomplete"]
-"""`partial`: all selected cases hold, and the tier has more cases."""
+Overall = Literal["pass", "partial", "waived", "fail", "inconclusive", "incomplete"]
+"""`partial`: all selected cases hold, and the tier has more cases. `waived`: the cases that do not
+hold are all waived."""
+GREEN: tuple[Overall, ...] = ("pass", "partial", "waived")
 
 MOST_SUGGESTED = 1_000_000
 """A suggestion of more samples than this does not help."""
@@ -34,8 +40,8 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def worse(one: Overall, other: Overall) -> Overall:
-    """The worse one of two verdicts on a run; `partial` is worse than `pass` alone."""
-    order: tuple[Overall, ...] = ("fail", "incomplete", "inconclusive", "partial", "pass")
+    """The worse one of two verdicts on a run; of the green ones `waived` is the worst."""
+    order: tuple[Overall, ...] = ("fail", "incomplete", "inconclusive", *reversed(GREEN))
     return min(one, other, key=order.index)
 
 
@@ -51,6 +57,8 @@ class Judgement:
     """Distance of the value to the bound; negative if the value lies beyond it."""
     reason: str
     """A line for people; for a FAIL or PASS it is the comparison itself."""
+    waiver: Waiver | None = None
+    """Excuses a FAIL or INCONCLUSIVE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +72,29 @@ class CaseVerdict:
     """What is wrong with the case itself, independently of its rules."""
 
     @property
+    def broken(self) -> tuple[Judgement, ...]:
+        """The rules that are not known to hold, and are not waived."""
+        return tuple(j for j in self.judgements if j.verdict != "PASS" and j.waiver is None)
+
+    @property
+    def waiver(self) -> Waiver | None:
+        """Excuses the case: the waiver that ends first, if all that fails is waived. None if
+        something else fails, or nothing."""
+        found = [j.waiver for j in self.judgements if j.waiver is not None]
+        if self.reasons or self.broken or not found:
+            return None
+        return min(found, key=lambda waiver: waiver.expires)
+
+    @property
+    def green(self) -> bool:
+        """Whether all rules hold, or what fails is waived."""
+        return self.verdict == "PASS" or self.waiver is not None
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """What keeps the case from being green."""
         # Each rule repeats what is wrong with the case.
-        return self.reasons or tuple(j.reason for j in self.judgements if j.verdict != "PASS")
+        return self.reasons or tuple(j.reason for j in self.broken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +110,13 @@ class GateVerdict:
     """Cases that the tier has for the models of the run."""
     judged_of_tier: int = 0
     """Those of them that were judged."""
+    waivers: tuple[WaiverUse, ...] = ()
+    """What became of the waivers that cover its cases."""
 
     @property
     def green(self) -> bool:
         """Whether a run with this verdict exits with 0."""
-        return self.overall in ("pass", "partial")
+        return self.overall in GREEN
 
     @property
     def extent(self) -> str:
@@ -104,14 +133,23 @@ class GateVerdict:
         return f"{of_tier} of {counted(self.tier_cases, 'case')} of tier {self.tier}{beside}{holds}"
 
     @property
-    def by_chance(self) -> str:
-        """How many cases of a green run any model would pass that works at all, for the last line
-        of a report; empty if there are none."""
+    def caveats(self) -> str:
+        """What a green run does not rest on as others do, for the last line of a report: waived
+        cases, rules without confidence, and cases that any model would pass that works at all."""
         if not self.green:
             return ""
+        waived = [f"{c.case} ({c.waiver.owner} until {c.waiver.expires})"
+                  for c in self.cases if c.waiver is not None]  # fmt: skip
+        rules = [j.rule for case in self.cases for j in case.judgements]
+        by_value = sum(rule.at == "value" for rule in rules)
         weak = sum({j.rule.starter for j in case.judgements} == {"chance"} for case in self.cases)
         number = "all" if weak == len(self.cases) else f"{weak} of them"
-        return f"; {number} by floors just above chance alone" if weak else ""
+        found = {
+            f"waived: {listed(waived)}": bool(waived),
+            f"{counted(by_value, 'rule')} at value, without confidence": bool(by_value),
+            f"{number} by floors just above chance alone": bool(weak),
+        }
+        return "".join(f"; {text}" for text, holds in found.items() if holds)
 
     @property
     def starters(self) -> str:
@@ -123,19 +161,21 @@ class GateVerdict:
         return (
             f"starters: {published + chance} of {counted(len(kinds), 'rule')}, {published} from "
             f"published numbers, {chance} just above chance; measured floors replace them: "
-            "python -m natadv.gate.calibrate --help"
+            "natadv calibrate --help"
         )
 
     @property
     def report(self) -> Iterator[str]:
         """Lines for a terminal: each case with its rules, the problems, and last the verdict."""
         for case in self.cases:
-            yield f"{case.verdict:12} {case.case}"
-            yield from (f"    {j.verdict:12} {j.reason}" for j in case.judgements)
+            yield f"{'WAIVED' if case.waiver else case.verdict:12} {case.case}"
+            for j in case.judgements:
+                yield f"    {j.verdict:12} {j.reason}{f'; {j.waiver.note}' if j.waiver else ''}"
             yield from (f"    {reason}" for reason in case.reasons)
         yield from self.problems
+        yield from (use.line for use in self.waivers if use.state != "applied")
         yield from filter(None, (self.starters,))
-        yield f"{self.overall.upper()}: {self.extent}{self.by_chance}"
+        yield f"{self.overall.upper()}: {self.extent}{self.caveats}"
 
     def of(self, case: Case) -> CaseVerdict:
         """The verdict on `case`. Raises ConfigError if it was not judged."""
@@ -165,6 +205,8 @@ def judge_all(
     models: Sequence[str] = (),
     selected: Collection[Case] | None = None,
     problems: Sequence[str] = (),
+    baseline: Mapping[Case, CaseEvidence] | None = None,
+    today: date | None = None,
 ) -> GateVerdict:
     """Judge a run. Significance is corrected over all its rules, so call this once and use `of`.
 
@@ -174,6 +216,9 @@ def judge_all(
         selected: The cases that the user asked for, by default those of the tier. If they are those
             of the tier, each must be planned and every rule of the tier must find its case.
         problems: What else went wrong with the run; any problem keeps it from being green.
+        baseline: What rules on losses compare with, by the cases of the run; None: it was not
+            given, which makes these rules INCOMPLETE.
+        today: The day by which waivers are judged; None: no waiver applies.
     """
     judged_tier = thresholds.tier(tier)
     if selected is not None and set(selected) == set(judged_tier.grid):
@@ -193,20 +238,46 @@ def judge_all(
             reasons=flaws[plan.case],
             confidence=thresholds.confidence,
             max_excluded=judged_tier.max_excluded,
+            baseline=baseline,
         )
-    judgements = _corrected(assessed, level=(1 - thresholds.confidence) / 2)
+    # Without a day every waiver has ended.
+    waivers, day = (thresholds.waivers, today) if today is not None else ((), date.max)
+    level = (1 - thresholds.confidence) / 2
+    judgements = [_excused(j, waivers, day) for j in _corrected(assessed, level=level)]
     cases = tuple(_case_verdict(plan, flaws[plan.case], judgements) for plan in chosen)
-    verdicts: list[Verdict] = [case.verdict for case in cases]
-    if wrong or not cases:
-        verdicts.append("INCOMPLETE")
-    overall = OVERALL[worst(verdicts)]
     lineages = {plan.case.model: plan.lineage for plan in plans}
     named = {model: lineages.get(model, model) for model in tuple(models) or judged_tier.models}
     whole = set(judged_tier.grid_of(named))
     of_tier = len(whole & {plan.case for plan in chosen})
-    if overall == "pass" and of_tier < len(whole):
-        overall = "partial"
-    return GateVerdict(overall, judged_tier.name, cases, wrong, len(whole), of_tier)
+    overall = _overall(cases, flawed=bool(wrong), whole=of_tier >= len(whole))
+    used = uses(
+        waivers,
+        {(j.case, j.rule.metric) for j in judgements if j.verdict in EXCUSABLE},
+        cases=[case.case for case in cases],
+        unknown=[case.case for case in cases if case.verdict == "INCOMPLETE"],
+        today=day,
+    )
+    return GateVerdict(overall, judged_tier.name, cases, wrong, len(whole), of_tier, tuple(used))
+
+
+def _overall(cases: Sequence[CaseVerdict], *, flawed: bool, whole: bool) -> Overall:
+    """The verdict on a run: `flawed` if something went wrong with it, `whole` if it judged all of
+    its tier."""
+    verdicts: list[Verdict] = ["PASS" if case.green else case.verdict for case in cases]
+    if flawed or not cases:
+        verdicts.append("INCOMPLETE")
+    found = OVERALL[worst(verdicts)]
+    if found != "pass":
+        return found
+    if any(case.waiver for case in cases):
+        return "waived"
+    return "pass" if whole else "partial"
+
+
+def _excused(judged: Judgement, waivers: Sequence[Waiver], today: date) -> Judgement:
+    """The judgement with the waiver that excuses it, if there is one."""
+    found = waiver_of(judged.case, judged.rule.metric, judged.verdict, waivers=waivers, today=today)
+    return replace(judged, waiver=found)
 
 
 def _corrected(assessed: Sequence[Assessment], *, level: float) -> list[Judgement]:
@@ -253,6 +324,7 @@ def _assess(
     reasons: tuple[str, ...],
     confidence: float,
     max_excluded: float,
+    baseline: Mapping[Case, CaseEvidence] | None,
 ) -> Iterator[Assessment]:
     """Each rule of the planned case, on its evidence."""
     case = plan.case
@@ -262,7 +334,7 @@ def _assess(
             continue
         part = found.evidence if rule.part is None else found.evidence.of_part(rule.part)
         try:
-            answer = estimate(rule.metric, part)
+            answer = _estimate(rule, found, baseline)
             measured = answer.measurement(confidence=confidence)
             p = answer.p_value(bound=rule.bound, side=rule.side)
         except MetricError as error:
@@ -272,11 +344,26 @@ def _assess(
         short = [*reasons]
         if not measured.n >= rule.min_n:
             short.append(f"expected at least {rule.min_n} samples, got {measured.n}")
-        if not measured.excluded <= max_excluded * planned:
-            excluded = f"{measured.excluded} of {planned} samples are excluded"
-            short.append(f"{excluded}, the tier allows a share of {max_excluded:g}")
-        # A rule that was not measured as planned does not belong to the family.
-        yield Assessment(case, rule, measured, None if short else p, tuple(short))
+        for who, allowed in (("tier", max_excluded), ("rule", rule.max_excluded)):
+            if allowed is not None and not measured.excluded <= allowed * planned:
+                excluded = f"{measured.excluded} of {planned} samples are excluded"
+                short.append(f"{excluded}, the {who} allows a share of {allowed:g}")
+        # What is not tested does not belong to the family.
+        tested = not short and rule.at == "interval"
+        yield Assessment(case, rule, measured, p if tested else None, tuple(short))
+
+
+def _estimate(
+    rule: Rule, found: CaseEvidence, baseline: Mapping[Case, CaseEvidence] | None
+) -> Estimate:
+    """What the bound of the rule is on. Raises MetricError where it is not defined."""
+    if not rule.of_loss:
+        return estimate(
+            rule.metric, found.evidence if rule.part is None else found.evidence.of_part(rule.part)
+        )
+    if baseline is None:
+        raise MetricError("it bounds the loss against a baseline; give one by --baseline DIR")
+    return estimate_loss(rule.metric, found, baseline.get(found.case), part=rule.part)
 
 
 def judge_rule(found: Assessment, p: float | None, *, level: float, strictest: float) -> Judgement:
@@ -286,11 +373,13 @@ def judge_rule(found: Assessment, p: float | None, *, level: float, strictest: f
     """
     case, rule, m = found.case, found.rule, found.measurement
     margin = None if m is None else rule.margin(m.value)
-    if found.reasons or m is None or p is None:
+    if found.reasons or m is None or (p is None and rule.at == "interval"):
         reason = f"{case}: {rule.subject} not measured as planned: {'; '.join(found.reasons)}"
         return Judgement(case, rule, m, "INCOMPLETE", margin, reason)
     is_floor, advice = rule.side == "floor", ""
     verdict: Verdict
+    if p is None:
+        return _judged_at_value(case, rule, m)
     if rule.holds(m.low if is_floor else m.high):
         verdict, sign = "PASS", ">=" if is_floor else "<="
     elif not rule.holds(m.value) and p <= level:
@@ -309,6 +398,19 @@ def judge_rule(found: Assessment, p: float | None, *, level: float, strictest: f
         f"(n {m.n}{groups}{excluded}, margin {rule.margin(m.value):+.3f}){advice}"
     )
     return Judgement(case, rule, m, verdict, margin, reason)
+
+
+def _judged_at_value(case: Case, rule: Rule, found: Measurement) -> Judgement:
+    """By the value alone: with few samples both verdicts are often wrong, so no interval is shown
+    that would look like confidence."""
+    holds, is_floor = rule.holds(found.value), rule.side == "floor"
+    sign = (">=" if holds else "<") if is_floor else ("<=" if holds else ">")
+    margin = rule.margin(found.value)
+    reason = (
+        f"{case}: {rule.subject} {found.value:.3f} {sign} {rule.requires}, without confidence "
+        f"(n {found.n}, margin {margin:+.3f})"
+    )
+    return Judgement(case, rule, found, "PASS" if holds else "FAIL", margin, reason)
 
 
 def samples_to_decide(

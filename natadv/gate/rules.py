@@ -1,11 +1,12 @@
-"""The contract: tiers say which cases must run, rules say what must hold."""
+"""The contract: tiers say which cases must run, rules what must hold, waivers what may fail."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from natadv.errors import ConfigError, unknown_name
 from natadv.metrics.significance import Side
@@ -13,6 +14,25 @@ from natadv.types import WAY, Case
 
 GLOB = frozenset("*?[")
 Starter = Literal["published", "chance"]
+At = Literal["interval", "value"]
+Number: TypeAlias = tuple[str, str | None, Side, bool]
+"""Metric, part, side and whether the loss is meant: rules that agree on these, and cover the same
+case, stand or fall by the same number."""
+
+
+def covers(pattern: str, case: Case, models: Iterable[str]) -> bool:
+    """Whether the four globs of `pattern` match the cell of `case`, and one of `models`."""
+    *cell, model = pattern.split("/")
+    # A glob must not apply to a model that is asked in one way what is meant for another way.
+    way = model.partition(WAY)[2]
+    return all(map(fnmatchcase, (case.task, case.scenario, case.dataset), cell)) and any(
+        fnmatchcase(name, model) for name in models if name.partition(WAY)[2] == way
+    )
+
+
+def place(file: str, line: int) -> str:
+    """Where something stands in the contract; `file` is empty for thresholds.yaml itself."""
+    return f"{file}:{line}" if file else f"line {line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +52,20 @@ class Rule:
     starter: Starter | None = None
     """What the bound of a starter rests on; a measured rule without globs on the same number takes
     its place. None for a measured rule."""
+    at: At = "interval"
+    """What must keep the bound: the whole interval, or only the measured value. The latter is for
+    quick tiers, and claims no confidence."""
+    of_loss: bool = False
+    """The bound is on how much of the metric is lost against a baseline, not on the metric."""
+    max_excluded: float | None = None
+    """Largest share of samples that may be excluded, in addition to the tier's."""
     line: int = 0
     file: str = ""
     """The included file that has the line; empty for thresholds.yaml itself."""
 
     def covers(self, case: Case, lineage: str) -> bool:
         """Whether the rule applies to `case`, whose model may inherit the rules of `lineage`."""
-        # A glob must not hold a model that is asked in one way to the floors of another way.
-        pattern = self._parts[3]
-        way = pattern.partition(WAY)[2]
-        models = [m for m in (case.model, lineage) if m.partition(WAY)[2] == way]
-        return self._in_cell(case) and any(fnmatchcase(model, pattern) for model in models)
+        return covers(self.case, case, (case.model, lineage))
 
     def covers_any(self, cases: CaseSet) -> bool:
         """Whether the rule applies to one of the cases by the name of its model."""
@@ -52,10 +75,7 @@ class Rule:
 
     def names(self, case: Case) -> bool:
         """Whether the rule was written for this very model, not for a glob or a lineage."""
-        return self._in_cell(case) and self._parts[3] == case.model
-
-    def _in_cell(self, case: Case) -> bool:
-        return all(map(fnmatchcase, (case.task, case.scenario, case.dataset), self._parts))
+        return self.case.endswith(f"/{case.model}") and self.covers(case, case.model)
 
     def holds(self, value: float) -> bool:
         """Whether `value` keeps the bound; NaN does not."""
@@ -71,17 +91,69 @@ class Rule:
         return bool(GLOB & set(self.case))
 
     @property
-    def subject(self) -> str:
-        """The metric, and in brackets the part of the dataset if the rule is about one."""
-        return self.metric if self.part is None else f"{self.metric} ({self.part})"
+    def number(self) -> Number:
+        """What the bound is on, whatever the case."""
+        return self.metric, self.part, self.side, self.of_loss
 
     @property
-    def _parts(self) -> list[str]:
-        return self.case.split("/")
+    def subject(self) -> str:
+        """The metric, and in brackets the part of the dataset if the rule is about one."""
+        name = f"{self.metric} loss" if self.of_loss else self.metric
+        return name if self.part is None else f"{name} ({self.part})"
+
+    @property
+    def requires(self) -> str:
+        """The bound in words, such as `floor 0.800`."""
+        return f"{self.side} {self.bound:.3f}{self._alone}"
+
+    @property
+    def condition(self) -> str:
+        """The bound for a table, such as `>= 0.800`."""
+        return f"{'>=' if self.side == 'floor' else '<='} {self.bound:.3f}{self._alone}"
+
+    @property
+    def _alone(self) -> str:
+        return " at value" if self.at == "value" else ""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.file else f"line {self.line}"
-        return f"{self.case}: {self.subject} {self.side} {self.bound:.3f} ({place})"
+        return f"{self.case}: {self.subject} {self.requires} ({place(self.file, self.line)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """A known failure that does not keep a run from being green, up to a day."""
+
+    case: str
+    """As in rules, but never of all models and datasets."""
+    reason: str
+    owner: str
+    issue: str
+    """Where the failure is followed up: a URL, or words."""
+    expires: date
+    """The last day (UTC) on which it applies."""
+    metric: str | None = None
+    """Covers only rules on this metric; None: all rules of the case."""
+    line: int = 0
+    file: str = ""
+    """As in rules."""
+
+    def covers(self, case: Case) -> bool:
+        """Whether it is about `case`. A checkpoint does not inherit the waivers of its lineage."""
+        return covers(self.case, case, (case.model,))
+
+    def excuses(self, case: Case, metric: str) -> bool:
+        """Whether it is about the rules on `metric` of `case`."""
+        return self.metric in (None, metric) and self.covers(case)
+
+    @property
+    def subject(self) -> str:
+        """What may fail."""
+        return self.case if self.metric is None else f"{self.case}: {self.metric}"
+
+    @property
+    def note(self) -> str:
+        """Who waived it, until when and why, for a report."""
+        return f"waived by {self.owner} until {self.expires}: {self.reason} ({self.issue})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +255,7 @@ class Thresholds:
     confidence: float
     tiers: Mapping[str, Tier]
     rules: tuple[Rule, ...]
+    waivers: tuple[Waiver, ...] = ()
 
     def tier(self, name: str | None = None) -> Tier:
         """The tier `name`, by default the default tier. Raises UnknownNameError."""
@@ -253,16 +326,14 @@ class RuleIndex:
 def rules_for(case: Case, lineage: str, rules: RuleIndex) -> tuple[Rule, ...]:
     """The rules that `case` must keep.
 
-    A rule that names the model itself replaces its lineage's rule on the same metric, part and
-    side, and a measured rule replaces a starter. A glob does neither: one wide rule must not switch
-    off the strict ones.
+    A rule that names the model itself replaces its lineage's rule on the same number, and a
+    measured rule replaces a starter. A glob does neither: one wide rule must not switch off the
+    strict ones.
     """
     covering = rules.covering(case, lineage)
-    measured = {(r.metric, r.part, r.side) for r in covering if not r.starter and not r.is_glob}
-    covering = [r for r in covering if not r.starter or (r.metric, r.part, r.side) not in measured]
-    own = {(r.metric, r.part, r.side) for r in covering if r.names(case)}
+    measured = {r.number for r in covering if not r.starter and not r.is_glob}
+    covering = [r for r in covering if not r.starter or r.number not in measured]
+    own = {r.number for r in covering if r.names(case)}
     return tuple(
-        rule
-        for rule in covering
-        if rule.covers(case, case.model) or (rule.metric, rule.part, rule.side) not in own
+        rule for rule in covering if rule.covers(case, case.model) or rule.number not in own
     )

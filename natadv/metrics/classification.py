@@ -24,7 +24,8 @@ def top1(evidence: Evidence) -> Terms:
 
 def top5(evidence: Evidence) -> Terms:
     """Samples with fewer than five other classes above the true one. Not defined where a sample
-    chooses among so few candidates that its truth is always among the best five."""
+    chooses among so few candidates that its truth is always among the best five, or where nothing
+    shows that there are more than five classes."""
     own = evidence.attack
     if "choices" in own.values and own.n and (least := column(own, "choices").min()) <= _BEST:
         raise MetricError(
@@ -34,6 +35,12 @@ def top5(evidence: Evidence) -> Terms:
     rank = column(own, "rank")
     if not (rank >= 0).all():
         raise MetricError("expected ranks of 0 or more, got a negative one or NaN")
+    seen = len({*own.truth, *own.prediction})
+    if own.n and "choices" not in own.values and seen <= _BEST and rank.max() < _BEST:
+        raise MetricError(
+            f"truths and answers are of {seen} classes, and no truth ranks below the best {_BEST}, "
+            "which is always so if there are no others; measure top1"
+        )
     return shares(rank < _BEST, own.group, excluded=len(own.errors))
 
 

@@ -14,6 +14,7 @@ from natadv import __version__
 from natadv.errors import ConfigError, StoreError
 from natadv.evaluate.units import Numerics
 from natadv.evidence import Manifest, clean_case, write_evidence, write_selection
+from natadv.gate.rules import Waiver
 from natadv.plugin.session import GateSession
 from natadv.report.terminal import Row
 from natadv.types import Case, Outcomes, Variant
@@ -122,6 +123,7 @@ def case_json(session: GateSession, case: Case, rows: Iterable[Row]) -> dict[str
         "case": case.address,
         "verdict": session.case_verdict(case) if session.asserting else None,
         "green": session.is_green(case),
+        **({"waiver": waiver_json(waiver)} if (waiver := session.waiver(case)) else {}),
         "lineage": plan.lineage,
         "planned_n": plan.planned_n,
         "data_revision": plan.data_revision,
@@ -141,6 +143,11 @@ def case_json(session: GateSession, case: Case, rows: Iterable[Row]) -> dict[str
         ],
         "searches": searches,
     }
+
+
+def waiver_json(waiver: Waiver) -> dict[str, Any]:
+    """A waiver with the line of the contract that has it, for machines."""
+    return asdict(waiver) | {"expires": str(waiver.expires)}
 
 
 def git_commit(root: Path) -> str:

@@ -17,6 +17,8 @@ from natadv.evaluate.devices import CUDA
 from natadv.evaluate.quarantine import Quarantine
 from natadv.evaluate.store import prove_writable, write_atomically
 from natadv.evidence import empty_evidence
+from natadv.gate.judge import GREEN
+from natadv.gate.waivers import WaiverUse
 from natadv.plugin import options
 from natadv.plugin.artifacts import (
     case_json,
@@ -24,6 +26,7 @@ from natadv.plugin.artifacts import (
     hardware_of,
     numerics_json,
     remove_verdict,
+    waiver_json,
     write_all_evidence,
 )
 from natadv.plugin.attacks import empty_attacks, write_attacks
@@ -114,6 +117,7 @@ class Controller:
     def pytest_configure_node(self, node: Any) -> None:
         """Let a worker take part in this run."""
         node.workerinput["natadv_run"] = self.session.run.id
+        node.workerinput["natadv_today"] = str(self.session.today)
 
     def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
         """Register the tests that a worker, or this process, will run."""
@@ -243,6 +247,7 @@ class Controller:
             "whole_tier": session.whole_tier,
             "reasons": self.reasons(),
             **self._starters(),
+            **self._waivers(),
             "cases": [case_json(session, case, self.rows) for case in sorted(session.selected)],
             "numerics": numerics_json(session.numerics)
             | ({"hardware": hardware} if (hardware := hardware_of(session)) else {}),
@@ -256,10 +261,20 @@ class Controller:
         starters = session.verdict.starters if session.asserting and session.selected else ""
         return {"starters": starters} if starters else {}
 
+    def _waiver_uses(self) -> tuple[WaiverUse, ...]:
+        session = self.session
+        return session.verdict.waivers if session.asserting and session.selected else ()
+
+    def _waivers(self) -> dict[str, Any]:
+        """What became of the waivers about the judged cases, if there are any."""
+        uses = [waiver_json(use.waiver) | {"state": use.state} for use in self._waiver_uses()]
+        return {"waivers": uses} if uses else {}
+
     def _run_facts(self) -> dict[str, Any]:
         events = self.session.run.events()
         return {
             "id": self.session.run.id,
+            "date": str(self.session.today),
             "began": self.began,
             "wall_s": time.time() - self.began,
             "units_computed": sum(e["kind"] == "done" for e in events),
@@ -273,7 +288,7 @@ class Controller:
         }
 
     def verdict(self) -> str:
-        """pass, partial, fail, inconclusive, incomplete or measured."""
+        """pass, partial, waived, fail, inconclusive, incomplete or measured."""
         if self.complaints or not self.session.selected:
             return "incomplete"
         return self.session.overall()
@@ -317,7 +332,8 @@ class Controller:
                 f"out of memory: {model} went on with {size} pictures at a time, in this run; the "
                 f"next one tries more again, unless it has --batch-size {size}"
             )
-        for line in self._starters().values():
+        idle = (use.line for use in self._waiver_uses() if use.state != "applied")
+        for line in (*idle, *self._starters().values()):
             write_line(line)
         for gpu, reason in facts["quarantined_gpus"].items():
             write_line(
@@ -330,9 +346,9 @@ class Controller:
         paths = [p for p in (self.gate_json, self.evidence, self.allure) if p and p.exists()]
         shown = ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in paths)
         units = f"{counted(int(facts['units_computed']), 'unit')} computed"
-        green = verdict in ("pass", "partial", "measured")
-        weak = self.session.verdict.by_chance if green and self.session.asserting else ""
-        text = f"{verdict.upper()}: {self._extent()}, {units}{weak}; {shown}"
+        green = verdict in (*GREEN, "measured")
+        caveats = self.session.verdict.caveats if green and self.session.asserting else ""
+        text = f"{verdict.upper()}: {self._extent()}, {units}{caveats}; {shown}"
         write_line(text, green=green, red=not green, bold=True)
 
     def _extent(self) -> str:

@@ -146,9 +146,18 @@ def case_rows(session: GateSession, case: Case) -> list[Row]:
         shortfalls = list(verdict.reasons)
         # Each of its rules would repeat why a case was not measured.
         for j in verdict.judgements if not shortfalls else ():
-            bound = f"{'>=' if j.rule.side == 'floor' else '<='} {j.rule.bound:.3f}"
-            row = Row(case, j.verdict, j.measurement, j.rule.subject, bound, j.margin, j.reason)
-            rows.append(row)
+            rows.append(
+                Row(
+                    case,
+                    j.verdict,
+                    j.measurement,
+                    j.rule.subject,
+                    j.rule.condition,
+                    j.margin,
+                    j.reason,
+                    waived=j.waiver.note if j.waiver else "",
+                )
+            )
     else:
         shortfalls = [f"{case}: {why}" for why in session.shortfalls(case)]
     if shortfalls:

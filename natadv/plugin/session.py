@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,9 @@ from natadv.gate.bless import baseline_folder, read_baseline
 from natadv.gate.cases import CasePlan, mismatches, unreadable
 from natadv.gate.contract import contract_digest
 from natadv.gate.judge import GateVerdict, judge_all, worse, worst
+from natadv.gate.rules import Waiver
 from natadv.gate.thresholds_file import load_thresholds
+from natadv.gate.waivers import today_utc
 from natadv.plugin import options
 from natadv.search.profile import with_searches
 from natadv.types import Case, Verdict
@@ -52,6 +55,8 @@ class GateSession:
     store: Store
     run: Run
     numerics: Numerics
+    today: date = field(default_factory=today_utc)
+    """The day of the run (UTC), by which waivers are judged."""
     asserting: bool = True
     gpu_slots: int = 1
     unit_timeout_s: float = 0.0
@@ -150,6 +155,8 @@ class GateSession:
             tier=self.grid.tier.name,
             models=tuple(self.grid.lineages),
             selected=self.selected,
+            baseline=None if self.baseline is None else self.counterparts,
+            today=self.today,
         )
 
     @cached_property
@@ -189,17 +196,24 @@ class GateSession:
         judgements = self.against_baseline.cases if self.against_baseline else ()
         return next((j for j in judgements if j.case == case), None)
 
+    def waiver(self, case: Case) -> Waiver | None:
+        """What excuses `case`; a loss against the baseline is never waived."""
+        compared = self.comparison(case)
+        if not self.asserting or (compared is not None and compared.verdict != "PASS"):
+            return None
+        return self.verdict.of(case).waiver
+
     def case_verdict(self, case: Case) -> Verdict:
         """The worse one of what its rules and the baseline say, where rules are asserted."""
         of_rules, compared = self.verdict.of(case).verdict, self.comparison(case)
         return of_rules if compared is None else worst((of_rules, compared.verdict))
 
     def is_green(self, case: Case) -> bool:
-        """True if `case` was measured as planned and, where rules are asserted, holds them and is
-        no worse than the baseline."""
+        """True if `case` was measured as planned and, where rules are asserted, holds them or is
+        waived, and is no worse than the baseline."""
         if not self.asserting:
             return not self.shortfalls(case)
-        return self.case_verdict(case) == "PASS"
+        return self.case_verdict(case) == "PASS" or self.waiver(case) is not None
 
     def raise_unless_green(self, case: Case) -> None:
         """The one place where a verdict becomes an exception.
@@ -219,7 +233,7 @@ class GateSession:
         raise InfraError(text) if self.case_verdict(case) == "INCOMPLETE" else GateFailure(text)
 
     def overall(self) -> str:
-        """pass, fail, inconclusive or incomplete; measured where nothing was asserted."""
+        """pass, waived, fail, inconclusive or incomplete; measured where nothing was asserted."""
         if not self.asserting:
             return "measured" if all(map(self.is_green, self.selected)) else "incomplete"
         compared = self.against_baseline
@@ -250,11 +264,12 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     # Now, and not when the verdict is written: by then it may be another file.
     digest = contract_digest(contract)
     asserting = not option("natadv_no_assert")
-    thresholds = load_thresholds(contract, asserting=asserting)
+    worker = getattr(config, "workerinput", {})
+    today = date.fromisoformat(worker["natadv_today"]) if worker else today_utc()
+    thresholds = load_thresholds(contract, asserting=asserting, today=today)
     if contract_digest(contract) != digest:
         raise ConfigError(f"{contract}: it or a file that it includes was just written; run again")
     store = Store(options.path_option(config, "store", options.STORE))
-    worker = getattr(config, "workerinput", {})
     number = str(worker.get("workerid", "gw0")).removeprefix("gw")
     how = {name: option(f"natadv_{name}") for name in HOW}
     device = device_kind(option("natadv_device"))
@@ -275,6 +290,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         numerics=numerics_here(store.root, device=device, **how)
         if computing
         else Numerics(device, **how),
+        today=today,
         asserting=asserting,
         gpu_slots=option("natadv_gpu_slots"),
         # In one process a unit that hangs would end the whole run: leave that to the user.

@@ -39,6 +39,13 @@ class Row:
     margin: float | None = None
     reason: str = ""
     """Why it is not green."""
+    waived: str = ""
+    """Who waived it, until when and why."""
+
+    @property
+    def state(self) -> str:
+        """Its verdict as a table shows it."""
+        return "WAIVED" if self.waived else self.verdict or NOTHING
 
 
 def table(rows: Sequence[Row], *, confidence: float) -> list[str]:
@@ -113,8 +120,8 @@ def aligned(lines: Sequence[Cells], *, right: Container[int]) -> list[str]:
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     # Stable: within a case the metrics keep the order in which they are listed.
-    worst_first = (*VERDICTS, None)
-    return sorted(rows, key=lambda row: (worst_first.index(row.verdict), row.case.address))
+    worst_first = (*VERDICTS[:-1], "WAIVED", VERDICTS[-1], NOTHING)
+    return sorted(rows, key=lambda row: (worst_first.index(row.state), row.case.address))
 
 
 def _cells(row: Row) -> Cells:
@@ -124,7 +131,7 @@ def _cells(row: Row) -> Cells:
         value, n = f"{measured.value:.3f}", str(measured.n)
         interval = f"[{measured.low:.3f}, {measured.high:.3f}]"
     return (
-        row.verdict or NOTHING,
+        row.state,
         row.case.address,
         row.metric or NOTHING,
         value,
@@ -136,9 +143,10 @@ def _cells(row: Row) -> Cells:
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
-    """Why the run is not green, each reason once."""
-    not_green = [row.reason for row in _ordered(rows) if row.verdict not in ("PASS", None)]
-    return list(dict.fromkeys(filter(None, not_green)))
+    """What does not hold, each once; what is waived says by whom and until when."""
+    failing = [row for row in _ordered(rows) if row.verdict not in ("PASS", None) and row.reason]
+    found = [f"{row.reason}; {row.waived}" if row.waived else row.reason for row in failing]
+    return list(dict.fromkeys(found))
 
 
 Events = Sequence[Mapping[str, Any]]

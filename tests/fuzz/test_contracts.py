@@ -20,6 +20,7 @@ from natadv.gate.__main__ import main
 from natadv.gate.contract import Difference, differences
 from natadv.gate.rules import Thresholds
 from natadv.gate.thresholds_file import load_thresholds
+from natadv.gate.waivers import today_utc
 from natadv.types import Case, Outcomes
 
 CONTRACT = """\
@@ -226,6 +227,10 @@ def dropped(case: Case, found: tuple[Difference, ...]) -> bool:
 
 
 def weakened(case: Case, subject: str, found: tuple[Difference, ...]) -> bool:
+    metric = subject.partition(" ")[0]
+    waived = [d.subject.partition(": ") for d in found if d.change.startswith("waived by ")]
+    if any(fnmatchcase(case.address, of) and m in ("", metric) for of, _, m in waived):
+        return True
     return any(
         d.effect == "WEAKER"
         and fnmatchcase(case.address, d.subject)
@@ -443,8 +448,19 @@ def rule_column_changed(tree: Any, chance: np.random.Generator) -> None:
         {"min_n": 1}, {"min_n": 500}, {"part": "seen"}, {"part": "held-out"}, {"part": None},
         {"metric": "top5"}, {"metric": "decoy_rate"}, {"metric": "macro_recall"},
         {"source": "felt right"}, {"floor": 0.000001}, {"ceiling": 0.999999},
+        {"at": "value"}, {"at": "interval"}, {"max_excluded": 0.0}, {"max_drop": 0.5},
     )  # fmt: skip
     rule |= one_of(chance, columns)
+
+
+def waiver_added(tree: Any, chance: np.random.Generator) -> None:
+    """Of what fails, for a while that may be too long, or over."""
+    case = one_of(chance, tree[""]["rules"])["case"].split("/")
+    until = today_utc() + datetime.timedelta(days=int(chance.integers(-30, 120)))
+    row = {"case": "/".join(one_of(chance, (p, p, p, p, "*")) for p in case), "expires": until}
+    row |= one_of(chance, ({}, {}, {"metric": "top1"}, {"metric": "accuracy_drop"}))
+    waivers = tree[""].setdefault("waivers", [])
+    waivers.append(row | {"reason": "known", "owner": "jane", "issue": "#1"})
 
 
 def rule_moved(tree: Any, chance: np.random.Generator) -> None:
@@ -489,5 +505,5 @@ def setting_changed(tree: Any, chance: np.random.Generator) -> None:
 
 EDITS = (number_moved, number_moved, rule_dropped, rule_dropped, rule_added, rule_added,
          rule_column_changed, rule_column_changed, rule_moved, rule_moved,
-         case_dropped_with_its_rules, model_dropped_with_its_rules, tier_changed,
+         waiver_added, case_dropped_with_its_rules, model_dropped_with_its_rules, tier_changed,
          setting_changed)  # fmt: skip

@@ -9,21 +9,32 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natadv import cli
 from natadv.errors import MetricError
 from natadv.evidence import Manifest, folder_of, read_evidence, write_evidence
-from natadv.gate.calibrate import (
-    above_chance,
-    from_published,
-    main,
-    propose,
-    to_yaml,
-    weaker_than_published,
-)
+from natadv.gate.calibrate import propose, to_yaml, weaker_than_published
 from natadv.gate.judge import judge_all
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.metrics import METRICS
 from natadv.tasks import TASKS
 from natadv.types import Case
+
+DAY = "2026-11-25"
+
+
+@pytest.fixture
+def calibrate(thresholds_file, tmp_path, capsys):
+    """Runs the command on a folder of evidence; returns its code, new rules and messages."""
+
+    def run(evidence, *options):
+        out = tmp_path / "out" / "measured.yaml"
+        given = ["--evidence", evidence, "--thresholds", thresholds_file, "--date", DAY]
+        given += ["--out", out, *options]
+        code = cli.main(["calibrate", *map(str, given)])
+        told = capsys.readouterr()
+        return code, yaml.safe_load(out.read_text()) if out.exists() else {}, told.out + told.err
+
+    return run
 
 
 def measured(kit, right, n, **columns):
@@ -92,16 +103,22 @@ def test_too_few_samples_for_any_bound_are_refused(kit):
         propose(measured(kit, 0, 4).evidence[kit.CLEAN], "top1", date="today")
 
 
-def test_the_printed_rules_can_be_pasted_and_then_hold(evidence_root, thresholds_file, capsys):
-    assert main(["--evidence", str(evidence_root), "--date", "2026-11-24"]) == 0
+def test_the_new_rules_are_a_file_that_the_contract_can_include(
+    evidence_root, thresholds_file, calibrate
+):
+    code, _, text = calibrate(evidence_root)
 
-    printed = capsys.readouterr().out
-    head = thresholds_file.read_text().split("rules:")[0]
-    thresholds_file.write_text(head + printed)
-    found = load_thresholds(thresholds_file)
-    # Clean and natural: top1; typographic: top1 and the drop.
-    assert len(found.rules) == 2 * (1 + 2 + 1)
-    assert all("2026-11-24" in r.source for r in found.rules)
+    assert code == 0
+    assert "6 new, in " in text
+    (thresholds_file.parent / "out" / "measured.yaml").rename(thresholds_file.parent / "new.yaml")
+    contract = thresholds_file.read_text()
+    thresholds_file.write_text(
+        contract.replace("version: 1\n", "version: 1\ninclude: [new.yaml]\n")
+    )
+    found = [rule for rule in load_thresholds(thresholds_file).rules if rule.file == "new.yaml"]
+    # Clean: top1; typographic: top1 and the drop. Those of natural stand in the contract already.
+    assert len(found) == 2 * (1 + 2)
+    assert all(DAY in rule.source for rule in found)
 
 
 def test_printing_is_plain_yaml(kit):
@@ -113,29 +130,34 @@ def test_printing_is_plain_yaml(kit):
     assert row["floor"] == 0.921
 
 
-def test_flawed_evidence_is_no_ground_for_a_rule(evidence_root, kit, capsys):
+def test_flawed_evidence_is_no_ground_for_a_rule(evidence_root, kit, calibrate):
     stored = read_evidence(folder_of(evidence_root, kit.NATURAL))
     rows = kit.rows_of(kit.first(100, 199), errors={"s199": "truncated"})
     write_evidence(evidence_root, stored.manifest, {"attack": rows})
 
-    assert main(["--evidence", str(evidence_root), "--date", "today"]) == 1
-    assert "calibrate on flawless evidence only" in capsys.readouterr().err
+    code, rules, text = calibrate(evidence_root)
+
+    assert (code, rules) == (1, {})
+    assert "calibrate on flawless evidence only" in text
 
 
-def test_twins_of_other_weights_are_no_ground_for_a_rule(evidence_root, kit, capsys):
+def test_twins_of_other_weights_are_no_ground_for_a_rule(evidence_root, kit, calibrate):
     stored = read_evidence(folder_of(evidence_root, kit.CLEAN))
     write_evidence(evidence_root, replace(stored.manifest, weights="d" * 64), stored.outcomes)
 
-    assert main(["--evidence", str(evidence_root), "--date", "today"]) == 1
-    assert "mini-typo/mini-clip: calibrate on flawless" in capsys.readouterr().err
+    code, _, text = calibrate(evidence_root)
+
+    assert code == 1
+    assert "mini-typo/mini-clip: calibrate on flawless" in text
 
 
-def test_missing_twins_or_evidence_are_an_error(evidence_root, kit, capsys):
+def test_missing_twins_or_evidence_are_an_error(evidence_root, kit, calibrate):
     shutil.rmtree(folder_of(evidence_root, kit.CLEAN))
 
-    assert main(["--evidence", str(evidence_root), "--date", "today"]) == 1
-    assert main(["--evidence", str(evidence_root / "absent"), "--date", "today"]) == 1
-    assert "no such folder of evidence" in capsys.readouterr().err
+    assert calibrate(evidence_root)[0] == 1
+    code, _, text = calibrate(evidence_root / "absent")
+    assert code == 4
+    assert "no such folder of evidence" in text
 
 
 def test_every_task_has_a_score_and_a_drop_of_its_own_to_propose():
@@ -177,14 +199,14 @@ def store_graded(kit, root, task):
     [("segmentation", "iou_fg", "iou_drop"), ("vqa", "vqa_accuracy", "vqa_drop")],
 )
 def test_graded_tasks_get_floors_and_a_ceiling_and_a_part_where_clean(
-    kit, tmp_path, capsys, task, score, drop
+    kit, tmp_path, calibrate, task, score, drop
 ):
-    store_graded(kit, tmp_path, task)
+    store_graded(kit, tmp_path / "evidence", task)
 
-    arguments = ["--evidence", str(tmp_path), "--date", "2026-11-25", "--part", "held-out"]
-    assert main(arguments) == 0
+    code, found, _ = calibrate(tmp_path / "evidence", "--part", "held-out")
 
-    rows = yaml.safe_load(capsys.readouterr().out)["rules"]
+    rows = found["rules"]
+    assert code == 0
     assert [(r["case"], r["metric"], r.get("part")) for r in rows] == [
         (f"{task}/clean/mini/mini-clip", score, None),
         (f"{task}/clean/mini/mini-clip", score, "held-out"),
@@ -228,11 +250,9 @@ def named(rows, right):
     return replace(rows, prediction=said, values={"correct": right * 1.0})
 
 
-def proposed(root, capsys):
-    assert main(["--evidence", str(root), "--date", "2026-11-25"]) == 0
-    out, told = capsys.readouterr()
-    rules = yaml.safe_load(out)["rules"]
-    return {rule["metric"]: rule for rule in rules if f"/{DRAWN}/" in rule["case"]}, told
+def of_drawn(found):
+    rules = found["rules"]
+    return {rule["metric"]: rule for rule in rules if f"/{DRAWN}/" in rule["case"]}
 
 
 @pytest.mark.parametrize(
@@ -243,24 +263,28 @@ def proposed(root, capsys):
         ("vqa", {"vqa_accuracy", "vqa_drop"}),
     ],
 )
-def test_a_drawn_dataset_gets_a_floor_of_its_breaking_point(kit, tmp_path, capsys, task, besides):
-    store_drawn(kit, tmp_path, task, covered=[0.1 * (1 + i % 5) + i / 4000 for i in range(200)])
+def test_a_drawn_dataset_gets_a_floor_of_its_breaking_point(
+    kit, tmp_path, calibrate, task, besides
+):
+    root = tmp_path / "evidence"
+    store_drawn(kit, root, task, covered=[0.1 * (1 + i % 5) + i / 4000 for i in range(200)])
 
-    rules, told = proposed(tmp_path, capsys)
+    _, found, told = calibrate(root)
+    rules = of_drawn(found)
 
     assert rules.keys() == {*besides, "breaking_point"}
     # The fourth overlay flips, which covers 0.4 and a little.
     assert 0.35 < rules["breaking_point"]["floor"] < 0.43
     assert rules["breaking_point"]["min_n"] == 32
-    assert told == ""
+    assert "no rule for" not in told
 
 
-def test_a_breaking_point_that_leaves_no_floor_is_told_of(kit, tmp_path, capsys):
-    store_drawn(kit, tmp_path, "vqa", covered=[0.001] * 200)
+def test_a_breaking_point_that_leaves_no_floor_is_told_of(kit, tmp_path, calibrate):
+    store_drawn(kit, tmp_path / "evidence", "vqa", covered=[0.001] * 200)
 
-    rules, told = proposed(tmp_path, capsys)
+    _, found, told = calibrate(tmp_path / "evidence")
 
-    assert rules.keys() == {"vqa_accuracy", "vqa_drop"}
+    assert of_drawn(found).keys() == {"vqa_accuracy", "vqa_drop"}
     assert "no rule for breaking_point of vqa/typographic/mini-drawn/mini-clip" in told
 
 
@@ -281,36 +305,21 @@ def test_the_rules_of_a_graded_model_hold_for_it_and_break_for_a_worse_one(kit, 
     assert overall(bad) == "fail"
 
 
-def test_what_is_printed_for_a_model_of_no_tier_is_accepted_as_a_file(
-    evidence_root, thresholds_file, capsys, kit
-):
+def test_a_model_of_no_tier_gets_one_with_its_rules(evidence_root, thresholds_file, calibrate, kit):
     shutil.rmtree(evidence_root)
     kit.store_world(evidence_root, models=("mini-clip",))
     for manifest in evidence_root.glob("*/manifest.json"):
         case = Case(*yaml.safe_load(manifest.read_text())["case"].split("/"))
         kit.sign(manifest, case=replace(case, model="my_models-make").address)
         manifest.parent.rename(folder_of(evidence_root, replace(case, model="my_models-make")))
-    given = ["--evidence", str(evidence_root), "--date", "today"]
 
-    assert main([*given, "--thresholds", str(thresholds_file)]) == 0
+    assert calibrate(evidence_root)[0] == 0
 
-    (thresholds_file.parent / "measured.yaml").write_text(capsys.readouterr().out)
     text = thresholds_file.read_text()
-    thresholds_file.write_text(text.replace("version: 1\n", "version: 1\ninclude: [mea*.yaml]\n"))
+    thresholds_file.write_text(text.replace("version: 1\n", "version: 1\ninclude: [out/*.yaml]\n"))
     contract = load_thresholds(thresholds_file)
     assert {case.model for case in contract.tiers["my_models-make"].grid} == {"my_models-make"}
     assert len(contract.tiers["my_models-make"].grid) == 3
-
-
-def test_a_starter_lies_two_half_widths_below_a_published_number():
-    rule = from_published("classification/clean/d/m", "top1", 0.8, n=1000, source="a paper")
-
-    # 0.8 - 2 * 1.96 * sqrt(0.8 * 0.2 / 1000) = 0.7504, rounded down.
-    assert (rule.side, rule.bound, rule.min_n, rule.starter) == ("floor", 0.75, 800, "published")
-    assert rule.source == "published 0.800, a paper"
-    # The interval of 50,000 samples is narrow: 0.02 is left for what protocols leave open.
-    close = from_published("classification/clean/d/m", "top1", 0.8, n=50_000, source="a paper")
-    assert close.bound == 0.78
 
 
 def test_a_measured_floor_below_a_published_number_is_told_of(kit):
@@ -330,16 +339,8 @@ def test_a_measured_floor_below_a_published_number_is_told_of(kit):
     assert told(0.6) == []
 
 
-def test_a_starter_without_a_number_lies_above_chance():
-    rule = above_chance("classification/clean/d/m", "top1", 0.1, n=1000)
-
-    # 0.1 + 5 * sqrt(0.1 * 0.9 / 1000) = 0.14743, rounded up.
-    assert (rule.bound, rule.min_n, rule.starter) == (0.148, 800, "chance")
-    assert above_chance("vqa/clean/d/m", "vqa_accuracy", 0.0, n=100).bound == 0.02
-
-
 def test_a_case_that_leaves_no_bound_is_named_and_the_others_get_rules(
-    evidence_root, kit, capsys, tmp_path
+    evidence_root, kit, calibrate
 ):
     facts = ("revision-1", "c" * 64, "protocol-1")
     weak = replace(kit.NATURAL, dataset="hard")
@@ -352,23 +353,19 @@ def test_a_case_that_leaves_no_bound_is_named_and_the_others_get_rules(
     real = replace(kit.TYPO, dataset="real")
     rows = kit.rows_of(kit.first(40, 50), twin_prefix="c")
     write_evidence(evidence_root, Manifest(real, "mini-clip", 50, *facts), {"attack": rows})
-    out = tmp_path / "measured.yaml"
 
-    code = main(["--evidence", str(evidence_root), "--date", "today", "--out", str(out)])
+    code, found, text = calibrate(evidence_root)
 
-    printed = capsys.readouterr()
-    rules = yaml.safe_load(out.read_text())["rules"]
     assert code == 0
-    assert f"no rule for top1 of {weak}" in printed.err
-    assert printed.out == f"{out}: {len(rules)} rules\n"
-    assert [r["metric"] for r in rules if r["case"] == real.address] == ["top1"]
-    assert not [r for r in rules if r["case"] == weak.address]
+    assert f"no rule for top1 of {weak}" in text
+    assert [r["metric"] for r in found["rules"] if r["case"] == real.address] == ["top1"]
+    assert not [r for r in found["rules"] if r["case"] == weak.address]
 
 
-def test_evidence_without_a_case_is_no_file_of_no_rules(tmp_path, capsys):
+def test_evidence_without_a_case_is_no_file_of_no_rules(tmp_path, calibrate):
     (tmp_path / "evidence").mkdir()
 
-    code = main(["--evidence", str(tmp_path / "evidence"), "--date", "today"])
+    code, found, text = calibrate(tmp_path / "evidence")
 
-    assert code == 1
-    assert "no case in it leaves a bound; has its run ended?" in capsys.readouterr().err
+    assert (code, found) == (1, {})
+    assert "no case in it leaves a bound; has its run ended?" in text

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from natadv import cli
 from natadv.errors import ConfigError
 from natadv.gate.contract import contract_digest, differences
-from natadv.gate.rules import Rule, SearchProfile, Thresholds, Tier, TierGrid
+from natadv.gate.rules import Rule, SearchProfile, Thresholds, Tier, TierGrid, Waiver
 from natadv.gate.thresholds_file import load_thresholds
 
 MIRRORED = {"WEAKER": "STRICTER", "STRICTER": "WEAKER", "CHANGED": "CHANGED", "neutral": "neutral"}
@@ -27,8 +28,8 @@ MODELS = ("m", "n")
 
 SIDES = {"top1": "floor", "decoy_rate": "ceiling"}
 rules = st.builds(
-    lambda cell, model, metric, bound, min_n, part, source: Rule(
-        f"{cell}/{model}", metric, SIDES[metric], bound, source, min_n, part
+    lambda cell, model, metric, bound, min_n, part, source, at: Rule(
+        f"{cell}/{model}", metric, SIDES[metric], bound, source, min_n, part, at=at
     ),
     st.sampled_from(PATTERNS),
     st.sampled_from((*MODELS, "*")),
@@ -37,6 +38,7 @@ rules = st.builds(
     st.sampled_from((1, 10)),
     st.sampled_from((None, None, "held-out")),
     st.sampled_from(("by hand", "measured")),
+    st.sampled_from(("interval", "value")),
 )
 searches = st.builds(
     SearchProfile,
@@ -91,6 +93,7 @@ def edited(contract):
             [rule, rule, None]
             + [replace(rule, bound=bound) for bound in bounds]
             + [replace(rule, min_n=n) for n in counts]
+            + [replace(rule, at=at) for at in ("interval", "value")]
         )
 
     return st.tuples(*map(edits, contract.rules)).map(
@@ -175,12 +178,13 @@ def just_kept(contract, name):
     for case in contract.tiers[name].grid:
         for metric, side in SIDES.items():
             for part in (None, "held-out"):
-                value, n = (0.0 if side == "floor" else 1.0), 0
+                pick, n = (max, 0) if side == "floor" else (min, 0)
+                value = end = 0.0 if side == "floor" else 1.0
                 for rule in contract.rules:
                     if rule.covers(case, case.model) and (rule.metric, rule.part) == (metric, part):
-                        pick = max if side == "floor" else min
                         value, n = pick(value, rule.bound), max(n, rule.min_n)
-                measured[case, metric, part] = value, n
+                        end = pick(end, rule.bound) if rule.at == "interval" else end
+                measured[case, metric, part] = value, end, n
     return measured, contract.tiers[name].max_excluded
 
 
@@ -194,8 +198,9 @@ def keeps(contract, name, measured, excluded):
             return False
         for rule in contract.rules:
             if rule.covers(case, case.model):
-                value, n = measured[case, rule.metric, rule.part]
-                if not (rule.holds(value) and n >= rule.min_n):
+                value, end, n = measured[case, rule.metric, rule.part]
+                judged = end if rule.at == "interval" else value
+                if not (rule.holds(judged) and n >= rule.min_n):
                     return False
     return True
 
@@ -218,9 +223,9 @@ def contract(thresholds_file):
     return load_thresholds(thresholds_file)
 
 
-def with_rule(contract, at, **columns):
+def with_rule(contract, index, /, **columns):
     changed = list(contract.rules)
-    changed[at] = replace(changed[at], **columns)
+    changed[index] = replace(changed[index], **columns)
     return replace(contract, rules=tuple(changed))
 
 
@@ -235,6 +240,7 @@ def with_tier(contract, **columns):
 
 
 CLEAN, TYPO = "classification/clean/mini", "classification/typographic/mini-typo"
+WAIVER = Waiver(f"{CLEAN}/mini-clip", "known", "jane", "#1", date(2026, 12, 20))
 
 
 @pytest.mark.parametrize(
@@ -247,6 +253,18 @@ CLEAN, TYPO = "classification/clean/mini", "classification/typographic/mini-typo
         (lambda c: with_rule(c, 0, bound=0.95, min_n=1),
          [f"WEAKER   {CLEAN}/*: top1 min_n 100 -> 1",
           f"STRICTER {CLEAN}/*: top1 floor 0.9 -> 0.95"]),
+        (lambda c: with_rule(c, 0, at="value"),
+         [f"WEAKER   {CLEAN}/*: top1 floor at interval -> value"]),
+        (lambda c: with_rule(c, 0, at="value", bound=0.95),
+         [f"WEAKER   {CLEAN}/*: top1 floor at interval -> value",
+          f"STRICTER {CLEAN}/*: top1 floor 0.9 -> 0.95"]),
+        (lambda c: with_rule(c, 0, max_excluded=0.01),
+         [f"STRICTER {CLEAN}/*: top1 max_excluded none -> 0.01"]),
+        (lambda c: with_rule(c, 0, side="ceiling", bound=0.05, of_loss=True),
+         [f"WEAKER   {CLEAN}/*: top1 floor 0.9 (min_n 100) removed",
+          f"STRICTER {CLEAN}/*: top1 loss ceiling 0.05 (min_n 100) added"]),
+        (lambda c: replace(c, waivers=(WAIVER,)),
+         [f"WEAKER   {CLEAN}/mini-clip: waived by jane until 2026-12-20: known (#1)"]),
         (lambda c: with_rule(c, 0, case=f"{CLEAN}/mini-clip"),
          [f"WEAKER   {CLEAN}/mini-siglip: top1 floor 0.9 (min_n 100) removed"]),
         (lambda c: with_rule(c, 0, part="held-out"),
@@ -280,6 +298,18 @@ CLEAN, TYPO = "classification/clean/mini", "classification/typographic/mini-typo
 )  # fmt: skip
 def test_a_change_is_told_by_what_it_does(contract, change, lines):
     assert told(contract, change(contract)) == lines
+
+
+def test_a_waiver_that_lasts_longer_is_weaker(contract):
+    old = replace(contract, waivers=(WAIVER,))
+    longer = replace(old, waivers=(replace(WAIVER, expires=date(2026, 12, 31)),))
+    other = replace(old, waivers=(replace(WAIVER, owner="joe", line=9),))
+    change = f"{CLEAN}/mini-clip: waiver until 2026-12-20 -> 2026-12-31"
+
+    assert told(old, longer) == [f"WEAKER   {change}"]
+    assert [one.effect for one in differences(longer, old)] == ["STRICTER"]
+    assert told(old, contract) == [f"STRICTER {CLEAN}/mini-clip: waiver until 2026-12-20 removed"]
+    assert [one.effect for one in differences(old, other)] == ["neutral"]
 
 
 SEARCH = SearchProfile("p", ("dog",), 16, 0.25, 60)

@@ -211,6 +211,38 @@ def test_every_verdict_has_its_rank():
     assert list(OVERALL) == ["FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS"]
 
 
+@pytest.mark.parametrize(("right", "verdict", "sign"), [(481, "PASS", ">="), (479, "FAIL", "<")])
+def test_a_rule_at_value_is_decided_by_the_value_and_claims_no_confidence(
+    kit, right, verdict, sign
+):
+    rules = [kit.rule(kit.CLEAN, bound=0.8, at="value")]
+
+    found = judged(kit, one_case(kit, right, 600), rules)
+
+    (judgement,) = found.of(kit.CLEAN).judgements
+    assert judgement.verdict == verdict
+    assert judgement.reason.startswith(
+        f"{kit.CLEAN}: top1 {right / 600:.3f} {sign} floor 0.800 at value, without confidence (n "
+    )
+    # The last line of a green run says so too.
+    assert ("1 rule at value, without confidence" in [*found.report][-1]) is (verdict == "PASS")
+
+
+def test_a_rule_at_value_does_not_dilute_the_family(kit):
+    """Significant alone, not so among forty tested rules."""
+    cases = [replace(kit.CLEAN, dataset=f"d{i}") for i in range(40)]
+    world = kit.World().with_case(cases[0], kit.rows_of(kit.first(225, 300)))
+    for case in cases[1:]:
+        world = world.with_case(case, kit.rows_of(kit.first(300, 300)))
+    tested = kit.rule("classification/clean/d0/*", bound=0.8)
+
+    def verdict(at):
+        others = [kit.rule(case, bound=0.8, at=at) for case in cases[1:]]
+        return judged(kit, world, [tested, *others]).of(cases[0]).verdict
+
+    assert [verdict("interval"), verdict("value")] == ["INCONCLUSIVE", "FAIL"]
+
+
 # Ways to lie. Each begins with a green run and breaks one thing.
 
 
@@ -302,6 +334,23 @@ def test_errors_are_not_hidden_by_the_rest(kit):
     incomplete(kit, world, "3 of 600 samples are excluded, the tier allows a share of 0")
     assert judged(kit, world, [kit.rule(kit.CLEAN)], max_excluded=0.01).green
     incomplete(kit, world, "a share of 0.004", max_excluded=0.004)
+
+
+def test_a_rule_may_allow_fewer_exclusions_than_its_tier(kit):
+    world = one_case(kit, 597, 597, errors={f"e{i}": "truncated" for i in range(3)})
+    strict = [kit.rule(kit.CLEAN, max_excluded=0.004)]
+
+    incomplete(kit, world, "the rule allows a share of 0.004", strict, max_excluded=0.01)
+    # It cannot allow more.
+    loose = [kit.rule(kit.CLEAN, max_excluded=0.5)]
+    incomplete(kit, world, "the tier allows a share of 0.004", loose, max_excluded=0.004)
+
+
+def test_a_rule_at_value_needs_evidence_like_any_other(kit, green):
+    rules = [kit.rule(kit.CLEAN, at="value", min_n=601)]
+
+    incomplete(kit, green, "expected at least 601 samples, got 600", rules)
+    incomplete(kit, green.changed(kit.CLEAN, weights="d" * 64), "expected weights", rules[:1])
 
 
 def test_errors_count_in_full_against_each_part(kit):

@@ -13,7 +13,8 @@ import pytest
 from natadv.errors import ConfigError, UnknownNameError
 from natadv.gate.judge import judge_all
 from natadv.gate.rules import RuleIndex, Thresholds, Tier, TierGrid, rules_for
-from natadv.gate.thresholds_file import MOST_CONFIDENCE, load_thresholds
+from natadv.gate.schema import MOST_CONFIDENCE
+from natadv.gate.thresholds_file import load_thresholds
 from natadv.types import Case
 
 
@@ -54,7 +55,7 @@ MISTAKES = [
     ("floor: 0.9\n", "floor: 0\n", "rules[0]", "can be broken and kept"),
     ("ceiling: 0.3", "ceiling: 1.0", "rules[1]", "can be broken and kept"),
     ("floor: 0.9\n", "min_n: 3\n", "rules[0].min_n", "duplicate key"),
-    ("    floor: 0.9\n", "", "rules[0]", "expected exactly one of floor and ceiling"),
+    ("    floor: 0.9\n", "", "rules[0]", "expected exactly one of floor"),
     ("ceiling: 0.3", "floor: 0.3", "rules[1]", "better when lower; write ceiling"),
     ("floor: 0.9\n", "ceiling: 0.9\n", "rules[0]", "better when higher; write floor"),
     ("metric: top1", "metric: top2", "rules[0].metric", "unknown metric 'top2', did you mean"),
@@ -135,6 +136,84 @@ LOOKS_STRICT = [
     ("source: by hand", "source: '-'", "rules[0].source", "expected words, got '-'"),
     ("source: by hand", "source: 2026-02-30", "rules[0].source", "cannot be read as timestamp"),
 ]  # fmt: skip
+
+
+OF_DROP = "    metric: accuracy_drop\n    ceiling: 0.3"
+DROPS = "classification/typographic/mini-typo/*"
+NEW_BOUNDS = [
+    ("floor: 0.9\n", "at: mean\n    floor: 0.9\n", "rules[0].at",
+     "input should be 'interval' or 'value', got 'mean'"),
+    ("floor: 0.9\n", "floor: 95\n", "rules[0]", "(from 1e-06 to 1), got 95.0; write 0.95 for 95 %"),
+    ("floor: 0.9\n", "floor: 0.9\n    ceiling: 1\n", "rules[0]", "expected exactly one of floor"),
+    ("floor: 0.9\n", "floor: 0.9\n    max_excluded: 0.6\n", "rules[0].max_excluded",
+     "equal to 0.5"),
+    ("ceiling: 0.3", "max_drop: 0.3", "rules[1]", "on the drop of the task; remove metric"),
+    (OF_DROP, "    max_drop: 30", "rules[1]",
+     "write 0.3 for 30 %"),
+    (OF_DROP, "    max_drop: -0.1", "rules[1]",
+     "expected a max_drop that can be broken and kept (from 0 to 0.999999)"),
+    (OF_DROP, "    ceiling: 0.3", "rules[1]",
+     "expected a metric, got none"),
+    ("    metric: top1\n    floor: 0.9", "    max_drop: 0.1", "rules[0]",
+     "max_drop is about attacks, and clean cases have none"),
+    (f"  - case: {DROPS}\n{OF_DROP}",
+     "  - case: '*/typographic/mini-typo/*'\n    max_drop: 0.3", "rules[1]",
+     "max_drop needs a task without globs, got '*'"),
+    ("metric: top1\n    floor: 0.9", "metric: macro_f1\n    max_regression: 0.1", "rules[0]",
+     "max_regression of 'macro_f1' is not defined: expected the mean of a score, such as top1, "),
+    ("floor: 0.9\n", "max_regression: 1\n", "rules[0]", "(from 0 to 0.999999), got 1.0"),
+    ("floor: 0.9\n", "max_regresion: 0.1\n", "rules[0].max_regresion",
+     "did you mean 'max_regression'?"),
+]  # fmt: skip
+
+
+def test_bad_bounds_are_named(thresholds_file):
+    original = thresholds_file.read_text()
+    for old, new, key, message in NEW_BOUNDS:
+        thresholds_file.write_text(original)
+        edited(thresholds_file, old, new)
+
+        with pytest.raises(ConfigError) as caught:
+            load_thresholds(thresholds_file)
+
+        # Rules that lack something may have further mistakes.
+        (line,) = [line for line in str(caught.value).splitlines() if f" {key}: " in line]
+        assert message in line, new
+
+
+def test_a_max_drop_is_a_ceiling_on_the_drop_of_the_task(thresholds_file):
+    ceiling = load_thresholds(thresholds_file).rules[1]
+    edited(thresholds_file, OF_DROP, "    max_drop: 0.3")
+
+    assert load_thresholds(thresholds_file).rules[1] == ceiling
+
+
+def test_a_max_drop_and_a_ceiling_on_the_drop_contradict_each_other(thresholds_file):
+    drop = f"rules:\n  - {{case: {DROPS}, max_drop: 0.1, source: x}}\n"
+    edited(thresholds_file, "rules:\n", drop)
+    at = line_with(thresholds_file, "accuracy_drop") - 1
+    see = line_with(thresholds_file, "max_drop")
+
+    with pytest.raises(ConfigError) as caught:
+        load_thresholds(thresholds_file)
+
+    assert str(caught.value) == (
+        f"{thresholds_file}:{at}: {DROPS}: a second rule on "
+        f"accuracy_drop: ceiling 0.300, and ceiling 0.100 in line {see}; keep one"
+    )
+
+
+def test_rules_on_a_number_and_on_its_loss_stand_side_by_side(thresholds_file):
+    bounds = ("metric: top1, max_regression: 0.1", "metric: decoy_rate, max_regression: 0")
+    rows = [f"  - {{case: classification/clean/mini/*, {b}, source: x}}\n" for b in bounds]
+    edited(thresholds_file, "rules:\n", f"rules:\n{''.join(rows)}")
+
+    rules = load_thresholds(thresholds_file).rules
+
+    assert [str(rule).split(": ")[1] for rule in rules[:2]] == [
+        "top1 loss ceiling 0.100 (line 12)",
+        "decoy_rate loss ceiling 0.000 (line 13)",
+    ]
 
 
 def test_what_only_looks_strict_is_refused(thresholds_file):
@@ -253,7 +332,10 @@ def test_a_second_rule_on_the_same_thing_is_refused(thresholds_file):
         "mini-natural/mini-clip",
     )
 
-    with pytest.raises(ConfigError, match="a second rule on top1, see line"):
+    with pytest.raises(
+        ConfigError,
+        match=r"a second rule on top1: floor 0.400, and floor 0.400 in line \d+; keep one",
+    ):
         load_thresholds(thresholds_file)
 
 
@@ -262,7 +344,7 @@ def test_a_second_rule_on_the_same_line_is_refused(thresholds_file):
     text = thresholds_file.read_text()
     thresholds_file.write_text(text[: text.index("rules:")] + f"rules: [{rule}, {rule}]\n")
 
-    with pytest.raises(ConfigError, match="a second rule on top1, see line"):
+    with pytest.raises(ConfigError, match=r"a second rule on top1: floor 0\.500, and"):
         load_thresholds(thresholds_file)
 
 
@@ -504,8 +586,8 @@ def test_a_glob_includes_no_hidden_files_and_no_backups(split_contract):
          "parts/rules.yaml:3: classification/clean/mini/c: this rule covers no case of any tier: "
          "none has the model 'c'"),
         ("parts/rules.yaml", "mini/b", "mini/a",
-         "parts/rules.yaml:3: classification/clean/mini/a: a second rule on top1, see "
-         "parts/rules.yaml:2"),
+         "parts/rules.yaml:3: classification/clean/mini/a: a second rule on top1: "
+         "floor 0.400, and floor 0.500 in parts/rules.yaml:2; keep one"),
         ("parts/rules.yaml", "  - {case: vqa", "#", "grids.yaml:8: vqa/clean/mini/a: no rule"),
         ("parts/rules.yaml", "rules:", "rulez:", "parts/rules.yaml:1: rulez: unknown key, did you"),
         ("parts/grids.yaml", "  other:", "  mini:", "grids.yaml:2: a second tier 'mini'; rename"),

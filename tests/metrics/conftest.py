@@ -41,7 +41,7 @@ def make_outcomes(
         values={
             "correct": right,
             "said_decoy": np.array(said, dtype=np.float64),
-            "rank": np.array(ranks if ranks is not None else 1 - right, dtype=np.float64),
+            "rank": np.array(ranks if ranks is not None else 7 * (1 - right), dtype=np.float64),
             **segmented(right),
             **answered(right),
         },

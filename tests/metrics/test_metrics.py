@@ -80,8 +80,19 @@ def test_top5_is_not_defined_where_fewer_than_six_can_be_chosen(outcomes):
         measure("top5", among(900, 2))
 
 
+def test_top5_is_not_defined_where_nothing_shows_six_classes(outcomes):
+    three = outcomes("abc", "bca", ranks=[2, 1, 1])
+    with pytest.raises(MetricError, match="are of 3 classes, and no truth ranks below the best 5"):
+        measure("top5", Evidence(three))
+
+    assert measure("top5", Evidence(outcomes("abc", "bca", ranks=[2, 1, 5]))).value == 2 / 3
+    assert measure("top5", Evidence(outcomes("abcdef", "bcdefa", ranks=[1] * 6))).value == 1
+
+
 @given(st.lists(st.integers(0, 9), min_size=1))
 def test_top5_is_the_share_of_ranks_below_five(outcomes, ranks):
+    # The last one shows that there are more than five classes.
+    ranks = [*ranks, 5]
     rows = outcomes(["ant"] * len(ranks), ["ant"] * len(ranks), ranks=ranks)
 
     found = measure("top5", Evidence(rows))

@@ -10,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import pytest
 
 from natadv import cli
+from natadv.gate.waivers import today_utc
 from natadv.plugin import options
 
 UNITS = 2 * (3 + 3 + 3 + 3)
@@ -265,6 +267,45 @@ def test_a_regression_is_a_failure_where_the_rules_cannot_tell(measured):
     assert " hold" not in verdict["selection"]["extent"]
     regressed = {c["case"]: c for c in verdict["cases"]}["classification/clean/plain/half"]
     assert (regressed["verdict"], regressed["green"]) == ("FAIL", False)
+
+
+def test_a_waived_failure_is_green_and_is_named_everywhere(measured):
+    known, other = (
+        f"classification/typographic/plain-typo/{m}" for m in ("mini-clip", "mini-siglip")
+    )
+    shutil.copytree(measured.root / ".natadv/evidence", measured.root / "before")
+    until = today_utc() + timedelta(days=30)
+    rules = measured.root / "thresholds.yaml"
+    waiver = "{{case: {}, reason: known, owner: jane, issue: '#7', expires: {}}}"
+    rules.write_text(
+        f"{rules.read_text()}"
+        f"  - {{case: {known}, metric: top1, floor: 0.999, source: release 4}}\n"
+        f"  - {{case: {other}, metric: top1, floor: 0.1, at: value, source: quick}}\n"
+        f"  - {{case: {other}, metric: top1, max_regression: 0.05, source: no step back}}\n"
+        f"waivers: [{waiver.format(known, until)}, {waiver.format(other, '2026-01-01')}]\n"
+    )
+
+    done = measured.pytest("-n", "0", "--baseline", "before")
+
+    assert done.returncode == 0, done.stdout
+    assert re.search(rf"^WAIVED +{known} +top1 ", done.stdout, re.M)
+    assert f"; waived by jane until {until}: known (#7)" in done.stdout
+    assert f"waiver of {other} by jane expired on 2026-01-01" in done.stdout
+    assert re.search(rf"^PASS +{other} +top1 .* >= 0\.100 at value ", done.stdout, re.M)
+    assert re.search(rf"^PASS +{other} +top1 loss +0\.000 .* <= 0\.050 ", done.stdout, re.M)
+    named = f"; waived: {known} (jane until {until}); 1 rule at value, without confidence; "
+    assert re.search(rf"^WAIVED: 4 cases of tier mini.*{re.escape(named)}", done.stdout, re.M)
+    verdict = measured.verdict()
+    assert verdict["verdict"] == "waived"
+    assert verdict["run"]["date"] == str(until - timedelta(days=30))
+    assert [(w["case"], w["state"]) for w in verdict["waivers"]] == [
+        (known, "applied"),
+        (other, "expired"),
+    ]
+    cases = {case["case"]: case for case in verdict["cases"]}
+    assert (cases[known]["green"], cases[known]["waiver"]["expires"]) == (True, str(until))
+    assert cases[known]["verdict"] != "PASS"
+    assert "waiver" not in cases[other]
 
 
 def test_a_baseline_without_a_judgement_is_a_contradiction(measured):

@@ -294,10 +294,7 @@ def _head_commands(scope: Scope) -> Iterator[str]:
 def judging(scope: Scope) -> list[Step]:
     """Gate the whole grid: measured without rules, then judged by rules that follow from
     that, when nothing is computed again."""
-    calibrate = (
-        "python -m natadv.gate.calibrate --evidence .natadv/evidence --date 2026-01-01 "
-        "--out thresholds/measured.yaml"
-    )
+    calibrate = "natadv calibrate --date 2026-01-01 --out thresholds/measured.yaml"
     counts = f"{len(scope.models)} models, {scope.cases} cases"
     extent = f"{scope.cases} cases of tier {scope.tier}{scope.extent}"
     return [

@@ -94,7 +94,7 @@ def test_it_keeps_the_attack_packs_it_and_says_what_to_do_next(natadv, found, wo
         "      - segmentation/typographic/plain-counterexamples",
         "measure it, and take over the rules that follow from it:",
         "  pytest suites/ --dataset plain-counterexamples --no-assert",
-        "  python -m natadv.gate.calibrate --evidence .natadv/evidence --date YYYY-MM-DD",
+        "  natadv calibrate --out thresholds/plain-counterexamples.yaml",
         "and, once dvc.yaml has a stage plain-counterexamples with the command natadv freeze "
         "--pack plain:",
         "  dvc commit plain-counterexamples",

@@ -1,0 +1,316 @@
+"""`natadv contract ...`, `natadv calibrate` and `natadv whatif`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from natadv import arguments
+from natadv.cli import shared_options as opt
+from natadv.config import section_of
+from natadv.errors import ConfigError, NatadvError, counted
+
+if TYPE_CHECKING:
+    from natadv.gate.ratchet import Ratchet
+    from natadv.gate.rules import Thresholds
+    from natadv.gate.starters import Origin
+
+ALIKE, WEAKER, WRONG_FILE = 0, 1, 4
+
+app = opt.command_group()
+contract = opt.command_group(
+    "Compare two versions of the contract, or write starter floors for it."
+)
+app.add_typer(contract, name="contract")
+
+_CONTRACT = "thresholds.yaml, or a git revision of it with the files that it includes"
+
+
+def _contract_of(given: Path, *, today: date | None = None) -> Thresholds:
+    """The contract in a file or, if there is no such file, of a git revision (`main`, `HEAD~3`).
+
+    Raises ConfigError; if `today` is given, also for waivers that end too long after it.
+    """
+    from natadv.gate.thresholds_file import load_thresholds
+
+    # Keeps git from reading a revision as an option.
+    found = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{given}^{{commit}}"]
+    if given.exists():
+        return load_thresholds(given, today=today)
+    if subprocess.run(found, capture_output=True, check=False).returncode:
+        raise ConfigError(f"{given}: neither a file nor a revision of this git repository")
+    with tempfile.TemporaryDirectory() as folder:
+        archive = ["git", "archive", "--format=tar", f"{given}", ":(top,glob)**/*.yaml"]
+        top = subprocess.run(
+            ["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        packed = subprocess.run(archive, capture_output=True, check=True, cwd=top).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            tar.extractall(folder, filter="data")
+        try:
+            return load_thresholds(Path(folder) / "thresholds.yaml", today=today)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(f"{folder}/", f"{given}:")) from error
+
+
+def _wrong_file(error: NatadvError) -> int:
+    print(f"natadv: {error}", file=sys.stderr)
+    return WRONG_FILE
+
+
+@contract.command(
+    cls=opt.Command,
+    short_help="whether the new one lets more pass than the old one",
+    epilog="Example: natadv contract diff main",
+)
+def diff(
+    old: Annotated[Path, opt.argument("OLD", _CONTRACT)],
+    new: Annotated[Path, opt.argument("NEW", _CONTRACT)] = Path("thresholds.yaml"),
+) -> int:
+    """Compare what two contracts ask of every case of every tier, even if they are written
+    differently.
+
+    Exit codes: 0 nothing is weaker, 1 something is, 4 a file is wrong.
+    """
+    from natadv.gate.contract import EFFECTS, differences
+
+    try:
+        changes = differences(_contract_of(old), _contract_of(new))
+    except ConfigError as error:
+        return _wrong_file(error)
+    if not changes:
+        print("both contracts ask the same")
+        return ALIKE
+    for change in changes:
+        print(change)
+    counts = Counter(change.effect for change in changes)
+    listed = ", ".join(f"{counts[effect]} {effect.lower()}" for effect in EFFECTS)
+    print(f"{listed}: {'the gate lets more pass' if counts['WEAKER'] else 'nothing is weaker'}")
+    return WEAKER if counts["WEAKER"] else ALIKE
+
+
+@contract.command(
+    cls=opt.Command,
+    short_help="floors for models that nobody has measured here yet",
+    epilog="Example: natadv contract starters release pr paper --out thresholds/starters.yaml",
+)
+def starters(
+    tiers: Annotated[list[str], opt.argument("TIER", "whose cases get a rule")],
+    out: Annotated[Path, opt.path("gets the rules", metavar="FILE")],
+    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
+        "thresholds.yaml"
+    ),
+    params: Annotated[Path, opt.path("rows of made datasets", metavar="FILE")] = Path(
+        "params.yaml"
+    ),
+) -> int:
+    """Write a starter floor for every case of some tiers: below the published number of the same
+    model, fed in the same way, on the same pictures, or else just above chance.
+
+    A measured rule (`natadv calibrate`) replaces the starter on the same number.
+    """
+    from natadv.gate.calibrate import to_yaml
+    from natadv.gate.starters import HEAD, PublishedNumber, starter_rules
+    from natadv.gate.thresholds_file import load_thresholds
+    from natadv.models.listing import published
+    from natadv.storage.atomic import replace_file
+    from natadv.types import PAPER_SUFFIX
+
+    tried = load_thresholds(thresholds, asserting=False)
+    numbers = {
+        (n.model + PAPER_SUFFIX * (n.protocol == "paper"), n.dataset, n.metric): PublishedNumber(
+            n.value, f"{n.source}, {n.protocol}"
+        )
+        for n in published()
+    }
+    cases = dict.fromkeys(case for name in tiers for case in tried.tier(name).covered)
+    rules = list(starter_rules(cases, origins=_origins(params), numbers=numbers))
+    replace_file(out, (HEAD + to_yaml(rules)).encode(), remedy="give another --out")
+    by_number = sum(rule.starter == "published" for rule in rules)
+    print(f"{out}: {len(rules)} starters, {by_number} of them from published numbers")
+    return 0
+
+
+def _origins(params: Path) -> dict[str, Origin]:
+    """Of the published datasets, and of the subsets and typographic sets that params.yaml makes."""
+    from natadv.data.importers import FORMATS
+    from natadv.gate.starters import Origin
+
+    found = {name: Origin(name, name, form.rows) for name, form in FORMATS.items()}
+    for section in ("subset", "typo"):
+        for name, values in section_of(params, section, required=False).items():
+            source, rows = str(values["source"]), int(values["rows"])
+            first = found[source].first if source in found else source
+            found[name] = Origin(first, source if section == "subset" else "", rows)
+    return found
+
+
+def _day(given: str) -> date:
+    """A day, or a usage error."""
+    try:
+        return arguments.day(given)
+    except argparse.ArgumentTypeError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+_Date = Annotated[
+    date | None, typer.Option("--date", parser=_day, metavar="DATE", help="default: today, UTC")
+]
+_Evidence = Annotated[Path, opt.path("of the gate's last run")]
+_EVIDENCE = Path(".natadv/evidence")
+
+
+@app.command(
+    cls=opt.Command,
+    short_help="raise measured rules to what the last run has reached",
+    epilog="Example: natadv calibrate --part held-out --out thresholds/measured.yaml",
+)
+def calibrate(
+    evidence: _Evidence = _EVIDENCE,
+    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
+        "thresholds.yaml"
+    ),
+    part: Annotated[
+        str | None, opt.text("PART", "also rules on this part of the clean datasets")
+    ] = None,
+    out: Annotated[
+        Path | None, opt.path("a new file for cases without a measured rule", metavar="FILE")
+    ] = None,
+    day: _Date = None,
+    allow_lower: Annotated[
+        bool, opt.flag("--allow-lower", "let rules become weaker; needs --reason")
+    ] = False,
+    reason: Annotated[
+        str | None, opt.text("TEXT", "why they may; it becomes part of their source")
+    ] = None,
+    dry_run: Annotated[
+        bool, opt.flag("--dry-run", "show what would change in the files, and write none")
+    ] = False,
+) -> int:
+    """Write what a run has measured into the rules that were measured before: a stricter bound with
+    its measurement as the source, in the file that has the rule. A rule whose source does not begin
+    with "measured" was chosen by somebody, and stays; it is named if it could be stricter.
+
+    Exit codes: 0 done, 1 the evidence is flawed, 4 a file is wrong.
+    """
+    from natadv.gate.calibrate import proposals, tiers_of_others, to_yaml, weaker_than_published
+    from natadv.gate.ratchet import ratchet
+    from natadv.gate.thresholds_file import load_thresholds
+    from natadv.gate.waivers import today_utc
+
+    if allow_lower != (reason is not None):
+        raise typer.BadParameter("--allow-lower and --reason TEXT need each other")
+    if reason is not None and not (any(map(str.isalnum, reason)) and reason.isprintable()):
+        raise typer.BadParameter(f"--reason: expected words in one line, got {reason!r}")
+    try:
+        known = load_thresholds(thresholds, asserting=False)
+        if out is not None and out.exists():
+            raise ConfigError(f"{out}: is there already; give another --out, or remove it")
+        found = proposals(evidence, str(day or today_utc()), part)
+        moved = ratchet(found.rules, known, lower_because=reason)
+        files = _edited(moved, thresholds)
+    except ConfigError as error:
+        return _wrong_file(error)
+    for line in (*found.without, *weaker_than_published(moved.new, known)):
+        print(line, file=sys.stderr)
+    if moved.new and out is not None:
+        files[out] = to_yaml(moved.new, tiers=tiers_of_others(moved.new, known))
+    _tell(moved, out)
+    _write(files, dry_run=dry_run)
+    return 0
+
+
+def _tell(moved: Ratchet, out: Path | None) -> None:
+    """Print each rule that moves, stays although its measurement is lower, or has room."""
+    print(*moved.moves, sep="\n", end="\n" * bool(moved.moves))
+    for kept in moved.kept:
+        print(f"{'kept':8} {kept.would}")
+    for room in moved.slack:
+        print(f"{'slack':8} {room.could}")
+    of_new = f"in {out}" if out else "not written without --out FILE"
+    counts = {
+        f"{counted(len(moved.moves), 'rule')} moved": True,
+        f"{moved.unchanged} unchanged": bool(moved.unchanged),
+        f"{len(moved.kept)} kept above their measurement": bool(moved.kept),
+        f"{len(moved.slack)} of others could be stricter": bool(moved.slack),
+        f"{len(moved.new)} new, {of_new}": bool(moved.new),
+    }
+    print(", ".join(text for text, holds in counts.items() if holds))
+
+
+def _edited(moved: Ratchet, thresholds: Path) -> dict[Path, str]:
+    """The files of the contract that change, with their new text. Raises ConfigError."""
+    from natadv.gate.ratchet import rewritten
+
+    files = {}
+    for name in dict.fromkeys(move.before.file for move in moved.moves):
+        path = thresholds.parent / name if name else thresholds
+        own = [move for move in moved.moves if move.before.file == name]
+        files[path] = rewritten(_text(path), own, where=str(path))
+    return files
+
+
+def _text(path: Path) -> str:
+    """Its text with the line ends that it has; empty if there is no such file."""
+    return path.read_bytes().decode() if path.exists() else ""
+
+
+def _write(files: Mapping[Path, str], *, dry_run: bool) -> None:
+    """Write the files, or show how they would differ."""
+    from natadv.storage.atomic import replace_file
+
+    for path, text in files.items():
+        if dry_run:
+            sides = (_text(path).splitlines(), text.splitlines())
+            names = (str(path), f"{path} (calibrated)")
+            print(*difflib.unified_diff(*sides, *names, n=1, lineterm=""), sep="\n")
+        else:
+            replace_file(path, text.encode(), remedy="make it writable, or calibrate a copy")
+            print(f"wrote {path}")
+
+
+@app.command(
+    cls=opt.Command,
+    short_help="what another contract would change in the verdict of the last run",
+    epilog="Example: natadv whatif --thresholds stricter.yaml",
+)
+def whatif(
+    thresholds: Annotated[Path, opt.path(f"the other one: {_CONTRACT}", metavar="NEW")],
+    evidence: _Evidence = _EVIDENCE,
+    against: Annotated[Path, opt.path(_CONTRACT, metavar="OLD")] = Path("thresholds.yaml"),
+    tier: Annotated[str | None, opt.text("NAME", "default: that of the run")] = None,
+    day: _Date = None,
+) -> int:
+    """Judge stored evidence by two contracts, and print every verdict that differs. No model is
+    loaded. Rules on losses are INCOMPLETE in both, as there is no baseline.
+
+    Exit codes: 0 nothing gets worse, 1 something does, 4 a file is wrong.
+    """
+    from natadv.gate.stored import cards_beside, stored_run
+    from natadv.gate.waivers import today_utc
+    from natadv.gate.whatif import changes, worsens
+
+    today = day or today_utc()
+    try:
+        old, new = (_contract_of(given, today=today) for given in (against, thresholds))
+        run = stored_run(evidence, cards=cards_beside(against))
+        before, after = (run.verdict(one, tier=tier, today=today) for one in (old, new))
+    except NatadvError as error:
+        return _wrong_file(error)
+    found = list(changes(before, after))
+    print(*found, sep="\n", end="\n" * bool(found))
+    run_level = f"the run: {before.overall.upper()} -> {after.overall.upper()}"
+    print(f"{counted(len(found), 'verdict')} would change; {run_level}")
+    return WEAKER if worsens(before, after) else ALIKE

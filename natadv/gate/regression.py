@@ -1,0 +1,89 @@
+"""The loss of a metric against a baseline, sample by sample, for rules that bound it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from natadv.errors import MetricError
+from natadv.evidence import CaseEvidence, Evidence, select
+from natadv.metrics import metric_named
+from natadv.metrics.measure import Estimate, Metric, estimated
+from natadv.metrics.terms import Terms, difference
+from natadv.types import Outcomes
+
+
+def estimate_loss(
+    metric_name: str,
+    candidate: CaseEvidence,
+    baseline: CaseEvidence | None,
+    *,
+    part: str | None = None,
+) -> Estimate:
+    """How much worse the candidate's mean is than the baseline's, over the samples that both have;
+    negative if it is better.
+
+    Raises MetricError if the two cannot be compared.
+    """
+    if baseline is None:
+        raise MetricError("the baseline has no such case; measure it, or remove the rule")
+    _refuse_other(candidate, baseline)
+    ours, theirs = candidate.evidence, baseline.evidence
+    _refuse_other_samples(ours.attack, theirs.attack)
+    if part is not None:
+        ours, theirs = ours.of_part(part), theirs.of_part(part)
+    metric = metric_named(metric_name)
+    paired = Metric(
+        says=f"loss of the {metric.says}, over pairs",
+        terms=partial(_paired, metric=metric, baseline=theirs),
+        total=difference,
+        kind="difference",
+        higher_is_better=False,
+    )
+    return estimated(f"{metric_name} loss", paired, ours)
+
+
+def _refuse_other(candidate: CaseEvidence, baseline: CaseEvidence) -> None:
+    """Raises MetricError unless both were measured in one way, on one revision, without flaws."""
+    if baseline.problems:
+        raise MetricError(f"the baseline is flawed: {'; '.join(baseline.problems)}")
+    for what, ours, theirs in (
+        ("data revision", candidate.data_revision, baseline.data_revision),
+        ("protocol", candidate.protocol, baseline.protocol),
+    ):
+        if ours != theirs:
+            got = f"{what} is {ours[:12]!r}, the baseline's is {theirs[:12]!r}"
+            raise MetricError(f"{got}; measure both on one")
+
+
+def _refuse_other_samples(ours: Outcomes, theirs: Outcomes) -> None:
+    here, there = ({*side.id, *side.errors} for side in (ours, theirs))
+    if here != there:
+        raise MetricError(
+            f"{len(here ^ there)} samples are on one side only, such as {min(here ^ there)!r}; "
+            "measure both on one dataset"
+        )
+
+
+def _paired(own: Evidence, *, metric: Metric, baseline: Evidence) -> Terms:
+    """Rows of before, after and 1, so that their difference is the loss."""
+    both = set(own.attack.id) & set(baseline.attack.id)
+    ours, theirs = (
+        replace(side, attack=select(side.attack, [name in both for name in side.attack.id]))
+        for side in (own, baseline)
+    )
+    after, before = metric.terms(ours), metric.terms(theirs)
+    if not len(after.rows) == len(before.rows) == len(both):
+        raise MetricError(
+            "the metric does not count every sample, so that two models cannot be compared on it"
+        )
+    place = {name: i for i, name in enumerate(theirs.attack.id)}
+    at = [place[name] for name in ours.attack.id]
+    better, worse = before.rows[at, 0], after.rows[:, 0]
+    if not metric.higher_is_better:
+        better, worse = worse, better
+    rows = np.stack([better, worse, np.ones(len(at))], axis=1)
+    planned = len({*own.attack.id, *own.attack.errors})
+    return replace(after, rows=rows, excluded=planned - len(at))
