@@ -39,7 +39,10 @@ COMMANDS = {
     "calibrate": ("contract_commands", "raise measured rules to what the last run has reached"),
     "whatif": ("contract_commands", "show what another contract would change in the last verdict"),
     "reproduce": ("reproduce_command", "compare published numbers with those of a run"),
-    "report": ("gate_commands", "write the last run's Allure results as one HTML page"),
+    "report": ("report_commands", "write the last run as HTML, JUnit, Markdown, SARIF and others"),
+    "evidence": ("report_commands", "pack the evidence of a run, and state what it shows"),
+    "verify": ("report_commands", "recompute the verdict of packed evidence from its rows"),
+    "schema": ("report_commands", "print the JSON schema of gate.json"),
 }
 """Name -> the module of this package whose `app` holds the command, and its line in the help."""
 

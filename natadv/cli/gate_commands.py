@@ -1,4 +1,4 @@
-"""`natadv plan` and `natadv report`."""
+"""`natadv plan`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from natadv.cli import shared_options as opt
 from natadv.errors import counted
-from natadv.report.html import write_report
 from natadv.report.terminal import aligned
 from natadv.tasks import TASKS
 
@@ -118,14 +117,3 @@ def _units(grid: Grid, case: Case) -> _PlannedUnits | None:
         for shown in shown_rows(case, grid)
         for start, stop in shards(shown.rows)
     ]
-
-
-@app.command(cls=opt.Command)
-def report(
-    results: Annotated[Path, opt.path("of the gate's last run")] = Path("allure-results"),
-    out: Annotated[Path, opt.path("the page", metavar="FILE")] = Path("allure-report")
-    / "index.html",
-) -> None:
-    """Write the last run's Allure results as one self-contained HTML page."""
-    page = write_report(results, out, tools=Path(".natadv/tools").absolute())
-    print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")

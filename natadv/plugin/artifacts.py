@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from natadv import __version__
+from natadv.bundle.entries import measurement_entries, waiver_of
 from natadv.errors import ConfigError, StoreError
 from natadv.evaluate.units import Numerics
-from natadv.evidence import Manifest, clean_case, write_evidence, write_selection
-from natadv.gate.rules import Waiver
+from natadv.evidence import Manifest, clean_case, folder_of, write_evidence, write_selection
 from natadv.plugin.session import GateSession
+from natadv.report.gate_json import CaseEntry
 from natadv.report.terminal import Row
 from natadv.types import Case, Outcomes, Variant
 
@@ -111,7 +112,9 @@ def hardware_of(session: GateSession) -> list[dict[str, str]]:
     return [gpu for _, gpu in sorted(found.items())]
 
 
-def case_json(session: GateSession, case: Case, rows: Iterable[Row]) -> dict[str, Any]:
+def case_entry(
+    session: GateSession, case: Case, rows: Sequence[Row], *, sheet: str | None
+) -> CaseEntry:
     """A case of the verdict for machines, with those of the report's `rows` that are about it."""
     plan = session.plan(case)
     searches: list[dict[str, Any]] = []
@@ -119,35 +122,37 @@ def case_json(session: GateSession, case: Case, rows: Iterable[Row]) -> dict[str
         from natadv.search.result import result_json  # loads the fonts
 
         searches = list(map(result_json, results))
-    return {
-        "case": case.address,
-        "verdict": session.case_verdict(case) if session.asserting else None,
-        "green": session.is_green(case),
-        **({"waiver": waiver_json(waiver)} if (waiver := session.waiver(case)) else {}),
-        "lineage": plan.lineage,
-        "planned_n": plan.planned_n,
-        "data_revision": plan.data_revision,
-        "weights": plan.weights,
-        "protocol": plan.protocol,
-        "measurements": [
-            {
-                **(asdict(row.measurement) if row.measurement is not None else {}),
-                "metric": row.metric,
-                "verdict": row.verdict,
-                "rule": row.bound or None,
-                "margin": row.margin,
-                "reason": row.reason or None,
-            }
-            for row in rows
-            if row.case == case
-        ],
-        "searches": searches,
-    }
+    return CaseEntry(
+        case=case.address,
+        verdict=session.case_verdict(case) if session.asserting else None,
+        green=session.is_green(case),
+        lineage=plan.lineage,
+        planned_n=plan.planned_n,
+        data_revision=plan.data_revision,
+        weights=plan.weights,
+        protocol=plan.protocol,
+        measurements=measurement_entries(case, rows),
+        searches=searches,
+        waiver=waiver_of(row for row in rows if row.case == case),
+        sheet=sheet,
+    )
 
 
-def waiver_json(waiver: Waiver) -> dict[str, Any]:
-    """A waiver with the line of the contract that has it, for machines."""
-    return asdict(waiver) | {"expires": str(waiver.expires)}
+def sheet_of(folder: Path, case: Case) -> Path:
+    """The contact sheet of the failing samples of `case`."""
+    return folder / f"{folder_of(folder, case).name}.png"
+
+
+def empty_sheets(folder: Path) -> None:
+    """Remove the contact sheets of an earlier run, and no other files. Raises StoreError."""
+    try:
+        for path in folder.glob("*__*__*__*.png"):
+            path.unlink()
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: sheets of an earlier run cannot be removed: {error.strerror or error}; "
+            "give another --sheets DIR"
+        ) from error
 
 
 def git_commit(root: Path) -> str:

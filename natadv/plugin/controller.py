@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from natadv import __version__
+from natadv.bundle.entries import extent_for, waiver_entry
 from natadv.errors import NatadvError, counted
 from natadv.evaluate.devices import CUDA
 from natadv.evaluate.quarantine import Quarantine
 from natadv.evaluate.store import prove_writable, write_atomically
 from natadv.evidence import empty_evidence
-from natadv.gate.judge import GREEN
 from natadv.gate.waivers import WaiverUse
 from natadv.plugin import options
 from natadv.plugin.artifacts import (
-    case_json,
+    case_entry,
+    empty_sheets,
     git_commit,
     hardware_of,
     numerics_json,
     remove_verdict,
-    waiver_json,
+    sheet_of,
     write_all_evidence,
 )
 from natadv.plugin.attacks import empty_attacks, write_attacks
 from natadv.plugin.gates import baseline_lines, report_rows, scoring_lines
 from natadv.plugin.session import GateSession
-from natadv.report import results
-from natadv.report.terminal import Row, UnitProgress, overview, reasons, table
+from natadv.report import gate_json, results
+from natadv.report.gate_json import (
+    ContractEntry,
+    GateJson,
+    RunEntry,
+    RunVerdict,
+    SelectionEntry,
+    WaiverUseEntry,
+)
+from natadv.report.terminal import Row, UnitProgress, overview, reasons, table, wrapped
 from natadv.types import Case
-
-GATE_JSON_VERSION = 2
 
 JUDGED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a run that ended; no other run writes a verdict."""
@@ -66,10 +75,10 @@ class Controller:
         self.gpus = gpus
         """GPUs that the environment allows, before a run in one process is pinned to one."""
         self.allure = options.set_allure_folder(config)
-        self.contract = options.path_option(config, "thresholds", options.THRESHOLDS)
         self.evidence = options.path_option(config, "evidence", options.EVIDENCE)
         self.gate_json = options.path_option(config, "gate_json", options.GATE_JSON)
         self.attacks = options.path_option(config, "attacks", options.ATTACKS)
+        self.sheets = options.path_option(config, "sheets", options.SHEETS)
 
     def prepare(self) -> None:
         """Make the store and remove the last run's files, so that nothing stale can be read.
@@ -85,6 +94,7 @@ class Controller:
         prove_writable(self.evidence, "--evidence DIR")
         empty_evidence(self.evidence)
         empty_attacks(self.attacks)
+        empty_sheets(self.sheets)
         if self.allure is not None:
             results.empty_results(self.allure)
 
@@ -208,8 +218,8 @@ class Controller:
         write_all_evidence(self.session, self.evidence)
         self.attack_lines = write_attacks(self.session, self.attacks, root=self.config.rootpath)
         commit = git_commit(self.config.rootpath)
-        verdict = self._verdict_json(commit)
-        write_atomically(self.gate_json, json.dumps(verdict, indent=1, allow_nan=False) + "\n")
+        content = self._gate_json(commit).model_dump(mode="json")
+        write_atomically(self.gate_json, json.dumps(content, indent=1, allow_nan=False) + "\n")
         if self.allure is not None:
             numerics = self.session.numerics
             environment = {
@@ -226,78 +236,91 @@ class Controller:
             results.write_categories(self.allure)
             results.write_executor(self.allure)
 
-    def _verdict_json(self, commit: str) -> dict[str, Any]:
+    def _gate_json(self, commit: str) -> GateJson:
         """The verdict for machines. Equal runs differ in `run` only."""
         session, request = self.session, options.request(self.config)
-        return {
-            "version": GATE_JSON_VERSION,
-            "verdict": self.verdict(),
-            "tier": session.grid.tier.name,
-            "contract": {"file": self.contract.name, "sha256": session.contract},
-            "selection": {
-                "models": list(session.grid.lineages),
-                "tasks": list(request.tasks),
-                "scenarios": list(request.scenarios),
-                "datasets": list(request.datasets),
-                "limit": request.limit,
-                "keyword": self.config.option.keyword,
-                "extent": self._extent(),
-            },
-            "asserted": session.asserting,
-            "whole_tier": session.whole_tier,
-            "reasons": self.reasons(),
-            **self._starters(),
-            **self._waivers(),
-            "cases": [case_json(session, case, self.rows) for case in sorted(session.selected)],
-            "numerics": numerics_json(session.numerics)
-            | ({"hardware": hardware} if (hardware := hardware_of(session)) else {}),
-            "commit": commit,
-            "run": self._run_facts(),
-        }
+        hardware = hardware_of(session)
+        given = self.config.getoption("natadv_baseline")
+        return GateJson(
+            version=gate_json.VERSION,
+            verdict=self.verdict(),
+            tier=session.grid.tier.name,
+            contract=ContractEntry(file=session.contract_file, sha256=session.contract),
+            selection=SelectionEntry(
+                models=list(session.grid.lineages),
+                tasks=list(request.tasks),
+                scenarios=list(request.scenarios),
+                datasets=list(request.datasets),
+                limit=request.limit,
+                keyword=self.config.option.keyword,
+                extent=self._extent(),
+            ),
+            asserted=session.asserting,
+            whole_tier=session.whole_tier,
+            confidence=session.grid.thresholds.confidence,
+            baseline=None if session.baseline is None else given,
+            reasons=self.reasons(),
+            problems=self.problems(),
+            starters=self._starters() or None,
+            waivers=[
+                WaiverUseEntry(
+                    state=use.state, **dict(waiver_entry(use.waiver, session.contract_file))
+                )
+                for use in self._waiver_uses()
+            ],
+            cases=[
+                case_entry(session, case, self.rows, sheet=self._sheet(case))
+                for case in sorted(session.selected)
+            ],
+            numerics=numerics_json(session.numerics) | ({"hardware": hardware} if hardware else {}),
+            commit=commit,
+            run=self._run_facts(),
+        )
 
-    def _starters(self) -> dict[str, str]:
+    def _sheet(self, case: Case) -> str | None:
+        path = sheet_of(self.sheets, case)
+        folder = self.gate_json.parent
+        return Path(os.path.relpath(path, folder)).as_posix() if path.is_file() else None
+
+    def _starters(self) -> str:
         """That floors are starters, if any are: a verdict is worth no more than its floors."""
         session = self.session
-        starters = session.verdict.starters if session.asserting and session.selected else ""
-        return {"starters": starters} if starters else {}
+        return session.verdict.starters if session.asserting and session.selected else ""
 
     def _waiver_uses(self) -> tuple[WaiverUse, ...]:
         session = self.session
         return session.verdict.waivers if session.asserting and session.selected else ()
 
-    def _waivers(self) -> dict[str, Any]:
-        """What became of the waivers about the judged cases, if there are any."""
-        uses = [waiver_json(use.waiver) | {"state": use.state} for use in self._waiver_uses()]
-        return {"waivers": uses} if uses else {}
-
-    def _run_facts(self) -> dict[str, Any]:
+    def _run_facts(self) -> RunEntry:
         events = self.session.run.events()
-        return {
-            "id": self.session.run.id,
-            "date": str(self.session.today),
-            "began": self.began,
-            "wall_s": time.time() - self.began,
-            "units_computed": sum(e["kind"] == "done" for e in events),
-            "results_damaged": sum(e["kind"] == "damaged" for e in events),
-            "images_encoded": sum(e.get("encoded", 0) for e in events),
-            "workers_lost": sum(e["kind"] == "worker_lost" for e in events),
-            "quarantined_gpus": self.quarantine.reasons(),
-            "smaller_batches": {
-                e["model"]: e["batch_size"] for e in events if e["kind"] == "halved"
-            },
-        }
+        return RunEntry(
+            id=self.session.run.id,
+            date=self.session.today.isoformat(),
+            began=self.began,
+            wall_s=time.time() - self.began,
+            units_computed=sum(e["kind"] == "done" for e in events),
+            results_damaged=sum(e["kind"] == "damaged" for e in events),
+            images_encoded=sum(e.get("encoded", 0) for e in events),
+            workers_lost=sum(e["kind"] == "worker_lost" for e in events),
+            quarantined_gpus=dict(self.quarantine.reasons()),
+            smaller_batches={e["model"]: e["batch_size"] for e in events if e["kind"] == "halved"},
+        )
 
-    def verdict(self) -> str:
-        """pass, partial, waived, fail, inconclusive, incomplete or measured."""
+    def verdict(self) -> RunVerdict:
+        """The verdict on the whole run."""
         if self.complaints or not self.session.selected:
             return "incomplete"
         return self.session.overall()
 
     def reasons(self) -> list[str]:
         """Why the run is not green, a line for each reason."""
+        return [*self.problems(), *reasons(self.rows)]
+
+    def problems(self) -> list[str]:
+        """Those of them that are about the run itself, not about a case."""
         session = self.session
         of_run = session.verdict.problems if session.asserting and session.selected else ()
-        return [*self.complaints, *of_run, *reasons(self.rows)]
+        return [*self.complaints, *of_run]
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -306,50 +329,67 @@ class Controller:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Write the table, failures first, the reasons, and one line that sums up the run."""
-        write_line = terminalreporter.write_line
+
+        def write_line(text: str, **markup: bool) -> None:
+            # A command is to be copied as a whole.
+            for line in [text] if text.startswith("natadv ") else wrapped(text):
+                terminalreporter.write_line(line, **markup)
+
         terminalreporter.section("natadv")
         judged = table(self.rows, confidence=self.session.grid.thresholds.confidence)
         overviews = [*overview(self.rows), *scoring_lines(self.session)]
         new = baseline_lines(self.session)
-        for block in filter(None, (judged, overviews, new, self.attack_lines)):
+        for block in filter(None, (judged, overviews, new)):
             for line in (*block, ""):
-                write_line(line)
+                terminalreporter.write_line(line)
+        for line in (*self.attack_lines, "") if self.attack_lines else ():
+            write_line(line)
         for line in self.reasons():
             write_line(line, red=True)
         facts = self._run_facts()
-        if facts["results_damaged"]:
-            write_line(
-                f"{facts['results_damaged']} stored results were no longer as they were written, "
-                "and were computed again"
-            )
-        if self.allure is not None:
-            results_n, expected_n = len(list(self.allure.glob("*-result.json"))), len(self.expected)
-            if results_n < expected_n:
-                found = f"{results_n} of {expected_n} results"
-                write_line(f"{self.allure}: holds {found}, as it was emptied during the run")
-        for model, size in facts["smaller_batches"].items():
-            write_line(
-                f"out of memory: {model} went on with {size} pictures at a time, in this run; the "
-                f"next one tries more again, unless it has --batch-size {size}"
-            )
-        idle = (use.line for use in self._waiver_uses() if use.state != "applied")
-        for line in (*idle, *self._starters().values()):
+        for line in self._notes(facts):
             write_line(line)
-        for gpu, reason in facts["quarantined_gpus"].items():
+        for gpu, reason in facts.quarantined_gpus.items():
             write_line(
                 f"QUARANTINED: GPU {gpu} {reason}; no worker used it any more in this run: see "
                 "dmesg and nvidia-smi -q before the next",
                 red=True,
                 bold=True,
             )
-        verdict, root = self.verdict(), self.config.rootpath
-        paths = [p for p in (self.gate_json, self.evidence, self.allure) if p and p.exists()]
+        green = self.verdict() in (*gate_json.GREEN, "measured")
+        write_line(self._last_line(facts, green=green), green=green, red=not green, bold=True)
+
+    def _notes(self, facts: RunEntry) -> Iterator[str]:
+        """What somebody should know of a run that ended."""
+        if facts.results_damaged:
+            yield (
+                f"{facts.results_damaged} stored results were no longer as they were written, "
+                "and were computed again"
+            )
+        if self.allure is not None:
+            results_n, expected_n = len(list(self.allure.glob("*-result.json"))), len(self.expected)
+            if results_n < expected_n:
+                found = f"{results_n} of {expected_n} results"
+                yield f"{self.allure}: holds {found}, as it was emptied during the run"
+        for model, size in facts.smaller_batches.items():
+            yield (
+                f"out of memory: {model} went on with {size} pictures at a time, in this run; the "
+                f"next one tries more again, unless it has --batch-size {size}"
+            )
+        yield from (use.line for use in self._waiver_uses() if use.state != "applied")
+        if starters := self._starters():
+            yield starters
+
+    def _last_line(self, facts: RunEntry, *, green: bool) -> str:
+        root = self.config.rootpath
+        written = (self.gate_json, self.evidence, self.allure)
+        paths = [path for path in written if path and path.exists()]
+        if any(self._sheet(case) for case in self.session.selected):
+            paths.append(self.sheets)
         shown = ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in paths)
-        units = f"{counted(int(facts['units_computed']), 'unit')} computed"
-        green = verdict in (*GREEN, "measured")
+        units = f"{counted(facts.units_computed, 'unit')} computed"
         caveats = self.session.verdict.caveats if green and self.session.asserting else ""
-        text = f"{verdict.upper()}: {self._extent()}, {units}{caveats}; {shown}"
-        write_line(text, green=green, red=not green, bold=True)
+        return f"{self.verdict().upper()}: {self._extent()}, {units}{caveats}; {shown}"
 
     def _extent(self) -> str:
         session = self.session
@@ -357,12 +397,7 @@ class Controller:
             return "0 cases"
         measured = counted(len(session.selected), "case")
         judged = session.verdict.extent_as(self.verdict()) if session.asserting else measured
-        models = tuple(session.grid.lineages)
-        return (
-            judged
-            if {*models} == {*session.grid.tier.models}
-            else f"{judged} for {', '.join(models)}"
-        )
+        return extent_for(judged, tuple(session.grid.lineages), session.grid.tier)
 
 
 def _hardware_lines(hardware: Sequence[Mapping[str, str]]) -> dict[str, str]:

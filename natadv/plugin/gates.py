@@ -9,21 +9,21 @@ from contextlib import suppress
 import allure
 import pytest
 
-from natadv.errors import DataError, MetricError, NatadvError
+from natadv.bundle import entries
+from natadv.errors import DataError, NatadvError
 from natadv.evidence import CaseEvidence
-from natadv.gate.baseline import BaselineJudgement
-from natadv.metrics import measure
 from natadv.plugin import attacks
-from natadv.plugin.options import restore_allure_folder, writes_allure
-from natadv.plugin.session import GateSession, baseline_reason
+from natadv.plugin.artifacts import sheet_of
+from natadv.plugin.options import SHEETS, path_option, restore_allure_folder, writes_allure
+from natadv.plugin.session import GateSession
 from natadv.report.overlay_charts import ChartKind, charts
 from natadv.report.overlay_rates import as_table, dataset_rates
 from natadv.report.results import labels, parameters
 from natadv.report.terminal import Row
-from natadv.scenarios import SCENARIOS
+from natadv.storage.atomic import replace_file
 from natadv.tasks import TASKS
 from natadv.tasks.vqa import by_exact_match
-from natadv.types import LEAST_ANSWERS, Case, Measurement
+from natadv.types import LEAST_ANSWERS, Case
 
 RATES, RATES_NOT_SHOWN = "rates by factor", "rates by factor: not shown"
 CHARTS: Mapping[ChartKind, str] = {"rates": RATES, "breaking": "breaking points"}
@@ -58,21 +58,32 @@ class Gate:
                 allure.dynamic.parameter(name, _Unquoted(text), excluded=True)
             # Plain floats: execnet cannot carry numpy's.
             self._node.user_properties.append((row.metric, float(row.measurement.value)))
+        if (waiver := self._session.waiver(case)) is not None:
+            # A known issue, which the test passes: Allure groups only what does not.
+            allure.dynamic.tag("waived")
+            allure.dynamic.description(waiver.note)
+            if "://" in waiver.issue:
+                allure.dynamic.issue(waiver.issue)
         # Charts take most of a second, and without results nobody would see them.
         if writes_allure(self._node.config):
             _attach_rates(self._session.evidence[case])
         if not self._session.is_green(case):
-            # Imported here because collecting needs neither Parquet nor pictures.
-            from natadv.plugin.failures import failing_tiles
-            from natadv.report.sheet import contact_sheet
-
             try:
-                if tiles := failing_tiles(self._session, case):
-                    sheet = contact_sheet(tiles, title=case.address)
-                    allure.attach(sheet, "failing pictures", allure.attachment_type.PNG)
+                self._show_failures(case)
             except NatadvError as error:
                 allure.attach(str(error), "failing pictures", allure.attachment_type.TEXT)
         self._session.raise_unless_green(case)
+
+    def _show_failures(self, case: Case) -> None:
+        # Imported here because collecting needs neither Parquet nor pictures.
+        from natadv.plugin.failures import failing_tiles
+        from natadv.report.sheet import contact_sheet
+
+        if tiles := failing_tiles(self._session, case):
+            sheet = contact_sheet(tiles, title=case.address)
+            allure.attach(sheet, "failing pictures", allure.attachment_type.PNG)
+            folder = path_option(self._node.config, "sheets", SHEETS)
+            replace_file(sheet_of(folder, case), sheet, remedy="give another --sheets DIR")
 
     def show_attacks(self, case: Case) -> None:
         """Attach the results of the searches beside `case`, which do not affect its verdict."""
@@ -138,63 +149,17 @@ def scoring_lines(session: GateSession) -> list[str]:
 
 
 def case_rows(session: GateSession, case: Case) -> list[Row]:
-    """A row for each rule of `case`, then one for each further metric of its task; of a case that
-    was not measured as planned one row that says why."""
-    rows: list[Row] = []
+    """The rows of `case` for every report."""
     if session.asserting:
         verdict = session.verdict.of(case)
-        shortfalls = list(verdict.reasons)
-        # Each of its rules would repeat why a case was not measured.
-        for j in verdict.judgements if not shortfalls else ():
-            rows.append(
-                Row(
-                    case,
-                    j.verdict,
-                    j.measurement,
-                    j.rule.subject,
-                    j.rule.condition,
-                    j.margin,
-                    j.reason,
-                    waived=j.waiver.note if j.waiver else "",
-                )
-            )
+        shortfalls = verdict.reasons
     else:
-        shortfalls = [f"{case}: {why}" for why in session.shortfalls(case)]
-    if shortfalls:
-        rows.append(Row(case, "INCOMPLETE", reason="\n".join(shortfalls)))
-    if session.asserting and (compared := session.comparison(case)):
-        rows.append(_baseline_row(compared))
-    evidence = session.evidence[case].evidence
-    task = TASKS[case.task]
-    metrics = task.attack_metrics if SCENARIOS[case.scenario].attacks else task.metrics
-    measurable = {name: (name, evidence) for name in metrics}
-    for part in sorted(set(filter(None, evidence.attack.part))):
-        measurable[f"{task.headline} ({part})"] = (task.headline, evidence.of_part(part))
-    confidence = session.grid.thresholds.confidence
-    ruled = {row.metric for row in rows}
-    for subject, (name, rows_of_part) in measurable.items():
-        # A metric that no rule asks for may not be defined without twins or controls.
-        if subject not in ruled:
-            with suppress(MetricError):
-                measurement = measure(name, rows_of_part, confidence=confidence)
-                rows.append(Row(case, None, measurement, metric=subject))
-    return rows
-
-
-def _baseline_row(judged: BaselineJudgement) -> Row:
-    """The change since the baseline, also where all is well."""
-    change, measurement = judged.comparison, None
-    if change is not None:
-        measurement = Measurement(
-            metric="baseline",
-            value=change.difference,
-            low=change.low,
-            high=change.high,
-            n=change.n,
-            groups=change.groups,
-            excluded=change.excluded,
-        )
-    reason = baseline_reason(judged)
-    # A new case has no verdict of the baseline: nothing was compared.
-    verdict = judged.verdict if judged.state != "NEW" else None
-    return Row(judged.case, verdict, measurement, metric="baseline", reason=reason)
+        verdict, shortfalls = None, tuple(f"{case}: {why}" for why in session.shortfalls(case))
+    return entries.case_rows(
+        session.evidence[case],
+        verdict=verdict,
+        shortfalls=shortfalls,
+        compared=session.comparison(case) if session.asserting else None,
+        confidence=session.grid.thresholds.confidence,
+        contract=session.contract_file,
+    )

@@ -16,7 +16,7 @@ from natadv import arguments
 from natadv.evaluate.grid import Request
 
 THRESHOLDS, EVIDENCE, GATE_JSON = "thresholds.yaml", ".natadv/evidence", "gate.json"
-ATTACKS, STORE = ".natadv/attacks", ".natadv/store"
+ATTACKS, STORE, SHEETS = ".natadv/attacks", ".natadv/store", ".natadv/sheets"
 
 NAMES: Mapping[str, Any] = {
     "action": "append",
@@ -109,6 +109,7 @@ OPTIONS = (
     ),
     Option("--evidence", DIR, f"where each case's outcome rows are written ({EVIDENCE})"),
     Option("--attacks", DIR, f"where the small attacks that were found are written ({ATTACKS})"),
+    Option("--sheets", DIR, f"where the failing pictures of each case are written ({SHEETS})"),
     Option("--gate-json", FILE, f"where the verdict is written for machines ({GATE_JSON})"),
 )
 
@@ -167,6 +168,13 @@ def path_option(config: pytest.Config, name: str, default: str) -> Path:
     """A path that the user gave, from where pytest was called, or the default under the root."""
     given = config.getoption(f"natadv_{name}")
     return config.invocation_params.dir / given if given else config.rootpath / default
+
+
+def from_root(config: pytest.Config, path: Path) -> str:
+    """The path of a file below the root of the repository, as reports name it; elsewhere its
+    name."""
+    root, whole = config.rootpath.resolve(), path.resolve()
+    return whole.relative_to(root).as_posix() if root in whole.parents else path.name
 
 
 def is_narrowed(config: pytest.Config) -> bool:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from natadv.bundle.entries import baseline_reason, overall_of
 from natadv.errors import ConfigError, GateFailure, InfraError
 from natadv.evaluate.code import numerics_here
 from natadv.evaluate.devices import device_kind, own_gpu
@@ -33,7 +34,7 @@ from natadv.gate.baseline import (
 from natadv.gate.bless import baseline_folder, read_baseline
 from natadv.gate.cases import CasePlan, mismatches, unreadable
 from natadv.gate.contract import contract_digest
-from natadv.gate.judge import GateVerdict, judge_all, worse, worst
+from natadv.gate.judge import GateVerdict, Overall, judge_all, worst
 from natadv.gate.rules import Waiver
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
@@ -52,6 +53,8 @@ class GateSession:
     grid: Grid
     contract: str
     """Hash of the thresholds file that the grid was made from."""
+    contract_file: str
+    """Path of that file from the root of the repository, or its name if it lies elsewhere."""
     store: Store
     run: Run
     numerics: Numerics
@@ -232,21 +235,11 @@ class GateSession:
         text = "\n".join(lines)
         raise InfraError(text) if self.case_verdict(case) == "INCOMPLETE" else GateFailure(text)
 
-    def overall(self) -> str:
+    def overall(self) -> Overall | Literal["measured"]:
         """pass, waived, fail, inconclusive or incomplete; measured where nothing was asserted."""
         if not self.asserting:
             return "measured" if all(map(self.is_green, self.selected)) else "incomplete"
-        compared = self.against_baseline
-        if compared is None or compared.green:
-            return self.verdict.overall
-        if self.verdict.green:
-            return compared.overall
-        return worse(self.verdict.overall, compared.overall)
-
-
-def baseline_reason(judgement: BaselineJudgement) -> str:
-    """The line of a report for a case that was compared with the baseline, or could not be."""
-    return f"REGRESSION {judgement.reason}" if judgement.verdict == "FAIL" else judgement.reason
+        return overall_of(self.verdict, self.against_baseline)
 
 
 HOW = ("dtype", "batch_size", "threads", "gpus_per_model")
@@ -285,6 +278,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
         contract=digest,
+        contract_file=options.from_root(config, contract),
         store=store,
         run=Run(store, worker.get("natadv_run") or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"),
         numerics=numerics_here(store.root, device=device, **how)

@@ -3,18 +3,20 @@ was measured, one line per case."""
 
 from __future__ import annotations
 
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from natadv.report.gate_json import BaselineEntry, RuleEntry, WaiverEntry
 from natadv.tasks import TASKS
 from natadv.types import VERDICTS, Case, Measurement, Verdict
 
 NOTHING, GAP = "-", "  "
 WIDTH = 100
-"""Of an overview, in characters."""
+"""Of what a report writes, in characters."""
 
 Cells = tuple[str, ...]
 
@@ -39,20 +41,37 @@ class Row:
     margin: float | None = None
     reason: str = ""
     """Why it is not green."""
-    waived: str = ""
-    """Who waived it, until when and why."""
+    rule: RuleEntry | None = None
+    baseline: BaselineEntry | None = None
+    waiver: WaiverEntry | None = None
+    detectable: float | None = None
+    """The smallest distance from the bound that this many samples would notice."""
 
     @property
     def state(self) -> str:
         """Its verdict as a table shows it."""
-        return "WAIVED" if self.waived else self.verdict or NOTHING
+        return "WAIVED" if self.waiver else self.verdict or NOTHING
 
 
 def table(rows: Sequence[Row], *, confidence: float) -> list[str]:
-    """The rows that have a verdict, worst first, as aligned lines below a head."""
+    """The rows that have a verdict, worst first, as aligned lines below a head. If they are too
+    wide with their cases, each case stands in a line above its rows."""
     head = (*HEAD[:4], f"{confidence * 100:g}% interval", *HEAD[5:])
     judged = [row for row in _ordered(rows) if row.verdict is not None]
-    return aligned([head, *map(_cells, judged)], right=(3, 6, 7)) if judged else []
+    if not judged:
+        return []
+    cells = [head, *map(_cells, judged)]
+    lines = aligned(cells, right=(3, 6, 7))
+    if max(map(len, lines)) <= WIDTH:
+        return lines
+    narrow = aligned([(line[0], *line[2:]) for line in cells], right=(2, 5, 6))
+    found, above = narrow[:1], None
+    for row, line in zip(judged, narrow[1:], strict=True):
+        if (row.case, row.state) != above:
+            found.append(row.case.address)
+        above = (row.case, row.state)
+        found.append(line)
+    return found
 
 
 def overview(rows: Sequence[Row]) -> list[str]:
@@ -142,10 +161,17 @@ def _cells(row: Row) -> Cells:
     )
 
 
+def wrapped(line: str) -> list[str]:
+    """The line in pieces of at most `WIDTH` characters, broken between words."""
+    return textwrap.wrap(
+        line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    ) or [""]
+
+
 def reasons(rows: Sequence[Row]) -> list[str]:
     """What does not hold, each once; what is waived says by whom and until when."""
     failing = [row for row in _ordered(rows) if row.verdict not in ("PASS", None) and row.reason]
-    found = [f"{row.reason}; {row.waived}" if row.waived else row.reason for row in failing]
+    found = [f"{r.reason}; {r.waiver.note}" if r.waiver else r.reason for r in failing]
     return list(dict.fromkeys(found))
 
 

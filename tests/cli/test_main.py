@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from natadv import cli
-from natadv.cli import gate_commands
 from natadv.cli.shared_options import Command
+from natadv.report import html
 
 HEAVY = (
     *("torch", "transformers", "open_clip", "diffusers", "hypothesis", "pyarrow", "pytest"),
@@ -139,7 +139,7 @@ def test_an_interrupt_has_the_shells_exit_code(capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gate_commands, "write_report", interrupted)
+    monkeypatch.setattr(html, "write_report", interrupted)
 
     assert run("report") == 130
     assert capsys.readouterr().err == "natadv: interrupted\n"

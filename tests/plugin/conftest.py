@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from natadv.bundle.archive import Contents, write_archive
+from natadv.bundle.verify import Verification, verify
 from natadv.pipelines.overlay_dataset import OverlaidPlan, pack_overlaid
 from natadv.pipelines.overlay_population import drawn_within
 from natadv.scenarios.typographic.population import (
@@ -31,6 +33,25 @@ BOUNDS = SearchSpace(
     kinds=["decoy"],
     off_object=0.0,
 )
+
+
+@pytest.fixture(scope="session")
+def verified() -> Callable[..., Verification]:
+    """Packs what the last run in a world has written, and verifies it."""
+
+    def pack(root: Path, *, baseline: str | None = None) -> Verification:
+        out = root / "evidence.zip"
+        contents = Contents(
+            gate_json=root / "gate.json",
+            evidence=root / ".natadv" / "evidence",
+            thresholds=root / "thresholds.yaml",
+            datasets=root / "fixtures" / "datasets",
+            baseline=None if baseline is None else root / baseline,
+        )
+        write_archive(out, contents)
+        return verify(out)
+
+    return pack
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,7 @@ def session_of(case, evidence, *rules, problems=()):
         evidence={case: found},
         verdict=verdict,
         grid=SimpleNamespace(thresholds=thresholds),
+        contract_file="thresholds.yaml",
         comparison=lambda case: None,
         shortfalls=lambda case: problems,
     )

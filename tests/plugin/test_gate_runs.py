@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ UNITS = 2 * (3 + 3 + 3 + 3)
 """Two models; three shards each of the clean pictures, the attacked ones and two controls."""
 
 
-def test_a_good_model_passes_and_the_summary_is_complete(world):
+def test_a_good_model_passes_and_the_summary_is_complete(world, verified):
     done = world.pytest("-n", "0")
 
     assert done.returncode == 0, done.stdout
@@ -39,6 +40,8 @@ def test_a_good_model_passes_and_the_summary_is_complete(world):
         "classification/typographic/plain-typo/mini-clip",
         "classification/typographic/plain-typo/mini-siglip",
     ]
+    assert {c["measurements"][0]["contract_rule"]["line"] for c in verdict["cases"]} == {8, 9}
+    assert verified(world.root).recomputed.verdict == "pass"
 
 
 def test_any_number_of_workers_gives_the_same_bytes(measured):
@@ -195,7 +198,7 @@ def test_a_limit_that_the_tier_does_not_set_is_not_green(world):
     assert world.verdict()["verdict"] == "incomplete"
 
 
-def test_the_baseline_catches_a_loss_that_the_floors_allow(measured, capsys):
+def test_the_baseline_catches_a_loss_that_the_floors_allow(measured, capsys, verified):
     world = measured
     run = [str(world.root / ".natadv/evidence"), "--gate-json", str(world.root / "gate.json")]
     assert cli.main(["bless", *run, "--as", "before", "--root", str(world.root)]) == 0
@@ -206,6 +209,7 @@ def test_the_baseline_catches_a_loss_that_the_floors_allow(measured, capsys):
     half = world.model("half", blind=True)
 
     done = world.pytest("-n", "0", "--model", str(half), "--baseline", "before")
+    failed = verified(world.root, baseline="baselines/before")
     absent = world.pytest("-n", "0", "--baseline", "nowhere")
 
     assert done.returncode == 1
@@ -213,9 +217,17 @@ def test_the_baseline_catches_a_loss_that_the_floors_allow(measured, capsys):
     assert not re.search("^FAIL: .* hold", done.stdout, re.M)
     assert absent.returncode == 4
     assert "nowhere: no such folder of evidence, and baselines/ has before" in absent.stderr
+    # What each run wrote is what its rows lead to.
+    assert failed.gate.verdict == failed.recomputed.verdict == "fail"
+    (clean, _) = failed.gate.cases
+    assert clean.case == "classification/clean/plain/half"
+    (lost,) = [row.baseline for row in clean.broken if row.metric == "baseline"]
+    assert lost.newly_failing > lost.newly_passing == 0
+    assert clean.sheet == ".natadv/sheets/classification__clean__plain__half.png"
+    assert f"sheets/{Path(clean.sheet).name}" in failed.files
 
 
-def test_a_case_that_the_baseline_lacks_is_listed_as_new(measured):
+def test_a_case_that_the_baseline_lacks_is_listed_as_new(measured, verified):
     world, older = measured, measured.root / "older"
     shutil.copytree(world.root / ".natadv/evidence", older)
     typographic = "classification/typographic/plain-typo/mini-clip"
@@ -231,13 +243,18 @@ def test_a_case_that_the_baseline_lacks_is_listed_as_new(measured):
     assert done.returncode == 0, done.stdout
     # A comparison that passed leaves its trace too.
     assert re.search(
-        r"^PASS +classification/clean/plain/mini-clip +baseline +0\.000 ", done.stdout, re.M
+        r"^classification/clean/plain/mini-clip\nPASS .*\nPASS +baseline +0\.000 ",
+        done.stdout,
+        re.M,
     )
     assert f"NEW {typographic}: not in the baseline yet" in done.stdout
     cases = {case["case"]: case["measurements"] for case in world.verdict()["cases"]}
     (row,) = [m for m in cases[typographic] if m["metric"] == "baseline"]
     assert row["verdict"] is None
     assert "not in the baseline yet" in row["reason"]
+    passed = verified(world.root, baseline="older")
+    assert passed.gate.verdict == passed.recomputed.verdict == "pass"
+    assert passed.gate.baseline == "older"
 
 
 def test_a_regression_is_a_failure_where_the_rules_cannot_tell(measured):
@@ -269,7 +286,7 @@ def test_a_regression_is_a_failure_where_the_rules_cannot_tell(measured):
     assert (regressed["verdict"], regressed["green"]) == ("FAIL", False)
 
 
-def test_a_waived_failure_is_green_and_is_named_everywhere(measured):
+def test_a_waived_failure_is_green_and_is_named_everywhere(measured, verified):
     known, other = (
         f"classification/typographic/plain-typo/{m}" for m in ("mini-clip", "mini-siglip")
     )
@@ -285,16 +302,17 @@ def test_a_waived_failure_is_green_and_is_named_everywhere(measured):
         f"waivers: [{waiver.format(known, until)}, {waiver.format(other, '2026-01-01')}]\n"
     )
 
-    done = measured.pytest("-n", "0", "--baseline", "before")
+    done = measured.pytest("-n", "2", "--baseline", "before")
 
     assert done.returncode == 0, done.stdout
-    assert re.search(rf"^WAIVED +{known} +top1 ", done.stdout, re.M)
-    assert f"; waived by jane until {until}: known (#7)" in done.stdout
-    assert f"waiver of {other} by jane expired on 2026-01-01" in done.stdout
-    assert re.search(rf"^PASS +{other} +top1 .* >= 0\.100 at value ", done.stdout, re.M)
-    assert re.search(rf"^PASS +{other} +top1 loss +0\.000 .* <= 0\.050 ", done.stdout, re.M)
+    told = " ".join(done.stdout.split())
+    assert f" {known} WAIVED top1 " in told
+    assert f"; waived by jane until {until}: known (#7)" in told
+    assert f"waiver of {other} by jane expired on 2026-01-01" in told
+    assert re.search(r"^PASS +top1 .* >= 0\.100 at value ", done.stdout, re.M)
+    assert re.search(r"^PASS +top1 loss +0\.000 .* <= 0\.050 ", done.stdout, re.M)
     named = f"; waived: {known} (jane until {until}); 1 rule at value, without confidence; "
-    assert re.search(rf"^WAIVED: 4 cases of tier mini.*{re.escape(named)}", done.stdout, re.M)
+    assert re.search(rf" WAIVED: 4 cases of tier mini.*{re.escape(named)}", told)
     verdict = measured.verdict()
     assert verdict["verdict"] == "waived"
     assert verdict["run"]["date"] == str(until - timedelta(days=30))
@@ -305,7 +323,9 @@ def test_a_waived_failure_is_green_and_is_named_everywhere(measured):
     cases = {case["case"]: case for case in verdict["cases"]}
     assert (cases[known]["green"], cases[known]["waiver"]["expires"]) == (True, str(until))
     assert cases[known]["verdict"] != "PASS"
-    assert "waiver" not in cases[other]
+    assert cases[other]["waiver"] is None
+    found = verified(measured.root, baseline="before")
+    assert found.gate.verdict == found.recomputed.verdict == "waived"
 
 
 def test_a_baseline_without_a_judgement_is_a_contradiction(measured):

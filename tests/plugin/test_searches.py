@@ -119,7 +119,7 @@ def test_an_attack_is_printed_written_attached_and_stored(searched):
     attack = read_attack(path)
     assert (attack.model, attack.dataset, attack.subject) == ("mini-clip", "plain", "dog")
     assert attack.run == searched.verdict()["run"]["id"]
-    assert f"{CELL}/mini-clip: {attack.in_words}" in done.stdout
+    assert f"{CELL}/mini-clip: {attack.in_words}" in " ".join(done.stdout.split())
     assert f"natadv replay .natadv/attacks/{path.name} --model mini-clip" in done.stdout
     (case,) = [c for c in searched.verdict()["cases"] if c["case"] == f"{CELL}/mini-clip"]
     assert case["searches"][0]["attack"]["text"] == attack.text

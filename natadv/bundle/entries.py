@@ -1,0 +1,197 @@
+"""From judgements to the rows of a report and the entries of gate.json, for a run as for stored
+evidence that is judged again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import PurePosixPath
+
+from natadv.errors import MetricError
+from natadv.evidence import CaseEvidence
+from natadv.gate.baseline import BaselineJudgement, BaselineVerdict
+from natadv.gate.judge import CaseVerdict, GateVerdict, Judgement, Overall, worse
+from natadv.gate.rules import Rule, Tier, Waiver
+from natadv.metrics import measure
+from natadv.report.gate_json import BaselineEntry, MeasurementEntry, RuleEntry, WaiverEntry
+from natadv.report.terminal import Row
+from natadv.scenarios import SCENARIOS
+from natadv.tasks import TASKS
+from natadv.types import Case, Measurement
+
+_MEASURED = ("value", "low", "high", "n", "groups", "excluded")
+
+
+def case_rows(
+    found: CaseEvidence,
+    *,
+    verdict: CaseVerdict | None,
+    shortfalls: Sequence[str],
+    compared: BaselineJudgement | None,
+    confidence: float,
+    contract: str,
+) -> list[Row]:
+    """A row for each rule of a case, then one for the baseline, then one for each further metric of
+    its task; of a case that was not measured as planned one row that says why.
+
+    Args:
+        verdict: What its rules say; None if nothing was asserted.
+        shortfalls: Why it was not measured as planned.
+        contract: Path of thresholds.yaml as reports name it.
+    """
+    case, rows = found.case, list[Row]()
+    # Each of its rules would repeat why a case was not measured.
+    if verdict is not None and not shortfalls:
+        rows += [_rule_row(judgement, contract) for judgement in verdict.judgements]
+    if shortfalls:
+        rows.append(Row(case, "INCOMPLETE", reason="\n".join(shortfalls)))
+    if compared is not None:
+        rows.append(_baseline_row(compared))
+    task = TASKS[case.task]
+    metrics = task.attack_metrics if SCENARIOS[case.scenario].attacks else task.metrics
+    measurable = {name: (name, found.evidence) for name in metrics}
+    for part in sorted(set(filter(None, found.evidence.attack.part))):
+        named = f"{task.headline} ({part})"
+        measurable[named] = (task.headline, found.evidence.of_part(part))
+    ruled = {row.metric for row in rows}
+    for subject, (name, rows_of_part) in measurable.items():
+        # A metric that no rule asks for may not be defined without twins or controls.
+        if subject not in ruled:
+            with suppress(MetricError):
+                measurement = measure(name, rows_of_part, confidence=confidence)
+                rows.append(Row(case, None, measurement, metric=subject))
+    return rows
+
+
+def _rule_row(judged: Judgement, contract: str) -> Row:
+    rule = judged.rule
+    return Row(
+        judged.case,
+        judged.verdict,
+        judged.measurement,
+        rule.subject,
+        rule.condition,
+        judged.margin,
+        judged.reason,
+        rule=_rule_entry(rule, contract),
+        waiver=None if judged.waiver is None else waiver_entry(judged.waiver, contract),
+    )
+
+
+def _rule_entry(rule: Rule, contract: str) -> RuleEntry:
+    return RuleEntry(
+        side=rule.side,
+        bound=rule.bound,
+        min_n=rule.min_n,
+        part=rule.part,
+        source=rule.source,
+        starter=rule.starter,
+        at=rule.at,
+        of_loss=rule.of_loss,
+        file=_file(rule.file, contract),
+        line=rule.line,
+    )
+
+
+def waiver_entry(waiver: Waiver, contract: str) -> WaiverEntry:
+    """A waiver, as gate.json has it."""
+    facts = asdict(waiver) | {"expires": waiver.expires.isoformat()}
+    return WaiverEntry(**facts | {"file": _file(waiver.file, contract)})
+
+
+def _file(included: str, contract: str) -> str:
+    """The path of a file of the contract, as reports name it."""
+    return (PurePosixPath(contract).parent / included).as_posix() if included else contract
+
+
+def _baseline_row(judged: BaselineJudgement) -> Row:
+    """The change since the baseline, also where all is well."""
+    change, measurement, entry = judged.comparison, None, None
+    if change is not None:
+        measurement = Measurement(
+            metric="baseline",
+            value=change.difference,
+            low=change.low,
+            high=change.high,
+            n=change.n,
+            groups=change.groups,
+            excluded=change.excluded,
+        )
+        if judged.p_adjusted is not None:
+            entry = BaselineEntry(
+                p_adjusted=float(judged.p_adjusted),
+                newly_failing=len(change.new_flips),
+                newly_passing=len(change.fixed),
+            )
+    return Row(
+        judged.case,
+        # A new case has no verdict of the baseline: nothing was compared.
+        judged.verdict if judged.state != "NEW" else None,
+        measurement,
+        metric="baseline",
+        reason=baseline_reason(judged),
+        baseline=entry,
+    )
+
+
+def baseline_reason(judgement: BaselineJudgement) -> str:
+    """The line of a report for a case that was compared with the baseline, or could not be."""
+    return f"REGRESSION {judgement.reason}" if judgement.verdict == "FAIL" else judgement.reason
+
+
+def overall_of(verdict: GateVerdict, compared: BaselineVerdict | None) -> Overall:
+    """The verdict on a run that was also compared with a baseline, if it was."""
+    if compared is None or compared.green:
+        return verdict.overall
+    return compared.overall if verdict.green else worse(verdict.overall, compared.overall)
+
+
+def extent_for(extent: str, models: Sequence[str], tier: Tier) -> str:
+    """The extent of a run in words, with its models if they are not those of the tier."""
+    return extent if {*models} == {*tier.models} else f"{extent} for {', '.join(models)}"
+
+
+def measurement_entries(case: Case, rows: Iterable[Row]) -> list[MeasurementEntry]:
+    """The rows about `case`, as gate.json has them."""
+    return [_measurement_entry(row) for row in rows if row.case == case]
+
+
+def _measurement_entry(row: Row) -> MeasurementEntry:
+    facts = dict.fromkeys(_MEASURED) if row.measurement is None else asdict(row.measurement)
+    return MeasurementEntry(
+        metric=row.metric,
+        # Numpy's numbers are not JSON.
+        value=_float(facts["value"]),
+        low=_float(facts["low"]),
+        high=_float(facts["high"]),
+        n=_int(facts["n"]),
+        groups=_int(facts["groups"]),
+        excluded=_int(facts["excluded"]),
+        verdict=row.verdict,
+        rule=row.bound or None,
+        margin=_float(row.margin),
+        reason=row.reason or None,
+        contract_rule=row.rule,
+        baseline=row.baseline,
+        minimum_detectable_effect=_float(row.detectable),
+        waiver=row.waiver,
+    )
+
+
+def waiver_of(rows: Iterable[Row]) -> WaiverEntry | None:
+    """What excuses a case with these rows: the waiver that ends first, if each row that does not
+    pass is waived."""
+    found = [row.waiver for row in rows if row.verdict not in ("PASS", None)]
+    excused = [waiver for waiver in found if waiver is not None]
+    if not found or len(excused) < len(found):
+        return None
+    return min(excused, key=lambda waiver: waiver.expires)
+
+
+def _float(number: float | None) -> float | None:
+    return None if number is None else float(number)
+
+
+def _int(number: int | None) -> int | None:
+    return None if number is None else int(number)
