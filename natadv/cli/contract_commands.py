@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -31,7 +32,7 @@ ALIKE, WEAKER, WRONG_FILE = 0, 1, 4
 
 app = opt.command_group()
 contract = opt.command_group(
-    "Compare two versions of the contract, or write starter floors for it."
+    "Compare two versions of the contract, take one out of git, or write starter floors for it."
 )
 app.add_typer(contract, name="contract")
 
@@ -45,29 +46,82 @@ def _contract_of(given: Path, *, today: date | None = None) -> Thresholds:
     """
     from natadv.gate.thresholds_file import load_thresholds
 
-    # Keeps git from reading a revision as an option.
-    found = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{given}^{{commit}}"]
     if given.exists():
         return load_thresholds(given, today=today)
-    if subprocess.run(found, capture_output=True, check=False).returncode:
-        raise ConfigError(f"{given}: neither a file nor a revision of this git repository")
     with tempfile.TemporaryDirectory() as folder:
-        archive = ["git", "archive", "--format=tar", f"{given}", ":(top,glob)**/*.yaml"]
-        top = subprocess.run(
-            ["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        packed = subprocess.run(archive, capture_output=True, check=True, cwd=top).stdout
-        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-            tar.extractall(folder, filter="data")
+        _extract(str(given), Path(folder))
         try:
             return load_thresholds(Path(folder) / "thresholds.yaml", today=today)
         except ConfigError as error:
             raise ConfigError(str(error).replace(f"{folder}/", f"{given}:")) from error
 
 
+def _extract(revision: str, folder: Path) -> None:
+    """The YAML files and the baselines of a git revision, in `folder`. Raises ConfigError."""
+    # Keeps git from reading a revision as an option.
+    found = [
+        "git",
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        "--end-of-options",
+        f"{revision}^{{commit}}",
+    ]
+    if subprocess.run(found, capture_output=True, check=False).returncode:
+        raise ConfigError(f"{revision}: neither a file nor a revision of this git repository")
+    top = subprocess.run(
+        ["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    wanted = [":(top,glob)**/*.yaml"]
+    there = ["git", "ls-tree", revision, "baselines"]
+    # `git archive` fails on a path that the revision lacks.
+    if subprocess.run(there, capture_output=True, check=True, cwd=top).stdout:
+        wanted.append("baselines")
+    archive = ["git", "archive", "--format=tar", revision, *wanted]
+    packed = subprocess.run(archive, capture_output=True, check=True, cwd=top).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        tar.extractall(folder, filter="data")
+
+
 def _wrong_file(error: NatadvError) -> int:
     print(f"natadv: {error}", file=sys.stderr)
     return WRONG_FILE
+
+
+@contract.command(
+    cls=opt.Command,
+    short_help="the contract and the baselines of a git revision, as files",
+    epilog="Example: natadv contract export origin/main --out .natadv/trusted",
+)
+def export(
+    revision: Annotated[str, opt.argument("REVISION", "such as origin/main")],
+    out: Annotated[Path, opt.path("gets thresholds.yaml; must not exist")],
+) -> int:
+    """Write thresholds.yaml, the files that it includes (waivers too) and baselines/ as a git
+    revision has them, so that a change cannot loosen what it is judged by.
+
+    Exit codes: 0 written, 4 the revision has no contract that can be read.
+    """
+    from natadv.gate.thresholds_file import contract_files, load_thresholds
+
+    if out.exists():
+        return _wrong_file(ConfigError(f"{out} exists; remove it, or give another --out DIR"))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        try:
+            _extract(revision, folder)
+            load_thresholds(folder / "thresholds.yaml")
+        except ConfigError as error:
+            told = str(error).replace(f"{folder}/", f"{revision}:")
+            return _wrong_file(ConfigError(told))
+        for file in contract_files(folder / "thresholds.yaml"):
+            copied = out / file.relative_to(folder)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copied)
+        if (baselines := folder / "baselines").is_dir():
+            shutil.copytree(baselines, out / "baselines")
+    print(f"{out}: the contract of {revision}")
+    return 0
 
 
 @contract.command(

@@ -1,15 +1,17 @@
-"""`natadv plan`."""
+"""`natadv plan` and `natadv merge`."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from natadv.cli import shared_options as opt
-from natadv.errors import counted
+from natadv.errors import ConfigError, NatadvError, counted
 from natadv.report.terminal import aligned
 from natadv.tasks import TASKS
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from natadv.types import Case
 
 app = opt.command_group()
+
+CANNOT_MERGE = 4
 
 _Names = Annotated[list[str] | None, opt.text("NAME...", "as pytest takes it")]
 
@@ -33,10 +37,14 @@ def plan(
     thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
         "thresholds.yaml"
     ),
+    matrix: Annotated[bool, opt.flag("--matrix", "print the jobs of a CI matrix instead")] = False,
     root: opt.Root = Path(),
 ) -> int:
     """Show which cases `pytest suites/` would measure with the same options, in how many units, and
     which models, datasets and heads are missing. Nothing is loaded or computed.
+
+    With --matrix, print one line of JSON for GitHub Actions: a job for each model and task, which
+    may lack things here, as they are on the machine that measures.
 
     Exit codes: 0 everything is here, 1 something is missing.
     """
@@ -59,6 +67,9 @@ def plan(
         limit=limit,
     )
     grid = make_grid(request, load_thresholds(thresholds, asserting=False))
+    if matrix:
+        print(json.dumps(_matrix(grid)))
+        return 0
     print(*_planned(grid), sep="\n")
     lacking = missing(grid, grid.cases)
     if lacking:
@@ -66,6 +77,14 @@ def plan(
         listed = ", ".join(counted(n, kind) for kind, n in counts.items())
         print(f"\nmissing: {listed}; these commands get them:\n", *script(lacking), sep="\n")
     return 1 if lacking else 0
+
+
+def _matrix(grid: Grid) -> dict[str, Any]:
+    """The jobs: no case is measured by two of them."""
+    cells = dict.fromkeys((case.model, case.task) for case in grid.cases)
+    return {
+        "include": [{"tier": grid.tier.name, "model": model, "task": task} for model, task in cells]
+    }
 
 
 def _planned(grid: Grid) -> Iterator[str]:
@@ -117,3 +136,46 @@ def _units(grid: Grid, case: Case) -> _PlannedUnits | None:
         for shown in shown_rows(case, grid)
         for start, stop in shards(shown.rows)
     ]
+
+
+@app.command(
+    cls=opt.Command, epilog="Example: natadv merge shards --model siglip2-b16-224 --out evidence"
+)
+def merge(
+    roots: Annotated[list[Path], opt.argument("DIR", "evidence of runs, at any depth")],
+    out: Annotated[Path, opt.path("gets the evidence of all of them")],
+    model: Annotated[list[str] | None, opt.text("NAME...", "all models of the whole")] = None,
+    matrix: Annotated[
+        str | None, opt.text("JSON", "of natadv plan --matrix, which names all of them")
+    ] = None,
+    as_selected: Annotated[
+        bool, opt.flag("--as-selected", "judge what these runs selected, not the whole tier")
+    ] = False,
+) -> int:
+    """Put the evidence of several runs of one tier together, such as the jobs of a CI matrix, for
+    `python -m natadv.gate --evidence OUT` to judge. A case that no run measured is INCOMPLETE.
+
+    Exit codes: 0 written, 4 the runs do not belong together, or cannot be read.
+    """
+    from natadv.gate.merge import merge as merged_of
+
+    try:
+        models = tuple(name for given in model or () for name in opt.split_names(given))
+        models += _models_of(matrix) if matrix else ()
+        merged = merged_of(roots, out, models=models, as_selected=as_selected)
+    except NatadvError as error:
+        print(f"natadv: {error}", file=sys.stderr)
+        return CANNOT_MERGE
+    runs, cases = counted(merged.folders, "run"), counted(len(merged.measured), "case")
+    print(f"{out}: {cases} of {runs} of tier {merged.selection.tier}")
+    return 0
+
+
+def _models_of(matrix: str) -> tuple[str, ...]:
+    """The models of a line that `_matrix` made. Raises ConfigError."""
+    try:
+        return tuple(dict.fromkeys(str(job["model"]) for job in json.loads(matrix)["include"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--matrix: expected the line that natadv plan --matrix prints, got {matrix[:60]!r}"
+        ) from error

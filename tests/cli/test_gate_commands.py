@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from natadv import cli
+from natadv.gate.contract import contract_digest
 from natadv.gate.thresholds_file import load_thresholds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,3 +76,51 @@ def test_starters_never_mix_the_two_ways_of_feeding():
         assert rule.case.endswith("@paper") is rule.source.endswith(", paper"), rule
         # Nobody has published these pictures: a number on others says nothing of ours.
         assert not {"imagenet-typo", "langadv"} & set(rule.case.split("/")[2:3]), rule
+
+
+def test_the_matrix_has_a_job_for_each_model_and_task(plan):
+    code, text = plan("--matrix", "--model", "siglip2", "mini-clip", "--tier", "mini")
+    jobs = json.loads(text)["include"]
+
+    assert code == 0
+    assert text.count("\n") == 1
+    assert {"tier": "mini", "model": "mini-clip", "task": "vqa"} in jobs
+    assert len(jobs) == len({(job["model"], job["task"]) for job in jobs}) == 15
+
+
+def test_the_contract_of_a_revision_is_exported_with_all_that_it_includes(
+    tmp_path, monkeypatch, capsys
+):
+    root, out = tmp_path / "repository", tmp_path / "trusted"
+    (root / "thresholds").mkdir(parents=True)
+    (root / "baselines" / "v1").mkdir(parents=True)
+    (root / "baselines" / "v1" / "rows").write_bytes(b"\0rows")
+    (root / "other.yaml").write_text("version: 7\n")
+    text = (ROOT / "thresholds.yaml").read_text()
+    (root / "thresholds.yaml").write_text(
+        re.sub(r"include: .*", "include: [thresholds/*.yaml]", text)
+    )
+    for file in (ROOT / "thresholds").glob("*.yaml"):
+        shutil.copy(file, root / "thresholds")
+    monkeypatch.chdir(root)
+    as_someone = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "."], [*as_someone, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], check=True)
+    committed = contract_digest(root / "thresholds.yaml")
+    (root / "thresholds.yaml").write_text("version: 1\n")
+
+    assert cli.main(["contract", "export", "HEAD", "--out", str(out)]) == 0
+    assert contract_digest(out / "thresholds.yaml") == committed
+    assert (out / "baselines" / "v1" / "rows").read_bytes() == b"\0rows"
+    assert not (out / "other.yaml").exists()
+    assert capsys.readouterr().out == f"{out}: the contract of HEAD\n"
+
+    for arguments, expected in (
+        (["HEAD", "--out", str(out)], "exists"),
+        (["nowhere", "--out", str(tmp_path / "x")], "nor a revision of this git repository"),
+    ):
+        assert cli.main(["contract", "export", *arguments]) == 4
+        assert expected in capsys.readouterr().err
+    subprocess.run(["git", *as_someone, "commit", "-qam", "broken"], check=True)
+    assert cli.main(["contract", "export", "HEAD", "--out", str(tmp_path / "x")]) == 4
+    assert "HEAD:thresholds.yaml" in capsys.readouterr().err

@@ -1,0 +1,136 @@
+"""Puts the evidence of several runs of one tier together, such as the jobs of a CI matrix."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from natadv.errors import ConfigError
+from natadv.evidence import (
+    MANIFEST,
+    REMEDY,
+    RUN,
+    Manifest,
+    Selection,
+    empty_evidence,
+    folder_of,
+    read_evidence,
+    read_selection,
+    write_selection,
+)
+from natadv.storage.atomic import writing
+from natadv.storage.hashes import sha256_of
+from natadv.types import Case
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What the merged folder holds."""
+
+    selection: Selection
+    folders: int
+    """How many runs were put together."""
+    measured: tuple[Case, ...]
+    """All cases with evidence, also those that were not selected: clean twins."""
+
+
+def merge(
+    roots: Sequence[Path], out: Path, *, models: Sequence[str] = (), as_selected: bool = False
+) -> Merged:
+    """Copy the evidence of all runs under `roots` into the folder `out`.
+
+    A case that several runs measured must have the same rows in all of them.
+
+    Args:
+        roots: Evidence folders, or folders that hold some at any depth.
+        out: Evidence of an earlier merge in it is replaced.
+        models: That the whole was planned for; those of the runs by default. A run that left
+            nothing behind is missed only if its model is named here.
+        as_selected: Judge what these runs selected, and not every case of the tier.
+
+    Raises:
+        ConfigError: There is no run, or the runs do not belong together.
+        StoreError: Evidence cannot be read, or `out` cannot be written.
+    """
+    runs = {folder: _selection_of(folder) for root in roots for folder in _runs_under(root)}
+    selection = _common(runs, models=models, as_selected=as_selected)
+    found: dict[Case, Path] = {}
+    for folder in runs:
+        for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+            found.setdefault(_checked(path, found), path)
+    if out.resolve() in {folder.resolve() for folder in runs}:
+        raise ConfigError(f"{out}: is one of the folders to merge; give another --out DIR")
+    empty_evidence(out)
+    with writing(out, remedy=REMEDY):
+        for case, path in found.items():
+            shutil.copytree(path, folder_of(out, case))
+    # Last, as in a run: a merge that was interrupted does not count as whole.
+    write_selection(out, selection)
+    return Merged(selection, len(runs), tuple(sorted(found)))
+
+
+def _runs_under(root: Path) -> Iterable[Path]:
+    """The folders of evidence at or below `root`."""
+    folders = sorted(path.parent for path in root.rglob(RUN) if path.is_file())
+    if not folders:
+        raise ConfigError(
+            f"{root}: holds no {RUN}, so it is not the evidence of a run that ended; name the "
+            "--evidence folders of the runs"
+        )
+    return folders
+
+
+def _selection_of(folder: Path) -> Selection:
+    selection = read_selection(folder)
+    assert selection is not None, folder
+    return selection
+
+
+def _common(runs: dict[Path, Selection], *, models: Sequence[str], as_selected: bool) -> Selection:
+    """One selection for all runs. Raises ConfigError if they were runs of several tiers."""
+    tiers = {selection.tier: folder for folder, selection in runs.items()}
+    if len(tiers) > 1:
+        (one, folder), (other, elsewhere) = list(tiers.items())[:2]
+        raise ConfigError(
+            f"{folder} is a run of tier {one}, {elsewhere} one of tier {other}; merge the runs of "
+            "one tier"
+        )
+    selected = dict.fromkeys(case for s in runs.values() for case in s.cases)
+    named = dict.fromkeys(model for s in runs.values() for model in s.models)
+    if models and (others := sorted(set(named) - set(models))):
+        raise ConfigError(
+            f"the runs measured {', '.join(others)}, which no --model names; name all models of "
+            "the whole"
+        )
+    return Selection(
+        next(iter(tiers)), tuple(models) or tuple(named), tuple(selected), whole=not as_selected
+    )
+
+
+def _checked(path: Path, found: dict[Case, Path]) -> Case:
+    """The case in the folder. Raises ConfigError if another run measured it otherwise."""
+    manifest = read_evidence(path).manifest
+    case = manifest.case
+    if case in found and (why := _difference(found[case], path, manifest)):
+        raise ConfigError(
+            f"{case}: {found[case].parent} and {path.parent} have other {why}; merge runs of the "
+            "same models, data and code, or let each case be measured by one of them"
+        )
+    return case
+
+
+def _difference(one: Path, other: Path, manifest: Manifest) -> str:
+    """What differs between two measurements of a case; empty if nothing that is judged does."""
+    # The machines may differ, if the rows do not.
+    ours, theirs = (replace(m, facts={}) for m in (read_evidence(one).manifest, manifest))
+    if ours != theirs:
+        columns = [column.name for column in fields(Manifest)]
+        different = [name for name in columns if getattr(ours, name) != getattr(theirs, name)]
+        return " and ".join(name.replace("_", " ") for name in different)
+    return "" if _digests(one) == _digests(other) else "outcome rows"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in folder.iterdir() if path.name != MANIFEST}
