@@ -161,6 +161,9 @@ class Measurement:
     n: int
     groups: int
     excluded: int
+    overlays: int = 0
+    """Overlays that are a sample of a population, which the interval is about; 0 if it is about the
+    overlays that were shown."""
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, (self.value, self.low, self.high))):

@@ -75,6 +75,7 @@ def _rule_row(judged: Judgement, contract: str) -> Row:
         judged.margin,
         judged.reason,
         rule=_rule_entry(rule, contract),
+        detectable=judged.detectable,
         waiver=None if judged.waiver is None else waiver_entry(judged.waiver, contract),
     )
 
@@ -174,7 +175,7 @@ def _measurement_entry(row: Row) -> MeasurementEntry:
         reason=row.reason or None,
         contract_rule=row.rule,
         baseline=row.baseline,
-        minimum_detectable_effect=_float(row.detectable),
+        detectable=_float(row.detectable),
         waiver=row.waiver,
     )
 

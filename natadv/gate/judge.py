@@ -15,8 +15,9 @@ from natadv.gate.regression import estimate_loss
 from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, Waiver, rules_for
 from natadv.gate.waivers import EXCUSABLE, WaiverUse, uses, waiver_of
 from natadv.metrics import estimate
+from natadv.metrics.intervals import Side, Uncertain
 from natadv.metrics.measure import Estimate
-from natadv.metrics.significance import holm, upper_quantile
+from natadv.metrics.significance import holm
 from natadv.types import VERDICTS, Case, Measurement, Verdict
 
 Overall = Literal["pass", "partial", "waived", "fail", "inconclusive", "incomplete"]
@@ -57,6 +58,9 @@ class Judgement:
     """Distance of the value to the bound; negative if the value lies beyond it."""
     reason: str
     """A line for people; for a FAIL or PASS it is the comparison itself."""
+    detectable: float | None = None
+    """A model whose true value is this one, or worse, would FAIL in four of five runs, however well
+    it keeps the other rules; None if no value would with so few samples."""
     waiver: Waiver | None = None
     """Excuses a FAIL or INCONCLUSIVE."""
 
@@ -194,6 +198,8 @@ class Assessment:
     measurement: Measurement | None
     p: float | None
     reasons: tuple[str, ...]
+    found: Uncertain | None = None
+    """What the interval and p come from."""
 
 
 def judge_all(
@@ -350,7 +356,8 @@ def _assess(
                 short.append(f"{excluded}, the {who} allows a share of {allowed:g}")
         # What is not tested does not belong to the family.
         tested = not short and rule.at == "interval"
-        yield Assessment(case, rule, measured, p if tested else None, tuple(short))
+        kept = (p, answer.found) if tested else (None, None)
+        yield Assessment(case, rule, measured, kept[0], tuple(short), kept[1])
 
 
 def _estimate(
@@ -386,18 +393,42 @@ def judge_rule(found: Assessment, p: float | None, *, level: float, strictest: f
         verdict, sign = "FAIL", "<" if is_floor else ">"
     else:
         verdict, sign = "INCONCLUSIVE", "too close to"
-        needed = samples_to_decide(rule, m, level=level, strictest=strictest)
-        advice = ": the value lies on the bound, no number of samples would decide"
-        if needed is not None:
-            advice = f": about {needed} samples would decide"
+        advice = _advice(found, p, level=level, strictest=strictest)
     excluded = f", {m.excluded} excluded" if m.excluded else ""
     groups = f" of {m.groups} pictures" if m.groups != m.n else ""
+    groups += f" under {m.overlays} overlays" if m.overlays else ""
     reason = (
         f"{case}: {rule.subject} {m.value:.3f} [{m.low:.3f}, {m.high:.3f}] {sign} "
         f"{rule.side} {rule.bound:.3f} "
         f"(n {m.n}{groups}{excluded}, margin {rule.margin(m.value):+.3f}){advice}"
     )
-    return Judgement(case, rule, m, verdict, margin, reason)
+    detectable = None
+    if found.found is not None:
+        bound, side = rule.bound, rule.side
+        detectable = found.found.detectable(bound=bound, side=side, level=strictest)
+    return Judgement(case, rule, m, verdict, margin, reason, detectable)
+
+
+def _advice(found: Assessment, p: float, *, level: float, strictest: float) -> str:
+    """Why an assessed rule is not decided, and what would decide it; empty if that is not known."""
+    rule, m = found.rule, found.measurement
+    if found.found is None or found.p is None or m is None:
+        return ""
+    why = ""
+    if found.p <= level < p and not rule.holds(m.value):
+        # The interval at the level that Holm's correction leaves to this rule: it holds the bound.
+        low, high = found.found.interval(level * found.p / p)
+        rules = counted(round(level / strictest), "rule")
+        why = f": [{low:.3f}, {high:.3f}] once corrected for {rules}"
+    needed = samples_to_decide(rule, m, found.found, level=level, strictest=strictest)
+    if m.value == rule.bound:
+        return ": the value lies on the bound, no number of samples would decide"
+    if needed is None:
+        return f"{why}: more than {MOST_SUGGESTED} samples would decide"
+    of = "samples" if m.groups == m.n else "pictures"
+    if m.overlays:
+        of += f" under {math.ceil(needed * m.overlays / m.groups)} overlays"
+    return f"{why}: about {needed} {of} would decide"
 
 
 def _judged_at_value(case: Case, rule: Rule, found: Measurement) -> Judgement:
@@ -414,28 +445,31 @@ def _judged_at_value(case: Case, rule: Rule, found: Measurement) -> Judgement:
 
 
 def samples_to_decide(
-    rule: Rule, found: Measurement, *, level: float, strictest: float
+    rule: Rule, measured: Measurement, found: Uncertain, *, level: float, strictest: float
 ) -> int | None:
-    """Roughly how many samples would move the interval off the bound if the value stayed the same;
-    None if the value lies on the bound or more than a million are needed."""
-    distance = abs(rule.margin(found.value))
-    towards = found.value - found.low if rule.margin(found.value) >= 0 else found.high - found.value
-    if rule.side == "ceiling":
-        towards = found.high - found.low - towards
-    # A broken rule needs a smaller p than a kept one, because many rules are judged at once.
-    stricter = 1.0
-    if not rule.holds(found.value):
-        stricter = upper_quantile(strictest) / upper_quantile(level)
-    if not distance > 0:
+    """How many samples (pictures, if they have several each) would decide the rule if the value
+    stayed the same; overlays of a population grow alike. None if it lies on the bound or more than
+    a million are needed.
+
+    A broken rule needs a p-value of `strictest`: then it fails however the other rules fare.
+    """
+    holds = rule.holds(measured.value)
+    opposite: Side = "ceiling" if rule.side == "floor" else "floor"
+    side, wanted = (opposite, level) if holds else (rule.side, strictest)
+
+    def decided(needed: int) -> bool:
+        more = found.scaled(needed / measured.groups)
+        return more.p_value(bound=rule.bound, side=side) <= wanted
+
+    least, most = measured.groups, MOST_SUGGESTED
+    if measured.value == rule.bound or not decided(most):
         return None
-    share = stricter * towards / distance
-    # Not a power: that raises for a very large share, where the product is infinite.
-    needed = found.n * share * share
-    if not needed <= MOST_SUGGESTED:
-        return None
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (least, middle) if decided(middle) else (middle, most)
     # Two digits: more would claim a precision that the estimate lacks.
-    unit = int(10 ** max(0, int(math.log10(max(needed, 1))) - 1))
-    return max(found.n + 1, math.ceil(needed / unit) * unit)
+    unit = int(10 ** max(0, int(math.log10(most)) - 1))
+    return math.ceil(most / unit) * unit
 
 
 def _case_verdict(

@@ -78,9 +78,11 @@ def _quantile_metric(share: float, of_which: str) -> Metric:
         says=f"share of a picture that an overlay covers to flip it, {of_which}",
         terms=one_hot_points,
         total=partial(quantile, share=share),
-        kind="bounded",
+        kind="quantile",
         higher_is_better=True,
         needs=("clean",),
+        share=share,
+        resolution=10.0**-DIGITS,
     )
 
 

@@ -1,27 +1,35 @@
-"""How far the true value may lie from the measured one: intervals that are never of width zero."""
+"""How far the true value may lie from the measured one: no assumption about how values spread.
+
+A test asks how surely a bound is broken, and an interval holds every bound that its test does not
+refute, so the two never disagree. No interval has a width of zero.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from natadv.errors import MetricError
-from natadv.metrics.terms import Terms, Total, shares
-from natadv.rng import rng_for
-from natadv.types import DoubleArray, IntArray
+from natadv.metrics.terms import Terms, Total
+from natadv.types import DoubleArray
 
-RESAMPLES = 2000
-_CAUTION = 1.5
-"""By simulation: docs/statistics.md."""
+Side = Literal["floor", "ceiling"]
+Fraction = Callable[[DoubleArray], tuple[DoubleArray, DoubleArray]]
+"""From terms of shape (..., k) to the numerators and denominators of a ratio of sums."""
+
+POWER = 0.8
+_KINDS = 1024
+"""Different units that are told apart; more are merged with their neighbours."""
 _CELLS = 4_000_000
-"""Draws in memory at once while resampling."""
-_GROUPS_PER_KIND = 8
-"""With more of them a multinomial draw of the kinds is faster."""
+"""Terms in memory at once while units are left out in turn."""
+_FAR = 40.0
+"""A normal score beyond which a probability is 0 or 1."""
+_NORMAL = NormalDist()
 
 
 class Interval(NamedTuple):
@@ -31,245 +39,455 @@ class Interval(NamedTuple):
     high: float
 
 
-def quantile(confidence: float) -> float:
-    """The two-sided normal quantile, 1.96 at 0.95."""
-    if not 0 < confidence < 1:
-        raise MetricError(f"expected a confidence between 0 and 1, got {confidence!r}")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
+SHARE = Interval(0.0, 1.0)
+CHANGE = Interval(-1.0, 1.0)
 
 
-def wilson(hits: float, n: float, *, confidence: float) -> Interval:
-    """Score interval of a proportion (Wilson 1927); `n` may be an effective size, not whole."""
-    if not (n > 0 and 0 <= hits <= n):
-        raise MetricError(f"expected 0 <= hits <= n and n > 0, got {hits} of {n}")
-    z, p = quantile(confidence), hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # Exact at 0 and n, which rounding would miss by an ulp.
-    low = 0.0 if hits == 0 else max(0.0, centre - half)
-    return Interval(low, 1.0 if hits == n else min(1.0, centre + half))
-
-
-class Shift(NamedTuple):
-    """An estimate whose distribution is close to normal, with its standard error."""
-
-    centre: float
-    error: float
-
-
-def adjusted_difference(lost: float, gained: float, n: float) -> Shift:
-    """Paired difference (lost - gained) / n with one pseudo-pair of each kind added.
-
-    Bonett & Price 2012, JEBS 37(4): it keeps its width and coverage without discordant pairs.
-    """
-    if not (n > 0 and lost >= 0 and gained >= 0 and lost + gained <= n * (1 + 1e-9)):
-        raise MetricError(f"expected lost + gained <= n and n > 0, got {lost}, {gained} of {n}")
-    return adjusted_mean(lost - gained, lost + gained, n)
-
-
-def adjusted_mean(total: float, squares: float, n: float) -> Shift:
-    """Mean change in [-1, 1] with one pseudo-pair added that loses 1, and one that gains 1.
-
-    These are the two of Bonett & Price, for changes of any size; `squares` is the sum of squares.
-    """
-    centre, second = total / (n + 2), (squares + 2) / (n + 2)
-    return Shift(centre, math.sqrt((second - centre**2) / (n + 2)))
-
-
-def paired_difference(lost: float, gained: float, n: float, *, confidence: float) -> Interval:
-    """Interval of (lost - gained) / n by Bonett & Price; the counts need not be whole."""
-    shift, z = adjusted_difference(lost, gained, n), quantile(confidence)
-    value = (lost - gained) / n
-    # The centre is shrunk to 0, so an extreme value could fall outside.
-    low = min(value, max(-1.0, shift.centre - z * shift.error))
-    return Interval(low, max(value, min(1.0, shift.centre + z * shift.error)))
-
-
-def resampled(terms: Terms, total: Total, *, key: str) -> DoubleArray:
-    """The statistic on resamples of whole groups, shape (RESAMPLES,); row order does not matter.
-
-    Raises MetricError if it is undefined on a resample.
-    """
-    # Groups with equal sums are interchangeable: how often each kind occurs is all that matters.
-    kinds, count = np.unique(terms.by_group(), axis=0, return_counts=True)
-    rng = rng_for("bootstrap", key)
-    step = max(1, _CELLS // int(count.sum()))
-    parts = [
-        total(_drawn(rng, count, times=min(step, RESAMPLES - done)) @ kinds)
-        for done in range(0, RESAMPLES, step)
-    ]
-    values = np.concatenate(parts)
-    if not np.isfinite(values).all():
-        raise MetricError("the metric is undefined on some resamples; more samples are needed")
-    return values
-
-
-def _drawn(rng: np.random.Generator, count: IntArray, *, times: int) -> IntArray:
-    """How often each kind occurs in each resample, shape (times, kinds)."""
-    kinds, groups = len(count), int(count.sum())
-    if _GROUPS_PER_KIND * kinds < groups:
-        return rng.multinomial(groups, count / groups, size=times)
-    # The same distribution, at a cost per group rather than many times per kind.
-    kind_of = np.repeat(np.arange(kinds), count)
-    drawn = kind_of[rng.integers(groups, size=(times, groups))]
-    cells = drawn + kinds * np.arange(times)[:, np.newaxis]
-    return np.bincount(cells.ravel(), minlength=times * kinds).reshape(times, kinds)
-
-
-def percentiles(values: DoubleArray, *, confidence: float) -> Interval:
-    """The central interval of the resampled values."""
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(low), float(high))
-
-
-def equivalent_size(value: float, values: DoubleArray, *, groups: int) -> float:
-    """The number of independent samples at which a proportion is as uncertain as `values` are.
-
-    If the values do not vary, it is the number of groups.
-    """
-    spread = float(np.var(values))
-    if spread <= 1e-12 or not 0 < value < 1:
-        return float(groups)
-    return value * (1 - value) / spread
-
-
-def bounded(value: float, values: DoubleArray, *, groups: int, confidence: float) -> Interval:
-    """Interval of a statistic in [0, 1]: percentiles, but never narrower than a score interval.
-
-    Near 0 and 1 percentiles alone are far too narrow, and of width zero when all groups agree.
-    """
-    low, high = percentiles(values, confidence=confidence)
-    size = equivalent_size(value, values, groups=groups)
-    score = wilson(value * size, size, confidence=confidence)
-    return Interval(min(value, low, score.low), max(value, high, score.high))
-
-
-@dataclass(frozen=True, slots=True)
-class ClusteredShare:
-    """A share of rows that come in groups: rows of one source picture are alike."""
-
-    value: float
-    size: float
-    """The number of independent rows that tell as much."""
-    groups: int
-
-    def interval(self, tail: float) -> Interval:
-        """Bounds that the true share is beyond with a probability of `tail` on either side.
-
-        Clopper and Pearson's at the effective size, reduced for the few groups that it is estimated
-        from (Korn & Graubard 1998, Survey Methodology 24). Rows that nearly all agree say little
-        about how alike those of one group are: no bound is closer to 0 or 1 than that of as many
-        rows as groups which all agree, so that one mistake more never makes a share look better.
-        """
-        # Imported here because collecting and judging rows without groups need no SciPy.
-        from scipy.special import betaincinv, stdtrit
-
-        if self.groups < 2:
-            return Interval(0.0, 1.0)
-        few = (NormalDist().inv_cdf(tail) / float(stdtrit(self.groups - 1, tail))) ** 2
-        n = self.size * few
-        hits = self.value * n
-        low = float(betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
-        high = 1 - float(betaincinv(n - hits, hits + 1, tail)) if hits < n else 1.0
-        unanimous = float(tail ** (1 / (self.groups * few)))
-        return Interval(min(low, unanimous), max(high, 1 - unanimous))
-
-
-def clustered_share(hits: DoubleArray, group: Sequence[str]) -> ClusteredShare:
-    """The share of rows of 0 and 1, with the size at which independent rows vary as much.
-
-    The design effect is that of the ratio estimator with whole groups as units (Cochran 1977,
-    Sampling Techniques, 6.5), never below 1. What exceeds 1 is increased by 1.5 / sqrt(groups),
-    because groups that happen to agree give both a better share and a smaller effect.
-    """
-    rows = shares(hits, group, excluded=0).by_group()
-    (count, n), groups = rows.sum(axis=0), len(rows)
-    p = float(count / n)
-    if not 0 < p < 1 or groups < 2:
-        return ClusteredShare(p, float(groups), groups)
-    deviations = rows[:, 0] - p * rows[:, 1]
-    spread = groups / (groups - 1) * float(deviations @ deviations) / n**2
-    effect = max(1.0, spread * n / (p * (1 - p)))
-    effect = 1 + (effect - 1) * (1 + _CAUTION / math.sqrt(groups))
-    return ClusteredShare(p, float(n) / effect, groups)
-
-
-@dataclass(frozen=True, slots=True)
-class ClusteredChange:
-    """A paired difference (lost - gained) of rows that come in groups."""
-
-    lost: ClusteredShare
-    gained: ClusteredShare
+class Uncertain(Protocol):
+    """A measured value that knows how far it may be from the true one."""
 
     @property
     def value(self) -> float:
-        """Lost minus gained."""
-        return self.lost.value - self.gained.value
+        """The value as measured."""
+        ...
+
+    def p_value(self, *, bound: float, side: Side) -> float:
+        """One-sided: at most the probability of data this far beyond `bound` if it just held."""
+        ...
 
     def interval(self, tail: float) -> Interval:
-        """Bounds from those of both shares (Zou & Donner 2008, Statistics in Medicine 27)."""
-        lost, gained = self.lost, self.gained
-        of_lost, of_gained = lost.interval(tail), gained.interval(tail)
-        below = math.hypot(lost.value - of_lost.low, of_gained.high - gained.value)
-        above = math.hypot(of_lost.high - lost.value, gained.value - of_gained.low)
-        return Interval(max(-1.0, self.value - below), min(1.0, self.value + above))
+        """All bounds that no one-sided test at level `tail` refutes."""
+        ...
+
+    def scaled(self, factor: float) -> Uncertain:
+        """The same measured on `factor` times as many units that are spread alike."""
+        ...
+
+    def detectable(self, *, bound: float, side: Side, level: float) -> float | None:
+        """The true value nearest to the bound that the test refutes at `level` with `POWER`; None
+        if no possible value is far enough."""
+        ...
 
 
-def clustered_change(terms: Terms) -> ClusteredChange:
-    """The change of rows of (before, after, 1), which are 0 or 1 on both sides."""
-    before, after = terms.rows[:, 0], terms.rows[:, 1]
-    lost, gained = (before > after).astype(np.float64), (after > before).astype(np.float64)
-    return ClusteredChange(clustered_share(lost, terms.group), clustered_share(gained, terms.group))
+def check_tail(tail: float) -> None:
+    """Raises MetricError if it is not between 0 and one half."""
+    if not 0 < tail < 0.5:
+        raise MetricError(f"expected a confidence between 0 and 1, got {1 - 2 * tail!r}")
 
 
-class Discordance(NamedTuple):
-    """Changed pairs among `n` pairs."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """Units that are drawn independently; those that are alike are counted, not repeated."""
 
-    lost: float
-    gained: float
-    n: float
+    above: DoubleArray
+    """Share of each kind of unit in the numerator of the ratio."""
+    below: DoubleArray
+    """The same in the denominator."""
+    count: DoubleArray
+
+    def surplus(self, value: float) -> DoubleArray:
+        """What each kind has more than if its own ratio were `value`."""
+        return self.above - value * self.below
+
+    def tilted(self, value: float, ends: Interval) -> Units:
+        """The most similar spread whose ratio is `value`: weights that are exponential in the
+        surplus. A unit at either end is added if no spread of these units has that ratio."""
+        above, below, count = self.above, self.below, self.count
+        surplus = above - value * below
+        if not ((surplus < 0).any() and (surplus > 0).any()):
+            largest = float(below.max())
+            above = np.append(above, [largest * end for end in ends])
+            below, count = np.append(below, [largest] * 2), np.append(count, [1.0] * 2)
+            surplus = above - value * below
+        weights = count / count.sum()
+
+        def excess(slope: float) -> Slope:
+            nonlocal weights
+            exponent = slope * surplus
+            weights = count * np.exp(exponent - exponent.max())
+            weights = weights / weights.sum()
+            mean = float(weights @ surplus)
+            return Slope(mean, float(weights @ (surplus - mean) ** 2))
+
+        steep = 700 / float(np.abs(surplus).max())
+        _newton(excess, -steep, steep)
+        return Units(above, below, weights * float(self.count.sum()))
 
 
-def discordance(terms: Terms) -> Discordance:
-    """Counts of changed pairs that are independent."""
-    before, after = terms.rows[:, 0], terms.rows[:, 1]
-    lost, gained = float(np.sum(before > after)), float(np.sum(after > before))
-    return Discordance(lost, gained, float(terms.n))
+def units_of(above: DoubleArray, below: DoubleArray) -> Units:
+    """Units with these parts, shape (n,), in any order."""
+    kinds, count = np.unique(above + 1j * below, return_counts=True)
+    if len(kinds) <= _KINDS:
+        return Units(kinds.real.copy(), kinds.imag.copy(), count.astype(np.float64))
+    order = np.argsort(above / np.where(below > 0, below, 1), kind="stable")
+    starts = np.linspace(0, len(order), _KINDS + 1).astype(np.int64)[:-1]
+    size = np.diff(np.append(starts, len(order))).astype(np.float64)
+    merged_above, merged_below = (
+        np.add.reduceat(column[order], starts) / size for column in (above, below)
+    )
+    # Not counted, but the largest unit decides how much one that was not drawn may weigh.
+    top = int(np.argmax(below))
+    return Units(
+        np.append(merged_above, above[top]), np.append(merged_below, below[top]), np.append(size, 0)
+    )
 
 
-def _effective_share(terms: Terms, values: DoubleArray, *, plain: float) -> float:
-    """The number of independent pairs per row; `plain` is the variance if all were independent."""
-    spread = float(np.var(values))
-    size = terms.n * plain / spread if spread > 1e-12 else float(terms.groups)
-    return min(1.0, size / terms.n)
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundedRatio:
+    """A ratio of sums over independent units, each of which has a ratio between two ends.
 
-
-def graded(terms: Terms) -> bool:
-    """Whether some answer is right in part, so that changed pairs cannot be counted."""
-    sides = terms.rows[:, :2]
-    return bool(((sides != 0) & (sides != 1)).any())
-
-
-def graded_shift(terms: Terms, values: DoubleArray) -> Shift:
-    """Mean change of pairs that may be right in part, at the effective size if groups repeat.
-
-    If all answers are right or wrong, it is the estimate of Bonett & Price.
+    The bound of Learned-Miller & Thomas 2019 ("A new confidence interval for the mean of a bounded
+    random variable", arXiv 1905.06208): weigh the units by a flat Dirichlet distribution, with one
+    more unit at the end that is worst for the claim. For units of 0 and 1 it is Clopper and
+    Pearson's, for pairs against a difference of 0 McNemar's exact test.
     """
-    change = terms.rows[:, 0] - terms.rows[:, 1]
-    total, squares = float(change.sum()), float((change**2).sum())
-    scale = 1.0
-    if terms.repeats:
-        plain = (squares / terms.n - (total / terms.n) ** 2) / terms.n
-        scale = _effective_share(terms, values, plain=plain)
-    return adjusted_mean(scale * total, scale * squares, scale * terms.n)
+
+    value: float
+    ends: Interval
+    """Between which the value must lie."""
+    unseen: Interval
+    """Between which the ratio of a unit must lie that was not drawn."""
+    pictures: Units
+    overlays: Units | None = None
+    """Units that are crossed with the pictures, if they are a sample of a population too."""
+    independence: float = 1.0
+    """By how much less than in the sum of both variances the value varies, as a share of the
+    standard error: what belongs to a single row is in both."""
+
+    def p_value(self, *, bound: float, side: Side) -> float:
+        """One-sided, and small if the value breaks `bound` by more than chance."""
+        return _upper(self._score(bound, side))
+
+    def _score(self, bound: float, side: Side) -> float:
+        """The p-value as a normal score, large where the bound is broken."""
+        sign, end = (1.0, self.ends.high) if side == "floor" else (-1.0, self.ends.low)
+        if bound == end:
+            # Nothing lies beyond it, and any unit that does not reach it refutes it.
+            return -_FAR if self.value == end else _FAR
+        # What is unseen is a unit of the rarer sort: both sorts are not unlucky at once.
+        rare, other = self.pictures, self.overlays
+        if other is not None and other.count.sum() < rare.count.sum():
+            rare, other = other, rare
+        surplus, worst = rare.surplus(bound), self.unseen[side == "floor"]
+        mean = float(rare.count @ surplus) / float(rare.count.sum())
+        unseen = np.array([(worst - bound) * float(rare.below.max())])
+        weights = [mean + self.independence * (surplus - mean), unseen]
+        counts = [rare.count, np.ones(1)]
+        if other is not None:
+            surplus = other.surplus(bound)
+            mean = float(other.count @ surplus) / float(other.count.sum())
+            # The surplus of all is counted once, so that the other sort only adds its variance.
+            weights.append(self.independence * (surplus - mean))
+            counts.append(other.count)
+        return _gamma_score(sign * np.concatenate(weights), np.concatenate(counts))
+
+    def interval(self, tail: float) -> Interval:
+        """Bounds that the true value is beyond with a probability of at most `tail` each."""
+        check_tail(tail)
+        wanted = _NORMAL.inv_cdf(1 - tail)
+        low, high = self.ends
+        if self.value > low:
+            low = self._reached(low, lambda t: self._score(t, "ceiling") - wanted)
+        if self.value < high:
+            high = self._reached(high, lambda t: self._score(t, "floor") - wanted)
+        return Interval(low, high)
+
+    def _reached(self, end: float, excess: Callable[[float], float]) -> float:
+        """Where `excess` is 0 on the way from the value to the end."""
+        near, far = self.value, end
+        # From a step of about the right size: near an end the score is steep and not linear.
+        surplus = self.pictures.surplus(self.value)
+        spread = math.sqrt(float(self.pictures.count @ surplus**2))
+        weight = float(self.pictures.count @ self.pictures.below)
+        step = (
+            max(3 * spread, 3 * float(self.pictures.below.max()) * abs(end - self.value)) / weight
+        )
+        while step < abs(end - self.value):
+            ahead = self.value + math.copysign(step, end - self.value)
+            if excess(ahead) > 0:
+                far = ahead
+                break
+            near, step = ahead, 2 * step
+        return _crossing(excess, near, far)
+
+    def scaled(self, factor: float) -> BoundedRatio:
+        """The same on more pictures, under more overlays if those are a sample."""
+        more = [
+            None if units is None else replace(units, count=factor * units.count)
+            for units in (self.pictures, self.overlays)
+        ]
+        assert more[0] is not None
+        return replace(self, pictures=more[0], overlays=more[1])
+
+    def tilted(self, value: float) -> BoundedRatio:
+        """The most similar spread whose value is another one."""
+        crossed = None if self.overlays is None else self.overlays.tilted(value, self.unseen)
+        pictures = self.pictures.tilted(value, self.unseen)
+        return replace(self, value=value, pictures=pictures, overlays=crossed)
+
+    def detectable(self, *, bound: float, side: Side, level: float) -> float | None:
+        """By tilting the data until an average sample is refuted with power to spare: the score
+        varies by 1, as the signed root of a likelihood ratio does."""
+        wanted = -_NORMAL.inv_cdf(level) + _NORMAL.inv_cdf(POWER)
+        end = self.ends.low if side == "floor" else self.ends.high
+        nearly = end + 1e-6 * (bound - end)
+
+        def excess(value: float) -> float:
+            return self.tilted(value)._score(bound, side) - wanted
+
+        if not excess(nearly) >= 0:
+            return None
+        return _crossing(excess, bound, nearly, tolerance=1e-2)
 
 
-def graded_change(
-    value: float, terms: Terms, values: DoubleArray, *, confidence: float
-) -> Interval:
-    """Interval of a paired difference of values between 0 and 1."""
-    low, high = percentiles(values, confidence=confidence)
-    shift, z = graded_shift(terms, values), quantile(confidence)
-    least, most = shift.centre - z * shift.error, shift.centre + z * shift.error
-    return Interval(min(value, low, max(-1.0, least)), max(value, high, min(1.0, most)))
+def bounded_ratio(
+    terms: Terms,
+    total: Total,
+    *,
+    ends: Interval,
+    fraction: Fraction | None,
+    overlay: Terms | None = None,
+) -> BoundedRatio:
+    """The total of `terms` with its uncertainty.
+
+    Args:
+        ends: Between which each unit's value must lie.
+        fraction: Splits terms if the total is a ratio of sums; if not, pictures are left out in
+            turn (the jackknife's pseudo-values, Tukey 1958), and one that was not seen may be as
+            far away as the worst of one term more.
+        overlay: The same terms grouped by overlay, if overlays are a sample of a population.
+    """
+    sums, unseen = terms.rows.sum(axis=0), ends
+    value = float(total(sums))
+    groups = [terms.by_group() if terms.repeats else terms.rows]
+    groups += [] if overlay is None else [overlay.by_group()]
+    if fraction is None:
+        unseen = _reach(total, sums, value, n=len(groups[0]), ends=ends)
+        split = [
+            (_left_out(total, rows, value), np.full(len(rows), 1 / len(rows))) for rows in groups
+        ]
+    else:
+        split = [fraction(rows) for rows in groups]
+    if not split[0][1].any():
+        # Nothing to divide by, as without any foreground: each unit has the value of all.
+        split = [(np.full(len(rows), value), np.ones(len(rows))) for rows in groups]
+    sorts = [units_of(above, below) for above, below in split]
+    if overlay is None:
+        return BoundedRatio(value, ends, unseen, sorts[0])
+    cells = fraction(terms.rows) if fraction is not None else None
+    share = _independence(value, sorts, cells)
+    return BoundedRatio(value, ends, unseen, sorts[0], sorts[1], share)
+
+
+def _independence(
+    value: float, sorts: list[Units], cells: tuple[DoubleArray, DoubleArray] | None
+) -> float:
+    """Two-way clustered variance over the sum of both one-way variances, as a root.
+
+    Cameron, Gelbach & Miller 2011 (JBES 29) subtract what is in both; never less than either.
+    """
+    by_picture, by_overlay = (float(u.count @ u.surplus(value) ** 2) for u in sorts)
+    if cells is None or not by_picture + by_overlay > 0:
+        return 1.0
+    both = float(np.sum((cells[0] - value * cells[1]) ** 2))
+    crossed = max(by_picture, by_overlay, by_picture + by_overlay - both)
+    return math.sqrt(crossed / (by_picture + by_overlay))
+
+
+def _left_out(total: Total, rows: DoubleArray, value: float) -> DoubleArray:
+    """Pseudo-values of units of one weight each, so that their sum is the value."""
+    n, sums = len(rows), rows.sum(axis=0)
+    step = max(1, _CELLS // rows.shape[1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        parts = [total(sums - rows[at : at + step]) for at in range(0, n, step)]
+    without = np.concatenate(parts)
+    # Without the only picture nothing is left to measure.
+    own = n * value - (n - 1) * np.where(np.isfinite(without), without, value)
+    return np.asarray((own + value - own.mean()) / n, dtype=np.float64)
+
+
+def _reach(total: Total, sums: DoubleArray, value: float, *, n: int, ends: Interval) -> Interval:
+    """How far the pseudo-value of one more picture may lie: one more of any single term."""
+    step = max(1, _CELLS // len(sums))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        parts = [
+            total(sums + np.eye(min(step, len(sums) - at), len(sums), k=at))
+            for at in range(0, len(sums), step)
+        ]
+    own = (n + 1) * np.concatenate(parts) - n * value
+    own = own[np.isfinite(own)]
+    return Interval(min(ends.low, float(own.min())), max(ends.high, float(own.max())))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantile:
+    """A quantile of independent values, with the exact interval of order statistics.
+
+    It is refuted by how many values lie beyond the bound (Conover 1999, Practical Nonparametric
+    Statistics, 3.2). Values closer than `resolution` are not told apart.
+    """
+
+    value: float
+    share: float
+    points: DoubleArray
+    """Distinct values from 0 to 1, in order."""
+    count: DoubleArray
+    resolution: float
+
+    def p_value(self, *, bound: float, side: Side) -> float:
+        """Binomial: of values below the floor, or up to the ceiling."""
+        from scipy.special import betainc
+
+        n = float(self.count.sum())
+        if side == "floor":
+            # Rounded, as points and bounds are decimal.
+            lower = float(self.count[self.points < round(bound - self.resolution, 9)].sum())
+            return float(betainc(lower, n - lower + 1, self.share)) if lower > 0 else 1.0
+        upto = float(self.count[self.points <= round(bound + self.resolution, 9)].sum())
+        return float(betainc(n - upto, upto + 1, 1 - self.share)) if upto < n else 1.0
+
+    def interval(self, tail: float) -> Interval:
+        """The points, less or more the resolution, at which the tests stop refuting."""
+        check_tail(tail)
+        lows = np.round(np.append(0.0, np.maximum(0.0, self.points - self.resolution)), 9)
+        highs = np.round(np.append(np.minimum(1.0, self.points + self.resolution), 1.0), 9)
+        low = next(b for b in lows if self.p_value(bound=b, side="ceiling") > tail)
+        high = next(b for b in highs[::-1] if self.p_value(bound=b, side="floor") > tail)
+        return Interval(float(low), float(high))
+
+    def scaled(self, factor: float) -> Quantile:
+        """The same on more pictures."""
+        return replace(self, count=factor * self.count)
+
+    def detectable(self, *, bound: float, side: Side, level: float) -> float | None:
+        """By moving all values until enough of them lie beyond the bound."""
+        wanted = -_NORMAL.inv_cdf(level) + _NORMAL.inv_cdf(POWER)
+        n = float(self.count.sum())
+        sign = 1 if side == "floor" else -1
+        upto = np.cumsum(self.count) / n
+        for i in range(len(self.points))[::sign]:
+            beyond = upto[i] if side == "floor" else 1 - upto[i] + self.count[i] / n
+            if _binomial_score(beyond, self.share if sign > 0 else 1 - self.share, n) >= wanted:
+                shift = max(0.0, sign * (self.points[i] - bound) + 2 * self.resolution)
+                moved = self.value - sign * shift
+                return float(moved) if 0 <= moved <= 1 else None
+        return None
+
+
+def quantile_of(value: float, sums: DoubleArray, *, share: float, resolution: float) -> Quantile:
+    """Of the sums of `one_hot_points`: how many units have each point, and their sum."""
+    count, total = np.split(sums, 2)
+    kept = count > 0
+    points = np.round(total[kept] / count[kept], 9)
+    return Quantile(value, share, points, count[kept], resolution)
+
+
+def _binomial_score(found: float, expected: float, n: float) -> float:
+    """Signed root of the likelihood ratio of a share that is larger than expected."""
+    if not found > expected:
+        return 0.0
+    rest = 0.0 if found >= 1 else (1 - found) * math.log((1 - found) / (1 - expected))
+    return math.sqrt(2 * n * (found * math.log(found / expected) + rest))
+
+
+def _gamma_score(weights: DoubleArray, counts: DoubleArray) -> float:
+    """The normal score whose upper tail is P(sum of weights times gamma variables >= 0).
+
+    `counts` are the shapes of the variables. Exact for two weights; else the saddlepoint formula of
+    Lugannani & Rice 1980 as Barndorff-Nielsen 1986 writes it, within a few percent.
+    """
+    kept = (weights != 0) & (counts > 0)
+    weights, counts = weights[kept], counts[kept]
+    if not (weights > 0).any():
+        return _FAR if len(weights) else -_FAR
+    if not (weights < 0).any():
+        return -_FAR
+    if _alike(weights[weights > 0]) and _alike(weights[weights < 0]):
+        return _beta_score(weights, counts)
+    s = _saddlepoint(weights, counts)
+    own = weights / (1 - s * weights)
+    second, third = float(counts @ own**2), 2 * float(counts @ own**3)
+    exponent = float(counts @ np.log1p(-s * weights))
+    root = math.copysign(math.sqrt(max(0.0, 2 * exponent)), s)
+    if abs(root) < 1e-4:
+        return float(root + third / (6 * second**1.5))
+    return float(np.clip(root + math.log(s * math.sqrt(second) / root) / root, -_FAR, _FAR))
+
+
+def _saddlepoint(weights: DoubleArray, counts: DoubleArray) -> float:
+    """Where the derivative of the cumulant function is 0."""
+
+    def slope(at: float) -> Slope:
+        own = weights / (1 - at * weights)
+        return Slope(float(counts @ own), float(counts @ own**2))
+
+    return _newton(slope, 1 / float(weights.min()), 1 / float(weights.max()))
+
+
+def _alike(weights: DoubleArray) -> bool:
+    """Whether they are one weight, but for rounding."""
+    return float(np.ptp(weights)) <= 1e-12 * float(np.abs(weights).max())
+
+
+def _beta_score(weights: DoubleArray, counts: DoubleArray) -> float:
+    """The exact one of a single positive and a single negative weight."""
+    # Imported here because plans and lists of cases need no SciPy.
+    from scipy.special import betainc, ndtri
+
+    up, down = weights > 0, weights < 0
+    at = weights.max() / (weights.max() - weights.min())
+    above, below = counts[up].sum(), counts[down].sum()
+    p = float(betainc(below, above, at))
+    if p < 0.5:
+        return float(-ndtri(p)) if p > 1e-300 else _FAR
+    rest = float(betainc(above, below, 1 - at))
+    return float(ndtri(rest)) if rest > 1e-300 else -_FAR
+
+
+def _upper(score: float) -> float:
+    """The normal tail; by erfc, because 1 - cdf is 0 beyond 8."""
+    return 0.0 if score >= _FAR else 1.0 if score <= -_FAR else math.erfc(score / math.sqrt(2)) / 2
+
+
+class Slope(NamedTuple):
+    """A function and its derivative at some place."""
+
+    value: float
+    derivative: float
+
+
+def _newton(increasing: Callable[[float], Slope], low: float, high: float) -> float:
+    """Where a function is 0 that increases from `low` to `high`, of which 0 is between."""
+    at = 0.0
+    for _ in range(100):
+        found = increasing(at)
+        low, high = (at, high) if found.value < 0 else (low, at)
+        ahead = at - found.value / found.derivative if found.derivative > 0 else low
+        ahead = ahead if low < ahead < high else (low + high) / 2
+        at, before = ahead, at
+        if abs(at - before) <= 1e-10 * abs(at):
+            break
+    return at
+
+
+def _crossing(
+    increasing: Callable[[float], float], at: float, until: float, *, tolerance: float = 1e-9
+) -> float:
+    """Where a monotone function, at most 0 at `at` and at least 0 at `until`, is 0 within a
+    tolerance, by the exponential through the ends and the middle (Ridders 1979)."""
+    below, above = increasing(at), increasing(until)
+    if below >= 0 or above <= 0:
+        return at if below >= 0 else until
+    for _ in range(60):
+        middle = (at + until) / 2
+        found = increasing(middle)
+        near = middle - (middle - at) * found / math.sqrt(found**2 - below * above)
+        value = increasing(near)
+        if abs(value) <= tolerance or not min(at, until) < middle < max(at, until):
+            return near
+        for place, height in ((middle, found), (near, value)):
+            if below <= height < 0:
+                at, below = place, height
+            elif 0 <= height <= above:
+                until, above = place, height
+    return near

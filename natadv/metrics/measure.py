@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from natadv.columns import Texts
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
-from natadv.metrics import intervals
-from natadv.metrics.intervals import ClusteredChange, ClusteredShare, Interval
-from natadv.metrics.significance import (
+from natadv.metrics.intervals import (
+    CHANGE,
+    SHARE,
+    BoundedRatio,
+    Fraction,
+    Interval,
     Side,
-    p_clustered,
-    p_difference,
-    p_proportion,
-    p_resampled,
-    p_score,
-    p_shift,
+    Uncertain,
+    bounded_ratio,
+    quantile_of,
 )
-from natadv.metrics.terms import Terms, Total, check
+from natadv.metrics.terms import Terms, Total, check, difference, ratio
 from natadv.tasks import TASKS
-from natadv.types import DoubleArray, Measurement
+from natadv.types import DoubleArray, Measurement, Outcomes
 
-Kind = Literal["proportion", "difference", "bounded"]
+Kind = Literal["proportion", "difference", "bounded", "quantile"]
 Need = Literal["clean", "occlusion", "matched"]
+_DRAWN = re.compile(r"o[0-9]{3,}")
+"""Id of an overlay of a population; one that was chosen has another kind of name."""
+
+
+def _quotient(rows: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
+    return rows[..., 0], rows[..., 1]
+
+
+def _loss(rows: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
+    return rows[..., 0] - rows[..., 1], rows[..., 2]
+
+
+FRACTIONS: dict[Total, Fraction] = {ratio: _quotient, difference: _loss}
+"""How the totals that are ratios of sums split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +52,20 @@ class Metric:
     terms: Callable[[Evidence], Terms]
     total: Total
     kind: Kind
-    """Decides the interval. `proportion`: rows of 0 and 1, by Wilson; `difference`: pairs, by
-    Bonett and Price, or by the bootstrap where scores are graded; `bounded`: any statistic in
-    [0, 1], by the bootstrap. Where rows share a source picture, pictures are the units: of the
-    variance for rows of 0 and 1, of the resampling for others."""
+    """`proportion` and `bounded`: in [0, 1]; `difference`: in [-1, 1]; `quantile`: of one-hot terms
+    per picture, which are about the given overlays. Pictures are the units of the variance; so are
+    overlays where they are drawn from a population."""
     higher_is_better: bool
     columns: tuple[str, ...] = ()
     """Values that the outcomes of a task must have; none for a metric of every task."""
     needs: tuple[Need, ...] = ()
     """Outcomes that must be measured beside those of the attack."""
+    fraction: Fraction | None = None
+    """Splits the terms if the total is another ratio of sums than `ratio` and `difference`."""
+    share: float = 0.5
+    """Of a quantile."""
+    resolution: float = 0.001
+    """Of the values that a quantile is taken of."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -54,87 +75,107 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A metric on some evidence. Its interval and p-values come from one set of resamples."""
+    """A metric on some evidence; its interval and its p-values never disagree."""
 
     name: str
     metric: Metric
     terms: Terms
     value: float
-    resamples: DoubleArray | None
-    """None for rows of 0 and 1."""
+    found: Uncertain
+    overlays: int = 0
+    """Overlays that are a sample of a population; 0 if the value is about those that were shown."""
 
     def measurement(self, *, confidence: float) -> Measurement:
         """The value with its interval and the number of samples."""
         low, high = self.interval(confidence=confidence)
         terms = self.terms
-        return Measurement(self.name, self.value, low, high, terms.n, terms.groups, terms.excluded)
+        return Measurement(
+            self.name,
+            self.value,
+            low,
+            high,
+            terms.n,
+            terms.groups,
+            terms.excluded,
+            overlays=self.overlays,
+        )
 
     def interval(self, *, confidence: float) -> Interval:
         """The two-sided interval at this confidence (0 to 1)."""
-        terms, values = self.terms, self.resamples
-        if (clustered := self._clustered) is not None:
-            return clustered.interval((1 - confidence) / 2)
-        if values is None and self.metric.kind == "proportion":
-            return intervals.wilson(self._hits, terms.n, confidence=confidence)
-        if values is None:
-            plain = intervals.discordance(terms)
-            return intervals.paired_difference(*plain, confidence=confidence)
-        if self.metric.kind == "difference":
-            return intervals.graded_change(self.value, terms, values, confidence=confidence)
-        return intervals.bounded(self.value, values, groups=terms.groups, confidence=confidence)
+        return self.found.interval((1 - confidence) / 2)
 
     def p_value(self, *, bound: float, side: Side) -> float:
         """One-sided p-value: small if the value breaks `bound` by more than chance."""
-        terms, values = self.terms, self.resamples
-        if (clustered := self._clustered) is not None:
-            return p_clustered(clustered, bound=bound, side=side)
-        if values is None and self.metric.kind == "proportion":
-            return p_proportion(self._hits, terms.n, bound=bound, side=side)
-        if values is None:
-            return p_difference(*intervals.discordance(terms), bound=bound, side=side)
-        # The share of resamples has a resolution of 1 in 2000, and the score test ignores skew.
-        by_score = self._p_by_score(values, bound=bound, side=side)
-        return max(by_score, p_resampled(values, bound=bound, side=side))
+        return self.found.p_value(bound=bound, side=side)
 
-    def _p_by_score(self, values: DoubleArray, *, bound: float, side: Side) -> float:
-        terms = self.terms
-        if self.metric.kind != "difference":
-            size = intervals.equivalent_size(self.value, values, groups=terms.groups)
-            return p_score(self.value, size, bound=bound, side=side)
-        return p_shift(*intervals.graded_shift(terms, values), bound=bound, side=side)
-
-    @property
-    def _clustered(self) -> ClusteredShare | ClusteredChange | None:
-        """The estimate of rows of 0 and 1 that share source pictures; None for others."""
-        if self.resamples is not None or not self.terms.repeats:
-            return None
-        if self.metric.kind == "proportion":
-            return intervals.clustered_share(self.terms.rows[:, 0], self.terms.group)
-        return intervals.clustered_change(self.terms)
-
-    @property
-    def _hits(self) -> int:
-        return int(self.terms.rows[:, 0].sum())
+    def passes(self, *, bound: float, side: Side) -> float:
+        """One-sided p-value of the opposite claim: small if the value keeps `bound` by more than
+        chance, so that the whole interval does."""
+        other: Side = "ceiling" if side == "floor" else "floor"
+        return self.found.p_value(bound=bound, side=other)
 
 
 def estimated(name: str, metric: Metric, evidence: Evidence) -> Estimate:
     """Raises MetricError if the metric is not defined on the evidence."""
     terms = _collected(metric, evidence)
     value = float(metric.total(terms.rows.sum(axis=0)))
-    counted = metric.kind == "proportion" or (
-        metric.kind == "difference" and not intervals.graded(terms)
+    if metric.kind == "quantile":
+        found = quantile_of(
+            value,
+            terms.rows.sum(axis=0),
+            share=metric.share,
+            resolution=metric.resolution,
+        )
+        return Estimate(name, metric, terms, value, found)
+    overlay = _by_overlay(metric, evidence)
+    ratio_found = bounded_ratio(
+        terms,
+        metric.total,
+        ends=CHANGE if metric.kind == "difference" else SHARE,
+        fraction=metric.fraction or FRACTIONS.get(metric.total),
+        overlay=overlay,
     )
-    values = None if counted else intervals.resampled(terms, metric.total, key=name)
-    return Estimate(name, metric, terms, value, values)
+    return Estimate(
+        name, metric, terms, value, ratio_found, 0 if overlay is None else overlay.groups
+    )
 
 
-def _collected(metric: Metric, evidence: Evidence) -> Terms:
-    check(evidence.attack, what="outcomes")
-    given = {
+def drop_of(terms: Terms, *, overlay: Terms | None = None) -> BoundedRatio:
+    """A difference of pairs with its uncertainty; `overlay` has its terms grouped by overlay."""
+    return bounded_ratio(terms, difference, ends=CHANGE, fraction=_loss, overlay=overlay)
+
+
+def drawn_overlays(rows: Outcomes) -> tuple[str, ...] | None:
+    """The overlay of each row; None if overlays are not a sample of a population."""
+    names = tuple(str(name) for name in rows.attributes.get("overlay", ()))
+    return names if names and all(map(_DRAWN.fullmatch, names)) else None
+
+
+def _by_overlay(metric: Metric, evidence: Evidence) -> Terms | None:
+    """The terms with overlays as groups; None if they are not a sample of a population."""
+
+    def grouped(rows: Outcomes | None) -> Outcomes | None:
+        names = None if rows is None else drawn_overlays(rows)
+        return rows if rows is None or names is None else replace(rows, group=Texts.of(names))
+
+    attack = grouped(evidence.attack)
+    if attack is None or attack is evidence.attack:
+        return None
+    controls = grouped(evidence.occlusion), grouped(evidence.matched)
+    return metric.terms(Evidence(attack, evidence.clean, *controls))
+
+
+def _sides(evidence: Evidence) -> dict[str, Outcomes | None]:
+    return {
         "clean": evidence.clean,
         "occlusion": evidence.occlusion,
         "matched": evidence.matched,
     }
+
+
+def _collected(metric: Metric, evidence: Evidence) -> Terms:
+    check(evidence.attack, what="outcomes")
+    given = _sides(evidence)
     if absent := [need for need in metric.needs if given[need] is None]:
         raise MetricError(f"needs outcomes of {' and '.join(absent)}, which were not measured")
     return metric.terms(evidence)

@@ -124,6 +124,7 @@ ROWS: dict[str, Metric] = {
         kind="bounded",
         higher_is_better=True,
         columns=("iou",),
+        fraction=lambda rows: (rows[..., 0], rows[..., 1]),
     ),
     "miou": Metric(
         says="mean of the samples' intersection over union",
@@ -140,6 +141,7 @@ ROWS: dict[str, Metric] = {
         kind="bounded",
         higher_is_better=True,
         columns=("iou",),
+        fraction=lambda rows: (rows[..., 0], rows[..., 0] + rows[..., 1]),
     ),
     "pixel_accuracy": Metric(
         says="share of all pixels that are judged correctly",

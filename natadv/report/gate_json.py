@@ -101,8 +101,8 @@ class MeasurementEntry(Strict):
     reason: str | None
     contract_rule: RuleEntry | None = None
     baseline: BaselineEntry | None = None
-    minimum_detectable_effect: float | None = None
-    """The smallest distance from the bound that this many samples would notice."""
+    detectable: float | None = None
+    """A model whose true value is this one, or worse, would FAIL in four of five runs."""
     waiver: WaiverEntry | None = None
     """Excuses a FAIL or INCONCLUSIVE."""
 

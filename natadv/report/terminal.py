@@ -45,7 +45,7 @@ class Row:
     baseline: BaselineEntry | None = None
     waiver: WaiverEntry | None = None
     detectable: float | None = None
-    """The smallest distance from the bound that this many samples would notice."""
+    """A model whose true value is this one, or worse, would FAIL in four of five runs."""
 
     @property
     def state(self) -> str:

@@ -44,10 +44,10 @@ def measured(kit, right, n, **columns):
 def test_a_floor_lies_below_the_wide_interval_and_says_where_it_comes_from(kit):
     found = propose(measured(kit, 577, 600).evidence[kit.CLEAN], "top1", date="2026-11-24")
 
-    # Wilson at 99.9 % of 577 of 600 begins at 0.9266; less 0.005, rounded down.
-    assert (found.side, found.bound, found.min_n) == ("floor", 0.921, 480)
+    # Clopper and Pearson at 99.9 % of 577 of 600 begin at 0.9288; less 0.005, rounded down.
+    assert (found.side, found.bound, found.min_n) == ("floor", 0.923, 480)
     assert found.source == (
-        "measured 0.962 [0.943, 0.974], n 600, data revision, weights cccccccc, 2026-11-24"
+        "measured 0.962 [0.943, 0.976], n 600, data revision, weights cccccccc, 2026-11-24"
     )
 
 
@@ -127,7 +127,7 @@ def test_printing_is_plain_yaml(kit):
     row = yaml.safe_load(to_yaml([made]))["rules"][0]
 
     assert list(row) == ["case", "metric", "floor", "min_n", "source"]
-    assert row["floor"] == 0.921
+    assert row["floor"] == 0.923
 
 
 def test_flawed_evidence_is_no_ground_for_a_rule(evidence_root, kit, calibrate):

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy import stats
 
 from natadv.errors import ConfigError
 from natadv.evidence import Evidence
 from natadv.gate.judge import OVERALL, judge_all, samples_to_decide
-from natadv.types import VERDICTS, Measurement, Verdict
+from natadv.metrics import estimate
+from natadv.types import VERDICTS, Verdict
 
 
 def judged(kit, world, rules, **options):
@@ -47,7 +49,7 @@ def test_a_case_clearly_below_the_floor_fails_and_the_message_says_by_how_much(k
 
     assert found.overall == "fail"
     assert found.of(kit.CLEAN).lines == (
-        "classification/clean/mini/mini-clip: top1 0.610 [0.570, 0.648] < floor 0.800 "
+        "classification/clean/mini/mini-clip: top1 0.610 [0.570, 0.649] < floor 0.800 "
         "(n 600, margin -0.190)",
     )
 
@@ -61,15 +63,72 @@ def test_a_case_too_close_to_the_floor_is_inconclusive_and_says_how_many_would_d
     assert "samples would decide" in found.of(kit.CLEAN).lines[0]
 
 
-def test_as_many_samples_as_were_named_do_decide(kit):
+@pytest.mark.parametrize("right", [492, 468])
+def test_as_many_samples_as_were_named_do_decide_and_far_fewer_do_not(kit, right):
     rules = [kit.rule(kit.CLEAN, bound=0.8)]
-    line = judged(kit, one_case(kit, 492, 600), rules).of(kit.CLEAN).lines[0]
+    line = judged(kit, one_case(kit, right, 600), rules).of(kit.CLEAN).lines[0]
     needed = int(line.split("about ")[1].split()[0])
 
-    after = judged(kit, one_case(kit, round(needed * 0.82), needed), rules)
+    def after(n):
+        return judged(kit, one_case(kit, round(n * right / 600), n), rules).overall
 
     assert 600 < needed < 3000
-    assert after.green
+    assert after(needed) == ("pass" if right == 492 else "fail")
+    assert after(round(0.9 * needed)) == "inconclusive"
+
+
+def crossed_world(kit, rights, name):
+    """Twelve pictures under as many overlays as there are shares of right answers."""
+    rows = kit.rows_of(np.array([i < 12 * r for r in rights for i in range(12)]) * 1)
+    rows = replace(
+        rows,
+        group=tuple(f"p{i % 12}" for i in range(rows.n)),
+        attributes={"overlay": tuple(name(i // 12) for i in range(rows.n))},
+    )
+    return kit.World().with_case(kit.CLEAN, rows)
+
+
+def test_what_would_decide_is_in_pictures_and_in_overlays_of_a_population(kit):
+    rules, rights = [kit.rule(kit.CLEAN, bound=0.55)], [1.0] * 9 + [0.25] * 3
+    drawn = crossed_world(kit, rights, "o{:03d}".format)
+    chosen = crossed_world(kit, rights, "a{:03d}".format)
+    lines = [judged(kit, world, rules).of(kit.CLEAN).lines for world in (drawn, chosen)]
+
+    assert "(n 144 of 12 pictures under 12 overlays, margin +0.262): about " in lines[0][0]
+    advice = lines[0][0].rpartition("about ")[2]
+    needed, overlays = (int(word) for word in advice.split() if word.isdigit())
+    assert lines[0][0].endswith(f"about {needed} pictures under {overlays} overlays would decide")
+    assert lines[1] == ()
+
+
+def test_the_interval_that_decides_is_printed_where_many_rules_are_judged(kit):
+    """Significant alone, not so as the smallest of forty: both intervals are before the reader."""
+    cases = [replace(kit.CLEAN, dataset=f"d{i}") for i in range(40)]
+    world = kit.World().with_case(cases[0], kit.rows_of(kit.first(225, 300)))
+    for case in cases[1:]:
+        world = world.with_case(case, kit.rows_of(kit.first(300, 300)))
+
+    (line,) = judged(kit, world, [kit.rule("*/*/*/*", bound=0.8)]).of(cases[0]).lines
+
+    assert "0.750 [0.697, 0.798] too close to floor 0.800" in line
+    low, high = map(float, line.split(": [")[1].split("]")[0].split(", "))
+    # Clopper and Pearson at 0.025 / 40.
+    exact = stats.binomtest(225, 300).proportion_ci(1 - 2 * 0.025 / 40, method="exact")
+    assert (low, high) == pytest.approx((exact.low, exact.high), abs=5e-4)
+    assert low < 0.8 < high
+    assert "once corrected for 40 rules: about " in line
+
+
+def test_a_judgement_says_how_bad_a_model_would_fail_in_four_of_five_runs(kit):
+    rules = [kit.rule(kit.CLEAN, bound=0.8), kit.rule(kit.CLEAN, "macro_f1", bound=0.1)]
+    world = one_case(kit, 540, 600)
+
+    found, alone = (judged(kit, world, r).of(kit.CLEAN).judgements[0] for r in (rules, rules[:1]))
+
+    # Largest count that fails at 0.025 / 2, and how often a model that bad has no more.
+    most = max(k for k in range(600) if stats.binom.cdf(k, 600, 0.8) <= 0.0125)
+    assert stats.binom.cdf(most, 600, found.detectable) == pytest.approx(0.8, abs=0.04)
+    assert found.detectable < alone.detectable < 0.8
 
 
 def test_a_value_on_the_bound_can_never_be_decided(kit):
@@ -79,11 +138,12 @@ def test_a_value_on_the_bound_can_never_be_decided(kit):
 
 
 def test_a_bound_beside_the_value_needs_more_samples_than_there_are(kit):
-    found = Measurement("decoy_rate", 0.0, 0.0, 0.02, 200, 200, 0)
+    found = estimate("top1", one_case(kit, 199, 200).evidence[kit.CLEAN].evidence)
+    measured = found.measurement(confidence=0.95)
 
-    for bound in (5e-324, 1e-300, 1e-200, 1e-160, 1e-9):
-        rule = kit.rule(kit.CLEAN, "decoy_rate", side="ceiling", bound=bound)
-        assert samples_to_decide(rule, found, level=0.025, strictest=0.001) is None, bound
+    for beside in (1e-160, 1e-12, 1e-9, 1e-7):
+        rule = kit.rule(kit.CLEAN, bound=0.995 + beside)
+        assert samples_to_decide(rule, measured, found.found, level=0.025, strictest=0.001) is None
 
 
 def test_a_ceiling_is_held_by_the_upper_end(kit):
@@ -106,7 +166,7 @@ def test_the_message_of_a_ceiling_points_the_other_way(kit):
 
     found = judged(kit, world, [kit.rule(kit.TYPO, "decoy_rate", side="ceiling", bound=0.1)])
 
-    assert "decoy_rate 0.500 [0.431, 0.569] > ceiling 0.100" in found.of(kit.TYPO).lines[0]
+    assert "decoy_rate 0.500 [0.429, 0.571] > ceiling 0.100" in found.of(kit.TYPO).lines[0]
 
 
 def test_an_improvement_never_fails(kit):

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from natadv.errors import MetricError, UnknownNameError
 from natadv.evidence import Evidence, select
 from natadv.metrics import METRICS, estimate, measure, p_value
+from natadv.metrics.correctness import GRADES
+from natadv.metrics.significance import compare
+from natadv.scenarios.typographic.population import overlay_id
 
 CLASSES = ("ant", "bee", "cat", "dog")
 answers = st.lists(st.tuples(st.sampled_from(CLASSES), st.sampled_from(CLASSES)), min_size=1)
@@ -411,3 +414,50 @@ def test_an_unknown_metric_names_the_near_misses(outcomes):
 def test_an_unknown_part_leaves_nothing_to_measure(outcomes):
     with pytest.raises(MetricError, match="no sample to measure"):
         measure("top1", Evidence(outcomes(["ant"], ["ant"])).of_part("held-out"))
+
+
+def under_overlays(outcomes, name):
+    """Six pictures under ten overlays, of which three ruin every answer; with clean twins and a
+    box without letters that ruins none."""
+    pictures = [f"p{i}" for i in range(6) for _ in range(10)]
+    overlays = tuple(name(i) for _ in range(6) for i in range(10))
+    ids = [f"{p}@{o}" for p, o in zip(pictures, overlays, strict=True)]
+    columns = {"ids": ids, "groups": pictures, "twins": pictures, "decoys": ["bee"] * 60}
+    columns["attributes"] = {"overlay": overlays}
+    said = ["bee" if i in (1, 4, 8) else "ant" for _ in range(6) for i in range(10)]
+    attack = outcomes(["ant"] * 60, said, **columns)
+    box = outcomes(["ant"] * 60, ["ant"] * 60, **columns)
+    clean = outcomes(["ant"] * 6, ["ant"] * 6, ids=[f"p{i}" for i in range(6)])
+    return Evidence(attack, clean, occlusion=box)
+
+
+@pytest.mark.parametrize(
+    "name", ["top1", "accuracy_drop", "attack_success_rate", "decoy_rate", "reading_drop", "iou_fg"]
+)
+def test_a_rate_under_drawn_overlays_is_about_their_population(outcomes, name):
+    drawn = measure(name, under_overlays(outcomes, overlay_id))
+    frozen = measure(name, under_overlays(outcomes, "vqa-mini-clip-dog-{}".format))
+
+    assert (drawn.value, drawn.groups, drawn.overlays) == (frozen.value, 6, 10)
+    assert frozen.overlays == 0
+    # The pictures agree, the overlays do not.
+    assert drawn.low < frozen.low
+    assert drawn.high > frozen.high
+
+
+def test_the_controls_of_drawn_overlays_are_grouped_by_them_too(outcomes):
+    evidence = under_overlays(outcomes, "o{:03d}".format)
+
+    found = measure("occlusion_drop", evidence)
+
+    assert (found.value, found.overlays) == (0, 10)
+
+
+def test_two_models_under_drawn_overlays_are_compared_over_both(outcomes):
+    score = GRADES["correct"].score
+    p = [
+        compare(world.attack, world.occlusion, score=score).p_worse
+        for world in (under_overlays(outcomes, n) for n in ("o{:03d}".format, "a{}".format))
+    ]
+
+    assert p[0] > p[1]
