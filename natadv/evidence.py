@@ -25,8 +25,13 @@ from natadv.storage.atomic import replace_file, replace_folder, writing
 from natadv.tasks import TASKS
 from natadv.types import TEXT_COLUMNS, Attribute, Case, Outcomes, Variant
 
-FILES: dict[Variant, str] = {
+Table = Variant | Literal["clean"]
+"""The outcomes in the folder of a case: clean twins are there where their own case may end at other
+samples."""
+
+FILES: dict[Table, str] = {
     "attack": "outcomes.parquet",
+    "clean": "clean.parquet",
     "occlusion": "occlusion.parquet",
     "matched": "matched.parquet",
 }
@@ -56,6 +61,36 @@ class Evidence:
         return replace(self, attack=select(self.attack, self.attack.part.equals(part)))
 
 
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+_Count = Annotated[int, Field(gt=0)]
+
+
+@validated_dataclass(frozen=True, slots=True, config=_STRICT)
+class SequenceRecord:
+    """How far a case was evaluated, picture by picture in a random order (`--sequential`)."""
+
+    seed: int
+    revision: str
+    """Of the dataset whose pictures are in order: of the clean twins where there are any."""
+    planned: _Count
+    """Samples that were put in order."""
+    groups: _Count
+    """Their source pictures."""
+    group_rows: _Count
+    """The most samples of one picture."""
+    rows: _Count
+    """Samples that were evaluated, those with errors too."""
+    last: str
+    """Rank of the last picture of them."""
+    decisions: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Which rules were decided, after how many samples: for people, never judged."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the case ended before its last sample."""
+        return self.rows < self.planned
+
+
 @dataclass(frozen=True, slots=True)
 class CaseEvidence:
     """A case as it was measured."""
@@ -74,6 +109,8 @@ class CaseEvidence:
     hardware: tuple[Mapping[str, str], ...] = ()
     """Each GPU that computed rows of the case, by its name and the versions of its driver, CUDA and
     cuDNN; empty where the CPU did."""
+    sequence: SequenceRecord | None = None
+    """How far it was evaluated in a random order; None if all of it was planned from the first."""
 
 
 def case_of(address: str) -> Case:
@@ -93,10 +130,19 @@ def _case_from_json(value: object) -> object:
         raise ValueError(str(error)) from error
 
 
+def _sequence_from_json(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    try:
+        return SequenceRecord(**value)
+    except ValidationError as error:
+        raise ValueError(_first_mistake(error)) from error
+
+
 # JSON has lists only; what is in them stays strict.
 _Texts = Annotated[tuple[str, ...], Field(strict=False)]
 _Case = Annotated[Case, BeforeValidator(_case_from_json)]
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+_Sequence = Annotated[SequenceRecord | None, BeforeValidator(_sequence_from_json)]
 
 
 @validated_dataclass(frozen=True, slots=True, config=_STRICT)
@@ -116,6 +162,8 @@ class Manifest:
     """Versions, device, commit: JSON values for people, never judged."""
     tower: str = ""
     """Fingerprint of the model without its head, which all of its tasks share."""
+    sequence: _Sequence = None
+    """How far the case was evaluated in a random order; absent from the file if it was not."""
 
 
 @validated_dataclass(frozen=True, slots=True, config=_STRICT)
@@ -134,7 +182,7 @@ class StoredCase:
     """The folder of a case, read and verified with all rows."""
 
     manifest: Manifest
-    outcomes: Mapping[Variant, Outcomes]
+    outcomes: Mapping[Table, Outcomes]
 
     def evidence(self, clean: Outcomes | None) -> Evidence:
         """The outcomes of this folder together with those of the clean twins."""
@@ -160,7 +208,7 @@ class _HashedFile(Strict):
 class _Tables:
     """The part of the manifest's file that describes the outcome files beside it."""
 
-    errors: dict[Variant, dict[str, str]]
+    errors: dict[Table, dict[str, str]]
     files: dict[str, str]
     """File name -> sha256."""
 
@@ -175,10 +223,12 @@ class CaseFolder:
 
     def read(self) -> StoredCase:
         """All rows. Raises StoreError that names the file that was changed."""
-        return StoredCase(self.manifest, {v: self._outcomes(v) for v in self.tables.errors})
+        return StoredCase(
+            self.manifest, {table: self._outcomes(table) for table in self.tables.errors}
+        )
 
-    def _outcomes(self, variant: Variant) -> Outcomes:
-        path, errors = self.path / FILES[variant], self.tables.errors[variant]
+    def _outcomes(self, table: Table) -> Outcomes:
+        path, errors = self.path / FILES[table], self.tables.errors[table]
         digest = self.tables.files[path.name]
         try:
             body = path.read_bytes()
@@ -224,7 +274,7 @@ def clean_case(case: Case, twin_of: str) -> Case:
     return Case(case.task, "clean", twin_of, case.model)
 
 
-def write_evidence(root: Path, manifest: Manifest, outcomes: Mapping[Variant, Outcomes]) -> Path:
+def write_evidence(root: Path, manifest: Manifest, outcomes: Mapping[Table, Outcomes]) -> Path:
     """Write or replace the folder of a case under `root`; equal input gives equal bytes.
 
     Raises StoreError if a value is not finite or the folder cannot be written.
@@ -239,6 +289,9 @@ def write_evidence(root: Path, manifest: Manifest, outcomes: Mapping[Variant, Ou
         "errors": {variant: dict(outcomes[variant].errors) for variant in tables},
         "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
     }
+    if manifest.sequence is None:
+        # As in evidence of runs that stop nothing, whose bytes stay.
+        del content["sequence"]
     folder = folder_of(root, case)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     with writing(folder, remedy=REMEDY):
@@ -394,7 +447,7 @@ def _read_hashed(path: Path) -> dict[str, Any]:
 
 def _parse(schema: type[Schema], content: Mapping[str, Any], path: Path) -> Schema:
     """`content` as a value of `schema`. No default stands in for an absent key."""
-    names = [column.name for column in fields(schema)]
+    names = [column.name for column in fields(schema) if column.name != "sequence"]
     if absent := [name for name in names if name not in content]:
         raise StoreError(f"{path}: {absent[0]}: field required; measure again")
     try:

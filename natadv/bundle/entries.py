@@ -13,7 +13,7 @@ from natadv.evidence import CaseEvidence
 from natadv.gate.baseline import BaselineJudgement, BaselineVerdict
 from natadv.gate.judge import CaseVerdict, GateVerdict, Judgement, Overall, worse
 from natadv.gate.rules import Rule, Tier, Waiver
-from natadv.metrics import measure
+from natadv.gate.sequential import measured
 from natadv.report.gate_json import BaselineEntry, MeasurementEntry, RuleEntry, WaiverEntry
 from natadv.report.terminal import Row
 from natadv.scenarios import SCENARIOS
@@ -59,7 +59,7 @@ def case_rows(
         # A metric that no rule asks for may not be defined without twins or controls.
         if subject not in ruled:
             with suppress(MetricError):
-                measurement = measure(name, rows_of_part, confidence=confidence)
+                measurement = measured(name, rows_of_part, found.sequence, confidence=confidence)
                 rows.append(Row(case, None, measurement, metric=subject))
     return rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
@@ -69,7 +69,7 @@ def recompute(found: Unpacked, gate: GateJson, thresholds: Thresholds) -> Recomp
     judged = _judge(found, gate, thresholds, cases)
     agree("the confidence", gate.confidence, thresholds.confidence)
     numbers = sum(
-        _compare_case(entry, case, _rows(judged, case, gate), judged.plans[case])
+        _compare_case(entry, case, _rows(judged, case, gate), judged)
         for case, entry in zip(cases, gate.cases, strict=True)
     )
     # Those of the cases have been compared. A reason that is waived goes on with who waived it.
@@ -154,8 +154,10 @@ def _rows(judged: _Judged, case: Case, gate: GateJson) -> list[Row]:
     )
 
 
-def _compare_case(entry: CaseEntry, case: Case, rows: Sequence[Row], plan: CasePlan) -> int:
+def _compare_case(entry: CaseEntry, case: Case, rows: Sequence[Row], judged: _Judged) -> int:
     """The number of numbers that are equal."""
+    plan, record = judged.plans[case], judged.evidence[case].sequence
+    sequence = None if record is None else asdict(record) | {"decisions": [*record.decisions]}
     verdicts = [row.verdict for row in rows if row.verdict is not None]
     if entry.verdict is not None:
         agree(f"{case}: the verdict", entry.verdict, worst(verdicts or ["INCOMPLETE"]))
@@ -170,6 +172,7 @@ def _compare_case(entry: CaseEntry, case: Case, rows: Sequence[Row], plan: CaseP
     agree(f"{case}: data_revision", entry.data_revision, plan.data_revision)
     agree(f"{case}: weights", entry.weights, plan.weights)
     agree(f"{case}: protocol", entry.protocol, plan.protocol)
+    agree(f"{case}: the sequence", entry.sequence, sequence)
     again = measurement_entries(case, rows)
     names = [[row.metric for row in found] for found in (entry.measurements, again)]
     agree(f"{case}: the metrics", *names)

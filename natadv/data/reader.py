@@ -19,7 +19,15 @@ from natadv.types import Sample
 
 _REMEDY = "run dvc pull, or import the dataset again"
 
-__all__ = ["decode_image", "iter_columns", "iter_samples", "read_by_id", "read_samples", "verify"]
+__all__ = [
+    "decode_image",
+    "iter_columns",
+    "iter_samples",
+    "read_by_id",
+    "read_rows",
+    "read_samples",
+    "verify",
+]
 
 
 class _ListedShard(NamedTuple):
@@ -37,13 +45,23 @@ def read_samples(folder: Path, card: Card, *, start: int, stop: int) -> list[Sam
         raise DataError(
             f"{folder}: rows {start} to {stop} were requested, the card has {card.rows}"
         )
+    return read_rows(folder, card, range(start, stop))
+
+
+def read_rows(folder: Path, card: Card, rows: Sequence[int]) -> list[Sample]:
+    """The rows with these numbers, which must rise. Raises DataError."""
+    if rows and not 0 <= rows[0] <= rows[-1] < card.rows:
+        raise DataError(
+            f"{folder}: rows {rows[0]} to {rows[-1]} were requested, the card has {card.rows}"
+        )
     samples: list[Sample] = []
     first = 0
     for shard in _shards(folder, card):
-        low, high = max(start - first, 0), min(stop - first, shard.shard.rows)
-        if low < high:
-            samples += _rows(shard, range(low, high))
-        first += shard.shard.rows
+        last = first + shard.shard.rows
+        inside = [row - first for row in rows if first <= row < last]
+        if inside:
+            samples += _rows(shard, inside)
+        first = last
     return samples
 
 

@@ -219,7 +219,7 @@ def drain_with_gpu_slot(worker: Worker, units: Sequence[Unit], *, device: str, s
     if device != CUDA:
         worker.drain(units)
         return
-    while not all(worker.settled(u) for u in units):
+    while not all(worker.is_over(u) for u in units):
         try:
             slot = lease_slot(worker.store.root / "locks", gpu=worker.gpu, slots=slots)
         except StoreError as error:

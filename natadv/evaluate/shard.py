@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from natadv.data.reader import read_by_id, read_samples
+from natadv.data.reader import read_by_id, read_rows, read_samples
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset, undrawable
 from natadv.evaluate.pictures import (
@@ -84,7 +84,10 @@ def shard_of(unit: Unit, dataset: Dataset, *, clean: Dataset | None) -> Evaluati
     if problem := undrawable(dataset, clean):
         raise DataError(problem)
     card = dataset.card
-    samples = read_samples(dataset.folder, card, start=unit.start, stop=unit.stop)
+    if unit.rows:
+        samples = read_rows(dataset.folder, card, unit.rows)
+    else:
+        samples = read_samples(dataset.folder, card, start=unit.start, stop=unit.stop)
     twins = clean_twins(samples, clean) if card.drawn or unit.variant != "attack" else {}
     if card.drawn:
         samples = [sized(sample, twins) for sample in samples]

@@ -126,6 +126,8 @@ class Unit:
     """Fingerprint of the head on top of the model; empty if the model does the task by itself."""
     search: SearchSpec | None = None
     """The search for an attack, if the unit is one; None for a unit of rows."""
+    rows: tuple[int, ...] = ()
+    """The rows, in rising order, if they are only some of those from `start` to `stop`."""
 
     @property
     def key(self) -> str:
@@ -136,7 +138,7 @@ class Unit:
             "revision": self.revision,
             "prompts": self.prompts,
             "variant": self.variant,
-            "rows": [self.start, self.stop],
+            "rows": self._rows_of_key,
             "weights": self.weights,
             "head": self.head,
             "protocol": self.protocol,
@@ -154,11 +156,15 @@ class Unit:
             {
                 "revision": self.revision,
                 "variant": self.variant,
-                "rows": [self.start, self.stop],
+                "rows": self._rows_of_key,
                 "weights": self.weights,
                 **self.numerics.key_facts(),
             }
         )
+
+    @property
+    def _rows_of_key(self) -> object:
+        return {"only": self.rows} if self.rows else [self.start, self.stop]
 
     @property
     def answers_with(self) -> str:
@@ -182,7 +188,10 @@ class Unit:
         """A name for people."""
         if self.search:
             return f"{self.task}/{self.dataset}/{self.model}/search for {self.search.subject}"
-        return f"{self.task}/{self.dataset}/{self.model}/{self.variant}[{self.start}:{self.stop}]"
+        rows = f"{self.start}:{self.stop}"
+        if self.rows:
+            rows = f"{len(self.rows)} of {rows}"
+        return f"{self.task}/{self.dataset}/{self.model}/{self.variant}[{rows}]"
 
 
 def digest(value: object) -> str:

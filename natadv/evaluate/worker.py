@@ -42,6 +42,12 @@ POISONED = (
 Compute = Callable[[Unit, Sequence[Unit]], dict[str, Any]]
 """The result of a unit, given others about the same rows and model that come next."""
 
+
+def always(unit: Unit) -> bool:
+    """That a unit is needed whatever others found."""
+    return True
+
+
 Pass = tuple[Unit, ...]
 """Units about the same rows and model. One process computes them all, so that a picture is decoded
 and encoded once for all tasks."""
@@ -63,6 +69,9 @@ class Worker:
     """Id of the GPU that this process computes on."""
     current: str = ""
     """Weights of the loaded model."""
+    needed: Callable[[Unit], bool] = always
+    """Whether a unit is still needed; it is asked before each unit, as results of others may have
+    decided its case."""
     parent: int = 0
     """Process whose end ends the work, as no other process reads the results; 0: none."""
     problems: list[str] = field(default_factory=list)
@@ -74,7 +83,7 @@ class Worker:
     def drain(self, units: Sequence[Unit]) -> None:
         """Return when every unit has a result or an error, by this process or another; or, with a
         problem, when the store cannot be written."""
-        open_units = [u for u in units if not self.settled(u)]
+        open_units = [u for u in units if not self.is_over(u)]
         todo = _passes(open_units)
         try:
             self.run.tell("plan", units=len(units), cached=len(units) - len(open_units))
@@ -91,10 +100,10 @@ class Worker:
         abandoned = self.parent and os.getppid() != self.parent
         return bool(abandoned or self.problems or self.quarantine.holds(self.gpu))
 
-    def settled(self, unit: Unit) -> bool:
-        """Whether the unit has a result or an error."""
-        has_result = self.store.has(self.run.result_key(unit))
-        return has_result or self.run.error(unit.key) is not None
+    def is_over(self, unit: Unit) -> bool:
+        """Whether nobody has to compute the unit any more: it has a result or an error, or its
+        case was decided without it."""
+        return is_settled(unit, store=self.store, run=self.run) or not self.needed(unit)
 
     def _sweep(self, todo: Sequence[Pass]) -> list[Pass]:
         """Try each pass once; returns those that other processes hold."""
@@ -125,7 +134,7 @@ class Worker:
             BusyError: Another live process computes them, or another GPU is to try them first.
             StoreError: A result cannot be stored.
         """
-        if all(map(self.settled, units)):
+        if all(map(self.is_over, units)):
             return False
         computed = False
         with self.store.claim(units[0].rows_key):
@@ -141,7 +150,7 @@ class Worker:
 
     def _is_done(self, unit: Unit) -> bool:
         """Whether nothing is left to compute of the unit, whose lock this process holds."""
-        return self.settled(unit) or self._found_smaller(unit) or self._hopeless(unit)
+        return self.is_over(unit) or self._found_smaller(unit) or self._hopeless(unit)
 
     def _found_smaller(self, unit: Unit) -> bool:
         """Whether the store holds the result with the smaller batch that fits in this run."""
@@ -224,6 +233,11 @@ class Worker:
     def _give_up(self, unit: Unit, reason: str) -> None:
         self.run.fail(unit.key, reason)
         self.run.tell("error", unit=unit.title, reason=reason)
+
+
+def is_settled(unit: Unit, *, store: Store, run: Run) -> bool:
+    """Whether the unit has a result or an error."""
+    return store.has(run.result_key(unit)) or run.error(unit.key) is not None
 
 
 def is_poisoned(error: BaseException) -> bool:

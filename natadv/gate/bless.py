@@ -245,6 +245,11 @@ def _green_run(
     stored, broken = stored_cases(run)
     if broken:
         raise StoreError("\n".join(broken.values()))
+    if any(stored[case].manifest.sequence for case in selection.cases if case in stored):
+        raise ConfigError(
+            f"{run}: was measured with --sequential, which leaves samples out; bless a run without "
+            "it"
+        )
     for why in _disagreements(verdict, selection, stored):
         raise ConfigError(f"{gate_json} is not the verdict on {run}: {why}; run the gate again")
     twins = {

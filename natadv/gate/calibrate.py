@@ -146,6 +146,11 @@ def proposals(root: Path, date: str, part: str | None) -> Proposals:
         found = stored_evidence(case, stored)
         if found.problems or found.evidence.attack.errors:
             raise MetricError(f"{case}: calibrate on flawless evidence only; measure it again")
+        if found.sequence is not None and found.sequence.stopped:
+            # Where a sequence stops, the value is an extreme of its course.
+            raise MetricError(
+                f"{case}: it was stopped early; calibrate on all samples, without --sequential"
+            )
         for name, of_part in _measurable(found, part):
             try:
                 rules.append(propose(found, name, date=date, part=of_part))

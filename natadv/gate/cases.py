@@ -21,6 +21,7 @@ from natadv.evidence import (
 )
 from natadv.gate.rules import Tier
 from natadv.gate.schema import MOST
+from natadv.gate.sequential import misplaced
 from natadv.types import TEXT_COLUMNS, Case, Outcomes
 
 
@@ -49,8 +50,14 @@ def mismatches(plan: CasePlan, found: CaseEvidence) -> tuple[str, ...]:
         reasons.append(f"expected evidence of {plan.case}, got that of {found.case}")
     if plan.planned_n < 1:
         reasons.append(f"expected at least one planned sample, got {plan.planned_n}")
-    if rows.n + errors != plan.planned_n:
-        reasons.append(f"expected {plan.planned_n} samples, got {rows.n} and {errors} errors")
+    record = found.sequence
+    if rows.n + errors != (expected := plan.planned_n if record is None else record.rows):
+        reasons.append(f"expected {expected} samples, got {rows.n} and {errors} errors")
+    if record is not None and record.planned != plan.planned_n:
+        reasons.append(
+            f"expected an order of {plan.planned_n} samples, got one of {record.planned}"
+        )
+    reasons += misplaced(found)
     for what, want, got in (
         ("data revision", plan.data_revision, found.data_revision),
         ("weights", plan.weights, found.weights),
@@ -155,8 +162,13 @@ def stored_evidence(
     `datasets` is the folder of the cards that the twins' data revision must agree with, if any.
     """
     own, manifest = stored[case], stored[case].manifest
-    problems, clean = list(manifest.problems), None
-    if manifest.twin_of:
+    problems, clean, record = list(manifest.problems), None, manifest.sequence
+    own_twins = own.outcomes.get("clean")
+    if manifest.twin_of and own_twins is not None:
+        twins = clean_case(case, manifest.twin_of)
+        if record and datasets is not None and record.revision != _card(datasets, twins)[0]:
+            problems.append(f"its clean twins, {twins}, were measured on another data revision")
+    elif manifest.twin_of:
         twins = clean_case(case, manifest.twin_of)
         clean = stored.get(twins)
         reasons = ["were not measured"]
@@ -172,12 +184,13 @@ def stored_evidence(
         problems += [f"its clean twins, {twins}, {reason}" for reason in reasons]
     return CaseEvidence(
         case,
-        own.evidence(clean.outcomes["attack"] if clean else None),
+        own.evidence(clean.outcomes["attack"] if clean else own_twins),
         manifest.data_revision,
         manifest.weights,
         manifest.protocol,
         tuple(problems),
         manifest.tower,
+        sequence=record,
     )
 
 

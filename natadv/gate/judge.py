@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
-from natadv.errors import ConfigError, MetricError, counted, listed
+from natadv.errors import ConfigError, counted, listed
 from natadv.evidence import CaseEvidence
+from natadv.gate.assess import Assessment, assess
 from natadv.gate.cases import CasePlan, mismatches, with_evidence
-from natadv.gate.regression import estimate_loss
 from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, Waiver, rules_for
+from natadv.gate.sequential import final_confidence, levels_of
 from natadv.gate.waivers import EXCUSABLE, WaiverUse, uses, waiver_of
-from natadv.metrics import estimate
 from natadv.metrics.intervals import Side, Uncertain
-from natadv.metrics.measure import Estimate
 from natadv.metrics.significance import holm
 from natadv.types import VERDICTS, Case, Measurement, Verdict
 
@@ -189,19 +188,6 @@ class GateVerdict:
         raise ConfigError(f"{case} was not judged; judged were {[str(c.case) for c in self.cases]}")
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
-    """A rule on a case before the family of all rules is known."""
-
-    case: Case
-    rule: Rule
-    measurement: Measurement | None
-    p: float | None
-    reasons: tuple[str, ...]
-    found: Uncertain | None = None
-    """What the interval and p come from."""
-
-
 def judge_all(
     plans: Sequence[CasePlan],
     evidence: Mapping[Case, CaseEvidence],
@@ -232,23 +218,29 @@ def judge_all(
     chosen = [p for p in plans if selected is None or p.case in selected]
     wrong = (*problems, *_run_problems(thresholds, judged_tier, plans, selected))
     index = RuleIndex(thresholds.rules)
+    rules = {plan.case: rules_for(plan.case, plan.lineage, index) for plan in chosen}
+    confidence = thresholds.confidence
+    levels = levels_of(confidence, rules=sum(map(len, rules.values())))
     assessed: list[Assessment] = []
     flaws: dict[Case, tuple[str, ...]] = {}
     # Rows may be read here, and are not kept: there may be more of them than fit into memory.
     for plan, found in with_evidence(chosen, evidence):
         flaws[plan.case] = ("not measured",) if found is None else mismatches(plan, found)
-        assessed += _assess(
+        assessed += assess(
             plan,
-            rules_for(plan.case, plan.lineage, index),
+            rules[plan.case],
             found,
             reasons=flaws[plan.case],
-            confidence=thresholds.confidence,
+            confidence=confidence,
             max_excluded=judged_tier.max_excluded,
+            levels=levels,
             baseline=baseline,
         )
+    if any(a.sequence for a in assessed):
+        confidence = final_confidence(confidence)
     # Without a day every waiver has ended.
     waivers, day = (thresholds.waivers, today) if today is not None else ((), date.max)
-    level = (1 - thresholds.confidence) / 2
+    level = (1 - confidence) / 2
     judgements = [_excused(j, waivers, day) for j in _corrected(assessed, level=level)]
     cases = tuple(_case_verdict(plan, flaws[plan.case], judgements) for plan in chosen)
     lineages = {plan.case.model: plan.lineage for plan in plans}
@@ -322,57 +314,6 @@ def _run_problems(
             yield f"rule {rule} covers no case of this run"
 
 
-def _assess(
-    plan: CasePlan,
-    rules: Iterable[Rule],
-    found: CaseEvidence | None,
-    *,
-    reasons: tuple[str, ...],
-    confidence: float,
-    max_excluded: float,
-    baseline: Mapping[Case, CaseEvidence] | None,
-) -> Iterator[Assessment]:
-    """Each rule of the planned case, on its evidence."""
-    case = plan.case
-    for rule in rules:
-        if found is None:
-            yield Assessment(case, rule, None, None, reasons)
-            continue
-        part = found.evidence if rule.part is None else found.evidence.of_part(rule.part)
-        try:
-            answer = _estimate(rule, found, baseline)
-            measured = answer.measurement(confidence=confidence)
-            p = answer.p_value(bound=rule.bound, side=rule.side)
-        except MetricError as error:
-            yield Assessment(case, rule, None, None, (*reasons, str(error)))
-            continue
-        planned = part.attack.n + len(part.attack.errors)
-        short = [*reasons]
-        if not measured.n >= rule.min_n:
-            short.append(f"expected at least {rule.min_n} samples, got {measured.n}")
-        for who, allowed in (("tier", max_excluded), ("rule", rule.max_excluded)):
-            if allowed is not None and not measured.excluded <= allowed * planned:
-                excluded = f"{measured.excluded} of {planned} samples are excluded"
-                short.append(f"{excluded}, the {who} allows a share of {allowed:g}")
-        # What is not tested does not belong to the family.
-        tested = not short and rule.at == "interval"
-        kept = (p, answer.found) if tested else (None, None)
-        yield Assessment(case, rule, measured, kept[0], tuple(short), kept[1])
-
-
-def _estimate(
-    rule: Rule, found: CaseEvidence, baseline: Mapping[Case, CaseEvidence] | None
-) -> Estimate:
-    """What the bound of the rule is on. Raises MetricError where it is not defined."""
-    if not rule.of_loss:
-        return estimate(
-            rule.metric, found.evidence if rule.part is None else found.evidence.of_part(rule.part)
-        )
-    if baseline is None:
-        raise MetricError("it bounds the loss against a baseline; give one by --baseline DIR")
-    return estimate_loss(rule.metric, found, baseline.get(found.case), part=rule.part)
-
-
 def judge_rule(found: Assessment, p: float | None, *, level: float, strictest: float) -> Judgement:
     """The verdict on an assessed rule, and its reason.
 
@@ -385,9 +326,14 @@ def judge_rule(found: Assessment, p: float | None, *, level: float, strictest: f
         return Judgement(case, rule, m, "INCOMPLETE", margin, reason)
     is_floor, advice = rule.side == "floor", ""
     verdict: Verdict
-    if p is None:
+    if found.decision is not None:
+        verdict, sign = "FAIL", "<" if is_floor else ">"
+        if found.decision.holds:
+            verdict, sign = "PASS", ">=" if is_floor else "<="
+        advice = f", decided by the first {found.decision.n} in random order"
+    elif p is None:
         return _judged_at_value(case, rule, m)
-    if rule.holds(m.low if is_floor else m.high):
+    elif rule.holds(m.low if is_floor else m.high):
         verdict, sign = "PASS", ">=" if is_floor else "<="
     elif not rule.holds(m.value) and p <= level:
         verdict, sign = "FAIL", "<" if is_floor else ">"

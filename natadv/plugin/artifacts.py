@@ -14,11 +14,11 @@ from natadv import __version__
 from natadv.bundle.entries import measurement_entries, waiver_of
 from natadv.errors import ConfigError, StoreError
 from natadv.evaluate.units import Numerics
-from natadv.evidence import Manifest, clean_case, folder_of, write_evidence, write_selection
+from natadv.evidence import Manifest, Table, clean_case, folder_of, write_evidence, write_selection
 from natadv.plugin.session import GateSession
 from natadv.report.gate_json import CaseEntry
 from natadv.report.terminal import Row
-from natadv.types import Case, Outcomes, Variant
+from natadv.types import Case, Outcomes
 
 
 def remove_verdict(path: Path) -> None:
@@ -52,15 +52,17 @@ def remove_verdict(path: Path) -> None:
 
 def write_all_evidence(session: GateSession, root: Path) -> None:
     """Write every selected case, and the clean twins that it rests on, under `root`."""
+    # In a sequential run each case holds its own twins: the case of the twins may end earlier.
     twins = [
         clean_case(case, twin_of)
         for case in session.selected
-        if (twin_of := _twin_of(session, case))
+        if (twin_of := _twin_of(session, case)) and not session.sequential
     ]
     for case in dict.fromkeys((*session.selected, *twins)):
         stored = session.evidence.get(case) or session.evidence_of(case)
-        tables: dict[Variant, Outcomes | None] = {
+        tables: dict[Table, Outcomes | None] = {
             "attack": stored.evidence.attack,
+            "clean": stored.evidence.clean if session.sequential else None,
             "occlusion": stored.evidence.occlusion,
             "matched": stored.evidence.matched,
         }
@@ -83,6 +85,7 @@ def write_all_evidence(session: GateSession, root: Path) -> None:
             protocol=stored.protocol,
             twin_of=_twin_of(session, case),
             problems=stored.problems,
+            sequence=stored.sequence,
             # Without the code: versions of it that compute the same write the same evidence.
             facts={name: facts[name] for name in facts if name not in ("code", "search_code")},
         )
@@ -116,7 +119,7 @@ def case_entry(
     session: GateSession, case: Case, rows: Sequence[Row], *, sheet: str | None
 ) -> CaseEntry:
     """A case of the verdict for machines, with those of the report's `rows` that are about it."""
-    plan = session.plan(case)
+    plan, record = session.plan(case), session.evidence[case].sequence
     searches: list[dict[str, Any]] = []
     if results := session.searches(case):
         from natadv.search.result import result_json  # loads the fonts
@@ -134,6 +137,7 @@ def case_entry(
         measurements=measurement_entries(case, rows),
         searches=searches,
         waiver=waiver_of(row for row in rows if row.case == case),
+        sequence=None if record is None else asdict(record),
         sheet=sheet,
     )
 

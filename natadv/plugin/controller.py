@@ -33,7 +33,7 @@ from natadv.plugin.artifacts import (
     write_all_evidence,
 )
 from natadv.plugin.attacks import empty_attacks, write_attacks
-from natadv.plugin.gates import baseline_lines, report_rows, scoring_lines
+from natadv.plugin.gates import baseline_lines, report_rows, scoring_lines, sequence_lines
 from natadv.plugin.session import GateSession
 from natadv.report import gate_json, results
 from natadv.report.gate_json import (
@@ -338,8 +338,8 @@ class Controller:
         terminalreporter.section("natadv")
         judged = table(self.rows, confidence=self.session.grid.thresholds.confidence)
         overviews = [*overview(self.rows), *scoring_lines(self.session)]
-        new = baseline_lines(self.session)
-        for block in filter(None, (judged, overviews, new)):
+        new, stops = baseline_lines(self.session), sequence_lines(self.session)
+        for block in filter(None, (judged, overviews, new, stops)):
             for line in (*block, ""):
                 terminalreporter.write_line(line)
         for line in (*self.attack_lines, "") if self.attack_lines else ():

@@ -12,6 +12,7 @@ import pytest
 from natadv.bundle import entries
 from natadv.errors import DataError, NatadvError
 from natadv.evidence import CaseEvidence
+from natadv.gate.sequential import final_confidence, levels_of
 from natadv.plugin import attacks
 from natadv.plugin.artifacts import sheet_of
 from natadv.plugin.options import SHEETS, path_option, restore_allure_folder, writes_allure
@@ -146,6 +147,31 @@ def scoring_lines(session: GateSession) -> list[str]:
             few += [name] if by_exact_match(first["answers"]) else []
     rule = f"is exact match, as its questions have fewer than {LEAST_ANSWERS} answers"
     return [f"the accuracy (acc) on {name} {rule}" for name in few]
+
+
+def sequence_lines(session: GateSession) -> list[str]:
+    """How many samples each case needed until it was decided; empty if all were planned."""
+    if not session.sequential or not session.selected:
+        return []
+    lines, used, planned = [], 0, 0
+    for case in session.selected:
+        record, n = session.evidence[case].sequence, session.plan(case).planned_n
+        rows = n if record is None else record.rows
+        note = " (cannot be decided early)" if record is None else ""
+        used, planned = used + rows, planned + n
+        lines.append(f"{rows:>7,} of {n:>7,} samples, {_saved(rows, n):>4} saved: {case}{note}")
+    confidence = session.grid.thresholds.confidence
+    final, early = final_confidence(confidence), 1 - 2 * levels_of(confidence, rules=1).keeps
+    return [
+        *lines,
+        f"sequential: {used:,} of {planned:,} samples, {_saved(used, planned)} saved; intervals of "
+        f"all samples are at {final:.2%}, those of stopped cases are confidence sequences at "
+        f"{early:.2%}",
+    ]
+
+
+def _saved(used: int, planned: int) -> str:
+    return f"{1 - used / max(1, planned):.0%}"
 
 
 def case_rows(session: GateSession, case: Case) -> list[Row]:

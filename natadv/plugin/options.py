@@ -62,6 +62,12 @@ OPTIONS = (
         "measure only: no rule is applied, but everything requested must be measured",
     ),
     Option(
+        "--sequential",
+        {"action": "store_true"},
+        "evaluate pictures in a fixed random order, and stop each case when its rules are decided, "
+        "with the same error as that of all samples",
+    ),
+    Option(
         "--device",
         {"default": "auto", "choices": ("auto", "cpu", "cuda")},
         "where models run (auto: on GPUs if there are any, one per worker in turn)",

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from natadv.bundle.entries import baseline_reason, overall_of
-from natadv.errors import ConfigError, GateFailure, InfraError
+from natadv.errors import ConfigError, DataError, GateFailure, InfraError
 from natadv.evaluate.code import numerics_here
 from natadv.evaluate.devices import device_kind, own_gpu
 from natadv.evaluate.grid import Grid, make_grid
 from natadv.evaluate.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
 from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
-from natadv.evaluate.units import Numerics
-from natadv.evaluate.worker import Worker
-from natadv.evidence import CaseEvidence, Selection, StoredCase
+from natadv.evaluate.units import Numerics, Unit
+from natadv.evaluate.worker import Worker, is_settled
+from natadv.evidence import CaseEvidence, Selection, SequenceRecord, StoredCase
+from natadv.gate.assess import Assessment, assess
 from natadv.gate.baseline import (
     BaselineJudgement,
     BaselineVerdict,
@@ -35,7 +36,8 @@ from natadv.gate.bless import baseline_folder, read_baseline
 from natadv.gate.cases import CasePlan, mismatches, unreadable
 from natadv.gate.contract import contract_digest
 from natadv.gate.judge import GateVerdict, Overall, judge_all, worst
-from natadv.gate.rules import Waiver
+from natadv.gate.rules import Rule, RuleIndex, Waiver, rules_for
+from natadv.gate.sequential import can_decide, levels_of
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
 from natadv.plugin import options
@@ -43,6 +45,7 @@ from natadv.search.profile import with_searches
 from natadv.types import Case, Verdict
 
 if TYPE_CHECKING:
+    from natadv.evaluate.sequence import CaseSequence, State
     from natadv.search.result import SearchResult
 
 
@@ -61,6 +64,8 @@ class GateSession:
     today: date = field(default_factory=today_utc)
     """The day of the run (UTC), by which waivers are judged."""
     asserting: bool = True
+    sequential: bool = False
+    """Whether cases are evaluated in a random order, and only until they are decided."""
     gpu_slots: int = 1
     unit_timeout_s: float = 0.0
     rotation: int = 0
@@ -73,18 +78,93 @@ class GateSession:
     worker_problems: tuple[str, ...] = ()
     """What kept a process from measuring; it is reported only where results are missing."""
     _units: dict[Case, CaseUnits] = field(default_factory=dict)
+    _sequences: dict[Case, CaseSequence | None] = field(default_factory=dict)
 
     def select(self, cases: Iterable[Case], *, worker_problems: Iterable[str] = ()) -> GateSession:
         """The session of these cases, with nothing judged yet."""
         selected = tuple(dict.fromkeys(cases))
-        return replace(self, selected=selected, worker_problems=tuple(worker_problems))
+        # When a sequence ends depends on the number of rules that are judged beside it.
+        return replace(
+            self, selected=selected, worker_problems=tuple(worker_problems), _sequences={}
+        )
 
     def units(self, case: Case) -> CaseUnits:
-        """The units of `case`, and of the searches beside it."""
+        """The units that `case` rests on, and of the searches beside it."""
+        sequence = self.sequence(case)
+        return self._all_units(case) if sequence is None else sequence.units
+
+    def _all_units(self, case: Case) -> CaseUnits:
         if case not in self._units:
             rows = units_of(case, self.grid, numerics=self.numerics)
             self._units[case] = with_searches(rows, case, self.grid)
         return self._units[case]
+
+    def sequence(self, case: Case) -> CaseSequence | None:
+        """The blocks of `case`, and after which of them it was decided; None if the case is
+        evaluated as a whole, because it cannot be decided early."""
+        if not self.sequential or case not in self.selected:
+            return None
+        if case not in self._sequences:
+            self._sequences[case] = self._new_sequence(case)
+        sequence = self._sequences[case]
+        if sequence is not None and sequence.stop is None:
+            sequence.advance(
+                settled=partial(is_settled, store=self.store, run=self.run),
+                look=partial(self._look, case),
+            )
+        return sequence
+
+    def _new_sequence(self, case: Case) -> CaseSequence | None:
+        # Imported here because it reads Parquet.
+        from natadv.evaluate.sequence import case_sequence
+
+        units, rules = self._all_units(case), self._rules(case)
+        if units.problem or not rules or not all(map(can_decide, rules)):
+            return None
+        datasets, rows = self.grid.datasets, self.grid.rows(case.dataset)
+        dataset = datasets[case.dataset]
+        if dataset.card.drawn:
+            # Pictures and overlays are crossed: no samples of it are independent of the others.
+            return None
+        clean = datasets.get(str(dataset.card.twin_of))
+        try:
+            return case_sequence(units, dataset, clean, rows=rows)
+        except DataError:
+            # Its units report why it cannot be read.
+            return None
+
+    def _rules(self, case: Case) -> tuple[Rule, ...]:
+        return rules_for(case, self.grid.lineages[case.model], self._rule_index)
+
+    @cached_property
+    def _rule_index(self) -> RuleIndex:
+        return RuleIndex(self.grid.thresholds.rules)
+
+    def _look(self, case: Case, units: CaseUnits, record: SequenceRecord) -> State:
+        """`decided` if nothing more has to be known about `case`: all rules are decided, or it
+        cannot be measured."""
+        found = self._found(case, units, record)
+        if found.problems:
+            return "decided"
+        assessed = self._assessed(case, found)
+        if any(a.measurement is not None and a.decision is None for a in assessed):
+            return "open"
+        return "unclear" if any(a.reasons for a in assessed) else "decided"
+
+    def _assessed(self, case: Case, found: CaseEvidence) -> list[Assessment]:
+        thresholds = self.grid.thresholds
+        rules = sum(len(self._rules(other)) for other in self.selected)
+        return list(
+            assess(
+                self.plan(case),
+                self._rules(case),
+                found,
+                reasons=mismatches(self.plan(case), found),
+                confidence=thresholds.confidence,
+                max_excluded=self.grid.tier.max_excluded,
+                levels=levels_of(thresholds.confidence, rules=rules),
+            )
+        )
 
     def compute(self) -> GateSession:
         """Compute until every unit of the selected cases has a result or an error. Returns the
@@ -95,7 +175,7 @@ class GateSession:
 
         # As the tier lists them, whatever the order of the tests.
         cases = [case for case in self.grid.cases if case in self.selected]
-        units = unique_units(self.units(case) for case in cases)
+        units, needed = self._wanted(cases)
         self.run.prepare()
         gpu = own_gpu(self.numerics.device, gpus_per_model=self.numerics.gpus_per_model)
         runner = ModelRunner(self.store, self.grid.datasets, self.grid.specs, run=self.run, gpu=gpu)
@@ -103,6 +183,7 @@ class GateSession:
             self.store,
             self.run,
             compute_with(runner),
+            needed=needed,
             unit_timeout_s=self.unit_timeout_s,
             rotation=self.rotation,
             parent=self.parent,
@@ -111,10 +192,31 @@ class GateSession:
         drain_with_gpu_slot(worker, units, device=self.numerics.device, slots=self.gpu_slots)
         return self.select(self.selected, worker_problems=worker.problems)
 
+    def _wanted(self, cases: Iterable[Case]) -> tuple[list[Unit], Callable[[Unit], bool]]:
+        """The units of these cases, and whether one of them is still needed."""
+        from natadv.evaluate.sequence import in_turn
+
+        sequences = {case: found for case in cases if (found := self.sequence(case))}
+        whole = [self.units(case) for case in cases if case not in sequences]
+        whole += [CaseUnits(searches=sequence.searches) for sequence in sequences.values()]
+        always = {unit.key for units in whole for unit in units.all()}
+        owners: dict[str, list[Case]] = {}
+        for case, sequence in sequences.items():
+            for unit in in_turn([sequence]):
+                owners.setdefault(unit.key, []).append(case)
+
+        def needed(unit: Unit) -> bool:
+            """Whether a case still waits for it."""
+            owning = map(self.sequence, owners.get(unit.key, ()))
+            return unit.key in always or any(s is not None and s.needs(unit) for s in owning)
+
+        blocks = CaseUnits(attack=tuple(in_turn(list(sequences.values()))))
+        return unique_units([*whole, blocks]), needed
+
     def plan(self, case: Case) -> CasePlan:
         """What the evidence of `case` must consist of."""
         rows = self.grid.planned_rows if self.asserting else self.grid.rows
-        return case_plan(case, self.units(case), grid=self.grid, rows=rows(case.dataset))
+        return case_plan(case, self._all_units(case), grid=self.grid, rows=rows(case.dataset))
 
     @cached_property
     def evidence(self) -> dict[Case, CaseEvidence]:
@@ -123,8 +225,17 @@ class GateSession:
 
     def evidence_of(self, case: Case) -> CaseEvidence:
         """What the store holds for any case, e.g. the clean twins of a selected one."""
+        sequence = self.sequence(case)
+        if sequence is None:
+            return self._found(case, self.units(case), None)
+        found = self._found(case, sequence.units, sequence.record)
+        decided = tuple(filter(None, (a.decided for a in self._assessed(case, found))))
+        return replace(found, sequence=replace(sequence.record, decisions=decided))
+
+    def _found(self, case: Case, units: CaseUnits, record: SequenceRecord | None) -> CaseEvidence:
         notes = self.worker_problems
-        return case_evidence(case, self.units(case), store=self.store, run=self.run, notes=notes)
+        found = case_evidence(case, units, store=self.store, run=self.run, notes=notes)
+        return replace(found, sequence=record)
 
     def searches(self, case: Case) -> list[SearchResult]:
         """The results of the searches beside `case` that have ended."""
@@ -264,6 +375,12 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         raise ConfigError(f"{contract}: it or a file that it includes was just written; run again")
     store = Store(options.path_option(config, "store", options.STORE))
     number = str(worker.get("workerid", "gw0")).removeprefix("gw")
+    sequential = option("natadv_sequential")
+    if sequential and not asserting:
+        raise ConfigError(
+            "--sequential ends a case when its rules are decided, --no-assert applies none; leave "
+            "one of them out"
+        )
     how = {name: option(f"natadv_{name}") for name in HOW}
     device = device_kind(option("natadv_device"))
     baseline: Mapping[Case, StoredCase] | None = None
@@ -271,6 +388,11 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         if not asserting:
             raise ConfigError(
                 "--baseline asks for a judgement, --no-assert for none; leave one of them out"
+            )
+        if sequential:
+            raise ConfigError(
+                "--baseline compares all samples, --sequential leaves some out; leave one of them "
+                "out"
             )
         folder = baseline_folder(given, here=config.invocation_params.dir, root=config.rootpath)
         refuse_same(options.path_option(config, "evidence", options.EVIDENCE), folder)
@@ -286,6 +408,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         else Numerics(device, **how),
         today=today,
         asserting=asserting,
+        sequential=sequential,
         gpu_slots=option("natadv_gpu_slots"),
         # In one process a unit that hangs would end the whole run: leave that to the user.
         unit_timeout_s=option("natadv_unit_timeout") if worker else 0.0,

@@ -40,6 +40,7 @@ OTHER = {
     "head": "h" * 64,
     "protocol": "zero-shot-2",
     "search": SEARCH,
+    "rows": (0, 2),
     "numerics": Numerics("cuda", "float32", batch_size=4, threads=1, packages={"torch": "2"}),
 }
 

@@ -76,6 +76,15 @@ def kinds(run: Run) -> list[str]:
     return [event["kind"] for event in run.events()]
 
 
+def test_a_unit_whose_case_was_decided_by_others_is_not_computed(make_unit, make_worker):
+    units = [make_unit(start=i) for i in range(6)]
+    compute = Recorder()
+
+    make_worker(compute, needed=lambda unit: len(compute.units) < 3).drain(units)
+
+    assert compute.units == units[:3]
+
+
 def test_each_unit_is_computed_once_and_kept(store, run, make_unit, make_worker):
     units = [make_unit(start=i) for i in range(5)]
     compute = Recorder()
