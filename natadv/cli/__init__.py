@@ -39,6 +39,7 @@ COMMANDS = {
     "calibrate": ("contract_commands", "raise measured rules to what the last run has reached"),
     "whatif": ("contract_commands", "show what another contract would change in the last verdict"),
     "merge": ("gate_commands", "put the evidence of several runs of one tier together"),
+    "selfcheck": ("selfcheck_command", "audit the gate itself: its errors, its power, sabotage"),
     "reproduce": ("reproduce_command", "compare published numbers with those of a run"),
     "report": ("report_commands", "write the last run as HTML, JUnit, Markdown, SARIF and others"),
     "evidence": ("report_commands", "pack the evidence of a run, and state what it shows"),
