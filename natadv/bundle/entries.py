@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from natadv.errors import MetricError
 from natadv.evidence import CaseEvidence
@@ -14,7 +14,14 @@ from natadv.gate.baseline import BaselineJudgement, BaselineVerdict
 from natadv.gate.judge import CaseVerdict, GateVerdict, Judgement, Overall, worse
 from natadv.gate.rules import Rule, Tier, Waiver
 from natadv.gate.sequential import measured
-from natadv.report.gate_json import BaselineEntry, MeasurementEntry, RuleEntry, WaiverEntry
+from natadv.gate.waivers import WaiverUse
+from natadv.report.gate_json import (
+    BaselineEntry,
+    MeasurementEntry,
+    RuleEntry,
+    WaiverEntry,
+    WaiverUseEntry,
+)
 from natadv.report.terminal import Row
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
@@ -76,7 +83,7 @@ def _rule_row(judged: Judgement, contract: str) -> Row:
         judged.reason,
         rule=_rule_entry(rule, contract),
         detectable=judged.detectable,
-        waiver=None if judged.waiver is None else waiver_entry(judged.waiver, contract),
+        waiver=None if judged.waiver is None else _waiver_entry(judged.waiver, contract),
     )
 
 
@@ -95,8 +102,14 @@ def _rule_entry(rule: Rule, contract: str) -> RuleEntry:
     )
 
 
-def waiver_entry(waiver: Waiver, contract: str) -> WaiverEntry:
-    """A waiver, as gate.json has it."""
+def waiver_use_entries(uses: Iterable[WaiverUse], contract: str) -> list[WaiverUseEntry]:
+    """What became of the waivers of a run, as gate.json has it; `contract` as in `case_rows`."""
+    return [
+        WaiverUseEntry(state=use.state, **dict(_waiver_entry(use.waiver, contract))) for use in uses
+    ]
+
+
+def _waiver_entry(waiver: Waiver, contract: str) -> WaiverEntry:
     facts = asdict(waiver) | {"expires": waiver.expires.isoformat()}
     return WaiverEntry(**facts | {"file": _file(waiver.file, contract)})
 
@@ -151,6 +164,15 @@ def overall_of(verdict: GateVerdict, compared: BaselineVerdict | None) -> Overal
 def extent_for(extent: str, models: Sequence[str], tier: Tier) -> str:
     """The extent of a run in words, with its models if they are not those of the tier."""
     return extent if {*models} == {*tier.models} else f"{extent} for {', '.join(models)}"
+
+
+def from_root(path: Path, root: Path) -> str:
+    """The path of a file below the root of the repository, as reports name it. Elsewhere, or in a
+    hidden folder, such as a contract that was exported from git: its name."""
+    whole, top = path.resolve(), root.resolve()
+    inside = whole.relative_to(top) if top in whole.parents else Path(path.name)
+    hidden = any(part.startswith(".") for part in inside.parts[:-1])
+    return path.name if hidden else inside.as_posix()
 
 
 def measurement_entries(case: Case, rows: Iterable[Row]) -> list[MeasurementEntry]:

@@ -10,28 +10,20 @@ from typing import Any
 
 from natadv.bundle.archive import BASELINE, DATASETS, EVIDENCE, Unpacked
 from natadv.bundle.entries import (
-    case_rows,
     extent_for,
     measurement_entries,
     overall_of,
-    waiver_entry,
     waiver_of,
+    waiver_use_entries,
 )
+from natadv.bundle.judged import rows_of
 from natadv.errors import ReportError
-from natadv.evidence import CaseEvidence, StoredCase, case_of, read_selection
-from natadv.gate.baseline import BaselineVerdict, absences, counterparts, judge_against_baseline
+from natadv.evidence import StoredCase, case_of
 from natadv.gate.bless import read_baseline
-from natadv.gate.cases import (
-    CasePlan,
-    EvidenceReader,
-    mismatches,
-    opened_cases,
-    stored_plans,
-    unreadable,
-)
-from natadv.gate.judge import GateVerdict, judge_all, worst
-from natadv.gate.rules import Thresholds, Tier
-from natadv.report.gate_json import CaseEntry, GateJson, RunVerdict, WaiverUseEntry
+from natadv.gate.judge import worst
+from natadv.gate.rules import Thresholds
+from natadv.gate.stored import JudgedRun, stored_run
+from natadv.report.gate_json import CaseEntry, GateJson, RunVerdict
 from natadv.report.terminal import Row
 from natadv.types import Case
 
@@ -50,15 +42,6 @@ class Recomputed:
     """How many numbers were compared."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    verdict: GateVerdict
-    against_baseline: BaselineVerdict | None
-    evidence: Mapping[Case, CaseEvidence]
-    plans: Mapping[Case, CasePlan]
-    max_excluded: float
-
-
 def recompute(found: Unpacked, gate: GateJson, thresholds: Thresholds) -> Recomputed:
     """Judge the rows by the contract and compare.
 
@@ -68,61 +51,42 @@ def recompute(found: Unpacked, gate: GateJson, thresholds: Thresholds) -> Recomp
     cases = [case_of(entry.case) for entry in gate.cases]
     judged = _judge(found, gate, thresholds, cases)
     agree("the confidence", gate.confidence, thresholds.confidence)
-    numbers = sum(
-        _compare_case(entry, case, _rows(judged, case, gate), judged)
-        for case, entry in zip(cases, gate.cases, strict=True)
-    )
+    numbers = 0
+    for case, entry in zip(cases, gate.cases, strict=True):
+        rows = rows_of(
+            judged,
+            case,
+            contract=gate.contract.file,
+            confidence=gate.confidence,
+            asserted=gate.asserted,
+        )
+        numbers += _compare_case(entry, case, rows, judged)
     # Those of the cases have been compared. A reason that is waived goes on with who waived it.
     told = {*gate.problems, *(reason for entry in gate.cases for reason in entry.reasons)}
     agree("the number of reasons", len(gate.reasons), len(told))
     for reason in told:
         if not any(line.startswith(reason) for line in gate.reasons):
             agree("the reasons", gate.reasons, reason)
-    return Recomputed(_overall(gate, judged, thresholds.tier(gate.tier)), numbers)
+    return Recomputed(_overall(gate, judged), numbers)
 
 
 def _judge(
     found: Unpacked, gate: GateJson, thresholds: Thresholds, cases: Sequence[Case]
-) -> _Judged:
-    stored, broken = opened_cases(found.folder(EVIDENCE))
-    for why in broken.values():
+) -> JudgedRun:
+    run = stored_run(found.folder(EVIDENCE), cards=found.folder(DATASETS))
+    for why in run.broken.values():
         raise ReportError(why)
-    selection = read_selection(found.folder(EVIDENCE))
-    if selection is None:
+    if run.selection is None:
         raise ReportError("its evidence does not say which cases were selected")
-    agree("the selected cases", sorted(cases), sorted(selection.cases))
-    agree("the models", gate.selection.models, list(selection.models))
-    agree("the tier", gate.tier, selection.tier)
-    if absent := [case for case in cases if case not in stored]:
+    agree("the selected cases", sorted(cases), sorted(run.selection.cases))
+    agree("the models", gate.selection.models, list(run.selection.models))
+    agree("the tier", gate.tier, run.selection.tier)
+    complete = [case_of(entry.case) for entry in gate.cases if entry.state != "INCOMPLETE"]
+    if absent := [case for case in complete if case not in run.cases]:
         raise ReportError(f"its evidence has no rows of {absent[0]}")
-    tier, datasets = thresholds.tier(gate.tier), found.folder(DATASETS)
-    evidence = EvidenceReader(stored, datasets=datasets)
-    lineages = {case: stored[case].manifest.lineage for case in cases}
-    other = _before(found, gate)
-    before = None if other is None else counterparts(lineages, other)
-    plans = stored_plans(cases, tier, stored, datasets=datasets)
-    verdict = judge_all(
-        plans,
-        evidence,
-        thresholds=thresholds,
-        tier=tier.name,
-        models=gate.selection.models,
-        selected=cases,
-        baseline=before,
-        today=date.fromisoformat(gate.run.date),
+    return run.judged(
+        thresholds, today=date.fromisoformat(gate.run.date), before=_before(found, gate)
     )
-    compared = None
-    if other is not None and before is not None:
-        compared = judge_against_baseline(
-            cases,
-            candidate=evidence,
-            baseline=before,
-            absent=absences(lineages, other),
-            max_excluded=tier.max_excluded,
-            confidence=thresholds.confidence,
-        )
-    by_case = {plan.case: plan for plan in plans}
-    return _Judged(verdict, compared, evidence, by_case, tier.max_excluded)
 
 
 def _before(found: Unpacked, gate: GateJson) -> Mapping[Case, StoredCase] | None:
@@ -137,27 +101,8 @@ def _before(found: Unpacked, gate: GateJson) -> Mapping[Case, StoredCase] | None
     return read_baseline(found.folder(BASELINE))
 
 
-def _rows(judged: _Judged, case: Case, gate: GateJson) -> list[Row]:
-    """The rows of a report as the run must have had them."""
-    found, plan = judged.evidence[case], judged.plans[case]
-    compared = judged.against_baseline.cases if judged.against_baseline else ()
-    verdict = judged.verdict.of(case) if gate.asserted else None
-    lacks = (*mismatches(plan, found), *unreadable(found, judged.max_excluded))
-    measured_only = tuple(f"{case}: {why}" for why in lacks)
-    return case_rows(
-        found,
-        verdict=verdict,
-        shortfalls=measured_only if verdict is None else verdict.reasons,
-        compared=next((j for j in compared if j.case == case), None),
-        confidence=gate.confidence,
-        contract=gate.contract.file,
-    )
-
-
-def _compare_case(entry: CaseEntry, case: Case, rows: Sequence[Row], judged: _Judged) -> int:
+def _compare_case(entry: CaseEntry, case: Case, rows: Sequence[Row], judged: JudgedRun) -> int:
     """The number of numbers that are equal."""
-    plan, record = judged.plans[case], judged.evidence[case].sequence
-    sequence = None if record is None else asdict(record) | {"decisions": [*record.decisions]}
     verdicts = [row.verdict for row in rows if row.verdict is not None]
     if entry.verdict is not None:
         agree(f"{case}: the verdict", entry.verdict, worst(verdicts or ["INCOMPLETE"]))
@@ -167,6 +112,8 @@ def _compare_case(entry: CaseEntry, case: Case, rows: Sequence[Row], judged: _Ju
         # The run knows more about what it lacks than its rows do.
         agree(f"{case}: whether it is complete", "INCOMPLETE", worst(verdicts or ["INCOMPLETE"]))
         return 0
+    plan, record = judged.plans[case], judged.evidence[case].sequence
+    sequence = None if record is None else asdict(record) | {"decisions": [*record.decisions]}
     agree(f"{case}: lineage", entry.lineage, plan.lineage)
     agree(f"{case}: planned_n", entry.planned_n, plan.planned_n)
     agree(f"{case}: data_revision", entry.data_revision, plan.data_revision)
@@ -195,21 +142,18 @@ def _leaves(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _overall(gate: GateJson, judged: _Judged, tier: Tier) -> RunVerdict:
+def _overall(gate: GateJson, judged: JudgedRun) -> RunVerdict:
     """The verdict on the run, which gate.json may only make worse."""
     if not gate.asserted:
         return "measured"
-    recomputed = overall_of(judged.verdict, judged.against_baseline)
-    uses = [
-        WaiverUseEntry(state=use.state, **dict(waiver_entry(use.waiver, gate.contract.file)))
-        for use in judged.verdict.waivers
-    ]
+    recomputed = overall_of(judged.verdict, judged.compared)
+    uses = waiver_use_entries(judged.verdict.waivers, gate.contract.file)
     agree("the waivers", gate.waivers, uses)
     agree("the starters", gate.starters, judged.verdict.starters or None)
     if gate.verdict == "incomplete" and gate.problems:
         return recomputed
     agree("the verdict", gate.verdict, recomputed)
-    extent = extent_for(judged.verdict.extent_as(gate.verdict), gate.selection.models, tier)
+    extent = extent_for(judged.verdict.extent_as(gate.verdict), gate.selection.models, judged.tier)
     agree("the extent", gate.selection.extent, extent)
     return recomputed
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "whatif": ("contract_commands", "show what another contract would change in the last verdict"),
     "merge": ("gate_commands", "put the evidence of several runs of one tier together"),
     "selfcheck": ("selfcheck_command", "audit the gate itself: its errors, its power, sabotage"),
+    "judge": ("report_commands", "judge stored evidence again, and write gate.json"),
     "reproduce": ("reproduce_command", "compare published numbers with those of a run"),
     "report": ("report_commands", "write the last run as HTML, JUnit, Markdown, SARIF and others"),
     "evidence": ("report_commands", "pack the evidence of a run, and state what it shows"),

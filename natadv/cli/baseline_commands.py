@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
-import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -13,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from natadv import git
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, NatadvError, counted
 from natadv.report.terminal import GAP, NOTHING, WIDTH, aligned
@@ -66,7 +65,7 @@ def bless(
         run,
         gate_json=gate_json,
         folder=root / baselines.BASELINES / name,
-        by=_who(),
+        by=git.author(),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         partial=partial,
         replacing=replace,
@@ -82,16 +81,6 @@ def bless(
         f"{last.extent}, kept by {last.by}"
     )
     print(f"commit it (git add {kept.folder}), or give it to DVC (dvc add {kept.folder})")
-
-
-def _who() -> str:
-    """The user that git knows, else the one of the machine."""
-    command = ["git", "var", "GIT_AUTHOR_IDENT"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return found.rpartition(">")[0] + ">"
-    except (OSError, subprocess.CalledProcessError):
-        return getpass.getuser()
 
 
 @app.command(cls=opt.Command, epilog="Example: natadv compare release-1.4 .natadv/evidence")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import io
 import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from natadv import arguments
+from natadv import arguments, git
 from natadv.cli import shared_options as opt
 from natadv.config import section_of
 from natadv.errors import ConfigError, NatadvError, counted
@@ -49,38 +46,11 @@ def _contract_of(given: Path, *, today: date | None = None) -> Thresholds:
     if given.exists():
         return load_thresholds(given, today=today)
     with tempfile.TemporaryDirectory() as folder:
-        _extract(str(given), Path(folder))
+        git.extract(str(given), Path(folder), patterns=["**/*.yaml"], folders=[])
         try:
             return load_thresholds(Path(folder) / "thresholds.yaml", today=today)
         except ConfigError as error:
             raise ConfigError(str(error).replace(f"{folder}/", f"{given}:")) from error
-
-
-def _extract(revision: str, folder: Path) -> None:
-    """The YAML files and the baselines of a git revision, in `folder`. Raises ConfigError."""
-    # Keeps git from reading a revision as an option.
-    found = [
-        "git",
-        "rev-parse",
-        "--verify",
-        "--quiet",
-        "--end-of-options",
-        f"{revision}^{{commit}}",
-    ]
-    if subprocess.run(found, capture_output=True, check=False).returncode:
-        raise ConfigError(f"{revision}: neither a file nor a revision of this git repository")
-    top = subprocess.run(
-        ["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    wanted = [":(top,glob)**/*.yaml"]
-    there = ["git", "ls-tree", revision, "baselines"]
-    # `git archive` fails on a path that the revision lacks.
-    if subprocess.run(there, capture_output=True, check=True, cwd=top).stdout:
-        wanted.append("baselines")
-    archive = ["git", "archive", "--format=tar", revision, *wanted]
-    packed = subprocess.run(archive, capture_output=True, check=True, cwd=top).stdout
-    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-        tar.extractall(folder, filter="data")
 
 
 def _wrong_file(error: NatadvError) -> int:
@@ -102,6 +72,7 @@ def export(
 
     Exit codes: 0 written, 4 the revision has no contract that can be read.
     """
+    from natadv.gate.bless import BASELINES
     from natadv.gate.thresholds_file import contract_files, load_thresholds
 
     if out.exists():
@@ -109,7 +80,7 @@ def export(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         try:
-            _extract(revision, folder)
+            git.extract(revision, folder, patterns=["**/*.yaml"], folders=[BASELINES])
             load_thresholds(folder / "thresholds.yaml")
         except ConfigError as error:
             told = str(error).replace(f"{folder}/", f"{revision}:")
@@ -119,7 +90,7 @@ def export(
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copied)
         if (baselines := folder / "baselines").is_dir():
-            shutil.copytree(baselines, out / "baselines")
+            shutil.copytree(baselines, out / BASELINES)
     print(f"{out}: the contract of {revision}")
     return 0
 
@@ -360,7 +331,7 @@ def whatif(
     try:
         old, new = (_contract_of(given, today=today) for given in (against, thresholds))
         run = stored_run(evidence, cards=cards_beside(against))
-        before, after = (run.verdict(one, tier=tier, today=today) for one in (old, new))
+        before, after = (run.judged(one, tier=tier, today=today).verdict for one in (old, new))
     except NatadvError as error:
         return _wrong_file(error)
     found = list(changes(before, after))

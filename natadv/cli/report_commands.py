@@ -1,4 +1,4 @@
-"""`natadv report`, `natadv evidence ...`, `natadv verify` and `natadv schema`."""
+"""`natadv judge`, `natadv report`, `natadv evidence ...`, `natadv verify` and `natadv schema`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ Format = Literal[
     "comment",
     "annotations",
     "sarif",
+    "verdict",
     "every-eval-ever",
     "hub",
 ]
@@ -62,7 +63,8 @@ def report(
 ) -> None:
     """Write the last run as a report, from gate.json alone: html (from Allure's results), junit,
     summary (Markdown for a job of GitHub Actions), comment (for a pull request), annotations,
-    sarif, every-eval-ever (JSON) or hub (YAML for .eval_results/ of a model's repository).
+    sarif, verdict (one word), every-eval-ever (JSON) or hub (YAML for .eval_results/ of a model's
+    repository).
     """
     if format == "html":
         from natadv.report.html import write_report
@@ -87,6 +89,8 @@ def report(
 
 
 def _written(gate: GateJson, format: Format, pictures_url: str | None) -> bytes:
+    if format == "verdict":
+        return f"{gate.verdict}\n".encode()
     if format == "junit":
         from natadv.report.junit import junit_xml
 
@@ -134,6 +138,46 @@ def _benchmarks(given: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"--benchmark: expected DATASET=OWNER/NAME, got {text!r}")
         found[dataset] = repository
     return found
+
+
+@app.command(
+    cls=opt.Command, epilog="Example: natadv judge --evidence merged --gate-json gate.json"
+)
+def judge(
+    evidence: Annotated[Path, opt.path("of a run, or of natadv merge")] = Path(".natadv/evidence"),
+    gate_json: Annotated[Path, opt.path("gets the verdict", metavar="FILE")] = Path("gate.json"),
+    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
+        "thresholds.yaml"
+    ),
+    datasets: Annotated[
+        Path | None, opt.path("with the cards; default: fixtures/datasets beside the contract")
+    ] = None,
+    baseline: Annotated[
+        str | None, opt.text("NAME", "in baselines/, or a folder of evidence, to compare with")
+    ] = None,
+    sheets: Annotated[Path | None, opt.path("contact sheets of its failing samples")] = None,
+) -> int:
+    """Judge stored evidence as `python -m natadv.gate` does, and write gate.json, from which
+    `natadv report` and `natadv evidence pack` work. No model is loaded.
+
+    Exit codes: 0 green, 1 not green, 4 a file is wrong.
+    """
+    from natadv.bundle.judged import write_verdict
+
+    try:
+        gate = write_verdict(
+            gate_json,
+            evidence=evidence,
+            thresholds=thresholds,
+            datasets=datasets,
+            baseline=baseline,
+            sheets=sheets,
+        )
+    except NatadvError as error:
+        print(f"natadv: {error}", file=sys.stderr)
+        return NOT_VERIFIED
+    print(*gate.reasons, gate.headline, sep="\n")
+    return VERIFIED if gate.green else NOT_GREEN
 
 
 @app.command(cls=opt.Command)

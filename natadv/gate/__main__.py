@@ -10,9 +10,8 @@ from typing import NoReturn
 
 from natadv.arguments import day, path, text
 from natadv.errors import NatadvError
-from natadv.gate.baseline import absences, counterparts, judge_against_baseline, refuse_same
+from natadv.gate.baseline import refuse_same
 from natadv.gate.bless import baseline_folder, read_baseline
-from natadv.gate.cases import EvidenceReader
 from natadv.gate.contract import contract_digest
 from natadv.gate.stored import cards_beside, stored_run
 from natadv.gate.thresholds_file import load_thresholds
@@ -53,34 +52,21 @@ def _run(options: argparse.Namespace) -> int:
     thresholds = load_thresholds(options.thresholds, today=today)
     digest = contract_digest(options.thresholds)
     run = stored_run(options.evidence, cards=options.datasets or cards_beside(options.thresholds))
-    tier, models = thresholds.tier(run.tier(options.tier)), options.model
-    asked = run.asked(thresholds, tier=options.tier, models=models)
-    compared, before = None, None
+    before = None
     if options.baseline is not None:
         folder = baseline_folder(options.baseline, here=Path(), root=options.thresholds.parent)
         refuse_same(options.evidence, folder)
-        other = read_baseline(folder)
-        lineages = {case: run.lineage(case.model) for case in asked}
-        before = counterparts(lineages, other)
-        compared = judge_against_baseline(
-            asked,
-            candidate=EvidenceReader(run.cases),
-            baseline=before,
-            absent=absences(lineages, other),
-            max_excluded=tier.max_excluded,
-            confidence=thresholds.confidence,
-        )
-    verdict = run.verdict(
-        thresholds, today=today, tier=options.tier, models=models, baseline=before
+        before = read_baseline(folder)
+    judged = run.judged(
+        thresholds, today=today, tier=options.tier, models=options.model, before=before
     )
     print(f"contract {options.thresholds}, sha256 {digest}, on {today}")
-    print(*verdict.report, sep="\n")
-    if rest := run.beside(asked):
+    print(*judged.verdict.report, sep="\n")
+    if rest := run.beside(judged.plans):
         print(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
-    if compared is not None:
-        print(*compared.report, sep="\n")
-    green = verdict.green and (compared is None or compared.green)
-    return GREEN if green else NOT_GREEN
+    if judged.compared is not None:
+        print(*judged.compared.report, sep="\n")
+    return GREEN if judged.green else NOT_GREEN
 
 
 if __name__ == "__main__":

@@ -8,10 +8,23 @@ from datetime import date
 from pathlib import Path
 
 from natadv.errors import StoreError
-from natadv.evidence import CaseEvidence, CaseFolder, Selection, clean_case, read_selection
-from natadv.gate.cases import EvidenceReader, opened_cases, stored_plans
+from natadv.evidence import (
+    CaseEvidence,
+    CaseFolder,
+    Selection,
+    StoredCase,
+    clean_case,
+    read_selection,
+)
+from natadv.gate.baseline import (
+    BaselineVerdict,
+    absences,
+    counterparts,
+    judge_against_baseline,
+)
+from natadv.gate.cases import CasePlan, EvidenceReader, opened_cases, stored_plans
 from natadv.gate.judge import GateVerdict, judge_all
-from natadv.gate.rules import Thresholds
+from natadv.gate.rules import Thresholds, Tier
 from natadv.types import Case
 
 DATASETS = Path("fixtures/datasets")
@@ -63,26 +76,41 @@ class StoredRun:
         twins = {clean_case(case, m.twin_of) for case, m in manifests.items() if m.twin_of}
         return sorted(set(self.cases) - set(asked) - twins)
 
-    def verdict(
+    def judged(
         self,
         thresholds: Thresholds,
         *,
         today: date,
         tier: str | None = None,
         models: Sequence[str] = (),
-        baseline: Mapping[Case, CaseEvidence] | None = None,
-    ) -> GateVerdict:
-        """The verdict that a run with this evidence would have reached on that day.
+        before: Mapping[Case, StoredCase] | None = None,
+    ) -> JudgedRun:
+        """The verdict that a run with this evidence would have reached on that day, compared with
+        a baseline if one is given.
 
         Raises ConfigError if a card of a dataset cannot be read.
         """
         of = thresholds.tier(self.tier(tier))
         asked = self.asked(thresholds, tier=tier, models=models)
+        plans = stored_plans(asked, of, self.cases, datasets=self.cards)
+        evidence = EvidenceReader(self.cases, datasets=self.cards)
+        baseline, compared = None, None
+        if before is not None:
+            lineages = {case: self.lineage(case.model) for case in asked}
+            baseline = counterparts(lineages, before)
+            compared = judge_against_baseline(
+                asked,
+                candidate=evidence,
+                baseline=baseline,
+                absent=absences(lineages, before),
+                max_excluded=of.max_excluded,
+                confidence=thresholds.confidence,
+            )
         # A run that left damaged files is not green, though nobody asked for them.
         flaws = [why for case in self.beside(asked) if (why := _flaw(self.cases[case]))]
-        return judge_all(
-            stored_plans(asked, of, self.cases, datasets=self.cards),
-            EvidenceReader(self.cases, datasets=self.cards),
+        verdict = judge_all(
+            plans,
+            evidence,
             thresholds=thresholds,
             tier=of.name,
             models=self.models(models),
@@ -91,6 +119,26 @@ class StoredRun:
             baseline=baseline,
             today=today,
         )
+        return JudgedRun(of, {plan.case: plan for plan in plans}, evidence, verdict, compared)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRun:
+    """A stored run under a contract."""
+
+    tier: Tier
+    plans: Mapping[Case, CasePlan]
+    """The cases that were asked for."""
+    evidence: Mapping[Case, CaseEvidence]
+    """Rows are read whenever they are asked for."""
+    verdict: GateVerdict
+    compared: BaselineVerdict | None
+    """None if no baseline was given."""
+
+    @property
+    def green(self) -> bool:
+        """Whether all rules hold, and nothing got worse."""
+        return self.verdict.green and (self.compared is None or self.compared.green)
 
 
 def stored_run(root: Path, *, cards: Path | None) -> StoredRun:

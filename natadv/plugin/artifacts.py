@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,15 +155,3 @@ def empty_sheets(folder: Path) -> None:
             f"{folder}: sheets of an earlier run cannot be removed: {error.strerror or error}; "
             "give another --sheets DIR"
         ) from error
-
-
-def git_commit(root: Path) -> str:
-    """Commit of the checkout, with `+` if files differ from it; empty outside of git."""
-
-    command = ["git", "-C", str(root)]
-    run = partial(subprocess.run, capture_output=True, text=True, check=True)
-    try:
-        commit = run([*command, "rev-parse", "HEAD"]).stdout.strip()
-        return commit + ("+" if run([*command, "status", "--porcelain"]).stdout else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 
 from natadv import __version__
-from natadv.bundle.entries import extent_for, waiver_entry
+from natadv.bundle.entries import extent_for, waiver_use_entries
 from natadv.errors import NatadvError, counted
 from natadv.evaluate.devices import CUDA
 from natadv.evaluate.quarantine import Quarantine
 from natadv.evaluate.store import prove_writable, write_atomically
 from natadv.evidence import empty_evidence
 from natadv.gate.waivers import WaiverUse
+from natadv.git import commit_of
 from natadv.plugin import options
 from natadv.plugin.artifacts import (
     case_entry,
     empty_sheets,
-    git_commit,
     hardware_of,
     numerics_json,
     remove_verdict,
@@ -42,7 +42,6 @@ from natadv.report.gate_json import (
     RunEntry,
     RunVerdict,
     SelectionEntry,
-    WaiverUseEntry,
 )
 from natadv.report.terminal import Row, UnitProgress, overview, reasons, table, wrapped
 from natadv.types import Case
@@ -217,7 +216,7 @@ class Controller:
     def _write_results(self) -> None:
         write_all_evidence(self.session, self.evidence)
         self.attack_lines = write_attacks(self.session, self.attacks, root=self.config.rootpath)
-        commit = git_commit(self.config.rootpath)
+        commit = commit_of(self.config.rootpath)
         content = self._gate_json(commit).model_dump(mode="json")
         write_atomically(self.gate_json, json.dumps(content, indent=1, allow_nan=False) + "\n")
         if self.allure is not None:
@@ -262,12 +261,7 @@ class Controller:
             reasons=self.reasons(),
             problems=self.problems(),
             starters=self._starters() or None,
-            waivers=[
-                WaiverUseEntry(
-                    state=use.state, **dict(waiver_entry(use.waiver, session.contract_file))
-                )
-                for use in self._waiver_uses()
-            ],
+            waivers=waiver_use_entries(self._waiver_uses(), session.contract_file),
             cases=[
                 case_entry(session, case, self.rows, sheet=self._sheet(case))
                 for case in sorted(session.selected)

@@ -176,13 +176,6 @@ def path_option(config: pytest.Config, name: str, default: str) -> Path:
     return config.invocation_params.dir / given if given else config.rootpath / default
 
 
-def from_root(config: pytest.Config, path: Path) -> str:
-    """The path of a file below the root of the repository, as reports name it; elsewhere its
-    name."""
-    root, whole = config.rootpath.resolve(), path.resolve()
-    return whole.relative_to(root).as_posix() if root in whole.parents else path.name
-
-
 def is_narrowed(config: pytest.Config) -> bool:
     """True if the user asked for less than all suites, so that absent cases are expected."""
     option = config.option

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from natadv.bundle.entries import baseline_reason, overall_of
+from natadv.bundle.entries import baseline_reason, from_root, overall_of
 from natadv.errors import ConfigError, DataError, GateFailure, InfraError
 from natadv.evaluate.code import numerics_here
 from natadv.evaluate.devices import device_kind, own_gpu
@@ -400,7 +400,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
         contract=digest,
-        contract_file=options.from_root(config, contract),
+        contract_file=from_root(contract, config.rootpath),
         store=store,
         run=Run(store, worker.get("natadv_run") or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"),
         numerics=numerics_here(store.root, device=device, **how)

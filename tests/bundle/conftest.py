@@ -17,8 +17,8 @@ from natadv.bundle.entries import (
     case_rows,
     measurement_entries,
     overall_of,
-    waiver_entry,
     waiver_of,
+    waiver_use_entries,
 )
 from natadv.evidence import Selection, write_selection
 from natadv.gate.baseline import counterparts, judge_against_baseline
@@ -33,7 +33,6 @@ from natadv.report.gate_json import (
     GateJson,
     RunEntry,
     SelectionEntry,
-    WaiverUseEntry,
 )
 from natadv.report.terminal import reasons
 from tests.gate.conftest import THRESHOLDS, rows_of, store_world
@@ -141,10 +140,7 @@ class Ended:
             reasons=[*problems, *reasons(rows)],
             problems=list(problems),
             starters=verdict.starters or None,
-            waivers=[
-                WaiverUseEntry(state=use.state, **dict(waiver_entry(use.waiver, "thresholds.yaml")))
-                for use in verdict.waivers
-            ],
+            waivers=waiver_use_entries(verdict.waivers, "thresholds.yaml"),
             cases=entries,
             numerics={},
             commit="",

@@ -24,14 +24,17 @@ def test_typographic_search(case, gate):
 """
 READ = """\
 def read(image):
-    pixels = np.asarray(image).reshape(-1, 3)
-    _, counts = np.unique(pixels, axis=0, return_counts=True)
-    return int((counts >= 4).sum() == 1)
+    pixels = np.asarray(image)
+    _, colour, counts = np.unique(
+        pixels.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True
+    )
+    panel = (colour.ravel() == counts.argmax()).reshape(pixels.shape[:2])
+    places = [row.nonzero()[0] for row in panel if row.any()]
+    return int(counts.max() >= 4 and sum(at[-1] - at[0] + 1 - len(at) for at in places) >= 4)
 
 
 """
-"""Noise has no colour twice, a panel has one; a block in place of letters adds another, while
-letters as small as these do not."""
+"""Noise has no colour twice, a panel has one; only letters make holes in it."""
 CELL = "classification/typographic/lot"
 SEARCHES = """\
     searches:

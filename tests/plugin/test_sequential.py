@@ -35,11 +35,11 @@ def test_a_run_stops_early_with_the_same_bytes_for_any_number_of_workers(world, 
     assert (verdict, files) == (other_verdict, other_files)
     (clean, typo) = verdict["cases"]
     assert clean["case"] == CLEAN
-    record = clean["sequential"]
+    record = clean["sequence"]
     assert (record["seed"], record["planned"], clean["planned_n"]) == (SEED, 600, 600)
     assert 64 <= record["rows"] < 600
     assert record["decisions"][0].startswith("top1 floor 0.900: PASS after ")
-    used = record["rows"] + typo["sequential"]["rows"]
+    used = record["rows"] + typo["sequence"]["rows"]
     saved = f"{record['rows']} of     600 samples,  {1 - record['rows'] / 600:.0%} saved: {CLEAN}"
     assert saved in shown
     assert f"sequential: {used} of 1,200 samples, {1 - used / 1200:.0%} saved" in shown
@@ -90,6 +90,7 @@ def test_what_cannot_be_decided_early_is_evaluated_as_a_whole(drawn, metrics, pr
     session = GateSession(
         grid,  # type: ignore[arg-type]
         contract="c",
+        contract_file="thresholds.yaml",
         store=None,  # type: ignore[arg-type]
         run=None,  # type: ignore[arg-type]
         numerics=Numerics("cpu", "float32", batch_size=4, threads=1),
