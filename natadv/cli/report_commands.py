@@ -70,7 +70,8 @@ def report(
         from natadv.report.html import write_report
 
         page = out or Path("allure-report") / "index.html"
-        write_report(results, page, tools=Path(".natadv/tools").absolute())
+        kept = Path(".natadv").absolute()
+        write_report(results, page, tools=kept / "tools", history=kept / "history.jsonl")
         print(f"{page} ({page.stat().st_size / 1e6:.1f} MB)")
         return
     gate = read_gate_json(gate_json)

@@ -15,14 +15,18 @@ from natadv.report.results import CATEGORIES, ENVIRONMENT
 
 ALLURE = "3.18.0"
 LEAST_NODE = 20
+KEPT = 50
+"""Reports that the history of a case goes back."""
 GROUPS = ["parentSuite", "suite", "subSuite"]
 
 
-def write_report(results: Path, out: Path, *, tools: Path) -> Path:
+def write_report(results: Path, out: Path, *, tools: Path, history: Path | None = None) -> Path:
     """Write `out` (an .html file) from a folder of Allure results.
 
     Args:
         tools: Folder that keeps the installed Allure between calls.
+        history: File that keeps what earlier reports said of each case, so that this one shows it
+            and what has changed; None: no case has a history.
 
     Raises:
         ReportError: There are no results, Node is missing, or Allure fails.
@@ -48,6 +52,7 @@ def write_report(results: Path, out: Path, *, tools: Path) -> Path:
             "name": title,
             "output": str(report),
             "categories": [{**rule, "groupBy": [{"label": "model"}]} for rule in CATEGORIES],
+            **({"historyPath": str(history), "historyLimit": KEPT} if history else {}),
             "plugins": {"awesome": {"options": {"singleFile": True, "groupBy": GROUPS}}},
         }
         config.write_text(json.dumps(settings))

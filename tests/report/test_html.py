@@ -152,6 +152,15 @@ def test_the_page_is_one_file_grouped_by_model_with_our_categories(write, node):
     assert awesome["groupBy"] == ["parentSuite", "suite", "subSuite"]
     assert [c["name"] for c in config["categories"]] == [c["name"] for c in CATEGORIES]
     assert not Path(config["output"]).exists()  # nothing stale for the next page
+    assert "historyPath" not in config
+
+
+def test_a_history_is_kept_where_it_is_asked_for(results, node, tmp_path):
+    kept = tmp_path / "history.jsonl"
+    write_report(results, tmp_path / "page.html", tools=tmp_path / "tools", history=kept)
+    config = json.loads((node.bin / "config").read_text())
+
+    assert (config["historyPath"], config["historyLimit"]) == (str(kept), 50)
 
 
 @pytest.mark.parametrize(
