@@ -175,6 +175,9 @@ class Selection:
     cases: Annotated[tuple[_Case, ...], Field(strict=False)]
     whole: bool
     """Whether these are all cases that the tier had for these models."""
+    problems: _Texts = ()
+    """What went wrong with the run itself; whoever judges its rows again must not overlook it.
+    Absent from the file if nothing did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,8 @@ class CaseFolder:
 
 
 Schema = TypeVar("Schema", Manifest, Selection, _Tables)
+_OPTIONAL: Mapping[type, str] = {Manifest: "sequence", Selection: "problems"}
+"""The key of each file that is absent where it says nothing."""
 
 
 def select(outcomes: Outcomes, keep: Mask | Sequence[bool]) -> Outcomes:
@@ -324,6 +329,8 @@ def _encoded(outcomes: Outcomes, case: Case) -> bytes:
 def write_selection(root: Path, selection: Selection) -> None:
     """Record in `root` the selection that its cases belong to. Raises StoreError."""
     content = asdict(selection) | {"cases": [case.address for case in selection.cases]}
+    if not selection.problems:
+        del content["problems"]
     replace_file(root / RUN, _hashed_text(content).encode(), remedy=REMEDY)
 
 
@@ -447,7 +454,8 @@ def _read_hashed(path: Path) -> dict[str, Any]:
 
 def _parse(schema: type[Schema], content: Mapping[str, Any], path: Path) -> Schema:
     """`content` as a value of `schema`. No default stands in for an absent key."""
-    names = [column.name for column in fields(schema) if column.name != "sequence"]
+    optional = _OPTIONAL.get(schema, "")
+    names = [column.name for column in fields(schema) if column.name != optional]
     if absent := [name for name in names if name not in content]:
         raise StoreError(f"{path}: {absent[0]}: field required; measure again")
     try:

@@ -23,10 +23,10 @@ from natadv.evaluate.devices import check_gpus, pinned_environment, teams, visib
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.requirements import missing, script
 from natadv.plugin import options
-from natadv.plugin.artifacts import remove_verdict
 from natadv.plugin.controller import Controller
 from natadv.plugin.gates import Gate
 from natadv.plugin.session import GateSession, make_session
+from natadv.report.gate_json import remove_verdict
 from natadv.types import Case
 
 SESSION = pytest.StashKey[GateSession]()

@@ -38,6 +38,7 @@ from natadv.report.gate_json import (
     RunEntry,
     RunVerdict,
     SelectionEntry,
+    remove_verdict,
 )
 from natadv.report.terminal import Row, reasons
 from natadv.storage.atomic import replace_file
@@ -85,6 +86,7 @@ def write_verdict(
         ConfigError: The contract, the baseline or an option is wrong.
         StoreError: Evidence was changed, or the file cannot be written.
     """
+    remove_verdict(gate_json)
     today = today_utc()
     contract = load_thresholds(thresholds, today=today)
     digest = contract_digest(thresholds)

@@ -37,9 +37,11 @@ class Recomputed:
     """What the rows lead to. gate.json says the same."""
 
     verdict: RunVerdict
-    """May be better than that of gate.json, if the run itself had problems: they leave no rows."""
+    """May be better than that of gate.json, if that names problems that its evidence does not."""
     numbers: int
     """How many numbers were compared."""
+    whole: bool
+    """Whether all cases were judged that the tier has for the models of the run."""
 
 
 def recompute(found: Unpacked, gate: GateJson, thresholds: Thresholds) -> Recomputed:
@@ -67,7 +69,8 @@ def recompute(found: Unpacked, gate: GateJson, thresholds: Thresholds) -> Recomp
     for reason in told:
         if not any(line.startswith(reason) for line in gate.reasons):
             agree("the reasons", gate.reasons, reason)
-    return Recomputed(_overall(gate, judged), numbers)
+    whole = judged.verdict.judged_of_tier == judged.verdict.tier_cases
+    return Recomputed(_overall(gate, judged), numbers, whole)
 
 
 def _judge(

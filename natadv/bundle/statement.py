@@ -26,7 +26,8 @@ Result = Literal["PASSED", "WARNED", "FAILED"]
 
 
 def result_of(gate: GateJson) -> Result:
-    """PASSED only for a whole tier without a waiver; WARNED for a green run of less; else FAILED.
+    """PASSED only for a whole tier that keeps all rules with confidence; WARNED for a green run of
+    a part, with a waiver or with a rule `at: value`; else FAILED.
 
     Raises ReportError if nothing was asserted, which is the result of no test.
     """
@@ -34,7 +35,9 @@ def result_of(gate: GateJson) -> Result:
         raise ReportError("nothing was asserted (--no-assert), so there is no result to attest")
     if not gate.green:
         return "FAILED"
-    return "PASSED" if gate.verdict == "pass" else "WARNED"
+    rules = [row.contract_rule for entry in gate.cases for row in entry.measurements]
+    by_value = any(rule is not None and rule.at == "value" for rule in rules)
+    return "PASSED" if gate.verdict == "pass" and not by_value else "WARNED"
 
 
 def predicate(found: Verification, *, url: str | None = None) -> dict[str, Any]:

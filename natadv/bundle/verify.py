@@ -15,9 +15,11 @@ from natadv.bundle.recompute import Recomputed, agree, recompute
 from natadv.errors import NatadvError, ReportError, counted
 from natadv.gate.contract import contract_digest
 from natadv.gate.thresholds_file import load_thresholds
-from natadv.report.gate_json import GateJson, read_gate_json
+from natadv.report.gate_json import LAST_SECOND, GateJson, read_gate_json
 
 DAY_S = 86_400
+_NEAR_S = 600
+"""Between the day that a run notes and the second at which it says that it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,12 @@ class Verification:
 
     def green(self, policy: Policy) -> bool:
         """Whether the evidence is good enough for the policy."""
-        whole = self.gate.verdict != "partial"
-        return self.gate.green and (whole or policy.tier is None)
+        return self.gate.green and (self.whole or policy.tier is None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the tier was judged: waived cases do not hide that others are absent."""
+        return self.recomputed.whole and self.gate.verdict != "partial"
 
 
 def verify(path: Path, *, policy: Policy | None = None, now: float | None = None) -> Verification:
@@ -73,16 +79,20 @@ def _verify(found: Unpacked, policy: Policy, now: float) -> Verification:
     gate = read_gate_json(found.root / GATE)
     contract = found.folder(CONTRACT) / PurePosixPath(gate.contract.file).name
     agree("the hash of the contract", gate.contract.sha256, contract_digest(contract))
-    began = datetime.fromtimestamp(gate.run.began, UTC).date()
     # A run may begin shortly before midnight.
-    if abs((date.fromisoformat(gate.run.date) - began).days) > 1:
-        agree("the day of the run", gate.run.date, began.isoformat())
+    began = gate.run.began
+    if gate.run.date not in (_day(began - _NEAR_S), _day(began + _NEAR_S)):
+        agree("the day of the run", gate.run.date, _day(began))
     _require(gate, policy, now)
     # A waiver that has expired since then applied that day.
     today = date.fromisoformat(gate.run.date)
     thresholds = load_thresholds(contract, asserting=gate.asserted, today=today)
     recomputed = recompute(found, gate, thresholds)
     return Verification(gate, found.sha256, dict(found.index.files), recomputed)
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(min(max(0.0, seconds), LAST_SECOND), UTC).date().isoformat()
 
 
 def _require(gate: GateJson, policy: Policy, now: float) -> None:
@@ -115,7 +125,7 @@ def told(found: Verification, policy: Policy) -> Iterator[str]:
         "every verdict recomputed from the rows, equal to gate.json"
     )
     yield from gate.problems
-    if policy.tier is not None and gate.verdict == "partial":
+    if policy.tier is not None and not found.whole:
         yield f"only a part of tier {gate.tier} was judged, so this is not green for --tier"
     for entry in gate.waived:
         yield f"waived: {entry.case}"

@@ -161,8 +161,8 @@ def merge(
 
     try:
         models = tuple(name for given in model or () for name in opt.split_names(given))
-        models += _models_of(matrix) if matrix else ()
-        merged = merged_of(roots, out, models=models, as_selected=as_selected)
+        tier, named = _whole_of(matrix) if matrix else (None, ())
+        merged = merged_of(roots, out, tier=tier, models=(*models, *named), as_selected=as_selected)
     except NatadvError as error:
         print(f"natadv: {error}", file=sys.stderr)
         return CANNOT_MERGE
@@ -171,10 +171,12 @@ def merge(
     return 0
 
 
-def _models_of(matrix: str) -> tuple[str, ...]:
-    """The models of a line that `_matrix` made. Raises ConfigError."""
+def _whole_of(matrix: str) -> tuple[str, tuple[str, ...]]:
+    """The tier and the models of a line that `_matrix` made. Raises ConfigError."""
     try:
-        return tuple(dict.fromkeys(str(job["model"]) for job in json.loads(matrix)["include"]))
+        jobs = json.loads(matrix)["include"]
+        (tier,) = {str(job["tier"]) for job in jobs}
+        return tier, tuple(dict.fromkeys(str(job["model"]) for job in jobs))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"--matrix: expected the line that natadv plan --matrix prints, got {matrix[:60]!r}"

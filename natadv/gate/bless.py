@@ -77,6 +77,7 @@ class _JudgedCase(_Read):
     data_revision: str
     weights: str
     protocol: str
+    green: bool
     measurements: list[_Measured]
 
 
@@ -97,6 +98,8 @@ class _GateJson(_Read):
     tier: str
     contract: _Contract
     selection: _Extent
+    asserted: bool
+    problems: list[str]
     cases: list[_JudgedCase]
     commit: str
     run: _Run
@@ -160,9 +163,10 @@ def _known(folder: Path) -> str:
 
 def _promised(folder: Path) -> Collection[str]:
     """The addresses that the folder must hold by its own account."""
-    if (folder / RECORD).exists():
+    run = None if (folder / RECORD).exists() else read_selection(folder)
+    # Evidence that was assembled by hand promises nothing, and is no baseline that anybody kept.
+    if (folder / RECORD).exists() or (run is None and folder.parent.name == BASELINES):
         return [case for blessing in read_record(folder) for case in blessing.cases]
-    run = read_selection(folder)
     return [case.address for case in run.cases] if run else ()
 
 
@@ -287,6 +291,10 @@ def _disagreements(
 ) -> Iterator[str]:
     """Why a verdict is not about this evidence."""
     judged = {case.case: case for case in verdict.cases}
+    wrong = [*verdict.problems, *(case.case for case in verdict.cases if not case.green)]
+    if wrong or not verdict.asserted:
+        yield f"it contradicts itself: {(wrong or ['nothing was asserted'])[0]}"
+    yield from selection.problems
     if verdict.tier != selection.tier or set(judged) != set(map(str, selection.cases)):
         yield f"it judged {counted(len(judged), 'case')}, run.json names others"
     for case in selection.cases:
@@ -301,11 +309,11 @@ def _disagreements(
         found = stored_evidence(case, stored)
         yield from (f"{case}: {problem}" for problem in found.problems)
         value = estimate(headline, found.evidence).value
-        for measured in said.measurements:
-            # Written as what must hold.
-            same = measured.value is not None and abs(measured.value - value) <= 1e-9
-            if measured.metric == headline and not same:
-                yield f"{case} has a {headline} of {value:.4f}, not {measured.value}"
+        values = [row.value for row in said.measurements if row.metric == headline]
+        # Written as what must hold. A verdict without the number is about no rows.
+        for told in values or [None]:
+            if not (told is not None and abs(told - value) <= 1e-9):
+                yield f"{case} has a {headline} of {value:.4f}, not {told}"
 
 
 def _refuse_other_rows(

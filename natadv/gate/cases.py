@@ -164,6 +164,10 @@ def stored_evidence(
     own, manifest = stored[case], stored[case].manifest
     problems, clean, record = list(manifest.problems), None, manifest.sequence
     own_twins = own.outcomes.get("clean")
+    if own_twins is not None and record is None:
+        problems.append("it has clean twins of its own, but was not measured in a random order")
+    if record is not None and not manifest.twin_of and record.revision != manifest.data_revision:
+        problems.append("it was put in the order of another data revision")
     if manifest.twin_of and own_twins is not None:
         twins = clean_case(case, manifest.twin_of)
         if record and datasets is not None and record.revision != _card(datasets, twins)[0]:

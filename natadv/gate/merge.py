@@ -37,7 +37,12 @@ class Merged:
 
 
 def merge(
-    roots: Sequence[Path], out: Path, *, models: Sequence[str] = (), as_selected: bool = False
+    roots: Sequence[Path],
+    out: Path,
+    *,
+    tier: str | None = None,
+    models: Sequence[str] = (),
+    as_selected: bool = False,
 ) -> Merged:
     """Copy the evidence of all runs under `roots` into the folder `out`.
 
@@ -46,6 +51,7 @@ def merge(
     Args:
         roots: Evidence folders, or folders that hold some at any depth.
         out: Evidence of an earlier merge in it is replaced.
+        tier: That the whole was planned for; that of the runs by default.
         models: That the whole was planned for; those of the runs by default. A run that left
             nothing behind is missed only if its model is named here.
         as_selected: Judge what these runs selected, and not every case of the tier.
@@ -55,7 +61,7 @@ def merge(
         StoreError: Evidence cannot be read, or `out` cannot be written.
     """
     runs = {folder: _selection_of(folder) for root in roots for folder in _runs_under(root)}
-    selection = _common(runs, models=models, as_selected=as_selected)
+    selection = _common(runs, tier=tier, models=models, as_selected=as_selected)
     found: dict[Case, Path] = {}
     for folder in runs:
         for path in sorted(p for p in folder.iterdir() if p.is_dir()):
@@ -88,7 +94,9 @@ def _selection_of(folder: Path) -> Selection:
     return selection
 
 
-def _common(runs: dict[Path, Selection], *, models: Sequence[str], as_selected: bool) -> Selection:
+def _common(
+    runs: dict[Path, Selection], *, tier: str | None, models: Sequence[str], as_selected: bool
+) -> Selection:
     """One selection for all runs. Raises ConfigError if they were runs of several tiers."""
     tiers = {selection.tier: folder for folder, selection in runs.items()}
     if len(tiers) > 1:
@@ -97,6 +105,9 @@ def _common(runs: dict[Path, Selection], *, models: Sequence[str], as_selected: 
             f"{folder} is a run of tier {one}, {elsewhere} one of tier {other}; merge the runs of "
             "one tier"
         )
+    if tier is not None and tier not in tiers:
+        of = next(iter(tiers))
+        raise ConfigError(f"the runs are of tier {of}, planned was {tier}; merge those of the plan")
     selected = dict.fromkeys(case for s in runs.values() for case in s.cases)
     named = dict.fromkeys(model for s in runs.values() for model in s.models)
     if models and (others := sorted(set(named) - set(models))):
@@ -104,8 +115,13 @@ def _common(runs: dict[Path, Selection], *, models: Sequence[str], as_selected: 
             f"the runs measured {', '.join(others)}, which no --model names; name all models of "
             "the whole"
         )
+    problems = [f"{folder}: {why}" for folder, s in runs.items() for why in s.problems]
     return Selection(
-        next(iter(tiers)), tuple(models) or tuple(named), tuple(selected), whole=not as_selected
+        next(iter(tiers)),
+        tuple(models) or tuple(named),
+        tuple(selected),
+        whole=not as_selected,
+        problems=tuple(problems),
     )
 
 

@@ -15,7 +15,7 @@ from natadv.evidence import CaseEvidence, Evidence, SequenceRecord
 from natadv.gate.rules import Rule
 from natadv.metrics import METRICS, estimate
 from natadv.metrics.measure import Estimate
-from natadv.metrics.sequential import Decision, Sequence, is_mean, rank, sequence_of
+from natadv.metrics.sequential import SEED, Decision, Sequence, is_mean, rank, sequence_of
 from natadv.types import Measurement
 
 _SHARE = 0.3
@@ -109,6 +109,8 @@ def misplaced(found: CaseEvidence) -> Iterator[str]:
     if record is None:
         return
     rows = found.evidence.attack
+    if record.seed != SEED:
+        yield f"its order is that of seed {record.seed}, every run has seed {SEED}; measure again"
     if not 0 < record.rows <= record.planned:
         yield f"its record says {record.rows} of {record.planned} samples; measure again"
     beyond = sorted(name for name in set(rows.group) if _rank(name, record) > record.last)

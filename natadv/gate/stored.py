@@ -108,13 +108,14 @@ class StoredRun:
             )
         # A run that left damaged files is not green, though nobody asked for them.
         flaws = [why for case in self.beside(asked) if (why := _flaw(self.cases[case]))]
+        of_run = self.selection.problems if self.selection else ()
         verdict = judge_all(
             plans,
             evidence,
             thresholds=thresholds,
             tier=of.name,
             models=self.models(models),
-            problems=(*self.broken.values(), *flaws),
+            problems=(*self.broken.values(), *flaws, *of_run),
             selected=asked,
             baseline=baseline,
             today=today,

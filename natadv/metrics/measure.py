@@ -146,9 +146,10 @@ def drop_of(terms: Terms, *, overlay: Terms | None = None) -> BoundedRatio:
 
 
 def drawn_overlays(rows: Outcomes) -> tuple[str, ...] | None:
-    """The overlay of each row; None if overlays are not a sample of a population."""
+    """The overlay of each row; None if overlays are not a sample of a population. A single one that
+    was drawn makes them one: of both intervals that is the wider."""
     names = tuple(str(name) for name in rows.attributes.get("overlay", ()))
-    return names if names and all(map(_DRAWN.fullmatch, names)) else None
+    return names if any(map(_DRAWN.fullmatch, names)) else None
 
 
 def _by_overlay(metric: Metric, evidence: Evidence) -> Terms | None:

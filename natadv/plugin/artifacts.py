@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from natadv import __version__
 from natadv.bundle.entries import measurement_entries, waiver_of
-from natadv.errors import ConfigError, StoreError
+from natadv.errors import StoreError
 from natadv.evaluate.units import Numerics
 from natadv.evidence import Manifest, Table, clean_case, folder_of, write_evidence, write_selection
 from natadv.plugin.session import GateSession
@@ -19,37 +18,11 @@ from natadv.report.terminal import Row
 from natadv.types import Case, Outcomes
 
 
-def remove_verdict(path: Path) -> None:
-    """Remove the verdict of an earlier run, which must not be taken for this run's.
+def write_all_evidence(session: GateSession, root: Path, *, problems: Sequence[str] = ()) -> None:
+    """Write every selected case, and the clean twins that it rests on, under `root`.
 
-    Raises:
-        ConfigError: The file holds something else, and is left as it is.
-        StoreError: The file cannot be removed.
+    `problems` of the run itself are kept with its selection: they leave no rows.
     """
-    try:
-        content = path.read_bytes()
-        # Of an empty file nothing is lost.
-        ours = not content or {"verdict", "tier", "cases"} <= json.loads(content).keys()
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, AttributeError, RecursionError):
-        ours = False
-    if not ours:
-        raise ConfigError(
-            f"{path}: holds something that no run of the gate wrote, so it is not replaced; give "
-            "another --gate-json FILE"
-        )
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"{path}: the verdict of an earlier run cannot be removed: {error.strerror or error}; "
-            "remove it, or give another --gate-json FILE"
-        ) from error
-
-
-def write_all_evidence(session: GateSession, root: Path) -> None:
-    """Write every selected case, and the clean twins that it rests on, under `root`."""
     # In a sequential run each case holds its own twins: the case of the twins may end earlier.
     twins = [
         clean_case(case, twin_of)
@@ -90,7 +63,7 @@ def write_all_evidence(session: GateSession, root: Path) -> None:
         measured = {variant: table for variant, table in tables.items() if table is not None}
         write_evidence(root, manifest, measured)
     # Last: without the selection, the files of a killed run do not count as a whole run.
-    write_selection(root, session.selection)
+    write_selection(root, replace(session.selection, problems=tuple(problems)))
 
 
 def _twin_of(session: GateSession, case: Case) -> str | None:

@@ -28,7 +28,6 @@ from natadv.plugin.artifacts import (
     empty_sheets,
     hardware_of,
     numerics_json,
-    remove_verdict,
     sheet_of,
     write_all_evidence,
 )
@@ -42,6 +41,7 @@ from natadv.report.gate_json import (
     RunEntry,
     RunVerdict,
     SelectionEntry,
+    remove_verdict,
 )
 from natadv.report.terminal import Row, UnitProgress, overview, reasons, table, wrapped
 from natadv.types import Case
@@ -214,7 +214,8 @@ class Controller:
         return not self.complaints and all(map(session.is_green, session.selected))
 
     def _write_results(self) -> None:
-        write_all_evidence(self.session, self.evidence)
+        problems = [*self.complaints, *self.session.limited]
+        write_all_evidence(self.session, self.evidence, problems=problems)
         self.attack_lines = write_attacks(self.session, self.attacks, root=self.config.rootpath)
         commit = commit_of(self.config.rootpath)
         content = self._gate_json(commit).model_dump(mode="json")

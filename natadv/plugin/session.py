@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from natadv.bundle.entries import baseline_reason, from_root, overall_of
-from natadv.errors import ConfigError, DataError, GateFailure, InfraError
+from natadv.errors import ConfigError, DataError, GateFailure, InfraError, listed
 from natadv.evaluate.code import numerics_here
 from natadv.evaluate.devices import device_kind, own_gpu
 from natadv.evaluate.grid import Grid, make_grid
@@ -253,6 +253,14 @@ class GateSession:
         tier, lineages = self.grid.tier, self.grid.lineages
         whole = set(self.selected) == set(tier.grid_of(lineages))
         return Selection(tier.name, tuple(lineages), tuple(sorted(self.selected)), whole)
+
+    @property
+    def limited(self) -> tuple[str, ...]:
+        """That fewer samples were asked for than the tier has, if so: rows alone do not tell."""
+        rows, planned = self.grid.rows, self.grid.planned_rows
+        cut = sorted({c.dataset for c in self.selected if rows(c.dataset) < planned(c.dataset)})
+        limit = self.grid.limit
+        return (f"INCOMPLETE: --limit {limit} left samples of {listed(cut)} out",) if cut else ()
 
     @property
     def whole_tier(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from natadv.config import Strict, dotted
-from natadv.errors import ReportError, counted
+from natadv.errors import ConfigError, ReportError, StoreError, counted
 from natadv.types import Verdict
 
 VERSION: Literal[3] = 3
@@ -187,7 +187,7 @@ class SelectionEntry(Strict):
     """In words, such as `6 of 18 cases of tier mini`."""
 
 
-_LAST_SECOND = 253_402_300_799
+LAST_SECOND = 253_402_300_799
 """Of the year 9999, after which there are no dates."""
 
 
@@ -202,7 +202,7 @@ class RunEntry(Strict):
     id: str
     date: Annotated[str, AfterValidator(_day)]
     """The day (UTC) by which waivers are judged, as 2026-12-31."""
-    began: float = Field(ge=0, le=_LAST_SECOND)
+    began: float = Field(ge=0, le=LAST_SECOND)
     """Seconds since 1970."""
     wall_s: float
     units_computed: int
@@ -310,6 +310,35 @@ def read_gate_json(path: Path) -> GateJson:
             f"{path}: cannot be read: {error.strerror or error}; run the gate first: pytest suites/"
         ) from error
     return parse_gate_json(content, where=str(path))
+
+
+def remove_verdict(path: Path) -> None:
+    """Remove the verdict of an earlier run, which must not be taken for this run's.
+
+    Raises:
+        ConfigError: The file holds something else, and is left as it is.
+        StoreError: The file cannot be removed.
+    """
+    try:
+        content = path.read_bytes()
+        # Of an empty file nothing is lost.
+        ours = not content or {"verdict", "tier", "cases"} <= json.loads(content).keys()
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, AttributeError, RecursionError):
+        ours = False
+    if not ours:
+        raise ConfigError(
+            f"{path}: holds something that no run of the gate wrote, so it is not replaced; give "
+            "another --gate-json FILE"
+        )
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the verdict of an earlier run cannot be removed: {error.strerror or error}; "
+            "remove it, or give another --gate-json FILE"
+        ) from error
 
 
 def gate_schema() -> str:

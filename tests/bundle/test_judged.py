@@ -79,3 +79,15 @@ def test_a_broken_contract_is_one_line(ended, judge):
     assert code == 4
     assert text.startswith("natadv: ")
     assert text.count("\n") == 1
+
+
+def test_no_verdict_of_an_earlier_evidence_is_left_behind(ended, judge):
+    ended.judge()
+    ended.contents.thresholds.write_text("version: 1\n")
+
+    assert judge()[0] == 4
+    assert not ended.contents.gate_json.exists()
+    ended.contents.gate_json.write_text("notes of mine")
+    code, text = judge()
+    assert code == 4
+    assert "no run of the gate wrote" in text

@@ -61,6 +61,16 @@ def test_only_a_whole_run_without_waivers_has_passed(found, verdict, result):
     assert result_of(found.gate.model_copy(update={"verdict": verdict})) == result
 
 
+def test_a_run_with_a_rule_without_confidence_is_warned_of(ended):
+    contract = ended.contents.thresholds
+    rule = "    floor: 0.9\n"
+    assert rule in contract.read_text()
+    contract.write_text(contract.read_text().replace(rule, rule + "    at: value\n"))
+    assert ended.judge().verdict == "pass"
+
+    assert predicate(verify(ended.pack()))["result"] == "WARNED"
+
+
 def test_a_run_that_asserted_nothing_has_no_result(found):
     with pytest.raises(ReportError, match="nothing was asserted"):
         result_of(found.gate.model_copy(update={"verdict": "measured"}))

@@ -7,13 +7,20 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from natadv.bundle.statement import predicate
 from natadv.bundle.verify import Policy, told, verify
 from natadv.errors import ReportError
-from natadv.evidence import folder_of, read_evidence, write_evidence
+from natadv.evidence import (
+    folder_of,
+    read_evidence,
+    read_selection,
+    write_evidence,
+    write_selection,
+)
 from tests.bundle.conftest import BEGAN
 from tests.gate.conftest import CLEAN, NATURAL, TYPO, first, rows_of
 
@@ -62,6 +69,17 @@ def test_problems_of_a_run_leave_no_rows_and_are_believed(ended):
     assert "INCOMPLETE: its worker died" in list(told(found, Policy()))
 
 
+def test_problems_that_a_run_kept_with_its_rows_cannot_be_left_out_of_the_verdict(ended):
+    gate = ended.judge()
+    selection = read_selection(ended.contents.evidence)
+    wrong = replace(selection, problems=("INCOMPLETE: its worker died",))
+    write_selection(ended.contents.evidence, wrong)
+
+    assert gate.verdict == "pass"
+    with pytest.raises(ReportError, match=r"the verdict: .*'pass', its rows say 'inc"):
+        verify(ended.pack())
+
+
 def test_a_waived_failure_is_green_and_says_so(ended):
     contract = ended.contents.thresholds
     waiver = f"{{case: {CLEAN}, reason: known, owner: ann, issue: '7', expires: 2027-02-01}}"
@@ -75,6 +93,13 @@ def test_a_waived_failure_is_green_and_says_so(ended):
     assert f"waived: {CLEAN}" in list(told(found, Policy()))
     assert predicate(found)["result"] == "WARNED"
     assert predicate(found)["warnedTests"] == [CLEAN.address]
+    # The last day has ended for a run that begins eleven minutes after it.
+    for began, date in ((BEGAN, "2027-01-14"), (BEGAN, "2027-01-16")):
+        gate = found.gate.model_dump(mode="json")
+        gate["run"] |= {"date": date, "began": began}
+        ended.write(gate)
+        with pytest.raises(ReportError, match="the day of the run"):
+            verify(ended.pack())
     # On the day after its last one the same rows fail.
     gate = found.gate.model_dump(mode="json")
     gate["run"] |= {"date": "2027-02-02", "began": BEGAN + 18 * 86_400}
@@ -242,6 +267,11 @@ def test_only_the_whole_tier_is_green_for_a_policy_that_names_it(ended):
 
     assert not type(found)(partial, "", {}, found.recomputed).green(Policy(tier="mini"))
     assert type(found)(partial, "", {}, found.recomputed).green(Policy())
+    # Of a part with a waived case the verdict is `waived`.
+    few = replace(found, recomputed=replace(found.recomputed, whole=False))
+    assert not few.green(Policy(tier="mini"))
+    assert "only a part of tier mini was judged" in "".join(told(few, Policy(tier="mini")))
+    assert few.green(Policy())
 
 
 def test_it_needs_neither_torch_nor_pytest_nor_pictures(ended):

@@ -15,6 +15,7 @@ from natadv.evidence import (
     folder_of,
     read_all,
     read_evidence,
+    read_selection,
     write_evidence,
     write_selection,
 )
@@ -38,6 +39,7 @@ class Run:
             "verdict": verdict,
             "tier": "mini",
             "asserted": True,
+            "problems": [],
             "contract": {"sha256": "c0"},
             "selection": {"extent": f"{len(cases)} cases of tier mini"},
             "commit": "abc",
@@ -53,7 +55,8 @@ class Run:
         top1 = float(np.mean(stored.outcomes["attack"].values["correct"]))
         facts = {name: getattr(manifest, name) for name in names}
         measurements = [{"metric": "top1", "value": top1}]
-        return {"case": manifest.case.address, **facts, "measurements": measurements}
+        address = manifest.case.address
+        return {"case": address, "green": True, **facts, "measurements": measurements}
 
     def bless(self, **options):
         settled = {"gate_json": self.gate_json, "folder": self.folder, "by": "me", "at": "today"}
@@ -121,6 +124,11 @@ def test_a_verdict_on_other_evidence_is_refused(run, kit):
         '"weights": "ccc': '"weights": "ddd',
         '"value": 0.975': '"value": 0.976',
         kit.NATURAL.address: kit.NATURAL.address + "2",
+        # A verdict that somebody called a pass.
+        '"green": true': '"green": false',
+        '"problems": []': '"problems": ["a worker died"]',
+        '"asserted": true': '"asserted": false',
+        '"metric": "top1"': '"metric": "top5"',
     }
     for old, new in edits.items():
         assert old in good
@@ -226,6 +234,9 @@ def test_a_record_that_was_edited_is_refused(run, kit):
 
     with pytest.raises(ConfigError, match=r"baseline\.json: was changed after it was written"):
         read_baseline(run.folder)
+    record.unlink()
+    with pytest.raises(ConfigError, match=r"baseline\.json: is no record of a baseline"):
+        read_baseline(run.folder)
     for garbage in (b"", b"[]", b"\xff", b"{}", b"[" * 9999):
         record.write_bytes(garbage)
         with pytest.raises(ConfigError, match=r"baseline\.json: is no record of a baseline"):
@@ -243,3 +254,11 @@ def test_a_name_that_is_not_kept_says_what_is(run, tmp_path):
     (tmp_path / "baselines" / "big.dvc").touch()
     with pytest.raises(ConfigError, match=r"run dvc pull .*baselines/big\.dvc"):
         read_baseline(tmp_path / "baselines" / "big")
+
+
+def test_a_run_with_which_something_was_wrong_is_refused_though_its_verdict_is_green(run):
+    selection = read_selection(run.evidence)
+    write_selection(run.evidence, replace(selection, problems=("a worker died",)))
+
+    with pytest.raises(ConfigError, match=r"is not the verdict on .*: a worker died"):
+        run.bless()

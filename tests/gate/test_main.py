@@ -350,6 +350,12 @@ def test_a_baseline_by_name_lies_beside_the_thresholds(gate, kit, thresholds_fil
     kept = thresholds_file.parent / "baselines" / "main"
     kit.store_world(kept)
 
+    # Whoever removed its record could remove a case with it.
+    code, text = gate("--baseline", "main")
+    assert code == 4
+    assert "is no record of a baseline" in text
+
+    write_selection(kept, Selection("mini", (), (kit.CLEAN,), whole=False))
     assert gate("--baseline", "main")[0] == 0
 
     # A folder of that name where the command is called: which one is meant?

@@ -61,7 +61,7 @@ def judged(tmp_path, thresholds_file, capsys):
 
 def test_the_jobs_of_a_matrix_are_judged_as_one_run(merge, judged, tmp_path):
     matrix = json.dumps(
-        {"include": [{"model": model, "task": "classification"} for model in MODELS]}
+        {"include": [{"tier": "mini", "model": model, "task": "any"} for model in MODELS]}
     )
     code, text = merge("--matrix", matrix)
 
@@ -147,3 +147,37 @@ def test_what_cannot_be_merged_is_refused_in_one_line(merge, shards, tmp_path):
     assert "one of tier" in refusal()
     (inside / "run.json").write_text("{}")
     assert "run.json" in refusal()
+
+
+def test_the_runs_of_another_tier_than_was_planned_are_refused(merge):
+    job = {"model": "mini-clip", "task": "any"}
+    for tiers, told in (
+        (["release"], "are of tier mini, planned was release"),
+        (["mini", "release"], "expected the line"),
+        ([], "expected the line"),
+    ):
+        matrix = json.dumps({"include": [job | {"tier": tier} for tier in tiers]})
+        code, text = merge("--matrix", matrix)
+
+        assert code == 4
+        assert told in text
+
+
+def test_what_went_wrong_with_one_run_is_not_lost_beside_the_others(
+    merge, judged, shards, tmp_path
+):
+    root = shards / "gate-mini-clip" / "evidence"
+    why = "INCOMPLETE: the gate never reported; its worker may have died"
+    write_selection(root, replace(read_selection(root), problems=(why,)))
+
+    assert merge()[0] == 0
+    code, text = judged()
+    assert code == 1
+    assert f"{root}: {why}" in text
+    assert text.splitlines()[-1].startswith("INCOMPLETE")
+    # Nor by an edit that forgets the hash.
+    path = tmp_path / "out" / "run.json"
+    content = json.loads(path.read_text())
+    del content["problems"]
+    path.write_text(json.dumps(content))
+    assert judged()[0] == 4

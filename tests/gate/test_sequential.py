@@ -11,6 +11,7 @@ from natadv.errors import MetricError, StoreError
 from natadv.evidence import (
     Manifest,
     SequenceRecord,
+    StoredCase,
     folder_of,
     read_evidence,
     select,
@@ -18,6 +19,7 @@ from natadv.evidence import (
 )
 from natadv.gate.__main__ import main
 from natadv.gate.calibrate import proposals
+from natadv.gate.cases import stored_evidence
 from natadv.gate.judge import judge_all
 from natadv.gate.sequential import levels_of
 from natadv.metrics.sequential import rank
@@ -164,7 +166,10 @@ def test_rows_of_another_seed_are_incomplete(kit, world):
         assert found.verdict == "INCOMPLETE"
         assert "do not belong to the first 200 samples" in said(found)
 
-    assert judged(kit, stopped(kit, seed=2)).verdict == "PASS"
+    # Right in itself, and one of many orders that somebody may have tried.
+    found = judged(kit, stopped(kit, seed=2))
+    assert found.verdict == "INCOMPLETE"
+    assert "its order is that of seed 2, every run has seed 1" in said(found)
 
 
 def test_a_picture_with_more_samples_than_the_record_allows_is_incomplete(kit, world):
@@ -299,3 +304,16 @@ def test_floors_are_not_calibrated_on_stopped_cases(kit, world, manifest, tmp_pa
 
     with pytest.raises(MetricError, match="stopped early; calibrate on all samples"):
         proposals(tmp_path, "2026-11-27", None)
+
+
+def test_stored_rows_in_the_order_of_another_revision_are_incomplete(kit, world, manifest):
+    rows = {"attack": world.evidence[kit.CLEAN].evidence.attack}
+    other = replace(manifest, data_revision="revision-2")
+
+    for wrong, own, told in (
+        (other, rows, "in the order of another data revision"),
+        (replace(manifest, sequence=None), {**rows, "clean": rows["attack"]}, "twins of its own"),
+    ):
+        (problem,) = stored_evidence(kit.CLEAN, {kit.CLEAN: StoredCase(wrong, own)}).problems
+        assert told in problem
+    assert not stored_evidence(kit.CLEAN, {kit.CLEAN: StoredCase(manifest, rows)}).problems

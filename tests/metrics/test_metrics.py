@@ -443,6 +443,9 @@ def test_a_rate_under_drawn_overlays_is_about_their_population(outcomes, name):
     # The pictures agree, the overlays do not.
     assert drawn.low < frozen.low
     assert drawn.high > frozen.high
+    # A name in between does not make overlays that were drawn the only ones that there are.
+    mixed = measure(name, under_overlays(outcomes, lambda i: overlay_id(i) if i else "chosen"))
+    assert (mixed.low, mixed.high, mixed.overlays) == (drawn.low, drawn.high, 10)
 
 
 def test_the_controls_of_drawn_overlays_are_grouped_by_them_too(outcomes):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from natadv import cli
+from natadv.evidence import read_selection
 from natadv.gate.waivers import today_utc
 from natadv.plugin import options
 
@@ -196,6 +197,12 @@ def test_a_limit_that_the_tier_does_not_set_is_not_green(world):
     assert done.returncode == 1
     assert "expected 600 samples, got 30 and 0 errors" in done.stdout
     assert world.verdict()["verdict"] == "incomplete"
+
+    # Where nobody has the cards, measured rows tell of their own number only.
+    assert world.pytest("-n", "0", "--no-assert", "--limit", "30").returncode == 0
+    run = read_selection(world.root / ".natadv" / "evidence")
+    assert run is not None
+    assert run.problems == ("INCOMPLETE: --limit 30 left samples of plain, plain-typo out",)
 
 
 def test_the_baseline_catches_a_loss_that_the_floors_allow(measured, capsys, verified):
