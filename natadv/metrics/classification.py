@@ -99,7 +99,7 @@ def _cells(sums: DoubleArray) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
 
 
 def _mean_over_present(values: DoubleArray, present: NDArray[np.bool_]) -> DoubleArray:
-    # A resample may hold no sample of a class; the mean is over those it holds.
+    # Without its only picture a class is gone; the mean is over those that are left.
     kept = np.where(present, values, 0.0).sum(axis=-1)
     return np.asarray(kept / np.sum(present, axis=-1), dtype=np.float64)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import NormalDist
 from typing import Literal, NamedTuple, Protocol
 
@@ -27,6 +28,14 @@ _KINDS = 1024
 """Different units that are told apart; more are merged with their neighbours."""
 _CELLS = 4_000_000
 """Terms in memory at once while units are left out in turn."""
+_FEW = 250
+"""Up to as many units, tails are exact."""
+_STEP = 0.1
+_PLACES = np.sinh(np.arange(0, 16, _STEP))
+"""Where a function is summed up from 0 on that may fall off as slowly as a power."""
+_WIDTHS = _STEP * np.sqrt(1 + _PLACES**2) * np.where(_PLACES > 0, 1.0, 0.5)
+_NEARLY = 1e-2
+"""How exactly a score is reached where nothing is judged by it."""
 _FAR = 40.0
 """A normal score beyond which a probability is 0 or 1."""
 _NORMAL = NormalDist()
@@ -110,7 +119,7 @@ class Units:
             return Slope(mean, float(weights @ (surplus - mean) ** 2))
 
         steep = 700 / float(np.abs(surplus).max())
-        _newton(excess, -steep, steep)
+        _newton(excess, -steep, steep, start=0.0)
         return Units(above, below, weights * float(self.count.sum()))
 
 
@@ -187,28 +196,28 @@ class BoundedRatio:
         wanted = _NORMAL.inv_cdf(1 - tail)
         low, high = self.ends
         if self.value > low:
-            low = self._reached(low, lambda t: self._score(t, "ceiling") - wanted)
+            low = self._reached(self.value, low, lambda t: self._score(t, "ceiling") - wanted)
         if self.value < high:
-            high = self._reached(high, lambda t: self._score(t, "floor") - wanted)
+            high = self._reached(self.value, high, lambda t: self._score(t, "floor") - wanted)
         return Interval(low, high)
 
-    def _reached(self, end: float, excess: Callable[[float], float]) -> float:
-        """Where `excess` is 0 on the way from the value to the end."""
-        near, far = self.value, end
+    def _reached(
+        self, start: float, end: float, excess: Callable[[float], float], *, tolerance: float = 1e-9
+    ) -> float:
+        """Where `excess` is 0 on the way from the start to the end, or the end if nowhere."""
+        near, far, excess = start, end, cache(excess)
         # From a step of about the right size: near an end the score is steep and not linear.
         surplus = self.pictures.surplus(self.value)
         spread = math.sqrt(float(self.pictures.count @ surplus**2))
         weight = float(self.pictures.count @ self.pictures.below)
-        step = (
-            max(3 * spread, 3 * float(self.pictures.below.max()) * abs(end - self.value)) / weight
-        )
-        while step < abs(end - self.value):
-            ahead = self.value + math.copysign(step, end - self.value)
+        step = 3 * max(spread, float(self.pictures.below.max()) * abs(end - start)) / weight
+        while step < abs(end - start):
+            ahead = start + math.copysign(step, end - start)
             if excess(ahead) > 0:
                 far = ahead
                 break
             near, step = ahead, 2 * step
-        return _crossing(excess, near, far)
+        return _crossing(excess, near, far, tolerance=tolerance)
 
     def scaled(self, factor: float) -> BoundedRatio:
         """The same on more pictures, under more overlays if those are a sample."""
@@ -235,9 +244,8 @@ class BoundedRatio:
         def excess(value: float) -> float:
             return self.tilted(value)._score(bound, side) - wanted
 
-        if not excess(nearly) >= 0:
-            return None
-        return _crossing(excess, bound, nearly, tolerance=1e-2)
+        found = self._reached(bound, nearly, excess, tolerance=_NEARLY)
+        return None if found == nearly and excess(nearly) < 0 else found
 
 
 def bounded_ratio(
@@ -393,9 +401,11 @@ def _binomial_score(found: float, expected: float, n: float) -> float:
 def _gamma_score(weights: DoubleArray, counts: DoubleArray) -> float:
     """The normal score whose upper tail is P(sum of weights times gamma variables >= 0).
 
-    `counts` are the shapes of the variables. Exact for two weights; else the saddlepoint formula of
-    Lugannani & Rice 1980 as Barndorff-Nielsen 1986 writes it, within a few percent.
+    `counts` are the shapes of the variables. Exact for two weights and for few variables; else the
+    saddlepoint formula of Lugannani & Rice 1980 as Barndorff-Nielsen 1986 writes it, within a few
+    percent.
     """
+    few = float(counts.sum()) <= _FEW
     kept = (weights != 0) & (counts > 0)
     weights, counts = weights[kept], counts[kept]
     if not (weights > 0).any():
@@ -404,6 +414,8 @@ def _gamma_score(weights: DoubleArray, counts: DoubleArray) -> float:
         return -_FAR
     if _alike(weights[weights > 0]) and _alike(weights[weights < 0]):
         return _beta_score(weights, counts)
+    if few:
+        return _contour_score(weights, counts)
     s = _saddlepoint(weights, counts)
     own = weights / (1 - s * weights)
     second, third = float(counts @ own**2), 2 * float(counts @ own**3)
@@ -414,6 +426,30 @@ def _gamma_score(weights: DoubleArray, counts: DoubleArray) -> float:
     return float(np.clip(root + math.log(s * math.sqrt(second) / root) / root, -_FAR, _FAR))
 
 
+def _contour_score(weights: DoubleArray, counts: DoubleArray) -> float:
+    """The exact one: the moment generating function over its argument, integrated along a line in
+    the complex plane through the saddlepoint, where it falls off fastest (Rice 1980, SIAM J. Sci.
+    Stat. Comput. 1)."""
+    from scipy.special import ndtri
+
+    if float(counts @ weights) > 0:
+        return -_contour_score(-weights, counts)
+
+    def slope(at: float) -> Slope:
+        own = weights / (1 - at * weights)
+        return Slope(float(counts @ own) - 1 / at, float(counts @ own**2) + 1 / at**2)
+
+    largest = 1 / float(weights.max())
+    s = _newton(slope, 0.0, largest, start=largest / 2)
+    width = 1 / math.sqrt(slope(s).derivative)
+    up = s + 1j * width * _PLACES
+    exponent = -(counts @ np.log(1 - np.multiply.outer(weights, up))) - np.log(up)
+    highest = float(exponent[0].real)
+    area = float(_WIDTHS @ np.exp(exponent - highest).real) * width / math.pi
+    p = area * math.exp(max(highest, -700.0))
+    return float(-ndtri(p)) if p > 1e-300 else _FAR
+
+
 def _saddlepoint(weights: DoubleArray, counts: DoubleArray) -> float:
     """Where the derivative of the cumulant function is 0."""
 
@@ -421,7 +457,7 @@ def _saddlepoint(weights: DoubleArray, counts: DoubleArray) -> float:
         own = weights / (1 - at * weights)
         return Slope(float(counts @ own), float(counts @ own**2))
 
-    return _newton(slope, 1 / float(weights.min()), 1 / float(weights.max()))
+    return _newton(slope, 1 / float(weights.min()), 1 / float(weights.max()), start=0.0)
 
 
 def _alike(weights: DoubleArray) -> bool:
@@ -456,9 +492,11 @@ class Slope(NamedTuple):
     derivative: float
 
 
-def _newton(increasing: Callable[[float], Slope], low: float, high: float) -> float:
-    """Where a function is 0 that increases from `low` to `high`, of which 0 is between."""
-    at = 0.0
+def _newton(
+    increasing: Callable[[float], Slope], low: float, high: float, *, start: float
+) -> float:
+    """Where a function is 0 that increases from `low` to `high`; `start` lies between them."""
+    at = start
     for _ in range(100):
         found = increasing(at)
         low, high = (at, high) if found.value < 0 else (low, at)

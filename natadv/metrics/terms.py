@@ -1,4 +1,4 @@
-"""A metric is sums over samples and a function of the sums, so one bootstrap serves all metrics."""
+"""A metric is sums over samples and a function of the sums, so one kind of interval serves all."""
 
 from __future__ import annotations
 
