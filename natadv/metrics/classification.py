@@ -63,7 +63,8 @@ def confusion(evidence: Evidence) -> Terms:
     hit = ~own.truth.differs(own.prediction)
     # A prediction that never occurs as truth is nobody's false alarm.
     said = Texts.of(classes).rows_of(own.prediction)
-    cells = np.zeros((own.n, 3, len(classes)))
+    # As bytes: 50,000 rows of 1,000 classes would be 1.2 GB of doubles.
+    cells = np.zeros((own.n, 3, len(classes)), dtype=np.uint8)
     cells[hit, 0, truth[hit]] = 1
     cells[~hit, 2, truth[~hit]] = 1
     alarm = ~hit & (said != NOTHING)
@@ -109,7 +110,7 @@ ROWS: dict[str, Metric] = {
         says="share of samples whose best class is the true one",
         terms=top1,
         total=ratio,
-        kind="proportion",
+        kind="bounded",
         higher_is_better=True,
         columns=("correct",),
     ),
@@ -117,7 +118,7 @@ ROWS: dict[str, Metric] = {
         says="share of samples whose true class is among the best five",
         terms=top5,
         total=ratio,
-        kind="proportion",
+        kind="bounded",
         higher_is_better=True,
         columns=("rank",),
     ),
@@ -149,7 +150,7 @@ ROWS: dict[str, Metric] = {
         says="share of the samples with a decoy that are answered with it",
         terms=decoy_rate,
         total=ratio,
-        kind="proportion",
+        kind="bounded",
         higher_is_better=False,
         columns=("said_decoy",),
     ),
@@ -166,7 +167,7 @@ ROWS: dict[str, Metric] = {
         says="share of samples right when clean that are wrong when attacked",
         terms=paired.attack_success_rate,
         total=ratio,
-        kind="proportion",
+        kind="bounded",
         higher_is_better=False,
         columns=("correct",),
         needs=("clean",),

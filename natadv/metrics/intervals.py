@@ -26,8 +26,8 @@ Fraction = Callable[[DoubleArray], tuple[DoubleArray, DoubleArray]]
 POWER = 0.8
 _KINDS = 1024
 """Different units that are told apart; more are merged with their neighbours."""
-_CELLS = 4_000_000
-"""Terms in memory at once while units are left out in turn."""
+_CELLS = 250_000
+"""Terms at once while units are left out in turn: as many as a cache holds."""
 _FEW = 250
 """Up to as many units, tails are exact."""
 _STEP = 0.1
@@ -406,7 +406,9 @@ def _gamma_score(weights: DoubleArray, counts: DoubleArray) -> float:
     percent.
     """
     few = float(counts.sum()) <= _FEW
-    kept = (weights != 0) & (counts > 0)
+    # Only ratios of weights matter; what is so far below the largest one could only underflow.
+    weights = weights / (float(np.abs(weights).max()) or 1.0)
+    kept = (np.abs(weights) > 1e-150) & (counts > 0)
     weights, counts = weights[kept], counts[kept]
     if not (weights > 0).any():
         return _FAR if len(weights) else -_FAR

@@ -25,7 +25,7 @@ from natadv.metrics.terms import Terms, Total, check, difference, ratio
 from natadv.tasks import TASKS
 from natadv.types import DoubleArray, Measurement, Outcomes
 
-Kind = Literal["proportion", "difference", "bounded", "quantile"]
+Kind = Literal["bounded", "difference", "quantile"]
 Need = Literal["clean", "occlusion", "matched"]
 _DRAWN = re.compile(r"o[0-9]{3,}")
 """Id of an overlay of a population; one that was chosen has another kind of name."""
@@ -52,9 +52,9 @@ class Metric:
     terms: Callable[[Evidence], Terms]
     total: Total
     kind: Kind
-    """`proportion` and `bounded`: in [0, 1]; `difference`: in [-1, 1]; `quantile`: of one-hot terms
-    per picture, which are about the given overlays. Pictures are the units of the variance; so are
-    overlays where they are drawn from a population."""
+    """`bounded`: in [0, 1]; `difference`: in [-1, 1]; `quantile`: of one-hot terms per picture,
+    which are about the given overlays. Pictures are the units of the variance; so are overlays
+    where they are drawn from a population."""
     higher_is_better: bool
     columns: tuple[str, ...] = ()
     """Values that the outcomes of a task must have; none for a metric of every task."""
@@ -118,26 +118,20 @@ class Estimate:
 def estimated(name: str, metric: Metric, evidence: Evidence) -> Estimate:
     """Raises MetricError if the metric is not defined on the evidence."""
     terms = _collected(metric, evidence)
-    value = float(metric.total(terms.rows.sum(axis=0)))
+    sums = terms.rows.sum(axis=0)
+    value = float(metric.total(sums))
     if metric.kind == "quantile":
-        found = quantile_of(
-            value,
-            terms.rows.sum(axis=0),
-            share=metric.share,
-            resolution=metric.resolution,
-        )
-        return Estimate(name, metric, terms, value, found)
+        quantile = quantile_of(value, sums, share=metric.share, resolution=metric.resolution)
+        return Estimate(name, metric, terms, value, quantile)
     overlay = _by_overlay(metric, evidence)
-    ratio_found = bounded_ratio(
+    found = bounded_ratio(
         terms,
         metric.total,
         ends=CHANGE if metric.kind == "difference" else SHARE,
         fraction=metric.fraction or FRACTIONS.get(metric.total),
         overlay=overlay,
     )
-    return Estimate(
-        name, metric, terms, value, ratio_found, 0 if overlay is None else overlay.groups
-    )
+    return Estimate(name, metric, terms, value, found, 0 if overlay is None else overlay.groups)
 
 
 def drop_of(terms: Terms, *, overlay: Terms | None = None) -> BoundedRatio:
@@ -166,17 +160,8 @@ def _by_overlay(metric: Metric, evidence: Evidence) -> Terms | None:
     return metric.terms(Evidence(attack, evidence.clean, *controls))
 
 
-def _sides(evidence: Evidence) -> dict[str, Outcomes | None]:
-    return {
-        "clean": evidence.clean,
-        "occlusion": evidence.occlusion,
-        "matched": evidence.matched,
-    }
-
-
 def _collected(metric: Metric, evidence: Evidence) -> Terms:
     check(evidence.attack, what="outcomes")
-    given = _sides(evidence)
-    if absent := [need for need in metric.needs if given[need] is None]:
+    if absent := [need for need in metric.needs if getattr(evidence, need) is None]:
         raise MetricError(f"needs outcomes of {' and '.join(absent)}, which were not measured")
     return metric.terms(evidence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,8 @@ Total = Callable[[DoubleArray], DoubleArray]
 class Terms:
     """The contribution of each sample to the sums."""
 
-    rows: DoubleArray
-    """Shape (n, k)."""
+    rows: NDArray[Any]
+    """Shape (n, k), of any type of number."""
     group: Texts
     """The source picture of each row; may be given as any sequence."""
     excluded: int = 0

@@ -97,7 +97,7 @@ ROWS: dict[str, Metric] = {
         says="share of answers that at least one person gave",
         terms=exact_match,
         total=ratio,
-        kind="proportion",
+        kind="bounded",
         higher_is_better=True,
         columns=("exact", "simple"),
     ),

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -207,6 +207,8 @@ def test_more_mistakes_never_make_a_share_look_better():
 
 
 @settings(max_examples=40)
+@example([0.0, 2.2e-309], 1.0, 0.1)
+@example([2.2e-309, 1.0], 1e-9, 0.1)
 @given(
     st.lists(st.sampled_from((0.0, 1 / 3, 0.8, 1.0)) | st.floats(0, 1), min_size=1, max_size=30),
     st.sampled_from((1e-9, 1e-3, 0.3, 1.0)),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from natadv.errors import MetricError, UnknownNameError
 from natadv.evidence import Evidence, select
 from natadv.metrics import METRICS, estimate, measure, p_value
+from natadv.metrics.classification import confusion
 from natadv.metrics.correctness import GRADES
 from natadv.metrics.significance import compare
 from natadv.scenarios.typographic.population import overlay_id
@@ -118,6 +119,18 @@ def test_a_class_that_is_never_predicted_counts_as_zero(outcomes):
     found = measure("macro_precision", Evidence(outcomes(["ant", "bee"], ["ant", "ant"])))
 
     assert found.value == pytest.approx(0.25)
+
+
+def test_rows_of_many_classes_are_bytes_and_count_like_doubles(outcomes):
+    truth = [f"class {i % 300}" for i in range(900)]
+    said = [truth[(i * i) % 7 + i] if i < 880 else truth[0] for i in range(900)]
+    terms = confusion(Evidence(outcomes(truth, said)))
+
+    assert terms.rows.nbytes == 900 * 3 * 300
+    hits = sum(t == s for t, s in zip(truth, said, strict=True))
+    # More than a byte holds.
+    assert terms.rows.sum(axis=0).reshape(3, 300).sum(axis=1).tolist() == [hits] + [900 - hits] * 2
+    assert terms.rows.sum(axis=0).dtype.itemsize == 8
 
 
 def test_a_perfect_macro_f1_is_not_taken_for_certain(outcomes):
