@@ -139,11 +139,12 @@ def drop_of(terms: Terms, *, overlay: Terms | None = None) -> BoundedRatio:
     return bounded_ratio(terms, difference, ends=CHANGE, fraction=_loss, overlay=overlay)
 
 
-def drawn_overlays(rows: Outcomes) -> tuple[str, ...] | None:
+def drawn_overlays(rows: Outcomes) -> Texts | None:
     """The overlay of each row; None if overlays are not a sample of a population. A single one that
     was drawn makes them one: of both intervals that is the wider."""
-    names = tuple(str(name) for name in rows.attributes.get("overlay", ()))
-    return names if any(map(_DRAWN.fullmatch, names)) else None
+    column = rows.attributes.get("overlay", ())
+    names = column if isinstance(column, Texts) else Texts.of(map(str, column))
+    return names if any(map(_DRAWN.fullmatch, names.ranked()[0])) else None
 
 
 def _by_overlay(metric: Metric, evidence: Evidence) -> Terms | None:
@@ -151,7 +152,7 @@ def _by_overlay(metric: Metric, evidence: Evidence) -> Terms | None:
 
     def grouped(rows: Outcomes | None) -> Outcomes | None:
         names = None if rows is None else drawn_overlays(rows)
-        return rows if rows is None or names is None else replace(rows, group=Texts.of(names))
+        return rows if rows is None or names is None else replace(rows, group=names)
 
     attack = grouped(evidence.attack)
     if attack is None or attack is evidence.attack:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from natadv.columns import Texts
 from natadv.errors import MetricError
 from natadv.metrics.intervals import Side as Side
@@ -70,12 +68,10 @@ def compare(
     _same_samples(candidate, baseline)
     known = candidate.n + len(candidate.errors)
     pairs = pair(baseline, candidate, names=candidate.id, planned=known, score=score)
-    paired_ids = [name for name in candidate.id if name not in baseline.errors]
-    terms = pairs.drop()
-    overlays, crossed = drawn_overlays(candidate), None
-    if overlays is not None:
-        crossed = replace(terms, group=Texts.of([overlays[i] for i in pairs.rows]))
+    terms, overlays = pairs.drop(), drawn_overlays(candidate)
+    crossed = None if overlays is None else replace(terms, group=overlays.take(pairs.rows))
     drop = drop_of(terms, overlay=crossed)
+    ids = candidate.id.take(pairs.rows)
     low, high = drop.interval((1 - confidence) / 2)
     return Comparison(
         difference=0.0 - drop.value,
@@ -84,8 +80,8 @@ def compare(
         n=terms.n,
         groups=terms.groups,
         excluded=pairs.excluded,
-        new_flips=_flipped(pairs, paired_ids, sign=1),
-        fixed=_flipped(pairs, paired_ids, sign=-1),
+        new_flips=_flipped(pairs, ids, sign=1),
+        fixed=_flipped(pairs, ids, sign=-1),
         p_worse=drop.p_value(bound=0.0, side="ceiling"),
     )
 
@@ -101,7 +97,6 @@ def _same_samples(candidate: Outcomes, baseline: Outcomes) -> None:
         )
 
 
-def _flipped(pairs: Pairs, names: list[str], *, sign: int) -> tuple[str, ...]:
+def _flipped(pairs: Pairs, ids: Texts, *, sign: int) -> tuple[str, ...]:
     """The samples that lost (sign 1) or gained (-1) more than half."""
-    moved = sign * (pairs.before - pairs.after) > FLIP
-    return tuple(names[i] for i in np.flatnonzero(moved))
+    return tuple(ids.take(sign * (pairs.before - pairs.after) > FLIP))
