@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from natadv.errors import MetricError
-from natadv.metrics import intervals
+from natadv.metrics import intervals, tails
 from natadv.metrics.classification import macro_recall
 from natadv.metrics.intervals import CHANGE, SHARE, Quantile, bounded_ratio, quantile_of
 from natadv.metrics.measure import FRACTIONS, drop_of
@@ -94,7 +94,7 @@ def test_tails_of_many_graded_units_are_within_a_few_percent(monkeypatch):
     x = np.random.default_rng(5).beta(3, 1, 80)
     found, bounds = share_of(x), (x.mean() + 0.04, x.mean() + 0.1)
     exact = [found.p_value(bound=bound, side="floor") for bound in bounds]
-    monkeypatch.setattr(intervals, "_FEW", 0)
+    monkeypatch.setattr(tails, "_FEW", 0)
     for bound, tail in zip(bounds, exact, strict=True):
         assert found.p_value(bound=bound, side="floor") == pytest.approx(tail, rel=0.04)
         assert found.p_value(bound=bound, side="floor") != tail
