@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
 from natadv.errors import ConfigError, unknown_name
-from natadv.metrics.significance import Side
+from natadv.metrics.intervals import Side
 from natadv.types import WAY, Case
 
 GLOB = frozenset("*?[")

@@ -13,7 +13,7 @@ from natadv.config import Strict, name_in, shown
 from natadv.factories import is_reference, slug
 from natadv.gate.rules import GLOB, At, Rule, Starter
 from natadv.metrics import METRICS
-from natadv.metrics.significance import Side
+from natadv.metrics.intervals import Side
 from natadv.metrics.terms import ratio
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from natadv.errors import unknown_name
 from natadv.evidence import Evidence
 from natadv.metrics import breaking, classification, segmentation, vqa
+from natadv.metrics.intervals import Side
 from natadv.metrics.measure import Estimate, Metric, estimated
-from natadv.metrics.significance import Side
 from natadv.types import Measurement
 
 METRICS: dict[str, Metric] = {

@@ -17,9 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from natadv.errors import MetricError
-from natadv.metrics.intervals import Interval
+from natadv.metrics.intervals import Interval, Side
 from natadv.metrics.measure import Metric
-from natadv.metrics.significance import Side
 from natadv.metrics.terms import Terms, Total, difference, ratio
 from natadv.types import DoubleArray
 

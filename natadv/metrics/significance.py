@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from natadv.columns import Texts
 from natadv.errors import MetricError
-from natadv.metrics.intervals import Side as Side
 from natadv.metrics.measure import drawn_overlays, drop_of
 from natadv.metrics.paired import Pairs, Score, pair
 from natadv.metrics.terms import check
