@@ -60,6 +60,13 @@ class Evidence:
         """Only the samples of `part`. All errors stay: the part of a failed sample is unknown."""
         return replace(self, attack=select(self.attack, self.attack.part.equals(part)))
 
+    def own_twins(self) -> Outcomes | None:
+        """The clean twins of the samples, never more than there are samples. All errors stay."""
+        if self.clean is None:
+            return None
+        twins = set(self.attack.twin)
+        return select(self.clean, [name in twins for name in self.clean.id])
+
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _Count = Annotated[int, Field(gt=0)]

@@ -33,7 +33,7 @@ def write_all_evidence(session: GateSession, root: Path, *, problems: Sequence[s
         stored = session.evidence.get(case) or session.evidence_of(case)
         tables: dict[Table, Outcomes | None] = {
             "attack": stored.evidence.attack,
-            "clean": stored.evidence.clean if session.sequential else None,
+            "clean": stored.evidence.own_twins() if session.sequential else None,
             "occlusion": stored.evidence.occlusion,
             "matched": stored.evidence.matched,
         }

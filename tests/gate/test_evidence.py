@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from natadv.errors import StoreError
 from natadv.evidence import (
+    Evidence,
     Manifest,
     Selection,
     case_of,
@@ -128,6 +129,21 @@ def test_floats_come_back_bit_by_bit(kit, tmp_path_factory, numbers):
 
     found = read_evidence(folder).outcomes["attack"].values["score"]
     assert found.tobytes() == np.array(numbers).tobytes()
+
+
+def test_a_case_keeps_no_more_clean_twins_than_it_has_samples(tmp_path, manifest, rows):
+    """Where its own twins are written, as a clean dataset may be larger than the case."""
+    attack = replace(select(rows, [True, *[False] * (rows.n - 1)]), twin=rows.id[:1])
+    own = Evidence(attack, rows).own_twins()
+
+    assert own is not None
+    assert list(own.id) == [rows.id[0]]
+    assert own.errors == rows.errors
+    path = write_evidence(
+        tmp_path, replace(manifest, planned_n=1), {"attack": attack, "clean": own}
+    )
+    assert list(read_evidence(path).outcomes["clean"].id) == list(own.id)
+    assert Evidence(attack).own_twins() is None
 
 
 def test_equal_evidence_is_equal_bytes(tmp_path, manifest, rows):
