@@ -21,6 +21,7 @@ from natadv.bundle.entries import (
     waiver_of,
     waiver_use_entries,
 )
+from natadv.errors import ConfigError
 from natadv.gate.baseline import refuse_same
 from natadv.gate.bless import baseline_folder, read_baseline
 from natadv.gate.cases import mismatches, unreadable
@@ -113,7 +114,9 @@ def write_verdict(
 
 def _sheets(folder: Path, *, beside: Path) -> dict[str, str]:
     """The contact sheets in the folder and below it, by the name of their case, as paths from the
-    folder of gate.json."""
+    folder of gate.json. Raises ConfigError if there is no such folder."""
+    if not folder.is_dir():
+        raise ConfigError(f"--sheets {folder}: no such folder")
     found = sorted(folder.rglob("*__*__*__*.png"))
     return {path.stem: Path(os.path.relpath(path, beside.parent)).as_posix() for path in found}
 

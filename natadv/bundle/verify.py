@@ -63,13 +63,18 @@ def verify(path: Path, *, policy: Policy | None = None, now: float | None = None
         now: Seconds since 1970, by default the time of the clock.
 
     Raises:
+        ConfigError: The contract of the policy cannot be read.
         ReportError: It is damaged, was edited, contradicts itself, or is not what the policy asks
             for.
     """
+    policy = policy or Policy()
+    if policy.thresholds is not None:
+        # A policy that cannot be read is not the archive's fault.
+        contract_digest(policy.thresholds)
     with tempfile.TemporaryDirectory(prefix="natadv-verify-") as scratch:
         found = unpack(path, Path(scratch))
         try:
-            return _verify(found, policy or Policy(), time.time() if now is None else now)
+            return _verify(found, policy, time.time() if now is None else now)
         except NatadvError as error:
             # The folder is gone when anybody reads this.
             raise ReportError(f"{path}: {str(error).replace(f'{scratch}/', '')}") from error

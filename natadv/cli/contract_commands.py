@@ -252,12 +252,12 @@ def calibrate(
         print(line, file=sys.stderr)
     if moved.new and out is not None:
         files[out] = to_yaml(moved.new, tiers=tiers_of_others(moved.new, known))
-    _tell(moved, out)
+    _tell(moved, out, dry_run=dry_run)
     _write(files, dry_run=dry_run)
     return 0
 
 
-def _tell(moved: Ratchet, out: Path | None) -> None:
+def _tell(moved: Ratchet, out: Path | None, *, dry_run: bool) -> None:
     """Print each rule that moves, stays although its measurement is lower, or has room."""
     print(*moved.moves, sep="\n", end="\n" * bool(moved.moves))
     for kept in moved.kept:
@@ -266,13 +266,15 @@ def _tell(moved: Ratchet, out: Path | None) -> None:
         print(f"{'slack':8} {room.could}")
     of_new = f"in {out}" if out else "not written without --out FILE"
     counts = {
-        f"{counted(len(moved.moves), 'rule')} moved": True,
+        f"{counted(len(moved.moves), 'rule')} {'would move' if dry_run else 'moved'}": True,
         f"{moved.unchanged} unchanged": bool(moved.unchanged),
-        f"{len(moved.kept)} kept above their measurement": bool(moved.kept),
+        f"{len(moved.kept)} kept stricter than their measurement": bool(moved.kept),
         f"{len(moved.slack)} of others could be stricter": bool(moved.slack),
         f"{len(moved.new)} new, {of_new}": bool(moved.new),
     }
     print(", ".join(text for text, holds in counts.items() if holds))
+    if any(not kept.stricter for kept in moved.kept):
+        print("to let rules become weaker: --allow-lower --reason TEXT")
 
 
 def _edited(moved: Ratchet, thresholds: Path) -> dict[Path, str]:

@@ -156,7 +156,7 @@ def judge(
     baseline: Annotated[
         str | None, opt.text("NAME", "in baselines/, or a folder of evidence, to compare with")
     ] = None,
-    sheets: Annotated[Path | None, opt.path("contact sheets of its failing samples")] = None,
+    sheets: Annotated[Path | None, opt.path("holds the contact sheets that the run left")] = None,
 ) -> int:
     """Judge stored evidence as `python -m natadv.gate` does, and write gate.json, from which
     `natadv report` and `natadv evidence pack` work. No model is loaded.
@@ -177,7 +177,7 @@ def judge(
     except NatadvError as error:
         print(f"natadv: {error}", file=sys.stderr)
         return NOT_VERIFIED
-    print(*gate.reasons, gate.headline, sep="\n")
+    print(*gate.reasons, *gate.useless_waivers, gate.headline, sep="\n")
     return VERIFIED if gate.green else NOT_GREEN
 
 
@@ -203,7 +203,11 @@ def pack(
     ),
     datasets: Annotated[Path, opt.path("with the cards")] = Path("fixtures/datasets"),
     baseline: Annotated[
-        Path | None, opt.path("that it was compared with; default: as in gate.json")
+        str | None,
+        opt.text(
+            "NAME",
+            "that it was compared with, in baselines/ or a folder; default: as in gate.json",
+        ),
     ] = None,
 ) -> int:
     """Pack gate.json, the outcome rows, the contract, the cards of the datasets, the baseline and
@@ -213,10 +217,11 @@ def pack(
     from natadv.bundle.verify import verify
     from natadv.gate.bless import baseline_folder
 
-    judged_against = read_gate_json(gate_json).baseline
-    if baseline is None and judged_against is not None:
-        baseline = baseline_folder(judged_against, here=Path(), root=thresholds.parent)
-    write_archive(out, Contents(gate_json, evidence, thresholds, datasets, baseline))
+    named = baseline or read_gate_json(gate_json).baseline
+    folder = named and baseline_folder(named, here=Path(), root=thresholds.parent)
+    if folder and not folder.is_dir():
+        raise ConfigError(f"--baseline {named}: no such folder of evidence")
+    write_archive(out, Contents(gate_json, evidence, thresholds, datasets, folder or None))
     try:
         found = verify(out)
     except ReportError as error:

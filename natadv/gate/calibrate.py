@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
-from natadv.errors import MetricError
+from natadv.errors import MetricError, unknown_name
 from natadv.evidence import CaseEvidence
 from natadv.gate.cases import stored_cases, stored_evidence
 from natadv.gate.rules import Rule, Thresholds, TierGrid
@@ -136,12 +136,13 @@ class Proposals(NamedTuple):
 def proposals(root: Path, date: str, part: str | None) -> Proposals:
     """The rules for all cases under `root`, and for a `part` of the clean ones if it is given.
 
-    Raises MetricError if evidence is flawed, or if no rule is left.
+    Raises MetricError if evidence is flawed, or if no rule is left, and ConfigError if no clean
+    dataset has the part.
     """
     stored, broken = stored_cases(root)
     if broken:
         raise MetricError("\n".join(broken.values()))
-    rules, without = [], []
+    rules, without, parts = [], [], set[str]()
     for case in sorted(stored):
         found = stored_evidence(case, stored)
         if found.problems or found.evidence.attack.errors:
@@ -151,11 +152,14 @@ def proposals(root: Path, date: str, part: str | None) -> Proposals:
             raise MetricError(
                 f"{case}: it was stopped early; calibrate on all samples, without --sequential"
             )
+        parts |= set(found.evidence.attack.part) if case.scenario == "clean" else set()
         for name, of_part in _measurable(found, part):
             try:
                 rules.append(propose(found, name, date=date, part=of_part))
             except MetricError as error:
                 without.append(f"no rule for {name} of {case}: {error}")
+    if part is not None and part not in parts:
+        raise unknown_name("part of the clean datasets", part, parts - {""})
     if not rules:
         raise MetricError(f"{root}: no case in it leaves a bound; has its run ended?")
     return Proposals(tuple(rules), tuple(without))

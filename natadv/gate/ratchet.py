@@ -50,8 +50,7 @@ class Move:
         if self.stricter:
             why = f"{bound} was measured on fewer samples than the {rule.min_n} that it asks for"
         else:
-            advice = "mend the model, or --allow-lower --reason TEXT"
-            why = f"the measurement only allows {bound}: {advice}"
+            why = f"the measurement only allows {bound}"
         return f"{rule} stays; {why}"
 
     @property

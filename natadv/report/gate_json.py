@@ -77,6 +77,19 @@ class WaiverUseEntry(WaiverEntry):
 
     state: Literal["applied", "expired", "unused"]
 
+    @property
+    def useless(self) -> str:
+        """Why it excuses nothing, and what to do; empty if it applies."""
+        if self.state == "applied":
+            return ""
+        why, advice = "matches no failing case", "remove it"
+        if self.state == "expired":
+            why = f"expired on {self.expires}, so it does not apply"
+            advice = "mend the model, or renew it"
+        subject = self.case if self.metric is None else f"{self.case}: {self.metric}"
+        at = f"{self.file}:{self.line}"
+        return f"waiver of {subject} by {self.owner} {why} ({at}); {advice}"
+
 
 class MeasurementEntry(Strict):
     """A metric of a case, or why there is none; with a verdict if a rule or a baseline is about
@@ -266,6 +279,11 @@ class GateJson(Strict):
     def waived(self) -> list[CaseEntry]:
         """The cases that fail and may."""
         return [entry for entry in self.cases if entry.state == "WAIVED"]
+
+    @property
+    def useless_waivers(self) -> list[str]:
+        """A line for each waiver that has expired, or matches no failing case."""
+        return [use.useless for use in self.waivers if use.useless]
 
     @property
     def headline(self) -> str:

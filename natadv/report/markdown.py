@@ -61,6 +61,8 @@ def _head(gate: GateJson) -> Iterator[str]:
         yield _plain(gate.starters)
     if gate.problems:
         yield "\n".join(f"- {_plain(why)}" for why in gate.problems)
+    if gate.useless_waivers:
+        yield "\n".join(f"- {_plain(line)}" for line in gate.useless_waivers)
 
 
 def _failures(gate: GateJson, pictures_url: str | None) -> Iterator[str]:

@@ -70,6 +70,8 @@ def test_sheets_of_failing_samples_are_found_at_any_depth(ended, judge, tmp_path
     found = {case.case: case.sheet for case in gate.cases if case.sheet}
     assert list(found) == [str(NATURAL)]
     assert (ended.contents.gate_json.parent / found[str(NATURAL)]).resolve() == sheet.resolve()
+    code, text = judge("--sheets", tmp_path / "nowhere")
+    assert (code, text) == (4, f"natadv: --sheets {tmp_path / 'nowhere'}: no such folder\n")
 
 
 def test_a_broken_contract_is_one_line(ended, judge):

@@ -220,6 +220,7 @@ def test_graded_tasks_get_floors_and_a_ceiling_and_a_part_where_clean(
     ]
     assert ["floor" in r for r in rows] == [True, True, True, True, False]
     assert [r["min_n"] for r in rows] == [160, 80, 160, 160, 160]
+    assert calibrate(tmp_path / "evidence", "--part", "held-in")[0] == 4
 
 
 DRAWN = "mini-drawn"

@@ -102,7 +102,7 @@ def test_a_second_calibration_changes_nothing(calibrate, contract):
     text = calibrate()[1]
 
     assert contract.stat().st_mtime_ns == before
-    assert "0 rules moved, 2 unchanged, 1 kept above their measurement" in text
+    assert "0 rules moved, 2 unchanged, 1 kept stricter than their measurement" in text
 
 
 def test_a_rule_goes_down_only_for_a_reason(calibrate, contract, proposed):
@@ -110,6 +110,7 @@ def test_a_rule_goes_down_only_for_a_reason(calibrate, contract, proposed):
     # 100 of 200 are right: the floor of 0.6 was of a better model.
     text = calibrate()[1]
     assert "top1 floor 0.600 (line 21) stays; the measurement only allows " in text
+    assert text.count("--allow-lower --reason TEXT") == 1
     assert "floor: 0.6\n" in contract.read_text()
 
     code, text = calibrate("--allow-lower", "--reason", "new data: # 3 of 'mini'")
@@ -154,6 +155,7 @@ def test_a_dry_run_shows_the_difference_and_writes_nothing(calibrate, contract, 
     code, text = calibrate("--dry-run", "--out", out)
 
     assert code == 0
+    assert "rules would move" in text
     assert contract.read_text() == CONTRACT
     assert not out.exists()
     assert "\n-    max_drop: 0.3   # of a drop\n" in text

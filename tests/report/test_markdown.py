@@ -6,6 +6,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from natadv.report import markdown
+from natadv.report.gate_json import WaiverUseEntry
 from natadv.report.markdown import MARKER, MOST_COMMENT, MOST_SUMMARY, comment, summary
 
 
@@ -37,6 +38,19 @@ def test_what_is_waived_is_said_with_who_and_until_when(gate, waived):
     assert "**WAIVED**" in text
     assert "waived until 2026-12-31 by ann: fonts of the vendor" in text
     assert "FAIL</" not in text
+
+
+def test_waivers_that_excuse_nothing_are_named(gate, waived):
+    facts = waived.waiver.model_dump()
+    uses = [WaiverUseEntry(**facts, state=s) for s in ("applied", "expired", "unused")]
+    lines = gate("waived", waived, waivers=uses).useless_waivers
+
+    assert [line.partition(" by ann ")[2].partition(" (")[0] for line in lines] == [
+        "expired on 2026-12-31, so it does not apply",
+        "matches no failing case",
+    ]
+    text = summary(gate("waived", waived, waivers=uses))
+    assert text.count("- waiver of classification/clean/known/") == 2
 
 
 @pytest.mark.parametrize(("write", "most"), [(summary, MOST_SUMMARY), (comment, MOST_COMMENT)])
