@@ -27,6 +27,15 @@ Variant = Literal["attack", "occlusion", "matched"]
 Verdict = Literal["FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS"]
 VERDICTS: tuple[Verdict, ...] = ("FAIL", "INCOMPLETE", "INCONCLUSIVE", "PASS")
 """The worst first."""
+Overall = Literal["pass", "partial", "waived", "fail", "inconclusive", "incomplete"]
+"""The verdict on a run. `partial`: all selected cases hold, and the tier has more cases. `waived`:
+the cases that do not hold are all waived."""
+GREEN: tuple[Overall, ...] = ("pass", "partial", "waived")
+"""Verdicts of a run that was judged and holds; the last is the worst."""
+State = Verdict | Literal["WAIVED"]
+"""A verdict, or that of a rule or case which is waived."""
+STATES: tuple[State, ...] = (*VERDICTS[:-1], "WAIVED", "PASS")
+"""The worst first."""
 
 PLACES = (
     ("top left", "top", "top right"),

@@ -7,16 +7,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from natadv.errors import MetricError
-from natadv.evidence import CaseEvidence
+from natadv.evidence import CaseEvidence, SequenceRecord
 from natadv.gate.baseline import BaselineJudgement, BaselineVerdict
-from natadv.gate.judge import CaseVerdict, GateVerdict, Judgement, Overall, worse
+from natadv.gate.cases import CasePlan
+from natadv.gate.judge import CaseVerdict, GateVerdict, Judgement, worse
 from natadv.gate.rules import Rule, Tier, Waiver
 from natadv.gate.sequential import measured
 from natadv.gate.waivers import WaiverUse
 from natadv.report.gate_json import (
     BaselineEntry,
+    CaseEntry,
     MeasurementEntry,
     RuleEntry,
     WaiverEntry,
@@ -25,7 +28,7 @@ from natadv.report.gate_json import (
 from natadv.report.terminal import Row
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
-from natadv.types import Case, Measurement
+from natadv.types import Case, Measurement, Overall, Verdict
 
 _MEASURED = ("value", "low", "high", "n", "groups", "excluded")
 
@@ -199,6 +202,43 @@ def _measurement_entry(row: Row) -> MeasurementEntry:
         baseline=row.baseline,
         detectable=_float(row.detectable),
         waiver=row.waiver,
+    )
+
+
+def case_entry(
+    plan: CasePlan,
+    rows: Iterable[Row],
+    *,
+    verdict: Verdict | None,
+    sequence: SequenceRecord | None,
+    green: bool | None = None,
+    searches: Iterable[dict[str, Any]] = (),
+    sheet: str | None = None,
+) -> CaseEntry:
+    """A case as gate.json has it, with those of the `rows` that are about it.
+
+    Args:
+        verdict: None if nothing was asserted.
+        green: By default whether the verdict is PASS or waived.
+        sequence: How far it was evaluated, if its samples came in a random order.
+        sheet: The contact sheet of its failing samples, from the folder of gate.json.
+    """
+    own = [row for row in rows if row.case == plan.case]
+    waiver = waiver_of(own)
+    return CaseEntry(
+        case=plan.case.address,
+        verdict=verdict,
+        green=verdict == "PASS" or waiver is not None if green is None else green,
+        lineage=plan.lineage,
+        planned_n=plan.planned_n,
+        data_revision=plan.data_revision,
+        weights=plan.weights,
+        protocol=plan.protocol,
+        measurements=measurement_entries(plan.case, own),
+        searches=list(searches),
+        waiver=waiver,
+        sequence=None if sequence is None else asdict(sequence),
+        sheet=sheet,
     )
 
 

@@ -7,26 +7,23 @@ import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from natadv.bundle.entries import (
+    case_entry,
     case_rows,
     extent_for,
     from_root,
-    measurement_entries,
     overall_of,
-    waiver_of,
     waiver_use_entries,
 )
 from natadv.errors import ConfigError
-from natadv.gate.baseline import refuse_same
-from natadv.gate.bless import baseline_folder, read_baseline
 from natadv.gate.cases import mismatches, unreadable
 from natadv.gate.contract import contract_digest
 from natadv.gate.judge import worst
+from natadv.gate.kept_baselines import baseline_for
 from natadv.gate.stored import JudgedRun, StoredRun, cards_beside, stored_run
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
@@ -94,9 +91,7 @@ def write_verdict(
     run = stored_run(evidence, cards=datasets or cards_beside(thresholds))
     before = None
     if baseline is not None:
-        folder = baseline_folder(baseline, here=Path(), root=thresholds.parent)
-        refuse_same(evidence, folder)
-        before = read_baseline(folder)
+        before = baseline_for(evidence, baseline, here=Path(), root=thresholds.parent)
     judged = run.judged(contract, today=today, before=before)
     gate = _gate_json(
         run,
@@ -140,24 +135,20 @@ def _gate_json(
         cases.append(_entry(judged, case, of_case, sheets.get(case.address.replace("/", "__"))))
     verdict = judged.verdict
     overall: RunVerdict = overall_of(verdict, judged.compared)
-    models = sorted({case.model for case in judged.plans})
+    models = run.models(()) or sorted({case.model for case in judged.plans})
     return GateJson(
         version=VERSION,
         verdict=overall,
         tier=judged.tier.name,
         contract=contract,
         selection=SelectionEntry(
-            models=list(run.selection.models) if run.selection else models,
+            models=list(models),
             tasks=[],
             scenarios=[],
             datasets=[],
             limit=None,
             keyword="",
-            extent=extent_for(
-                verdict.extent_as(overall),
-                run.selection.models if run.selection else models,
-                judged.tier,
-            ),
+            extent=extent_for(verdict.extent_as(overall), models, judged.tier),
         ),
         asserted=True,
         whole_tier=verdict.judged_of_tier == verdict.tier_cases,
@@ -170,40 +161,34 @@ def _gate_json(
         cases=cases,
         numerics=_shared_facts(run),
         commit=commit_of(Path()),
-        run=RunEntry(
-            id=f"judged-{uuid.uuid4().hex[:8]}",
-            date=today.isoformat(),
-            began=time.time(),
-            wall_s=0.0,
-            units_computed=0,
-            results_damaged=0,
-            images_encoded=0,
-            workers_lost=0,
-            quarantined_gpus={},
-            smaller_batches={},
-        ),
+        run=_run_entry(today),
     )
 
 
 def _entry(judged: JudgedRun, case: Case, rows: Sequence[Row], sheet: str | None) -> CaseEntry:
-    plan, waiver = judged.plans[case], waiver_of(rows)
     verdicts = [row.verdict for row in rows if row.verdict is not None]
-    state = worst(verdicts or ["INCOMPLETE"])
-    record = judged.evidence[case].sequence if case in judged.evidence else None
-    return CaseEntry(
-        case=case.address,
-        verdict=state,
-        green=state == "PASS" or waiver is not None,
-        lineage=plan.lineage,
-        planned_n=plan.planned_n,
-        data_revision=plan.data_revision,
-        weights=plan.weights,
-        protocol=plan.protocol,
-        measurements=measurement_entries(case, rows),
-        searches=[],
-        waiver=waiver,
-        sequence=None if record is None else asdict(record),
+    return case_entry(
+        judged.plans[case],
+        rows,
+        verdict=worst(verdicts or ["INCOMPLETE"]),
+        sequence=judged.evidence[case].sequence if case in judged.evidence else None,
         sheet=sheet,
+    )
+
+
+def _run_entry(today: date) -> RunEntry:
+    """Of a run that measured nothing."""
+    return RunEntry(
+        id=f"judged-{uuid.uuid4().hex[:8]}",
+        date=today.isoformat(),
+        began=time.time(),
+        wall_s=0.0,
+        units_computed=0,
+        results_damaged=0,
+        images_encoded=0,
+        workers_lost=0,
+        quarantined_gpus={},
+        smaller_batches={},
     )
 
 

@@ -19,8 +19,8 @@ from natadv.bundle.entries import (
 from natadv.bundle.judged import rows_of
 from natadv.errors import ReportError
 from natadv.evidence import StoredCase, case_of
-from natadv.gate.bless import read_baseline
 from natadv.gate.judge import worst
+from natadv.gate.kept_baselines import read_baseline
 from natadv.gate.rules import Thresholds
 from natadv.gate.stored import JudgedRun, stored_run
 from natadv.report.gate_json import CaseEntry, GateJson, RunVerdict

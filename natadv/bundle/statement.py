@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -89,13 +88,6 @@ def statement(
         "predicateType": TEST_RESULT,
         "predicate": predicate(found, url=url),
     }
-
-
-def run_url() -> str | None:
-    """The page of this run, which GitHub Actions states in environment variables."""
-    names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
-    server, repository, run = (os.environ.get(name) for name in names)
-    return f"{server}/{repository}/actions/runs/{run}" if server and repository and run else None
 
 
 def read_statement(path: Path) -> dict[str, Any]:

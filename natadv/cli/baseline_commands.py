@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from natadv.gate.comparison import ChangedSample, ComparedRuns
     from natadv.types import Case
 
-NO_WORSE, WORSE, BAD_INPUT = 0, 1, 4
+NO_WORSE, WORSE = 0, 1
 LONGEST_ID = 58
 """Characters of a sample's id in a list, so that it can be looked up."""
 
@@ -34,13 +33,11 @@ app = opt.command_group()
 
 @app.command(cls=opt.Command, epilog="Example: natadv bless --as release-1.4")
 def bless(
-    run: Annotated[Path, opt.argument("RUN", "evidence of a green run")] = Path(".natadv/evidence"),
+    run: Annotated[Path, opt.argument("RUN", "evidence of a green run")] = opt.EVIDENCE,
     name: Annotated[
         str | None, opt.text("NAME", "of the baseline; default: the tier's", "--as")
     ] = None,
-    gate_json: Annotated[Path, opt.path("the verdict of that run", metavar="FILE")] = Path(
-        "gate.json"
-    ),
+    gate_json: Annotated[Path, opt.path("the verdict of that run", metavar="FILE")] = opt.GATE_JSON,
     partial: Annotated[
         bool, opt.flag("--partial", "also keep a run that judged a part of its tier")
     ] = False,
@@ -52,8 +49,9 @@ def bless(
     """Keep a green run as a baseline: its rows in baselines/NAME, with who kept it, when, and its
     verdict. A baseline that is there gets the cases that it lacks.
     """
+    from natadv.bundle.bless import bless as keep
     from natadv.evidence import read_selection
-    from natadv.gate import bless as baselines
+    from natadv.gate.kept_baselines import BASELINES, read_record
 
     if name is None:
         selection = read_selection(run)
@@ -61,16 +59,16 @@ def bless(
         name = selection.tier if selection else "baseline"
     if not re.fullmatch(r"[A-Za-z0-9][\w.@-]*", name):
         raise ConfigError(f"expected a name of letters, digits and . _ @ -, got --as {name!r}")
-    kept = baselines.bless(
+    kept = keep(
         run,
         gate_json=gate_json,
-        folder=root / baselines.BASELINES / name,
+        folder=root / BASELINES / name,
         by=git.author(),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         partial=partial,
         replacing=replace,
     )
-    last = baselines.read_record(kept.folder)[-1]
+    last = read_record(kept.folder)[-1]
     size = f"{counted(kept.rows, 'row')}, {kept.size_bytes / 1e6:.1f} MB"
     print(f"{kept.folder}: {counted(len(kept.cases), 'case')}, {size}")
     if not kept.added:
@@ -112,8 +110,8 @@ def compare(
     Exit codes: 0 nothing got significantly worse, 1 a case did or could not be compared, 4 a folder
     or a name is wrong.
     """
-    from natadv.gate.bless import baseline_folder
     from natadv.gate.comparison import compare_runs
+    from natadv.gate.kept_baselines import baseline_folder
 
     most = None if every else samples
     try:
@@ -126,8 +124,7 @@ def compare(
             title = f"{before} → {after}"
             _write_markdown(markdown, runs, title=title, most=most, root=root)
     except NatadvError as error:
-        print(f"natadv: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return opt.refused(error)
     return NO_WORSE if runs.overall in ("pass", "partial") else WORSE
 
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from natadv.gate.rules import Thresholds
     from natadv.gate.starters import Origin
 
-ALIKE, WEAKER, WRONG_FILE = 0, 1, 4
+ALIKE, WEAKER = 0, 1
 
 app = opt.command_group()
 contract = opt.command_group(
@@ -53,11 +53,6 @@ def _contract_of(given: Path, *, today: date | None = None) -> Thresholds:
             raise ConfigError(str(error).replace(f"{folder}/", f"{given}:")) from error
 
 
-def _wrong_file(error: NatadvError) -> int:
-    print(f"natadv: {error}", file=sys.stderr)
-    return WRONG_FILE
-
-
 @contract.command(
     cls=opt.Command,
     short_help="the contract and the baselines of a git revision, as files",
@@ -72,11 +67,11 @@ def export(
 
     Exit codes: 0 written, 4 the revision has no contract that can be read.
     """
-    from natadv.gate.bless import BASELINES
+    from natadv.gate.kept_baselines import BASELINES
     from natadv.gate.thresholds_file import contract_files, load_thresholds
 
     if out.exists():
-        return _wrong_file(ConfigError(f"{out} exists; remove it, or give another --out DIR"))
+        return opt.refused(ConfigError(f"{out} exists; remove it, or give another --out DIR"))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         try:
@@ -84,7 +79,7 @@ def export(
             load_thresholds(folder / "thresholds.yaml")
         except ConfigError as error:
             told = str(error).replace(f"{folder}/", f"{revision}:")
-            return _wrong_file(ConfigError(told))
+            return opt.refused(ConfigError(told))
         for file in contract_files(folder / "thresholds.yaml"):
             copied = out / file.relative_to(folder)
             copied.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +97,7 @@ def export(
 )
 def diff(
     old: Annotated[Path, opt.argument("OLD", _CONTRACT)],
-    new: Annotated[Path, opt.argument("NEW", _CONTRACT)] = Path("thresholds.yaml"),
+    new: Annotated[Path, opt.argument("NEW", _CONTRACT)] = opt.THRESHOLDS,
 ) -> int:
     """Compare what two contracts ask of every case of every tier, even if they are written
     differently.
@@ -114,7 +109,7 @@ def diff(
     try:
         changes = differences(_contract_of(old), _contract_of(new))
     except ConfigError as error:
-        return _wrong_file(error)
+        return opt.refused(error)
     if not changes:
         print("both contracts ask the same")
         return ALIKE
@@ -134,9 +129,7 @@ def diff(
 def starters(
     tiers: Annotated[list[str], opt.argument("TIER", "whose cases get a rule")],
     out: Annotated[Path, opt.path("gets the rules", metavar="FILE")],
-    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
-        "thresholds.yaml"
-    ),
+    thresholds: opt.Thresholds = opt.THRESHOLDS,
     params: Annotated[Path, opt.path("rows of made datasets", metavar="FILE")] = Path(
         "params.yaml"
     ),
@@ -194,7 +187,6 @@ _Date = Annotated[
     date | None, typer.Option("--date", parser=_day, metavar="DATE", help="default: today, UTC")
 ]
 _Evidence = Annotated[Path, opt.path("of the gate's last run")]
-_EVIDENCE = Path(".natadv/evidence")
 
 
 @app.command(
@@ -203,10 +195,8 @@ _EVIDENCE = Path(".natadv/evidence")
     epilog="Example: natadv calibrate --part held-out --out thresholds/measured.yaml",
 )
 def calibrate(
-    evidence: _Evidence = _EVIDENCE,
-    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
-        "thresholds.yaml"
-    ),
+    evidence: _Evidence = opt.EVIDENCE,
+    thresholds: opt.Thresholds = opt.THRESHOLDS,
     part: Annotated[
         str | None, opt.text("PART", "also rules on this part of the clean datasets")
     ] = None,
@@ -247,18 +237,19 @@ def calibrate(
         moved = ratchet(found.rules, known, lower_because=reason)
         files = _edited(moved, thresholds)
     except ConfigError as error:
-        return _wrong_file(error)
-    for line in (*found.without, *weaker_than_published(moved.new, known)):
-        print(line, file=sys.stderr)
+        return opt.refused(error)
     if moved.new and out is not None:
         files[out] = to_yaml(moved.new, tiers=tiers_of_others(moved.new, known))
-    _tell(moved, out, dry_run=dry_run)
+    remarks = [*found.without, *weaker_than_published(moved.new, known)]
+    _tell(moved, out, remarks=remarks, dry_run=dry_run)
     _write(files, dry_run=dry_run)
     return 0
 
 
-def _tell(moved: Ratchet, out: Path | None, *, dry_run: bool) -> None:
+def _tell(moved: Ratchet, out: Path | None, *, remarks: Sequence[str], dry_run: bool) -> None:
     """Print each rule that moves, stays although its measurement is lower, or has room."""
+    for remark in remarks:
+        print(remark, file=sys.stderr)
     print(*moved.moves, sep="\n", end="\n" * bool(moved.moves))
     for kept in moved.kept:
         print(f"{'kept':8} {kept.would}")
@@ -315,8 +306,8 @@ def _write(files: Mapping[Path, str], *, dry_run: bool) -> None:
 )
 def whatif(
     thresholds: Annotated[Path, opt.path(f"the other one: {_CONTRACT}", metavar="NEW")],
-    evidence: _Evidence = _EVIDENCE,
-    against: Annotated[Path, opt.path(_CONTRACT, metavar="OLD")] = Path("thresholds.yaml"),
+    evidence: _Evidence = opt.EVIDENCE,
+    against: Annotated[Path, opt.path(_CONTRACT, metavar="OLD")] = opt.THRESHOLDS,
     tier: Annotated[str | None, opt.text("NAME", "default: that of the run")] = None,
     day: _Date = None,
 ) -> int:
@@ -335,7 +326,7 @@ def whatif(
         run = stored_run(evidence, cards=cards_beside(against))
         before, after = (run.judged(one, tier=tier, today=today).verdict for one in (old, new))
     except NatadvError as error:
-        return _wrong_file(error)
+        return opt.refused(error)
     found = list(changes(before, after))
     print(*found, sep="\n", end="\n" * bool(found))
     run_level = f"the run: {before.overall.upper()} -> {after.overall.upper()}"

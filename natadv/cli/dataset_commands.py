@@ -200,7 +200,7 @@ def pack(
 
 @overlays.command(cls=opt.Command)
 def rates(
-    evidence: Annotated[Path, opt.path("of a run of the gate")] = Path(".natadv") / "evidence",
+    evidence: Annotated[Path, opt.path("of a run of the gate")] = opt.EVIDENCE,
     dataset: Annotated[str | None, opt.text("NAME", _DATASET)] = None,
     out: Annotated[Path, opt.path("gets rates.csv and the charts")] = OUT / "rates",
 ) -> None:

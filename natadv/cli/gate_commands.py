@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 app = opt.command_group()
 
-CANNOT_MERGE = 4
-
 _Names = Annotated[list[str] | None, opt.text("NAME...", "as pytest takes it")]
 
 
@@ -34,9 +31,7 @@ def plan(
     dataset: _Names = None,
     tier: Annotated[str | None, opt.text("NAME", "list of cases; default: the models' own")] = None,
     limit: opt.Limit = None,
-    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
-        "thresholds.yaml"
-    ),
+    thresholds: opt.Thresholds = opt.THRESHOLDS,
     matrix: Annotated[bool, opt.flag("--matrix", "print the jobs of a CI matrix instead")] = False,
     root: opt.Root = Path(),
 ) -> int:
@@ -53,8 +48,7 @@ def plan(
     from natadv.gate.thresholds_file import load_thresholds
 
     models, tasks, scenarios, datasets = (
-        tuple(name for given in values or () for name in opt.split_names(given))
-        for values in (model, task, scenario, dataset)
+        opt.names_of(values) for values in (model, task, scenario, dataset)
     )
     request = Request(
         root=root.absolute(),
@@ -160,12 +154,11 @@ def merge(
     from natadv.gate.merge import merge as merged_of
 
     try:
-        models = tuple(name for given in model or () for name in opt.split_names(given))
+        models = opt.names_of(model)
         tier, named = _whole_of(matrix) if matrix else (None, ())
         merged = merged_of(roots, out, tier=tier, models=(*models, *named), as_selected=as_selected)
     except NatadvError as error:
-        print(f"natadv: {error}", file=sys.stderr)
-        return CANNOT_MERGE
+        return opt.refused(error)
     runs, cases = counted(merged.folders, "run"), counted(len(merged.measured), "case")
     print(f"{out}: {cases} of {runs} of tier {merged.selection.tier}")
     return 0

@@ -12,7 +12,7 @@ from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, NatadvError, ReportError
 from natadv.report.gate_json import GateJson, read_gate_json
 
-VERIFIED, NOT_GREEN, NOT_VERIFIED = 0, 1, 4
+GREEN, NOT_GREEN = 0, 1
 
 app = opt.command_group()
 evidence = opt.command_group("Pack the evidence of a run into one file, and state what it shows.")
@@ -46,7 +46,7 @@ def report(
         Path | None,
         opt.path("default: the terminal; allure-report/index.html for html", metavar="FILE"),
     ] = None,
-    gate_json: _Gate = Path("gate.json"),
+    gate_json: _Gate = opt.GATE_JSON,
     results: Annotated[Path, opt.path("Allure results of the last run, for html")] = Path(
         "allure-results"
     ),
@@ -145,11 +145,9 @@ def _benchmarks(given: Sequence[str]) -> dict[str, str]:
     cls=opt.Command, epilog="Example: natadv judge --evidence merged --gate-json gate.json"
 )
 def judge(
-    evidence: Annotated[Path, opt.path("of a run, or of natadv merge")] = Path(".natadv/evidence"),
-    gate_json: Annotated[Path, opt.path("gets the verdict", metavar="FILE")] = Path("gate.json"),
-    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
-        "thresholds.yaml"
-    ),
+    evidence: Annotated[Path, opt.path("of a run, or of natadv merge")] = opt.EVIDENCE,
+    gate_json: Annotated[Path, opt.path("gets the verdict", metavar="FILE")] = opt.GATE_JSON,
+    thresholds: opt.Thresholds = opt.THRESHOLDS,
     datasets: Annotated[
         Path | None, opt.path("with the cards; default: fixtures/datasets beside the contract")
     ] = None,
@@ -175,10 +173,9 @@ def judge(
             sheets=sheets,
         )
     except NatadvError as error:
-        print(f"natadv: {error}", file=sys.stderr)
-        return NOT_VERIFIED
+        return opt.refused(error)
     print(*gate.reasons, *gate.useless_waivers, gate.headline, sep="\n")
-    return VERIFIED if gate.green else NOT_GREEN
+    return GREEN if gate.green else NOT_GREEN
 
 
 @app.command(cls=opt.Command)
@@ -196,11 +193,9 @@ def schema() -> None:
 )
 def pack(
     out: Annotated[Path, opt.path("the archive", metavar="FILE")] = Path("evidence.zip"),
-    gate_json: _Gate = Path("gate.json"),
-    evidence: Annotated[Path, opt.path("of that run")] = Path(".natadv/evidence"),
-    thresholds: Annotated[Path, opt.path("that it was judged by", metavar="FILE")] = Path(
-        "thresholds.yaml"
-    ),
+    gate_json: _Gate = opt.GATE_JSON,
+    evidence: Annotated[Path, opt.path("of that run")] = opt.EVIDENCE,
+    thresholds: Annotated[Path, opt.path("that it was judged by", metavar="FILE")] = opt.THRESHOLDS,
     datasets: Annotated[Path, opt.path("with the cards")] = Path("fixtures/datasets"),
     baseline: Annotated[
         str | None,
@@ -215,7 +210,7 @@ def pack(
     """
     from natadv.bundle.archive import Contents, write_archive
     from natadv.bundle.verify import verify
-    from natadv.gate.bless import baseline_folder
+    from natadv.gate.kept_baselines import baseline_folder
 
     named = baseline or read_gate_json(gate_json).baseline
     folder = named and baseline_folder(named, here=Path(), root=thresholds.parent)
@@ -247,9 +242,10 @@ def statement(
     """Verify an evidence.zip and write what it shows as an in-toto test-result: statement.json,
     and for actions/attest predicate.json, predicate-type.txt and subjects.txt (sha256sum's format).
     """
-    from natadv.bundle.statement import TEST_RESULT, run_url
+    from natadv.bundle.statement import TEST_RESULT
     from natadv.bundle.statement import statement as stated
     from natadv.bundle.verify import verify
+    from natadv.report.results import run_url
     from natadv.storage.atomic import replace_file
     from natadv.storage.hashes import digest_of
 
@@ -302,7 +298,7 @@ def verify(
     from natadv.bundle.verify import Policy, told
     from natadv.bundle.verify import verify as verified
 
-    names = tuple(name for given in model or () for name in opt.split_names(given))
+    names = opt.names_of(model)
     policy = Policy(thresholds=thresholds, max_age_days=max_age, tier=tier, models=names)
     try:
         found = verified(archive, policy=policy)
@@ -310,7 +306,6 @@ def verify(
             in_toto.require_about(statement, in_toto.read_statement(statement), found)
             print(f"{statement}: is about this evidence; its signature is not checked here")
     except NatadvError as error:
-        print(f"natadv: NOT VERIFIED: {error}", file=sys.stderr)
-        return NOT_VERIFIED
+        return opt.refused(f"NOT VERIFIED: {error}")
     print(*told(found, policy), sep="\n")
-    return VERIFIED if found.green(policy) else NOT_GREEN
+    return GREEN if found.green(policy) else NOT_GREEN

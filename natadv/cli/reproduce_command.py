@@ -120,7 +120,7 @@ class Reproduction:
 @app.command(cls=opt.Command, epilog="Exit codes: 0 something was compared, 1 nothing.")
 def reproduce(
     study: Annotated[Literal["scam", "paper", "imagenet"], opt.argument("scam|paper|imagenet")],
-    evidence: Annotated[Path, opt.path("of a run of the gate")] = Path(".natadv") / "evidence",
+    evidence: Annotated[Path, opt.path("of a run of the gate")] = opt.EVIDENCE,
     as_json: Annotated[bool, opt.flag("--json", "for programs")] = False,
     root: opt.Root = Path(),
 ) -> int:

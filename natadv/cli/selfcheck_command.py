@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, NatadvError, counted
-from natadv.report.terminal import NOTHING, aligned
+from natadv.report.terminal import NOTHING, WIDTH, aligned
 from natadv.storage.atomic import replace_file
 from natadv.storage.progress import Progress
 
@@ -21,19 +21,15 @@ if TYPE_CHECKING:
     from natadv.gate.selfcheck import Audit, Rate
     from natadv.gate.trials import Kind, Study
 
-HOLDS, DOES_NOT_HOLD, WRONG_FILE = 0, 1, 4
-WIDTH = 100
-"""Columns of the tables."""
+HOLDS, DOES_NOT_HOLD = 0, 1
 
 app = opt.command_group()
 
 
 @app.command(cls=opt.Command, epilog="Example: natadv selfcheck --evidence .natadv/evidence")
 def selfcheck(
-    evidence: Annotated[Path, opt.path("evidence of a run")] = Path(".natadv/evidence"),
-    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = Path(
-        "thresholds.yaml"
-    ),
+    evidence: Annotated[Path, opt.path("evidence of a run")] = opt.EVIDENCE,
+    thresholds: opt.Thresholds = opt.THRESHOLDS,
     runs: Annotated[int, opt.count("simulated runs", at_least=30)] = 200,
     seed: opt.Seed = 0,
     processes: Annotated[int, opt.count("that simulate at once")] = opt.CPUS,
@@ -65,19 +61,18 @@ def selfcheck(
             text = json.dumps(content, indent=1, allow_nan=False) + "\n"
             replace_file(out, text.encode(), remedy="give another --json")
     except NatadvError as error:
-        print(f"natadv: {error}", file=sys.stderr)
-        return WRONG_FILE
+        return opt.refused(error)
     return DOES_NOT_HOLD if failures else HOLDS
 
 
 def _sabotaged(evidence: Path) -> tuple[list[Attempt], list[Sabotage]]:
     """Each sabotage, tried on a copy of the evidence; and those that cannot be tried on it."""
-    from natadv.gate.cases import stored_cases
+    from natadv.gate.cases import whole_cases
     from natadv.gate.sabotage import not_tried, tried
     from natadv.gate.small_copy import copy_of
 
     with tempfile.TemporaryDirectory(prefix="natadv-selfcheck-") as folder:
-        template = copy_of(stored_cases(evidence)[0], Path(folder) / "template")
+        template = copy_of(whole_cases(evidence), Path(folder) / "template")
         if template is None:
             raise ConfigError(
                 f"{evidence}: no case is good enough for a floor that a sabotage could break; "

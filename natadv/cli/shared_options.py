@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,12 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from natadv.errors import NatadvError
 from natadv.tasks import TASKS
 
 if TYPE_CHECKING:
     from natadv.pipelines.embedders import Arithmetic
 
 CPUS = os.cpu_count() or 1
+EVIDENCE, THRESHOLDS, GATE_JSON = (
+    Path(".natadv/evidence"),
+    Path("thresholds.yaml"),
+    Path("gate.json"),
+)
+"""Where a run of the gate has its files by default."""
+REFUSED = 4
+"""Exit code of commands that judge or compare if an input is wrong; 1 means not green."""
 
 
 class Command(TyperCommand):
@@ -115,6 +125,17 @@ def split_names(given: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
 
 
+def names_of(given: Iterable[str] | None) -> tuple[str, ...]:
+    """The names of an option that may be repeated, or hold several with commas."""
+    return tuple(name for names in given or () for name in split_names(names))
+
+
+def refused(why: NatadvError | str) -> int:
+    """Print why a command did nothing. Returns `REFUSED`."""
+    print(f"natadv: {why}", file=sys.stderr)
+    return REFUSED
+
+
 def arithmetic(device: str, *, batch_size: int = 64, threads: int = 1) -> Arithmetic:
     """How models compute; `auto` is a GPU if one is visible, else the CPU."""
     from natadv.evaluate.devices import device_kind
@@ -131,6 +152,7 @@ Model = Annotated[str, text("MODEL", "as pytest --model takes it")]
 Device = Annotated[str, text("DEVICE", "cpu, cuda or cuda:N; auto: a GPU if seen")]
 BatchSize = Annotated[int, count("pictures per forward pass")]
 Threads = Annotated[int, count("of a model on the CPU")]
+Thresholds = Annotated[Path, path("tiers and rules", metavar="FILE")]
 Limit = Annotated[int | None, count("use the first N rows only")]
 Seed = Annotated[int, text("N", "of all that is drawn")]
 Force = Annotated[bool, flag("--force", "replace what has that name")]

@@ -10,9 +10,8 @@ from typing import NoReturn
 
 from natadv.arguments import day, path, text
 from natadv.errors import NatadvError
-from natadv.gate.baseline import refuse_same
-from natadv.gate.bless import baseline_folder, read_baseline
 from natadv.gate.contract import contract_digest
+from natadv.gate.kept_baselines import baseline_for
 from natadv.gate.stored import cards_beside, stored_run
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
@@ -54,9 +53,8 @@ def _run(options: argparse.Namespace) -> int:
     run = stored_run(options.evidence, cards=options.datasets or cards_beside(options.thresholds))
     before = None
     if options.baseline is not None:
-        folder = baseline_folder(options.baseline, here=Path(), root=options.thresholds.parent)
-        refuse_same(options.evidence, folder)
-        before = read_baseline(folder)
+        root = options.thresholds.parent
+        before = baseline_for(options.evidence, options.baseline, here=Path(), root=root)
     judged = run.judged(
         thresholds, today=today, tier=options.tier, models=options.model, before=before
     )

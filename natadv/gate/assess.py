@@ -25,6 +25,20 @@ from natadv.types import Case, Measurement
 
 
 @dataclass(frozen=True, slots=True)
+class RunConditions:
+    """What holds for all rules of a run."""
+
+    confidence: float
+    """Of intervals of all samples of a case that was evaluated as a whole."""
+    max_excluded: float
+    """Share of samples that the tier allows to be excluded."""
+    levels: Levels
+    """Those of sequences."""
+    baseline: Mapping[Case, CaseEvidence] | None = None
+    """What rules on losses compare with; None: it was not given."""
+
+
+@dataclass(frozen=True, slots=True)
 class Assessment:
     """A rule on a case before the family of all rules is known."""
 
@@ -58,29 +72,17 @@ def assess(
     found: CaseEvidence | None,
     *,
     reasons: tuple[str, ...],
-    confidence: float,
-    max_excluded: float,
-    levels: Levels,
-    baseline: Mapping[Case, CaseEvidence] | None = None,
+    conditions: RunConditions,
 ) -> Iterator[Assessment]:
-    """Each rule of the planned case, on its evidence.
-
-    Args:
-        reasons: Why the evidence is not what was planned.
-        confidence: Of intervals of all samples of a case that was evaluated as a whole.
-        max_excluded: Share of samples that the tier allows to be excluded.
-        levels: Those of sequences.
-        baseline: What rules on losses compare with; None: it was not given.
-    """
+    """Each rule of the planned case, on its evidence; `reasons` say why that is not what was
+    planned."""
     for rule in rules:
         if found is None:
             yield Assessment(plan.case, rule, None, None, reasons)
             continue
         try:
-            answer = _estimate(rule, found, baseline)
-            decision, measured = _measured(
-                rule, answer, found.sequence, confidence=confidence, levels=levels
-            )
+            answer = _estimate(rule, found, conditions.baseline)
+            decision, measured = _measured(rule, answer, found.sequence, conditions)
             # A rule that its sequence decided remains in the family of all rules.
             p = (
                 answer.p_value(bound=rule.bound, side=rule.side)
@@ -90,8 +92,8 @@ def assess(
         except MetricError as error:
             yield Assessment(plan.case, rule, None, None, (*reasons, str(error)))
             continue
-        lacks = _shortfalls(rule, found, measured, decision, max_excluded=max_excluded)
-        short = (*reasons, *lacks)
+        most = conditions.max_excluded
+        short = (*reasons, *_shortfalls(rule, found, measured, decision, max_excluded=most))
         # What is not tested does not belong to the family.
         tested = not short and rule.at == "interval"
         yield Assessment(
@@ -123,17 +125,16 @@ def _measured(
     rule: Rule,
     answer: Estimate,
     record: SequenceRecord | None,
-    *,
-    confidence: float,
-    levels: Levels,
+    conditions: RunConditions,
 ) -> tuple[Decision | None, Measurement]:
     """What the sequence of the rule decided, if anything, and its value with an interval."""
     if record is None:
-        return None, answer.measurement(confidence=confidence)
+        return None, answer.measurement(confidence=conditions.confidence)
+    levels = conditions.levels
     decision = decision_of(rule, answer, record, levels=levels)
     if record.stopped:
         return decision, stopped_measurement(answer, record, level=levels.keeps)
-    return decision, answer.measurement(confidence=final_confidence(confidence))
+    return decision, answer.measurement(confidence=final_confidence(conditions.confidence))
 
 
 def _shortfalls(

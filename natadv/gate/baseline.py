@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-from natadv.errors import ConfigError, MetricError, listed
+from natadv.errors import MetricError, listed
 from natadv.evidence import CaseEvidence, StoredCase
-from natadv.gate.cases import stored_evidence
+from natadv.gate.cases import otherwise_measured, stored_evidence
 from natadv.gate.judge import OVERALL, Overall, worst
 from natadv.metrics.correctness import GRADES
 from natadv.metrics.significance import Comparison, compare, holm
@@ -63,15 +62,6 @@ class BaselineVerdict:
         """Lines for a terminal: each case, and last the verdict."""
         yield from (f"{case.label:12} {case.reason}" for case in self.cases)
         yield f"{self.overall.upper()} against the baseline"
-
-
-def refuse_same(evidence: Path, baseline: Path) -> None:
-    """Raises ConfigError if a run would be compared with what it writes itself."""
-    if evidence.resolve() == baseline.resolve():
-        raise ConfigError(
-            f"--baseline {baseline} is where this run's own evidence lies, so it would be compared "
-            "with itself; keep the earlier run by natadv bless, or give another --evidence DIR"
-        )
 
 
 def counterparts(
@@ -204,14 +194,8 @@ def _compared(
         if absence is None or not absence.new:
             return _incomplete(case, absence.why if absence else "the baseline was not measured")
         return BaselineJudgement(case, "PASS", None, None, f"{case}: {absence.why}", "NEW")
-    for what, ours, theirs in (
-        ("data revision", candidate.data_revision, baseline.data_revision),
-        ("protocol", candidate.protocol, baseline.protocol),
-    ):
-        if ours != theirs:
-            ours, theirs = ours[:12], theirs[:12]
-            why = f"{what} is {ours!r}, the baseline's is {theirs!r}; measure both on one"
-            return _incomplete(case, why)
+    if why := otherwise_measured(candidate, baseline):
+        return _incomplete(case, why)
     try:
         result = compare(
             candidate.evidence.attack,

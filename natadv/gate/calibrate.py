@@ -12,7 +12,7 @@ import yaml
 
 from natadv.errors import MetricError, unknown_name
 from natadv.evidence import CaseEvidence
-from natadv.gate.cases import stored_cases, stored_evidence
+from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.gate.rules import Rule, Thresholds, TierGrid
 from natadv.metrics import METRICS, estimate, metric_named
 from natadv.scenarios import SCENARIOS
@@ -136,12 +136,10 @@ class Proposals(NamedTuple):
 def proposals(root: Path, date: str, part: str | None) -> Proposals:
     """The rules for all cases under `root`, and for a `part` of the clean ones if it is given.
 
-    Raises MetricError if evidence is flawed, or if no rule is left, and ConfigError if no clean
-    dataset has the part.
+    Raises StoreError if evidence was changed, MetricError if it is flawed or leaves no rule, and
+    ConfigError if no clean dataset has the part.
     """
-    stored, broken = stored_cases(root)
-    if broken:
-        raise MetricError("\n".join(broken.values()))
+    stored = whole_cases(root)
     rules, without, parts = [], [], set[str]()
     for case in sorted(stored):
         found = stored_evidence(case, stored)

@@ -68,6 +68,19 @@ def mismatches(plan: CasePlan, found: CaseEvidence) -> tuple[str, ...]:
     return tuple(reasons)
 
 
+def otherwise_measured(candidate: CaseEvidence, baseline: CaseEvidence) -> str:
+    """Why the two sides of a comparison were not measured in one way, on one revision of the data;
+    empty if they were."""
+    for what, ours, theirs in (
+        ("data revision", candidate.data_revision, baseline.data_revision),
+        ("protocol", candidate.protocol, baseline.protocol),
+    ):
+        if ours != theirs:
+            got = f"{what} is {ours[:12]!r}, the baseline's is {theirs[:12]!r}"
+            return f"{got}; measure both on one"
+    return ""
+
+
 def _short(text: str) -> str:
     # A text with spaces is a mixture of several values: it is shown in full.
     return repr(text if " " in text else text[:12])
@@ -87,8 +100,19 @@ def unreadable(found: CaseEvidence, max_excluded: float) -> tuple[str, ...]:
 
 
 def stored_cases(root: Path) -> tuple[dict[Case, StoredCase], dict[str, str]]:
-    """The cases under `root` with all rows, and folder name -> why it cannot be read."""
+    """The cases under `root` with all rows, and folder name -> why it cannot be read.
+
+    Raises ConfigError if there is no such folder.
+    """
     return read_all(_existing(root))
+
+
+def whole_cases(root: Path) -> dict[Case, StoredCase]:
+    """The cases under `root` with all rows. Raises StoreError if one of them cannot be read."""
+    stored, broken = stored_cases(root)
+    if broken:
+        raise StoreError("\n".join(broken.values()))
+    return stored
 
 
 def opened_cases(root: Path) -> tuple[dict[Case, CaseFolder], dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ from natadv.gate.baseline import (
     counterparts,
     judge_against_baseline,
 )
-from natadv.gate.bless import read_baseline
-from natadv.gate.cases import stored_cases, stored_evidence
+from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.gate.judge import Overall
+from natadv.gate.kept_baselines import read_baseline
 from natadv.metrics.correctness import GRADES
 from natadv.tasks import TASKS
 from natadv.types import Case, Outcomes
@@ -116,7 +116,6 @@ def compare_runs(
     *,
     models: Mapping[str, str],
     max_excluded: float = 0.0,
-    confidence: float = 0.95,
 ) -> ComparedRuns:
     """Compare the cases that `after` was asked to measure with those of `before`.
 
@@ -124,13 +123,12 @@ def compare_runs(
         models: Model of `before` -> model of `after` that is compared with it, whatever their
             families. Other models find theirs as the gate does: by name, else by family.
 
-    Raises:
-        ConfigError: A folder is no evidence, was edited, or lacks a model that `models` names.
+    Raises ConfigError if a folder is no evidence, or lacks a model that `models` names, and
+    StoreError if its rows were edited.
     """
     old, (new, asked) = read_baseline(before), _measured(after)
-    for theirs, ours in models.items():
-        _check_model(theirs, {case.model for case in old}, before)
-        _check_model(ours, {case.model for case in asked}, after)
+    _require_models(models, old, before)
+    _require_models(models.values(), asked, after)
     if before.resolve() == after.resolve():
         if not models:
             raise ConfigError(f"{before} would be compared with itself")
@@ -152,19 +150,25 @@ def compare_runs(
         baseline=earlier,
         absent=absences(lineages, known),
         max_excluded=max_excluded,
-        confidence=confidence,
     )
     # Under the names that they have in the first run.
     by_name = {case: known[found.case].manifest.case for case, found in earlier.items()}
-    rest = {stored.manifest.case for stored in known.values()} - set(by_name.values())
-    first = read_selection(before)
     return ComparedRuns(
         verdict,
         {case: replace(found, case=by_name[case]) for case, found in earlier.items()},
         measured,
-        # Clean twins that were only measured beside other cases do not count.
-        tuple(sorted(rest if first is None else rest & set(first.cases))),
+        _rest(before, known.values(), compared=by_name.values()),
     )
+
+
+def _rest(
+    folder: Path, stored: Iterable[StoredCase], *, compared: Collection[Case]
+) -> tuple[Case, ...]:
+    """The cases of the first run that nothing was compared with."""
+    rest = {one.manifest.case for one in stored} - set(compared)
+    selection = read_selection(folder)
+    # Clean twins that were only measured beside other cases do not count.
+    return tuple(sorted(rest if selection is None else rest & set(selection.cases)))
 
 
 def _measured(folder: Path) -> tuple[Mapping[Case, StoredCase], list[Case]]:
@@ -173,10 +177,7 @@ def _measured(folder: Path) -> tuple[Mapping[Case, StoredCase], list[Case]]:
     if selection is None:
         stored = read_baseline(folder)
         return stored, sorted(stored)
-    stored, broken = stored_cases(folder)
-    if broken:
-        raise ConfigError("; ".join(broken.values()))
-    return stored, sorted(selection.cases)
+    return whole_cases(folder), sorted(selection.cases)
 
 
 def _renamed(
@@ -192,6 +193,8 @@ def _renamed(
     return known
 
 
-def _check_model(name: str, known: set[str], folder: Path) -> None:
-    if name not in known:
-        raise unknown_name(f"model of {folder}", name, known)
+def _require_models(names: Iterable[str], cases: Iterable[Case], folder: Path) -> None:
+    known = {case.model for case in cases}
+    for name in names:
+        if name not in known:
+            raise unknown_name(f"model of {folder}", name, known)

@@ -6,23 +6,17 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Literal
 
 from natadv.errors import ConfigError, counted, listed
 from natadv.evidence import CaseEvidence
-from natadv.gate.assess import Assessment, assess
+from natadv.gate.assess import Assessment, RunConditions, assess
 from natadv.gate.cases import CasePlan, mismatches, with_evidence
 from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, Waiver, rules_for
 from natadv.gate.sequential import final_confidence, levels_of
 from natadv.gate.waivers import EXCUSABLE, WaiverUse, uses, waiver_of
 from natadv.metrics.intervals import Side, Uncertain
 from natadv.metrics.significance import holm
-from natadv.types import VERDICTS, Case, Measurement, Verdict
-
-Overall = Literal["pass", "partial", "waived", "fail", "inconclusive", "incomplete"]
-"""`partial`: all selected cases hold, and the tier has more cases. `waived`: the cases that do not
-hold are all waived."""
-GREEN: tuple[Overall, ...] = ("pass", "partial", "waived")
+from natadv.types import GREEN, VERDICTS, Case, Measurement, Overall, State, Verdict
 
 MOST_SUGGESTED = 1_000_000
 """A suggestion of more samples than this does not help."""
@@ -63,6 +57,11 @@ class Judgement:
     waiver: Waiver | None = None
     """Excuses a FAIL or INCONCLUSIVE."""
 
+    @property
+    def state(self) -> State:
+        """The verdict, or that it is waived."""
+        return self.verdict if self.waiver is None else "WAIVED"
+
 
 @dataclass(frozen=True, slots=True)
 class CaseVerdict:
@@ -89,9 +88,14 @@ class CaseVerdict:
         return min(found, key=lambda waiver: waiver.expires)
 
     @property
+    def state(self) -> State:
+        """The verdict, or that all that fails is waived."""
+        return self.verdict if self.waiver is None else "WAIVED"
+
+    @property
     def green(self) -> bool:
         """Whether all rules hold, or what fails is waived."""
-        return self.verdict == "PASS" or self.waiver is not None
+        return self.state in ("PASS", "WAIVED")
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -171,7 +175,7 @@ class GateVerdict:
     def report(self) -> Iterator[str]:
         """Lines for a terminal: each case with its rules, the problems, and last the verdict."""
         for case in self.cases:
-            yield f"{'WAIVED' if case.waiver else case.verdict:12} {case.case}"
+            yield f"{case.state:12} {case.case}"
             for j in case.judgements:
                 yield f"    {j.verdict:12} {j.reason}{f'; {j.waiver.note}' if j.waiver else ''}"
             yield from (f"    {reason}" for reason in case.reasons)
@@ -217,45 +221,59 @@ def judge_all(
         selected = None
     chosen = [p for p in plans if selected is None or p.case in selected]
     wrong = (*problems, *_run_problems(thresholds, judged_tier, plans, selected))
-    index = RuleIndex(thresholds.rules)
+    index, confidence = RuleIndex(thresholds.rules), thresholds.confidence
     rules = {plan.case: rules_for(plan.case, plan.lineage, index) for plan in chosen}
-    confidence = thresholds.confidence
     levels = levels_of(confidence, rules=sum(map(len, rules.values())))
-    assessed: list[Assessment] = []
-    flaws: dict[Case, tuple[str, ...]] = {}
-    # Rows may be read here, and are not kept: there may be more of them than fit into memory.
-    for plan, found in with_evidence(chosen, evidence):
-        flaws[plan.case] = ("not measured",) if found is None else mismatches(plan, found)
-        assessed += assess(
-            plan,
-            rules[plan.case],
-            found,
-            reasons=flaws[plan.case],
-            confidence=confidence,
-            max_excluded=judged_tier.max_excluded,
-            levels=levels,
-            baseline=baseline,
-        )
+    conditions = RunConditions(confidence, judged_tier.max_excluded, levels, baseline)
+    assessed, flaws = _assessed(chosen, evidence, rules=rules, conditions=conditions)
     if any(a.sequence for a in assessed):
         confidence = final_confidence(confidence)
     # Without a day every waiver has ended.
     waivers, day = (thresholds.waivers, today) if today is not None else ((), date.max)
-    level = (1 - confidence) / 2
-    judgements = [_excused(j, waivers, day) for j in _corrected(assessed, level=level)]
+    judgements = [
+        replace(j, waiver=waiver_of(j.case, j.rule.metric, j.verdict, waivers=waivers, today=day))
+        for j in _corrected(assessed, level=(1 - confidence) / 2)
+    ]
     cases = tuple(_case_verdict(plan, flaws[plan.case], judgements) for plan in chosen)
     lineages = {plan.case.model: plan.lineage for plan in plans}
     named = {model: lineages.get(model, model) for model in tuple(models) or judged_tier.models}
     whole = set(judged_tier.grid_of(named))
     of_tier = len(whole & {plan.case for plan in chosen})
     overall = _overall(cases, flawed=bool(wrong), whole=of_tier >= len(whole))
-    used = uses(
+    name, used = judged_tier.name, tuple(_waiver_uses(waivers, cases, today=day))
+    return GateVerdict(overall, name, cases, wrong, len(whole), of_tier, used)
+
+
+def _assessed(
+    plans: Sequence[CasePlan],
+    evidence: Mapping[Case, CaseEvidence],
+    *,
+    rules: Mapping[Case, Sequence[Rule]],
+    conditions: RunConditions,
+) -> tuple[list[Assessment], dict[Case, tuple[str, ...]]]:
+    """Every rule on its case, and what is wrong with each case itself."""
+    assessed: list[Assessment] = []
+    flaws: dict[Case, tuple[str, ...]] = {}
+    # Rows may be read here, and are not kept: there may be more of them than fit into memory.
+    for plan, found in with_evidence(plans, evidence):
+        reasons = ("not measured",) if found is None else mismatches(plan, found)
+        flaws[plan.case] = reasons
+        assessed += assess(plan, rules[plan.case], found, reasons=reasons, conditions=conditions)
+    return assessed, flaws
+
+
+def _waiver_uses(
+    waivers: Sequence[Waiver], cases: Sequence[CaseVerdict], *, today: date
+) -> Iterator[WaiverUse]:
+    """What became of each waiver that covers one of the judged cases."""
+    judgements = [j for case in cases for j in case.judgements]
+    return uses(
         waivers,
         {(j.case, j.rule.metric) for j in judgements if j.verdict in EXCUSABLE},
         cases=[case.case for case in cases],
         unknown=[case.case for case in cases if case.verdict == "INCOMPLETE"],
-        today=day,
+        today=today,
     )
-    return GateVerdict(overall, judged_tier.name, cases, wrong, len(whole), of_tier, tuple(used))
 
 
 def _overall(cases: Sequence[CaseVerdict], *, flawed: bool, whole: bool) -> Overall:
@@ -270,12 +288,6 @@ def _overall(cases: Sequence[CaseVerdict], *, flawed: bool, whole: bool) -> Over
     if any(case.waiver for case in cases):
         return "waived"
     return "pass" if whole else "partial"
-
-
-def _excused(judged: Judgement, waivers: Sequence[Waiver], today: date) -> Judgement:
-    """The judgement with the waiver that excuses it, if there is one."""
-    found = waiver_of(judged.case, judged.rule.metric, judged.verdict, waivers=waivers, today=today)
-    return replace(judged, waiver=found)
 
 
 def _corrected(assessed: Sequence[Assessment], *, level: float) -> list[Judgement]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from natadv.errors import MetricError
 from natadv.evidence import CaseEvidence, Evidence, select
+from natadv.gate.cases import otherwise_measured
 from natadv.metrics import metric_named
 from natadv.metrics.measure import Estimate, Metric, estimated
 from natadv.metrics.terms import Terms, difference
-from natadv.types import Outcomes
 
 
 def estimate_loss(
@@ -29,9 +29,17 @@ def estimate_loss(
     """
     if baseline is None:
         raise MetricError("the baseline has no such case; measure it, or remove the rule")
-    _refuse_other(candidate, baseline)
+    if baseline.problems:
+        raise MetricError(f"the baseline is flawed: {'; '.join(baseline.problems)}")
+    if why := otherwise_measured(candidate, baseline):
+        raise MetricError(why)
     ours, theirs = candidate.evidence, baseline.evidence
-    _refuse_other_samples(ours.attack, theirs.attack)
+    here, there = ({*side.attack.id, *side.attack.errors} for side in (ours, theirs))
+    if here != there:
+        raise MetricError(
+            f"{len(here ^ there)} samples are on one side only, such as {min(here ^ there)!r}; "
+            "measure both on one dataset"
+        )
     if part is not None:
         ours, theirs = ours.of_part(part), theirs.of_part(part)
     metric = metric_named(metric_name)
@@ -43,28 +51,6 @@ def estimate_loss(
         higher_is_better=False,
     )
     return estimated(f"{metric_name} loss", paired, ours)
-
-
-def _refuse_other(candidate: CaseEvidence, baseline: CaseEvidence) -> None:
-    """Raises MetricError unless both were measured in one way, on one revision, without flaws."""
-    if baseline.problems:
-        raise MetricError(f"the baseline is flawed: {'; '.join(baseline.problems)}")
-    for what, ours, theirs in (
-        ("data revision", candidate.data_revision, baseline.data_revision),
-        ("protocol", candidate.protocol, baseline.protocol),
-    ):
-        if ours != theirs:
-            got = f"{what} is {ours[:12]!r}, the baseline's is {theirs[:12]!r}"
-            raise MetricError(f"{got}; measure both on one")
-
-
-def _refuse_other_samples(ours: Outcomes, theirs: Outcomes) -> None:
-    here, there = ({*side.id, *side.errors} for side in (ours, theirs))
-    if here != there:
-        raise MetricError(
-            f"{len(here ^ there)} samples are on one side only, such as {min(here ^ there)!r}; "
-            "measure both on one dataset"
-        )
 
 
 def _paired(own: Evidence, *, metric: Metric, baseline: Evidence) -> Terms:

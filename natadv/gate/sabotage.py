@@ -18,7 +18,7 @@ import numpy as np
 
 from natadv.errors import NatadvError
 from natadv.evidence import MANIFEST, RUN, Selection, folder_of, select, write_selection
-from natadv.gate.cases import stored_cases, stored_evidence, stored_plans
+from natadv.gate.cases import stored_evidence, stored_plans, whole_cases
 from natadv.gate.contract import differences
 from natadv.gate.judge import judge_all
 from natadv.gate.small_copy import Copy, Ending, rewritten
@@ -177,7 +177,7 @@ def _with_number(rows: Outcomes, number: float) -> Outcomes:
 
 def _not_finite_in_memory(copied: Copy) -> Ending:
     """A number that no file can hold, so it is handed to the judge itself."""
-    stored, _ = stored_cases(copied.evidence)
+    stored = whole_cases(copied.evidence)
     thresholds = load_thresholds(copied.contract)
     tier = thresholds.tier()
     found = {case: stored_evidence(case, stored) for case in tier.grid}

@@ -25,7 +25,7 @@ from natadv.evidence import (
     write_evidence,
 )
 from natadv.gate.__main__ import GREEN, main
-from natadv.gate.cases import stored_cases, stored_evidence
+from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.metrics import measure
 from natadv.tasks import TASKS
 from natadv.types import VERDICTS, Case, Outcomes
@@ -211,7 +211,7 @@ def _roles(usable: list[Case], stored: Mapping[Case, StoredCase]) -> dict[str, C
 
 def _contract(copied: Copy) -> dict[str, Any]:
     """Rules that the copy keeps with some room."""
-    stored, _ = stored_cases(copied.evidence)
+    stored = whole_cases(copied.evidence)
     rules = []
     for case in stored:
         found, task = stored_evidence(case, stored).evidence, TASKS[case.task]

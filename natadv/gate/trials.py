@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from natadv.errors import ConfigError, MetricError, StoreError
+from natadv.errors import ConfigError, MetricError
 from natadv.evidence import CaseEvidence, select
 from natadv.gate.baseline import judge_against_baseline
-from natadv.gate.cases import stored_cases, stored_evidence
+from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.gate.judge import CaseVerdict, judge_all
 from natadv.gate.rules import Rule, RuleIndex, Thresholds, Tier, TierGrid, rules_for
 from natadv.gate.simulated import MeasuredCase
@@ -93,9 +93,7 @@ def study_of(evidence: Path, contract: Thresholds, *, seed: int = 0) -> Study:
     Raises ConfigError if there is no evidence or no rule for it, and StoreError if a folder of it
     is damaged.
     """
-    stored, broken = stored_cases(evidence)
-    if broken:
-        raise StoreError("\n".join(broken.values()))
+    stored = whole_cases(evidence)
     if not stored:
         raise ConfigError(
             f"{evidence}: no evidence to check the gate with; run it first: pytest suites/"

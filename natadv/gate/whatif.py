@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from natadv.gate.judge import CaseVerdict, GateVerdict, Judgement, worse
-from natadv.types import VERDICTS, Case, Verdict
-
-State: TypeAlias = Verdict | Literal["WAIVED"]
-"""A verdict, or that of a rule or case which is waived."""
-STATES: tuple[State, ...] = (*VERDICTS[:-1], "WAIVED", "PASS")
-"""Worst first."""
+from natadv.types import STATES, Case, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +40,7 @@ def changes(before: GateVerdict, after: GateVerdict) -> Iterator[Change]:
         was, now = old.get(case), new.get(case)
         found = list(_of_rules(case, was, now))
         yield from found
-        states = [None if one is None else _state(one) for one in (was, now)]
+        states = [None if one is None else one.state for one in (was, now)]
         if states[0] != states[1] and not found:
             yield Change(case, "the case", *states)
 
@@ -62,8 +56,8 @@ def _of_rules(case: Case, was: CaseVerdict | None, now: CaseVerdict | None) -> I
     old, new = _by_number(was), _by_number(now)
     for number in {**old, **new}:
         first, second = old.get(number), new.get(number)
-        before = None if first is None else _state(first)
-        after = None if second is None else _state(second)
+        before = None if first is None else first.state
+        after = None if second is None else second.state
         # A rule that only one of them has says something only if it does not hold.
         if (before or "PASS") != (after or "PASS"):
             yield Change(case, _moved(first, second), before, after)
@@ -74,13 +68,9 @@ def _by_number(verdict: CaseVerdict | None) -> Mapping[object, Judgement]:
     found: dict[object, Judgement] = {}
     for judged in verdict.judgements if verdict else ():
         other = found.setdefault(judged.rule.number, judged)
-        if STATES.index(_state(judged)) < STATES.index(_state(other)):
+        if STATES.index(judged.state) < STATES.index(other.state):
             found[judged.rule.number] = judged
     return found
-
-
-def _state(judged: CaseVerdict | Judgement) -> State:
-    return judged.verdict if judged.waiver is None else "WAIVED"
 
 
 def _moved(before: Judgement | None, after: Judgement | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from natadv import __version__
-from natadv.bundle.entries import measurement_entries, waiver_of
+from natadv.bundle import entries
 from natadv.errors import StoreError
 from natadv.evaluate.units import Numerics
 from natadv.evidence import Manifest, Table, clean_case, folder_of, write_evidence, write_selection
@@ -90,25 +90,18 @@ def case_entry(
     session: GateSession, case: Case, rows: Sequence[Row], *, sheet: str | None
 ) -> CaseEntry:
     """A case of the verdict for machines, with those of the report's `rows` that are about it."""
-    plan, record = session.plan(case), session.evidence[case].sequence
     searches: list[dict[str, Any]] = []
     if results := session.searches(case):
         from natadv.search.result import result_json  # loads the fonts
 
         searches = list(map(result_json, results))
-    return CaseEntry(
-        case=case.address,
+    return entries.case_entry(
+        session.plan(case),
+        rows,
         verdict=session.case_verdict(case) if session.asserting else None,
         green=session.is_green(case),
-        lineage=plan.lineage,
-        planned_n=plan.planned_n,
-        data_revision=plan.data_revision,
-        weights=plan.weights,
-        protocol=plan.protocol,
-        measurements=measurement_entries(case, rows),
         searches=searches,
-        waiver=waiver_of(row for row in rows if row.case == case),
-        sequence=None if record is None else asdict(record),
+        sequence=session.evidence[case].sequence,
         sheet=sheet,
     )
 

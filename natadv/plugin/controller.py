@@ -44,7 +44,7 @@ from natadv.report.gate_json import (
     remove_verdict,
 )
 from natadv.report.terminal import Row, UnitProgress, overview, reasons, table, wrapped
-from natadv.types import Case
+from natadv.types import GREEN, Case
 
 JUDGED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a run that ended; no other run writes a verdict."""
@@ -351,7 +351,7 @@ class Controller:
                 red=True,
                 bold=True,
             )
-        green = self.verdict() in (*gate_json.GREEN, "measured")
+        green = self.verdict() in (*GREEN, "measured")
         write_line(self._last_line(facts, green=green), green=green, red=not green, bold=True)
 
     def _notes(self, facts: RunEntry) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,19 +23,18 @@ from natadv.evaluate.store import Store
 from natadv.evaluate.units import Numerics, Unit
 from natadv.evaluate.worker import Worker, is_settled
 from natadv.evidence import CaseEvidence, Selection, SequenceRecord, StoredCase
-from natadv.gate.assess import Assessment, assess
+from natadv.gate.assess import Assessment, RunConditions, assess
 from natadv.gate.baseline import (
     BaselineJudgement,
     BaselineVerdict,
     absences,
     counterparts,
     judge_against_baseline,
-    refuse_same,
 )
-from natadv.gate.bless import baseline_folder, read_baseline
 from natadv.gate.cases import CasePlan, mismatches, unreadable
 from natadv.gate.contract import contract_digest
-from natadv.gate.judge import GateVerdict, Overall, judge_all, worst
+from natadv.gate.judge import GateVerdict, judge_all, worst
+from natadv.gate.kept_baselines import baseline_for
 from natadv.gate.rules import Rule, RuleIndex, Waiver, rules_for
 from natadv.gate.sequential import can_decide, levels_of
 from natadv.gate.thresholds_file import load_thresholds
@@ -152,17 +151,17 @@ class GateSession:
         return "unclear" if any(a.reasons for a in assessed) else "decided"
 
     def _assessed(self, case: Case, found: CaseEvidence) -> list[Assessment]:
-        thresholds = self.grid.thresholds
+        confidence = self.grid.thresholds.confidence
         rules = sum(len(self._rules(other)) for other in self.selected)
+        levels = levels_of(confidence, rules=rules)
+        conditions = RunConditions(confidence, self.grid.tier.max_excluded, levels)
         return list(
             assess(
                 self.plan(case),
                 self._rules(case),
                 found,
                 reasons=mismatches(self.plan(case), found),
-                confidence=thresholds.confidence,
-                max_excluded=self.grid.tier.max_excluded,
-                levels=levels_of(thresholds.confidence, rules=rules),
+                conditions=conditions,
             )
         )
 
@@ -354,7 +353,7 @@ class GateSession:
         text = "\n".join(lines)
         raise InfraError(text) if self.case_verdict(case) == "INCOMPLETE" else GateFailure(text)
 
-    def overall(self) -> Overall | Literal["measured"]:
+    def overall(self) -> RunVerdict:
         """pass, waived, fail, inconclusive or incomplete; measured where nothing was asserted."""
         if not self.asserting:
             return "measured" if all(map(self.is_green, self.selected)) else "incomplete"
@@ -391,20 +390,6 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         )
     how = {name: option(f"natadv_{name}") for name in HOW}
     device = device_kind(option("natadv_device"))
-    baseline: Mapping[Case, StoredCase] | None = None
-    if (given := option("natadv_baseline")) != "none":
-        if not asserting:
-            raise ConfigError(
-                "--baseline asks for a judgement, --no-assert for none; leave one of them out"
-            )
-        if sequential:
-            raise ConfigError(
-                "--baseline compares all samples, --sequential leaves some out; leave one of them "
-                "out"
-            )
-        folder = baseline_folder(given, here=config.invocation_params.dir, root=config.rootpath)
-        refuse_same(options.path_option(config, "evidence", options.EVIDENCE), folder)
-        baseline = read_baseline(folder)
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
         contract=digest,
@@ -422,5 +407,25 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         unit_timeout_s=option("natadv_unit_timeout") if worker else 0.0,
         rotation=int(number) if number.isdigit() else 0,
         parent=os.getppid() if worker else 0,
-        baseline=baseline,
+        baseline=_baseline(config, asserting=asserting, sequential=sequential),
     )
+
+
+def _baseline(
+    config: pytest.Config, *, asserting: bool, sequential: bool
+) -> Mapping[Case, StoredCase] | None:
+    """What --baseline names; None if it was not given. Raises ConfigError."""
+    given = config.getoption("natadv_baseline")
+    if given == "none":
+        return None
+    if not asserting:
+        raise ConfigError(
+            "--baseline asks for a judgement, --no-assert for none; leave one of them out"
+        )
+    if sequential:
+        raise ConfigError(
+            "--baseline compares all samples, --sequential leaves some out; leave one of them out"
+        )
+    evidence = options.path_option(config, "evidence", options.EVIDENCE)
+    here, root = config.invocation_params.dir, config.rootpath
+    return baseline_for(evidence, given, here=here, root=root)

@@ -26,7 +26,7 @@ RULES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class GateFinding:
     """A reason why a run is not green, or would not be without a waiver."""
 
     rule: str
@@ -49,27 +49,25 @@ class Finding:
         return hashlib.sha256(f"{self.rule}\n{self.case}\n{self.metric}".encode()).hexdigest()
 
 
-def findings(gate: GateJson) -> list[Finding]:
+def findings(gate: GateJson) -> list[GateFinding]:
     """What keeps the run from being green, the worst first, and last what is waived."""
-    found = [
-        Finding("run", "", "", "INCOMPLETE", why, gate.contract.file, 1) for why in gate.problems
-    ]
+    file = gate.contract.file
+    found = [GateFinding("run", "", "", "INCOMPLETE", why, file, 1) for why in gate.problems]
     for entry in gate.worst_first():
         found += (_finding(gate, entry, row) for row in entry.broken)
     return sorted(found, key=lambda finding: finding.state == "WAIVED")
 
 
-def _finding(gate: GateJson, entry: CaseEntry, row: MeasurementEntry) -> Finding:
+def _finding(gate: GateJson, entry: CaseEntry, row: MeasurementEntry) -> GateFinding:
     rule = "baseline" if row.metric == "baseline" else "not-measured"
     file, line = gate.contract.file, 1
     if row.contract_rule is not None:
         rule, file = row.contract_rule.side, row.contract_rule.file
         line = max(1, row.contract_rule.line)
-    waiver = row.waiver
-    state = "WAIVED" if waiver else row.verdict or "INCOMPLETE"
+    state = row.state or "INCOMPLETE"
     reason = row.reason or f"{entry.case}: {row.metric} {state}"
-    why = f"waived until {waiver.expires}: {waiver.reason} ({waiver.issue})" if waiver else ""
-    return Finding(rule, entry.case, row.metric, state, reason, file, line, why)
+    why = row.waiver.note if row.waiver else ""
+    return GateFinding(rule, entry.case, row.metric, state, reason, file, line, why)
 
 
 def github_annotations(gate: GateJson) -> Iterator[str]:
@@ -117,7 +115,7 @@ def sarif(gate: GateJson) -> dict[str, Any]:
     return {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _result(finding: Finding) -> dict[str, Any]:
+def _result(finding: GateFinding) -> dict[str, Any]:
     place = {
         "artifactLocation": {"uri": finding.file, "uriBaseId": "%SRCROOT%"},
         "region": {"startLine": finding.line},

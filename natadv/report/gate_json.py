@@ -12,15 +12,14 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from natadv.config import Strict, dotted
 from natadv.errors import ConfigError, ReportError, StoreError, counted
-from natadv.types import Verdict
+from natadv.types import GREEN, STATES, Overall, State, Verdict
 
 VERSION: Literal[3] = 3
 SCHEMA = Path(__file__).with_name("gate.schema.json")
 """The published JSON schema of the file."""
-GREEN = ("pass", "partial", "waived")
-"""Verdicts of a run that was judged and holds."""
 
-RunVerdict = Literal["pass", "partial", "waived", "fail", "inconclusive", "incomplete", "measured"]
+RunVerdict = Literal[Overall, "measured"]
+"""`measured`: nothing was asserted, and all that was asked for could be measured."""
 
 
 class RuleEntry(Strict):
@@ -118,6 +117,11 @@ class MeasurementEntry(Strict):
     """A model whose true value is this one, or worse, would FAIL in four of five runs."""
     waiver: WaiverEntry | None = None
     """Excuses a FAIL or INCONCLUSIVE."""
+
+    @property
+    def state(self) -> State | None:
+        """The verdict, or that it is waived; None if nothing is asked of the metric."""
+        return "WAIVED" if self.waiver else self.verdict
 
 
 class CaseEntry(Strict):
@@ -293,7 +297,7 @@ class GateJson(Strict):
 
     def worst_first(self) -> list[CaseEntry]:
         """The cases, failures first."""
-        order = ("FAIL", "INCOMPLETE", "INCONCLUSIVE", "WAIVED", "MEASURED", "PASS")
+        order = (*STATES[:-1], "MEASURED", STATES[-1])
         return sorted(self.cases, key=lambda entry: (order.index(entry.state), entry.case))
 
 
@@ -325,7 +329,8 @@ def read_gate_json(path: Path) -> GateJson:
         content = path.read_bytes()
     except OSError as error:
         raise ReportError(
-            f"{path}: cannot be read: {error.strerror or error}; run the gate first: pytest suites/"
+            f"{path}: cannot be read: {error.strerror or error}; run the gate first: pytest "
+            "suites/, or name the verdict by --gate-json FILE"
         ) from error
     return parse_gate_json(content, where=str(path))
 

@@ -77,10 +77,7 @@ def _failures(gate: GateJson, pictures_url: str | None) -> Iterator[str]:
         lines = [f"<details{unfolded}>{title}"]
         lines += ["", *(f"- {_plain(reason)}" for reason in entry.reasons)]
         waivers = dict.fromkeys(row.waiver for row in entry.broken if row.waiver)
-        lines += (
-            f"- {_plain(f'waived until {w.expires} by {w.owner}: {w.reason} ({w.issue})')}"
-            for w in waivers
-        )
+        lines += (f"- {_plain(waiver.note)}" for waiver in waivers)
         if entry.sheet and pictures_url is not None:
             name = quote(entry.sheet.rpartition("/")[2])
             url = html.escape(f"{pictures_url.rstrip('/')}/{name}")
@@ -112,9 +109,8 @@ def _tables(rows: Sequence[str], *, most: int = 100) -> Iterator[str]:
 def _row(entry: CaseEntry, row: MeasurementEntry) -> str:
     known = row.value is not None and row.low is not None and row.high is not None
     at = row.contract_rule
-    state = "WAIVED" if row.waiver else row.verdict
     cells = (
-        f"**{state}**" if state != "PASS" else "PASS",
+        f"**{row.state}**" if row.state != "PASS" else "PASS",
         f"`{_code(entry.case)}`",
         _plain(row.metric),
         f"{row.value:.3f}" if known else "",

@@ -92,14 +92,19 @@ def write_categories(folder: Path) -> None:
 
 
 def write_executor(folder: Path) -> None:
-    """Write where the run took place, which GitHub Actions states in environment variables."""
+    """Write where the run took place."""
     executor = {"name": "local", "type": "local", "buildName": "local run"}
+    if url := run_url():
+        name = url.rpartition("/")[2]
+        executor = {"name": "GitHub Actions", "type": "github", "buildUrl": url, "buildName": name}
+    (folder / "executor.json").write_text(json.dumps(executor))
+
+
+def run_url() -> str | None:
+    """The page of this run, which GitHub Actions states in environment variables."""
     names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
     server, repository, run = (os.environ.get(name) for name in names)
-    if server and repository and run:
-        url = f"{server}/{repository}/actions/runs/{run}"
-        executor = {"name": "GitHub Actions", "type": "github", "buildUrl": url, "buildName": run}
-    (folder / "executor.json").write_text(json.dumps(executor))
+    return f"{server}/{repository}/actions/runs/{run}" if server and repository and run else None
 
 
 def write_missing(folder: Path, case: Case, *, node: str, reason: str) -> None:

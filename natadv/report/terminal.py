@@ -12,7 +12,7 @@ from typing import Any
 
 from natadv.report.gate_json import BaselineEntry, RuleEntry, WaiverEntry
 from natadv.tasks import TASKS
-from natadv.types import VERDICTS, Case, Measurement, Verdict
+from natadv.types import STATES, Case, Measurement, Verdict
 
 NOTHING, GAP = "-", "  "
 WIDTH = 100
@@ -139,7 +139,7 @@ def aligned(lines: Sequence[Cells], *, right: Container[int]) -> list[str]:
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     # Stable: within a case the metrics keep the order in which they are listed.
-    worst_first = (*VERDICTS[:-1], "WAIVED", VERDICTS[-1], NOTHING)
+    worst_first = (*STATES, NOTHING)
     return sorted(rows, key=lambda row: (worst_first.index(row.state), row.case.address))
 
 

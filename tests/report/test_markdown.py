@@ -36,7 +36,7 @@ def test_what_is_waived_is_said_with_who_and_until_when(gate, waived):
     text = summary(gate("waived", waived))
 
     assert "**WAIVED**" in text
-    assert "waived until 2026-12-31 by ann: fonts of the vendor" in text
+    assert "waived by ann until 2026-12-31: fonts of the vendor" in text
     assert "FAIL</" not in text
 
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from natadv.errors import ConfigError, GateFailure, StoreError
+from natadv.bundle.bless import bless
+from natadv.errors import ConfigError, GateFailure, ReportError, StoreError
 from natadv.evidence import (
     Selection,
     folder_of,
@@ -19,7 +20,12 @@ from natadv.evidence import (
     write_evidence,
     write_selection,
 )
-from natadv.gate.bless import baseline_folder, bless, read_baseline, read_record
+from natadv.gate.kept_baselines import baseline_folder, read_baseline, read_record
+from natadv.report.gate_json import MeasurementEntry
+from tests.bundle.conftest import RUN
+from tests.gate.conftest import kit
+
+__all__ = ["kit"]
 
 
 class Run:
@@ -36,15 +42,25 @@ class Run:
         cases = sorted(stored if cases is None else cases)
         write_selection(self.evidence, Selection("mini", ("mini-clip",), tuple(cases), True))
         content = {
+            "version": 3,
             "verdict": verdict,
             "tier": "mini",
-            "asserted": True,
+            "asserted": verdict != "measured",
+            "whole_tier": True,
+            "confidence": 0.95,
+            "contract": {"file": "thresholds.yaml", "sha256": "c0"},
+            "selection": {
+                **{name: [] for name in ("models", "tasks", "scenarios", "datasets")},
+                "limit": None,
+                "keyword": "",
+                "extent": f"{len(cases)} cases of tier mini",
+            },
+            "reasons": [],
             "problems": [],
-            "contract": {"sha256": "c0"},
-            "selection": {"extent": f"{len(cases)} cases of tier mini"},
-            "commit": "abc",
-            "run": {"id": "run-1"},
             "cases": [self.case_json(stored[case]) for case in cases],
+            "numerics": {},
+            "commit": "abc",
+            "run": RUN.model_dump() | {"id": "run-1"},
         }
         self.gate_json.write_text(json.dumps(content))
 
@@ -54,9 +70,16 @@ class Run:
         names = ("planned_n", "data_revision", "weights", "protocol")
         top1 = float(np.mean(stored.outcomes["attack"].values["correct"]))
         facts = {name: getattr(manifest, name) for name in names}
-        measurements = [{"metric": "top1", "value": top1}]
-        address = manifest.case.address
-        return {"case": address, "green": True, **facts, "measurements": measurements}
+        others = dict.fromkeys(MeasurementEntry.model_fields)
+        return {
+            "case": manifest.case.address,
+            "verdict": "PASS",
+            "green": True,
+            "lineage": manifest.lineage,
+            **facts,
+            "measurements": [{**others, "metric": "top1", "value": top1}],
+            "searches": [],
+        }
 
     def bless(self, **options):
         settled = {"gate_json": self.gate_json, "folder": self.folder, "by": "me", "at": "today"}
@@ -133,11 +156,11 @@ def test_a_verdict_on_other_evidence_is_refused(run, kit):
     for old, new in edits.items():
         assert old in good
         run.gate_json.write_text(good.replace(old, new))
-        with pytest.raises(ConfigError, match="is not the verdict on"):
+        with pytest.raises((ConfigError, ReportError), match="is not the verdict on|says 'pass'"):
             run.bless()
     for other in ("[]", "{", good.replace("planned_n", "planned_m")):
         run.gate_json.write_text(other)
-        with pytest.raises(ConfigError, match="is not the verdict of a run of the gate"):
+        with pytest.raises(ReportError, match=r"gate\.json: "):
             run.bless()
     assert not run.folder.exists()
 
