@@ -21,7 +21,7 @@ import numpy as np
 from natadv.evaluate.outcomes_json import outcomes_of
 from natadv.evaluate.sequence import block_ends
 from natadv.evidence import Evidence
-from natadv.gate.sequential import final_confidence, levels_of
+from natadv.gate.early_verdicts import final_confidence, levels_of
 from natadv.metrics import METRICS
 from natadv.metrics.measure import estimated
 from natadv.metrics.sequential import RANGES, log_capital

@@ -137,7 +137,7 @@ def _folder(name: str, root: Path) -> Iterator[tuple[str, Path]]:
 
 def _datasets(gate: GateJson, evidence: Path) -> set[str]:
     """The datasets of the cases, and those of their clean twins, which the evidence has too."""
-    of_cases = {entry.case.split("/")[2] for entry in gate.cases}
+    of_cases = {entry.parts.dataset for entry in gate.cases}
     folders = [path.name.split("__") for path in evidence.iterdir() if path.is_dir()]
     return of_cases | {parts[2] for parts in folders if len(parts) == 4}
 

@@ -13,9 +13,9 @@ from natadv.errors import MetricError
 from natadv.evidence import CaseEvidence, SequenceRecord
 from natadv.gate.baseline import BaselineJudgement, BaselineVerdict
 from natadv.gate.cases import CasePlan
+from natadv.gate.early_verdicts import measured
 from natadv.gate.judge import CaseVerdict, GateVerdict, Judgement, worse
 from natadv.gate.rules import Rule, Tier, Waiver
-from natadv.gate.sequential import measured
 from natadv.gate.waivers import WaiverUse
 from natadv.report.gate_json import (
     BaselineEntry,

@@ -50,22 +50,22 @@ def predicate(found: Verification, *, url: str | None = None) -> dict[str, Any]:
         tests["failedTests"].append("run")
     return {
         "result": result_of(gate),
-        "configuration": list(_configuration(found)),
+        # The contract, the cards of the datasets, the verdict, and the models.
+        "configuration": [
+            *(
+                {"name": name, "digest": {"sha256": digest}}
+                for name, digest in sorted(found.files.items())
+                if name == GATE or name.startswith((f"{CONTRACT}/", f"{DATASETS}/"))
+            ),
+            *_models(gate),
+        ],
         **({"url": url} if url else {}),
         **tests,
     }
 
 
-def _configuration(found: Verification) -> Iterator[dict[str, Any]]:
-    """The contract, the cards of the datasets, the verdict, and the models."""
-    for name, digest in sorted(found.files.items()):
-        if name == GATE or name.startswith((f"{CONTRACT}/", f"{DATASETS}/")):
-            yield {"name": name, "digest": {"sha256": digest}}
-    yield from _models(found.gate)
-
-
 def _models(gate: GateJson) -> Iterator[dict[str, Any]]:
-    weights = {(e.model, e.case.partition("/")[0], e.weights) for e in gate.cases if e.weights}
+    weights = {(e.parts.model, e.parts.task, e.weights) for e in gate.cases if e.weights}
     for model, task, digest in sorted(weights):
         yield {"name": f"models/{model}/{task}", "digest": {FINGERPRINT: digest}}
 

@@ -1,25 +1,47 @@
-"""Decides whether an evidence.zip is what it says, and what a policy asks for: without a model, a
-GPU or torch."""
+"""Decides whether an evidence.zip is what it says, and what a policy asks for.
+
+Its rows are judged again, without a model, a GPU or torch, and all that gate.json says about them
+is compared with the result.
+"""
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from natadv.bundle.archive import CONTRACT, GATE, Unpacked, unpack
-from natadv.bundle.recompute import Recomputed, agree, recompute
+from natadv.bundle.archive import BASELINE, CONTRACT, DATASETS, EVIDENCE, GATE, Unpacked, unpack
+from natadv.bundle.entries import (
+    extent_for,
+    measurement_entries,
+    overall_of,
+    waiver_of,
+    waiver_use_entries,
+)
+from natadv.bundle.judged import rows_of
 from natadv.errors import NatadvError, ReportError, counted
+from natadv.evidence import StoredCase, case_of
 from natadv.gate.contract import contract_digest
+from natadv.gate.judge import worst
+from natadv.gate.kept_baselines import read_baseline
+from natadv.gate.rules import Thresholds
+from natadv.gate.stored import JudgedRun, stored_run
 from natadv.gate.thresholds_file import load_thresholds
-from natadv.report.gate_json import LAST_SECOND, GateJson, read_gate_json
+from natadv.report.gate_json import LAST_SECOND, CaseEntry, GateJson, RunVerdict, read_gate_json
+from natadv.report.terminal import Row
+from natadv.types import Case
 
 DAY_S = 86_400
 _NEAR_S = 600
 """Between the day that a run notes and the second at which it says that it began."""
+TOLERANCE = 1e-9
+"""Between a number of gate.json and the same one recomputed: another machine may sum in another
+order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +55,18 @@ class Policy:
     """The run must be of this tier, and only the whole tier counts as green."""
     models: tuple[str, ...] = ()
     """The run must have judged these models and no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """What the rows lead to. gate.json says the same."""
+
+    verdict: RunVerdict
+    """May be better than that of gate.json, if that names problems that its evidence does not."""
+    numbers: int
+    """How many numbers were compared."""
+    whole: bool
+    """Whether all cases were judged that the tier has for the models of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +155,7 @@ def _require(gate: GateJson, policy: Policy, now: float) -> None:
             raise ReportError(f"the run began {days:.1f} days ago, {asked}")
 
 
-def told(found: Verification, policy: Policy) -> Iterator[str]:
+def report_lines(found: Verification, policy: Policy) -> Iterator[str]:
     """What was checked, a line each, and last the verdict."""
     gate = found.gate
     yield f"{counted(len(found.files), 'file')}: each is what the index says"
@@ -135,3 +169,135 @@ def told(found: Verification, policy: Policy) -> Iterator[str]:
     for entry in gate.waived:
         yield f"waived: {entry.case}"
     yield f"VERIFIED {gate.headline}; evidence sha256 {found.sha256}"
+
+
+def recompute(found: Unpacked, gate: GateJson, thresholds: Thresholds) -> Recomputed:
+    """Judge the rows by the contract and compare.
+
+    Raises ReportError for the first thing in which gate.json differs, and NatadvError if something
+    cannot be read.
+    """
+    cases = [case_of(entry.case) for entry in gate.cases]
+    judged = _judge(found, gate, thresholds, cases)
+    agree("the confidence", gate.confidence, thresholds.confidence)
+    numbers = 0
+    for case, entry in zip(cases, gate.cases, strict=True):
+        rows = rows_of(
+            judged,
+            case,
+            contract=gate.contract.file,
+            confidence=gate.confidence,
+            asserted=gate.asserted,
+        )
+        numbers += _compare_case(entry, case, rows, judged)
+    # Those of the cases have been compared. A reason that is waived goes on with who waived it.
+    reasons = {*gate.problems, *(reason for entry in gate.cases for reason in entry.reasons)}
+    agree("the number of reasons", len(gate.reasons), len(reasons))
+    for reason in reasons:
+        if not any(line.startswith(reason) for line in gate.reasons):
+            agree("the reasons", gate.reasons, reason)
+    whole = judged.verdict.judged_of_tier == judged.verdict.tier_cases
+    return Recomputed(_overall(gate, judged), numbers, whole)
+
+
+def _judge(
+    found: Unpacked, gate: GateJson, thresholds: Thresholds, cases: Sequence[Case]
+) -> JudgedRun:
+    run = stored_run(found.folder(EVIDENCE), cards=found.folder(DATASETS))
+    for why in run.broken.values():
+        raise ReportError(why)
+    if run.selection is None:
+        raise ReportError("its evidence does not say which cases were selected")
+    agree("the selected cases", sorted(cases), sorted(run.selection.cases))
+    agree("the models", gate.selection.models, list(run.selection.models))
+    agree("the tier", gate.tier, run.selection.tier)
+    complete = [case_of(entry.case) for entry in gate.cases if entry.state != "INCOMPLETE"]
+    if absent := [case for case in complete if case not in run.cases]:
+        raise ReportError(f"its evidence has no rows of {absent[0]}")
+    return run.judged(
+        thresholds, today=date.fromisoformat(gate.run.date), before=_before(found, gate)
+    )
+
+
+def _before(found: Unpacked, gate: GateJson) -> Mapping[Case, StoredCase] | None:
+    """What the run was compared with; None if it was not."""
+    if gate.baseline is None:
+        return None
+    if not found.folder(BASELINE).is_dir():
+        raise ReportError(
+            "the run was compared with a baseline, which is not in it; pack it again with "
+            "--baseline DIR"
+        )
+    return read_baseline(found.folder(BASELINE))
+
+
+def _compare_case(entry: CaseEntry, case: Case, rows: Sequence[Row], judged: JudgedRun) -> int:
+    """The number of numbers that are equal."""
+    verdicts = [row.verdict for row in rows if row.verdict is not None]
+    if entry.verdict is not None:
+        agree(f"{case}: the verdict", entry.verdict, worst(verdicts or ["INCOMPLETE"]))
+        agree(f"{case}: the waiver", entry.waiver, waiver_of(rows))
+        agree(f"{case}: green", entry.green, entry.verdict == "PASS" or entry.waiver is not None)
+    if entry.state == "INCOMPLETE":
+        # The run knows more about what it lacks than its rows do.
+        agree(f"{case}: whether it is complete", "INCOMPLETE", worst(verdicts or ["INCOMPLETE"]))
+        return 0
+    plan, record = judged.plans[case], judged.evidence[case].sequence
+    sequence = None if record is None else asdict(record) | {"decisions": [*record.decisions]}
+    agree(f"{case}: lineage", entry.lineage, plan.lineage)
+    agree(f"{case}: planned_n", entry.planned_n, plan.planned_n)
+    agree(f"{case}: data_revision", entry.data_revision, plan.data_revision)
+    agree(f"{case}: weights", entry.weights, plan.weights)
+    agree(f"{case}: protocol", entry.protocol, plan.protocol)
+    agree(f"{case}: the sequence", entry.sequence, sequence)
+    again = measurement_entries(case, rows)
+    names = [[row.metric for row in found] for found in (entry.measurements, again)]
+    agree(f"{case}: the metrics", *names)
+    numbers = 0
+    for claimed, ours in zip(entry.measurements, again, strict=True):
+        what = f"{case}: {ours.metric or 'the case'}"
+        claims, leaves = dict(_leaves(claimed.model_dump())), dict(_leaves(ours.model_dump()))
+        agree(f"{what}: the keys", sorted(claims), sorted(leaves))
+        for name, value in leaves.items():
+            agree(f"{what}: {name}", claims[name], value)
+            numbers += isinstance(value, float)
+    return numbers
+
+
+def _leaves(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _overall(gate: GateJson, judged: JudgedRun) -> RunVerdict:
+    """The verdict on the run, which gate.json may only make worse."""
+    if not gate.asserted:
+        return "measured"
+    recomputed = overall_of(judged.verdict, judged.compared)
+    uses = waiver_use_entries(judged.verdict.waivers, gate.contract.file)
+    agree("the waivers", gate.waivers, uses)
+    agree("the starters", gate.starters, judged.verdict.starters or None)
+    if gate.verdict == "incomplete" and gate.problems:
+        return recomputed
+    agree("the verdict", gate.verdict, recomputed)
+    extent = extent_for(judged.verdict.extent_as(gate.verdict), gate.selection.models, judged.tier)
+    agree("the extent", gate.selection.extent, extent)
+    return recomputed
+
+
+def agree(what: str, claimed: object, found: object) -> None:
+    """Raises ReportError if gate.json and the rows differ."""
+    if isinstance(claimed, float) and isinstance(found, float):
+        if math.isclose(claimed, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            return
+    elif claimed == found:
+        return
+    raise ReportError(f"{what}: gate.json says {_short(claimed)}, its rows say {_short(found)}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -231,12 +231,12 @@ def _last_line(runs: ComparedRuns) -> str:
         "new": sum(case.state == "NEW" for case in cases),
     }
     compared = [case for case in cases if case.state == "COMPARED"]
-    told = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "none got worse"
+    summary = ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "none got worse"
     family = f"p is one-sided, by Holm over {counted(len(compared), 'case')}; FAIL from 0.025 down"
     rest = ""
     if runs.only_before:
         rest = f"; {counted(len(runs.only_before), 'case')} of A not in B"
-    return f"{runs.overall.upper()}: of {counted(len(cases), 'case')} {told}{rest} ({family})"
+    return f"{runs.overall.upper()}: of {counted(len(cases), 'case')} {summary}{rest} ({family})"
 
 
 def _write(path: Path, text: str) -> None:

@@ -71,15 +71,14 @@ def export(
     from natadv.gate.thresholds_file import contract_files, load_thresholds
 
     if out.exists():
-        return opt.refused(ConfigError(f"{out} exists; remove it, or give another --out DIR"))
+        return opt.refused(f"{out} exists; remove it, or give another --out DIR")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         try:
             git.extract(revision, folder, patterns=["**/*.yaml"], folders=[BASELINES])
             load_thresholds(folder / "thresholds.yaml")
         except ConfigError as error:
-            told = str(error).replace(f"{folder}/", f"{revision}:")
-            return opt.refused(ConfigError(told))
+            return opt.refused(str(error).replace(f"{folder}/", f"{revision}:"))
         for file in contract_files(folder / "thresholds.yaml"):
             copied = out / file.relative_to(folder)
             copied.parent.mkdir(parents=True, exist_ok=True)

@@ -295,7 +295,7 @@ def verify(
     options ask for.
     """
     from natadv.bundle import statement as in_toto
-    from natadv.bundle.verify import Policy, told
+    from natadv.bundle.verify import Policy, report_lines
     from natadv.bundle.verify import verify as verified
 
     names = opt.names_of(model)
@@ -307,5 +307,5 @@ def verify(
             print(f"{statement}: is about this evidence; its signature is not checked here")
     except NatadvError as error:
         return opt.refused(f"NOT VERIFIED: {error}")
-    print(*told(found, policy), sep="\n")
+    print(*report_lines(found, policy), sep="\n")
     return GREEN if found.green(policy) else NOT_GREEN

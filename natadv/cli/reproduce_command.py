@@ -30,7 +30,7 @@ CONFIDENCE = 0.95
 app = opt.command_group()
 
 
-class Study(NamedTuple):
+class PublishedStudy(NamedTuple):
     """Numbers that were published together."""
 
     about: str
@@ -41,19 +41,19 @@ class Study(NamedTuple):
     """Whether each sample must have had candidates of its own."""
 
 
-STUDIES: dict[str, Study] = {
-    "scam": Study(
+STUDIES: dict[str, PublishedStudy] = {
+    "scam": PublishedStudy(
         "SCAM (Westerhoff et al. 2025), object against word, models fed as they were trained",
         "as-trained",
         ("scam-clean", "scam", "scam-synth"),
         two_way=True,
     ),
-    "paper": Study(
+    "paper": PublishedStudy(
         "Appendix Table 1 of arXiv 2604.04473, models fed as by its scripts (NAME@paper)",
         "paper",
         ("imagenet", "imagenet-a", "imagenet-typo", "rta-100", "langadv"),
     ),
-    "imagenet": Study(
+    "imagenet": PublishedStudy(
         "ImageNet and its shifted versions, models fed as they were trained",
         "as-trained",
         (er.CLEAN, *er.shifted_datasets()),
@@ -156,14 +156,14 @@ def reproduce(
     return COMPARED if any_compared else NOTHING_COMPARED
 
 
-def _is_of(case: Case, study: Study) -> bool:
+def _is_of(case: Case, study: PublishedStudy) -> bool:
     fed = "paper" if case.model.endswith(PAPER_SUFFIX) else "as-trained"
     return (
         case.task == "classification" and case.dataset in study.datasets and fed == study.protocol
     )
 
 
-def _comparisons(study: Study, cases: Sequence[MeasuredCase]) -> list[Reproduction]:
+def _comparisons(study: PublishedStudy, cases: Sequence[MeasuredCase]) -> list[Reproduction]:
     by_name = {(found.case.model, found.case.dataset): found for found in cases}
     suffix = PAPER_SUFFIX if study.protocol == "paper" else ""
     rows = []
@@ -182,7 +182,9 @@ def _others(compared: Sequence[Reproduction], cases: Sequence[MeasuredCase]) -> 
     return [found for found in cases if found.case not in listed]
 
 
-def _found(case: Case, stored: Mapping[Case, StoredCase], study: Study, root: Path) -> MeasuredCase:
+def _found(
+    case: Case, stored: Mapping[Case, StoredCase], study: PublishedStudy, root: Path
+) -> MeasuredCase:
     manifest, rows = stored[case].manifest, stored[case].outcomes["attack"]
     problems, remarks = list(manifest.problems), []
     measurement, prompts = None, _prompts(case, manifest.data_revision, root)
@@ -268,7 +270,7 @@ def _robustness(cases: Sequence[MeasuredCase]) -> Iterator[ModelRobustness]:
 
 
 def _table(
-    study: Study, compared: Sequence[Reproduction], cases: Sequence[MeasuredCase]
+    study: PublishedStudy, compared: Sequence[Reproduction], cases: Sequence[MeasuredCase]
 ) -> Iterator[str]:
     head = ("model", "dataset", "published", "measured", "95 % interval", "n", "difference", "")
     lines = [_cells(one.found, one) for one in compared if one.found]

@@ -18,8 +18,8 @@ from natadv.storage.progress import Progress
 
 if TYPE_CHECKING:
     from natadv.gate.sabotage import Attempt, Sabotage
-    from natadv.gate.selfcheck import Audit, Rate
-    from natadv.gate.trials import Kind, Study
+    from natadv.gate.selfcheck import Audit, SimulatedRate
+    from natadv.gate.trials import Study, TrialKind
 
 HOLDS, DOES_NOT_HOLD = 0, 1
 
@@ -68,7 +68,7 @@ def selfcheck(
 def _sabotaged(evidence: Path) -> tuple[list[Attempt], list[Sabotage]]:
     """Each sabotage, tried on a copy of the evidence; and those that cannot be tried on it."""
     from natadv.gate.cases import whole_cases
-    from natadv.gate.sabotage import not_tried, tried
+    from natadv.gate.sabotage import impossible, try_all
     from natadv.gate.small_copy import copy_of
 
     with tempfile.TemporaryDirectory(prefix="natadv-selfcheck-") as folder:
@@ -84,7 +84,7 @@ def _sabotaged(evidence: Path) -> tuple[list[Attempt], list[Sabotage]]:
                 f"{evidence}: expected an untouched copy to be green, got {untouched.verdict}: "
                 f"{untouched.reason}"
             )
-        return list(tried(template, Path(folder))), not_tried(template)
+        return list(try_all(template, Path(folder))), impossible(template)
 
 
 def _as_json(audit: Audit, attempts: Sequence[Attempt]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _cut(line: str) -> str:
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
 
 
-def _described(study: Study, kind: Kind) -> tuple[str, ...]:
+def _described(study: Study, kind: TrialKind) -> tuple[str, ...]:
     """Cells: its name, pictures, rows, and how many cases or rules it has."""
     sizes = study.sizes(kind)
     pictures, rows = (_range(size[i] for size in sizes) for i in range(2))
@@ -193,15 +193,15 @@ def _range(numbers: Iterable[int]) -> str:
     return str(found[0]) if found[0] == found[-1] else f"{found[0]}-{found[-1]}"
 
 
-def _percent(rate: Rate | None, *, digits: int = 1) -> str:
+def _percent(rate: SimulatedRate | None, *, digits: int = 1) -> str:
     return NOTHING if rate is None else f"{100 * rate.value:.{digits}f}"
 
 
-def _stated(rate: Rate | None) -> str:
+def _stated(rate: SimulatedRate | None) -> str:
     return NOTHING if rate is None or rate.stated is None else f"{100 * rate.stated:.1f}"
 
 
-def _error(rates: Iterable[Rate | None]) -> str:
+def _error(rates: Iterable[SimulatedRate | None]) -> str:
     errors = [rate.error for rate in rates if rate is not None]
     return f"+/- {100 * max(errors):.1f}" if errors else NOTHING
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from natadv.errors import MetricError
 from natadv.evidence import CaseEvidence, SequenceRecord
 from natadv.gate.cases import CasePlan
-from natadv.gate.regression import estimate_loss
-from natadv.gate.rules import Rule
-from natadv.gate.sequential import (
+from natadv.gate.early_verdicts import (
     Levels,
     decision_of,
     final_confidence,
     least_n,
     stopped_measurement,
 )
+from natadv.gate.regression import estimate_loss
+from natadv.gate.rules import Rule
 from natadv.metrics import estimate
 from natadv.metrics.intervals import Uncertain
 from natadv.metrics.measure import Estimate

@@ -9,13 +9,13 @@ from typing import Literal, NamedTuple
 from natadv.errors import MetricError, listed
 from natadv.evidence import CaseEvidence, StoredCase
 from natadv.gate.cases import otherwise_measured, stored_evidence
-from natadv.gate.judge import OVERALL, Overall, worst
+from natadv.gate.judge import OVERALL, worst
 from natadv.metrics.correctness import GRADES
 from natadv.metrics.significance import Comparison, compare, holm
 from natadv.tasks import TASKS
-from natadv.types import Case, Verdict
+from natadv.types import Case, Overall, Verdict
 
-State = Literal["COMPARED", "NEW", "MISSING", "INCOMPARABLE"]
+ComparisonState = Literal["COMPARED", "NEW", "MISSING", "INCOMPARABLE"]
 """`NEW`: the baseline knows the model, but not this case. `MISSING`: only the baseline has it."""
 
 
@@ -37,7 +37,7 @@ class BaselineJudgement:
     comparison: Comparison | None
     p_adjusted: float | None
     reason: str
-    state: State = "COMPARED"
+    state: ComparisonState = "COMPARED"
 
     @property
     def label(self) -> str:
@@ -158,7 +158,7 @@ def judge_against_baseline(
     return BaselineVerdict(overall, cases)
 
 
-def _incomplete(case: Case, why: str, state: State = "INCOMPARABLE") -> BaselineJudgement:
+def _incomplete(case: Case, why: str, state: ComparisonState = "INCOMPARABLE") -> BaselineJudgement:
     return BaselineJudgement(case, "INCOMPLETE", None, None, f"{case}: {why}", state)
 
 

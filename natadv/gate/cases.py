@@ -19,9 +19,9 @@ from natadv.evidence import (
     open_all,
     read_all,
 )
+from natadv.gate.early_verdicts import misplaced
 from natadv.gate.rules import Tier
-from natadv.gate.schema import MOST
-from natadv.gate.sequential import misplaced
+from natadv.gate.thresholds_schema import MOST
 from natadv.types import TEXT_COLUMNS, Case, Outcomes
 
 

@@ -17,11 +17,10 @@ from natadv.gate.baseline import (
     judge_against_baseline,
 )
 from natadv.gate.cases import stored_evidence, whole_cases
-from natadv.gate.judge import Overall
 from natadv.gate.kept_baselines import read_baseline
 from natadv.metrics.correctness import GRADES
 from natadv.tasks import TASKS
-from natadv.types import Case, Outcomes
+from natadv.types import Case, Outcomes, Overall
 
 
 class ChangedSample(NamedTuple):

@@ -11,8 +11,8 @@ from natadv.errors import ConfigError, counted, listed
 from natadv.evidence import CaseEvidence
 from natadv.gate.assess import Assessment, RunConditions, assess
 from natadv.gate.cases import CasePlan, mismatches, with_evidence
+from natadv.gate.early_verdicts import final_confidence, levels_of
 from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, Waiver, rules_for
-from natadv.gate.sequential import final_confidence, levels_of
 from natadv.gate.waivers import EXCUSABLE, WaiverUse, uses, waiver_of
 from natadv.metrics.intervals import Side, Uncertain
 from natadv.metrics.significance import holm

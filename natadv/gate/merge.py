@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def merge(
         ConfigError: There is no run, or the runs do not belong together.
         StoreError: Evidence cannot be read, or `out` cannot be written.
     """
-    runs = {folder: _selection_of(folder) for root in roots for folder in _runs_under(root)}
+    runs = dict(run for root in roots for run in _runs_under(root))
     selection = _common(runs, tier=tier, models=models, as_selected=as_selected)
     found: dict[Case, Path] = {}
     for folder in runs:
@@ -77,21 +77,18 @@ def merge(
     return Merged(selection, len(runs), tuple(sorted(found)))
 
 
-def _runs_under(root: Path) -> Iterable[Path]:
-    """The folders of evidence at or below `root`."""
+def _runs_under(root: Path) -> Iterator[tuple[Path, Selection]]:
+    """The folders of evidence at or below `root`, and what each run was asked to judge."""
     folders = sorted(path.parent for path in root.rglob(RUN) if path.is_file())
     if not folders:
         raise ConfigError(
             f"{root}: holds no {RUN}, so it is not the evidence of a run that ended; name the "
             "--evidence folders of the runs"
         )
-    return folders
-
-
-def _selection_of(folder: Path) -> Selection:
-    selection = read_selection(folder)
-    assert selection is not None, folder
-    return selection
+    for folder in folders:
+        selection = read_selection(folder)
+        assert selection is not None, folder
+        yield folder, selection
 
 
 def _common(

@@ -18,7 +18,7 @@ from natadv.errors import ConfigError
 from natadv.evidence import case_of
 from natadv.gate.calibrate import SHARE_OF_N
 from natadv.gate.rules import Number, Rule, Thresholds, place
-from natadv.gate.schema import BOUNDS
+from natadv.gate.thresholds_schema import BOUNDS
 
 MEASURED = "measured"
 """How the source of a rule begins that was measured; others say what somebody wants, and stay."""
@@ -93,18 +93,14 @@ def ratchet(
         if not present.source.startswith(MEASURED):
             continue
         move = Move(present, _moved(present, rule, lower_because))
+        enough = rule.min_n >= int(SHARE_OF_N * present.min_n)
         if present.bound == rule.bound:
             unchanged += 1
-        elif lower_because is not None if not move.stricter else _enough(rule, present):
+        elif enough if move.stricter else lower_because is not None:
             moves.append(move)
         else:
             kept.append(move)
     return Ratchet(tuple(moves), tuple(kept), tuple(_slack(proposed, known)), tuple(new), unchanged)
-
-
-def _enough(measured: Rule, present: Rule) -> bool:
-    """Whether it was measured on as many samples as the present rule asks for."""
-    return measured.min_n >= int(SHARE_OF_N * present.min_n)
 
 
 def _moved(present: Rule, measured: Rule, lower_because: str | None) -> Rule:

@@ -58,12 +58,12 @@ class Attempt:
         return not self.ending.green
 
 
-def not_tried(template: Copy) -> list[Sabotage]:
+def impossible(template: Copy) -> list[Sabotage]:
     """What cannot be tried, as the evidence has no case to damage in this way."""
     return [sabotage for sabotage in SABOTAGES if not template.has(sabotage.needs)]
 
 
-def tried(template: Copy, folder: Path) -> Iterator[Attempt]:
+def try_all(template: Copy, folder: Path) -> Iterator[Attempt]:
     """Each sabotage that the template has a case for, on a fresh copy of it in `folder`."""
     for sabotage in SABOTAGES:
         if not template.has(sabotage.needs):
@@ -131,10 +131,6 @@ def _without_a_row(copied: Copy, **columns: Any) -> Ending:
     fewer = select(rows, [row > 0 for row in range(rows.n)])
     copied.rewrite("clean", fewer, **columns)
     return copied.judge()
-
-
-def _shrunk(copied: Copy) -> Ending:
-    return _without_a_row(copied, planned_n=copied.rows("clean").n - 1)
 
 
 def _twice(copied: Copy) -> Ending:
@@ -268,12 +264,10 @@ def _contract(edit: Callable[[Any], object]) -> Callable[[Copy], Ending]:
     return judge
 
 
-def _lower_floor(contract: Any) -> None:
-    contract["rules"][0]["floor"] /= 2
-
-
-def _percent(contract: Any) -> None:
-    contract["rules"][0]["floor"] *= 100
+def _scale_floor(factor: float) -> Callable[[Any], object]:
+    return lambda contract: contract["rules"][0].update(
+        floor=factor * contract["rules"][0]["floor"]
+    )
 
 
 def _key_twice(copied: Copy) -> Ending:
@@ -292,10 +286,6 @@ def _set_in_rule(**columns: Any) -> Callable[[Any], object]:
 
 def _set_in_tier(**columns: Any) -> Callable[[Any], object]:
     return lambda contract: next(iter(contract["tiers"].values())).update(columns)
-
-
-def _without_a_rule(contract: Any) -> None:
-    del contract["rules"][-1]
 
 
 def _without_rules_of_a_case(contract: Any) -> None:
@@ -320,10 +310,6 @@ def _baseline(role: str, **columns: Any) -> Callable[[Copy], Ending]:
         return copied.compare()
 
     return change
-
-
-def _with_itself(copied: Copy) -> Ending:
-    return copied.judge("--baseline", str(copied.evidence))
 
 
 def _with_itself_by_a_link(copied: Copy) -> Ending:
@@ -394,7 +380,11 @@ SABOTAGES = (
         believed=_NOT_SIGNED,
     ),
     Sabotage("evidence", "a row is removed", _without_a_row),
-    Sabotage("evidence", "... and planned no more", _shrunk),
+    Sabotage(
+        "evidence",
+        "... and planned no more",
+        lambda c: _without_a_row(c, planned_n=c.rows("clean").n - 1),
+    ),
     Sabotage("evidence", "a row stands there twice", _twice),
     Sabotage("evidence", "no row is left", _empty),
     Sabotage("evidence", "... and none is planned", partial(_empty, planned_n=0)),
@@ -425,15 +415,15 @@ SABOTAGES = (
         "a model is asked for that has no evidence",
         lambda c: c.judge("--model", "nobody"),
     ),
-    Sabotage("contract", "a floor is lowered", _weaker(_lower_floor)),
-    Sabotage("contract", "a rule is removed", _weaker(_without_a_rule)),
+    Sabotage("contract", "a floor is lowered", _weaker(_scale_floor(0.5))),
+    Sabotage("contract", "a rule is removed", _weaker(lambda contract: contract["rules"].pop())),
     Sabotage("contract", "a case is removed from its tier", _weaker(_without_a_case), "other"),
     Sabotage("contract", "a rule needs fewer samples", _weaker(_set_in_rule(min_n=1))),
     Sabotage("contract", "less confidence is asked for", _weaker(_set(confidence=0.6))),
     Sabotage("contract", "more samples may fail", _weaker(_set_in_tier(max_excluded=0.4))),
     Sabotage("contract", "a case has no rule", _contract(_without_rules_of_a_case)),
     Sabotage("contract", "a rule has an unknown key", _contract(_set_in_rule(flor=0.9))),
-    Sabotage("contract", "a floor is 95 instead of 0.95", _contract(_percent)),
+    Sabotage("contract", "a floor is 95 instead of 0.95", _contract(_scale_floor(100))),
     Sabotage("contract", "a floor is NaN", _contract(_set_in_rule(floor=float("nan")))),
     Sabotage("contract", "the confidence is 95 instead of 0.95", _contract(_set(confidence=95))),
     Sabotage("contract", "a rule has two floors", _key_twice),
@@ -444,7 +434,11 @@ SABOTAGES = (
     ),
     Sabotage("contract", "a tier has no cases", _contract(_set_in_tier(cases=[]))),
     Sabotage("contract", "an option is empty (an unset variable)", lambda c: c.judge("--tier", "")),
-    Sabotage("baseline", "evidence is compared with itself", _with_itself),
+    Sabotage(
+        "baseline",
+        "evidence is compared with itself",
+        lambda c: c.judge("--baseline", str(c.evidence)),
+    ),
     Sabotage("baseline", "... by a link", _with_itself_by_a_link),
     Sabotage("baseline", "it is of another protocol", _baseline("clean", protocol="0")),
     Sabotage(

@@ -17,7 +17,7 @@ from multiprocessing import get_context, parent_process
 import numpy as np
 
 from natadv.errors import ConfigError
-from natadv.gate.trials import MORE_LOSSES, Counts, Kind, Study, by_chance, planted
+from natadv.gate.trials import MORE_LOSSES, Counts, Study, TrialKind, by_chance, planted
 from natadv.types import IntArray
 
 DETECTED = 0.8
@@ -33,11 +33,11 @@ _THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class SimulatedRate:
     """How often something happened in simulated judgements."""
 
     table: str
-    kind: Kind | None
+    kind: TrialKind | None
     """None for whole runs."""
     hits: int
     judged: int
@@ -58,20 +58,20 @@ class Rate:
 class Audit:
     """All that a simulated study and the sabotages showed."""
 
-    rates: tuple[Rate, ...]
+    rates: tuple[SimulatedRate, ...]
 
-    def of(self, table: str, kind: Kind | None) -> Rate | None:
+    def of(self, table: str, kind: TrialKind | None) -> SimulatedRate | None:
         """A rate; None if it was not simulated."""
         return next((r for r in self.rates if (r.table, r.kind) == (table, kind)), None)
 
     @property
-    def beyond(self) -> tuple[Rate, ...]:
+    def beyond(self) -> tuple[SimulatedRate, ...]:
         """The rates that are larger than stated, by more than the simulation can err."""
         stated = [rate for rate in self.rates if rate.stated is not None]
         # Bonferroni: not by the gate's own correction, which is on trial too.
         return tuple(rate for rate in stated if rate.chance * len(stated) <= DOUBT)
 
-    def smallest_found(self, kind: Kind) -> float | None:
+    def smallest_found(self, kind: TrialKind) -> float | None:
         """The smallest planted loss that is found in most runs; None if none of them is."""
         for loss in sorted(MORE_LOSSES):
             rate = self.of(f"found {loss:g}", kind)
@@ -100,7 +100,7 @@ def steps(study: Study, runs: int) -> int:
     return len(_work(study, runs))
 
 
-_Step = tuple[Kind | None, int]
+_Step = tuple[TrialKind | None, int]
 """A kind of cases with planted losses, or None for a whole run by chance; its number."""
 
 
@@ -163,8 +163,8 @@ def _on_processes(study: Study, work: Sequence[_Step], processes: int) -> Iterat
         os.environ.update({} if threads is None else {_THREADS: threads})
 
 
-def _rates(results: Iterable[Counts], *, level: float) -> Iterator[Rate]:
-    by_key: dict[tuple[str, Kind | None], list[Sequence[int]]] = defaultdict(list)
+def _rates(results: Iterable[Counts], *, level: float) -> Iterator[SimulatedRate]:
+    by_key: dict[tuple[str, TrialKind | None], list[Sequence[int]]] = defaultdict(list)
     for counts in results:
         for key, cell in counts.items():
             by_key[key].append(cell)
@@ -174,9 +174,9 @@ def _rates(results: Iterable[Counts], *, level: float) -> Iterator[Rate]:
             size = judged / _design_effect(np.array(cells))
             error = 1.96 * math.sqrt(level * (1 - level) / size)
             chance = _upper_tail(hits / judged, size, level)
-            yield Rate(table, kind, hits, judged, level, error, chance)
+            yield SimulatedRate(table, kind, hits, judged, level, error, chance)
         else:
-            yield Rate(table, kind, hits, judged)
+            yield SimulatedRate(table, kind, hits, judged)
 
 
 def _design_effect(cells: IntArray) -> float:

@@ -42,7 +42,7 @@ class DrawnCase:
 
 
 @final
-class MeasuredCase:
+class ResampledCase:
     """A case whose source pictures can be drawn again, each with all of its rows."""
 
     def __init__(self, found: CaseEvidence, *, lineage: str) -> None:

@@ -26,7 +26,7 @@ from natadv.gate.rules import (
     Waiver,
     place,
 )
-from natadv.gate.schema import IncludedFile, ThresholdsFile, TierRow, case_name
+from natadv.gate.thresholds_schema import IncludedFile, ThresholdsFile, TierRow, case_name
 from natadv.types import Case
 
 MOST_DAYS = 90

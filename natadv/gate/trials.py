@@ -15,7 +15,7 @@ from natadv.gate.baseline import judge_against_baseline
 from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.gate.judge import CaseVerdict, judge_all
 from natadv.gate.rules import Rule, RuleIndex, Thresholds, Tier, TierGrid, rules_for
-from natadv.gate.simulated import MeasuredCase
+from natadv.gate.simulated import ResampledCase
 from natadv.metrics import measure
 from natadv.types import Case
 
@@ -31,7 +31,7 @@ _BANDS = (30, 100, 300, 1000)
 _TIER = "selfcheck"
 
 
-class Kind(NamedTuple):
+class TrialKind(NamedTuple):
     """Measurements that should err alike."""
 
     of: str
@@ -53,7 +53,7 @@ class Bound(NamedTuple):
 
     case: Case
     rule: Rule
-    kind: Kind
+    kind: TrialKind
     sizes: Sizes
 
 
@@ -61,8 +61,8 @@ class Bound(NamedTuple):
 class Study:
     """A measured run, as a population of source pictures to draw runs from."""
 
-    cases: Mapping[Case, MeasuredCase]
-    kinds: Mapping[Case, Kind]
+    cases: Mapping[Case, ResampledCase]
+    kinds: Mapping[Case, TrialKind]
     contract: Thresholds
     bounds: tuple[Bound, ...]
     seed: int
@@ -73,15 +73,15 @@ class Study:
     """Rules whose metric is not defined on the measured rows."""
 
     @property
-    def tasks(self) -> tuple[Kind, ...]:
+    def tasks(self) -> tuple[TrialKind, ...]:
         """The kinds of cases, in the order in which they are reported."""
         return tuple(sorted(set(self.kinds.values())))
 
-    def of_kind(self, kind: Kind) -> list[MeasuredCase]:
+    def of_kind(self, kind: TrialKind) -> list[ResampledCase]:
         """The cases of one kind."""
         return [self.cases[case] for case, its in self.kinds.items() if its == kind]
 
-    def sizes(self, kind: Kind) -> list[Sizes]:
+    def sizes(self, kind: TrialKind) -> list[Sizes]:
         """Of the rules or cases of one kind."""
         rules = [bound.sizes for bound in self.bounds if bound.kind == kind]
         return rules or [Sizes(len(case.pictures), case.n) for case in self.of_kind(kind)]
@@ -99,7 +99,7 @@ def study_of(evidence: Path, contract: Thresholds, *, seed: int = 0) -> Study:
             f"{evidence}: no evidence to check the gate with; run it first: pytest suites/"
         )
     cases = {
-        case: MeasuredCase(stored_evidence(case, stored), lineage=of.manifest.lineage)
+        case: ResampledCase(stored_evidence(case, stored), lineage=of.manifest.lineage)
         for case, of in stored.items()
         if of.outcomes["attack"].n
     }
@@ -144,8 +144,8 @@ def _at_truth(found: CaseEvidence, rule: Rule, *, confidence: float) -> Bound:
     return Bound(found.case, moved, kind, Sizes(measured.groups, measured.n))
 
 
-def _kind(of: str, *, pictures: int, rows: int) -> Kind:
-    return Kind(of, sum(pictures >= least for least in _BANDS), rows > pictures)
+def _kind(of: str, *, pictures: int, rows: int) -> TrialKind:
+    return TrialKind(of, sum(pictures >= least for least in _BANDS), rows > pictures)
 
 
 def _first_row(found: CaseEvidence) -> CaseEvidence:
@@ -161,14 +161,14 @@ def _thresholds(study: Study, rules: Sequence[Rule], cases: Iterable[Case]) -> T
     return Thresholds(_TIER, study.contract.confidence, {_TIER: tier}, tuple(rules))
 
 
-class Tally:
+class JudgementTally:
     """Counts by (table, kind): of how many judgements how many were as asked about."""
 
     def __init__(self) -> None:
-        self._hits: Counter[tuple[str, Kind | None]] = Counter()
-        self._judged: Counter[tuple[str, Kind | None]] = Counter()
+        self._hits: Counter[tuple[str, TrialKind | None]] = Counter()
+        self._judged: Counter[tuple[str, TrialKind | None]] = Counter()
 
-    def add(self, table: str, kind: Kind | None, hit: bool) -> None:
+    def add(self, table: str, kind: TrialKind | None, hit: bool) -> None:
         """Count one judgement; the kind of a whole run is None."""
         self._hits[table, kind] += hit
         self._judged[table, kind] += 1
@@ -179,7 +179,7 @@ class Tally:
         return {key: (self._hits[key], judged) for key, judged in self._judged.items()}
 
 
-Counts = Mapping[tuple[str, Kind | None], tuple[int, int]]
+Counts = Mapping[tuple[str, TrialKind | None], tuple[int, int]]
 
 
 def by_chance(study: Study, run: int) -> Counts:
@@ -190,7 +190,7 @@ def by_chance(study: Study, run: int) -> Counts:
         for case, measured in study.cases.items()
     }
     found = {case: one.found for case, one in drawn.items()}
-    tally = Tally()
+    tally = JudgementTally()
     for bound in study.bounds:
         alone = _thresholds(study, [bound.rule], [bound.case])
         plan, own = drawn[bound.case].plan, {bound.case: found[bound.case]}
@@ -237,7 +237,7 @@ def _passed_beyond(verdict: CaseVerdict, rule: Rule) -> bool:
     return rule.margin(measured.low if rule.side == "floor" else measured.high) > 0
 
 
-def planted(study: Study, kind: Kind, run: int) -> Counts:
+def planted(study: Study, kind: TrialKind, run: int) -> Counts:
     """Judge a drawn case of this kind after losses of several sizes, against itself without them,
     and by the rules of the contract."""
     of_kind = study.of_kind(kind)
@@ -250,7 +250,7 @@ def planted(study: Study, kind: Kind, run: int) -> Counts:
         for rule in rules_for(case, measured.lineage, RuleIndex(study.contract.rules))
     ]
     contract = _thresholds(study, rules, [case])
-    tally, stubs = Tally(), dict(study.stubs)
+    tally, stubs = JudgementTally(), dict(study.stubs)
     worse = {
         loss: evidence
         for loss in sorted(MORE_LOSSES)

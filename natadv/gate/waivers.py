@@ -10,7 +10,7 @@ from typing import Literal
 from natadv.gate.rules import Waiver, place
 from natadv.types import Case, Verdict
 
-State = Literal["applied", "expired", "unused"]
+WaiverState = Literal["applied", "expired", "unused"]
 EXCUSABLE: Collection[Verdict] = ("FAIL", "INCONCLUSIVE")
 """What was not measured as planned may hide anything, so no waiver excuses it."""
 
@@ -25,7 +25,7 @@ class WaiverUse:
     """What a waiver does in a run that judges cases which it covers."""
 
     waiver: Waiver
-    state: State
+    state: WaiverState
 
     @property
     def line(self) -> str:

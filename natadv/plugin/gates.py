@@ -12,7 +12,7 @@ import pytest
 from natadv.bundle import entries
 from natadv.errors import DataError, NatadvError
 from natadv.evidence import CaseEvidence
-from natadv.gate.sequential import final_confidence, levels_of
+from natadv.gate.early_verdicts import final_confidence, levels_of
 from natadv.plugin import attacks
 from natadv.plugin.artifacts import sheet_of
 from natadv.plugin.options import SHEETS, path_option, restore_allure_folder, writes_allure

@@ -33,13 +33,14 @@ from natadv.gate.baseline import (
 )
 from natadv.gate.cases import CasePlan, mismatches, unreadable
 from natadv.gate.contract import contract_digest
+from natadv.gate.early_verdicts import can_decide, levels_of
 from natadv.gate.judge import GateVerdict, judge_all, worst
 from natadv.gate.kept_baselines import baseline_for
 from natadv.gate.rules import Rule, RuleIndex, Waiver, rules_for
-from natadv.gate.sequential import can_decide, levels_of
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
 from natadv.plugin import options
+from natadv.report.gate_json import RunVerdict
 from natadv.search.profile import with_searches
 from natadv.types import Case, Verdict
 

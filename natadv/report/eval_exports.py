@@ -58,7 +58,7 @@ def every_eval_ever(gate: GateJson, model: str, *, organization: str) -> dict[st
                 "deployment_type": "self_deployed",
                 "model_availability": "unknown",
                 "lineage": cases[0].lineage,
-                **{f"weights_sha256_{e.case.split('/')[0]}": e.weights for e in cases},
+                **{f"weights_sha256_{e.parts.task}": e.weights for e in cases},
             },
         },
         "evaluation_results": [
@@ -73,16 +73,16 @@ def every_eval_ever(gate: GateJson, model: str, *, organization: str) -> dict[st
 def _every_eval_ever_result(
     gate: GateJson, entry: CaseEntry, row: MeasurementEntry
 ) -> dict[str, Any]:
-    task, scenario, dataset, _ = entry.case.split("/")
+    case = entry.parts
     metric = METRICS[row.metric.partition(" (")[0]]
     details = {"case_verdict": entry.state, "groups": str(row.groups)}
     if row.verdict is not None:
         details |= {"verdict": row.verdict, "rule": row.rule or ""}
     return {
         "evaluation_result_id": f"{entry.case}#{row.metric}",
-        "evaluation_name": f"{task}/{scenario}/{dataset}",
+        "evaluation_name": case.cell,
         "source_data": {
-            "dataset_name": dataset,
+            "dataset_name": case.dataset,
             "source_type": "other",
             "additional_details": {"revision": entry.data_revision, "protocol": entry.protocol},
         },
@@ -126,18 +126,18 @@ def hub_results(
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     cases = _measured_cases(gate, model)
-    known = sorted({entry.case.split("/")[2] for entry in cases})
+    known = sorted({entry.parts.dataset for entry in cases})
     if absent := [name for name in benchmarks if name not in known]:
         raise ReportError(str(unknown_name("dataset of this run", absent[0], known)))
     date = datetime.fromtimestamp(gate.run.began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     entries = []
     for entry in cases:
-        task, scenario, dataset, _ = entry.case.split("/")
-        headline = TASKS[task].headline
+        case = entry.parts
+        headline = TASKS[case.task].headline
         found = [r for r in entry.measurements if r.metric == headline and r.value is not None]
-        if dataset not in benchmarks or not found:
+        if case.dataset not in benchmarks or not found:
             continue
-        row, (repository, _, hub_task) = found[0], benchmarks[dataset].partition(":")
+        row, (repository, _, hub_task) = found[0], benchmarks[case.dataset].partition(":")
         notes = (
             f"{row.metric} of {entry.case}, {gate.confidence:.0%} interval "
             f"[{row.low:.4f}, {row.high:.4f}], n {row.n}, {entry.state} by natadv {__version__}"
@@ -145,7 +145,7 @@ def hub_results(
         entries.append(
             EvalResultEntry(
                 dataset_id=repository,
-                task_id=hub_task or f"{task}_{scenario}",
+                task_id=hub_task or f"{case.task}_{case.scenario}",
                 value=row.value,
                 date=date,
                 notes=notes,
@@ -158,13 +158,15 @@ def hub_results(
 
 
 def _measured_cases(gate: GateJson, model: str) -> list[CaseEntry]:
-    models = sorted({entry.model for entry in gate.cases})
+    models = sorted({entry.parts.model for entry in gate.cases})
     if model not in models:
         raise ReportError(str(unknown_name("model of this run", model, models)))
     cases = [
         e
         for e in gate.cases
-        if e.model == model and e.verdict != "INCOMPLETE" and (e.green or e.verdict is not None)
+        if e.parts.model == model
+        and e.verdict != "INCOMPLETE"
+        and (e.green or e.verdict is not None)
     ]
     if not cases:
         raise ReportError(f"{model}: no case was measured as planned, so there is no number")

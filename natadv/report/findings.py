@@ -41,7 +41,7 @@ class GateFinding:
     line: int
     """1 if no rule is about it."""
     waiver: str = ""
-    """Why it may be, if it may."""
+    """Who waived it, until when and why; empty if nobody did."""
 
     @property
     def fingerprint(self) -> str:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from natadv.config import Strict, dotted
 from natadv.errors import ConfigError, ReportError, StoreError, counted
-from natadv.types import GREEN, STATES, Overall, State, Verdict
+from natadv.types import GREEN, STATES, Case, Overall, State, Verdict
 
 VERSION: Literal[3] = 3
 SCHEMA = Path(__file__).with_name("gate.schema.json")
@@ -161,9 +161,9 @@ class CaseEntry(Strict):
         return self
 
     @property
-    def model(self) -> str:
-        """The name of its model."""
-        return self.case.rpartition("/")[2]
+    def parts(self) -> Case:
+        """Its task, scenario, dataset and model."""
+        return Case(*self.case.split("/"))
 
     @property
     def state(self) -> str:

@@ -20,8 +20,8 @@ def junit_xml(gate: GateJson) -> bytes:
     itself, in a suite of its own. A waived case, or one that was measured only, is skipped.
     """
     root = ElementTree.Element("testsuites", name="natadv")
-    by_model = sorted(gate.cases, key=lambda entry: (entry.model, entry.case))
-    for model, entries in groupby(by_model, key=lambda entry: entry.model):
+    by_model = sorted(gate.cases, key=lambda entry: (entry.parts.model, entry.case))
+    for model, entries in groupby(by_model, key=lambda entry: entry.parts.model):
         _add_suite(root, model, map(_test_of, entries), began=gate.run.began)
     if gate.problems or not gate.cases:
         problems = gate.problems or ["no case was judged"]
@@ -49,8 +49,7 @@ def _add_suite(
 
 
 def _test_of(entry: CaseEntry) -> ElementTree.Element:
-    task, scenario, *_ = entry.case.split("/")
-    where, state = f"{task}.{scenario}", entry.state
+    where, state = f"{entry.parts.task}.{entry.parts.scenario}", entry.state
     reasons = entry.reasons or [f"{entry.case}: {state}"]
     if state == "PASS":
         test = _test(where, entry.case)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from natadv.bundle.statement import predicate
-from natadv.bundle.verify import Policy, told, verify
+from natadv.bundle.verify import Policy, report_lines, verify
 from natadv.errors import ReportError
 from natadv.evidence import (
     folder_of,
@@ -39,7 +39,9 @@ def test_a_green_run_verifies(ended):
     assert found.recomputed.verdict == "pass"
     # Of the rule on clean mini-clip alone: value, low, high, margin and bound.
     assert found.recomputed.numbers > 6 * 5
-    assert list(told(found, Policy()))[-1].startswith("VERIFIED PASS: 6 cases of tier mini; ")
+    assert list(report_lines(found, Policy()))[-1].startswith(
+        "VERIFIED PASS: 6 cases of tier mini; "
+    )
 
 
 def test_a_failing_run_verifies_and_is_not_green(ended):
@@ -66,7 +68,7 @@ def test_problems_of_a_run_leave_no_rows_and_are_believed(ended):
 
     assert (found.gate.verdict, found.recomputed.verdict) == ("incomplete", "pass")
     assert not found.green(Policy())
-    assert "INCOMPLETE: its worker died" in list(told(found, Policy()))
+    assert "INCOMPLETE: its worker died" in list(report_lines(found, Policy()))
 
 
 def test_problems_that_a_run_kept_with_its_rows_cannot_be_left_out_of_the_verdict(ended):
@@ -90,7 +92,7 @@ def test_a_waived_failure_is_green_and_says_so(ended):
     found = verify(ended.pack())
 
     assert found.green(Policy(tier="mini"))
-    assert f"waived: {CLEAN}" in list(told(found, Policy()))
+    assert f"waived: {CLEAN}" in list(report_lines(found, Policy()))
     assert predicate(found)["result"] == "WARNED"
     assert predicate(found)["warnedTests"] == [CLEAN.address]
     # The last day has ended for a run that begins eleven minutes after it.

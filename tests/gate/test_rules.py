@@ -13,8 +13,8 @@ import pytest
 from natadv.errors import ConfigError, UnknownNameError
 from natadv.gate.judge import judge_all
 from natadv.gate.rules import RuleIndex, Thresholds, Tier, TierGrid, rules_for
-from natadv.gate.schema import MOST_CONFIDENCE
 from natadv.gate.thresholds_file import load_thresholds
+from natadv.gate.thresholds_schema import MOST_CONFIDENCE
 from natadv.types import Case
 
 

@@ -12,12 +12,12 @@ from natadv.cli import main
 from natadv.evidence import CaseEvidence, Evidence, folder_of, read_evidence, write_evidence
 from natadv.gate import baseline, judge, sabotage
 from natadv.gate.cases import stored_cases
-from natadv.gate.sabotage import SABOTAGES, not_tried, tried
+from natadv.gate.sabotage import SABOTAGES, impossible, try_all
 from natadv.gate.selfcheck import simulate
-from natadv.gate.simulated import MeasuredCase
+from natadv.gate.simulated import ResampledCase
 from natadv.gate.small_copy import copy_of
 from natadv.gate.thresholds_file import load_thresholds
-from natadv.gate.trials import Kind, planted, study_of
+from natadv.gate.trials import TrialKind, planted, study_of
 from natadv.metrics import intervals, measure
 from natadv.metrics.correctness import GRADES
 from natadv.tasks import TASKS
@@ -38,7 +38,7 @@ def values_of(score: str, n: int) -> dict[str, np.ndarray]:
             "iou": found / 50}  # fmt: skip
 
 
-def measured_case(task: str, *, pictures: int, rows: int) -> MeasuredCase:
+def measured_case(task: str, *, pictures: int, rows: int) -> ResampledCase:
     """A case with several rows of each picture, and its clean twins: one per picture."""
     n, score = pictures * rows, TASKS[task].score
     group = [f"p{i % pictures}" for i in range(n)]
@@ -58,7 +58,7 @@ def measured_case(task: str, *, pictures: int, rows: int) -> MeasuredCase:
     clean = table([f"c{i}" for i in range(pictures)])
     case = Case(task, "typographic", "drawn", "m")
     found = CaseEvidence(case, Evidence(attack, clean), "revision", "weights", "protocol")
-    return MeasuredCase(found, lineage="m")
+    return ResampledCase(found, lineage="m")
 
 
 def test_drawn_pictures_bring_their_rows_and_clean_twins():
@@ -133,7 +133,7 @@ def test_an_honest_gate_is_not_reported(study):
         "false PASS", "false FAIL", "false regression, 10% change",
         "false regression, 100% change"}  # fmt: skip
     assert audit.of("false FAIL", None).judged == RUNS
-    kind = Kind("classification", 2, False)
+    kind = TrialKind("classification", 2, False)
     powers = [audit.of(f"found {loss}", kind).value for loss in (0.01, 0.02, 0.05, 0.1)]
     assert powers == sorted(powers)
     assert powers[-1] == 1
@@ -162,10 +162,10 @@ def test_a_gate_that_sees_losses_everywhere_is_reported(study, monkeypatch):
 def test_every_sabotage_is_caught_but_what_is_believed_by_design(evidence_root, tmp_path):
     template = copy_of(stored_cases(evidence_root)[0], tmp_path / "template")
     assert template.compare().green
-    endings = {a.what: a for a in tried(template, tmp_path)}
+    endings = {a.what: a for a in try_all(template, tmp_path)}
 
     assert len(endings) == len(SABOTAGES)
-    assert not not_tried(template)
+    assert not impossible(template)
     assert [a.what for a in endings.values() if not a.caught] == [
         "... with the answers that they follow from", "... written anew with a case less"
     ]  # fmt: skip
@@ -191,9 +191,9 @@ def test_evidence_of_one_case_is_enough_for_what_needs_no_other(
     template = copy_of(stored, tmp_path / "template")
     assert template.compare().green
     monkeypatch.setattr(sabotage, "SABOTAGES", [s for s in SABOTAGES if s.of == "contract"])
-    endings = {a.what: a for a in tried(template, tmp_path)}
+    endings = {a.what: a for a in try_all(template, tmp_path)}
 
-    assert [s.what for s in not_tried(template)] == ["a case is removed from its tier"]
+    assert [s.what for s in impossible(template)] == ["a case is removed from its tier"]
     assert all(a.caught for a in endings.values())
     # The only rule: a contract without rules is refused.
     assert endings["a rule is removed"].ending.verdict == "refused"

@@ -42,7 +42,9 @@ def test_what_is_waived_or_only_measured_is_skipped(gate, entry, waived):
         root = ElementTree.fromstring(junit_xml(said))
 
         assert (root.get("tests"), root.get("skipped")) == ("1", "1")
-    assert b"waived by ann until 2026-12-31: fonts of the vendor (#7)" in junit_xml(gate("waived", waived))
+    assert b"waived by ann until 2026-12-31: fonts of the vendor (#7)" in junit_xml(
+        gate("waived", waived)
+    )
 
 
 def test_a_problem_of_the_run_is_an_error_and_a_run_of_nothing_too(gate, entry):

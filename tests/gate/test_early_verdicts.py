@@ -20,8 +20,8 @@ from natadv.evidence import (
 from natadv.gate.__main__ import main
 from natadv.gate.calibrate import proposals
 from natadv.gate.cases import stored_evidence
+from natadv.gate.early_verdicts import levels_of
 from natadv.gate.judge import judge_all
-from natadv.gate.sequential import levels_of
 from natadv.metrics.sequential import rank
 
 PLANNED, REVISION = 1000, "revision-1"
