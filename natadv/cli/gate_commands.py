@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, NatadvError, counted
@@ -100,24 +100,31 @@ def _planned(grid: Grid) -> Iterator[str]:
         yield from ("", *aligned(rows, right=range(1, len(rows[0]))))
     # Cases share units, such as those of their clean twins.
     each = {unit for of_case in units.values() for unit in of_case or ()}
-    rows_in_all = counted(sum(stop - start for *_, start, stop in each), "row")
+    rows_in_all = counted(sum(unit.stop - unit.start for unit in each), "row")
     yield f"\n{counted(len(each), 'unit')} of up to {SHARD_ROWS} rows, {rows_in_all} in all"
     if None in units.values():
         yield "?: not known before the dataset and its clean twin are here"
 
 
-_PlannedUnits = list[tuple[str, str, str, str, int, int]]
-"""Of model, task, dataset, variant, first row and the row after the last."""
+class _PlannedUnit(NamedTuple):
+    model: str
+    task: str
+    dataset: str
+    variant: str
+    start: int
+    """The first row."""
+    stop: int
+    """The row after the last."""
 
 
-def _cell(units: Mapping[Case, _PlannedUnits | None], case: Case | None) -> str:
+def _cell(units: Mapping[Case, list[_PlannedUnit] | None], case: Case | None) -> str:
     if case is None:
         return "-"
     of_case = units[case]
     return "?" if of_case is None else str(len(of_case))
 
 
-def _units(grid: Grid, case: Case) -> _PlannedUnits | None:
+def _units(grid: Grid, case: Case) -> list[_PlannedUnit] | None:
     """The units of the case, without its searches; None if a dataset is not here."""
     from natadv.evaluate.plan import shown_rows
     from natadv.evaluate.units import shards
@@ -126,7 +133,7 @@ def _units(grid: Grid, case: Case) -> _PlannedUnits | None:
     if dataset is None or (dataset.card.twin_of or case.dataset) not in grid.datasets:
         return None
     return [
-        (case.model, case.task, shown.dataset, shown.variant, start, stop)
+        _PlannedUnit(case.model, case.task, shown.dataset, shown.variant, start, stop)
         for shown in shown_rows(case, grid)
         for start, stop in shards(shown.rows)
     ]
