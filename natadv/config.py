@@ -177,6 +177,14 @@ def parse_shared_yaml(text: str, *, where: str) -> Any:
     return _read(text, where, shared=True)[0]
 
 
+def first_mistake(error: ValidationError) -> str:
+    """The first thing that is wrong with a stored value, after its place in it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    unknown = first["type"] == "unexpected_keyword_argument"
+    message = "unknown key" if unknown else first["msg"].removeprefix("Value error, ")
+    return f"{dotted(first['loc']) or 'the file'}: {message[:1].lower()}{message[1:]}"
+
+
 def dotted(loc: Iterable[int | str]) -> str:
     """A place in a file, such as `tiers.mini.cases[0]`."""
     text = ""

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from natadv.columns import Mask, Texts
-from natadv.config import Strict, dotted, shown
+from natadv.config import Strict, first_mistake, shown
 from natadv.errors import StoreError
 from natadv.outcomes_parquet import decode, encode
 from natadv.scenarios import SCENARIOS
@@ -143,7 +143,7 @@ def _sequence_from_json(value: object) -> object:
     try:
         return SequenceRecord(**value)
     except ValidationError as error:
-        raise ValueError(_first_mistake(error)) from error
+        raise ValueError(first_mistake(error)) from error
 
 
 # JSON has lists only; what is in them stays strict.
@@ -448,7 +448,7 @@ def _read_hashed(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
-        raise StoreError(f"{path}: {_first_mistake(error)}; measure again") from error
+        raise StoreError(f"{path}: {first_mistake(error)}; measure again") from error
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not JSON ({error}); measure again") from error
     if got != file.sha256:
@@ -468,11 +468,4 @@ def _parse(schema: type[Schema], content: Mapping[str, Any], path: Path) -> Sche
     try:
         return schema(**content)
     except ValidationError as error:
-        raise StoreError(f"{path}: {_first_mistake(error)}; measure again") from error
-
-
-def _first_mistake(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    unknown = first["type"] == "unexpected_keyword_argument"
-    reason = "unknown key" if unknown else f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-    return f"{dotted(first['loc']) or 'the file'}: {reason}"
+        raise StoreError(f"{path}: {first_mistake(error)}; measure again") from error

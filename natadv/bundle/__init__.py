@@ -1,1 +1,1 @@
-"""A verdict that travels: its entries in gate.json, evidence.zip, verification, attestation."""
+"""A verdict that travels: gate.json, evidence.zip, verification, attestation, baselines."""

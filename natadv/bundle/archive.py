@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from natadv import __version__
-from natadv.config import Strict, dotted
+from natadv.config import Strict, first_mistake
 from natadv.errors import ReportError
 from natadv.gate.thresholds_file import contract_files
 from natadv.report.gate_json import GateJson, read_gate_json
@@ -212,9 +212,7 @@ def _index_of(path: Path, archive: zipfile.ZipFile) -> Index:
             f"{path}: has no {INDEX}; expected what natadv evidence pack writes"
         ) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        why = f"{dotted(first['loc']) or 'the file'}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-        raise ReportError(f"{path}: {INDEX}: {why}") from error
+        raise ReportError(f"{path}: {INDEX}: {first_mistake(error)}") from error
 
 
 def _extract(

@@ -52,10 +52,10 @@ class _Requirement(NamedTuple):
 
 
 def differences(old: Thresholds, new: Thresholds) -> tuple[Difference, ...]:
-    """How `new` differs from `old`, what is weaker first; empty if both require the same.
+    """How `new` differs from `old`, the weaker requirements first; empty if both require the same.
 
     A contract does not know the lineage of a model, so each case is compared by the rules that
-    cover its model by name; a difference change where these now replace the rules of a lineage.
+    cover its model by name; a CHANGED one says where these now replace the rules of a lineage.
     """
     of_rules = _of_rules(old, new)
     found = [
@@ -112,7 +112,7 @@ def _of_tier(old: Tier, new: Tier) -> Iterator[Difference]:
     subject = f"tier {old.name}"
     yield from _listed(subject, "model", old.models, new.models)
     yield from _listed(subject, "case", old.cases, new.cases)
-    # Cases of which both have the model and the cell, but not together.
+    # Cases whose model and cell both tiers have, though perhaps not together.
     both = {case for case in (*old.covered, *new.covered) if _has(old, case) and _has(new, case)}
     before, after = ([str(c) for c in t.covered if c in both] for t in (old, new))
     yield from _listed(subject, "case", before, after)
@@ -208,7 +208,6 @@ def _of_waivers(old: Sequence[Waiver], new: Sequence[Waiver]) -> Iterator[Differ
 
 def _covers(patterns: Sequence[str], names: Sequence[str]) -> bool:
     """Whether `patterns` match every class that `names` match, as far as the text can tell."""
-
     return all(
         name in patterns
         or "*" in patterns

@@ -35,7 +35,7 @@ class Blessing(Strict):
     run: str
     """The id of the run."""
     contract: str
-    """Hash of the thresholds that the run held."""
+    """Hash of the contract that the run kept."""
     cases: list[str]
     """Addresses of the cases that came into the baseline with it."""
 

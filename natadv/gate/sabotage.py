@@ -127,7 +127,7 @@ def _set_right(copied: Copy, *, wholly: bool) -> Ending:
 
 def _without_a_row(copied: Copy, **columns: Any) -> Ending:
     rows = copied.rows("clean")
-    # A wrong answer, of which somebody would like to get rid. No attacked row needs it.
+    # As somebody would get rid of a wrong answer. No attacked row needs it.
     fewer = select(rows, [row > 0 for row in range(rows.n)])
     copied.rewrite("clean", fewer, **columns)
     return copied.judge()

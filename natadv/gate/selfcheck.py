@@ -24,10 +24,8 @@ DETECTED = 0.8
 """The share of runs that makes a loss count as one that is found."""
 DOUBT = 0.01
 """Probability that an honest gate is reported for a rate beyond what is stated, over all rates."""
-
 PLANTED = 3
-"""Runs drawn by chance for each one, per kind of case, with planted losses."""
-
+"""Runs drawn by chance for each run, per kind of case, with planted losses."""
 
 _THREADS = "OMP_NUM_THREADS"
 
@@ -56,7 +54,7 @@ class SimulatedRate:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """All that a simulated study and the sabotages showed."""
+    """All that a simulated study showed."""
 
     rates: tuple[SimulatedRate, ...]
 
@@ -83,7 +81,8 @@ class Audit:
 def simulate(
     study: Study, *, runs: int, processes: int, done: Callable[[int], None] = lambda _: None
 ) -> Audit:
-    """Simulate the study on several processes; `done` is told after each of `steps` steps.
+    """Simulate the study on several processes; `done` gets the number of steps that have
+    ended, of those of `steps`, after each of them.
 
     Raises ConfigError if a process is killed.
     """

@@ -32,7 +32,7 @@ MOST_CHARACTERS = 200
 """In an address, and in other words that every message about a rule repeats."""
 
 BOUNDS = ("floor", "ceiling", "max_drop", "max_regression")
-"""The keys of a rule of which exactly one holds its bound."""
+"""The keys for the bound of a rule, which has exactly one of them."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PLAIN = "up to 100 ASCII letters, digits, '.', '_' and '-', without glob or '/'"

@@ -132,7 +132,7 @@ def baseline_lines(session: GateSession) -> list[str]:
 
 
 def scoring_lines(session: GateSession) -> list[str]:
-    """Says of which datasets the VQA accuracy is exact match, because few people answered."""
+    """Says for which datasets the VQA accuracy is exact match, as few people answered."""
     # Collecting must not load pyarrow.
     from natadv.data.reader import iter_columns
 

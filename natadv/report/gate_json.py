@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from natadv.config import Strict, dotted
+from natadv.config import Strict, first_mistake
 from natadv.errors import ConfigError, ReportError, StoreError, counted
 from natadv.types import GREEN, STATES, Case, Overall, State, Verdict
 
@@ -317,10 +317,9 @@ def parse_gate_json(content: bytes, *, where: str) -> GateJson:
     try:
         return GateJson.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place, message = dotted(first["loc"]), first["msg"].removeprefix("Value error, ")
-        place = f"{place}: " if place else ""
-        raise ReportError(f"{where}: {place}{message[:1].lower()}{message[1:]}") from error
+        # What contradicts itself says so without naming the whole file.
+        why = first_mistake(error).removeprefix("the file: ")
+        raise ReportError(f"{where}: {why}") from error
 
 
 def read_gate_json(path: Path) -> GateJson:

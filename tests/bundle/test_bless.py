@@ -156,7 +156,7 @@ def test_a_verdict_on_other_evidence_is_refused(run, kit):
     for old, new in edits.items():
         assert old in good
         run.gate_json.write_text(good.replace(old, new))
-        with pytest.raises((ConfigError, ReportError), match="is not the verdict on|says 'pass'"):
+        with pytest.raises((ConfigError, ReportError), match=r"is not the verdict on|says 'pass'"):
             run.bless()
     for other in ("[]", "{", good.replace("planned_n", "planned_m")):
         run.gate_json.write_text(other)
