@@ -272,7 +272,7 @@ def test_only_the_whole_tier_is_green_for_a_policy_that_names_it(ended):
     # Of a part with a waived case the verdict is `waived`.
     few = replace(found, recomputed=replace(found.recomputed, whole=False))
     assert not few.green(Policy(tier="mini"))
-    assert "only a part of tier mini was judged" in "".join(told(few, Policy(tier="mini")))
+    assert "only a part of tier mini was judged" in "".join(report_lines(few, Policy(tier="mini")))
     assert few.green(Policy())
 
 
