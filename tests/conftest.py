@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from safetensors.numpy import save_file
 
 from natadv.data.card import CardDraft
 from natadv.data.packing import write_dataset
+from natadv.evaluate import code
 from natadv.scenarios.typographic.twins import typographic_twin
 from natadv.types import Sample
 
@@ -33,9 +36,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """The sources of the package are parsed once: no test edits them."""
+    code_of = code.code_of
+    known = functools.cache(functools.partial(code_of, code.PACKAGE))
+
+    def once(package: Path, part: code.CodeSubset) -> code.Code:
+        return known(part) if package == code.PACKAGE else code_of(package, part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code, "code_of", once)
+        yield
+
+
 CLASSES = ("cat", "dog", "cow")
 ROWS = 600
 SIDE = 16
+STORE = ".natadv/store"
 
 # What a worker's model is in these tests: colours for classes, and faults on demand.
 FAKE_CONFTEST = '''
@@ -139,12 +157,15 @@ def load(spec, *, device, dtype, threads):
 
 loading.load = load
 
-from natadv.evaluate import devices
+from natadv.evaluate import devices, model_runner
 from natadv.plugin import session
 
 if "FAKE_BAD_GPU" in os.environ:
     # There is none to check; in time, as the plugin is imported after this file.
     devices.check_gpus = lambda device, gpus_per_model: None
+
+# There is no torch in these models, whose memory it would release; importing it takes a second.
+model_runner.free_memory = lambda: None
 
 unique_units = session.unique_units
 
@@ -183,6 +204,33 @@ def test_classification(case, gate):
 """
 
 
+# Runs of pytest that end before they begin: most of their time goes into starting a process.
+IN_ONE_PROCESS = """\
+import contextlib, io, json, sys
+from pathlib import Path
+import pytest
+
+verdict, told = Path("gate.json"), []
+for arguments in json.loads(sys.argv[1]):
+    verdict.write_text('{"verdict": "pass", "tier": "mini", "cases": []}')
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            code = pytest.main(arguments)
+    told.append([int(code), out.getvalue(), err.getvalue(), verdict.exists()])
+print(json.dumps(told))
+"""
+
+
+class Ended(NamedTuple):
+    """A run among others in one process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    verdict_stays: bool
+    """Whether a verdict of an earlier run in `gate.json` has outlived this run."""
+
+
 @dataclass(frozen=True)
 class World:
     """A repository that gates can be run in."""
@@ -203,9 +251,24 @@ class World:
             check=False,
         )
 
+    def refused(self, *runs: Sequence[str]) -> list[Ended]:
+        """Run each of these in one process; they are expected to compute nothing."""
+        commands = [self.command(*arguments)[3:] for arguments in runs]
+        done = subprocess.run(
+            [sys.executable, "-c", IN_ONE_PROCESS, json.dumps(commands)],
+            cwd=self.root,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return [Ended(*told) for told in json.loads(done.stdout)]
+
     def command(self, *arguments: str) -> list[str]:
         # Without the plugins that these tests do not need, a process starts in half the time.
-        off = ["-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:cacheprovider"]
+        plugins = ("hypothesispytest", "anyio", "cacheprovider", "hydra_pytest", "jaxtyping")
+        off = [text for plugin in plugins for text in ("-p", f"no:{plugin}")]
         suites = str(self.root / "suites")
         return [sys.executable, "-m", "pytest", suites, "--device", "cpu", *off, *arguments]
 
@@ -256,6 +319,8 @@ def pristine_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("clip", "siglip"):
         _write_checkpoint(root / "fixtures" / "models" / f"mini-{kind}", kind)
     _write_plain(root / "fixtures" / "datasets")
+    # The store of each copy has the hashes of the code, which take a second to compute.
+    code.numerics_here(root / STORE, device="cpu", dtype="auto", batch_size=1, threads=1)
     return root
 
 

@@ -92,7 +92,7 @@ def test_a_copy_inherits_floors_and_heads_and_holds_them(checkpoint, tmp_path):
 
 
 def test_noise_in_the_weights_is_caught_and_the_cases_are_named(noisy, tmp_path):
-    done = gate(tmp_path, "--model", str(noisy), "--scenario", "clean,natural", "-n", "2")
+    done = gate(tmp_path, "--model", str(noisy), "--scenario", "clean", "-n", "2")
 
     assert done.returncode == 1, done.stdout
     assert "classification/clean/mini/my-siglip: top1 0." in done.stdout
@@ -101,11 +101,8 @@ def test_noise_in_the_weights_is_caught_and_the_cases_are_named(noisy, tmp_path)
     # No head was trained on these weights, and that of others would tell nothing.
     assert verdicts(tmp_path) == {
         "classification/clean/mini/my-siglip": "FAIL",
-        "classification/natural/mini-natural/my-siglip": "FAIL",
         "segmentation/clean/mini/my-siglip": "INCOMPLETE",
-        "segmentation/natural/mini-natural/my-siglip": "INCOMPLETE",
         "vqa/clean/mini/my-siglip": "INCOMPLETE",
-        "vqa/natural/mini-natural/my-siglip": "INCOMPLETE",
     }
     training = f"natadv train vqa --model {noisy} --data NAME --out {noisy}/heads/vqa"
     assert training in done.stdout

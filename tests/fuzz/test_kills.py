@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
-
-import pytest
 
 from tests.conftest import World
 
@@ -17,16 +14,7 @@ SHARE, ALL = 2, 20
 KINDS = ("all of it", "its controller", "one of its workers")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(pristine_world, tmp_path_factory) -> World:
-    root = tmp_path_factory.mktemp("undisturbed") / "world"
-    shutil.copytree(pristine_world, root)
-    world = World(root)
-    assert world.pytest("-n", "2").returncode == 0
-    return world
-
-
-def test_a_killed_run_goes_on_to_the_same_verdict(chance, number, world, undisturbed):
+def test_a_killed_run_goes_on_to_the_same_verdict(chance, number, world, measured_once):
     kind = KINDS[number % len(KINDS)]
     process = subprocess.Popen(
         world.command("-n", "2"),
@@ -44,7 +32,7 @@ def test_a_killed_run_goes_on_to_the_same_verdict(chance, number, world, undistu
 
     assert again.returncode == 0, again.stdout
     assert world.verdict()["verdict"] == "pass"
-    assert world.outcome_bytes() == undisturbed.outcome_bytes()
+    assert world.outcome_bytes() == World(measured_once).outcome_bytes()
     # What was stored is not computed again.
     assert world.verdict()["run"]["units_computed"] <= 24 - len(stored)
 

@@ -354,6 +354,7 @@ def test_collecting_is_light(world):
         "print('HEAVY', sorted(heavy & set(sys.modules))); sys.exit(code)"
     )
     (world.root / "conftest.py").write_text('pytest_plugins = ["natadv.pytest_plugin"]\n')
+    shutil.rmtree(world.root / ".natadv")
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=world.root, capture_output=True, text=True, check=False
     )

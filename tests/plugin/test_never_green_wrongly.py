@@ -125,15 +125,13 @@ BROKEN_EARLY = {
 }
 
 
-@pytest.mark.parametrize("arguments", BROKEN_EARLY.values(), ids=BROKEN_EARLY.keys())
-def test_an_old_verdict_does_not_outlive_a_run_that_ends_early(world, arguments):
-    verdict = world.root / "gate.json"
-    verdict.write_text('{"verdict": "pass", "tier": "mini", "cases": []}')
-    done = world.pytest(*arguments)
+def test_an_old_verdict_does_not_outlive_a_run_that_ends_early(world):
+    runs = world.refused(*BROKEN_EARLY.values())
 
-    assert done.returncode == 4
-    assert "Traceback" not in done.stderr + done.stdout
-    assert not verdict.exists()
+    for done, name in zip(runs, BROKEN_EARLY, strict=True):
+        assert done.returncode == 4, name
+        assert "Traceback" not in done.stderr + done.stdout, name
+        assert not done.verdict_stays, name
 
 
 def test_an_old_verdict_does_not_outlive_an_internal_error(world):
@@ -362,41 +360,41 @@ def test_a_folder_of_somebody_elses_is_not_emptied(world):
     assert (other / "manifest.json").read_text() == "{}"
 
 
-@pytest.mark.parametrize("name", ["thresholds.yaml", "pytest.ini", "suites"])
-def test_a_file_that_is_no_verdict_is_not_overwritten(world, name):
-    path = world.root / name
-    before = path.read_bytes() if path.is_file() else sorted(path.iterdir())
-    done = world.pytest("-n", "0", "--gate-json", name)
-
-    assert done.returncode == 4
-    assert "holds something that no run of the gate wrote" in done.stderr
-    assert (path.read_bytes() if path.is_file() else sorted(path.iterdir())) == before
+def test_a_file_that_is_no_verdict_is_not_overwritten(world):
+    names = ("thresholds.yaml", "pytest.ini", "suites")
+    paths = [world.root / name for name in (*names, "suites/test_classification.py")]
+    before = [path.read_bytes() if path.is_file() else sorted(path.iterdir()) for path in paths]
+    for done in world.refused(*(("-n", "0", "--gate-json", name) for name in names)):
+        assert done.returncode == 4
+        assert "holds something that no run of the gate wrote" in done.stderr
+    after = [path.read_bytes() if path.is_file() else sorted(path.iterdir()) for path in paths]
+    assert after == before
 
 
 # 13. One line for each mistake
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--gate-json", "/proc/nowhere/gate.json"], "cannot write /proc/nowhere"),
-        (["--evidence", "/proc/nowhere/evidence"], "give another --evidence DIR"),
-        (["--evidence", "thresholds.yaml"], "cannot write"),
-        (["--model", "~nouser/x"], "~nouser"),
-        (["--unit-timeout", "-1"], "expected seconds from 0 on, got '-1'"),
-        (["--unit-timeout", "nan"], "expected seconds from 0 on, got 'nan'"),
-        (["--unit-timeout", "inf"], "expected seconds from 0 on, got 'inf'"),
-        (["--limit", "abc"], "expected a whole number from 1 on, got 'abc'"),
-        (["--baseline", "checkpoints"], "checkpoints: no such folder of evidence"),
-        (["--baseline", "fixtures/models/mini-clip"], "holds no case to compare with"),
-    ],
+MISTAKES = (
+    (["--gate-json", "/proc/nowhere/gate.json"], "cannot write /proc/nowhere"),
+    (["--evidence", "/proc/nowhere/evidence"], "give another --evidence DIR"),
+    (["--evidence", "thresholds.yaml"], "cannot write"),
+    (["--model", "~nouser/x"], "~nouser"),
+    (["--unit-timeout", "-1"], "expected seconds from 0 on, got '-1'"),
+    (["--unit-timeout", "nan"], "expected seconds from 0 on, got 'nan'"),
+    (["--unit-timeout", "inf"], "expected seconds from 0 on, got 'inf'"),
+    (["--limit", "abc"], "expected a whole number from 1 on, got 'abc'"),
+    (["--baseline", "checkpoints"], "checkpoints: no such folder of evidence"),
+    (["--baseline", "fixtures/models/mini-clip"], "holds no case to compare with"),
 )
-def test_a_mistake_is_told_in_one_line(world, arguments, told):
-    done = world.pytest("-n", "0", *arguments)
 
-    assert done.returncode == 4, done.stdout + done.stderr
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
+
+def test_a_mistake_is_told_in_one_line(world):
+    runs = world.refused(*(["-n", "0", *arguments] for arguments, _ in MISTAKES))
+
+    for done, (arguments, told) in zip(runs, MISTAKES, strict=True):
+        assert done.returncode == 4, (arguments, done.stdout + done.stderr)
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout, arguments
 
 
 def test_results_of_allure_that_are_cleared_away_are_missed(measured):
