@@ -39,11 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def parsed_once() -> Iterator[None]:
     """The sources of the package are parsed once: no test edits them."""
-    code_of = code.code_of
-    known = functools.cache(functools.partial(code_of, code.PACKAGE))
+    code_of, natadv = code.code_of, code.PACKAGE
+    known = functools.cache(functools.partial(code_of, natadv))
 
     def once(package: Path, part: code.CodeSubset) -> code.Code:
-        return known(part) if package == code.PACKAGE else code_of(package, part)
+        return known(part) if package == natadv else code_of(package, part)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code, "code_of", once)

@@ -107,7 +107,7 @@ def test_a_module_that_is_left_out_is_not_followed(toy):
     ],
 )
 def test_what_turns_a_unit_into_rows_is_reached(part, module):
-    assert code._file(PACKAGE, module) in code_of(PACKAGE, part).files
+    assert code._file(PACKAGE, module) in code.code_of(PACKAGE, part).files
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_turns_a_unit_into_rows_is_reached(part, module):
     ],
 )
 def test_what_judges_or_shows_does_not_make_rows_old(module):
-    assert code._file(PACKAGE, module) not in code_of(PACKAGE, ROWS).files
+    assert code._file(PACKAGE, module) not in code.code_of(PACKAGE, ROWS).files
 
 
 def test_what_was_found_is_kept_until_a_source_changes(toy, tmp_path, monkeypatch):
