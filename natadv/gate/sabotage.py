@@ -347,10 +347,12 @@ def _stale_verdict(copied: Copy) -> Ending:
     command = [*pytest, "suites", "--no-such-option"]
     package = str(Path(__file__).parents[2])
     paths = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    # It is no worker of the pytest run that may be around this one.
+    own = {name: of for name, of in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         command,
         cwd=copied.root,
-        env={**os.environ, "PYTHONPATH": paths},
+        env=own | {"PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,

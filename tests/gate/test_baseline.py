@@ -112,8 +112,8 @@ def against_graded(kit, task, candidate, baseline, **options):
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ("segmentation", "mean IoU -0.060 [-0.098, -0.027] against the baseline, 15 samples lost"),
-        ("vqa", "VQA accuracy -0.060 [-0.098, -0.027] against the baseline, 15 answers lost"),
+        ("segmentation", "mean IoU -0.060 [-0.098, -0.026] against the baseline, 15 samples lost"),
+        ("vqa", "VQA accuracy -0.060 [-0.098, -0.026] against the baseline, 15 answers lost"),
     ],
 )
 def test_a_worse_candidate_fails_in_graded_tasks_too(kit, task, words):

@@ -198,7 +198,9 @@ class Rehearsal:
             check=False,
         )
         output = ended.stdout.replace("\r", "\n")
-        missing = [text for text in step.says if text not in output]
+        # Long lines are broken between words.
+        told = " ".join(output.split())
+        missing = [text for text in step.says if " ".join(text.split()) not in told]
         failed = [line for line in output.splitlines() if line.startswith("FAILED ")]
         others = [line for line in failed if not line.split(" - ")[0].endswith(step.fails_only)]
         if ended.returncode != step.code or missing or others:
