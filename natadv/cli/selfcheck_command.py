@@ -30,7 +30,7 @@ app = opt.command_group()
 def selfcheck(
     evidence: Annotated[Path, opt.path("evidence of a run")] = opt.EVIDENCE,
     thresholds: opt.Thresholds = opt.THRESHOLDS,
-    runs: Annotated[int, opt.count("simulated runs", at_least=30)] = 200,
+    runs: Annotated[int, opt.count("simulated runs", at_least=30)] = 150,
     seed: opt.Seed = 0,
     processes: Annotated[int, opt.count("that simulate at once")] = opt.CPUS,
     out: Annotated[Path | None, opt.text("FILE", "gets all figures", "--json")] = None,
