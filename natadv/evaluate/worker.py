@@ -44,7 +44,7 @@ Compute = Callable[[Unit, Sequence[Unit]], dict[str, Any]]
 
 
 def always(unit: Unit) -> bool:
-    """That a unit is needed whatever others found."""
+    """Every unit is needed: no result of another makes it superfluous."""
     return True
 
 

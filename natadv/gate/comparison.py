@@ -119,8 +119,8 @@ def compare_runs(
     """Compare the cases that `after` was asked to measure with those of `before`.
 
     Args:
-        models: Model of `before` -> model of `after` that is compared with it, whatever their
-            families. Other models find theirs as the gate does: by name, else by family.
+        models: Model of `before` -> the model of `after` to compare it with, also one of another
+            family. Other models find theirs as the gate does: by name, else by family.
 
     Raises ConfigError if a folder is no evidence, or lacks a model that `models` names, and
     StoreError if its rows were edited.

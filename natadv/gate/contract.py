@@ -189,7 +189,8 @@ def _settings(subject: str, old: Tier, new: Tier) -> Iterator[Difference]:
 
 
 def _of_waivers(old: Sequence[Waiver], new: Sequence[Waiver]) -> Iterator[Difference]:
-    """How waivers differ, whatever the day: an expired one weakens nothing, but may be renewed."""
+    """How waivers differ. The day plays no part: an expired one weakens nothing, but it may be
+    renewed."""
     before, after = ({(w.case, w.metric): w for w in waivers} for waivers in (old, new))
     for key in {**before, **after}:
         if key not in after:

@@ -37,7 +37,7 @@ class Blessing(Strict):
     contract: str
     """Hash of the contract that the run kept."""
     cases: list[str]
-    """Addresses of the cases that came into the baseline with it."""
+    """Addresses of the cases that it added to the baseline."""
 
 
 class _Record(Strict):

@@ -92,7 +92,7 @@ class Rule:
 
     @property
     def number(self) -> Number:
-        """What the bound is on, whatever the case."""
+        """What the bound is on, without the case."""
         return self.metric, self.part, self.side, self.of_loss
 
     @property

@@ -87,7 +87,7 @@ def _pattern(case: str) -> str:
 
 
 def _narrow(case: str) -> str:
-    """The pattern of a waiver, which must not cover whatever fails."""
+    """The pattern of a waiver, which must not cover every failure."""
     _, *rest = _pattern(case).split("/")
     named = [part for part in rest if not GLOB & set(part)]
     wanted = "a waiver names at least two of scenario, dataset and model without globs"
