@@ -278,7 +278,7 @@ def _kept(column: Attribute, mask: Mask) -> Attribute:
 
 def folder_of(root: Path, case: Case) -> Path:
     """The folder under `root` that holds the evidence of `case`."""
-    return root / case.address.replace("/", "__")
+    return root / case.file_stem
 
 
 def clean_case(case: Case, twin_of: str) -> Case:

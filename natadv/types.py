@@ -108,6 +108,11 @@ class Case:
         """`task/scenario/dataset/model`."""
         return f"{self.cell}/{self.model}"
 
+    @property
+    def file_stem(self) -> str:
+        """Its address as the name of a folder, or of a file without a suffix."""
+        return self.address.replace("/", "__")
+
     def __str__(self) -> str:
         return self.address
 

@@ -237,9 +237,14 @@ def case_entry(
         measurements=measurement_entries(plan.case, own),
         searches=list(searches),
         waiver=waiver,
-        sequence=None if sequence is None else asdict(sequence),
+        sequence=None if sequence is None else _sequence_entry(sequence),
         sheet=sheet,
     )
+
+
+def _sequence_entry(record: SequenceRecord) -> dict[str, Any]:
+    # As JSON has it, so that an entry that was read equals one that was made.
+    return asdict(record) | {"decisions": [*record.decisions]}
 
 
 def waiver_of(rows: Iterable[Row]) -> WaiverEntry | None:

@@ -132,7 +132,7 @@ def _gate_json(
     for case in sorted(judged.plans):
         of_case = rows_of(judged, case, contract=contract.file, confidence=confidence)
         rows += of_case
-        cases.append(_entry(judged, case, of_case, sheets.get(case.address.replace("/", "__"))))
+        cases.append(entry_of(judged, case, of_case, sheet=sheets.get(case.file_stem)))
     verdict = judged.verdict
     overall: RunVerdict = overall_of(verdict, judged.compared)
     models = run.models(()) or sorted({case.model for case in judged.plans})
@@ -165,7 +165,8 @@ def _gate_json(
     )
 
 
-def _entry(judged: JudgedRun, case: Case, rows: Sequence[Row], sheet: str | None) -> CaseEntry:
+def entry_of(judged: JudgedRun, case: Case, rows: Sequence[Row], *, sheet: str | None) -> CaseEntry:
+    """A case as gate.json has it; `rows` are those of `rows_of`."""
     verdicts = [row.verdict for row in rows if row.verdict is not None]
     return case_entry(
         judged.plans[case],

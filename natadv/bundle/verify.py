@@ -10,24 +10,17 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from natadv.bundle.archive import BASELINE, CONTRACT, DATASETS, EVIDENCE, GATE, Unpacked, unpack
-from natadv.bundle.entries import (
-    extent_for,
-    measurement_entries,
-    overall_of,
-    waiver_of,
-    waiver_use_entries,
-)
-from natadv.bundle.judged import rows_of
+from natadv.bundle.entries import extent_for, overall_of, waiver_use_entries
+from natadv.bundle.judged import entry_of, rows_of
 from natadv.errors import NatadvError, ReportError, counted
 from natadv.evidence import StoredCase, case_of
 from natadv.gate.contract import contract_digest
-from natadv.gate.judge import worst
 from natadv.gate.kept_baselines import read_baseline
 from natadv.gate.rules import Thresholds
 from natadv.gate.stored import JudgedRun, stored_run
@@ -233,28 +226,22 @@ def _before(found: Unpacked, gate: GateJson) -> Mapping[Case, StoredCase] | None
 
 def _compare_case(entry: CaseEntry, case: Case, rows: Sequence[Row], judged: JudgedRun) -> int:
     """The number of numbers that are equal."""
-    verdicts = [row.verdict for row in rows if row.verdict is not None]
+    again = entry_of(judged, case, rows, sheet=entry.sheet)
     if entry.verdict is not None:
-        agree(f"{case}: the verdict", entry.verdict, worst(verdicts or ["INCOMPLETE"]))
-        agree(f"{case}: the waiver", entry.waiver, waiver_of(rows))
-        agree(f"{case}: green", entry.green, entry.verdict == "PASS" or entry.waiver is not None)
+        agree(f"{case}: the verdict", entry.verdict, again.verdict)
+        agree(f"{case}: the waiver", entry.waiver, again.waiver)
+        agree(f"{case}: green", entry.green, again.green)
     if entry.state == "INCOMPLETE":
         # The run knows more about what it lacks than its rows do.
-        agree(f"{case}: whether it is complete", "INCOMPLETE", worst(verdicts or ["INCOMPLETE"]))
+        agree(f"{case}: whether it is complete", "INCOMPLETE", again.verdict)
         return 0
-    plan, record = judged.plans[case], judged.evidence[case].sequence
-    sequence = None if record is None else asdict(record) | {"decisions": [*record.decisions]}
-    agree(f"{case}: lineage", entry.lineage, plan.lineage)
-    agree(f"{case}: planned_n", entry.planned_n, plan.planned_n)
-    agree(f"{case}: data_revision", entry.data_revision, plan.data_revision)
-    agree(f"{case}: weights", entry.weights, plan.weights)
-    agree(f"{case}: protocol", entry.protocol, plan.protocol)
-    agree(f"{case}: the sequence", entry.sequence, sequence)
-    again = measurement_entries(case, rows)
-    names = [[row.metric for row in found] for found in (entry.measurements, again)]
+    for name in ("lineage", "planned_n", "data_revision", "weights", "protocol"):
+        agree(f"{case}: {name}", getattr(entry, name), getattr(again, name))
+    agree(f"{case}: the sequence", entry.sequence, again.sequence)
+    names = [[row.metric for row in found.measurements] for found in (entry, again)]
     agree(f"{case}: the metrics", *names)
     numbers = 0
-    for claimed, ours in zip(entry.measurements, again, strict=True):
+    for claimed, ours in zip(entry.measurements, again.measurements, strict=True):
         what = f"{case}: {ours.metric or 'the case'}"
         claims, leaves = dict(_leaves(claimed.model_dump())), dict(_leaves(ours.model_dump()))
         agree(f"{what}: the keys", sorted(claims), sorted(leaves))

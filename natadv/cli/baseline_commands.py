@@ -252,7 +252,7 @@ def _write_markdown(
     names: dict[Case, str] = {}
     for case, sheet in sheets.items():
         if isinstance(sheet, bytes):
-            name = names[case] = f"{path.stem}-{case.address.replace('/', '__')}.png"
+            name = names[case] = f"{path.stem}-{case.file_stem}.png"
             replace_file(path.with_name(name), sheet, remedy="give another FILE")
             print(path.with_name(name))
         else:

@@ -83,7 +83,7 @@ def export(
             copied = out / file.relative_to(folder)
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copied)
-        if (baselines := folder / "baselines").is_dir():
+        if (baselines := folder / BASELINES).is_dir():
             shutil.copytree(baselines, out / BASELINES)
     print(f"{out}: the contract of {revision}")
     return 0

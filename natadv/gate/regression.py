@@ -55,18 +55,16 @@ def estimate_loss(
 
 def _paired(own: Evidence, *, metric: Metric, baseline: Evidence) -> Terms:
     """Rows of before, after and 1, so that their difference is the loss."""
-    both = set(own.attack.id) & set(baseline.attack.id)
     ours, theirs = (
-        replace(side, attack=select(side.attack, [name in both for name in side.attack.id]))
-        for side in (own, baseline)
+        replace(side, attack=select(side.attack, other.attack.id.rows_of(side.attack.id) >= 0))
+        for side, other in ((own, baseline), (baseline, own))
     )
     after, before = metric.terms(ours), metric.terms(theirs)
-    if not len(after.rows) == len(before.rows) == len(both):
+    at = theirs.attack.id.rows_of(ours.attack.id)
+    if not len(after.rows) == len(before.rows) == len(at):
         raise MetricError(
             "the metric does not count every sample, so that two models cannot be compared on it"
         )
-    place = {name: i for i, name in enumerate(theirs.attack.id)}
-    at = [place[name] for name in ours.attack.id]
     better, worse = before.rows[at, 0], after.rows[:, 0]
     if not metric.higher_is_better:
         better, worse = worse, better

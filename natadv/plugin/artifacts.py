@@ -11,7 +11,7 @@ from natadv import __version__
 from natadv.bundle import entries
 from natadv.errors import StoreError
 from natadv.evaluate.units import Numerics
-from natadv.evidence import Manifest, Table, clean_case, folder_of, write_evidence, write_selection
+from natadv.evidence import Manifest, Table, clean_case, write_evidence, write_selection
 from natadv.plugin.session import GateSession
 from natadv.report.gate_json import CaseEntry
 from natadv.report.terminal import Row
@@ -108,7 +108,7 @@ def case_entry(
 
 def sheet_of(folder: Path, case: Case) -> Path:
     """The contact sheet of the failing samples of `case`."""
-    return folder / f"{folder_of(folder, case).name}.png"
+    return folder / f"{case.file_stem}.png"
 
 
 def empty_sheets(folder: Path) -> None:

@@ -76,7 +76,7 @@ def write_attacks(session: GateSession, folder: Path, *, root: Path) -> list[str
         if result.attack is not None:
             from natadv.search.contact_sheet import file_stem, save_attack
 
-            path = folder / f"{file_stem(case.address.replace('/', '__'), result)}.json"
+            path = folder / f"{file_stem(case.file_stem, result)}.json"
             save_attack(path, result, session.grid.datasets[result.attack.dataset])
             shown = path.relative_to(root) if root in path.parents else path
             commands.append(f"natadv replay {shown} --model {case.model}")

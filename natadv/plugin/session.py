@@ -152,19 +152,17 @@ class GateSession:
         return "unclear" if any(a.reasons for a in assessed) else "decided"
 
     def _assessed(self, case: Case, found: CaseEvidence) -> list[Assessment]:
+        plan, rules = self.plan(case), self._rules(case)
+        reasons = mismatches(plan, found)
+        return list(assess(plan, rules, found, reasons=reasons, conditions=self._conditions))
+
+    @cached_property
+    def _conditions(self) -> RunConditions:
         confidence = self.grid.thresholds.confidence
-        rules = sum(len(self._rules(other)) for other in self.selected)
+        # Cases are looked at again and again, and the rules of all of them take a while to count.
+        rules = sum(len(self._rules(case)) for case in self.selected)
         levels = levels_of(confidence, rules=rules)
-        conditions = RunConditions(confidence, self.grid.tier.max_excluded, levels)
-        return list(
-            assess(
-                self.plan(case),
-                self._rules(case),
-                found,
-                reasons=mismatches(self.plan(case), found),
-                conditions=conditions,
-            )
-        )
+        return RunConditions(confidence, self.grid.tier.max_excluded, levels)
 
     def compute(self) -> GateSession:
         """Compute until every unit of the selected cases has a result or an error. Returns the

@@ -155,7 +155,7 @@ class CaseEntry(Strict):
             raise ValueError(f"{self.case}: passes, but not all of its rows do")
         if self.green and not (self.verdict in ("PASS", None) or self.waiver):
             raise ValueError(f"{self.case}: says {self.verdict} and green")
-        name = f"{self.case.replace('/', '__')}.png"
+        name = f"{self.parts.file_stem}.png"
         if self.sheet is not None and self.sheet.rpartition("/")[2] != name:
             raise ValueError(f"{self.case}: expected a sheet {name}, got {self.sheet[:100]!r}")
         return self
