@@ -296,17 +296,46 @@ class TextEncoder(Protocol):
         ...
 
 
+LayerSpan = Literal["last", "all"]
+"""The layers whose attention a relevance map rests on; `last` is the published default."""
+
+
 @runtime_checkable
 class Explainable(Protocol):
-    """Returns the attention of its picture tower."""
+    """Says which places of a picture speak for a class."""
 
     def prepare(self, images: Sequence[Image]) -> Prepared:
         """As that of `ZeroShotClassifier`."""
         ...
 
-    def attention(self, prepared: Prepared) -> tuple[FloatArray, ...]:
-        """For each layer, from the input on, the weights of shape (b, heads, to, from), the class
-        token (if the tower has one) first. Raises ModelError where a layer gives none."""
+    def relevance(
+        self, prepared: Prepared, targets: FloatArray, *, layers: LayerSpan = "last"
+    ) -> FloatArray:
+        """For each picture, how much each place raises its similarity to its target.
+
+        Args:
+            targets: One unit row per picture, of shape (b, d): the embedding of a class.
+
+        Returns:
+            Of shape (b, h, w) on the model's own grid, rows from the top; not negative, in no
+            fixed unit.
+        """
+        ...
+
+
+@runtime_checkable
+class AnswerExplainable(Protocol):
+    """Says which places of a picture speak for an answer."""
+
+    def answer_relevance(
+        self,
+        images: Sequence[Image],
+        questions: Sequence[str],
+        answers: Sequence[str],
+        *,
+        layers: LayerSpan = "last",
+    ) -> FloatArray:
+        """As that of `Explainable`, for the probability of each answer to its question."""
         ...
 
 

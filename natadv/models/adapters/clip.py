@@ -12,6 +12,7 @@ import torch
 from transformers import CLIPModel
 
 from natadv.errors import ModelError
+from natadv.explain.layers import OpenTower
 from natadv.models.adapters import pretrained, towers
 from natadv.models.adapters.encoder import (
     DualEncoder,
@@ -118,8 +119,22 @@ def _encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncode
         scoring=LogitScoring(scale, bias=0.0, activation="softmax"),
         dense=tower(),
         resized=pretrained.resized(spec, lambda px: tower(side_px=px), placement=placement),
-        attention_maps=partial(towers.attention_maps, spec.name, model),
+        open_tower=_open_tower(model),
     )
+
+
+def _open_tower(model: CLIPModel) -> OpenTower:
+    vision = model.vision_model
+
+    def _first(pixels: torch.Tensor) -> torch.Tensor:
+        state: torch.Tensor = vision.pre_layrnorm(vision.embeddings(pixels))
+        return state
+
+    def _finish(state: torch.Tensor) -> torch.Tensor:
+        embeddings: torch.Tensor = model.visual_projection(vision.post_layernorm(state[:, 0]))
+        return embeddings
+
+    return towers.open_square(vision, leading=1, first=_first, finish=_finish)
 
 
 def tokeniser(spec: ModelSpec, text: Any) -> Callable[[Sequence[str]], Tokens]:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from natadv.errors import ModelError, NatadvError
-from natadv.models.adapters.towers import AttentionMaps, DenseTower
-from natadv.types import FloatArray, ForwardFeatures, ModelSpec
+from natadv.explain.layers import LayerwisePass, OpenTower
+from natadv.explain.relevance import attention_relevance
+from natadv.models.adapters.towers import DenseTower
+from natadv.types import FloatArray, ForwardFeatures, LayerSpan, ModelSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -141,8 +144,8 @@ class DualEncoder:
     """The layers of the picture tower, if the adapter can read them."""
     resized: Callable[[int], TowerReader] | None = None
     """The picture tower for squares of another side in pixels, if the adapter can feed them."""
-    attention_maps: AttentionMaps | None = None
-    """The attention maps of these layers, if the adapter can read them."""
+    open_tower: OpenTower | None = None
+    """The picture tower layer by layer, if it is a transformer that the adapter can open."""
     _dim: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -217,16 +220,37 @@ class DualEncoder:
             resized=self.resized,
         )
 
-    def attention(self, prepared: Pixels | None) -> tuple[FloatArray, ...]:
-        """Attention weights of shape (b, heads, to, from) per layer, the first layer first. Raises
-        ModelError if there are none."""
-        if self.attention_maps is None:
-            raise ModelError(f"{self.name}: its adapter gives no attention maps; use another model")
-        with torch.inference_mode():
-            pixels = self.preprocess([any_picture()]) if prepared is None else prepared
-            weights = self.attention_maps(self.placement.of_pixels(pixels))
-        maps = tuple(layer.float().cpu().numpy() for layer in weights)
-        return tuple(layer[:0] for layer in maps) if prepared is None else maps
+    def layerwise(self, prepared: Pixels) -> LayerwisePass:
+        """The pictures in front of the first layer of the picture tower; gradients are on. Raises
+        ModelError if the adapter cannot open it."""
+        if self.open_tower is None:
+            raise ModelError(
+                f"{self.name}: its adapter cannot open the layers of its picture tower; use "
+                "another model"
+            )
+        return self.open_tower(self.placement.of_pixels(prepared))
+
+    def relevance(
+        self, prepared: Pixels | None, targets: FloatArray, *, layers: LayerSpan = "last"
+    ) -> FloatArray:
+        """Attention relevance, of shape (b, h, w). Raises ModelError if the adapter cannot open the
+        layers of its picture tower, or a value is not finite."""
+        opened = self.layerwise(self.preprocess([any_picture()]) if prepared is None else prepared)
+        if prepared is None:
+            return np.zeros((0, *opened.grid), np.float32)
+        rows = torch.from_numpy(targets).to(self.placement.device)
+
+        def _similarity(embeddings: torch.Tensor) -> torch.Tensor:
+            # One scale for all, as a large one would overflow gradients in float16.
+            return (functional.normalize(embeddings.float(), dim=-1) * rows).sum(dim=-1)
+
+        maps = attention_relevance(opened, _similarity, layers=layers).cpu().numpy()
+        if not np.isfinite(maps).all():
+            raise ModelError(
+                f"{self.name}: its relevance maps are not finite; its weights are damaged, or need "
+                "--dtype float32"
+            )
+        return maps
 
     def _rows(self, embeddings: torch.Tensor) -> FloatArray:
         return finite_rows(embeddings, self.placement, name=self.name)

@@ -16,6 +16,14 @@ from open_clip import modified_resnet, tokenizer, transform, transformer
 from torch.nn import functional
 
 from natadv.errors import ModelError
+from natadv.explain.layers import (
+    Attended,
+    LayerwisePass,
+    OpenTower,
+    TowerLayer,
+    fused_attention,
+    side_by_side,
+)
 from natadv.models.adapters.encoder import (
     DualEncoder,
     LogitScoring,
@@ -76,6 +84,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         embed_tokens=lambda tokens: model.encode_text(tokens["text"]),
         scoring=scoring,
         dense=_dense(model.visual),
+        open_tower=_open_tower(model.visual),
         resized=lambda px: TowerReader(
             name=spec.name,
             placement=placement,
@@ -202,3 +211,37 @@ def _dense(visual: Any, *, intermediates_only: bool = False) -> DenseTower:
 
     depth = RESNET_STAGES if resnet else len(visual.transformer.resblocks)
     return DenseTower(depth, _forward_features)
+
+
+def _open_tower(visual: Any) -> OpenTower | None:
+    """The layers of a plain ViT whose class token is the result; None for any other tower."""
+    if not isinstance(visual, transformer.VisionTransformer):
+        return None
+    blocks = visual.transformer.resblocks
+    plain = all(type(block) is transformer.ResidualAttentionBlock for block in blocks)
+    if not plain or visual.attn_pool is not None or visual.pool_type != "tok":
+        return None
+    layers = tuple(map(_layer, blocks))
+
+    def _finish(state: torch.Tensor) -> torch.Tensor:
+        pooled: torch.Tensor = visual._pool(state)[0]
+        return pooled if visual.proj is None else pooled @ visual.proj
+
+    return lambda pixels: LayerwisePass(
+        visual._embeds(pixels["image"]), layers, _finish, grid=visual.grid_size, leading=1
+    )
+
+
+def _layer(block: Any) -> TowerLayer:
+    attn = block.attn
+
+    def _attend(state: torch.Tensor) -> Attended:
+        tokens = block.ln_1(state)
+        return fused_attention(attn, tokens, tokens)
+
+    def _join(state: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        state = state + block.ls_1(attn.out_proj(side_by_side(outputs)))
+        joined: torch.Tensor = state + block.ls_2(block.mlp(block.ln_2(state)))
+        return joined
+
+    return TowerLayer(attn.num_heads, _attend, _join)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import Siglip2Model, SiglipModel
 
 from natadv.errors import ModelError
+from natadv.explain.layers import Attended, OpenTower, fused_attention, side_by_side
 from natadv.models.adapters import pretrained, towers
 from natadv.models.adapters.encoder import (
     DualEncoder,
@@ -20,7 +22,7 @@ from natadv.models.adapters.encoder import (
     TowerReader,
     scale_of,
 )
-from natadv.models.adapters.towers import AttentionMaps, DenseTower
+from natadv.models.adapters.towers import DenseTower
 from natadv.types import ModelSpec
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         preprocess=pretrained.squares(spec, side=vision.image_size),
         dense=tower(),
         resized=pretrained.resized(spec, lambda px: tower(side_px=px), placement=placement),
-        attention_maps=partial(towers.attention_maps, spec.name, model),
+        open_tower=_open_tower(model),
     )
 
 
@@ -104,7 +106,7 @@ def _encoder(
     preprocess: Callable[[Sequence[Image]], Pixels],
     dense: DenseTower,
     resized: Callable[[int], TowerReader] | None = None,
-    attention_maps: AttentionMaps | None = None,
+    open_tower: OpenTower | None = None,
 ) -> DualEncoder:
     context = model.config.text_config.max_position_embeddings
     # The paper's scripts did not canonicalise prompts (NaFlex's tokenizer still lower-cases them).
@@ -131,7 +133,25 @@ def _encoder(
         ),
         dense=dense,
         resized=resized,
-        attention_maps=attention_maps,
+        open_tower=open_tower,
+    )
+
+
+def _open_tower(model: SiglipModel) -> OpenTower:
+    vision = model.vision_model
+    head = vision.head
+
+    def _pool(state: torch.Tensor) -> Attended:
+        tokens = vision.post_layernorm(state)
+        return fused_attention(head.attention, head.probe.expand(len(tokens), -1, -1), tokens)
+
+    def _finish(outputs: torch.Tensor) -> torch.Tensor:
+        pooled = head.attention.out_proj(side_by_side(outputs))
+        embeddings: torch.Tensor = (pooled + head.mlp(head.layernorm(pooled)))[:, 0]
+        return embeddings
+
+    return towers.open_square(
+        vision, leading=0, first=vision.embeddings, finish=_finish, pool=_pool
     )
 
 

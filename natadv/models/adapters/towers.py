@@ -1,9 +1,8 @@
-"""The inside of a picture tower: dense features for heads, attention maps for relevance maps."""
+"""The inside of a picture tower: dense features for heads, and its layers one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,11 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from natadv.errors import ModelError
-
-AttentionMaps = Callable[[Mapping[str, torch.Tensor]], tuple[torch.Tensor, ...]]
-"""From preprocessed pictures on the device to one tensor of shape (b, heads, to, from) per layer,
-the first layer first; rows sum to 1."""
+from natadv.explain.layers import (
+    Attended,
+    LayerwisePass,
+    OpenTower,
+    TowerLayer,
+    attention,
+    side_by_side,
+)
 
 
 class TowerPass(NamedTuple):
@@ -108,29 +110,43 @@ def dense_tower(
     return DenseTower(config.num_hidden_layers, _forward_features)
 
 
-def attention_maps(
-    name: str, model: Any, pixels: Mapping[str, torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
-    """The attention of the `vision_model` of a CLIP or SigLIP of transformers.
+def open_square(
+    vision: Any,
+    *,
+    leading: int,
+    first: Callable[[torch.Tensor], torch.Tensor],
+    finish: Callable[[torch.Tensor], torch.Tensor],
+    pool: Callable[[torch.Tensor], Attended] | None = None,
+) -> OpenTower:
+    """The tower of a CLIP or SigLIP of transformers (its `vision_model`), layer by layer.
 
-    Raises ModelError if a layer gives none, which fused kernels do silently.
+    Args:
+        first: From pixels to the state before the first layer.
+        finish: As in `LayerwisePass`.
+        pool: As in `LayerwisePass`.
     """
-    with eager(model):
-        weights = model.vision_model(**pixels, output_attentions=True).attentions
-    if not weights or any(layer is None for layer in weights):
-        raise ModelError(
-            f"{name}: its attention maps are None, so a relevance map would show nothing; load it "
-            "with attn_implementation='eager'"
+    layers = tuple(map(_encoder_layer, vision.encoder.layers))
+
+    def _open(pixels: Mapping[str, torch.Tensor]) -> LayerwisePass:
+        images = pixels["pixel_values"]
+        rows, columns = (side // vision.config.patch_size for side in images.shape[-2:])
+        return LayerwisePass(
+            first(images), layers, finish, grid=(rows, columns), leading=leading, pool=pool
         )
-    return tuple(weights)
+
+    return _open
 
 
-@contextmanager
-def eager(model: Any) -> Iterator[None]:
-    """Switch off fused attention, which is faster but returns no maps, inside the block."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+def _encoder_layer(layer: Any) -> TowerLayer:
+    attn = layer.self_attn
+
+    def _attend(state: torch.Tensor) -> Attended:
+        x = layer.layer_norm1(state)
+        return attention(attn.q_proj(x), attn.k_proj(x), attn.v_proj(x), heads=attn.num_heads)
+
+    def _join(state: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        state = state + attn.out_proj(side_by_side(outputs))
+        joined: torch.Tensor = state + layer.mlp(layer.layer_norm2(state))
+        return joined
+
+    return TowerLayer(attn.num_heads, _attend, _join)

@@ -27,8 +27,6 @@ from natadv.models.adapters.encoder import DualEncoder, LogitScoring, Placement
 from natadv.models.adapters.towers import (
     DenseTower,
     TowerPass,
-    attention_maps,
-    eager,
     pooled,
 )
 from natadv.types import DenseFeatures, Explainable, Resizable
@@ -231,9 +229,20 @@ def test_the_embedding_of_a_closer_look_has_the_same_bytes(model, squares):
     )
 
 
-def test_maps_are_those_of_transformers(tiny, load_folder, photographs):
+def test_layer_by_layer_gives_the_embeddings_of_the_fast_pass(tiny, load_folder, photographs):
     model = load_folder(tiny)
-    found = model.attention(model.prepare(photographs))
+    prepared = model.prepare(photographs)
+    opened = model.layerwise(prepared)
+    found = opened.embed(opened.state(len(opened.layers))).detach().numpy()
+
+    assert model.embed_images(prepared) == pytest.approx(
+        found / np.linalg.norm(found, axis=1, keepdims=True), abs=1e-6
+    )
+
+
+def test_attention_is_that_of_transformers(tiny, load_folder, photographs):
+    model = load_folder(tiny)
+    opened = model.layerwise(model.prepare(photographs))
     reference = AutoModel.from_pretrained(tiny, attn_implementation="eager").eval()
     pixels = AutoImageProcessor.from_pretrained(tiny, backend="pil")(
         images=photographs, return_tensors="pt"
@@ -241,53 +250,30 @@ def test_maps_are_those_of_transformers(tiny, load_folder, photographs):
     with torch.inference_mode():
         expected = reference.vision_model(**pixels, output_attentions=True).attentions
 
-    assert isinstance(model, Explainable)
-    assert len(found) == len(expected) == 2
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours == pytest.approx(theirs.numpy(), abs=1e-6)
-        assert ours.sum(axis=-1) == pytest.approx(np.ones(ours.shape[:-1]), abs=1e-5)
+    assert len(opened.layers) == len(expected) == 2
+    for place, theirs in enumerate(expected):
+        weights = opened.layers[place].attend(opened.state(place)).weights
+        assert weights.detach().numpy() == pytest.approx(theirs.numpy(), abs=1e-6)
 
 
 def test_embeddings_are_the_same_bytes_before_and_after(tiny, load_folder, photographs, embedded):
     model = load_folder(tiny)
     before = embedded(model, photographs)
-    model.attention(model.prepare(photographs))
+    prepared = model.prepare(photographs)
+    maps = model.relevance(prepared, before)
 
+    assert isinstance(model, Explainable)
+    assert maps.shape[0] == len(photographs)
+    assert maps.max() > 0
+    assert maps.min() >= 0
     assert embedded(model, photographs).tobytes() == before.tobytes()
 
 
 def test_no_picture_gives_no_maps(tiny, load_folder):
     model = load_folder(tiny)
+    none = np.zeros((0, 16), np.float32)
 
-    assert {maps.shape[0] for maps in model.attention(model.prepare([]))} == {0}
-
-
-def test_maps_that_come_back_as_none_are_an_error(tiny):
-    """What a fused kernel gives: silently nothing."""
-    fused = AutoModel.from_pretrained(tiny, attn_implementation="sdpa").eval()
-    pixels = {"pixel_values": torch.zeros(1, 3, 32, 32)}
-
-    class StaysFused:
-        config, vision_model = fused.config, fused.vision_model
-
-        def set_attn_implementation(self, name):
-            pass
-
-    with pytest.raises(ModelError, match="candidate: its attention maps are None"):
-        attention_maps("candidate", StaysFused(), pixels)
-
-
-def test_fused_attention_comes_back_whatever_happens(tiny):
-    model = AutoModel.from_pretrained(tiny, attn_implementation="sdpa")
-
-    def fail():
-        with eager(model):
-            assert model.config._attn_implementation == "eager"
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert model.config._attn_implementation == "sdpa"
+    assert model.relevance(model.prepare([]), none).shape[0] == 0
 
 
 def test_other_outputs_are_never_taken_for_embeddings():
