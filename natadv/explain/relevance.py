@@ -50,3 +50,13 @@ def attention_relevance(opened: LayerwisePass, score: Score, *, layers: LayerSpa
 def _positive(weights: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
     """The mean over the heads of what raises the score (paper, eq. 4)."""
     return (weights.float() * gradients.float()).clamp(min=0).mean(dim=1)
+
+
+def grad_cam(features: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Grad-CAM (Selvaraju et al., ICCV 2017), of shape (b, h, w), not negative: features of shape
+    (b, h, w, d), weighted by the mean over all places of what each channel adds to the scores, of
+    shape (b,)."""
+    # The sum, as no picture of a batch affects the score of another.
+    (gradients,) = torch.autograd.grad(scores.sum(), [features])
+    weights = gradients.float().mean(dim=(1, 2), keepdim=True)
+    return (weights * features.detach().float()).sum(dim=-1).clamp(min=0)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from natadv.errors import ModelError
+from natadv.explain.relevance import grad_cam
 from natadv.heads.head_file import DecoderConfig, refined_kernels
 from natadv.heads.transformer import Attention, FeedForward
 from natadv.types import FloatArray
@@ -70,12 +71,28 @@ class Decoder(nn.Module):
 
     def segment(self, features: Sequence[FloatArray], conditions: FloatArray) -> FloatArray:
         """Probabilities of shape (b, h * patch, w * patch), from the inputs of `forward`."""
-        device = next(self.parameters()).device
-        layers = [torch.from_numpy(layer).to(device) for layer in features]
         with torch.inference_mode():
-            logits = self(layers, torch.from_numpy(conditions).to(device))
+            logits = self(*self._inputs(features, conditions))
             probabilities: FloatArray = logits.sigmoid().float().cpu().numpy()
         return probabilities
+
+    def relevance(self, features: Sequence[FloatArray], conditions: FloatArray) -> FloatArray:
+        """Grad-CAM of the deepest layer for the mean logit of the pixels that it marks, of shape
+        (b, h, w) on the grid of that layer; zero everywhere if it marks none."""
+        layers, condition = self._inputs(features, conditions)
+        layers[-1].requires_grad_()
+        logits = self(layers, condition)
+        marked = logits.detach().sigmoid() > self.threshold
+        scores = (logits * marked).sum(dim=(1, 2)) / marked.sum(dim=(1, 2)).clamp(min=1)
+        maps: FloatArray = grad_cam(layers[-1], scores).cpu().numpy()
+        return maps
+
+    def _inputs(
+        self, features: Sequence[FloatArray], conditions: FloatArray
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        device = next(self.parameters()).device
+        layers = [torch.from_numpy(layer).to(device) for layer in features]
+        return layers, torch.from_numpy(conditions).to(device)
 
     def forward(
         self,

@@ -17,6 +17,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
 from natadv.errors import ModelError, listed
+from natadv.explain.relevance import grad_cam
 from natadv.heads.decoder import Decoder
 from natadv.heads.head_file import (
     ANSWERS,
@@ -70,16 +71,36 @@ class AnsweringHead:
 
     def answer(self, features: FloatArray, questions: Sequence[str]) -> list[str]:
         """The likeliest answer to each question, from features of shape (b, h, w, d)."""
-        device = next(self.mcan.parameters()).device
-        words = torch.from_numpy(encode(questions, self.words)).to(device)
         with torch.inference_mode():
-            logits = self.mcan(torch.from_numpy(features).to(device), words)
+            logits = self.mcan(*self._inputs(features, questions))
         if not logits.isfinite().all():
             raise ModelError(
                 "the head's answers are not finite; its weights are damaged: copy its folder "
                 "again, or train it again"
             )
         return [self.answers[i] for i in logits.argmax(dim=1).tolist()]
+
+    def relevance(
+        self, features: FloatArray, questions: Sequence[str], answers: Sequence[str]
+    ) -> FloatArray:
+        """Grad-CAM of the features for the logit of each answer, of shape (b, h, w); zero
+        everywhere for an answer that the head cannot give."""
+        places, words = self._inputs(features, questions)
+        logits = self.mcan(places.requires_grad_(), words)
+        index = {answer: column for column, answer in enumerate(self.answers)}
+        wanted = torch.zeros_like(logits)
+        for row, answer in enumerate(answers):
+            if answer in index:
+                wanted[row, index[answer]] = 1
+        maps: FloatArray = grad_cam(places, (logits * wanted).sum(dim=1)).cpu().numpy()
+        return maps
+
+    def _inputs(
+        self, features: FloatArray, questions: Sequence[str]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        device = next(self.mcan.parameters()).device
+        words = torch.from_numpy(encode(questions, self.words)).to(device)
+        return torch.from_numpy(features).to(device), words
 
 
 Head = Decoder | AnsweringHead
