@@ -48,14 +48,15 @@ class LayerwisePass:
     layers: tuple[TowerLayer, ...]
     finish: Callable[[torch.Tensor], torch.Tensor]
     """From the state after the last layer, or with `pool` from the outputs of its heads, to
-    embeddings of shape (b, d), not normalised."""
+    embeddings of shape (b, d), not normalised; of a tower whose tokens a language model reads, to
+    these tokens, of shape (b, n, d)."""
     grid: tuple[int, int]
     """Rows and columns of patches."""
     leading: int
     """Tokens before those of the patches: 1 with a class token, else 0."""
     pool: Callable[[torch.Tensor], Attended] | None = None
     """The attention that pools the last state into one token (`to` is 1); None for a tower whose
-    class token is the result."""
+    class token is the result, or all of its tokens."""
 
     def state(self, layer: int) -> torch.Tensor:
         """The state after `layer`, counted from 1; that before the first layer for 0."""

@@ -73,6 +73,8 @@ class TowerReader:
     dense: DenseTower
     resized: Callable[[int], TowerReader] | None = None
     """The tower for squares of another side in pixels, if the adapter can feed them."""
+    open_tower: OpenTower | None = None
+    """The tower layer by layer, if it is a transformer that the adapter can open."""
 
     @property
     def depth(self) -> int:
@@ -109,6 +111,11 @@ class TowerReader:
         if prepared is None:
             return ForwardFeatures(embeddings[:0], tuple(places[:0] for places in features))
         return ForwardFeatures(embeddings, features)
+
+    def layerwise(self, prepared: Pixels) -> LayerwisePass:
+        """The pictures in front of the first layer; gradients are on. Raises ModelError if the
+        adapter cannot open the tower."""
+        return opened_layers(self.open_tower, self.placement.of_pixels(prepared), name=self.name)
 
     def at_resolution(self, side_px: int) -> TowerReader:
         """The tower for whole pictures as squares of `side_px` pixels. Raises ModelError if it
@@ -218,17 +225,13 @@ class DualEncoder:
             preprocess=self.preprocess,
             dense=self.dense,
             resized=self.resized,
+            open_tower=self.open_tower,
         )
 
     def layerwise(self, prepared: Pixels) -> LayerwisePass:
         """The pictures in front of the first layer of the picture tower; gradients are on. Raises
         ModelError if the adapter cannot open it."""
-        if self.open_tower is None:
-            raise ModelError(
-                f"{self.name}: its adapter cannot open the layers of its picture tower; use "
-                "another model"
-            )
-        return self.open_tower(self.placement.of_pixels(prepared))
+        return opened_layers(self.open_tower, self.placement.of_pixels(prepared), name=self.name)
 
     def relevance(
         self, prepared: Pixels | None, targets: FloatArray, *, layers: LayerSpan = "last"
@@ -244,13 +247,7 @@ class DualEncoder:
             # One scale for all, as a large one would overflow gradients in float16.
             return (functional.normalize(embeddings.float(), dim=-1) * rows).sum(dim=-1)
 
-        maps = attention_relevance(opened, _similarity, layers=layers).cpu().numpy()
-        if not np.isfinite(maps).all():
-            raise ModelError(
-                f"{self.name}: its relevance maps are not finite; its weights are damaged, or need "
-                "--dtype float32"
-            )
-        return maps
+        return finite_maps(attention_relevance(opened, _similarity, layers=layers), name=self.name)
 
     def _rows(self, embeddings: torch.Tensor) -> FloatArray:
         return finite_rows(embeddings, self.placement, name=self.name)
@@ -259,6 +256,26 @@ class DualEncoder:
 def finite_rows(embeddings: torch.Tensor, placement: Placement, *, name: str) -> FloatArray:
     """`unit_rows` of the model `name`. Raises ModelError if one is not finite."""
     return checked(unit_rows(embeddings), placement, name=name)
+
+
+def finite_maps(maps: torch.Tensor, *, name: str) -> FloatArray:
+    """Relevance maps of the model `name`, on the host. Raises ModelError if one is not finite."""
+    found: FloatArray = maps.float().cpu().numpy()
+    if not np.isfinite(found).all():
+        raise ModelError(
+            f"{name}: its relevance maps are not finite; its weights are damaged, or need "
+            "--dtype float32"
+        )
+    return found
+
+
+def opened_layers(open_tower: OpenTower | None, pixels: Pixels, *, name: str) -> LayerwisePass:
+    """Pixels on the device in front of the first layer. Raises ModelError without `open_tower`."""
+    if open_tower is None:
+        raise ModelError(
+            f"{name}: its adapter cannot open the layers of its picture tower; use another model"
+        )
+    return open_tower(pixels)
 
 
 def checked(rows: FloatArray, placement: Placement, *, name: str) -> FloatArray:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
+import numpy as np
 import torch
+from torch.nn import functional
 from transformers import LogitsProcessorList
 
 from natadv.errors import ModelError
+from natadv.explain.relevance import Block, Reading, Step, answer_relevance
 from natadv.models.adapters.encoder import (
     Pixels,
     Placement,
     TowerReader,
     any_picture,
     as_model_error,
+    finite_maps,
     finite_rows,
 )
-from natadv.types import FloatArray, ForwardFeatures
+from natadv.types import FloatArray, ForwardFeatures, LayerSpan
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,6 +49,26 @@ class PromptFormat:
     """Left for a decoder, which continues the prompt."""
     next_question: str = ""
     """Where this text occurs in an answer, the model has begun to ask the next question."""
+    before_answer: str = ""
+    """What separates the prompt from the first word of an answer."""
+    end: int
+    """The token that ends an answer, and is all of an empty one."""
+
+
+class Attending(NamedTuple):
+    """An attention module of transformers, whose last output is its weights."""
+
+    module: torch.nn.Module
+    across: bool = False
+    """As that of `Step`."""
+
+
+class Answered(NamedTuple):
+    """Prompts with answers to them, as token ids."""
+
+    prompts: tuple[list[int], ...]
+    answers: tuple[list[int], ...]
+    """At least one token each."""
 
 
 @final
@@ -62,6 +87,8 @@ class GenerativeAnswerer:
     shape (b, t)."""
     word_embeddings: torch.nn.Module
     """The input embeddings of the language model."""
+    read: Callable[[torch.Tensor, Answered], Reading]
+    """From the tokens of the picture tower, of shape (b, n, d); gradients are on."""
 
     def __post_init__(self) -> None:
         with as_model_error(self.name, "answer a question about a picture"):
@@ -89,6 +116,32 @@ class GenerativeAnswerer:
         if mark := self.prompt.next_question:
             texts = [text.partition(mark)[0] for text in texts]
         return tuple(text.strip() for text in texts)
+
+    def answer_relevance(
+        self,
+        images: Sequence[Image],
+        questions: Sequence[str],
+        answers: Sequence[str],
+        *,
+        layers: LayerSpan = "last",
+    ) -> FloatArray:
+        """Attention relevance for the probability of each answer after its prompt, of shape
+        (b, h, w); of a long answer, the first ANSWER_TOKENS tokens count. Raises ModelError as
+        `answer` does, or if a value is not finite."""
+        if not len(images) == len(questions) == len(answers):
+            raise ModelError(
+                f"{self.name}: expected one question and one answer per picture, got {len(images)} "
+                f"pictures, {len(questions)} questions and {len(answers)} answers"
+            )
+        opened = self.tower.layerwise(self.tower.preprocess(images or [any_picture()]))
+        if not images:
+            return np.zeros((0, *opened.grid), np.float32)
+        answered = Answered(
+            tuple(self._token_ids(question, index) for index, question in enumerate(questions)),
+            tuple(map(self._answer_ids, answers)),
+        )
+        maps = answer_relevance(opened, lambda state: self.read(state, answered), layers=layers)
+        return finite_maps(maps, name=self.name)
 
     @property
     def depth(self) -> int:
@@ -140,6 +193,12 @@ class GenerativeAnswerer:
             )
         return ids
 
+    def _answer_ids(self, answer: str) -> list[int]:
+        # As in a prompt, no text is a special token.
+        text = self.prompt.before_answer + answer.strip() if answer.strip() else ""
+        tokens = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return list(tokens["input_ids"][:ANSWER_TOKENS]) or [self.prompt.end]
+
     def _finite(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores, checked; minus infinity is valid, and excludes a token."""
         if not bool((scores < torch.inf).all()):
@@ -162,6 +221,80 @@ def padded(
         ids[row, start : start + len(prompt)] = torch.tensor(prompt)
         mask[row, start : start + len(prompt)] = 1
     return {"input_ids": ids, "attention_mask": mask}
+
+
+class Continued(NamedTuple):
+    """Answers behind their prompts, for a decoder that reads both."""
+
+    inputs: dict[str, torch.Tensor]
+    """As those of `padded`, which end with the last token of each answer."""
+    is_answer: torch.Tensor
+    """Of shape (b, t): 1 for tokens of answers, else 0."""
+    labels: torch.Tensor
+    """The last tokens of the inputs, of shape (b, longest answer)."""
+    counted: torch.Tensor
+    """Of the same shape: 1 for labels that belong to an answer, else 0."""
+
+    @property
+    def predicting(self) -> torch.Tensor:
+        """As that of `Reading`."""
+        return shares(self.is_answer.roll(-1, dims=1))
+
+
+def continued(answered: Answered, *, pad_id: int, device: torch.device) -> Continued:
+    """The prompts with their answers, padded on the left."""
+    whole = [[*p, *a] for p, a in zip(answered.prompts, answered.answers, strict=True)]
+    inputs = padded(whole, pad_id=pad_id, side="left")
+    answers = padded(answered.answers, pad_id=pad_id, side="left")
+    counted = answers["attention_mask"]
+    before = inputs["input_ids"].shape[1] - counted.shape[1]
+    is_answer = functional.pad(counted, (before, 0))
+    return Continued(
+        {key: tensor.to(device) for key, tensor in inputs.items()},
+        *(t.to(device) for t in (is_answer, answers["input_ids"], counted)),
+    )
+
+
+def shares(counted: torch.Tensor) -> torch.Tensor:
+    """A mask of shape (b, t) as weights that sum to 1."""
+    return counted / counted.sum(dim=1, keepdim=True)
+
+
+def log_probability(
+    logits: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor
+) -> torch.Tensor:
+    """Of the labels that count, of shape (b,), from logits of shape (b, t, words)."""
+    each = logits.float().log_softmax(dim=-1).gather(-1, labels[..., None])[..., 0]
+    return (each * counted).sum(dim=1)
+
+
+@contextmanager
+def recorded_attention(
+    part: Any, layers: Sequence[Sequence[Attending]]
+) -> Iterator[Callable[[], tuple[Block, ...]]]:
+    """Within it, after a pass through `part` of a model of transformers: what its layers attended
+    to. Afterwards all is as before.
+
+    The attention of the whole part is computed without fused kernels, which return no weights.
+    """
+    before = part.config._attn_implementation
+    weights: dict[torch.nn.Module, torch.Tensor] = {}
+
+    def _record(module: torch.nn.Module, _: object, output: tuple[Any, ...]) -> None:
+        weights[module] = output[-1]
+
+    hooks = []
+    try:
+        part.set_attn_implementation("eager")
+        modules = [attending.module for layer in layers for attending in layer]
+        hooks += [module.register_forward_hook(_record) for module in modules]
+        yield lambda: tuple(
+            tuple(Step(weights[module], across) for module, across in layer) for layer in layers
+        )
+    finally:
+        for hook in hooks:
+            hook.remove()
+        part.set_attn_implementation(before)
 
 
 def continuation(prompt: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:

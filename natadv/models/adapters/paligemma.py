@@ -6,17 +6,24 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PaliGemmaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from natadv.errors import ModelError
+from natadv.explain.relevance import Reading
 from natadv.models.adapters import pretrained
 from natadv.models.adapters.encoder import Placement
 from natadv.models.adapters.generative import (
     ANSWER_TOKENS,
+    Answered,
+    Attending,
     GenerativeAnswerer,
     Inputs,
     PromptFormat,
     continuation,
+    continued,
     image_token_id,
+    log_probability,
+    recorded_attention,
 )
 from natadv.models.files import checkpoint
 from natadv.types import ModelSpec
@@ -59,6 +66,30 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
         generated = model.generate(**inputs, token_type_ids=kinds, logits_processor=processors)
         return continuation(inputs["input_ids"], generated)
 
+    def _read(state: torch.Tensor, answered: Answered) -> Reading:
+        said = continued(answered, pad_id=tokenizer.pad_token_id, device=state.device)
+        ids, mask = said.inputs["input_ids"], said.inputs["attention_mask"]
+        decoder = model.model.language_model
+        layers = [(Attending(layer.self_attn),) for layer in decoder.layers]
+        with recorded_attention(decoder, layers) as attended:
+            features = model.model.multi_modal_projector(state)
+            output = model(
+                **said.inputs,
+                mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
+                # As in generation: the prompt attends to itself in both directions, an answer to
+                # what precedes it, and positions are counted from 1 without padding.
+                token_type_ids=said.is_answer,
+                position_ids=mask.cumsum(dim=1).clamp(min=1),
+                logits_to_keep=said.labels.shape[1] + 1,
+                use_cache=False,
+            )
+            return Reading(
+                log_probability=log_probability(output.logits[:, :-1], said.labels, said.counted),
+                decoder=attended(),
+                predicting=said.predicting,
+                image_tokens=ids == image_id,
+            )
+
     return GenerativeAnswerer(
         name=spec.name,
         placement=placement,
@@ -69,9 +100,11 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
             before=(*[image_id] * image_tokens, tokenizer.bos_token_id),
             context=text.max_position_embeddings - ANSWER_TOKENS,
             padding="left",
+            end=tokenizer.eos_token_id,
         ),
         generate=_generate,
         word_embeddings=model.get_input_embeddings(),
+        read=_read,
     )
 
 

@@ -26,7 +26,13 @@ from natadv.models.adapters.encoder import (
     as_model_error,
     square_pixels,
 )
-from natadv.models.adapters.towers import DenseTower, no_embeddings, square_tower
+from natadv.models.adapters.towers import (
+    DenseTower,
+    ReadLayer,
+    no_embeddings,
+    open_square,
+    square_tower,
+)
 from natadv.models.files import checkpoint, tensor_files
 from natadv.types import ModelSpec
 
@@ -188,17 +194,32 @@ def resized(
 
 
 def lone_tower(
-    spec: ModelSpec, vision: Any, config: Any, *, leading: int, placement: Placement
+    spec: ModelSpec,
+    vision: Any,
+    config: Any,
+    *,
+    leading: int,
+    placement: Placement,
+    layer: ReadLayer | None = None,
 ) -> TowerReader:
     """The picture tower `vision` of a model that has no text tower; `config` is the model's
-    `vision_config`, `leading` the number of tokens before those of the patches."""
+    `vision_config`, `leading` the number of tokens before those of the patches, `layer` as that of
+    `open_square`."""
     tower = partial(square_tower, vision, config, leading=leading, embeddings=no_embeddings)
+    open_tower = open_square(
+        vision,
+        leading=leading,
+        first=vision.embeddings,
+        finish=vision.post_layernorm,
+        layer=layer,
+    )
     return TowerReader(
         name=spec.name,
         placement=placement,
         preprocess=squares(spec, side=config.image_size),
         dense=tower(),
         resized=resized(spec, lambda px: tower(side_px=px), placement=placement),
+        open_tower=open_tower,
     )
 
 

@@ -110,6 +110,10 @@ def dense_tower(
     return DenseTower(config.num_hidden_layers, _forward_features)
 
 
+ReadLayer = Callable[[Any], TowerLayer]
+"""From a layer of transformers."""
+
+
 def open_square(
     vision: Any,
     *,
@@ -117,15 +121,17 @@ def open_square(
     first: Callable[[torch.Tensor], torch.Tensor],
     finish: Callable[[torch.Tensor], torch.Tensor],
     pool: Callable[[torch.Tensor], Attended] | None = None,
+    layer: ReadLayer | None = None,
 ) -> OpenTower:
-    """The tower of a CLIP or SigLIP of transformers (its `vision_model`), layer by layer.
+    """The tower of a CLIP, SigLIP or BLIP-2 of transformers (its `vision_model`), layer by layer.
 
     Args:
         first: From pixels to the state before the first layer.
         finish: As in `LayerwisePass`.
         pool: As in `LayerwisePass`.
+        layer: By default `encoder_layer`.
     """
-    layers = tuple(map(_encoder_layer, vision.encoder.layers))
+    layers = tuple(map(layer or encoder_layer, vision.encoder.layers))
 
     def _open(pixels: Mapping[str, torch.Tensor]) -> LayerwisePass:
         images = pixels["pixel_values"]
@@ -137,16 +143,31 @@ def open_square(
     return _open
 
 
-def _encoder_layer(layer: Any) -> TowerLayer:
+def encoder_layer(layer: Any) -> TowerLayer:
+    """A layer of a CLIP or SigLIP of transformers."""
     attn = layer.self_attn
+    return pre_norm_layer(
+        layer, lambda x: (attn.q_proj(x), attn.k_proj(x), attn.v_proj(x)), out=attn.out_proj
+    )
+
+
+def pre_norm_layer(
+    layer: Any,
+    project: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+    *,
+    out: Callable[[torch.Tensor], torch.Tensor],
+) -> TowerLayer:
+    """A layer of a tower of transformers, from the projection of its tokens to queries, keys and
+    values, and that of what its heads read."""
+    heads = layer.self_attn.num_heads
 
     def _attend(state: torch.Tensor) -> Attended:
-        x = layer.layer_norm1(state)
-        return attention(attn.q_proj(x), attn.k_proj(x), attn.v_proj(x), heads=attn.num_heads)
+        queries, keys, values = project(layer.layer_norm1(state))
+        return attention(queries, keys, values, heads=heads)
 
     def _join(state: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        state = state + attn.out_proj(side_by_side(outputs))
+        state = state + out(side_by_side(outputs))
         joined: torch.Tensor = state + layer.mlp(layer.layer_norm2(state))
         return joined
 
-    return TowerLayer(attn.num_heads, _attend, _join)
+    return TowerLayer(heads, _attend, _join)
