@@ -44,7 +44,7 @@ class LayerwisePass:
 
     first: torch.Tensor
     """The state before the first layer, of shape (b, n, d): `leading` tokens, then those of the
-    patches row by row, then padding."""
+    patches row by row."""
     layers: tuple[TowerLayer, ...]
     finish: Callable[[torch.Tensor], torch.Tensor]
     """From the state after the last layer, or with `pool` from the outputs of its heads, to
@@ -77,6 +77,19 @@ class LayerwisePass:
 
 
 OpenTower = Callable[[Pixels], LayerwisePass]
+"""From preprocessed pictures on the device."""
+
+
+class LastFeatures(NamedTuple):
+    """Some pictures in front of the pooling of a residual network."""
+
+    places: torch.Tensor
+    """Of shape (b, h, w, d), rows from the top."""
+    finish: Callable[[torch.Tensor], torch.Tensor]
+    """From the places to embeddings of shape (b, d), not normalised."""
+
+
+OpenFeatures = Callable[[Pixels], LastFeatures]
 """From preprocessed pictures on the device."""
 
 

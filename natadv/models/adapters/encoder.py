@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 
 from natadv.errors import ModelError, NatadvError
-from natadv.explain.layers import LayerwisePass, OpenTower
-from natadv.explain.relevance import attention_relevance
+from natadv.explain.layers import LayerwisePass, OpenFeatures, OpenTower
+from natadv.explain.relevance import attention_relevance, grad_cam
 from natadv.models.adapters.towers import DenseTower
 from natadv.types import FloatArray, ForwardFeatures, LayerSpan, ModelSpec
 
@@ -153,6 +153,8 @@ class DualEncoder:
     """The picture tower for squares of another side in pixels, if the adapter can feed them."""
     open_tower: OpenTower | None = None
     """The picture tower layer by layer, if it is a transformer that the adapter can open."""
+    open_features: OpenFeatures | None = None
+    """The picture tower in front of its pooling, if it is a residual network."""
     _dim: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -236,18 +238,26 @@ class DualEncoder:
     def relevance(
         self, prepared: Pixels | None, targets: FloatArray, *, layers: LayerSpan = "last"
     ) -> FloatArray:
-        """Attention relevance, of shape (b, h, w). Raises ModelError if the adapter cannot open the
-        layers of its picture tower, or a value is not finite."""
-        opened = self.layerwise(self.preprocess([any_picture()]) if prepared is None else prepared)
+        """Attention relevance, of shape (b, h, w); of a residual network Grad-CAM of its last
+        stage, whatever the layers. Raises ModelError if the adapter cannot open the layers of its
+        picture tower, or a value is not finite."""
         if prepared is None:
-            return np.zeros((0, *opened.grid), np.float32)
+            # Without pictures, one shapes the output.
+            one = self.preprocess([any_picture()])
+            return self.relevance(one, np.zeros((1, self._dim), np.float32), layers=layers)[:0]
         rows = torch.from_numpy(targets).to(self.placement.device)
 
         def _similarity(embeddings: torch.Tensor) -> torch.Tensor:
             # One scale for all, as a large one would overflow gradients in float16.
             return (functional.normalize(embeddings.float(), dim=-1) * rows).sum(dim=-1)
 
-        return finite_maps(attention_relevance(opened, _similarity, layers=layers), name=self.name)
+        if self.open_features is not None:
+            last = self.open_features(self.placement.of_pixels(prepared))
+            places = last.places.requires_grad_()
+            maps = grad_cam(places, _similarity(last.finish(places)))
+        else:
+            maps = attention_relevance(self.layerwise(prepared), _similarity, layers=layers)
+        return finite_maps(maps, name=self.name)
 
     def _rows(self, embeddings: torch.Tensor) -> FloatArray:
         return finite_rows(embeddings, self.placement, name=self.name)

@@ -18,7 +18,9 @@ from torch.nn import functional
 from natadv.errors import ModelError
 from natadv.explain.layers import (
     Attended,
+    LastFeatures,
     LayerwisePass,
+    OpenFeatures,
     OpenTower,
     TowerLayer,
     fused_attention,
@@ -85,6 +87,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         scoring=scoring,
         dense=_dense(model.visual),
         open_tower=_open_tower(model.visual),
+        open_features=_open_features(model.visual),
         resized=lambda px: TowerReader(
             name=spec.name,
             placement=placement,
@@ -230,6 +233,23 @@ def _open_tower(visual: Any) -> OpenTower | None:
     return lambda pixels: LayerwisePass(
         visual._embeds(pixels["image"]), layers, _finish, grid=visual.grid_size, leading=1
     )
+
+
+def _open_features(visual: Any) -> OpenFeatures | None:
+    """The last stage of a ResNet; None for any other tower."""
+    if not isinstance(visual, modified_resnet.ModifiedResNet):
+        return None
+
+    def _open(pixels: Pixels) -> LastFeatures:
+        with torch.no_grad():
+            maps = visual.stem(pixels["image"])
+            for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+                maps = stage(maps)
+        return LastFeatures(
+            maps.permute(0, 2, 3, 1), lambda places: visual.attnpool(places.permute(0, 3, 1, 2))
+        )
+
+    return _open
 
 
 def _layer(block: Any) -> TowerLayer:

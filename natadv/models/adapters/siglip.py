@@ -90,6 +90,7 @@ def build_naflex(spec: ModelSpec, placement: Placement) -> DualEncoder:
             grid_of=partial(_shared_grid, spec.name),
             leading=0,
         ),
+        open_tower=_open_naflex(spec.name, model),
     )
 
 
@@ -139,6 +140,34 @@ def _encoder(
 
 def _open_tower(model: SiglipModel) -> OpenTower:
     vision = model.vision_model
+    finish, pool = _pooling(vision)
+    return towers.open_square(vision, leading=0, first=vision.embeddings, finish=finish, pool=pool)
+
+
+def _open_naflex(name: str, model: Siglip2Model) -> OpenTower:
+    """For pictures of one grid, without the padding that only other grids need."""
+    vision = model.vision_model
+    finish, pool = _pooling(vision)
+
+    def _first(pixels: Pixels) -> torch.Tensor:
+        rows, columns = _shared_grid(name, pixels)
+        states: torch.Tensor = vision.embeddings(pixels["pixel_values"], pixels[SHAPES])
+        return states[:, : rows * columns]
+
+    return towers.open_transformer(
+        vision,
+        leading=0,
+        grid_of=partial(_shared_grid, name),
+        first=_first,
+        finish=finish,
+        pool=pool,
+    )
+
+
+def _pooling(
+    vision: Any,
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[torch.Tensor], Attended]]:
+    """`finish` and `pool` of a `LayerwisePass`."""
     head = vision.head
 
     def _pool(state: torch.Tensor) -> Attended:
@@ -150,9 +179,7 @@ def _open_tower(model: SiglipModel) -> OpenTower:
         embeddings: torch.Tensor = (pooled + head.mlp(head.layernorm(pooled)))[:, 0]
         return embeddings
 
-    return towers.open_square(
-        vision, leading=0, first=vision.embeddings, finish=_finish, pool=_pool
-    )
+    return _finish, _pool
 
 
 def _patches(name: str, processor: Any, images: Sequence[Image], *, patch: int) -> Pixels:

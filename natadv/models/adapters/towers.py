@@ -123,24 +123,50 @@ def open_square(
     pool: Callable[[torch.Tensor], Attended] | None = None,
     layer: ReadLayer | None = None,
 ) -> OpenTower:
+    """As `open_transformer`, for pictures that are not cut into patches before; `first` takes the
+    pixels."""
+
+    def _grid_of(pixels: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+        rows, columns = (
+            side // vision.config.patch_size for side in pixels["pixel_values"].shape[-2:]
+        )
+        return rows, columns
+
+    return open_transformer(
+        vision,
+        leading=leading,
+        grid_of=_grid_of,
+        first=lambda pixels: first(pixels["pixel_values"]),
+        finish=finish,
+        pool=pool,
+        layer=layer,
+    )
+
+
+def open_transformer(
+    vision: Any,
+    *,
+    leading: int,
+    grid_of: Callable[[Mapping[str, torch.Tensor]], tuple[int, int]],
+    first: Callable[[Mapping[str, torch.Tensor]], torch.Tensor],
+    finish: Callable[[torch.Tensor], torch.Tensor],
+    pool: Callable[[torch.Tensor], Attended] | None = None,
+    layer: ReadLayer | None = None,
+) -> OpenTower:
     """The tower of a CLIP, SigLIP or BLIP-2 of transformers (its `vision_model`), layer by layer.
 
     Args:
-        first: From pixels to the state before the first layer.
+        leading: As in `LayerwisePass`.
+        grid_of: From preprocessed pictures to the rows and columns of their patches.
+        first: From preprocessed pictures to the state before the first layer.
         finish: As in `LayerwisePass`.
         pool: As in `LayerwisePass`.
         layer: By default `encoder_layer`.
     """
     layers = tuple(map(layer or encoder_layer, vision.encoder.layers))
-
-    def _open(pixels: Mapping[str, torch.Tensor]) -> LayerwisePass:
-        images = pixels["pixel_values"]
-        rows, columns = (side // vision.config.patch_size for side in images.shape[-2:])
-        return LayerwisePass(
-            first(images), layers, finish, grid=(rows, columns), leading=leading, pool=pool
-        )
-
-    return _open
+    return lambda pixels: LayerwisePass(
+        first(pixels), layers, finish, grid=grid_of(pixels), leading=leading, pool=pool
+    )
 
 
 def encoder_layer(layer: Any) -> TowerLayer:
