@@ -84,11 +84,45 @@ def test_both_libraries_agree_on_ported_weights(
     name, request, transformers_twin, load_folder, photographs, embedded
 ):
     folder = request.getfixturevalue(name)
-    found = logits_of(loaded(folder), photographs, embedded)
-    twin = logits_of(load_folder(transformers_twin(folder)), photographs, embedded)
+    ours, twin = loaded(folder), load_folder(transformers_twin(folder))
+    found, expected = (logits_of(model, photographs, embedded) for model in (ours, twin))
 
-    assert found == pytest.approx(twin, abs=1e-4)
+    assert found == pytest.approx(expected, abs=1e-4)
     assert np.ptp(found, axis=0).min() > 1
+
+    targets = ours.embed_texts([PROMPTS[i % 3] for i in range(len(photographs))])
+    for layers in ("last", "all"):
+        maps, same = (
+            model.relevance(model.prepare(photographs), targets, layers=layers)
+            for model in (ours, twin)
+        )
+        assert maps.shape == (len(photographs), 4, 4)
+        assert maps.max() > 1e-3
+        assert maps == pytest.approx(same, rel=1e-3, abs=1e-6)
+
+
+def test_relevance_of_a_resnet_is_grad_cam_of_its_last_stage(open_clip_resnet, photographs):
+    """Against the whole network with a hook, and sums over single places."""
+    visual = open_clip.create_model(f"local-dir:{open_clip_resnet}").eval().visual
+    ours = loaded(open_clip_resnet)
+    prepared = ours.prepare(photographs)
+    before = ours.embed_images(prepared)
+    targets = ours.embed_texts([PROMPTS[i % 3] for i in range(len(photographs))])
+    found = ours.relevance(prepared, targets)
+    seen = []
+    visual.layer4.register_forward_hook(lambda _module, _given, out: seen.append(out))
+    rows = torch.nn.functional.normalize(visual(prepared["image"]), dim=-1)
+    slopes = torch.autograd.grad((rows * torch.from_numpy(targets)).sum(), seen)[0].numpy()
+    values = seen[0].detach().numpy()
+
+    assert found.shape == (len(photographs), 2, 2)
+    for picture, maps in enumerate(found):
+        weights = [np.mean(slopes[picture, channel]) for channel in range(values.shape[1])]
+        expected = sum(w * values[picture, c] for c, w in enumerate(weights))
+        assert maps == pytest.approx(np.maximum(expected, 0), rel=1e-3, abs=1e-6)
+    assert found.max() > 0
+    assert ours.relevance(ours.prepare([]), targets[:0]).shape == (0, 2, 2)
+    assert ours.embed_images(prepared).tobytes() == before.tobytes()
 
 
 @pytest.mark.parametrize("name", ["open_clip_quick", "open_clip_resnet"])
