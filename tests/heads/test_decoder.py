@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -346,3 +347,40 @@ def test_no_pictures_give_no_logits(decoder, noise):
     found = decoder(features_of(decoder, noise, batch=0), noise(0, 10))
 
     assert found.shape == (0, 12, 20)
+
+
+def grad_cam_by_hand(values, slopes):
+    """Of arrays of shape (h, w, d)."""
+    weights = [slopes[..., channel].mean() for channel in range(values.shape[-1])]
+    return np.maximum(sum(w * values[..., c] for c, w in enumerate(weights)), 0)
+
+
+def test_relevance_is_grad_cam_for_what_is_marked(make_decoder, noise):
+    """Of the mean logit of the marked pixels, with respect to the deepest layer."""
+    decoder = make_decoder(threshold=0.6)
+    features, condition = features_of(decoder, noise), noise(2, 10, seed=9)
+    found = decoder.relevance([f.numpy() for f in features], condition.numpy())
+    features[-1].requires_grad_()
+    logits = decoder(features, condition)
+
+    for picture in range(2):
+        inside = logits[picture] > torch.tensor(0.6).logit()
+        assert 0 < inside.float().mean() < 1
+        (slopes,) = torch.autograd.grad(
+            logits[picture][inside].mean(), [features[-1]], retain_graph=True
+        )
+        values = features[-1][picture].detach().numpy()
+        assert found[picture] == pytest.approx(
+            grad_cam_by_hand(values, slopes[picture].numpy()), rel=1e-3, abs=1e-6
+        )
+    assert found.max() > 0
+
+
+def test_nothing_is_relevant_where_nothing_is_marked(make_decoder, noise):
+    decoder = make_decoder(threshold=1 - 1e-7)
+    found = decoder.relevance(
+        [f.numpy() for f in features_of(decoder, noise)], noise(2, 10).numpy()
+    )
+
+    assert found.shape[0] == 2
+    assert not found.any()

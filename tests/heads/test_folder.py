@@ -288,3 +288,24 @@ def test_head_whose_vocabulary_does_not_fit_cannot_be_made(mcan, answering):
         AnsweringHead(mcan, Vocabulary(("one",)), answering.answers)
     with pytest.raises(ModelError, match="its answer vocabulary has 4"):
         AnsweringHead(mcan, answering.words, answering.answers[:4])
+
+
+def test_relevance_is_grad_cam_for_the_logit_of_the_answer(answering, noise):
+    features = noise(4, 3, 2, 12)
+    questions = ["what is the cat", "is the cat", "how many", "what colour"]
+    answers = ["red", "no", "a zebra", "2"]
+    found = answering.relevance(features.numpy(), questions, answers)
+    features.requires_grad_()
+    logits = answering.mcan(features, torch.from_numpy(encode(questions, answering.words)))
+
+    for picture, answer in enumerate(answers):
+        if answer not in answering.answers:
+            # The head cannot say it, so nothing speaks for it.
+            assert not found[picture].any()
+            continue
+        logit = logits[picture, answering.answers.index(answer)]
+        slopes = torch.autograd.grad(logit, [features], retain_graph=True)[0][picture]
+        weights = slopes.mean(dim=(0, 1))
+        expected = (features[picture] * weights).sum(dim=-1).clamp(min=0)
+        assert found[picture] == pytest.approx(expected.detach().numpy(), rel=1e-3, abs=1e-7)
+    assert found.max() > 0
