@@ -182,22 +182,34 @@ def test_relevance_does_not_depend_on_the_batch(tiny_answerer, loaded, pictures)
         assert (together.max(axis=(1, 2)) > 0).all()
 
 
-def test_answers_are_the_same_after_relevance(tiny_answerer, loaded, pictures, monkeypatch):
-    """Also where the pass fails."""
-    model = loaded(tiny_answerer)
-    before = model.answer(pictures, QUESTIONS)
-    features = model.forward_features(model.prepare(pictures), [2]).features[0]
+def test_all_is_as_before_after_relevance(tiny_answerer, load_folder, pictures, monkeypatch):
+    """Answers, features, and the number of fused kernels that they take; also where it fails."""
+    model, kernels = load_folder(tiny_answerer), []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *args, **named: (kernels.append(1), fused(*args, **named))[1],
+    )
+
+    def state():
+        kernels.clear()
+        answers = model.answer(pictures, QUESTIONS)
+        features = model.forward_features(model.prepare(pictures), [2]).features[0]
+        return answers, features.tobytes(), len(kernels)
+
+    before = state()
     model.answer_relevance(pictures, QUESTIONS, ["a"] * 4)
-    with monkeypatch.context() as patched:
-        patched.setattr(blip2, "log_probability", lambda *_: 1 / 0)
-        patched.setattr(paligemma, "log_probability", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            model.answer_relevance(pictures, QUESTIONS, ["a"] * 4)
 
     assert isinstance(model, AnswerExplainable)
-    assert model.answer(pictures, QUESTIONS) == before
-    after = model.forward_features(model.prepare(pictures), [2]).features[0]
-    assert after.tobytes() == features.tobytes()
+    assert before[2] > 0
+    assert state() == before
+    for adapter in (blip2, paligemma):
+        monkeypatch.setattr(adapter, "log_probability", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.answer_relevance(pictures, QUESTIONS, ["a"] * 4)
+
+    assert state() == before
 
 
 def test_what_is_explained_has_one_question_and_one_answer(tiny_answerer, loaded, pictures):
