@@ -324,6 +324,16 @@ class Explainable(Protocol):
 
 
 @runtime_checkable
+class RegionExplainable(Protocol):
+    """Says which places of a picture made it mark a region."""
+
+    def region_relevance(self, images: Sequence[Image], phrases: Sequence[str]) -> FloatArray:
+        """As that of `Explainable`, for the region that `segment` marks; zero everywhere where it
+        marks nothing."""
+        ...
+
+
+@runtime_checkable
 class AnswerExplainable(Protocol):
     """Says which places of a picture speak for an answer."""
 

@@ -20,6 +20,7 @@ from natadv.types import (
     Explainable,
     FloatArray,
     LayerSpan,
+    RegionExplainable,
     Sample,
     ZeroShotClassifier,
 )
@@ -63,7 +64,7 @@ def relevance_maps(
         images: What the model was shown, decoded.
         targets: Names of classes (classification), answers (vqa), or phrases whose marked region is
             explained (segmentation).
-        head: The head that answered; None for a model that answers by itself.
+        head: The head that answered or marked; None for a model that does so by itself.
         layers: The layers whose attention counts; Grad-CAM, for heads and residual networks, takes
             one layer either way.
 
@@ -152,11 +153,11 @@ def _region_maps(
 ) -> list[FloatArray]:
     from natadv.heads.decoder import Decoder
 
+    size = min(loaded.batch_size, PICTURES_AT_ONCE)
+    if head is None:
+        return _own_region_maps(images, phrases, loaded=loaded, size=size)
     if not isinstance(head, Decoder):
-        raise ModelError(
-            f"{loaded.name}: only a head of natadv can say why it marked a region, got "
-            f"{'none' if head is None else type(head).__name__}"
-        )
+        raise ModelError(f"expected a head for segmentation, got a {type(head).__name__}")
     tower = loaded.tower(head.input_px)
     shown = images if sees_whole(tower) else [squared(image) for image in images]
 
@@ -164,7 +165,20 @@ def _region_maps(
         conditions = loaded.embed_texts([phrases[i] for i in at])
         return head.relevance(_features(tower, shown, head.tower_layers), conditions)
 
-    return _in_batches(shown, _maps, size=min(loaded.batch_size, PICTURES_AT_ONCE))
+    return _in_batches(shown, _maps, size=size)
+
+
+def _own_region_maps(
+    images: Sequence[Image], phrases: Sequence[str], *, loaded: LoadedModel, size: int
+) -> list[FloatArray]:
+    model = loaded.model
+    if not isinstance(model, RegionExplainable):
+        raise _no_maps(loaded, "RegionExplainable")
+
+    def _maps(at: Sequence[int], shown: Sequence[Image]) -> FloatArray:
+        return model.region_relevance(shown, [phrases[i] for i in at])
+
+    return _in_batches(images, _maps, size=size)
 
 
 def _answer_maps(

@@ -110,6 +110,14 @@ def answer_relevance(
     return (to_picture @ tokens)[:, 0, opened.patches].reshape(-1, *opened.grid)
 
 
+def marked_logit(logits: torch.Tensor, threshold: float) -> torch.Tensor:
+    """The mean logit of the pixels whose probability is above the threshold, of shape (b,), from
+    logits of shape (b, h, w); 0 without a gradient where there are none."""
+    marked = logits.detach().sigmoid() > threshold
+    mean: torch.Tensor = (logits * marked).sum(dim=(1, 2)) / marked.sum(dim=(1, 2)).clamp(min=1)
+    return mean
+
+
 def grad_cam(features: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """Grad-CAM (Selvaraju et al., ICCV 2017), of shape (b, h, w), not negative: features of shape
     (b, h, w, d), weighted by the mean over all places of what each channel adds to the scores, of

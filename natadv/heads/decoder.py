@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from natadv.errors import ModelError
-from natadv.explain.relevance import grad_cam
+from natadv.explain.relevance import grad_cam, marked_logit
 from natadv.heads.head_file import DecoderConfig, refined_kernels
 from natadv.heads.transformer import Attention, FeedForward
 from natadv.types import FloatArray
@@ -81,9 +81,7 @@ class Decoder(nn.Module):
         (b, h, w) on the grid of that layer; zero everywhere if it marks none."""
         layers, condition = self._inputs(features, conditions)
         layers[-1].requires_grad_()
-        logits = self(layers, condition)
-        marked = logits.detach().sigmoid() > self.threshold
-        scores = (logits * marked).sum(dim=(1, 2)) / marked.sum(dim=(1, 2)).clamp(min=1)
+        scores = marked_logit(self(layers, condition), self.threshold)
         maps: FloatArray = grad_cam(layers[-1], scores).cpu().numpy()
         return maps
 

@@ -226,12 +226,25 @@ def test_an_answer_is_explained_by_its_head_or_by_the_model(load, samples):
     assert [maps.tolist() for maps in own] == [[[len(a)] * 2] for a in answers]
 
 
+def test_a_marked_region_is_explained_by_a_model_without_head(load, samples):
+    class Marks(Squares):
+        def region_relevance(self, images, phrases):
+            return np.stack([np.full((2, 1), len(p), np.float32) for p in phrases])
+
+    images, phrases = [bright((8, 6))] * 5, ["a", "ab", "abc", "abcd", "abcde"]
+    found = relevance_maps(
+        samples, images, phrases, task="segmentation", loaded=load(Marks()), card=CARD
+    )
+
+    assert [maps.tolist() for maps in found] == [[[n], [n]] for n in range(1, 6)]
+
+
 def test_what_cannot_be_explained_says_why(load, samples, eyes):
     images = [bright((8, 8))] * 5
     wrong = load(eyes)
     with pytest.raises(ModelError, match="the-model gives no relevance maps; see Explainable in"):
         classes(wrong, samples, images, ["cat"] * 5)
-    with pytest.raises(ModelError, match="only a head of natadv can say why it marked a region"):
+    with pytest.raises(ModelError, match="gives no relevance maps; see RegionExplainable"):
         relevance_maps(samples, images, ["x"] * 5, task="segmentation", loaded=wrong, card=CARD)
     with pytest.raises(ConfigError, match="task 'heads' has no relevance maps; expected classif"):
         relevance_maps(samples, images, ["x"] * 5, task="heads", loaded=wrong, card=CARD)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 import torch
 from transformers import CLIPSegForImageSegmentation
 
 from natadv.errors import ModelError
+from natadv.explain.relevance import grad_cam, marked_logit
 from natadv.models.adapters import pretrained
 from natadv.models.adapters.clip import check_hidden_act, tokeniser
 from natadv.models.adapters.encoder import (
@@ -20,12 +22,22 @@ from natadv.models.adapters.encoder import (
     Tokens,
     any_picture,
     as_model_error,
+    finite_maps,
     square_pixels,
 )
 from natadv.types import FloatArray, ModelSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+class OpenDecoder(NamedTuple):
+    """The decoder on its way through some pictures."""
+
+    places: torch.Tensor
+    """The deepest layer of the tower that it reads, of shape (b, h, w, d), without class token."""
+    logits: torch.Tensor
+    """Of shape (b, h, w), with a gradient that leads to the places."""
 
 
 @final
@@ -43,6 +55,8 @@ class PhraseSegmenter:
     tokenise: Callable[[Sequence[str]], Tokens]
     logits: Callable[[Pixels, Tokens], torch.Tensor]
     """From pictures and phrases on the device to logits of shape (b, h, w)."""
+    open_decoder: Callable[[Pixels, Tokens], OpenDecoder]
+    """As `logits`, with a gradient."""
 
     def __post_init__(self) -> None:
         with as_model_error(self.name, "find a phrase in a picture"):
@@ -51,6 +65,24 @@ class PhraseSegmenter:
     def segment(self, images: Sequence[Image], phrases: Sequence[str]) -> FloatArray:
         """Probabilities of shape (b, h, w) at the model's resolution, one phrase per picture.
         Raises ModelError if a phrase is empty, the counts differ, or a mask is not finite."""
+        self._check(images, phrases)
+        if not images:
+            return np.zeros((0, *self._resolution), np.float32)
+        return self._masks(images, phrases)
+
+    def region_relevance(self, images: Sequence[Image], phrases: Sequence[str]) -> FloatArray:
+        """Grad-CAM of the deepest layer that the decoder reads, for the mean logit of the pixels
+        that are marked at the threshold; of shape (b, h, w) on the grid of the tower. Raises
+        ModelError as `segment` does."""
+        self._check(images, phrases)
+        if not images:
+            return self.region_relevance([any_picture()], ["a photo of a cat."])[:0]
+        pixels = self.placement.of_pixels(self.preprocess(images))
+        opened = self.open_decoder(pixels, self.placement.of_tokens(self.tokenise(phrases)))
+        scores = marked_logit(opened.logits, self.threshold)
+        return finite_maps(grad_cam(opened.places, scores), name=self.name)
+
+    def _check(self, images: Sequence[Image], phrases: Sequence[str]) -> None:
         if len(images) != len(phrases):
             raise ModelError(
                 f"{self.name}: expected one phrase per picture, got {len(images)} pictures and "
@@ -62,9 +94,6 @@ class PhraseSegmenter:
                     f"{self.name}: phrase {index} of {len(phrases)} is {phrase!r}, which refers to "
                     "nothing; correct it or leave the picture out"
                 )
-        if not images:
-            return np.zeros((0, *self._resolution), np.float32)
-        return self._masks(images, phrases)
 
     def _masks(self, images: Sequence[Image], phrases: Sequence[str]) -> FloatArray:
         pixels = self.placement.of_pixels(self.preprocess(images))
@@ -102,4 +131,27 @@ def build(spec: ModelSpec, placement: Placement) -> PhraseSegmenter:
         # As in the released code, the phrase is given without a template.
         tokenise=tokeniser(spec, model.config.text_config),
         logits=lambda pixels, tokens: model(**pixels, **tokens).logits,
+        open_decoder=partial(_open_decoder, model),
     )
+
+
+def _open_decoder(
+    model: CLIPSegForImageSegmentation, pixels: Pixels, tokens: Tokens
+) -> OpenDecoder:
+    opened = []
+
+    def _begin(_: object, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        # Weights are frozen, so gradients begin here.
+        (*shallower, deepest), *others = given
+        side = math.isqrt(deepest.shape[1] - 1)
+        places = deepest[:, 1:].unflatten(1, (side, side)).detach().requires_grad_()
+        opened.append(places)
+        deepest = torch.cat([deepest[:, :1], places.flatten(1, 2)], dim=1)
+        return ([*shallower, deepest], *others)
+
+    hook = model.decoder.register_forward_pre_hook(_begin)
+    try:
+        logits = model(**pixels, **tokens).logits
+    finally:
+        hook.remove()
+    return OpenDecoder(opened[0], logits)

@@ -17,7 +17,7 @@ from natadv.models.adapters.encoder import Placement
 from natadv.models.loading import load
 from natadv.models.resolve import resolve
 from natadv.models.zoo import ZOO
-from natadv.types import Segmenter
+from natadv.types import RegionExplainable, Segmenter
 
 PHRASES = [
     "a cat",
@@ -150,6 +150,7 @@ def test_mask_that_is_not_finite_is_refused(value):
             preprocess=lambda images: {"pixel_values": torch.zeros(len(images), 3, 2, 2)},
             tokenise=lambda phrases: {"input_ids": torch.zeros(len(phrases), 1)},
             logits=lambda pixels, tokens: torch.tensor([[[0.0, value]]]),
+            open_decoder=lambda pixels, tokens: None,
         )
 
 
@@ -270,3 +271,38 @@ def test_end_of_text_that_the_tower_does_not_pool_is_refused(
 
     with pytest.raises(ModelError, match="pools at token id 40, the tokenizer ends texts with 189"):
         load_folder(folder)
+
+
+def test_relevance_is_grad_cam_of_the_deepest_layer(
+    model, photographs, transformers_clipseg, monkeypatch
+):
+    """For the mean logit of the marked pixels, against its parts one by one."""
+    network, processor, tokenizer = transformers_clipseg
+    phrases, images = PHRASES[:6], photographs[:6]
+    # Halfway, so that each picture has pixels on both sides.
+    monkeypatch.setattr(
+        PhraseSegmenter, "threshold", float(np.median(model.segment(images, phrases)))
+    )
+    before = model.segment(images, phrases).tobytes()
+    found = model.region_relevance(images, phrases)
+    pixels = processor(images=images, return_tensors="pt")
+    tokens = tokenizer(phrases, padding=True, truncation=True, max_length=24, return_tensors="pt")
+    seen = network.clip.vision_model(**pixels, output_hidden_states=True).hidden_states[1:]
+    condition = network.get_conditional_embeddings(len(images), **tokens)
+    logits = network.decoder(seen, condition).logits
+    marked = logits.sigmoid() > model.threshold
+    scores = [logits[i][marked[i]].mean() for i in range(6) if marked[i].any()]
+    slopes = torch.autograd.grad(sum(scores), [seen[-1]])[0][:, 1:]
+    values = seen[-1].detach()[:, 1:]
+
+    assert isinstance(model, RegionExplainable)
+    assert found.shape == (6, 3, 3)
+    for i in range(6):
+        weights = [slopes[i, :, channel].mean() for channel in range(32)]
+        summed = sum(w * values[i, :, c] for c, w in enumerate(weights)).clamp(min=0)
+        assert found[i].ravel() == pytest.approx(summed.numpy(), rel=1e-3, abs=1e-6)
+    assert found.max() > 0
+    assert model.segment(images, phrases).tobytes() == before
+    assert model.region_relevance([], []).shape == (0, 3, 3)
+    with pytest.raises(ModelError, match="expected one phrase per picture"):
+        model.region_relevance(images, ["a cat"])
