@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from transformers import Blip2ForConditionalGeneration, GenerationConfig, Logits
 
 from natadv.errors import ModelError
 from natadv.explain.layers import TowerLayer
-from natadv.explain.relevance import Reading
+from natadv.explain.relevance import Block, Reading
 from natadv.models.adapters import pretrained
 from natadv.models.adapters.encoder import Placement
 from natadv.models.adapters.generative import (
@@ -91,7 +90,7 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
         prompt=_prompt(text, (image_id,) * config.num_query_tokens, template=template_of(spec)),
         generate=_generate,
         word_embeddings=model.language_model.get_input_embeddings(),
-        read=partial(_read, model, image_id, tokenizer.pad_token_id),
+        read=_Reader(model, image_id, tokenizer.pad_token_id),
     )
 
 
@@ -100,105 +99,108 @@ def _tower_layer(layer: Any) -> TowerLayer:
     return pre_norm_layer(layer, lambda x: attn.qkv(x).chunk(3, dim=-1), out=attn.projection)
 
 
-def _read(
-    model: Blip2ForConditionalGeneration,
-    image_id: int,
-    pad_id: int,
-    state: torch.Tensor,
-    answered: Answered,
-) -> Reading:
-    layers = [
-        (
-            Attending(layer.attention.attention),
-            *(
-                [Attending(layer.crossattention.attention, across=True)]
-                if layer.has_cross_attention
-                else []
-            ),
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads answers with gradients, as `read` of a `GenerativeAnswerer`."""
+
+    model: Any
+    image_id: int
+    pad_id: int
+
+    def __call__(self, state: torch.Tensor, answered: Answered) -> Reading:
+        queries, blocks = self._queries(state)
+        image = self.model.language_projection(queries.to(state.dtype))
+        by_t5 = self.model.language_model.config.is_encoder_decoder
+        reading = self._by_t5(image, answered) if by_t5 else self._by_opt(image, answered)
+        return replace(reading, queries=blocks)
+
+    def _queries(self, state: torch.Tensor) -> tuple[torch.Tensor, tuple[Block, ...]]:
+        """The outputs of the Q-Former, and what it attended to."""
+        qformer = self.model.qformer
+        layers = [
+            (
+                Attending(layer.attention.attention),
+                *(
+                    [Attending(layer.crossattention.attention, across=True)]
+                    if layer.has_cross_attention
+                    else []
+                ),
+            )
+            for layer in qformer.encoder.layer
+        ]
+        # Without a gradient of its own, the attention that comes before the picture would have
+        # none.
+        first = self.model.query_tokens.detach().expand(len(state), -1, -1).requires_grad_()
+        with recorded_attention(qformer, layers) as attended:
+            output = qformer(
+                query_embeds=first,
+                encoder_hidden_states=state,
+                encoder_attention_mask=torch.ones(state.shape[:2], device=state.device),
+            )
+            return output.last_hidden_state, attended()
+
+    def _by_opt(self, image: torch.Tensor, answered: Answered) -> Reading:
+        said = continued(answered, pad_id=self.pad_id, device=image.device)
+        ids, language = said.inputs["input_ids"], self.model.language_model
+        layers = [(Attending(layer.self_attn),) for layer in language.model.decoder.layers]
+        with recorded_attention(language, layers) as attended:
+            output = language(
+                inputs_embeds=self._embedded(ids, image),
+                attention_mask=said.inputs["attention_mask"],
+                logits_to_keep=said.labels.shape[1] + 1,
+                use_cache=False,
+            )
+            return Reading(
+                log_probability=log_probability(output.logits[:, :-1], said.labels, said.counted),
+                decoder=attended(),
+                predicting=said.predicting,
+                image_tokens=ids == self.image_id,
+            )
+
+    def _by_t5(self, image: torch.Tensor, answered: Answered) -> Reading:
+        language = self.model.language_model
+        prompts, answers = (
+            {
+                key: t.to(image.device)
+                for key, t in padded(ids, pad_id=self.pad_id, side="right").items()
+            }
+            for ids in answered
         )
-        for layer in model.qformer.encoder.layer
-    ]
-    # Without a gradient of its own, the attention that comes before the picture would have none.
-    first = model.query_tokens.detach().expand(len(state), -1, -1).requires_grad_()
-    with recorded_attention(model.qformer, layers) as attended:
-        queries = model.qformer(
-            query_embeds=first,
-            encoder_hidden_states=state,
-            encoder_attention_mask=torch.ones(state.shape[:2], device=state.device),
-        ).last_hidden_state
-        blocks = attended()
-    image = model.language_projection(queries.to(state.dtype))
-    if model.language_model.config.is_encoder_decoder:
-        reading = _read_by_t5(model, image_id, pad_id, image, answered)
-    else:
-        reading = _read_by_opt(model, image_id, pad_id, image, answered)
-    return replace(reading, queries=blocks)
-
-
-def _embedded(model: Any, ids: torch.Tensor, image: torch.Tensor, image_id: int) -> torch.Tensor:
-    """The words of a prompt with the outputs of the Q-Former in the places of image tokens."""
-    words = model.language_model.get_input_embeddings()(ids)
-    found: torch.Tensor = words.masked_scatter((ids == image_id)[..., None], image.to(words.dtype))
-    return found
-
-
-def _read_by_opt(
-    model: Any, image_id: int, pad_id: int, image: torch.Tensor, answered: Answered
-) -> Reading:
-    said = continued(answered, pad_id=pad_id, device=image.device)
-    ids, language = said.inputs["input_ids"], model.language_model
-    layers = [(Attending(layer.self_attn),) for layer in language.model.decoder.layers]
-    with recorded_attention(language, layers) as attended:
-        output = language(
-            inputs_embeds=_embedded(model, ids, image, image_id),
-            attention_mask=said.inputs["attention_mask"],
-            logits_to_keep=said.labels.shape[1] + 1,
-            use_cache=False,
-        )
+        labels, counted = answers["input_ids"], answers["attention_mask"]
+        # The decoder starts from the padding token, and reads all of the answer but its last token;
+        # with a gradient, as the queries have it.
+        shifted = functional.pad(labels, (1, -1), value=language.config.pad_token_id)
+        words = language.get_input_embeddings()(shifted).requires_grad_()
+        encoder = [(Attending(block.layer[0].SelfAttention),) for block in language.encoder.block]
+        decoder = [
+            (
+                Attending(block.layer[0].SelfAttention),
+                Attending(block.layer[1].EncDecAttention, across=True),
+            )
+            for block in language.decoder.block
+        ]
+        with recorded_attention(language, [*encoder, *decoder]) as attended:
+            output = language(
+                inputs_embeds=self._embedded(prompts["input_ids"], image),
+                attention_mask=prompts["attention_mask"],
+                decoder_inputs_embeds=words,
+                use_cache=False,
+            )
+            blocks = attended()
         return Reading(
-            log_probability=log_probability(output.logits[:, :-1], said.labels, said.counted),
-            decoder=attended(),
-            predicting=said.predicting,
-            image_tokens=ids == image_id,
+            log_probability=log_probability(output.logits, labels, counted),
+            encoder=blocks[: len(encoder)],
+            decoder=blocks[len(encoder) :],
+            predicting=shares(counted),
+            image_tokens=prompts["input_ids"] == self.image_id,
         )
 
-
-def _read_by_t5(
-    model: Any, image_id: int, pad_id: int, image: torch.Tensor, answered: Answered
-) -> Reading:
-    language = model.language_model
-    prompts, answers = (
-        {key: t.to(image.device) for key, t in padded(ids, pad_id=pad_id, side="right").items()}
-        for ids in answered
-    )
-    ids, labels, counted = prompts["input_ids"], answers["input_ids"], answers["attention_mask"]
-    # The decoder starts from the padding token, and reads all of the answer but its last token.
-    shifted = functional.pad(labels, (1, -1), value=language.config.pad_token_id)
-    # With a gradient, as the queries have it.
-    words = language.get_input_embeddings()(shifted).requires_grad_()
-    encoder = [(Attending(block.layer[0].SelfAttention),) for block in language.encoder.block]
-    decoder = [
-        (
-            Attending(block.layer[0].SelfAttention),
-            Attending(block.layer[1].EncDecAttention, across=True),
-        )
-        for block in language.decoder.block
-    ]
-    with recorded_attention(language, [*encoder, *decoder]) as attended:
-        output = language(
-            inputs_embeds=_embedded(model, ids, image, image_id),
-            attention_mask=prompts["attention_mask"],
-            decoder_inputs_embeds=words,
-            use_cache=False,
-        )
-        blocks = attended()
-    return Reading(
-        log_probability=log_probability(output.logits, labels, counted),
-        encoder=blocks[: len(encoder)],
-        decoder=blocks[len(encoder) :],
-        predicting=shares(counted),
-        image_tokens=ids == image_id,
-    )
+    def _embedded(self, ids: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """The words of a prompt, with the outputs of the Q-Former in the places of image tokens."""
+        words = self.model.language_model.get_input_embeddings()(ids)
+        places = (ids == self.image_id)[..., None]
+        found: torch.Tensor = words.masked_scatter(places, image.to(words.dtype))
+        return found
 
 
 def _prompt(text: Any, image_tokens: tuple[int, ...], *, template: str) -> PromptFormat:
