@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from natadv.heads.folder import Head
 
-PICTURES_AT_ONCE = 16
+PICTURES_AT_ONCE = 8
 """The most pictures whose activations are kept for gradients."""
 
 ANSWERS_AT_ONCE = 4

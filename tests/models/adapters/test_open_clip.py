@@ -99,6 +99,13 @@ def test_both_libraries_agree_on_ported_weights(
         assert maps.shape == (len(photographs), 4, 4)
         assert maps.max() > 1e-3
         assert maps == pytest.approx(same, rel=1e-3, abs=1e-6)
+    masked = [
+        opened.layers[0].join(
+            opened.first, torch.zeros_like(opened.layers[0].attend(opened.first).outputs)
+        )
+        for opened in (model.layerwise(model.prepare(photographs)) for model in (ours, twin))
+    ]
+    assert masked[0].detach().numpy() == pytest.approx(masked[1].detach().numpy(), abs=1e-5)
 
 
 def test_relevance_of_a_resnet_is_grad_cam_of_its_last_stage(open_clip_resnet, photographs):
