@@ -94,43 +94,6 @@ def relevance_maps(
     )
 
 
-def class_relevance(
-    images: Sequence[Image],
-    names: Sequence[str],
-    *,
-    loaded: LoadedModel,
-    card: Card,
-    layers: LayerSpan = "last",
-) -> FloatArray:
-    """Maps of shape (n, h, w) on the grid of the model, one per picture: how much each place of
-    what the model sees speaks for the class beside it, in the prompts of the dataset's card.
-
-    Raises ModelError if the model gives no relevance maps, or its grids differ.
-    """
-    model, rows = _class_targets(names, loaded=loaded, card=card)
-    maps = []
-    size = min(loaded.batch_size, PICTURES_AT_ONCE)
-    for start in range(0, len(images), size):
-        batch = slice(start, start + size)
-        maps.append(model.relevance(model.prepare(images[batch]), rows[batch], layers=layers))
-    return np.concatenate(maps)
-
-
-def _class_targets(
-    names: Sequence[str], *, loaded: LoadedModel, card: Card
-) -> tuple[Explainable, FloatArray]:
-    """The model, and the embedding of each class. Raises ModelError."""
-    model = loaded.model
-    if not isinstance(model, Explainable) or not isinstance(model, ZeroShotClassifier):
-        raise _no_maps(loaded, "Explainable")
-    distinct = sorted(set(names))
-    as_in_paper = loaded.name.endswith(PAPER_SUFFIX)
-    templates = PAPER_TEMPLATES if as_in_paper else card.templates
-    weights = weights_of(distinct, loaded, templates=templates, averaging=card.averaging)
-    rows = weights.astype(np.float32)[[distinct.index(name) for name in names]]
-    return model, rows
-
-
 def _class_maps(
     images: Sequence[Image],
     names: Sequence[str],
@@ -139,7 +102,14 @@ def _class_maps(
     card: Card,
     layers: LayerSpan,
 ) -> list[FloatArray]:
-    model, rows = _class_targets(names, loaded=loaded, card=card)
+    model = loaded.model
+    if not isinstance(model, Explainable) or not isinstance(model, ZeroShotClassifier):
+        raise _no_maps(loaded, "Explainable")
+    distinct = sorted(set(names))
+    as_in_paper = loaded.name.endswith(PAPER_SUFFIX)
+    templates = PAPER_TEMPLATES if as_in_paper else card.templates
+    weights = weights_of(distinct, loaded, templates=templates, averaging=card.averaging)
+    rows = weights.astype(np.float32)[[distinct.index(name) for name in names]]
 
     def _maps(at: Sequence[int], shown: Sequence[Image]) -> FloatArray:
         return model.relevance(model.prepare(shown), rows[at], layers=layers)

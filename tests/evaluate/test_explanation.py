@@ -12,7 +12,7 @@ from PIL import Image
 
 from natadv.errors import ConfigError, DataError, ModelError
 from natadv.evaluate.embeddings import EmbeddingCache
-from natadv.evaluate.explanation import class_relevance, relevance_maps
+from natadv.evaluate.explanation import relevance_maps
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.heads.decoder import Decoder
 from natadv.heads.folder import AnsweringHead
@@ -123,8 +123,6 @@ def test_each_picture_is_explained_for_its_own_class(load, samples):
         [3, 3, 3, 3],
     ]
     assert model.asked == [(3, "all"), (2, "all")]
-    together = class_relevance(images, names, loaded=load(model), card=CARD)
-    assert np.array_equal(together, np.stack(found))
 
 
 def test_a_model_of_the_paper_is_asked_in_its_prompt(load, samples):
