@@ -65,6 +65,10 @@ class Gate:
             allure.dynamic.description(waiver.note)
             if "://" in waiver.issue:
                 allure.dynamic.issue(waiver.issue)
+        if self._session.asserting and self._session.case_verdict(case) is None:
+            # It passes as a test, and nothing was asked of it.
+            allure.dynamic.tag("measured")
+            allure.dynamic.description("measured as planned; no rule judges it")
         # Charts take most of a second, and without results nobody would see them.
         if writes_allure(self._node.config):
             _attach_rates(self._session.evidence[case])

@@ -323,17 +323,20 @@ class GateSession:
             return None
         return self.verdict.of(case).waiver
 
-    def case_verdict(self, case: Case) -> Verdict:
-        """The worse one of what its rules and the baseline say, where rules are asserted."""
+    def case_verdict(self, case: Case) -> Verdict | None:
+        """The worse one of what its rules and the baseline say, where rules are asserted; None if
+        neither has to say anything."""
         of_rules, compared = self.verdict.of(case).verdict, self.comparison(case)
-        return of_rules if compared is None else worst((of_rules, compared.verdict))
+        of_baseline = None if compared is None or compared.state == "NEW" else compared.verdict
+        said = [verdict for verdict in (of_rules, of_baseline) if verdict is not None]
+        return worst(said) if said else None
 
     def is_green(self, case: Case) -> bool:
-        """True if `case` was measured as planned and, where rules are asserted, holds them or is
-        waived, and is no worse than the baseline."""
+        """True if `case` was measured as planned and, where rules are asserted, holds those that it
+        has or is waived, and is no worse than the baseline."""
         if not self.asserting:
             return not self.shortfalls(case)
-        return self.case_verdict(case) == "PASS" or self.waiver(case) is not None
+        return self.case_verdict(case) in ("PASS", None) or self.waiver(case) is not None
 
     def raise_unless_green(self, case: Case) -> None:
         """The one place where a verdict becomes an exception.

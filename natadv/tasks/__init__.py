@@ -19,5 +19,14 @@ TASKS: Mapping[str, Task] = {
     "vqa": VQA,
 }
 
-TaskName = Annotated[str, AfterValidator(name_in("task", TASKS))]
-"""The name of a task, in a schema."""
+ASKED: Mapping[str, Task] = {name: task for name, task in TASKS.items() if not task.explains}
+"""The tasks that datasets are made for, models can do, and rules must cover."""
+
+TaskName = Annotated[str, AfterValidator(name_in("task", ASKED))]
+"""The name of such a task, in a schema."""
+
+
+def explained(name: str) -> str:
+    """The task whose datasets and answers the task `name` needs: its own unless it explains
+    another."""
+    return TASKS[name].explains or name

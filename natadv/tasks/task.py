@@ -206,3 +206,7 @@ class Task:
     """Fields of `Sample` that are packed for this task only: str, bytes or tuple (of str)."""
     controls: bool = False
     """Whether an attack is measured beside its controls, which separate reading from hiding."""
+    explains: str = ""
+    """The task whose answers it explains, on the datasets and by the models of that task; empty for
+    a task that is asked for its own sake. What explains is measured and reported for every model,
+    and judged only where a rule covers it."""
