@@ -174,7 +174,7 @@ def _disagreements(
         try:
             value = estimate(headline, found.evidence).value
         except MetricError:
-            # What explains a task may not be defined on all of its datasets.
+            # An analysis may not be defined on all datasets of its task.
             if case.task in ASKED:
                 raise
             continue

@@ -70,7 +70,7 @@ class CaseVerdict:
 
     case: Case
     verdict: Verdict | None
-    """None for a case that was measured as planned, explains another task, and has no rule."""
+    """None for an analysis that was measured as planned, and that no rule covers."""
     judgements: tuple[Judgement, ...]
     reasons: tuple[str, ...] = ()
     """What is wrong with the case itself, independently of its rules."""

@@ -212,9 +212,25 @@ def _wrong_answer(values: Values) -> Values:
     return {name: np.zeros_like(values[name]) for name in scores}
 
 
+def _wrong_place(values: Values) -> Values:
+    ones, zeros = np.ones_like(values["beside_text"]), np.zeros_like(values["beside_text"])
+    on_text = {"beside_text": zeros, "prediction_in_box": ones, "truth_in_box": ones}
+    here = values["box"] > 0
+    moved = {name: np.where(here, worst, values[name]) for name, worst in on_text.items()}
+    return moved | {"in_mask": zeros, "pointing": zeros}
+
+
+def _unfaithful(values: Values) -> Values:
+    return {
+        name: np.full_like(values[name], name == "deletion") for name in ("insertion", "deletion")
+    }
+
+
 _WRONG: Mapping[str, Callable[[Values], Values]] = {
     "correct": _wrong_class,
     "iou": _wrong_region,
     "accuracy": _wrong_answer,
+    "beside_text": _wrong_place,
+    "insertion": _unfaithful,
 }
 """By the score of a task: its values where an answer is entirely wrong."""

@@ -131,7 +131,7 @@ class CaseEntry(Strict):
     case: str = Field(pattern=r"^[^/\s]+/[^/\s]+/[^/\s]+/[^/\s]+$")
     """task/scenario/dataset/model"""
     verdict: Verdict | None
-    """None if nothing was asserted, or no rule covers a case that explains another task."""
+    """None if nothing was asserted, or the case is an analysis that no rule covers."""
     green: bool
     lineage: str
     planned_n: int

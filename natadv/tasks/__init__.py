@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from natadv.config import name_in
 from natadv.tasks.classification import CLASSIFICATION
+from natadv.tasks.relevance import FAITHFULNESS, RELEVANCE
 from natadv.tasks.segmentation import SEGMENTATION
 from natadv.tasks.task import Task
 from natadv.tasks.vqa import VQA
@@ -17,16 +18,18 @@ TASKS: Mapping[str, Task] = {
     "classification": CLASSIFICATION,
     "segmentation": SEGMENTATION,
     "vqa": VQA,
+    "relevance": RELEVANCE,
+    "faithfulness": FAITHFULNESS,
 }
 
-ASKED: Mapping[str, Task] = {name: task for name, task in TASKS.items() if not task.explains}
+ASKED: Mapping[str, Task] = {name: task for name, task in TASKS.items() if not task.analyses}
 """The tasks that datasets are made for, models can do, and rules must cover."""
 
 TaskName = Annotated[str, AfterValidator(name_in("task", ASKED))]
 """The name of such a task, in a schema."""
 
 
-def explained(name: str) -> str:
-    """The task whose datasets and answers the task `name` needs: its own unless it explains
+def analysed(name: str) -> str:
+    """The task whose datasets and answers the task `name` needs: itself unless it analyses
     another."""
-    return TASKS[name].explains or name
+    return TASKS[name].analyses or name
