@@ -222,7 +222,8 @@ def _wrong_place(values: Values) -> Values:
 
 def _unfaithful(values: Values) -> Values:
     return {
-        name: np.full_like(values[name], name == "deletion") for name in ("insertion", "deletion")
+        "insertion": np.zeros_like(values["insertion"]),
+        "deletion": np.ones_like(values["deletion"]),
     }
 
 

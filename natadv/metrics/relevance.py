@@ -27,8 +27,8 @@ def beside_text(outcomes: Outcomes) -> DoubleArray:
     wrong = ~(abs(values - (1 - inside)) <= 1e-9) | ((inside > 0) & ~(box > 0))
     if (at := first(wrong)) is not None:
         raise MetricError(
-            f"sample {outcomes.id[at]!r}: {values[at]} of its relevance lies beside a text box that "
-            f"covers {box[at]} and holds {inside[at]}; measure the case again"
+            f"sample {outcomes.id[at]!r}: {values[at]} of its relevance lies beside a text box "
+            f"that covers {box[at]} and holds {inside[at]}; measure the case again"
         )
     return values
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from natadv.columns import Texts
 from natadv.errors import ModelError
 from natadv.explain.faithfulness import (
     area_under,
@@ -115,7 +116,7 @@ class _Analysis:
         }
         errors = {**self._shard.errors, **blank}
         samples = [s for s in self._shard.answerable() if s.id not in blank]
-        at = found.id.rows_of([s.id for s in samples])
+        at = found.id.rows_of(Texts.of(s.id for s in samples))
         table = np.array([numbers[s.id] for s in samples], dtype=np.float64)
         return outcomes_for(
             samples,
@@ -132,9 +133,7 @@ class RelevanceEvaluator(_Analysis):
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
         """One row per sample whose maps mark something."""
         found, _ = self._classifier.outcomes()
-        asked = {
-            key: (t, p) for key, t, p in zip(found.id, found.truth, found.prediction, strict=True)
-        }
+        asked = dict(zip(found.id, zip(found.truth, found.prediction, strict=True), strict=True))
         numbers: dict[str, Sequence[float]] = {}
         for batch in self._batches():
             prepared = self._model.prepare(batch.images)
@@ -357,8 +356,8 @@ FAITHFULNESS = Task(
         "insertion_auc (held-out)": "held-out",
         "deletion_auc": "deletion",
     },
-    versus_baseline="insertion AUC {difference} against the baseline, {lost} samples lost more than "
-    "half and {fixed} gained as much",
+    versus_baseline="insertion AUC {difference} against the baseline, {lost} samples lost more "
+    "than half and {fixed} gained as much",
     sheet=TaskSheet(
         failed_below=("insertion", 0.5),
         failures_by="insertion",
