@@ -57,6 +57,11 @@ class _Batch(NamedTuple):
     """Samples that count."""
     images: Sequence[Image]
 
+    @property
+    def counted(self) -> Sequence[Sample]:
+        """The samples that count."""
+        return self.samples[: self.n]
+
 
 class _Analysis:
     """Base of evaluators that first classify, and then look at the pictures again."""
@@ -133,38 +138,79 @@ class RelevanceEvaluator(_Analysis):
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
         """One row per sample whose maps mark something."""
         found, _ = self._classifier.outcomes()
-        asked = dict(zip(found.id, zip(found.truth, found.prediction, strict=True), strict=True))
-        numbers: dict[str, Sequence[float]] = {}
+        truth = dict(zip(found.id, found.truth, strict=True))
+        said = dict(zip(found.id, found.prediction, strict=True))
+        placed: dict[str, _Placed] = {}
+        misread: list[tuple[Sample, Image]] = []
+        size = self._loaded.batch_size
         for batch in self._batches():
-            prepared = self._model.prepare(batch.images)
-            truth, said = (
-                self._maps(prepared, [asked[s.id][i] for s in batch.samples]) for i in range(2)
-            )
-            samples = batch.samples[: batch.n]
-            numbers |= self._placed(samples, truth[: batch.n], said[: batch.n])
-        return self._rows(found, numbers, RELEVANCE.values), {}
+            placed |= self._of_truth(batch, [truth[s.id] for s in batch.samples])
+            # Only these have another map for the prediction, and somewhere to look for it.
+            misread += [
+                (sample, image)
+                for sample, image in zip(batch.counted, batch.images, strict=False)
+                if said[sample.id] != truth[sample.id] and placed[sample.id].box > 0
+            ]
+            while len(misread) >= size:
+                placed |= self._of_prediction(misread[:size], said, placed)
+                del misread[:size]
+        if misread:
+            placed |= self._of_prediction(misread, said, placed)
+        return self._rows(found, {key: p.values for key, p in placed.items()}, RELEVANCE.values), {}
 
-    def _placed(
-        self, samples: Sequence[Sample], truth: FloatArray, said: FloatArray
-    ) -> dict[str, Sequence[float]]:
-        """Sample id -> the values of its row, in their order."""
+    def _of_truth(self, batch: _Batch, names: Sequence[str]) -> dict[str, _Placed]:
+        """By sample id, as if each of them had been answered correctly."""
+        maps = self._maps(self._model.prepare(batch.images), names)[: batch.n]
         boxes, masks = (
-            _on_grid(samples, region, grid=(truth.shape[1], truth.shape[2]))
+            _on_grid(batch.counted, region, grid=(maps.shape[1], maps.shape[2]))
             for region in (self._seen.text, self._seen.object)
         )
-        said_in_box, in_mask = share_inside(said, boxes), share_inside(truth, masks)
-        mask = masks.mean(axis=(1, 2), dtype=np.float64)
+        in_box = share_inside(maps, boxes)
         columns = (
-            1 - said_in_box,
-            share_inside(truth, boxes),
-            said_in_box,
+            in_box,
+            in_box,
             boxes.mean(axis=(1, 2), dtype=np.float64),
-            in_mask,
-            mask,
-            points_inside(truth, masks),
+            share_inside(maps, masks),
+            masks.mean(axis=(1, 2), dtype=np.float64),
+            points_inside(maps, masks),
         )
-        rows = np.clip(np.stack(columns, axis=1), 0, 1)
-        return {s.id: row for s, row in zip(samples, rows.tolist(), strict=True)}
+        rows = np.clip(np.stack(columns, axis=1), 0, 1).tolist()
+        return {s.id: _Placed(*row) for s, row in zip(batch.counted, rows, strict=True)}
+
+    def _of_prediction(
+        self,
+        misread: Sequence[tuple[Sample, Image]],
+        said: Mapping[str, str],
+        placed: Mapping[str, _Placed],
+    ) -> dict[str, _Placed]:
+        """By sample id, with the map for the wrong answer in place of that for the truth."""
+        samples = [sample for sample, _ in misread]
+        # A row may differ in its last bits with the number of rows.
+        full = [*misread, *misread[-1:] * (self._loaded.batch_size - len(misread))]
+        prepared = self._model.prepare([image for _, image in full])
+        maps = self._maps(prepared, [said[s.id] for s, _ in full])[: len(samples)]
+        boxes = _on_grid(samples, self._seen.text, grid=(maps.shape[1], maps.shape[2]))
+        shares = np.clip(share_inside(maps, boxes), 0, 1).tolist()
+        return {
+            sample.id: placed[sample.id]._replace(prediction_in_box=share)
+            for sample, share in zip(samples, shares, strict=True)
+        }
+
+
+class _Placed(NamedTuple):
+    """Where the maps of one sample lie; NaN if one of them is zero everywhere."""
+
+    truth_in_box: float
+    prediction_in_box: float
+    box: float
+    in_mask: float
+    mask: float
+    pointing: float
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Those of its row, in their order."""
+        return (1 - self.prediction_in_box, *self)
 
 
 def _on_grid(
@@ -194,7 +240,7 @@ class FaithfulnessEvaluator(_Analysis):
             areas = area_under(curves)
             # Of a map that marks nothing, the order of places means nothing.
             areas[maps.max(axis=(1, 2)) == 0] = np.nan
-            for sample, row in zip(batch.samples[: batch.n], areas.tolist(), strict=False):
+            for sample, row in zip(batch.counted, areas.tolist(), strict=False):
                 numbers[sample.id] = row
         return self._rows(found, numbers, FAITHFULNESS.values), {}
 
