@@ -86,7 +86,7 @@ def _covered(own: Outcomes, *, region: str, what: str) -> np.ndarray:
     """The rows whose region covers a part of what the model sees. Raises MetricError if there are
     none."""
     here = fractions(own, region) > 0
-    if not here.any():
+    if own.n and not here.any():
         raise MetricError(f"no sample has a {what} that the model sees, so that nothing lies in it")
     return np.asarray(here)
 

@@ -70,6 +70,19 @@ class Gate:
                 allure.attach(str(error), "failing pictures", allure.attachment_type.TEXT)
         self._session.raise_unless_green(case)
 
+    def check_against_baseline(self, case: Case) -> None:
+        """Compare `case` with the baseline alone, whatever its rules say.
+
+        Raises:
+            InfraError: The case could not be compared.
+            GateFailure: The baseline was better.
+        """
+        restore_allure_folder(self._node.config)
+        allure.dynamic.title(f"{case.address} against the baseline")
+        for name, value in labels(case).items():
+            allure.dynamic.label(name, value)
+        self._session.raise_if_worse(case)
+
     def _say_why_it_passes(self, case: Case) -> None:
         """Mark a test that passes although not all rules hold, or none asks for anything: Allure
         groups only what does not pass."""
