@@ -1,4 +1,4 @@
-"""No case is worse than in the baseline (--baseline DIR); without one there is nothing to compare."""
+"""No case is worse than in the baseline (--baseline DIR); without one nothing is compared."""
 
 import pytest
 

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from natadv.columns import Texts
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
 from natadv.metrics import estimate, measure
-from natadv.metrics.intervals import Multiple
+from natadv.metrics.intervals import SHARE, Multiple, bounded_ratio
+from natadv.metrics.terms import Terms, times_as_share
 
 
 def looked_at(outcomes, **columns):
@@ -82,27 +84,20 @@ def test_a_multiple_is_judged_as_the_share_that_it_stands_for(outcomes):
     assert found.share.value == pytest.approx(5 / 8)
     assert found.value == pytest.approx(5 / 3)
     low, high = found.interval(0.025)
-    for multiple, share in (
-        (low, found.share.interval(0.025).low),
-        (high, found.share.interval(0.025).high),
-    ):
-        assert multiple / (1 + multiple) == pytest.approx(share)
+    assert (low / (1 + low), high / (1 + high)) == pytest.approx(found.share.interval(0.025))
     # The ends of the interval are where the tests begin to refute.
     assert found.p_value(bound=high, side="floor") == pytest.approx(0.025, rel=1e-3)
     assert found.p_value(bound=low, side="ceiling") == pytest.approx(0.025, rel=1e-3)
     more = found.scaled(100)
     assert low < more.interval(0.025).low < 5 / 3 < more.interval(0.025).high < high
     worse = more.detectable(bound=2.0, side="ceiling", level=0.025)
-    assert worse is not None and worse > 2.0
+    assert worse is not None
+    assert worse > 2.0
 
 
 def test_a_multiple_covers_the_truth_as_often_as_it_says():
     """Boxes and relevance by lot, whose ratio of means is known."""
     rng = np.random.default_rng(3)
-    from natadv.columns import Texts
-    from natadv.metrics.intervals import SHARE, bounded_ratio
-    from natadv.metrics.terms import Terms, times_as_share
-
     covered = 0
     for _ in range(200):
         box = rng.uniform(0.05, 0.25, 60)
