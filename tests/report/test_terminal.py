@@ -23,7 +23,7 @@ from natadv.report.terminal import (
     wrapped,
 )
 from natadv.scenarios import SCENARIOS
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED, TASKS
 from natadv.types import Case, Measurement
 
 CASE = Case("classification", "clean", "mini", "mini-clip")
@@ -304,7 +304,7 @@ def test_only_metrics_of_the_task_are_shown(name):
 
 
 def test_metrics_that_need_clean_twins_are_shown_under_attack_only():
-    for task in TASKS.values():
+    for task in ASKED.values():
         for names, attacked in ((task.metrics, False), (task.attack_metrics, True)):
             twins = [name for name in names if METRICS[name].needs or name == "decoy_rate"]
             assert bool(twins) == attacked
