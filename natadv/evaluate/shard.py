@@ -119,6 +119,10 @@ class SeenRegions:
         left, top, side = _middle(*image.size)
         return image.crop((left, top, left + side, top + side))
 
+    def uncut(self) -> SeenRegions:
+        """The same for a tower that sees all of each picture."""
+        return replace(self, whole=True)
+
     def _cut(self, region: FloatArray, sample: Sample) -> FloatArray:
         if self._sees_all_of(sample):
             return region

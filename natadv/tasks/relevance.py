@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from natadv.evaluate.loaded_model import EncodedBatch, LoadedModel
     from natadv.evaluate.pictures import Picture
-    from natadv.evaluate.shard import EvaluationShard
+    from natadv.evaluate.shard import EvaluationShard, SeenRegions
     from natadv.evaluate.units import Unit
 
 STEPS = 8
@@ -109,6 +109,11 @@ class _Analysis:
             raise ModelError(f"{self._loaded.name}: relevance maps must be finite, not negative")
         return maps
 
+    def _seen_on(self, maps: FloatArray) -> SeenRegions:
+        """What these maps cover: one whose grid is not square follows the proportions of the whole
+        picture."""
+        return self._seen if maps.shape[1] == maps.shape[2] else self._seen.uncut()
+
     def _rows(
         self, found: Outcomes, numbers: Mapping[str, Sequence[float]], names: Sequence[str]
     ) -> Outcomes:
@@ -161,9 +166,10 @@ class RelevanceEvaluator(_Analysis):
     def _of_truth(self, batch: _Batch, names: Sequence[str]) -> dict[str, _Placed]:
         """By sample id, as if each of them had been answered correctly."""
         maps = self._maps(self._model.prepare(batch.images), names)[: batch.n]
+        seen = self._seen_on(maps)
         boxes, masks = (
             _on_grid(batch.counted, region, grid=(maps.shape[1], maps.shape[2]))
-            for region in (self._seen.text, self._seen.object)
+            for region in (seen.text, seen.object)
         )
         in_box = share_inside(maps, boxes)
         columns = (
@@ -179,17 +185,18 @@ class RelevanceEvaluator(_Analysis):
 
     def _of_prediction(
         self,
-        misread: Sequence[tuple[Sample, Image]],
+        misread: list[tuple[Sample, Image]],
         said: Mapping[str, str],
         placed: Mapping[str, _Placed],
     ) -> dict[str, _Placed]:
         """By sample id, with the map for the wrong answer in place of that for the truth."""
         samples = [sample for sample, _ in misread]
         # A row may differ in its last bits with the number of rows.
-        full = [*misread, *misread[-1:] * (self._loaded.batch_size - len(misread))]
+        full = misread + misread[-1:] * (self._loaded.batch_size - len(misread))
         prepared = self._model.prepare([image for _, image in full])
         maps = self._maps(prepared, [said[s.id] for s, _ in full])[: len(samples)]
-        boxes = _on_grid(samples, self._seen.text, grid=(maps.shape[1], maps.shape[2]))
+        seen = self._seen_on(maps)
+        boxes = _on_grid(samples, seen.text, grid=(maps.shape[1], maps.shape[2]))
         shares = np.clip(share_inside(maps, boxes), 0, 1).tolist()
         return {
             sample.id: placed[sample.id]._replace(prediction_in_box=share)
@@ -248,8 +255,9 @@ class FaithfulnessEvaluator(_Analysis):
         """Probabilities of the predicted classes, of shape (b, 2, steps + 1): while the most
         relevant places are shown in a blurred picture, and while they are blurred."""
         places = [most_relevant(relevance, steps=STEPS) for relevance in maps]
+        seen = self._seen_on(maps)
         whole = [
-            self._seen.picture(image, sample)
+            seen.picture(image, sample)
             for image, sample in zip(batch.images, batch.samples, strict=True)
         ]
         blurred = list(map(_blurred, whole))

@@ -221,6 +221,30 @@ def test_only_what_a_model_sees_counts_where_it_crops(tmp_path):
     assert column(whole, "box")["wide"] == pytest.approx(area / (96 * 64))
 
 
+def test_a_map_that_is_not_square_covers_the_whole_picture(tmp_path):
+    """As that of a tower that cuts pictures into patches without changing their proportions."""
+
+    class Proportional(Planted):
+        def prepare(self, images):
+            return np.stack([np.asarray(image, np.float32) for image in images])
+
+        def embed_images(self, prepared):
+            return np.tile(np.array([[1, 0]], np.float32), (len(prepared), 1))
+
+        def relevance(self, prepared, targets, *, layers="last"):
+            maps = np.zeros((len(prepared), 2, 3), np.float32)
+            maps[:, 0, 0] = 1
+            return maps
+
+    mask = np.zeros((64, 96), bool)
+    mask[:32, :48] = True
+    wide = sample("wide", bright=True, label=0, size=(96, 64), mask=mask)
+    rows = measured(tmp_path, [wide], task="relevance", model=Proportional())
+
+    assert column(rows, "mask")["wide"] == pytest.approx(0.25)
+    assert column(rows, "in_mask")["wide"] == pytest.approx(1.0)
+
+
 def test_a_map_that_marks_nothing_is_no_outcome(tmp_path):
     class Blank(Planted):
         def relevance(self, prepared, targets, *, layers="last"):
