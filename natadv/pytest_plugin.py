@@ -23,10 +23,11 @@ from natadv.evaluate.devices import check_gpus, pinned_environment, teams, visib
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.requirements import missing, script
 from natadv.plugin import options
-from natadv.plugin.controller import Controller
+from natadv.plugin.controller import AGAINST_BASELINE, Controller
 from natadv.plugin.gates import Gate
 from natadv.plugin.session import GateSession, make_session
 from natadv.report.gate_json import remove_verdict
+from natadv.tasks import TASKS
 from natadv.types import Case
 
 SESSION = pytest.StashKey[GateSession]()
@@ -53,8 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the session of this process and, in the process that started the run, the controller."""
     config.addinivalue_line(
         "markers",
-        "gate(task=NAME, searched=BOOL): judges one case per parameter `case`: those of a task, or "
-        "those beside which the tier searches for small attacks",
+        "gate(task=NAME, analysis=BOOL, searched=BOOL, baseline=BOOL): judges one case per "
+        "parameter `case`: those of a task, those that analyse answers of another task, those "
+        "beside which the tier searches for small attacks, or those that --baseline has too",
     )
     if not options.runs_gates(config) or options.is_in_mode(config, options.HELP_MODES):
         return
@@ -171,13 +173,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("gate")
     if session is None or mark is None:
         return
-    searched = session.grid.searched
+    cases, searched = session.grid.cases, session.grid.searched
+    if mark.kwargs.get("baseline"):
+        comparable = session.comparable(cases)
+        ids = [AGAINST_BASELINE + case.address for case in comparable]
+        metafunc.parametrize("case", comparable, ids=ids)
+        return
     if mark.kwargs.get("searched"):
-        cases = searched
+        asked = searched
+    elif mark.kwargs.get("analysis"):
+        asked = [case for case in cases if TASKS[case.task].analyses and case not in searched]
     else:
-        of_task = [case for case in session.grid.cases if case.task == mark.kwargs["task"]]
-        cases = [case for case in of_task if case not in searched]
-    metafunc.parametrize("case", cases, ids=[case.address for case in cases])
+        of_task = [case for case in cases if case.task == mark.kwargs["task"]]
+        asked = [case for case in of_task if case not in searched]
+    metafunc.parametrize("case", asked, ids=[case.address for case in asked])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

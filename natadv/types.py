@@ -32,9 +32,9 @@ Overall = Literal["pass", "partial", "waived", "fail", "inconclusive", "incomple
 the cases that do not hold are all waived."""
 GREEN: tuple[Overall, ...] = ("pass", "partial", "waived")
 """Verdicts of a run that was judged and holds; the last is the worst."""
-State = Verdict | Literal["WAIVED"]
-"""A verdict, or that of a rule or case which is waived."""
-STATES: tuple[State, ...] = (*VERDICTS[:-1], "WAIVED", "PASS")
+State = Verdict | Literal["WAIVED", "MEASURED"]
+"""A verdict, that of a rule or case which is waived, or that of a case which no rule judges."""
+STATES: tuple[State, ...] = (*VERDICTS[:-1], "WAIVED", "MEASURED", "PASS")
 """The worst first."""
 
 PLACES = (

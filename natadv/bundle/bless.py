@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from natadv.errors import ConfigError, GateFailure, counted
+from natadv.errors import ConfigError, GateFailure, MetricError, counted
 from natadv.evidence import (
     Selection,
     StoredCase,
@@ -30,7 +30,7 @@ from natadv.gate.kept_baselines import (
 from natadv.metrics import estimate
 from natadv.report.gate_json import GateJson, read_gate_json
 from natadv.storage.atomic import replace_folder, writing
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED, TASKS
 from natadv.types import Case, Outcomes
 
 
@@ -171,7 +171,13 @@ def _disagreements(
         headline = TASKS[case.task].headline
         found = stored_evidence(case, stored)
         yield from (f"{case}: {problem}" for problem in found.problems)
-        value = estimate(headline, found.evidence).value
+        try:
+            value = estimate(headline, found.evidence).value
+        except MetricError:
+            # An analysis may not be defined on all datasets of its task.
+            if case.task in ASKED:
+                raise
+            continue
         values = [row.value for row in said.measurements if row.metric == headline]
         # Written as what must hold. A verdict without the number is about no rows.
         for claimed in values or [None]:

@@ -218,7 +218,7 @@ def case_entry(
     """A case as gate.json has it, with those of the `rows` that are about it.
 
     Args:
-        verdict: None if nothing was asserted.
+        verdict: None if nothing was asserted of the case.
         green: By default whether the verdict is PASS or waived.
         sequence: How far it was evaluated, if its samples came in a random order.
         sheet: The contact sheet of its failing samples, from the folder of gate.json.

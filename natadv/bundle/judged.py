@@ -168,10 +168,13 @@ def _gate_json(
 def entry_of(judged: JudgedRun, case: Case, rows: Sequence[Row], *, sheet: str | None) -> CaseEntry:
     """A case as gate.json has it; `rows` are those of `rows_of`."""
     verdicts = [row.verdict for row in rows if row.verdict is not None]
+    # Without rules, the baseline alone may have judged it.
+    unruled = not verdicts and judged.verdict.of(case).verdict is None
     return case_entry(
         judged.plans[case],
         rows,
-        verdict=worst(verdicts or ["INCOMPLETE"]),
+        verdict=None if unruled else worst(verdicts or ["INCOMPLETE"]),
+        green=True if unruled else None,
         sequence=judged.evidence[case].sequence if case in judged.evidence else None,
         sheet=sheet,
     )

@@ -44,7 +44,9 @@ def predicate(found: Verification, *, url: str | None = None) -> dict[str, Any]:
     gate = found.gate
     kinds = {"PASS": "passedTests", "WAIVED": "warnedTests"}
     tests: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
-    for entry in sorted(gate.cases, key=lambda entry: entry.case):
+    # What no rule judges has neither passed nor failed.
+    judged = [entry for entry in gate.cases if entry.state != "MEASURED"]
+    for entry in sorted(judged, key=lambda entry: entry.case):
         tests[kinds.get(entry.state, "failedTests")].append(entry.case)
     if gate.problems or not gate.cases:
         tests["failedTests"].append("run")

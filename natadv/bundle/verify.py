@@ -182,7 +182,7 @@ def recompute(found: Unpacked, gate: GateJson, thresholds: Thresholds) -> Recomp
             confidence=gate.confidence,
             asserted=gate.asserted,
         )
-        numbers += _compare_case(entry, case, rows, judged)
+        numbers += _compare_case(entry, case, rows, judged, asserted=gate.asserted)
     # Those of the cases have been compared. A reason that is waived goes on with who waived it.
     reasons = {*gate.problems, *(reason for entry in gate.cases for reason in entry.reasons)}
     agree("the number of reasons", len(gate.reasons), len(reasons))
@@ -224,10 +224,12 @@ def _before(found: Unpacked, gate: GateJson) -> Mapping[Case, StoredCase] | None
     return read_baseline(found.folder(BASELINE))
 
 
-def _compare_case(entry: CaseEntry, case: Case, rows: Sequence[Row], judged: JudgedRun) -> int:
+def _compare_case(
+    entry: CaseEntry, case: Case, rows: Sequence[Row], judged: JudgedRun, *, asserted: bool
+) -> int:
     """The number of numbers that are equal."""
     again = entry_of(judged, case, rows, sheet=entry.sheet)
-    if entry.verdict is not None:
+    if asserted:
         agree(f"{case}: the verdict", entry.verdict, again.verdict)
         agree(f"{case}: the waiver", entry.waiver, again.waiver)
         agree(f"{case}: green", entry.green, again.green)

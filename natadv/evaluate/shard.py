@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from natadv.data.reader import read_by_id, read_rows, read_samples
-from natadv.errors import DataError
+from natadv.errors import ConfigError, DataError
 from natadv.evaluate.datasets import Dataset, undrawable
 from natadv.evaluate.pictures import (
     AS_SQUARE,
@@ -18,8 +21,13 @@ from natadv.evaluate.pictures import (
     sized,
 )
 from natadv.evaluate.units import Unit
-from natadv.tasks.masks import upright_size
-from natadv.types import DenseFeatures, Model, Sample, ZeroShotClassifier
+from natadv.scenarios.typographic.overlay import from_json
+from natadv.scenarios.typographic.rendering import box, size_before
+from natadv.tasks.masks import truth_mask, upright_size
+from natadv.types import DenseFeatures, FloatArray, Model, Sample, ZeroShotClassifier
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,10 @@ class EvaluationShard:
             for s, p in shown.items()
         }
 
+    def seen_regions(self, tower: DenseFeatures | ZeroShotClassifier) -> SeenRegions:
+        """What the tower sees of the pictures of the shard."""
+        return SeenRegions(self.shown, sees_whole(tower))
+
     def exclude(self, broken: Mapping[str, str]) -> None:
         """Record an error for the samples whose picture (by key, of a square copy or not) is
         broken."""
@@ -69,6 +81,62 @@ class EvaluationShard:
         causes = {key.removesuffix(AS_SQUARE): why for key, why in broken.items()}
         keys = {name: p.key.removesuffix(AS_SQUARE) for name, p in self.shown.items()}
         self.errors.update({name: causes[key] for name, key in keys.items() if key in causes})
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRegions:
+    """Regions of pictures, cut to what a tower sees of them: all, or the square in the middle that
+    a centre crop keeps."""
+
+    shown: Mapping[str, Picture]
+    whole: bool
+
+    def text(self, sample: Sample) -> FloatArray | None:
+        """1 in the smallest box around the sample's overlay, else 0, a value per pixel; None if
+        nothing is known of where one stands."""
+        if sample.overlay is None:
+            return None
+        try:
+            overlays = from_json(sample.overlay)
+        except ConfigError:
+            return None
+        width, height = upright_size(sample)
+        left, top, right, bottom = box(overlays, size_before(overlays, (width, height)))
+        inside = np.zeros((height, width), np.float32)
+        inside[max(0, top) : bottom, max(0, left) : right] = 1
+        return self._cut(inside, sample)
+
+    def object(self, sample: Sample) -> FloatArray | None:
+        """1 where the sample's mask is, else 0, a value per pixel; None without a mask."""
+        if sample.mask is None:
+            return None
+        return self._cut(truth_mask(sample).astype(np.float32), sample)
+
+    def picture(self, image: Image, sample: Sample) -> Image:
+        """The part of the sample's picture that the tower sees, which it sees as a whole."""
+        if self._sees_all_of(sample):
+            return image
+        left, top, side = _middle(*image.size)
+        return image.crop((left, top, left + side, top + side))
+
+    def uncut(self) -> SeenRegions:
+        """The same for a tower that sees all of each picture."""
+        return replace(self, whole=True)
+
+    def _cut(self, region: FloatArray, sample: Sample) -> FloatArray:
+        if self._sees_all_of(sample):
+            return region
+        left, top, side = _middle(region.shape[1], region.shape[0])
+        return region[top : top + side, left : left + side]
+
+    def _sees_all_of(self, sample: Sample) -> bool:
+        return self.whole or self.shown[sample.id].key.endswith(AS_SQUARE)
+
+
+def _middle(width: int, height: int) -> tuple[int, int, int]:
+    """Left, top and side of the largest square in the middle."""
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side
 
 
 def _is_square(sample: Sample) -> bool:

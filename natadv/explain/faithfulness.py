@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from natadv.types import DoubleArray, FloatArray
 
@@ -48,3 +49,28 @@ def _overlaps(pixels: int, places: int) -> DoubleArray:
     return np.clip(edges[None, 1:], starts, starts + 1) - np.clip(
         edges[None, :-1], starts, starts + 1
     )
+
+
+def most_relevant(relevance: FloatArray, *, steps: int) -> NDArray[np.bool_]:
+    """The most relevant places of one map of shape (h, w), of shape (steps + 1, h, w): none of them
+    first, then in equal steps more, and last all. Of equal ones, the upper left is the first."""
+    places = relevance.size
+    order = np.argsort(-relevance.ravel(), kind="stable")
+    rank = np.empty(places, dtype=np.int64)
+    rank[order] = np.arange(places)
+    counts = np.rint(np.arange(steps + 1) * places / steps)
+    return (rank < counts[:, None]).reshape(steps + 1, *relevance.shape)
+
+
+def at_size(places: NDArray[np.bool_], *, height: int, width: int) -> NDArray[np.bool_]:
+    """The pixels of a picture whose centres lie in these places of a grid."""
+    rows, columns = places.shape
+    down = (2 * np.arange(height) + 1) * rows // (2 * height)
+    across = (2 * np.arange(width) + 1) * columns // (2 * width)
+    return np.asarray(places[down][:, across])
+
+
+def area_under(scores: DoubleArray) -> DoubleArray:
+    """Of curves with equal steps along the last axis, over the unit interval: by trapezoids."""
+    ends = (scores[..., 0] + scores[..., -1]) / 2
+    return np.asarray((ends + scores[..., 1:-1].sum(axis=-1)) / (scores.shape[-1] - 1))

@@ -15,6 +15,7 @@ from natadv.evidence import CaseEvidence
 from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.gate.rules import Rule, Thresholds, TierGrid
 from natadv.metrics import METRICS, estimate, metric_named
+from natadv.metrics.measure import MOST_TIMES
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 
@@ -49,7 +50,8 @@ def propose(
     else:
         bound = rounded(wide.high + SLACK, ROUND_CEILING)
     least = -1.0 if metric.kind == "difference" else 0.0
-    if not (bound > least if metric.higher_is_better else bound < 1):
+    most = MOST_TIMES if metric.kind == "multiple" else 1.0
+    if not (bound > least if metric.higher_is_better else bound < most):
         raise MetricError(
             f"{found.case}: {metric_name} {shown.value:.3f} on {shown.n} samples leaves no bound "
             "that could be broken; measure more samples"

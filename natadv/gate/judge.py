@@ -10,12 +10,13 @@ from datetime import date
 from natadv.errors import ConfigError, counted, listed
 from natadv.evidence import CaseEvidence
 from natadv.gate.assess import Assessment, RunConditions, assess
-from natadv.gate.cases import CasePlan, mismatches, with_evidence
+from natadv.gate.cases import CasePlan, mismatches, unreadable, with_evidence
 from natadv.gate.early_verdicts import final_confidence, levels_of
 from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, Waiver, rules_for
 from natadv.gate.waivers import EXCUSABLE, WaiverUse, uses, waiver_of
 from natadv.metrics.intervals import Side, Uncertain
 from natadv.metrics.significance import holm
+from natadv.tasks import ASKED
 from natadv.types import GREEN, VERDICTS, Case, Measurement, Overall, State, Verdict
 
 MOST_SUGGESTED = 1_000_000
@@ -68,7 +69,8 @@ class CaseVerdict:
     """All rules on one case."""
 
     case: Case
-    verdict: Verdict
+    verdict: Verdict | None
+    """None for an analysis that was measured as planned, and that no rule covers."""
     judgements: tuple[Judgement, ...]
     reasons: tuple[str, ...] = ()
     """What is wrong with the case itself, independently of its rules."""
@@ -89,13 +91,15 @@ class CaseVerdict:
 
     @property
     def state(self) -> State:
-        """The verdict, or that all that fails is waived."""
+        """The verdict, that all that fails is waived, or that no rule judges the case."""
+        if self.verdict is None:
+            return "MEASURED"
         return self.verdict if self.waiver is None else "WAIVED"
 
     @property
     def green(self) -> bool:
-        """Whether all rules hold, or what fails is waived."""
-        return self.state in ("PASS", "WAIVED")
+        """Whether all rules hold, what fails is waived, or no rule has to judge the case."""
+        return self.state in ("PASS", "WAIVED", "MEASURED")
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -151,8 +155,10 @@ class GateVerdict:
         by_value = sum(rule.at == "value" for rule in rules)
         weak = sum({j.rule.starter for j in case.judgements} == {"chance"} for case in self.cases)
         number = "all" if weak == len(self.cases) else f"{weak} of them"
+        unruled = sum(case.verdict is None for case in self.cases)
         found = {
             f"waived: {listed(waived)}": bool(waived),
+            f"{unruled} of them measured without a rule": bool(unruled),
             f"{counted(by_value, 'rule')} at value, without confidence": bool(by_value),
             f"{number} by floors just above chance alone": bool(weak),
         }
@@ -235,6 +241,8 @@ def judge_all(
         for j in _corrected(assessed, level=(1 - confidence) / 2)
     ]
     cases = tuple(_case_verdict(plan, flaws[plan.case], judgements) for plan in chosen)
+    if cases and all(case.verdict is None for case in cases):
+        wrong += ("no rule covers a case of this run, so nothing was judged; add one",)
     lineages = {plan.case.model: plan.lineage for plan in plans}
     named = {model: lineages.get(model, model) for model in tuple(models) or judged_tier.models}
     whole = set(judged_tier.grid_of(named))
@@ -257,6 +265,9 @@ def _assessed(
     # Rows may be read here, and are not kept: there may be more of them than fit into memory.
     for plan, found in with_evidence(plans, evidence):
         reasons = ("not measured",) if found is None else mismatches(plan, found)
+        if found is not None and not reasons and not rules[plan.case]:
+            # No rule counts what is excluded of a case without any.
+            reasons = unreadable(found, conditions.max_excluded)
         flaws[plan.case] = reasons
         assessed += assess(plan, rules[plan.case], found, reasons=reasons, conditions=conditions)
     return assessed, flaws
@@ -279,7 +290,9 @@ def _waiver_uses(
 def _overall(cases: Sequence[CaseVerdict], *, flawed: bool, whole: bool) -> Overall:
     """The verdict on a run: `flawed` if something went wrong with it, `whole` if it judged all of
     its tier."""
-    verdicts: list[Verdict] = ["PASS" if case.green else case.verdict for case in cases]
+    verdicts: list[Verdict] = [
+        "PASS" if case.green or case.verdict is None else case.verdict for case in cases
+    ]
     if flawed or not cases:
         verdicts.append("INCOMPLETE")
     found = OVERALL[worst(verdicts)]
@@ -435,10 +448,10 @@ def _case_verdict(
 ) -> CaseVerdict:
     own = tuple(j for j in judgements if j.case == plan.case)
     reasons = list(flaws)
-    if not own:
+    if not own and plan.case.task in ASKED:
         reasons.append(f"no rule covers this case (lineage {plan.lineage!r}); add one")
     reasons = [f"{plan.case}: {reason}" for reason in reasons]
     verdicts: list[Verdict] = [j.verdict for j in own]
     if reasons:
         verdicts.append("INCOMPLETE")
-    return CaseVerdict(plan.case, worst(verdicts), own, tuple(reasons))
+    return CaseVerdict(plan.case, worst(verdicts) if verdicts else None, own, tuple(reasons))

@@ -212,9 +212,31 @@ def _wrong_answer(values: Values) -> Values:
     return {name: np.zeros_like(values[name]) for name in scores}
 
 
+def _wrong_place(values: Values) -> Values:
+    # All relevance lies on a text; where there was none, one as large as a tenth of the picture.
+    ones, zeros = np.ones_like(values["beside_text"]), np.zeros_like(values["beside_text"])
+    return {
+        "beside_text": zeros,
+        "prediction_in_box": ones,
+        "truth_in_box": ones,
+        "box": np.where(values["box"] > 0, values["box"], 0.1),
+        "in_mask": zeros,
+        "pointing": zeros,
+    }
+
+
+def _unfaithful(values: Values) -> Values:
+    return {
+        "insertion": np.zeros_like(values["insertion"]),
+        "deletion": np.ones_like(values["deletion"]),
+    }
+
+
 _WRONG: Mapping[str, Callable[[Values], Values]] = {
     "correct": _wrong_class,
     "iou": _wrong_region,
     "accuracy": _wrong_answer,
+    "beside_text": _wrong_place,
+    "insertion": _unfaithful,
 }
 """By the score of a task: its values where an answer is entirely wrong."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from natadv.config import shown
 from natadv.errors import MetricError
 from natadv.metrics.paired import Score
+from natadv.metrics.relevance import beside_text, insertion
 from natadv.metrics.segmentation import iou
 from natadv.metrics.terms import correct
 from natadv.metrics.vqa import agreement
@@ -29,6 +30,8 @@ GRADES: Mapping[str, Grade] = {
     "correct": Grade(correct, 1.0),
     "iou": Grade(iou, 0.5),  # as in precision at 0.5
     "accuracy": Grade(agreement, 0.5),  # two of ten people agree
+    "beside_text": Grade(beside_text, 0.5),  # less than half of the relevance lies on the text
+    "insertion": Grade(insertion, 0.5),
 }
 """By the value of outcomes that holds the score."""
 

@@ -241,6 +241,40 @@ class BoundedRatio:
         return None if found == nearly and excess(nearly) < 0 else found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Multiple:
+    """How many times as large one sum is as another. It has no upper end, so its tests are those of
+    the first sum's share of both, which is r / (1 + r)."""
+
+    share: BoundedRatio
+
+    @property
+    def value(self) -> float:
+        """From 0 up."""
+        return _multiple_of(self.share.value)
+
+    def p_value(self, *, bound: float, side: Side) -> float:
+        """As that of the share."""
+        return self.share.p_value(bound=bound / (1 + bound), side=side)
+
+    def interval(self, tail: float) -> Interval:
+        """As that of the share."""
+        return Interval(*map(_multiple_of, self.share.interval(tail)))
+
+    def scaled(self, factor: float) -> Multiple:
+        """The same on more pictures."""
+        return Multiple(self.share.scaled(factor))
+
+    def detectable(self, *, bound: float, side: Side, level: float) -> float | None:
+        """As that of the share."""
+        found = self.share.detectable(bound=bound / (1 + bound), side=side, level=level)
+        return None if found is None else _multiple_of(found)
+
+
+def _multiple_of(share: float) -> float:
+    return share / (1 - share) if share < 1 else math.inf
+
+
 def bounded_ratio(
     terms: Terms,
     total: Total,

@@ -16,17 +16,20 @@ from natadv.metrics.intervals import (
     BoundedRatio,
     Fraction,
     Interval,
+    Multiple,
     Side,
     Uncertain,
     bounded_ratio,
     quantile_of,
 )
-from natadv.metrics.terms import Terms, Total, check, difference, ratio
+from natadv.metrics.terms import Terms, Total, check, difference, ratio, times, times_as_share
 from natadv.tasks import TASKS
 from natadv.types import DoubleArray, Measurement, Outcomes
 
-Kind = Literal["bounded", "difference", "quantile"]
+Kind = Literal["bounded", "difference", "multiple", "quantile"]
 Need = Literal["clean", "occlusion", "matched"]
+MOST_TIMES = 1000.0
+"""Largest bound on a multiple: what lies a thousand times as densely lies in a single pixel."""
 _DRAWN = re.compile(r"o[0-9]{3,}")
 """Id of an overlay of a population; one that was chosen has another kind of name."""
 
@@ -39,7 +42,11 @@ def _loss(rows: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
     return rows[..., 0] - rows[..., 1], rows[..., 2]
 
 
-FRACTIONS: dict[Total, Fraction] = {ratio: _quotient, difference: _loss}
+def _part(rows: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
+    return rows[..., 0], rows[..., 0] + rows[..., 1]
+
+
+FRACTIONS: dict[Total, Fraction] = {ratio: _quotient, difference: _loss, times: _part}
 """How the totals that are ratios of sums split."""
 
 
@@ -52,8 +59,9 @@ class Metric:
     terms: Callable[[Evidence], Terms]
     total: Total
     kind: Kind
-    """`bounded`: in [0, 1]; `difference`: in [-1, 1]; `quantile`: of one-hot terms per picture,
-    which are about the given overlays. Pictures are the units of the variance; so are overlays
+    """`bounded`: in [0, 1]; `difference`: in [-1, 1]; `multiple`: how many times as large one share
+    of each sample is as another, from 0 up; `quantile`: of one-hot terms per picture, which are
+    about the given overlays. Pictures are the units of the variance; so are overlays
     where they are drawn from a population."""
     higher_is_better: bool
     columns: tuple[str, ...] = ()
@@ -120,17 +128,19 @@ def estimated(name: str, metric: Metric, evidence: Evidence) -> Estimate:
     terms = _collected(metric, evidence)
     sums = terms.rows.sum(axis=0)
     value = float(metric.total(sums))
+    found: Uncertain
     if metric.kind == "quantile":
         quantile = quantile_of(value, sums, share=metric.share, resolution=metric.resolution)
         return Estimate(name, metric, terms, value, quantile)
     overlay = _by_overlay(metric, evidence)
-    found = bounded_ratio(
+    share = bounded_ratio(
         terms,
-        metric.total,
+        times_as_share if metric.kind == "multiple" else metric.total,
         ends=CHANGE if metric.kind == "difference" else SHARE,
         fraction=metric.fraction or FRACTIONS.get(metric.total),
         overlay=overlay,
     )
+    found = Multiple(share) if metric.kind == "multiple" else share
     return Estimate(name, metric, terms, value, found, 0 if overlay is None else overlay.groups)
 
 

@@ -67,6 +67,16 @@ def ratio(sums: DoubleArray) -> DoubleArray:
     return np.asarray(sums[..., 0] / sums[..., 1], dtype=np.float64)
 
 
+def times(sums: DoubleArray) -> DoubleArray:
+    """As `ratio`, but the first sum may be the larger one."""
+    return ratio(sums)
+
+
+def times_as_share(sums: DoubleArray) -> DoubleArray:
+    """The share that the first sum has of both, between 0 and 1: r / (1 + r) of a multiple r."""
+    return np.asarray(sums[..., 0] / (sums[..., 0] + sums[..., 1]), dtype=np.float64)
+
+
 def difference(sums: DoubleArray) -> DoubleArray:
     """First sum minus second, over the third."""
     return np.asarray((sums[..., 0] - sums[..., 1]) / sums[..., 2], dtype=np.float64)

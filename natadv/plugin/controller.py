@@ -50,6 +50,10 @@ JUDGED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_T
 """Exit codes of a run that ended; no other run writes a verdict."""
 
 
+AGAINST_BASELINE = "baseline:"
+"""Begins the parameter of a test that only compares its case with the baseline."""
+
+
 class Controller:
     """The pytest plugin that collects what the workers report, judges again from the store, and
     decides the exit code."""
@@ -133,7 +137,7 @@ class Controller:
         self.collections += 1
         for node in ids:
             address = node.partition("[")[2].removesuffix("]")
-            case = self.session.grid.case(address)
+            case = self.session.grid.case(address.removeprefix(AGAINST_BASELINE))
             if case is not None:
                 self.expected[node] = case
         if self.collections >= len(self.config.getoption("tx", None) or [None]):
@@ -198,7 +202,9 @@ class Controller:
             absent = [case for case in session.grid.cases if case not in session.selected]
             self.complaints += [f"INCOMPLETE: {case}: no suite asks for it" for case in absent]
         for node, case in self.expected.items():
-            outcome, green = self.reported.get(node), session.is_green(case)
+            compares = f"[{AGAINST_BASELINE}" in node
+            green = session.is_no_worse(case) if compares else session.is_green(case)
+            outcome = self.reported.get(node)
             if outcome is None:
                 reason = "the gate never reported; its worker may have died"
                 self.complaints.append(f"INCOMPLETE: {case}: {reason}")
@@ -211,7 +217,9 @@ class Controller:
                     f"INCOMPLETE: {case}: its test {outcome}, but the store says "
                     f"{'green' if green else 'not green'}; run again"
                 )
-        return not self.complaints and all(map(session.is_green, session.selected))
+        # The run itself may lack something, though each of its cases holds.
+        holds = self.verdict() in (*GREEN, "measured")
+        return holds and not self.complaints and all(map(session.is_green, session.selected))
 
     def _write_results(self) -> None:
         problems = [*self.complaints, *self.session.limited]

@@ -59,12 +59,7 @@ class Gate:
                 allure.dynamic.parameter(name, _Unquoted(text), excluded=True)
             # Plain floats: execnet cannot carry numpy's.
             self._node.user_properties.append((row.metric, float(row.measurement.value)))
-        if (waiver := self._session.waiver(case)) is not None:
-            # A known issue, which the test passes: Allure groups only what does not.
-            allure.dynamic.tag("waived")
-            allure.dynamic.description(waiver.note)
-            if "://" in waiver.issue:
-                allure.dynamic.issue(waiver.issue)
+        self._say_why_it_passes(case)
         # Charts take most of a second, and without results nobody would see them.
         if writes_allure(self._node.config):
             _attach_rates(self._session.evidence[case])
@@ -74,6 +69,31 @@ class Gate:
             except NatadvError as error:
                 allure.attach(str(error), "failing pictures", allure.attachment_type.TEXT)
         self._session.raise_unless_green(case)
+
+    def check_against_baseline(self, case: Case) -> None:
+        """Compare `case` with the baseline alone, whatever its rules say.
+
+        Raises:
+            InfraError: The case could not be compared.
+            GateFailure: The baseline was better.
+        """
+        restore_allure_folder(self._node.config)
+        allure.dynamic.title(f"{case.address} against the baseline")
+        for name, value in labels(case).items():
+            allure.dynamic.label(name, value)
+        self._session.raise_if_worse(case)
+
+    def _say_why_it_passes(self, case: Case) -> None:
+        """Mark a test that passes although not all rules hold, or none asks for anything: Allure
+        groups only what does not pass."""
+        if (waiver := self._session.waiver(case)) is not None:
+            allure.dynamic.tag("waived")
+            allure.dynamic.description(waiver.note)
+            if "://" in waiver.issue:
+                allure.dynamic.issue(waiver.issue)
+        if self._session.asserting and self._session.case_verdict(case) is None:
+            allure.dynamic.tag("measured")
+            allure.dynamic.description("measured as planned; no rule judges it")
 
     def _show_failures(self, case: Case) -> None:
         # Imported here because collecting needs neither Parquet nor pictures.

@@ -293,6 +293,14 @@ class GateSession:
             confidence=self.grid.thresholds.confidence,
         )
 
+    def comparable(self, cases: Iterable[Case]) -> list[Case]:
+        """Those of the cases that the baseline has too; none without a baseline."""
+        if self.baseline is None:
+            return []
+        lineages = {case: self.grid.lineages[case.model] for case in cases}
+        absent = absences(lineages, self.baseline)
+        return [case for case in lineages if case not in absent]
+
     @cached_property
     def counterparts(self) -> dict[Case, CaseEvidence]:
         """Selected case -> what the baseline has to compare it with; empty without a baseline."""
@@ -323,17 +331,38 @@ class GateSession:
             return None
         return self.verdict.of(case).waiver
 
-    def case_verdict(self, case: Case) -> Verdict:
-        """The worse one of what its rules and the baseline say, where rules are asserted."""
+    def case_verdict(self, case: Case) -> Verdict | None:
+        """The worse one of what its rules and the baseline say, where rules are asserted; None if
+        neither has to say anything."""
         of_rules, compared = self.verdict.of(case).verdict, self.comparison(case)
-        return of_rules if compared is None else worst((of_rules, compared.verdict))
+        of_baseline = None if compared is None or compared.state == "NEW" else compared.verdict
+        said = [verdict for verdict in (of_rules, of_baseline) if verdict is not None]
+        return worst(said) if said else None
 
     def is_green(self, case: Case) -> bool:
-        """True if `case` was measured as planned and, where rules are asserted, holds them or is
-        waived, and is no worse than the baseline."""
+        """True if `case` was measured as planned and, where rules are asserted, holds those that it
+        has or is waived, and is no worse than the baseline."""
         if not self.asserting:
             return not self.shortfalls(case)
-        return self.case_verdict(case) == "PASS" or self.waiver(case) is not None
+        return self.case_verdict(case) in ("PASS", None) or self.waiver(case) is not None
+
+    def is_no_worse(self, case: Case) -> bool:
+        """True if `case` could be compared with the baseline, and did not get worse."""
+        compared = self.comparison(case)
+        return compared is not None and compared.verdict == "PASS"
+
+    def raise_if_worse(self, case: Case) -> None:
+        """Whatever its rules say.
+
+        Raises:
+            InfraError: The case could not be compared with the baseline.
+            GateFailure: The baseline was better.
+        """
+        compared = self.comparison(case)
+        if compared is None or compared.verdict == "INCOMPLETE":
+            raise InfraError(compared.reason if compared else f"{case}: there is no baseline")
+        if compared.verdict != "PASS":
+            raise GateFailure(baseline_reason(compared))
 
     def raise_unless_green(self, case: Case) -> None:
         """The one place where a verdict becomes an exception.

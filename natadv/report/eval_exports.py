@@ -14,6 +14,7 @@ from typing import Any
 from natadv import __version__
 from natadv.errors import ReportError, unknown_name
 from natadv.metrics import METRICS
+from natadv.metrics.measure import MOST_TIMES
 from natadv.report.gate_json import CaseEntry, GateJson, MeasurementEntry
 from natadv.tasks import TASKS
 
@@ -93,7 +94,7 @@ def _every_eval_ever_result(
             "lower_is_better": not metric.higher_is_better,
             "score_type": "continuous",
             "min_score": -1.0 if metric.kind == "difference" else 0.0,
-            "max_score": 1.0,
+            "max_score": MOST_TIMES if metric.kind == "multiple" else 1.0,
         },
         "score_details": {
             "score": row.value,

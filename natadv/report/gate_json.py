@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from natadv.config import Strict, first_mistake
 from natadv.errors import ConfigError, ReportError, StoreError, counted
+from natadv.tasks import ASKED
 from natadv.types import GREEN, STATES, Case, Overall, State, Verdict
 
 VERSION: Literal[3] = 3
@@ -130,7 +131,7 @@ class CaseEntry(Strict):
     case: str = Field(pattern=r"^[^/\s]+/[^/\s]+/[^/\s]+/[^/\s]+$")
     """task/scenario/dataset/model"""
     verdict: Verdict | None
-    """None if nothing was asserted."""
+    """None if nothing was asserted, or the case is an analysis that no rule covers."""
     green: bool
     lineage: str
     planned_n: int
@@ -166,7 +167,7 @@ class CaseEntry(Strict):
         return Case(*self.case.split("/"))
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """The verdict for people; a waived case and one that was only measured have their own."""
         if self.waiver is not None and self.green and self.verdict != "PASS":
             return "WAIVED"
@@ -265,6 +266,11 @@ class GateJson(Strict):
         if self.verdict not in (*GREEN, "measured"):
             return self
         wrong = [entry.case for entry in self.cases if not entry.green]
+        if self.asserted:
+            unruled = [entry for entry in self.cases if entry.verdict is None]
+            # What has to be judged, or all, cannot have gone without a verdict.
+            wrong += [entry.case for entry in unruled if entry.parts.task in ASKED]
+            wrong += [entry.case for entry in unruled[:1] if len(unruled) == len(self.cases)]
         if self.verdict == "pass":
             wrong += [entry.case for entry in self.waived]
         if wrong or self.problems or not self.cases:
@@ -297,8 +303,7 @@ class GateJson(Strict):
 
     def worst_first(self) -> list[CaseEntry]:
         """The cases, failures first."""
-        order = (*STATES[:-1], "MEASURED", STATES[-1])
-        return sorted(self.cases, key=lambda entry: (order.index(entry.state), entry.case))
+        return sorted(self.cases, key=lambda entry: (STATES.index(entry.state), entry.case))
 
 
 def parse_gate_json(content: bytes, *, where: str) -> GateJson:

@@ -54,7 +54,7 @@ def _test_of(entry: CaseEntry) -> ElementTree.Element:
     if state == "PASS":
         test = _test(where, entry.case)
     elif state in ("WAIVED", "MEASURED"):
-        why = entry.waiver.note if entry.waiver else "nothing was asserted"
+        why = entry.waiver.note if entry.waiver else "measured, and judged by no rule"
         test = _test(where, entry.case, "skipped", state, [why])
     else:
         tag = "error" if state == "INCOMPLETE" else "failure"

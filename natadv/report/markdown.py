@@ -26,15 +26,24 @@ _HEAD = ("verdict", "case", "metric", "value", "interval", "rule", "margin", "n"
 
 
 def summary(gate: GateJson, *, pictures_url: str | None = None) -> str:
-    """For `$GITHUB_STEP_SUMMARY`: what is not green with its pictures, then every rule."""
-    return _fitting([*_head(gate), *_failures(gate, pictures_url), *_all_rules(gate)], MOST_SUMMARY)
+    """For `$GITHUB_STEP_SUMMARY`: what is not green with its pictures, then every rule, then what
+    no rule judges."""
+    return _fitting(_blocks(gate, pictures_url), MOST_SUMMARY)
 
 
 def comment(gate: GateJson, *, pictures_url: str | None = None) -> str:
     """For a pull request: the same, cut to the length of a comment, below a hidden marker."""
-    blocks = [*_head(gate), *_failures(gate, pictures_url), *_all_rules(gate)]
     marker = MARKER.format(tier=gate.tier)
-    return _fitting([marker, *blocks], MOST_COMMENT)
+    return _fitting([marker, *_blocks(gate, pictures_url)], MOST_COMMENT)
+
+
+def _blocks(gate: GateJson, pictures_url: str | None) -> list[str]:
+    return [
+        *_head(gate),
+        *_failures(gate, pictures_url),
+        *_all_rules(gate),
+        *_without_rules(gate),
+    ]
 
 
 def _fitting(blocks: Sequence[str], most: int) -> str:
@@ -99,6 +108,18 @@ def _all_rules(gate: GateJson) -> Iterator[str]:
         yield f"<details><summary>all rules</summary>\n\n{table}\n\n</details>"
 
 
+def _without_rules(gate: GateJson) -> Iterator[str]:
+    """The numbers of the cases that were measured, and that no rule judges."""
+    rows = [
+        _row(entry, row)
+        for entry in gate.worst_first()
+        if gate.asserted and entry.state == "MEASURED"
+        for row in entry.measurements
+    ]
+    for table in _tables(rows):
+        yield f"<details><summary>measured, without a rule</summary>\n\n{table}\n\n</details>"
+
+
 def _tables(rows: Sequence[str], *, most: int = 100) -> Iterator[str]:
     """Tables of at most so many rows, as only whole ones are cut away."""
     head = f"| {' | '.join(_HEAD)} |\n|{'---|' * len(_HEAD)}"
@@ -110,7 +131,7 @@ def _row(entry: CaseEntry, row: MeasurementEntry) -> str:
     known = row.value is not None and row.low is not None and row.high is not None
     at = row.contract_rule
     cells = (
-        f"**{row.state}**" if row.state != "PASS" else "PASS",
+        f"**{row.state}**" if row.state not in ("PASS", None) else row.state or "",
         f"`{_code(entry.case)}`",
         _plain(row.metric),
         f"{row.value:.3f}" if known else "",

@@ -14,7 +14,7 @@ from natadv.errors import ConfigError
 from natadv.evidence import Evidence
 from natadv.gate.judge import OVERALL, judge_all, samples_to_decide
 from natadv.metrics import estimate
-from natadv.types import VERDICTS, Verdict
+from natadv.types import VERDICTS, Case, Verdict
 
 
 def judged(kit, world, rules, **options):
@@ -459,6 +459,83 @@ def test_a_case_that_no_rule_covers_is_incomplete(kit, green):
     found = incomplete(kit, world, "no rule covers this case (lineage 'mini-clip')")
 
     assert found.of(kit.NATURAL).verdict == "INCOMPLETE"
+
+
+MAPS = Case("relevance", "typographic", "mini-typo", "mini-clip")
+
+
+def looked(kit, n=100, *, in_box=0.5, **columns):
+    """Half of the relevance lies on a text that covers a fifth of the picture."""
+    rows = kit.rows_of(kit.first(n, n), **columns)
+    share, box = np.full(n, in_box), np.full(n, 0.2)
+    zeros = np.zeros(n)
+    values = {"beside_text": 1 - share, "truth_in_box": share, "prediction_in_box": share}
+    values |= {"box": box, "in_mask": zeros, "mask": zeros, "pointing": zeros}
+    return replace(rows, values=values)
+
+
+def test_an_analysis_without_a_rule_is_measured_and_does_not_pass(kit, green):
+    found = judged(kit, green.with_case(MAPS, looked(kit)), [kit.rule(kit.CLEAN)])
+    case = found.of(MAPS)
+
+    assert (case.verdict, case.state, case.green, case.lines) == (None, "MEASURED", True, ())
+    assert found.overall == "pass"
+    # The last line of a green run says so.
+    assert found.caveats.endswith("; 1 of them measured without a rule")
+    assert any(line.startswith("MEASURED ") and str(MAPS) in line for line in found.report)
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "verdict"), [(3.0, "PASS"), (2.0, "FAIL"), (2.5, "INCONCLUSIVE")]
+)
+def test_an_analysis_with_a_rule_is_judged_like_any_other_case(kit, green, ceiling, verdict):
+    rule = kit.rule(MAPS, metric="text_box_relevance", bound=ceiling, side="ceiling")
+    found = judged(kit, green.with_case(MAPS, looked(kit)), [kit.rule(kit.CLEAN), rule])
+
+    assert found.of(MAPS).verdict == verdict
+    assert found.green is (verdict == "PASS")
+    assert "measured without a rule" not in found.caveats
+
+
+def test_an_analysis_without_a_rule_must_still_be_measured_as_planned(kit, green):
+    """Each way in which it might be reported though it is not what it says."""
+    rules = [kit.rule(kit.CLEAN)]
+    world = green.with_case(MAPS, looked(kit))
+    lost = replace(world.evidence[MAPS].evidence, attack=looked(kit, 99))
+    failed = replace(lost, attack=looked(kit, 99, errors={"s99": "no map"}))
+    flaws = {
+        "expected 100 samples, got 99 and 0 errors": world.changed(MAPS, evidence=lost),
+        "1 of 100 samples have no outcome, the tier allows a share of 0": world.changed(
+            MAPS, evidence=failed
+        ),
+        "expected data revision": world.changed(MAPS, data_revision="other"),
+        "expected weights": world.changed(MAPS, weights="other"),
+        "the worker died": world.changed(MAPS, problems=("the worker died",)),
+        "not measured": replace(world, evidence={kit.CLEAN: world.evidence[kit.CLEAN]}),
+    }
+
+    for why, broken in flaws.items():
+        found = judged(kit, broken, rules)
+        assert (found.overall, found.of(MAPS).verdict) == ("incomplete", "INCOMPLETE"), why
+        assert why in found.of(MAPS).lines[0]
+    allowed = judged(kit, world.changed(MAPS, evidence=failed), rules, max_excluded=0.01)
+    assert allowed.green
+
+
+def test_a_run_of_analyses_without_rules_has_judged_nothing(kit):
+    found = judged(kit, kit.World().with_case(MAPS, looked(kit)), [])
+
+    assert (found.overall, found.of(MAPS).state) == ("incomplete", "MEASURED")
+    assert found.problems == ("no rule covers a case of this run, so nothing was judged; add one",)
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation", "vqa"])
+def test_no_other_task_goes_without_a_rule(kit, green, task):
+    """Beside a measured analysis too."""
+    bare = replace(kit.NATURAL, task=task)
+    world = green.with_case(bare, kit.rows_of(kit.first(600, 600))).with_case(MAPS, looked(kit))
+
+    incomplete(kit, world, "no rule covers this case")
 
 
 def test_a_rule_that_covers_no_case_is_incomplete(kit, green):

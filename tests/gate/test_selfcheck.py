@@ -33,6 +33,15 @@ def values_of(score: str, n: int) -> dict[str, np.ndarray]:
         return {"correct": right, "rank": 1 - right, "said_decoy": 0 * right}
     if score == "accuracy":
         return {name: right.copy() for name in ("accuracy", "simple", "exact")}
+    if score == "insertion":
+        return {"insertion": right, "deletion": 1 - right}
+    if score == "beside_text":
+        # A text on every other picture; of one without it the relevance lies beside it.
+        box = np.array([0.2 * (i % 2) for i in range(n)])
+        inside = (1 - right) * (box > 0)
+        on_text = {"truth_in_box": inside, "prediction_in_box": inside, "box": box}
+        on_object = {"in_mask": right, "mask": 0.5 + 0 * right, "pointing": right}
+        return {"beside_text": 1 - inside, **on_text, **on_object}
     found = 30 * right
     return {"tp": found, "fn": 40 - found, "fp": 10 + 0 * right, "tn": 50 + 0 * right,
             "iou": found / 50}  # fmt: skip

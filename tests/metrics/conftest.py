@@ -44,6 +44,7 @@ def make_outcomes(
             "rank": np.array(ranks if ranks is not None else 7 * (1 - right), dtype=np.float64),
             **segmented(right),
             **answered(right),
+            **looked(right),
         },
         errors=dict(errors or {}),
         attributes={name: tuple(told) for name, told in (attributes or {}).items()},
@@ -61,6 +62,23 @@ def answered(right: np.ndarray) -> dict[str, np.ndarray]:
     turn = np.arange(len(right)) % 3
     types = {name: (turn == i) * 1.0 for i, name in enumerate(("yes_no", "number", "other"))}
     return {"accuracy": 0.9 * right, "simple": right, "exact": right, **types}
+
+
+def looked(right: np.ndarray) -> dict[str, np.ndarray]:
+    """A tenth of the picture is text and a quarter object: where right, relevance lies on the
+    object, where wrong, on the text."""
+    in_box = np.where(right == 1, 0.1, 0.6)
+    return {
+        "beside_text": 1 - in_box,
+        "truth_in_box": in_box,
+        "prediction_in_box": in_box,
+        "box": np.full(len(right), 0.1),
+        "in_mask": np.where(right == 1, 0.75, 0.25),
+        "mask": np.full(len(right), 0.25),
+        "pointing": right,
+        "insertion": np.where(right == 1, 0.8, 0.4),
+        "deletion": np.where(right == 1, 0.2, 0.3),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -166,6 +166,13 @@ def test_the_paired_metrics_of_six_twins(outcomes):
     # Of the four right when clean, two flip: at 0.3 and 0.2.
     assert values["breaking_point"].value == pytest.approx(0.3)
     assert values["breaking_point_q10"].value == pytest.approx(0.2)
+    # Three of six look at the text: 3 * 0.6 and 3 * 0.1 in boxes of 6 * 0.1, and so on.
+    assert values["text_box_relevance"].value == pytest.approx((3 * 0.6 + 3 * 0.1) / (6 * 0.1))
+    assert values["object_relevance"].value == pytest.approx((3 * 0.75 + 3 * 0.25) / (6 * 0.25))
+    assert values["object_relevance_drop"].value == pytest.approx((3.25 - 2.75) / 5)
+    assert values["pointing_game"].value == pytest.approx(3 / 6)
+    assert values["insertion_auc"].value == pytest.approx((3 * 0.8 + 3 * 0.4) / 6)
+    assert values["deletion_auc"].value == pytest.approx((3 * 0.2 + 3 * 0.3) / 6)
 
 
 def test_a_sample_that_failed_on_one_side_is_excluded_from_both_and_counted(outcomes):

@@ -13,7 +13,7 @@ from natadv.gate.cases import CasePlan
 from natadv.gate.judge import judge_all
 from natadv.gate.rules import Rule, Thresholds, Tier, TierGrid
 from natadv.plugin.gates import case_rows, report_rows
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED, TASKS
 from natadv.types import Case, Outcomes
 
 FACTS = ("revision-1", "c" * 64, "protocol-1")
@@ -130,7 +130,7 @@ def test_an_attacked_case_shows_the_effect_of_the_attack(task, under_attack):
     assert not under_attack & set(metrics(report_rows(clean)))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ASKED)
 def test_breaking_points_are_shown_for_drawn_overlays_only(task):
     drawn = replace(TYPO, attributes={"covered": tuple(np.linspace(0.1, 0.6, N))})
     breaks = ["breaking_point", "breaking_point_q10"]
@@ -144,7 +144,7 @@ def test_breaking_points_are_shown_for_drawn_overlays_only(task):
     assert not {*breaks} & {*shown(TYPO)}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ASKED)
 def test_without_clean_twins_the_other_metrics_are_shown(task):
     alone = report_rows(session_of(case_of(task, "typographic"), Evidence(TYPO)))
 

@@ -186,6 +186,15 @@ def size_after(overlay: Overlay | Overlays, size: Size) -> Size:
     return size
 
 
+def size_before(overlay: Overlay | Overlays, size: Size) -> Size:
+    """Width and height of the picture of which `render` makes one of this size."""
+    width, height = size
+    # Bands make a picture taller, and the more so the taller it is.
+    heights = range(height, 0, -1)
+    found = (h for h in heights if size_after(overlay, (width, h))[1] <= height)
+    return width, next(found, height)
+
+
 def letters_px(overlay: Overlay | Overlays, size: Size) -> int:
     """Font size of the smallest letters, after they were shrunk until they fit."""
     return min(layout.block.px for _, layout in _laid_out(overlay, size))
