@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from natadv.errors import NatadvError
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED
 
 if TYPE_CHECKING:
     from natadv.pipelines.embedders import Arithmetic
@@ -144,7 +144,7 @@ def arithmetic(device: str, *, batch_size: int = 64, threads: int = 1) -> Arithm
     return Arithmetic(device_kind(device), batch_size, threads)
 
 
-TaskName: Any = Literal[tuple(TASKS)]
+TaskName: Any = Literal[tuple(ASKED)]
 Dataset = Annotated[str, argument("DATASET", "of natadv data list")]
 Data = Annotated[str, text("DATASET", "of natadv data list")]
 NewName = Annotated[str, text("NAME", "of the dataset to make", "--name")]

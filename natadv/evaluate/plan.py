@@ -23,7 +23,7 @@ from natadv.models.plugged import check_classes
 from natadv.models.resolve import HEADS, heads_beside
 from natadv.models.zoo import ZOO
 from natadv.storage.hashes import sha256_of
-from natadv.tasks import TASKS
+from natadv.tasks import TASKS, analysed
 from natadv.types import WAY, Case, ModelSpec, Outcomes, Variant
 
 
@@ -63,7 +63,7 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     if dataset is None:
         return CaseUnits(problem=_missing(case.dataset))
     card = dataset.card
-    if case.task not in card.tasks or case.scenario != card.scenario:
+    if analysed(case.task) not in card.tasks or case.scenario != card.scenario:
         return CaseUnits(
             problem=f"the tier asks for {case.task}/{case.scenario}, the card of {dataset.name!r} "
             f"says {'+'.join(card.tasks)}/{card.scenario}; change the tier"
@@ -72,7 +72,7 @@ def units_of(case: Case, grid: Grid, *, numerics: Numerics) -> CaseUnits:
     try:
         weights = fingerprint(spec)
         head = head_of(case, spec, weights=weights)
-        if case.task == "classification":
+        if analysed(case.task) == "classification":
             check_classes(spec, card.classes)
     except NatadvError as error:
         return CaseUnits(problem=str(error))
@@ -130,6 +130,13 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
     Raises:
         ModelError: The model cannot do the task and has no head for it, or one of another tower.
     """
+    if TASKS[case.task].analyses in spec.tasks:
+        return ""
+    if TASKS[case.task].analyses:
+        raise ModelError(
+            f"{spec.name} cannot do {case.task}, which analyses {analysed(case.task)}: the model "
+            f"can do {', '.join(spec.tasks)} alone; leave it out with --task"
+        )
     # A task that asks the same of a model as one that the model can do is one that it can do.
     if TASKS[case.task].models in {TASKS[task].models for task in spec.tasks}:
         return ""

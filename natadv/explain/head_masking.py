@@ -1,4 +1,4 @@
-"""What each head of a picture tower's attention adds: embeddings without it (paper, eqs. 7 and 8)."""
+"""What each head of a tower's attention adds: embeddings without it (paper, eqs. 7 and 8)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def masked_embeddings(
     at_once = max(1, MOST_NUMBERS // state.numel())
     for index, layer in enumerate(opened.layers):
         outputs = layer.attend(state).outputs
-        parts = torch.arange(layer.heads).split(at_once)
+        starts = range(0, layer.heads, at_once)
+        parts = [range(at, min(at + at_once, layer.heads)) for at in starts]
         yield torch.cat([_without(opened, index, state, outputs, heads, to) for heads in parts])
         state = layer.join(state, outputs)
 
@@ -46,14 +47,14 @@ def _without(
     index: int,
     state: torch.Tensor,
     outputs: torch.Tensor,
-    heads: torch.Tensor,
+    heads: range,
     to: slice,
 ) -> torch.Tensor:
     """Embeddings of shape (heads, b, d) from the state before a layer and the outputs of its heads,
     without each of `heads` in turn."""
     n = len(heads)
-    masked = outputs.repeat(n, 1, 1, 1).unflatten(0, (n, -1))
-    for row, head in enumerate(heads.tolist()):
+    masked = outputs.repeat(n, 1, 1, 1, 1)
+    for row, head in enumerate(heads):
         masked[row, :, head, to] = 0
     state, outputs = state.repeat(n, 1, 1), masked.flatten(0, 1)
     for number, layer in enumerate(opened.layers[index:], start=index):
@@ -63,4 +64,5 @@ def _without(
             # No other token than that of the class is read any more.
             state, outputs = state[:, : opened.leading], outputs[:, :, : opened.leading]
         state = layer.join(state, outputs)
-    return opened.embed(state).unflatten(0, (n, -1))
+    embeddings = opened.embed(state)
+    return embeddings.reshape(n, -1, embeddings.shape[-1])

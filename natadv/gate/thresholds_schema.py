@@ -14,6 +14,7 @@ from natadv.factories import is_reference, slug
 from natadv.gate.rules import GLOB, At, Rule, Starter
 from natadv.metrics import METRICS
 from natadv.metrics.intervals import Side
+from natadv.metrics.measure import MOST_TIMES
 from natadv.metrics.terms import ratio
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
@@ -268,6 +269,8 @@ class RuleRow(Strict):
         lowest = -1.0 if metric.kind == "difference" and self.key == "ceiling" else 0.0
         least = lowest + LEAST_ROOM if side == "floor" else lowest
         most = 1 - LEAST_ROOM if side == "ceiling" else 1.0
+        if metric.kind == "multiple":
+            most = MOST_TIMES
         limits = f"from {least:g} to {most:g}"
         wanted = f"expected a {self.key} that can be broken and kept ({limits}), got {bound!r}"
         percent = f"; write {bound / 100:g} for {bound:g} %" if 1 < bound <= 100 else ""

@@ -25,8 +25,10 @@ from natadv.metrics.terms import Terms, Total, check, difference, ratio
 from natadv.tasks import TASKS
 from natadv.types import DoubleArray, Measurement, Outcomes
 
-Kind = Literal["bounded", "difference", "quantile"]
+Kind = Literal["bounded", "difference", "multiple", "quantile"]
 Need = Literal["clean", "occlusion", "matched"]
+MOST_TIMES = 1000.0
+"""Largest bound on a multiple: what lies a thousand times as densely lies in a single pixel."""
 _DRAWN = re.compile(r"o[0-9]{3,}")
 """Id of an overlay of a population; one that was chosen has another kind of name."""
 
@@ -66,6 +68,9 @@ class Metric:
     """Of a quantile."""
     resolution: float = 0.001
     """Of the values that a quantile is taken of."""
+    uncertain: Callable[[Terms, Terms | None], Uncertain] | None = None
+    """Of a metric that is neither a ratio of sums nor a quantile, from its terms, and those grouped
+    by overlay where overlays are drawn from a population."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -118,6 +123,11 @@ class Estimate:
 def estimated(name: str, metric: Metric, evidence: Evidence) -> Estimate:
     """Raises MetricError if the metric is not defined on the evidence."""
     terms = _collected(metric, evidence)
+    if metric.uncertain is not None:
+        crossed = _by_overlay(metric, evidence)
+        drawn = 0 if crossed is None else crossed.groups
+        answer = metric.uncertain(terms, crossed)
+        return Estimate(name, metric, terms, answer.value, answer, drawn)
     sums = terms.rows.sum(axis=0)
     value = float(metric.total(sums))
     if metric.kind == "quantile":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from natadv.errors import ChangedError, ModelError, listed
 from natadv.factories import made_by, module_of, one_line
 from natadv.storage.hashes import Stamp, stamp_of
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED
 from natadv.types import Classifier, Model, ModelSpec
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ def plug_of(reference: str, *, base: Path) -> Plug:
     """The checked return value of the factory. Raises ModelError if there is no such factory, it
     raised, or it returned something else."""
     plug = made_by(reference, Plug, base=base, option="--model")
-    if not plug.files or not plug.tasks or not set(plug.tasks) <= set(TASKS):
+    if not plug.files or not plug.tasks or not set(plug.tasks) <= set(ASKED):
         raise ModelError(
             f"--model {reference}: a Plug names at least one file and some of the tasks "
-            f"{', '.join(TASKS)}; got files={list(plug.files)!r}, tasks={plug.tasks!r}"
+            f"{', '.join(ASKED)}; got files={list(plug.files)!r}, tasks={plug.tasks!r}"
         )
     if isinstance(plug.classes, str) or not all(isinstance(name, str) for name in plug.classes):
         raise ModelError(

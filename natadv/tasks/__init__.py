@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from natadv.config import name_in
 from natadv.tasks.classification import CLASSIFICATION
+from natadv.tasks.heads import HEADS
 from natadv.tasks.segmentation import SEGMENTATION
 from natadv.tasks.task import Task
 from natadv.tasks.vqa import VQA
@@ -17,7 +18,17 @@ TASKS: Mapping[str, Task] = {
     "classification": CLASSIFICATION,
     "segmentation": SEGMENTATION,
     "vqa": VQA,
+    "heads": HEADS,
 }
 
-TaskName = Annotated[str, AfterValidator(name_in("task", TASKS))]
-"""The name of a task, in a schema."""
+ASKED: Mapping[str, Task] = {name: task for name, task in TASKS.items() if not task.analyses}
+"""The tasks that datasets are made for, models can do, and rules must cover."""
+
+TaskName = Annotated[str, AfterValidator(name_in("task", ASKED))]
+"""The name of such a task, in a schema."""
+
+
+def analysed(name: str) -> str:
+    """The task whose datasets and answers the task `name` needs: itself unless it analyses
+    another."""
+    return TASKS[name].analyses or name

@@ -288,6 +288,15 @@ def _unit(rows: DoubleArray) -> DoubleArray:
     return unit
 
 
+class Choices(NamedTuple):
+    """The texts that a shard is classified by."""
+
+    names: Sequence[str]
+    """The classes of the card, or the candidates of all samples."""
+    weights: DoubleArray
+    """Unit rows of shape (c, d), one per name."""
+
+
 class ZeroShotEvaluator:
     """Classifies from embeddings alone, most of which the cache may hold already."""
 
@@ -310,13 +319,19 @@ class ZeroShotEvaluator:
         # Embeddings from the cache stay as they are.
         self._embeddings = dict(zip(batch.keys, batch.embeddings, strict=True)) | self._embeddings
 
-    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
-        """One row per sample with a prediction."""
-        card, samples = self._shard.dataset.card, self._shard.answerable()
+    def choices(self) -> Choices:
+        """What it chooses among."""
+        card = self._shard.dataset.card
         names = distinct_candidates(self._shard.samples) if card.candidates else card.classes
         weights = weights_of(
             names, self._loaded, templates=self._templates, averaging=card.averaging
         )
+        return Choices(names, weights)
+
+    def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
+        """One row per sample with a prediction."""
+        names, weights = self.choices()
+        samples = self._shard.answerable()
         images = [self._embeddings[self._shard.shown[s.id].key] for s in samples]
         stacked = np.stack(images) if images else np.zeros((0, weights.shape[1]), np.float32)
         scoring = self._loaded.encoder.scoring

@@ -190,7 +190,8 @@ class Task:
     headline: str
     """The metric that describes any part of a case."""
     drop: str
-    """The metric of what an attack takes from it."""
+    """The metric of what an attack takes from it; of an analysis, the one that an attack should
+    leave low."""
     metrics: tuple[str, ...]
     """Metrics that are measured, with or without a rule, where pictures are not attacked."""
     attack_metrics: tuple[str, ...]
@@ -206,3 +207,7 @@ class Task:
     """Fields of `Sample` that are packed for this task only: str, bytes or tuple (of str)."""
     controls: bool = False
     """Whether an attack is measured beside its controls, which separate reading from hiding."""
+    analyses: str = ""
+    """The task whose answers it analyses, on the datasets and by the models of that task; empty for
+    a task that is asked for its own sake. An analysis is measured and reported for every model, and
+    judged only where a rule covers it."""

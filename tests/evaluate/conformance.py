@@ -23,7 +23,7 @@ from natadv.models.loading import fingerprint
 from natadv.models.resolve import resolve_all
 from natadv.search.compute_search import compute_with
 from natadv.search.profile import search_units
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED
 from natadv.types import Case, Variant
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def units(specs: Any, datasets: Any, numerics: Numerics) -> list[Unit]:
         weights = fingerprint(spec)
         for dataset, variants in VARIANTS.items():
             scenario = datasets[dataset].card.scenario
-            for task in TASKS:
+            for task in ASKED:
                 case = Case(task, scenario, dataset, name)
                 head = head_of(case, spec, weights=weights)
                 for variant in variants if task == "classification" else variants[:1]:

@@ -18,7 +18,7 @@ from natadv.evaluate import batches
 from natadv.evaluate.batches import filled_up_lightly, has_rows, joined, prefetch, within_budget
 from natadv.evaluate.compute import compute
 from natadv.evaluate.loaded_model import LoadedModel
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED
 
 SIDE = 96
 """Larger than a picture that only fills up."""
@@ -173,7 +173,7 @@ def test_no_budget_moves_an_embedding(
 
     monkeypatch.setattr(eyes, "prepare", prepare)
     monkeypatch.setattr(eyes, "embed_images", embed)
-    dataset = pack("large", large_samples, tasks=tuple(TASKS))
+    dataset = pack("large", large_samples, tasks=tuple(ASKED))
     unit = make_unit(revision=dataset.card.revision)
     found = []
     for at, most in enumerate((2**25, 3 * SIDE * SIDE, 1)):
@@ -197,7 +197,7 @@ def test_preprocessing_is_never_given_more_pixels_than_the_budget(
     monkeypatch.setattr(
         eyes, "embed_images", lambda rows: rows / np.linalg.norm(rows, axis=1)[:, None]
     )
-    dataset = pack("large", large_samples, tasks=tuple(TASKS))
+    dataset = pack("large", large_samples, tasks=tuple(ASKED))
     compute([make_unit(revision=dataset.card.revision)], dataset, clean=None, loaded=loaded)
 
     assert sum(map(len, given_to)) == 10  # nothing is prepared again to fill up
@@ -223,7 +223,7 @@ def test_a_model_that_takes_questions_is_never_given_more_pixels_than_the_budget
             given_to.append(images)
             return [f"{image.width} wide" for image in images]
 
-    dataset = pack("large", large_samples, tasks=tuple(TASKS))
+    dataset = pack("large", large_samples, tasks=tuple(ASKED))
     unit = make_unit(task=task, dataset="large", revision=dataset.card.revision)
     own = LoadedModel(Alone(), loaded.cache, batch_size=8)
     rows = compute([unit], dataset, clean=None, loaded=own)[unit.key]["outcomes"]

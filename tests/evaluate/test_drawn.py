@@ -34,7 +34,7 @@ from natadv.heads.vocabulary import Vocabulary
 from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.rendering import mask_after, render
 from natadv.scenarios.typographic.twins import lossless
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED, TASKS
 from natadv.tasks.masks import truth_mask, upright_size
 from natadv.types import Case, ForwardFeatures, ModelSpec
 
@@ -50,7 +50,7 @@ PER_PICTURE = len(OVERLAYS)
 
 @pytest.fixture
 def clean(pack, clean_samples, asked):
-    return pack("asked", asked, tasks=tuple(TASKS))
+    return pack("asked", asked, tasks=tuple(ASKED))
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def drawn_rows(stored_rows):
     return [replace(row, image=b"") for row in stored_rows]
 
 
-TYPO = {"scenario": "typographic", "twin_of": "asked", "tasks": tuple(TASKS)}
+TYPO = {"scenario": "typographic", "twin_of": "asked", "tasks": tuple(ASKED)}
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def units(make_unit):
                 head=HEADS.get(task, ""),
                 **other,
             )
-            for task in TASKS
+            for task in ASKED
         ]
 
     return of
@@ -187,7 +187,7 @@ def test_the_evidence_is_that_of_stored_pictures(units, stored, drawn, clean, eq
         found[dataset.name] = said(compute(asked, dataset, clean=clean, loaded=loaded), asked)
 
     assert found["drawn"] == found["stored"]
-    for task in TASKS:
+    for task in ASKED:
         assert len(found["drawn"][task]["outcomes"]["id"]) == 10 * PER_PICTURE
     assert len(found["drawn"]["segmentation"]["masks"]) == 12
 
@@ -344,7 +344,7 @@ def test_a_twin_that_is_not_there_is_named(units, pack_drawn, drawn_rows, clean,
 @pytest.fixture
 def changed(pack, asked):
     """The clean dataset after somebody gave one picture another class."""
-    return pack("asked-2", [replace(asked[0], label=1), *asked[1:]], tasks=tuple(TASKS))
+    return pack("asked-2", [replace(asked[0], label=1), *asked[1:]], tasks=tuple(ASKED))
 
 
 def test_another_state_of_the_clean_dataset_is_never_drawn_on(units, drawn, changed):

@@ -24,7 +24,7 @@ from natadv.heads.folder import AnsweringHead
 from natadv.heads.head_file import DecoderConfig, McanConfig
 from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import Vocabulary, encode
-from natadv.tasks import TASKS, segmentation, vqa
+from natadv.tasks import ASKED, TASKS, segmentation, vqa
 from natadv.types import ForwardFeatures
 
 HEADS = {"segmentation": "a" * 64, "vqa": "b" * 64}
@@ -98,7 +98,7 @@ def samples(clean_samples):
 
 @pytest.fixture
 def dataset(pack, samples):
-    return pack("asked", samples, tasks=tuple(TASKS))
+    return pack("asked", samples, tasks=tuple(ASKED))
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def units(make_unit, dataset):
             protocol=TASKS[task].protocol,
             head=HEADS.get(task, ""),
         )
-        for task in TASKS
+        for task in ASKED
     ]
 
 
@@ -254,7 +254,7 @@ def test_a_picture_that_cannot_be_decoded_is_excluded_from_every_task(
     whole = {s.id: s for s in samples}
     # Its size can be told, its pixels cannot be read.
     cut = {n: replace(s, image=s.image[:-400]) for n, s in whole.items() if n.startswith("s4")}
-    dataset = pack("cut", [cut.get(n, s) for n, s in whole.items()], tasks=tuple(TASKS))
+    dataset = pack("cut", [cut.get(n, s) for n, s in whole.items()], tasks=tuple(ASKED))
     results = compute(units, dataset, clean=None, loaded=equipped)
 
     for unit in units:
@@ -282,7 +282,7 @@ class Alone:
 def test_a_model_that_is_fed_as_in_the_paper_sees_its_only_prompt(
     units, pack, samples, loaded, eyes, monkeypatch
 ):
-    dataset = pack("wordy", samples, tasks=tuple(TASKS), templates=("{}", "the {} there"))
+    dataset = pack("wordy", samples, tasks=tuple(ASKED), templates=("{}", "the {} there"))
     asked: list[str] = []
     embed = eyes.embed_texts
     monkeypatch.setattr(eyes, "embed_texts", lambda texts: asked.extend(texts) or embed(texts))
@@ -335,7 +335,7 @@ def test_a_question_without_answers_is_told_before_a_model_is_asked(
     monkeypatch.setattr("natadv.data.shards.check_sample", lambda *_, **__: None)
     monkeypatch.setattr(Alone, "answer", lambda *_: pytest.fail("was asked"))
     few = replace(samples[-1], answers=())
-    dataset = pack("few", [*samples[:-1], few], tasks=tuple(TASKS))
+    dataset = pack("few", [*samples[:-1], few], tasks=tuple(ASKED))
     own = LoadedModel(Alone(), loaded.cache, batch_size=8)
 
     with pytest.raises(DataError, match=r"'s9-1': .*answer"):
@@ -348,7 +348,7 @@ def test_of_masks_that_are_equally_bad_those_are_kept_that_a_sheet_shows(
     monkeypatch.setattr(Alone, "segment", lambda _, images, phrases: np.zeros((len(images), 4, 4)))
     order = [f"t{i}" for i in range(20)]
     rows = [replace(s, id=name) for s, name in zip(samples, order, strict=True)]
-    dataset = pack("ties", rows, tasks=tuple(TASKS))
+    dataset = pack("ties", rows, tasks=tuple(ASKED))
     own = LoadedModel(Alone(), loaded.cache, batch_size=8)
     unit = replace(units[1], head="")
 
@@ -375,7 +375,7 @@ def test_a_head_of_the_other_task_is_refused(units, dataset, equipped):
 
 def test_a_phrase_that_is_blank_is_named(units, pack, samples, equipped, monkeypatch):
     monkeypatch.setattr("natadv.data.shards.check_sample", lambda *_, **__: None)
-    dataset = pack("blank", [replace(samples[0], phrase="  "), *samples[1:]], tasks=tuple(TASKS))
+    dataset = pack("blank", [replace(samples[0], phrase="  "), *samples[1:]], tasks=tuple(ASKED))
 
     with pytest.raises(DataError, match=r"'s0-0': expected a phrase"):
         compute(units, dataset, clean=None, loaded=equipped)
@@ -429,7 +429,7 @@ def test_a_tower_that_cuts_is_shown_squares_to_find_things(
     if prepare is None:
         monkeypatch.setattr("natadv.evaluate.shard.sees_whole", lambda _: True)
     tower.prepare = noting
-    results = compute(units, pack("wide", rows, tasks=tuple(TASKS)), clean=None, loaded=equipped)
+    results = compute(units, pack("wide", rows, tasks=tuple(ASKED)), clean=None, loaded=equipped)
 
     assert equipped.encoded == encoded
     assert ((64, 64) in shown) == (encoded > 10)

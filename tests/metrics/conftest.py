@@ -44,6 +44,7 @@ def make_outcomes(
             "rank": np.array(ranks if ranks is not None else 7 * (1 - right), dtype=np.float64),
             **segmented(right),
             **answered(right),
+            **masked(right),
         },
         errors=dict(errors or {}),
         attributes={name: tuple(told) for name, told in (attributes or {}).items()},
@@ -61,6 +62,11 @@ def answered(right: np.ndarray) -> dict[str, np.ndarray]:
     turn = np.arange(len(right)) % 3
     types = {name: (turn == i) * 1.0 for i, name in enumerate(("yes_no", "number", "other"))}
     return {"accuracy": 0.9 * right, "simple": right, "exact": right, **types}
+
+
+def masked(right: np.ndarray) -> dict[str, np.ndarray]:
+    """Two layers of one head: the first changes nothing, all depends on the second."""
+    return {"layer_1_head_1": right.copy(), "layer_2_head_1": np.zeros(len(right))}
 
 
 @pytest.fixture(scope="session")

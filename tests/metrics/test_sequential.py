@@ -208,6 +208,8 @@ def test_only_means_over_samples_are_decided_early():
         "macro_f1",
         "iou_fg",
         "precision",
+        "critical_heads",
+        "largest_head_change",
         "breaking_point",
         "breaking_point_q10",
     }

@@ -26,7 +26,7 @@ from natadv.data.importers.sources import (
     refuse_duplicates,
 )
 from natadv.errors import DataError, one_per_line
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED, TASKS
 from natadv.tasks.segmentation import phrase_of
 from natadv.tasks.vqa import by_exact_match
 from natadv.types import Sample
@@ -174,7 +174,7 @@ class _Survey:
         self.ids.append(identity)
 
     def _check_tasks(self, tasks: tuple[str, ...]) -> None:
-        for task in TASKS:
+        for task in ASKED:
             if (task in tasks) != (task in self.tasks):
                 has = "has no" if task in self.tasks else "has a"
                 other = "has one" if task in self.tasks else "has none"
