@@ -124,8 +124,6 @@ def _failure_captions(sample: Sample, truth: str, found: Prediction) -> tuple[Ca
     )
 
 
-_METRICS = ("critical_heads", "largest_head_change")
-
 HEADS = Task(
     protocol=PROTOCOLS["all"],
     values=(*CLASSIFICATION.values, column_of(1, 1)),
@@ -134,11 +132,18 @@ HEADS = Task(
     evaluator=HeadsEvaluator,
     score="correct",
     headline="top1",
-    drop="accuracy_drop",
-    metrics=_METRICS,
-    attack_metrics=_METRICS,
+    drop="largest_head_change",
+    metrics=("top1", "critical_heads", "largest_head_change"),
+    attack_metrics=("top1", "accuracy_drop", "critical_heads", "largest_head_change"),
     rates=(),
-    short_names={"critical_heads": "critical", "largest_head_change": "largest"},
+    short_names={
+        "top1": "top1",
+        "top1 (seen)": "seen",
+        "top1 (held-out)": "held-out",
+        "accuracy_drop": "drop",
+        "critical_heads": "critical",
+        "largest_head_change": "largest",
+    },
     versus_baseline=CLASSIFICATION.versus_baseline,
     sheet=TaskSheet(
         failed_below=("correct", 1),

@@ -34,7 +34,7 @@ from natadv.heads.vocabulary import Vocabulary
 from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.rendering import mask_after, render
 from natadv.scenarios.typographic.twins import lossless
-from natadv.tasks import ASKED, TASKS
+from natadv.tasks import ASKED
 from natadv.tasks.masks import truth_mask, upright_size
 from natadv.types import Case, ForwardFeatures, ModelSpec
 
@@ -157,7 +157,7 @@ def units(make_unit):
                 dataset=dataset.name,
                 revision=dataset.card.revision,
                 stop=dataset.card.rows,
-                protocol=TASKS[task].protocol,
+                protocol=ASKED[task].protocol,
                 head=HEADS.get(task, ""),
                 **other,
             )

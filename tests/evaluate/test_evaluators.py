@@ -24,7 +24,7 @@ from natadv.heads.folder import AnsweringHead
 from natadv.heads.head_file import DecoderConfig, McanConfig
 from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import Vocabulary, encode
-from natadv.tasks import ASKED, TASKS, segmentation, vqa
+from natadv.tasks import ASKED, segmentation, vqa
 from natadv.types import ForwardFeatures
 
 HEADS = {"segmentation": "a" * 64, "vqa": "b" * 64}
@@ -109,7 +109,7 @@ def units(make_unit, dataset):
             dataset="asked",
             revision=dataset.card.revision,
             stop=20,
-            protocol=TASKS[task].protocol,
+            protocol=ASKED[task].protocol,
             head=HEADS.get(task, ""),
         )
         for task in ASKED
@@ -212,7 +212,7 @@ def test_masks_are_those_of_the_decoder_on_each_sample_alone(
 
     assert rows.id == tuple(s.id for s in samples)
     assert rows.truth == tuple(s.phrase for s in samples)
-    for name in TASKS["segmentation"].values:
+    for name in ASKED["segmentation"].values:
         np.testing.assert_allclose(rows.values[name], expected.values[name], atol=1e-9)
     assert len(set(rows.values["tp"])) > 3
 

@@ -16,7 +16,7 @@ from natadv.gate.calibrate import propose, to_yaml, weaker_than_published
 from natadv.gate.judge import judge_all
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.metrics import METRICS
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED, TASKS
 from natadv.types import Case
 
 DAY = "2026-11-25"
@@ -164,7 +164,8 @@ def test_every_task_has_a_score_and_a_drop_of_its_own_to_propose():
     for task, row in TASKS.items():
         metrics = [METRICS[name] for name in (row.headline, row.drop)]
         assert all(task in metric.tasks for metric in metrics), task
-        assert [metric.kind == "difference" for metric in metrics] == [False, True], task
+        assert [metric.kind == "difference" for metric in metrics] == [False, task in ASKED], task
+        assert [metric.higher_is_better for metric in metrics] == [True, False], task
 
 
 PARTS = ["held-out"] * 100 + ["seen"] * 100

@@ -22,7 +22,7 @@ from natadv.plugin.failures import failing_tiles
 from natadv.report.sheet import contact_sheet
 from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.rendering import render
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED
 from natadv.tasks.task import PREDICTED_REGION as MARKED
 from natadv.tasks.task import QUIET, WRONG
 from natadv.tasks.task import TRUE_REGION as MEANT
@@ -62,7 +62,7 @@ def sample(i, **other) -> Sample:
 def datasets(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     shared = {
-        "tasks": tuple(TASKS),
+        "tasks": tuple(ASKED),
         "classes": ("cat", "dog"),
         "templates": ("a {}",),
         "licence": "CC0-1.0",
@@ -288,7 +288,7 @@ ALL_WRONG = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ASKED)
 def test_the_clean_twin_stands_beside_the_attacked_picture(tiles_of, task):
     tiles = tiles_of(task, rows("t", **ALL_WRONG[task]))
 
@@ -299,7 +299,7 @@ def test_the_clean_twin_stands_beside_the_attacked_picture(tiles_of, task):
         assert texts(tile)[-2:] == ["word: dog", f"t{i:02d}"]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ASKED)
 def test_a_sheet_can_be_drawn_for_every_task(tiles_of, task):
     masks = {f"t{i:02d}": png(0, mode="L", box=(8, 8, 30, 30)) for i in range(N)}
     tiles = tiles_of(task, rows("t", **ALL_WRONG[task]), masks=masks)
@@ -309,7 +309,7 @@ def test_a_sheet_can_be_drawn_for_every_task(tiles_of, task):
     assert {MEANT, MARKED} & seen == ({MEANT, MARKED} if task == "segmentation" else set())
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ASKED)
 def test_without_outcomes_or_dataset_there_are_no_tiles(datasets, task):
     case = Case(task, "clean", "clean", "mini-clip")
     nothing = Outcomes((), (), (), (), (), (), (), {})

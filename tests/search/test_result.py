@@ -23,7 +23,7 @@ from natadv.search.result import (
     result_json,
     write_attack,
 )
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED
 from natadv.tasks.task import Prediction
 from natadv.types import PLACES
 from tests.scenarios.strategies import renderable
@@ -63,7 +63,7 @@ def attacks(draw: st.DrawFn) -> Attack:
     )
     return Attack(
         version=1,
-        task=draw(st.sampled_from(sorted(TASKS))),
+        task=draw(st.sampled_from(sorted(ASKED))),
         dataset=draw(NAMES),
         revision=draw(NAMES),
         subject=draw(NAMES),
