@@ -287,5 +287,5 @@ def test_a_model_without_classes_cannot_have_its_heads_masked(grid):
 
     assert found.problem == (
         "mini-clip cannot do heads, which analyses classification: the model can do vqa alone; "
-        "leave it out with --task"
+        "name another model"
     )
