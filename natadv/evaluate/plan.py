@@ -132,14 +132,14 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
     """
     if TASKS[case.task].analyses in spec.tasks:
         return ""
+    # A task that asks the same of a model as one that the model can do is one that it can do.
+    if TASKS[case.task].models in {TASKS[task].models for task in spec.tasks}:
+        return ""
     if TASKS[case.task].analyses:
         raise ModelError(
             f"{spec.name} cannot do {case.task}, which analyses {analysed(case.task)}: the model "
             f"can do {', '.join(spec.tasks)} alone; name another model"
         )
-    # A task that asks the same of a model as one that the model can do is one that it can do.
-    if TASKS[case.task].models in {TASKS[task].models for task in spec.tasks}:
-        return ""
     if spec.exemplars is not None:
         plain = spec.name.partition(WAY)[0]
         raise ModelError(

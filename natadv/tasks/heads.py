@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from natadv.errors import ModelError
+from natadv.errors import ModelError, counted
 from natadv.tasks.classification import (
     CLASSIFICATION,
     Choices,
@@ -116,11 +116,17 @@ class HeadsEvaluator:
 
 
 def _failure_captions(sample: Sample, truth: str, found: Prediction) -> tuple[Caption, ...]:
-    without = [right for name, right in found.values.items() if COLUMN.fullmatch(name)]
+    right = [name for name, holds in found.values.items() if COLUMN.fullmatch(name) and holds]
+    others = f" or {counted(len(right) - 1, 'other')}" if len(right) > 1 else ""
+    cause = (
+        f"right without {right[0].replace('_', ' ')}{others}"
+        if right
+        else "wrong, whichever head is masked"
+    )
     return (
         Caption(f"truth: {truth}"),
         Caption(f"said: {found.text} ({found.values['score']:.2f})", WRONG),
-        Caption(f"right without one of {sum(without):.0f} of {len(without)} heads", most=2),
+        Caption(cause, most=2),
     )
 
 

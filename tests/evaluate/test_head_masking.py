@@ -21,6 +21,8 @@ from natadv.explain.layers import Attended, LayerwisePass, TowerLayer
 from natadv.metrics import measure
 from natadv.metrics.heads import head_changes
 from natadv.tasks.heads import HEADS, PROTOCOLS, column_of
+from natadv.tasks.task import Prediction
+from natadv.types import Sample
 
 from .conftest import CLASSES, Eyes, Scoring
 
@@ -187,6 +189,20 @@ def test_a_broken_picture_has_no_row_and_a_shard_of_them_has_all_columns(asked, 
     assert {len(column) for column in some.values.values()} == {5}
     assert none.n == 0
     assert set(none.values) == set(some.values)
+
+
+def test_a_sheet_says_without_which_head_a_failure_is_right():
+    sample = Sample("a", "a", b"", label=0)
+    said = {"score": 0.9, "layer_1_head_1": 0.0, "layer_1_head_2": 0.0, "layer_2_head_1": 0.0}
+
+    def last(**right):
+        found = Prediction(text="dog", correct=False, values=said | right)
+        return HEADS.sheet.failure(sample, "cat", found)[-1].text
+
+    assert last() == "wrong, whichever head is masked"
+    assert last(layer_2_head_1=1.0) == "right without layer 2 head 1"
+    both = last(layer_1_head_2=1.0, layer_2_head_1=1.0)
+    assert both == "right without layer 1 head 2 or 1 other"
 
 
 def test_a_model_that_masks_in_another_shape_is_refused(asked, clean_samples):
