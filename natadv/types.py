@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -320,6 +320,27 @@ class Explainable(Protocol):
             Of shape (b, h, w) on the model's own grid, rows from the top; not negative, in no
             fixed unit.
         """
+        ...
+
+
+MaskedTokens = Literal["all", "class"]
+"""The tokens for which the output of a head is zero: all of them, or only that of the class."""
+
+
+@runtime_checkable
+class HeadMaskable(Protocol):
+    """Embeds pictures without single heads of the attention in its picture tower."""
+
+    def prepare(self, images: Sequence[Image]) -> Prepared:
+        """As that of `ZeroShotClassifier`."""
+        ...
+
+    def masked_embeddings(
+        self, prepared: Prepared, *, tokens: MaskedTokens = "all"
+    ) -> Iterator[FloatArray]:
+        """For each layer, the first one first: unit rows of shape (heads, b, d), where the output
+        of each head in turn is zero before the heads are mixed. All layers have the same number of
+        heads. Raises ModelError for `class` if the tower has no token of the class."""
         ...
 
 

@@ -20,7 +20,7 @@ COMMANDS = {
     "models": ("models_commands", "list the models that have a name, and fetch them"),
     "doctor": ("models_commands", "check that a model is whole, safe, and fed as it was trained"),
     "train": ("models_commands", "train a head for segmentation or vqa on a frozen tower"),
-    "heads": ("models_commands", "publish a head on the Hugging Face hub, or fetch one"),
+    "heads": ("models_commands", "publish or fetch a head; show what each attention head is for"),
     "typo": ("dataset_commands", "write a wrong word on every picture of a dataset"),
     "filter": ("dataset_commands", "keep the pictures that every model of an ensemble gets wrong"),
     "annotate": ("annotate_commands", "give a dataset masks or questions that a person can review"),

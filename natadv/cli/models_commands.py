@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from natadv.cli import shared_options as opt
+from natadv.cli.masking_command import mask
 from natadv.errors import ConfigError, ModelError, unknown_name
 from natadv.evaluate.devices import device_kind
 from natadv.models import listing
@@ -44,8 +45,14 @@ train = opt.command_group(
 )
 app.add_typer(train, name="train")
 heads = opt.command_group(
-    "Share heads through repositories of the Hugging Face hub.", metavar="ACTION"
+    "Share heads through repositories of the Hugging Face hub, and mask those of attention.",
+    metavar="ACTION",
 )
+heads.command(
+    "mask",
+    cls=opt.Command,
+    epilog="Example: natadv heads mask --model clip-vit-b32 --dataset imagenet-a,rta100",
+)(mask)
 app.add_typer(heads, name="heads")
 _HUB_ID = "owner/name on the hub, which holds one head"
 _FRESH = "begin again, and replace an existing head"

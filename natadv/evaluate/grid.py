@@ -165,8 +165,12 @@ def _cases(
         of_dataset = {name: [case for case in cases if case.dataset == name] for name in named}
         for name in beside:
             card = datasets[name].card
+            # An analysis costs more than the task itself, and is for those who ask for it.
+            analyses = (t for t in request.tasks if TASKS[t].analyses in card.tasks)
             of_dataset[name] = [
-                Case(task, card.scenario, name, model) for task in card.tasks for model in lineages
+                Case(task, card.scenario, name, model)
+                for task in (*card.tasks, *analyses)
+                for model in lineages
             ]
         cases = tuple(case for of_name in of_dataset.values() for case in of_name)
     tasks, scenarios = request.tasks or tuple(TASKS), request.scenarios or tuple(SCENARIOS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from natadv.errors import unknown_name
 from natadv.evidence import Evidence
-from natadv.metrics import breaking, classification, relevance, segmentation, vqa
+from natadv.metrics import breaking, classification, heads, relevance, segmentation, vqa
 from natadv.metrics.intervals import Side
 from natadv.metrics.measure import Estimate, Metric, estimated
 from natadv.types import Measurement
@@ -14,6 +14,7 @@ METRICS: dict[str, Metric] = {
     **segmentation.ROWS,
     **vqa.ROWS,
     **relevance.ROWS,
+    **heads.ROWS,
     **breaking.ROWS,
 }
 """All metrics by name; which tasks they fit follows from the columns that they read."""

@@ -74,6 +74,9 @@ class Metric:
     """Of a quantile."""
     resolution: float = 0.001
     """Of the values that a quantile is taken of."""
+    uncertain: Callable[[Terms, Terms | None], Uncertain] | None = None
+    """Of a metric that is neither a ratio of sums nor a quantile, from its terms, and those grouped
+    by overlay where overlays are drawn from a population."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -126,6 +129,11 @@ class Estimate:
 def estimated(name: str, metric: Metric, evidence: Evidence) -> Estimate:
     """Raises MetricError if the metric is not defined on the evidence."""
     terms = _collected(metric, evidence)
+    if metric.uncertain is not None:
+        crossed = _by_overlay(metric, evidence)
+        drawn = 0 if crossed is None else crossed.groups
+        answer = metric.uncertain(terms, crossed)
+        return Estimate(name, metric, terms, answer.value, answer, drawn)
     sums = terms.rows.sum(axis=0)
     value = float(metric.total(sums))
     found: Uncertain

@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from natadv.config import name_in
 from natadv.tasks.classification import CLASSIFICATION
+from natadv.tasks.heads import HEADS
 from natadv.tasks.relevance import FAITHFULNESS, RELEVANCE
 from natadv.tasks.segmentation import SEGMENTATION
 from natadv.tasks.task import Task
@@ -20,6 +21,7 @@ TASKS: Mapping[str, Task] = {
     "vqa": VQA,
     "relevance": RELEVANCE,
     "faithfulness": FAITHFULNESS,
+    "heads": HEADS,
 }
 
 ASKED: Mapping[str, Task] = {name: task for name, task in TASKS.items() if not task.analyses}

@@ -125,6 +125,15 @@ def test_a_dataset_outside_the_tier_is_added_as_its_card_says(
     ]
 
 
+def test_an_analysis_of_a_dataset_outside_the_tier_is_added_only_if_it_is_named(
+    request_of, thresholds, pack, clean_samples
+):
+    pack("photos", clean_samples, scenario="natural")
+    asked = request_of(models=("mini-clip",), datasets=("photos",), tasks=("heads",))
+
+    assert addresses(make_grid(asked, thresholds)) == ["heads/natural/photos/mini-clip"]
+
+
 def test_models_of_the_user_stand_in_for_those_of_the_tier(request_of, thresholds):
     grid = make_grid(request_of(models=("tuned",)), thresholds)
 

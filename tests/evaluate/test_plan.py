@@ -268,3 +268,24 @@ def test_a_plan_names_the_lineage_whose_floors_hold(grid):
     assert plan.lineage == "mini-clip"
     assert plan.weights == "d" * 64
     assert plan.data_revision == grid.datasets["plain"].card.revision
+
+
+def test_heads_are_masked_on_attacked_pictures_and_their_clean_twins(grid):
+    case = replace(TYPO, task="heads")
+    units = units_of(case, grid, numerics=NUMERICS)
+
+    assert not units.problem
+    assert {unit.protocol for unit in units.all()} == {"heads-1"}
+    assert [u.dataset for u in units.attack + units.clean] == ["plain-typo", "plain"]
+    assert not units.occlusion + units.matched
+
+
+def test_a_model_without_classes_cannot_have_its_heads_masked(grid):
+    answerer = replace(spec("mini-clip"), tasks=("vqa",))
+    grid = replace(grid, specs={**grid.specs, "mini-clip": answerer})
+    found = units_of(replace(CLEAN, task="heads"), grid, numerics=NUMERICS)
+
+    assert found.problem == (
+        "mini-clip cannot do heads, which analyses classification: the model can do vqa alone; "
+        "name another model"
+    )

@@ -30,7 +30,8 @@ def values_of(score: str, n: int) -> dict[str, np.ndarray]:
     """Rows of which two thirds are right, in the columns of each task."""
     right = np.array([float(i % 3 > 0) for i in range(n)])
     if score == "correct":
-        return {"correct": right, "rank": 1 - right, "said_decoy": 0 * right}
+        answers = {"correct": right, "rank": 1 - right, "said_decoy": 0 * right}
+        return {**answers, "layer_1_head_1": right.copy()}
     if score == "accuracy":
         return {name: right.copy() for name in ("accuracy", "simple", "exact")}
     if score == "insertion":

@@ -39,6 +39,7 @@ def make_outcomes(
         truth=tuple(truth),
         prediction=tuple(prediction),
         values={
+            **masked(right),
             "correct": right,
             "said_decoy": np.array(said, dtype=np.float64),
             "rank": np.array(ranks if ranks is not None else 7 * (1 - right), dtype=np.float64),
@@ -49,6 +50,11 @@ def make_outcomes(
         errors=dict(errors or {}),
         attributes={name: tuple(told) for name, told in (attributes or {}).items()},
     )
+
+
+def masked(right: np.ndarray) -> dict[str, np.ndarray]:
+    """Two layers of one head: the first changes nothing, all depends on the second."""
+    return {"layer_1_head_1": right.copy(), "layer_2_head_1": np.zeros(len(right))}
 
 
 def segmented(right: np.ndarray) -> dict[str, np.ndarray]:

@@ -203,6 +203,8 @@ def test_a_bound_at_the_end_of_the_range_can_be_broken_but_never_ruins_the_betto
 
 def test_only_means_over_samples_are_decided_early():
     assert {name for name, metric in METRICS.items() if not is_mean(metric)} == {
+        "critical_heads",
+        "largest_head_change",
         "macro_precision",
         "macro_recall",
         "macro_f1",

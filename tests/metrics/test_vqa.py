@@ -181,7 +181,7 @@ def test_failed_questions_are_counted_whatever_their_type():
 
 
 def test_decoys_are_counted_for_answers_as_for_classes():
-    assert METRICS["decoy_rate"].tasks == ("classification", "vqa")
+    assert METRICS["decoy_rate"].tasks == ("classification", "vqa", "heads")
     with pytest.raises(MetricError, match="have no decoy"):
         measure("decoy_rate", Evidence(answers([(4, "other")])))
 

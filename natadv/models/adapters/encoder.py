@@ -13,10 +13,11 @@ import torch
 from torch.nn import functional
 
 from natadv.errors import ModelError, NatadvError
+from natadv.explain.head_masking import masked_embeddings
 from natadv.explain.layers import LayerwisePass, OpenFeatures, OpenTower
 from natadv.explain.relevance import attention_relevance, grad_cam
 from natadv.models.adapters.towers import DenseTower
-from natadv.types import FloatArray, ForwardFeatures, LayerSpan, ModelSpec
+from natadv.types import FloatArray, ForwardFeatures, LayerSpan, MaskedTokens, ModelSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -258,6 +259,25 @@ class DualEncoder:
         else:
             maps = attention_relevance(self.layerwise(prepared), _similarity, layers=layers)
         return finite_maps(maps, name=self.name)
+
+    def masked_embeddings(
+        self, prepared: Pixels | None, *, tokens: MaskedTokens = "all"
+    ) -> Iterator[FloatArray]:
+        """For each layer, unit rows of shape (heads, b, d) without each of its heads in turn.
+        Raises ModelError if the adapter cannot open the layers of its picture tower, the tower has
+        no class token whose heads could be masked alone, or a row is not finite."""
+        with torch.inference_mode():
+            opened = self.layerwise(
+                self.preprocess([any_picture()]) if prepared is None else prepared
+            )
+        layers = masked_embeddings(opened, tokens=tokens)
+        while True:
+            # Not around the yield: the mode would hold for the caller, too.
+            with torch.inference_mode():
+                rows = next(layers, None)
+            if rows is None:
+                return
+            yield self._rows(rows if prepared is not None else rows[:, :0])
 
     def _rows(self, embeddings: torch.Tensor) -> FloatArray:
         return finite_rows(embeddings, self.placement, name=self.name)
