@@ -66,6 +66,8 @@ class Metric:
     """Of a quantile."""
     resolution: float = 0.001
     """Of the values that a quantile is taken of."""
+    scenario: str = ""
+    """The only scenario whose cases it describes; empty if any may have it."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -166,6 +166,26 @@ def mask_after(mask: bytes | None, overlays: Overlays) -> bytes | None:
     return buffer.getvalue()
 
 
+def text_mask(overlays: Overlay | Overlays, size: Size) -> Image.Image:
+    """Where the text stands on the picture that `render` returns: grey, 255 inside and 0 outside.
+
+    Of a text on a panel that is the panel, turned as it is drawn; of one in a band the band; else
+    the smallest box around its letters and their stroke, turned with them.
+    """
+    mask = Image.new("L", size, 0)
+    for layer, layout in _laid_out(overlays, size):
+        if mask.size != layout.canvas:
+            grown = Image.new("L", layout.canvas, 0)
+            grown.paste(mask, layout.origin)
+            mask = grown
+        area, block = layout.region if layer.band else layout.box, layout.block
+        inside = Image.new("L", (area[2] - area[0], area[3] - area[1]), 255)
+        if layer.angle and not layer.band:
+            inside = _turned(Image.new("L", block.size, 255), inside.size, layer.angle, 0)
+        mask.paste(255, area[:2], inside.point([255 * (value > 127) for value in range(256)]))
+    return mask
+
+
 def box(overlay: Overlay | Overlays, size: Size) -> Box:
     """The smallest box around all that changes, in pixels of the picture that `render` returns."""
     boxes: list[Box] = []
@@ -184,6 +204,20 @@ def size_after(overlay: Overlay | Overlays, size: Size) -> Size:
     for layer in as_layers(overlay):
         size = _frame(layer, size).canvas
     return size
+
+
+def size_before(overlay: Overlay | Overlays, size: Size) -> Size:
+    """Width and height of the picture from which `render` makes one of `size`. Raises DataError if
+    it makes that of none."""
+    width, height = size
+    # A band makes a picture taller by a share of its height, and never two pictures equally tall.
+    for before in range(height, 0, -1):
+        after = size_after(overlay, (width, before))[1]
+        if after <= height:
+            break
+    if after != height:
+        raise DataError(f"on no picture does this overlay give one of {width} x {height} px")
+    return width, before
 
 
 def letters_px(overlay: Overlay | Overlays, size: Size) -> int:

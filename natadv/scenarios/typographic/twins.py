@@ -11,9 +11,9 @@ from PIL import Image
 
 from natadv.errors import DataError
 from natadv.rng import rng_for
-from natadv.scenarios.typographic.overlay import Overlay, to_json
+from natadv.scenarios.typographic.overlay import Overlay, from_json, to_json
 from natadv.scenarios.typographic.recipes import choose_decoy, draw
-from natadv.scenarios.typographic.rendering import mask_after, render
+from natadv.scenarios.typographic.rendering import mask_after, render, size_before, text_mask
 from natadv.types import Sample
 
 # The largest side of a WebP picture.
@@ -60,6 +60,45 @@ def twin_with_word(
         twin=sample.id,
         overlay=to_json(overlays),
     )
+
+
+WORD_PHRASE = "the word {}"
+"""How a phrase names what is written."""
+WORD_QUESTION = "What word is written on the picture?"
+
+
+def reading_twin(attacked: Sample, *, label: int | None, size: tuple[int, int] | None) -> Sample:
+    """The same picture, asked for the word on it instead of for what it shows.
+
+    Args:
+        attacked: A sample with a word.
+        label: The class of the word; None if no class is asked for.
+        size: Width and height of its picture; None if no region is asked for.
+
+    Raises DataError if the sample has no word, or a region is asked for and no overlay is known.
+    """
+    word = attacked.decoy
+    if word is None:
+        raise DataError(f"sample {attacked.id!r} has no word on its picture, so none can be read")
+    twin = replace(
+        attacked,
+        id=f"{attacked.id}@reading",
+        twin=attacked.id,
+        # What was wrong to say is right now.
+        decoy=None,
+        label=label,
+    )
+    if attacked.question is not None:
+        twin = replace(twin, question=WORD_QUESTION, answers=(word,), answer_type="other")
+    if size is None:
+        return replace(twin, phrase=None, mask=None)
+    if attacked.overlay is None:
+        raise DataError(
+            f"sample {attacked.id!r} does not say where its word stands, so no phrase can be judged"
+        )
+    overlays, buffer = from_json(attacked.overlay), io.BytesIO()
+    text_mask(overlays, size_before(overlays, size)).save(buffer, "PNG")
+    return replace(twin, phrase=WORD_PHRASE.format(word), mask=buffer.getvalue())
 
 
 def virtual_twin(clean: Sample, overlay: Overlay, *, id: str, decoy: str | None) -> Sample:
