@@ -97,7 +97,8 @@ def reading_samples() -> Iterator[Sample]:
     """`mini-reading`: the first of `mini-typo`, asked for the word that is written on each."""
     for sample in islice(typographic_samples(), params("mini-reading")["pictures"]):
         size = decode_image(sample.image, where=sample.id).size
-        yield reading_twin(sample, label=NAMES.index(str(sample.decoy)), size=size)
+        label = NAMES.index(str(sample.decoy))
+        yield reading_twin(sample, tasks=COMMON["tasks"], label=label, size=size)
 
 
 def natural_samples() -> Iterator[Sample]:

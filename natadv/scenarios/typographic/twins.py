@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -67,38 +68,49 @@ WORD_PHRASE = "the word {}"
 WORD_QUESTION = "What word is written on the picture?"
 
 
-def reading_twin(attacked: Sample, *, label: int | None, size: tuple[int, int] | None) -> Sample:
+def reading_twin(
+    attacked: Sample,
+    *,
+    tasks: Collection[str],
+    label: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Sample:
     """The same picture, asked for the word on it instead of for what it shows.
 
     Args:
         attacked: A sample with a word.
-        label: The class of the word; None if no class is asked for.
-        size: Width and height of its picture; None if no region is asked for.
+        tasks: By which it is asked; all other fields are emptied.
+        label: The class of the word, for classification.
+        size: Width and height of the picture, for segmentation.
 
-    Raises DataError if the sample has no word, or a region is asked for and no overlay is known.
+    Raises DataError if the sample has no word, or is to be segmented and has no overlay.
     """
     word = attacked.decoy
     if word is None:
         raise DataError(f"sample {attacked.id!r} has no word on its picture, so none can be read")
-    twin = replace(
-        attacked,
-        id=f"{attacked.id}@reading",
-        twin=attacked.id,
-        # What was wrong to say is right now.
-        decoy=None,
-        label=label,
-    )
-    if attacked.question is not None:
-        twin = replace(twin, question=WORD_QUESTION, answers=(word,), answer_type="other")
-    if size is None:
-        return replace(twin, phrase=None, mask=None)
-    if attacked.overlay is None:
+    asked: dict[str, Any] = {"label": None, "candidates": ()}
+    asked |= {"phrase": None, "mask": None}
+    asked |= {"question": None, "answers": (), "answer_type": ""}
+    if "classification" in tasks:
+        asked |= {"label": label, "candidates": attacked.candidates}
+    if "segmentation" in tasks:
+        mask = _png_of_text(attacked, size)
+        asked |= {"phrase": WORD_PHRASE.format(word), "mask": mask}
+    if "vqa" in tasks:
+        asked |= {"question": WORD_QUESTION, "answers": (word,), "answer_type": "other"}
+    # What was wrong to say is right now.
+    asked |= {"id": f"{attacked.id}@reading", "twin": attacked.id, "decoy": None}
+    return replace(attacked, **asked)
+
+
+def _png_of_text(sample: Sample, size: tuple[int, int] | None) -> bytes:
+    if sample.overlay is None or size is None:
         raise DataError(
-            f"sample {attacked.id!r} does not say where its word stands, so no phrase can be judged"
+            f"sample {sample.id!r} does not say where its word stands, so no region can be judged"
         )
-    overlays, buffer = from_json(attacked.overlay), io.BytesIO()
+    overlays, buffer = from_json(sample.overlay), io.BytesIO()
     text_mask(overlays, size_before(overlays, size)).save(buffer, "PNG")
-    return replace(twin, phrase=WORD_PHRASE.format(word), mask=buffer.getvalue())
+    return buffer.getvalue()
 
 
 def virtual_twin(clean: Sample, overlay: Overlay, *, id: str, decoy: str | None) -> Sample:
