@@ -71,7 +71,8 @@ def typo(
     print(f"revision {card.revision}")
 
 
-_TEMPLATE = "a prompt for the class of a word, with one {}"
+_TEMPLATE = "a prompt for a class, with one {}; default: the word {}."
+_WITH_OBJECT = "ask by classification for what a picture shows and the word, both among wrong ones"
 
 
 @app.command(
@@ -81,7 +82,8 @@ def reading(
     source: opt.Dataset,
     name: opt.NewName,
     task: Annotated[str, opt.text("T[,T...]", "default: all of the source's")] = "",
-    template: Annotated[str, opt.text("TEXT", _TEMPLATE)] = "the word {}.",
+    with_object: Annotated[bool, opt.flag("--with-object", _WITH_OBJECT)] = False,
+    template: Annotated[str, opt.text("TEXT", _TEMPLATE)] = "",
     limit: opt.Limit = None,
     force: opt.Force = False,
     root: opt.Root = Path(),
@@ -100,6 +102,7 @@ def reading(
             name=name,
             tasks=opt.split_names(task),
             template=template,
+            with_object=with_object,
             limit=limit,
             root=root,
             force=force,

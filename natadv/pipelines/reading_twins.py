@@ -13,15 +13,21 @@ from natadv.data.dataset_plan import DatasetPlan, Item, SetAside
 from natadv.data.packing import Packed, pack
 from natadv.data.reader import iter_columns, read_samples
 from natadv.data.workspace import refuse_existing
-from natadv.errors import DataError, unknown_name
+from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.units import digest
-from natadv.scenarios.typographic.twins import reading_twin
+from natadv.scenarios.typographic.twins import (
+    OBJECT_AND_WORD,
+    object_and_word_twin,
+    reading_twin,
+)
 from natadv.tasks.masks import upright_size
 from natadv.types import Sample
 
 VERSION = 1
 """Raised by hand when the same plan makes other rows."""
+PROMPTS = ("the word {}.", "a photo of a {}.")
+"""For a word, and for an object together with a word."""
 NO_WORD = "no word is known to be on its picture"
 _READ_ROWS = 64
 """The rows of a row group, so that each group is read once."""
@@ -36,8 +42,10 @@ class ReadingPlan:
     name: str
     tasks: tuple[str, ...] = ()
     """By default all of the source's."""
-    template: str = "the word {}."
-    """The prompt for the class of a word."""
+    template: str = ""
+    """The prompt for a class; empty for a plain one."""
+    with_object: bool = False
+    """Whether the object is asked for together with the word, by classification alone."""
     limit: int | None = None
     root: Path = Path()
     force: bool = False
@@ -58,25 +66,29 @@ def make_reading(plan: ReadingPlan) -> Packed:
     card = source.card
     _refuse_others(card)
     tasks = _tasks(plan, card)
+    if plan.with_object and tasks != ("classification",):
+        raise ConfigError("object and word together are classes: give --task classification")
     refuse_existing(folder, force=plan.force)
-    words = {row["decoy"] for row in iter_columns(source.folder, card, ("decoy",))} - {None, ""}
-    if not words:
-        raise DataError(f"{card.name}: {NO_WORD} of any sample; its rows need a decoy")
+    classes = _classes(plan, tasks, source)
     draft = draft_card(
         name=plan.name,
         scenario="reading",
         tasks=tasks,
-        classes=_classes(tasks, card, words),
-        templates=(plan.template,) if "classification" in tasks else (),
-        candidates=card.candidates and "classification" in tasks,
+        classes=classes,
+        templates=(plan.template or PROMPTS[plan.with_object],) if classes else (),
+        candidates=(card.candidates or plan.with_object) and bool(classes),
         licence=card.licence,
         source=f"{card.name} ({card.source})",
         twin_of=card.name,
-        description=f"The pictures of {card.name}, asked for the word that is written on them.",
+        description=(
+            f"The pictures of {card.name}, asked for the word that is written on them"
+            f"{' together with what they show' if plan.with_object else ''}."
+        ),
     )
     rows = min(card.rows, plan.limit or card.rows)
-    twins = _ReadingTwins(source, tasks, {name: i for i, name in enumerate(draft.classes)}, rows)
-    identity = digest([VERSION, card.revision, rows])
+    label_of = {name: label for label, name in enumerate(classes)}
+    twins = _ReadingTwins(source, tasks, label_of, rows, plan.with_object)
+    identity = digest([VERSION, card.revision, rows, plan.with_object])
     made = DatasetPlan(draft, twins.items, rows, "pictures", identity)
     return pack(folder, made, force=plan.force, stream=plan.stream)
 
@@ -87,6 +99,7 @@ class _ReadingTwins:
     tasks: tuple[str, ...]
     label_of: dict[str, int]
     rows: int
+    with_object: bool
 
     def items(self, start: int) -> Iterator[Item]:
         """The twins, from the row `start` of the source on."""
@@ -98,6 +111,9 @@ class _ReadingTwins:
     def _twin(self, sample: Sample) -> Item:
         if not sample.decoy:
             return SetAside(sample.id, NO_WORD)
+        if self.with_object:
+            classes = self.source.card.classes
+            return object_and_word_twin(sample, classes, label_of=self.label_of)
         return reading_twin(
             sample,
             tasks=self.tasks,
@@ -129,7 +145,17 @@ def _tasks(plan: ReadingPlan, card: Card) -> tuple[str, ...]:
     return tuple(task for task in card.tasks if task in tasks)
 
 
-def _classes(tasks: tuple[str, ...], card: Card, words: set[str]) -> tuple[str, ...]:
+def _classes(plan: ReadingPlan, tasks: tuple[str, ...], source: Dataset) -> tuple[str, ...]:
+    """What a label of the new dataset is an index of; none without classification."""
+    card = source.card
+    rows = list(iter_columns(source.folder, card, ("decoy", "label")))
+    written = [row for row in rows if row["decoy"]]
+    if not written:
+        raise DataError(f"{card.name}: {NO_WORD} of any sample; its rows need a decoy")
     if "classification" not in tasks:
         return ()
+    if plan.with_object:
+        pairs = {(card.classes[row["label"]], row["decoy"]) for row in written}
+        return tuple(sorted(OBJECT_AND_WORD.format(*pair) for pair in pairs))
+    words = {row["decoy"] for row in written}
     return card.classes if words <= set(card.classes) else tuple(sorted(words))

@@ -110,6 +110,8 @@ def test_what_cannot_be_asked_is_refused_in_one_line(typo, packed, samples, read
         reading("bare")
     with pytest.raises(UnknownNameError, match="unknown task of all-typo 'vga', did you"):
         reading(tasks=("vga",))
+    with pytest.raises(ConfigError, match="together are classes: give --task classification"):
+        reading(with_object=True)
     with pytest.raises(ConfigError, match=r"templates: .* one '\{\}', got 'word'"):
         reading(template="word")
     assert not (root / "fixtures/datasets/all-reading").exists()
@@ -135,3 +137,28 @@ def test_a_killed_run_ends_with_the_same_bytes(typo, reading, monkeypatch, root)
 
     again = load_card(root / "fixtures/datasets/killed")
     assert [s.sha256 for s in again.shards] == [s.sha256 for s in whole.shards]
+
+
+def test_object_and_word_together_are_one_of_four_that_share_a_half(typo, reading):
+    made, twins = reading(tasks=("classification",), with_object=True)
+
+    card = made.card
+    assert (card.tasks, card.candidates) == (("classification",), True)
+    assert card.templates == ("a photo of a {}.",)
+    for twin, attacked in zip(twins, typo, strict=True):
+        thing, word = CLASSES[attacked.label], attacked.decoy
+        halves = [tuple(text.split(" with the word ")) for text in twin.candidates]
+        assert card.classes[twin.label] == twin.candidates[0] == f"{thing} with the word {word}"
+        assert len(set(halves)) == 4
+        assert [a == thing for a, _ in halves] == [True, True, False, False]
+        assert [b == word for _, b in halves] == [True, False, True, False]
+        assert not {halves[3][0], halves[3][1]} & {thing, word}
+
+
+def test_object_and_word_need_classes_and_one_that_is_neither(packed, bare, reading):
+    rows = [replace(s, decoy="dog", label=0, twin=s.id) for s in bare(4)]
+    two = {"classes": ("cat", "dog"), "scenario": "typographic", "twin_of": "all"}
+    packed("two", rows, "classification", **two)
+
+    with pytest.raises(DataError, match="no class is left that is neither shown nor written"):
+        reading("two", with_object=True)

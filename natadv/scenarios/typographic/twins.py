@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -101,6 +101,38 @@ def reading_twin(
     # What was wrong to say is right now.
     asked |= {"id": f"{attacked.id}@reading", "twin": attacked.id, "decoy": None}
     return replace(attacked, **asked)
+
+
+OBJECT_AND_WORD = "{} with the word {}"
+"""How a class names an object together with what is written on its picture."""
+
+
+def object_and_word_twin(
+    attacked: Sample, classes: Sequence[str], *, label_of: Mapping[str, int]
+) -> Sample:
+    """The same picture, asked for what it shows together with the word on it: the sample chooses
+    among four candidates, of which each half is true of two.
+
+    The wrong object and the wrong word are random other classes; they depend on the sample alone.
+
+    Args:
+        attacked: A sample for classification with a word.
+        classes: The names that its label is an index of, at least one besides object and word.
+        label_of: Its new label, by the name of object and word together.
+    """
+    if attacked.label is None or attacked.decoy is None:
+        raise DataError(f"sample {attacked.id!r} has no label and word to be named together")
+    thing, word = classes[attacked.label], attacked.decoy
+    others = [name for name in classes if name not in (thing, word)]
+    if not others:
+        raise DataError(
+            f"sample {attacked.id!r}: no class is left that is neither shown nor written"
+        )
+    first, second = rng_for("object and word", attacked.id).integers(len(others), size=2)
+    pairs = [(a, b) for a in (thing, others[int(first)]) for b in (word, others[int(second)])]
+    candidates = tuple(OBJECT_AND_WORD.format(*pair) for pair in pairs)
+    twin = reading_twin(attacked, tasks=("classification",), label=label_of[candidates[0]])
+    return replace(twin, candidates=candidates)
 
 
 def _png_of_text(sample: Sample, size: tuple[int, int] | None) -> bytes:
