@@ -126,7 +126,7 @@ def object_and_word_twin(
     others = [name for name in classes if name not in (thing, word)]
     if not others:
         raise DataError(
-            f"sample {attacked.id!r}: no class is left that is neither shown nor written"
+            f"sample {attacked.id!r}: every class is shown or written, so none is wrong"
         )
     first, second = rng_for("object and word", attacked.id).integers(len(others), size=2)
     pairs = [(a, b) for a in (thing, others[int(first)]) for b in (word, others[int(second)])]
