@@ -162,5 +162,5 @@ def test_object_and_word_need_a_class_that_is_neither(packed, bare, reading):
     ]
     packed("two", rows, "classification", classes=names, scenario="typographic", twin_of="all")
 
-    with pytest.raises(DataError, match="every class is shown or written, so none is wrong"):
+    with pytest.raises(DataError, match="no class is neither shown nor written"):
         reading("two", with_object=True, tasks=("classification",))

@@ -125,9 +125,7 @@ def object_and_word_twin(
     thing, word = classes[attacked.label], attacked.decoy
     others = [name for name in classes if name not in (thing, word)]
     if not others:
-        raise DataError(
-            f"sample {attacked.id!r}: every class is shown or written, so none is wrong"
-        )
+        raise DataError(f"sample {attacked.id!r}: no class is neither shown nor written")
     first, second = rng_for("object and word", attacked.id).integers(len(others), size=2)
     pairs = [(a, b) for a in (thing, others[int(first)]) for b in (word, others[int(second)])]
     candidates = tuple(OBJECT_AND_WORD.format(*pair) for pair in pairs)
