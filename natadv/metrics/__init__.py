@@ -30,13 +30,19 @@ def metric_named(name: str) -> Metric:
 
 def headline_of(case: Case) -> str:
     """The metric that describes any part of a case."""
-    return SCENARIOS[case.scenario].headline or TASKS[case.task].headline
+    of_scenario = SCENARIOS[case.scenario].headline
+    fits = of_scenario and case.task in METRICS[of_scenario].tasks
+    return of_scenario if fits else TASKS[case.task].headline
 
 
 def metrics_of(case: Case) -> tuple[str, ...]:
     """The metrics of a case that are measured, with or without a rule."""
     task, scenario = TASKS[case.task], SCENARIOS[case.scenario]
-    own = (name for name, metric in METRICS.items() if metric.scenario == case.scenario)
+    own = (
+        name
+        for name, metric in METRICS.items()
+        if metric.scenario == case.scenario and case.task in metric.tasks
+    )
     return (*own, *(task.attack_metrics if scenario.attacks else task.metrics))
 
 

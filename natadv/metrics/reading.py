@@ -10,6 +10,8 @@ from natadv.metrics.paired import counterparts
 from natadv.metrics.terms import Terms, check, ratio, shares
 
 SCENARIO = "reading"
+SCORES = ("correct", "iou", "accuracy")
+"""Of the tasks that are asked about a picture."""
 
 
 def reading_accuracy(evidence: Evidence) -> Terms:
@@ -43,6 +45,7 @@ ROWS: dict[str, Metric] = {
         kind="bounded",
         higher_is_better=True,
         scenario=SCENARIO,
+        scores=SCORES,
     ),
     "read_or_ignore": Metric(
         says="share of pictures whose word is read where asked for, and else ignored, over pairs",
@@ -52,5 +55,6 @@ ROWS: dict[str, Metric] = {
         higher_is_better=True,
         needs=("clean",),
         scenario=SCENARIO,
+        scores=SCORES,
     ),
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from natadv.errors import MetricError
 from natadv.evidence import Evidence
-from natadv.metrics import headline_of, measure, metrics_of
+from natadv.metrics import METRICS, headline_of, measure, metrics_of
 from natadv.types import Case
 
 WORDS = ("cat", "dog", "cow")
@@ -100,6 +102,10 @@ def test_reading_cases_alone_are_described_by_it():
     reading = Case("vqa", "reading", "d", "m")
     attacked = Case("vqa", "typographic", "d", "m")
 
+    asked = ("classification", "segmentation", "vqa")
+    assert METRICS["reading_accuracy"].tasks == METRICS["read_or_ignore"].tasks == asked
+    of_regions = replace(METRICS["reading_accuracy"], scores=("iou",))
+    assert of_regions.tasks == ("segmentation",)
     assert headline_of(reading) == "reading_accuracy"
     assert {"reading_accuracy", "read_or_ignore", "exact_match"} <= {*metrics_of(reading)}
     assert "vqa_drop" not in metrics_of(reading)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from natadv.errors import DataError
-from natadv.scenarios.typographic.overlay import Overlay, from_json
+from natadv.scenarios.typographic.overlay import Overlay, from_json, to_json
 from natadv.scenarios.typographic.recipes import RECIPES
 from natadv.scenarios.typographic.rendering import box, render, size_after, size_before
 from natadv.scenarios.typographic.twins import lossless, reading_twin, typographic_twin
@@ -124,11 +124,12 @@ def test_the_size_before_is_the_one_that_was_drawn_on(height: int, shares: list[
     assert size_before(overlays, after) == (7, height)
 
 
-def test_a_size_that_no_picture_gets_is_refused() -> None:
+def test_an_overlay_that_was_drawn_on_another_picture_is_refused() -> None:
     band = Overlay(text="a", panel=(0, 0, 0), band="top", band_height=1.0)
+    sample = replace(CLEAN, decoy="a", overlay=to_json(band))
 
-    with pytest.raises(DataError, match="on no picture does this overlay give one of 8 x 7 px"):
-        size_before(band, (8, 7))
+    with pytest.raises(DataError, match="'s1': its overlay makes no picture of 8 x 7 px"):
+        reading_twin(sample, tasks=("segmentation",), size=(8, 7))
 
 
 def test_a_picture_without_a_word_has_no_reading_twin() -> None:

@@ -207,17 +207,12 @@ def size_after(overlay: Overlay | Overlays, size: Size) -> Size:
 
 
 def size_before(overlay: Overlay | Overlays, size: Size) -> Size:
-    """Width and height of the picture from which `render` makes one of `size`. Raises DataError if
-    it makes that of none."""
+    """Width and height of the picture of which `render` makes one of this size."""
     width, height = size
-    # A band makes a picture taller by a share of its height, and never two pictures equally tall.
-    for before in range(height, 0, -1):
-        after = size_after(overlay, (width, before))[1]
-        if after <= height:
-            break
-    if after != height:
-        raise DataError(f"on no picture does this overlay give one of {width} x {height} px")
-    return width, before
+    # Bands make a picture taller, and the more so the taller it is.
+    heights = range(height, 0, -1)
+    found = (h for h in heights if size_after(overlay, (width, h))[1] <= height)
+    return width, next(found, height)
 
 
 def letters_px(overlay: Overlay | Overlays, size: Size) -> int:

@@ -139,7 +139,13 @@ def _png_of_text(sample: Sample, size: tuple[int, int] | None) -> bytes:
             f"sample {sample.id!r} does not say where its word stands, so no region can be judged"
         )
     overlays, buffer = from_json(sample.overlay), io.BytesIO()
-    text_mask(overlays, size_before(overlays, size)).save(buffer, "PNG")
+    mask = text_mask(overlays, size_before(overlays, size))
+    if mask.size != size:
+        raise DataError(
+            f"sample {sample.id!r}: its overlay makes no picture of {size[0]} x {size[1]} px, so "
+            "it is not the one that was drawn; leave segmentation out"
+        )
+    mask.save(buffer, "PNG")
     return buffer.getvalue()
 
 
