@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from mini_world.asked import asked
+from mini_world.captions import NAMING
 from mini_world.params import ROOT, params
 from mini_world.render import render
 from mini_world.sampling import STYLES, draw_scene
@@ -17,10 +19,11 @@ from mini_world.training_set import training_samples
 from mini_world.vocabulary import EVALUATED
 from mini_world.words import recipe_of
 from natadv.data.card import CardDraft
+from natadv.data.images import decode_image
 from natadv.data.packing import write_dataset
 from natadv.errors import unknown_name
 from natadv.rng import rng_for
-from natadv.scenarios.typographic.twins import lossless, typographic_twin
+from natadv.scenarios.typographic.twins import lossless, reading_twin, typographic_twin
 from natadv.types import Sample
 
 NAMES: tuple[str, ...] = tuple(EVALUATED)
@@ -90,6 +93,14 @@ def typographic_samples() -> Iterator[Sample]:
         yield replace(twin, facts=facts(scene, recipe=recipe))
 
 
+def reading_samples() -> Iterator[Sample]:
+    """`mini-reading`: the first of `mini-typo`, asked for the word that is written on each."""
+    for sample in islice(typographic_samples(), params("mini-reading")["pictures"]):
+        size = decode_image(sample.image, where=sample.id).size
+        label = NAMES.index(str(sample.decoy))
+        yield reading_twin(sample, tasks=COMMON["tasks"], label=label, size=size)
+
+
 def natural_samples() -> Iterator[Sample]:
     """`mini-natural`: hard scenes that every member of an ensemble gets wrong."""
     from mini_world.filtration import filtered_scenes
@@ -123,6 +134,19 @@ DATASETS: dict[str, tuple[CardDraft, Callable[[], Iterator[Sample]]]] = {
             **COMMON,
         ),
         typographic_samples,
+    ),
+    "mini-reading": (
+        CardDraft(
+            name="mini-reading",
+            scenario="reading",
+            description=(
+                "The first pictures of `mini-typo`, asked for the word that is written on them: "
+                "for its class, by a question, and where it stands."
+            ),
+            twin_of="mini-typo",
+            **{**COMMON, "templates": (NAMING[0],)},
+        ),
+        reading_samples,
     ),
     "mini-natural": (
         CardDraft(

@@ -52,7 +52,8 @@ class Evidence:
     attack: Outcomes
     """Outcomes of the case's own dataset, in every scenario."""
     clean: Outcomes | None = None
-    """Outcomes of the twin dataset, for the same model."""
+    """Outcomes of the twin dataset, for the same model: clean pictures, and in the scenario
+    `reading` the same attacked ones, asked what they show."""
     occlusion: Outcomes | None = None
     matched: Outcomes | None = None
 
@@ -282,8 +283,9 @@ def folder_of(root: Path, case: Case) -> Path:
 
 
 def clean_case(case: Case, twin_of: str) -> Case:
-    """The case in which the clean twins of `case` were measured."""
-    return Case(case.task, "clean", twin_of, case.model)
+    """The case in which the twins of `case` were measured: they are clean, except for those of the
+    scenario `reading`."""
+    return Case(case.task, SCENARIOS[case.scenario].twins, twin_of, case.model)
 
 
 def write_evidence(root: Path, manifest: Manifest, outcomes: Mapping[Table, Outcomes]) -> Path:

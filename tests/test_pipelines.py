@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 # The others are frozen: they train, or follow what was trained.
-THAWED = ("mini", "mini-typo", "population")
+THAWED = ("mini", "mini-typo", "mini-reading", "population")
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ def test_nothing_is_made_again_that_did_not_change(clone: Clone) -> None:
 @pytest.mark.parametrize(
     ("section", "name", "runs"),
     [
-        ("mini-typo", "seed", {"mini-typo"}),
-        ("mini", "seed", {"mini", "mini-typo"}),
+        ("mini-reading", "pictures", {"mini-reading"}),
+        ("mini-typo", "seed", {"mini-typo", "mini-reading"}),
+        ("mini", "seed", {"mini", "mini-typo", "mini-reading"}),
         ("mini-overlays", "angle", {"population"}),
     ],
 )

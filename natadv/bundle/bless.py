@@ -27,10 +27,10 @@ from natadv.gate.kept_baselines import (
     read_record,
     write_record,
 )
-from natadv.metrics import estimate
+from natadv.metrics import estimate, headline_of
 from natadv.report.gate_json import GateJson, read_gate_json
 from natadv.storage.atomic import replace_folder, writing
-from natadv.tasks import ASKED, TASKS
+from natadv.tasks import ASKED
 from natadv.types import Case, Outcomes
 
 
@@ -168,7 +168,7 @@ def _disagreements(
         for name in ("planned_n", "data_revision", "weights", "protocol"):
             if getattr(said, name) != getattr(manifest, name):
                 yield f"{case} has another {name.replace('_', ' ')}"
-        headline = TASKS[case.task].headline
+        headline = headline_of(case)
         found = stored_evidence(case, stored)
         yield from (f"{case}: {problem}" for problem in found.problems)
         try:

@@ -17,6 +17,7 @@ from natadv.gate.early_verdicts import measured
 from natadv.gate.judge import CaseVerdict, GateVerdict, Judgement, worse
 from natadv.gate.rules import Rule, Tier, Waiver
 from natadv.gate.waivers import WaiverUse
+from natadv.metrics import headline_of, metrics_of
 from natadv.report.gate_json import (
     BaselineEntry,
     CaseEntry,
@@ -26,8 +27,6 @@ from natadv.report.gate_json import (
     WaiverUseEntry,
 )
 from natadv.report.terminal import Row
-from natadv.scenarios import SCENARIOS
-from natadv.tasks import TASKS
 from natadv.types import Case, Measurement, Overall, Verdict
 
 _MEASURED = ("value", "low", "high", "n", "groups", "excluded")
@@ -58,12 +57,10 @@ def case_rows(
         rows.append(Row(case, "INCOMPLETE", reason="\n".join(shortfalls)))
     if compared is not None:
         rows.append(_baseline_row(compared))
-    task = TASKS[case.task]
-    metrics = task.attack_metrics if SCENARIOS[case.scenario].attacks else task.metrics
-    measurable = {name: (name, found.evidence) for name in metrics}
+    measurable = {name: (name, found.evidence) for name in metrics_of(case)}
     for part in sorted(set(filter(None, found.evidence.attack.part))):
-        named = f"{task.headline} ({part})"
-        measurable[named] = (task.headline, found.evidence.of_part(part))
+        named = f"{headline_of(case)} ({part})"
+        measurable[named] = (headline_of(case), found.evidence.of_part(part))
     ruled = {row.metric for row in rows}
     for subject, (name, rows_of_part) in measurable.items():
         # A metric that no rule asks for may not be defined without twins or controls.

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("models_commands", "train a head for segmentation or vqa on a frozen tower"),
     "heads": ("models_commands", "publish or fetch a head; show what each attention head is for"),
     "typo": ("dataset_commands", "write a wrong word on every picture of a dataset"),
+    "reading": ("dataset_commands", "ask for the words on the pictures of a typographic dataset"),
     "filter": ("dataset_commands", "keep the pictures that every model of an ensemble gets wrong"),
     "annotate": ("annotate_commands", "give a dataset masks or questions that a person can review"),
     "langadv": ("langadv_commands", "search for prompts whose pictures fool classifiers"),

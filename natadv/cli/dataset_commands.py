@@ -1,4 +1,4 @@
-"""`natadv typo`, `natadv filter` and `natadv overlays ...`: make datasets from others."""
+"""Commands that make datasets from others: `natadv typo`, `reading`, `filter`, `overlays ...`."""
 
 from __future__ import annotations
 
@@ -68,6 +68,48 @@ def typo(
     )
     card = twins.card
     print(f"{twins.folder}: {card.rows} twins of {card.twin_of}, {summary_of(twins.left_out)}")
+    print(f"revision {card.revision}")
+
+
+_TEMPLATE = "a prompt for a class, with one {}; default: the word {}."
+_WITH_OBJECT = "ask by classification for what a picture shows and the word, both among wrong ones"
+
+
+@app.command(
+    cls=opt.Command, epilog="Example: natadv reading imagenet-typo --name imagenet-reading"
+)
+def reading(
+    source: opt.Dataset,
+    name: opt.NewName,
+    task: Annotated[str, opt.text("T[,T...]", "default: all of the source's")] = "",
+    with_object: Annotated[bool, opt.flag("--with-object", _WITH_OBJECT)] = False,
+    template: Annotated[str, opt.text("TEXT", _TEMPLATE)] = "",
+    limit: opt.Limit = None,
+    force: opt.Force = False,
+    root: opt.Root = Path(),
+) -> None:
+    """Ask for the words on the pictures of a typographic dataset, instead of for what they show.
+
+    A model that is blind to words holds on the typographic dataset, and fails here. A run that was
+    killed continues when it is started again in the same way, and ends with the same bytes.
+    """
+    from natadv.data.dataset_plan import summary_of
+    from natadv.pipelines.reading_twins import ReadingPlan, make_reading
+
+    made = make_reading(
+        ReadingPlan(
+            source=source,
+            name=name,
+            tasks=opt.split_names(task),
+            template=template,
+            with_object=with_object,
+            limit=limit,
+            root=root,
+            force=force,
+        )
+    )
+    card, left_out = made.card, summary_of(made.left_out)
+    print(f"{made.folder}: {card.rows} reading twins of {card.twin_of}, {left_out}")
     print(f"revision {card.revision}")
 
 

@@ -22,6 +22,7 @@ from natadv.models.loading import fingerprint
 from natadv.models.plugged import check_classes
 from natadv.models.resolve import HEADS, heads_beside
 from natadv.models.zoo import ZOO
+from natadv.scenarios import SCENARIOS
 from natadv.storage.hashes import sha256_of
 from natadv.tasks import TASKS, analysed
 from natadv.types import WAY, Case, ModelSpec, Outcomes, Variant
@@ -116,7 +117,8 @@ def shown_rows(case: Case, grid: Grid) -> list[ShownRows]:
         all_rows = grid.datasets[card.twin_of].card.rows
         clean_rows = all_rows if card.drawn else grid.rows(card.twin_of)
         shown.append(ShownRows("clean", card.twin_of, "attack", clean_rows))
-        if card.overlays and TASKS[case.task].controls:
+        attacks = SCENARIOS[case.scenario].attacks
+        if attacks and card.overlays and TASKS[case.task].controls:
             shown += [
                 ShownRows("occlusion", case.dataset, "occlusion", rows),
                 ShownRows("matched", case.dataset, "matched", rows),

@@ -14,7 +14,7 @@ from natadv.errors import MetricError, unknown_name
 from natadv.evidence import CaseEvidence
 from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.gate.rules import Rule, Thresholds, TierGrid
-from natadv.metrics import METRICS, estimate, metric_named
+from natadv.metrics import METRICS, estimate, headline_of, metric_named
 from natadv.metrics.measure import MOST_TIMES
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
@@ -168,11 +168,11 @@ def proposals(root: Path, date: str, part: str | None) -> Proposals:
 def _measurable(found: CaseEvidence, part: str | None) -> Iterator[tuple[str, str | None]]:
     """The metrics of a case that get a rule, each with the part of the dataset that it is about."""
     case, task, rows = found.case, TASKS[found.case.task], found.evidence.attack
-    yield task.headline, None
+    yield headline_of(case), None
     # Photographs of real attacks may have no clean twins.
     if SCENARIOS[case.scenario].attacks and found.evidence.clean is not None:
         yield task.drop, None
         if rows.attributes:
             yield from ((name, None) for name in OF_DRAWN if case.task in METRICS[name].tasks)
     if case.scenario == "clean" and part is not None and part in rows.part:
-        yield task.headline, part
+        yield headline_of(case), part

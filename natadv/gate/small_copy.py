@@ -26,7 +26,8 @@ from natadv.evidence import (
 )
 from natadv.gate.__main__ import GREEN, main
 from natadv.gate.cases import stored_evidence, whole_cases
-from natadv.metrics import measure
+from natadv.metrics import headline_of, measure
+from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 from natadv.types import VERDICTS, Case, Outcomes
 
@@ -175,7 +176,7 @@ def _low(case: Case, stored: Mapping[Case, StoredCase]) -> float:
     try:
         evidence = stored[case].evidence(None)
         cut = replace(evidence, attack=_cut(evidence.attack))
-        return measure(TASKS[case.task].headline, cut).low
+        return measure(headline_of(case), cut).low
     except MetricError:
         return 0.0
 
@@ -193,7 +194,9 @@ def _roles(usable: list[Case], stored: Mapping[Case, StoredCase]) -> dict[str, C
     pairs = [
         (clean_case(case, str(stored[case].manifest.twin_of)), case)
         for case in usable
-        if stored[case].manifest.twin_of and len(set(stored[case].outcomes["attack"].truth)) > 1
+        if SCENARIOS[case.scenario].attacks
+        and stored[case].manifest.twin_of
+        and len(set(stored[case].outcomes["attack"].truth)) > 1
     ]
     pairs = [(clean, attacked) for clean, attacked in pairs if clean in usable]
     cases = dict(zip(("clean", "attacked"), pairs[0], strict=True)) if pairs else {}
@@ -215,9 +218,10 @@ def _contract(copied: Copy) -> dict[str, Any]:
     rules = []
     for case in stored:
         found, task = stored_evidence(case, stored).evidence, TASKS[case.task]
-        floor = round(0.9 * measure(task.headline, found).low, 4)
+        headline = headline_of(case)
+        floor = round(0.9 * measure(headline, found).low, 4)
         rule = {"case": case.address, "min_n": found.attack.n, "source": "measured on the copy"}
-        rules.append(rule | {"metric": task.headline, "floor": floor})
+        rules.append(rule | {"metric": headline, "floor": floor})
         if found.clean is not None and (high := measure(task.drop, found).high) < 0.9:
             rules.append(rule | {"metric": task.drop, "ceiling": round(high + 0.05, 4)})
     tier = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from natadv.gate.calibrate import SHARE_OF_N, rounded
 from natadv.gate.rules import Rule
-from natadv.tasks import TASKS
+from natadv.metrics import headline_of
 from natadv.types import Case
 
 MARGIN = 0.02
@@ -58,7 +58,7 @@ def starter_rules(
     """
     for case in cases:
         origin = origins.get(case.dataset, Origin(case.dataset, case.dataset))
-        metric = TASKS[case.task].headline
+        metric = headline_of(case)
         known = numbers.get((case.model, origin.same_pictures, metric))
         if known is not None and origin.rows:
             yield from_published(

@@ -131,6 +131,13 @@ def _require_task(metric: str, case: str) -> None:
     _require(bool(fits), f"{metric!r} is of {' and '.join(of)}, not of {task}")
 
 
+def _require_scenario(metric: str, case: str) -> None:
+    """The metric must be one of the case's scenario, unless that is a glob."""
+    scenario, of = case.split("/")[1], METRICS[metric].scenario
+    fits = not of or GLOB & set(scenario) or scenario == of
+    _require(bool(fits), f"{metric!r} is of {of} cases, not of {scenario} ones")
+
+
 def _day(value: object) -> object:
     wanted = "expected a day such as 2026-12-31, without quotes and time"
     _require(type(value) is date, f"{wanted}, got {shown(value)}")
@@ -249,6 +256,7 @@ class RuleRow(Strict):
         else:
             _require(self.metric is not None, "expected a metric, got none")
         _require_task(self.measured, self.case)
+        _require_scenario(self.measured, self.case)
         if self.max_regression is not None:
             # Only a mean over samples can be compared with a baseline sample by sample.
             comparable = METRICS[self.measured].total is ratio

@@ -77,11 +77,20 @@ class Metric:
     uncertain: Callable[[Terms, Terms | None], Uncertain] | None = None
     """Of a metric that is neither a ratio of sums nor a quantile, from its terms, and those grouped
     by overlay where overlays are drawn from a population."""
+    scenario: str = ""
+    """The only scenario whose cases it describes; empty if any may have it."""
+    scores: tuple[str, ...] = ()
+    """The scores, as in `Task.score`, of the tasks that it is defined for; none if it does not
+    depend on the score."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that it is defined for."""
-        return tuple(n for n, task in TASKS.items() if {*self.columns} <= {*task.values})
+        return tuple(
+            name
+            for name, task in TASKS.items()
+            if {*self.columns} <= {*task.values} and task.score in (self.scores or (task.score,))
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -106,19 +107,33 @@ def pair(
     Raises MetricError if a counterpart is absent or has another truth.
     """
     right, hits = score(before), score(after)
-    others = Texts.of(names)
-    at = before.id.rows_of(others)
-    rows, alone = np.flatnonzero(at != NOTHING), np.flatnonzero(at == NOTHING)
-    wrong = np.zeros(after.n, dtype=bool)
-    wrong[rows] = after.truth.take(rows).differs(before.truth.take(at[rows]))
-    wrong[alone] = [name not in before.errors for name in others.take(alone)]
-    if (i := first(wrong)) is not None:
-        name, other = after.id[i], others[i]
-        if at[i] == NOTHING:
-            raise MetricError(f"sample {name!r} has no counterpart {other!r} on the other side")
+    at, rows = counterparts(after, before, names=names)
+    if (i := first(after.truth.take(rows).differs(before.truth.take(at)))) is not None:
+        name, other = after.id[rows[i]], before.id[at[i]]
         raise MetricError(
-            f"sample {name!r} is {after.truth[i]!r}, its counterpart {other!r} is "
+            f"sample {name!r} is {after.truth[rows[i]]!r}, its counterpart {other!r} is "
             f"{before.truth[at[i]]!r}; the pairing is wrong"
         )
     excluded = planned - len(rows)
-    return Pairs(right[at[rows]], hits[rows], after.group.take(rows), excluded, rows)
+    return Pairs(right[at], hits[rows], after.group.take(rows), excluded, rows)
+
+
+class Counterparts(NamedTuple):
+    """Rows that belong together, pair by pair."""
+
+    before: IntArray
+    after: IntArray
+
+
+def counterparts(after: Outcomes, before: Outcomes, *, names: Sequence[str]) -> Counterparts:
+    """The rows of `after` whose counterpart, the row of `before` with the id in `names`, did not
+    fail. Raises MetricError if a counterpart is absent."""
+    others = Texts.of(names)
+    at = before.id.rows_of(others)
+    alone = np.flatnonzero(at == NOTHING)
+    for i, other in zip(alone.tolist(), others.take(alone), strict=True):
+        if other not in before.errors:
+            name = after.id[i]
+            raise MetricError(f"sample {name!r} has no counterpart {other!r} on the other side")
+    rows = np.flatnonzero(at != NOTHING)
+    return Counterparts(at[rows], rows)

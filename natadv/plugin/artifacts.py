@@ -54,7 +54,7 @@ def write_all_evidence(session: GateSession, root: Path, *, problems: Sequence[s
             weights=stored.weights,
             tower=stored.tower,
             protocol=stored.protocol,
-            twin_of=_twin_of(session, case),
+            twin_of=_twin_of(session, case) if case in session.selected else None,
             problems=stored.problems,
             sequence=stored.sequence,
             # Without the code: versions of it that compute the same write the same evidence.

@@ -16,6 +16,7 @@ from natadv.evaluate.shard import clean_twins
 from natadv.evidence import CaseEvidence
 from natadv.gate.comparison import predictions
 from natadv.report.sheet import MOST_TILES, Panel, Tile
+from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 from natadv.tasks.task import (
     CORRECT,
@@ -85,7 +86,9 @@ def _tiles(
     sheet, dataset = TASKS[case.task].sheet, datasets[case.dataset]
     ids = {rows.id[i] for i in shown}
     samples = {s.id: s for s in read_by_id(dataset.folder, dataset.card, ids)}
-    twins = clean_twins(samples.values(), datasets.get(dataset.card.twin_of or ""))
+    # The twin of a reading sample is the same picture, which nobody has to see twice.
+    twin_of = dataset.card.twin_of if SCENARIOS[case.scenario].attacks else None
+    twins = clean_twins(samples.values(), datasets.get(twin_of or ""))
     if dataset.card.drawn:
         samples = {name: sized(sample, twins) for name, sample in samples.items()}
     tiles = []

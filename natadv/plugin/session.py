@@ -222,10 +222,14 @@ class GateSession:
         return {case: self.evidence_of(case) for case in self.selected}
 
     def evidence_of(self, case: Case) -> CaseEvidence:
-        """What the store holds for any case, e.g. the clean twins of a selected one."""
+        """What the store holds for any case, e.g. the twins of a selected one."""
         sequence = self.sequence(case)
         if sequence is None:
-            return self._found(case, self.units(case), None)
+            units = self.units(case)
+            if case not in self.selected:
+                # Nobody asked for the twins and controls of twins.
+                units = CaseUnits(attack=units.attack, problem=units.problem)
+            return self._found(case, units, None)
         found = self._found(case, sequence.units, sequence.record)
         decided = tuple(filter(None, (a.decided for a in self._assessed(case, found))))
         return replace(found, sequence=replace(sequence.record, decisions=decided))

@@ -13,10 +13,9 @@ from typing import Any
 
 from natadv import __version__
 from natadv.errors import ReportError, unknown_name
-from natadv.metrics import METRICS
+from natadv.metrics import METRICS, headline_of
 from natadv.metrics.measure import MOST_TIMES
 from natadv.report.gate_json import CaseEntry, GateJson, MeasurementEntry
-from natadv.tasks import TASKS
 
 EVERY_EVAL_EVER = "0.3.0"
 """Version of its schema."""
@@ -134,7 +133,7 @@ def hub_results(
     entries = []
     for entry in cases:
         case = entry.parts
-        headline = TASKS[case.task].headline
+        headline = headline_of(case)
         found = [r for r in entry.measurements if r.metric == headline and r.value is not None]
         if case.dataset not in benchmarks or not found:
             continue

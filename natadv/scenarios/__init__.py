@@ -18,6 +18,10 @@ class Scenario:
     summary: str
     attacks: bool = False
     """Whether each picture is an attacked version of a clean one, so that drops can be measured."""
+    twins: str = "clean"
+    """The scenario of the dataset that holds the twins, where there are any."""
+    headline: str = ""
+    """The metric that describes its cases, whatever their task; empty for that of the task."""
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -25,6 +29,12 @@ SCENARIOS: Mapping[str, Scenario] = {
     "typographic": Scenario("a wrong word is written on the picture", attacks=True),
     "natural": Scenario("photographs that every member of an ensemble gets wrong"),
     "langadv": Scenario("pictures generated from prompts that were chosen to mislead"),
+    "reading": Scenario(
+        "what is written on the picture is asked for",
+        # The same picture, asked what it shows: there the word must be ignored.
+        twins="typographic",
+        headline="reading_accuracy",
+    ),
 }
 
 

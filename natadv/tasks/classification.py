@@ -456,6 +456,8 @@ CLASSIFICATION = Task(
     ),
     rates=("attack_success_rate", "decoy_rate"),
     short_names={
+        "reading_accuracy": "reads",
+        "read_or_ignore": "as asked",
         "top1": "top1",
         "top1 (seen)": "seen",
         "top1 (held-out)": "held-out",

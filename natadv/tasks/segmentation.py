@@ -343,6 +343,8 @@ SEGMENTATION = Task(
     attack_metrics=(*_METRICS, "iou_drop", "breaking_point", "breaking_point_q10"),
     rates=("iou_drop",),
     short_names={
+        "reading_accuracy": "reads",
+        "read_or_ignore": "as asked",
         "iou_fg": "iou_fg",
         "iou_fg (seen)": "seen",
         "iou_fg (held-out)": "held-out",

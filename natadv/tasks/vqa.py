@@ -299,6 +299,8 @@ VQA = Task(
     ),
     rates=("vqa_drop", "decoy_rate"),
     short_names={
+        "reading_accuracy": "reads",
+        "read_or_ignore": "as asked",
         "vqa_accuracy": "acc",
         "vqa_accuracy (seen)": "seen",
         "vqa_accuracy (held-out)": "held-out",

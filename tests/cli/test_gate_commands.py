@@ -32,12 +32,13 @@ def test_the_mini_tier_is_planned_in_units_and_lacks_nothing(plan):
     code, text = plan("--task", "classification", "--model", "mini-clip")
 
     assert code == 0
-    assert text.startswith("tier mini: 1 model, 6 cases\n")
+    assert text.startswith("tier mini: 1 model, 7 cases\n")
     # 660 rows are 3 units; attacked ones have two controls, and the clean twins beside them.
     row = next(line for line in text.splitlines() if line.startswith("mini-clip"))
-    assert row.split() == ["mini-clip", "6", "3", "12", "3", "3", "24"]
-    # 3 + 9 + 3 + 3 + 21 of their own, and 3 of the clean pictures, which four cases share.
-    assert "42 units of up to 256 rows" in text
+    assert row.split() == ["mini-clip", "6", "3", "12", "3", "3", "24", "5"]
+    # 3 + 9 + 3 + 3 + 21 + 2 of their own, and 3 of the clean pictures, which four cases share; the
+    # last one shares 3 of the attacked pictures.
+    assert "44 units of up to 256 rows" in text
     assert "missing" not in text
 
 

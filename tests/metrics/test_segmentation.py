@@ -17,7 +17,8 @@ from natadv.metrics import METRICS, measure
 from natadv.types import Outcomes
 
 COLUMNS = ("tp", "fp", "fn", "tn")
-ALONE = [name for name, m in METRICS.items() if "segmentation" in m.tasks and not m.needs]
+OF_TASK = {name: m for name, m in METRICS.items() if "segmentation" in m.tasks and not m.scenario}
+ALONE = [name for name, m in OF_TASK.items() if not m.needs]
 
 # Mostly small counts, so that empty masks and empty predictions are common.
 COUNT = st.integers(0, 3) | st.integers(0, 4000)

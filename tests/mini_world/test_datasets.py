@@ -10,7 +10,13 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from mini_world.datasets import NAMES, clean_samples, make, typographic_samples
+from mini_world.datasets import (
+    NAMES,
+    clean_samples,
+    make,
+    reading_samples,
+    typographic_samples,
+)
 from mini_world.params import ROOT, params
 from mini_world.sampling import backgrounds, weathers
 from mini_world.scene import Scene, from_json, main_thing
@@ -123,6 +129,30 @@ def test_every_typographic_sample_is_the_twin_of_a_clean_one():
         assert scene_of(sample) == scene_of(twin)
 
 
+def test_a_reading_sample_is_asked_for_the_word_on_a_typographic_picture():
+    attacked = {sample.id: sample for sample in samples_of("mini-typo")}
+    card, asked = card_of("mini-reading"), samples_of("mini-reading")
+
+    assert (card.scenario, card.twin_of, card.templates) == (
+        "reading",
+        "mini-typo",
+        ("the word {}.",),
+    )
+    assert [str(sample.twin) for sample in asked] == list(attacked)[
+        : params("mini-reading")["pictures"]
+    ]
+    assert card.parts["held-out"] / card.rows == pytest.approx(1 / 3)
+    for sample in asked:
+        twin = attacked[str(sample.twin)]
+        assert (sample.image, sample.group, sample.part) == (twin.image, twin.group, twin.part)
+        assert NAMES[sample.label or 0] == twin.decoy
+        assert sample.answers == (twin.decoy,)
+        assert segmentation.phrase_of(sample) == f"the word {twin.decoy}"
+        assert 0.02 < truth_mask(sample).mean() < 0.6
+    # Whoever always says the same word is seldom right.
+    assert max(Counter(sample.label for sample in asked).values()) / card.rows < 0.15
+
+
 def test_the_stored_overlay_drawn_on_the_twin_gives_the_stored_picture():
     clean = {sample.id: sample for sample in samples_of("mini")}
 
@@ -141,7 +171,12 @@ def test_typographic_recipes_are_mixed_as_told():
 
 
 @pytest.mark.parametrize(
-    ("name", "made"), [("mini", clean_samples), ("mini-typo", typographic_samples)]
+    ("name", "made"),
+    [
+        ("mini", clean_samples),
+        ("mini-typo", typographic_samples),
+        ("mini-reading", reading_samples),
+    ],
 )
 def test_the_committed_pictures_are_what_the_code_renders(name, made):
     for fresh, stored in zip(islice(made(), 25), samples_of(name), strict=False):

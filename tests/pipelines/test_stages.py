@@ -12,7 +12,8 @@ import yaml
 
 from natadv import cli
 from natadv.errors import ConfigError
-from natadv.pipelines import typographic_twins
+from natadv.pipelines import reading_twins, typographic_twins
+from natadv.pipelines.reading_twins import ReadingPlan
 from natadv.pipelines.typographic_twins import TypoPlan
 from natadv.scenarios.typographic.recipes import RECIPES
 
@@ -54,8 +55,28 @@ def test_every_set_that_has_parameters_is_a_stage():
     assert STAGES["typo"]["foreach"] == {name: f"${{typo.{name}}}" for name in SETS}
 
 
+def test_each_typographic_set_has_a_stage_that_asks_for_its_words(monkeypatch):
+    plans: list[ReadingPlan] = []
+
+    def recorded(plan: ReadingPlan) -> None:
+        plans.append(plan)
+        raise ConfigError("nothing is read here")
+
+    monkeypatch.setattr(reading_twins, "make_reading", recorded)
+    stage = STAGES["reading"]
+    for name, source in stage["foreach"].items():
+        command = stage["do"]["cmd"].replace("${item}", source).replace("${key}", name)
+        assert cli.main(shlex.split(command)[1:]) == 1
+
+    made = {*SETS, *STAGES["import"]["foreach"]}
+    assert {plan.name: plan.source for plan in plans} == stage["foreach"]
+    assert set(SETS) <= {plan.source for plan in plans} <= made
+    assert all(plan.force and not plan.tasks and plan.limit is None for plan in plans)
+
+
 def test_every_file_that_a_stage_depends_on_is_there():
-    named = [dep for dep in STAGES["typo"]["do"]["deps"] if "$" not in dep]
+    stages = (STAGES["typo"], STAGES["reading"])
+    named = [dep for stage in stages for dep in stage["do"]["deps"] if "$" not in dep]
 
     assert named
     assert [dep for dep in named if not (ROOT / dep).exists()] == []

@@ -166,6 +166,26 @@ def mask_after(mask: bytes | None, overlays: Overlays) -> bytes | None:
     return buffer.getvalue()
 
 
+def text_mask(overlays: Overlay | Overlays, size: Size) -> Image.Image:
+    """Where the text stands on the picture that `render` returns: grey, 255 inside and 0 outside.
+
+    Of a text on a panel that is the panel, turned as it is drawn; of one in a band the band; else
+    the smallest box around its letters and their stroke, turned with them.
+    """
+    mask = Image.new("L", size, 0)
+    for layer, layout in _laid_out(overlays, size):
+        if mask.size != layout.canvas:
+            grown = Image.new("L", layout.canvas, 0)
+            grown.paste(mask, layout.origin)
+            mask = grown
+        area, block = layout.region if layer.band else layout.box, layout.block
+        inside = Image.new("L", (area[2] - area[0], area[3] - area[1]), 255)
+        if layer.angle and not layer.band:
+            inside = _turned(Image.new("L", block.size, 255), inside.size, layer.angle, 0)
+        mask.paste(255, area[:2], inside.point([255 * (value > 127) for value in range(256)]))
+    return mask
+
+
 def box(overlay: Overlay | Overlays, size: Size) -> Box:
     """The smallest box around all that changes, in pixels of the picture that `render` returns."""
     boxes: list[Box] = []

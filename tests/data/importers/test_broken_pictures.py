@@ -88,6 +88,24 @@ def scam(root: Path, layouts: Layouts, pictures: list[bytes]) -> tuple[Path, Opt
     return root / "hub", {}
 
 
+def rio_bench(root: Path, layouts: Layouts, pictures: list[bytes]) -> tuple[Path, Options]:
+    rows = [
+        {
+            "image": {"bytes": data, "path": "x"},
+            "question_id": i,
+            "image_id": f"scene{i}",
+            "question": "what is the brand?",
+            "answer": "A",
+            "answers": ["nokia"] * 10,
+            "choices": {"A": "Phone", "B": "Spoon"},
+            "attack_word": "Spoon",
+        }
+        for i, data in enumerate(pictures)
+    ]
+    layouts["parquet"](root / "hard/val-00000-of-00001.parquet", rows)
+    return root / "hard", {}
+
+
 def phrasecut(root: Path, layouts: Layouts, pictures: list[bytes]) -> tuple[Path, Options]:
     square = [[[[2, 3], [8, 3], [8, 9], [2, 9]]]]
     tasks = [
@@ -130,6 +148,8 @@ SOURCES: dict[str, Make] = {
     "gqa": gqa,
     "easy-vqa": easy_vqa,
     "scam-clean": scam,
+    "rio-bench-objects": rio_bench,
+    "rio-bench-text": rio_bench,
     "phrasecut": phrasecut,
     "vqa-v2": vqa_v2,
 }
