@@ -14,6 +14,7 @@ from typing import Any
 from natadv.bundle.entries import (
     case_entry,
     case_rows,
+    causes_of,
     extent_for,
     from_root,
     overall_of,
@@ -168,10 +169,12 @@ def _gate_json(
 def entry_of(judged: JudgedRun, case: Case, rows: Sequence[Row], *, sheet: str | None) -> CaseEntry:
     """A case as gate.json has it; `rows` are those of `rows_of`."""
     verdicts = [row.verdict for row in rows if row.verdict is not None]
+    verdict = worst(verdicts or ["INCOMPLETE"])
     return case_entry(
         judged.plans[case],
         rows,
-        verdict=worst(verdicts or ["INCOMPLETE"]),
+        verdict=verdict,
+        causes=causes_of(judged.evidence.get(case), verdict),
         sequence=judged.evidence[case].sequence if case in judged.evidence else None,
         sheet=sheet,
     )

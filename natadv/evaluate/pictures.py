@@ -15,8 +15,8 @@ from natadv.data.reader import decode_image
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.units import digest
 from natadv.scenarios.typographic.overlay import Overlays, from_json, matched, occlusion
-from natadv.scenarios.typographic.rendering import render, size_after
-from natadv.tasks.masks import upright_size
+from natadv.scenarios.typographic.rendering import boxes, render, size_after
+from natadv.tasks.masks import MaskArray, upright_size
 from natadv.types import DenseFeatures, Prepared, Sample, Variant, ZeroShotClassifier
 
 _KEPT = 2
@@ -157,6 +157,23 @@ def _draw(
     clean: Sample, overlays: Overlays, decode: Decode, *, replacing: Overlays | None = None
 ) -> Image.Image:
     return render(overlays, decode(clean), replacing=replacing)
+
+
+def text_region(sample: Sample, clean: Sample | None) -> MaskArray | None:
+    """True in the boxes around the text of an attacked picture, of shape (h, w); None if no overlay
+    is described, or the clean twin that it was drawn on is not here."""
+    if sample.overlay is None or clean is None:
+        return None
+    try:
+        overlays, size = _overlays(sample), upright_size(clean)
+        width, height = size_after(overlays, size)
+        found = boxes(overlays, size)
+    except DataError:
+        return None
+    region = np.zeros((height, width), dtype=np.bool_)
+    for left, top, right, bottom in found:
+        region[max(0, top) : bottom, max(0, left) : right] = True
+    return region
 
 
 AS_SQUARE = "/square"

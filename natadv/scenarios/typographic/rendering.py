@@ -166,16 +166,21 @@ def mask_after(mask: bytes | None, overlays: Overlays) -> bytes | None:
     return buffer.getvalue()
 
 
-def box(overlay: Overlay | Overlays, size: Size) -> Box:
-    """The smallest box around all that changes, in pixels of the picture that `render` returns."""
-    boxes: list[Box] = []
+def boxes(overlay: Overlay | Overlays, size: Size) -> list[Box]:
+    """The box that each layer changes, in pixels of the picture that `render` returns."""
+    found: list[Box] = []
     for layer, layout in _laid_out(overlay, size):
         dx, dy = layout.origin
-        boxes = [
-            (left + dx, top + dy, right + dx, bottom + dy) for left, top, right, bottom in boxes
+        found = [
+            (left + dx, top + dy, right + dx, bottom + dy) for left, top, right, bottom in found
         ]
-        boxes.append(layout.region if layer.band else layout.box)
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+        found.append(layout.region if layer.band else layout.box)
+    return found
+
+
+def box(overlay: Overlay | Overlays, size: Size) -> Box:
+    """The smallest box around all that changes, in pixels of the picture that `render` returns."""
+    lefts, tops, rights, bottoms = zip(*boxes(overlay, size), strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)
 
 

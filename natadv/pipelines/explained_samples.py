@@ -1,0 +1,275 @@
+"""Why a model answers as it does on some samples: relevance maps, their numbers, and triptychs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from natadv.data.reader import read_by_id
+from natadv.errors import NatadvError
+from natadv.evaluate.datasets import Dataset
+from natadv.evaluate.explanation import relevance_maps
+from natadv.evaluate.loaded_model import LoadedModel
+from natadv.evaluate.pictures import attacked, sized, text_region
+from natadv.evaluate.pictures import shown as picture_of
+from natadv.evaluate.shard import EvaluationShard, clean_twins
+from natadv.evaluate.units import Unit
+from natadv.explain.faithfulness import on_grid, share_inside
+from natadv.report.triptych import Frame, Triptych
+from natadv.tasks import TASKS
+from natadv.tasks.masks import MaskArray, truth_mask
+from natadv.tasks.task import CORRECT, QUIET, Caption, Outline, Prediction
+from natadv.types import FloatArray, LayerSpan, Outcomes, Sample
+
+TEXT_BOX = (255, 255, 255)
+"""Outline of the box around a text."""
+
+
+class Explainer(NamedTuple):
+    """What it takes to explain samples of one unit."""
+
+    unit: Unit
+    dataset: Dataset
+    clean: Dataset | None
+    """The dataset of the clean twins."""
+    loaded: LoadedModel
+    layers: LayerSpan = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture of a sample, with what is known of its places."""
+
+    sample: Sample
+    image: Image.Image
+    as_seen: Image.Image
+    """What the model is shown: the picture, or a square copy of it."""
+    text: MaskArray | None = None
+    """True in the boxes around the text, of the picture's shape; None if there is no overlay."""
+
+    def object(self) -> MaskArray | None:
+        """True inside the object's mask, likewise; None without a mask."""
+        return None if self.sample.mask is None else truth_mask(self.sample)
+
+
+@dataclass(frozen=True, slots=True)
+class RelevanceMap:
+    """Where a model looked for one target on one picture."""
+
+    kind: str
+    """`truth` or `answer`; `marked` for what a segmenter marked, `marked when clean` for that on
+    the clean twin."""
+    target: str
+    shown: Shown
+    relevance: FloatArray | None
+    """Of shape (h, w), over the whole picture; None if there is none."""
+    why_not: str = ""
+    """Why there is none."""
+
+    @property
+    def text_share(self) -> float:
+        """The share of the relevance in the text box; NaN without a box, or without relevance."""
+        return self._share_in(self.shown.text)
+
+    @property
+    def text_ratio(self) -> float:
+        """The share of the relevance in the text box over the box's share of the picture; NaN
+        without a box, or without relevance."""
+        return self.text_share / self.text_area
+
+    @property
+    def text_area(self) -> float:
+        """The text box's share of the picture; NaN without a box."""
+        return np.nan if self.shown.text is None else float(self.shown.text.mean())
+
+    @property
+    def mask_share(self) -> float:
+        """The share of the relevance in the object's mask; NaN without a mask, or relevance."""
+        return self._share_in(self.shown.object())
+
+    def _share_in(self, region: MaskArray | None) -> float:
+        if region is None or self.relevance is None:
+            return np.nan
+        grid = (self.relevance.shape[0], self.relevance.shape[1])
+        (share,) = share_inside(
+            self.relevance[None], on_grid(region.astype(np.float32), grid)[None]
+        )
+        return float(share)
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedSample:
+    """A sample with its prediction, its pictures and its maps."""
+
+    attacked: Shown
+    """Its own picture, whatever the scenario."""
+    clean: Shown | None
+    """Its clean twin, if there is one."""
+    truth: str
+    prediction: Prediction
+    maps: tuple[RelevanceMap, ...]
+    before: str = ""
+    """What the baseline said, if that was right."""
+
+
+def explained_samples(
+    explainer: Explainer,
+    rows: Outcomes,
+    places: Sequence[int],
+    *,
+    masks: Mapping[str, bytes] | None = None,
+    before: Mapping[str, str] | None = None,
+) -> list[ExplainedSample]:
+    """The rows at these places, in order. A map that cannot be made says why.
+
+    Args:
+        masks: Sample id -> PNG of what the model marked, if that was stored.
+        before: Sample id -> what the baseline said, where that was right.
+
+    Raises DataError if a picture cannot be read.
+    """
+    shown, twins = _shown(explainer, [rows.id[i] for i in places])
+    wanted: list[tuple[str, str, Shown]] = []
+    counts: list[int] = []
+    for i in places:
+        sample = shown[rows.id[i]]
+        of_row = _wanted(explainer.unit.task, rows, i, sample, twins.get(sample.sample.twin or ""))
+        wanted += of_row
+        counts.append(len(of_row))
+    maps = iter(_maps(wanted, explainer))
+    return [
+        ExplainedSample(
+            shown[rows.id[i]],
+            twins.get(shown[rows.id[i]].sample.twin or ""),
+            rows.truth[i],
+            prediction_at(rows, i, (masks or {}).get(rows.id[i])),
+            tuple(next(maps) for _ in range(count)),
+            (before or {}).get(rows.id[i], ""),
+        )
+        for i, count in zip(places, counts, strict=True)
+    ]
+
+
+def prediction_at(rows: Outcomes, place: int, mask: bytes | None) -> Prediction:
+    """The wrong prediction of a row."""
+    values = {name: float(column[place]) for name, column in rows.values.items()}
+    return Prediction(text=rows.prediction[place], correct=False, values=values, mask=mask)
+
+
+def _shown(explainer: Explainer, ids: Iterable[str]) -> tuple[dict[str, Shown], dict[str, Shown]]:
+    """The samples by id, and their clean twins."""
+    dataset, clean = explainer.dataset, explainer.clean
+    drawn = dataset.card.drawn
+    samples = read_by_id(dataset.folder, dataset.card, set(ids))
+    twins = clean_twins(samples, clean)
+    if drawn:
+        samples = [sized(sample, twins) for sample in samples]
+    pictures = {s.id: picture_of(s, twins, drawn=drawn) for s in samples}
+    shard = EvaluationShard(dataset, tuple(samples), pictures).seen_by(explainer.loaded.model)
+    found = {}
+    for sample in samples:
+        image, seen = pictures[sample.id].open(), shard.shown[sample.id]
+        same = seen.key == pictures[sample.id].key
+        text = text_region(sample, twins.get(sample.twin or ""))
+        found[sample.id] = Shown(sample, image, image if same else seen.open(), text)
+    plain = {name: attacked(twin).open() for name, twin in twins.items()}
+    return found, {name: Shown(twins[name], image, image) for name, image in plain.items()}
+
+
+def _wanted(
+    task: str, rows: Outcomes, place: int, sample: Shown, twin: Shown | None
+) -> list[tuple[str, str, Shown]]:
+    """The maps that explain a row: kind, target and picture of each."""
+    columns = {"truth": rows.truth, "prediction": rows.prediction}
+    if TASKS[task].explained == ("truth",):
+        # A segmenter was asked for the truth: how does its picture change where it looks?
+        target = rows.truth[place]
+        clean = [] if twin is None else [("marked when clean", target, twin)]
+        return [*clean, ("marked", target, sample)]
+    names = {"truth": "truth", "prediction": "answer"}
+    return [(names[c], columns[c][place], sample) for c in TASKS[task].explained]
+
+
+def _maps(wanted: Sequence[tuple[str, str, Shown]], explainer: Explainer) -> list[RelevanceMap]:
+    try:
+        found = _relevance(wanted, explainer)
+    except NatadvError:
+        if len(wanted) == 1:
+            raise
+        # One of them may be to blame, such as an answer that a head does not know.
+        return [_single(one, explainer) for one in wanted]
+    return [RelevanceMap(*one, relevance) for one, relevance in zip(wanted, found, strict=True)]
+
+
+def _single(wanted: tuple[str, str, Shown], explainer: Explainer) -> RelevanceMap:
+    try:
+        (relevance,) = _relevance([wanted], explainer)
+    except NatadvError as error:
+        return RelevanceMap(*wanted, None, str(error))
+    return RelevanceMap(*wanted, relevance)
+
+
+def _relevance(wanted: Sequence[tuple[str, str, Shown]], explainer: Explainer) -> list[FloatArray]:
+    unit, loaded = explainer.unit, explainer.loaded
+    return relevance_maps(
+        [shown.sample for _, _, shown in wanted],
+        [shown.as_seen for _, _, shown in wanted],
+        [target for _, target, _ in wanted],
+        task=unit.task,
+        loaded=loaded,
+        card=explainer.dataset.card,
+        head=loaded.heads[unit.head] if unit.head else None,
+        layers=explainer.layers,
+    )
+
+
+def triptych(explained: ExplainedSample, task: str) -> Triptych:
+    """The sample clean, attacked, and with each of its maps."""
+    sheet, sample = TASKS[task].sheet, explained.attacked.sample
+    frames: list[Frame] = []
+    if explained.clean is not None:
+        quiet = Caption(f"twin: {explained.clean.sample.id}", QUIET)
+        frames.append(Frame(explained.clean.image, (Caption("clean"), quiet)))
+    captions = [*sheet.failure(sample, explained.truth, explained.prediction)]
+    if explained.before:
+        captions.append(Caption(f"before: {explained.before}", CORRECT))
+    if sample.decoy is not None:
+        captions.append(Caption(f"word: {sample.decoy}"))
+    captions.append(Caption(sample.id, QUIET))
+    outlines = (*sheet.outlines(sample, explained.prediction), *_box(explained.attacked))
+    frames.append(Frame(explained.attacked.image, tuple(captions), outlines))
+    return [*frames, *map(_map_frame, explained.maps)]
+
+
+def _map_frame(found: RelevanceMap) -> Frame:
+    captions = [Caption(f"{found.kind}: {found.target}", most=2)]
+    if found.relevance is None:
+        captions.append(Caption(f"no map: {found.why_not}", most=4))
+    elif not found.relevance.any():
+        captions.append(Caption("no relevance anywhere"))
+    else:
+        captions += [Caption(line) for line in in_words(found)]
+    outlines = tuple(_box(found.shown))
+    return Frame(found.shown.image, tuple(captions), outlines, found.relevance)
+
+
+def in_words(found: RelevanceMap) -> list[str]:
+    """The numbers of a map that are known."""
+    lines = []
+    if not np.isnan(found.text_share):
+        lines.append(
+            f"text box {found.text_ratio:.2f}: {found.text_share:.0%} on {found.text_area:.0%}"
+        )
+    if not np.isnan(found.mask_share):
+        lines.append(f"object {found.mask_share:.0%}")
+    return lines
+
+
+def _box(shown: Shown) -> list[Outline]:
+    if shown.text is None:
+        return []
+    return [Outline(Image.fromarray(shown.text.astype(np.uint8) * 255), TEXT_BOX, width_px=1)]
