@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from natadv.explain.faithfulness import on_grid, share_inside
 from natadv.report.triptych import Frame, Triptych
 from natadv.tasks import TASKS
 from natadv.tasks.masks import MaskArray, truth_mask
-from natadv.tasks.task import CORRECT, QUIET, Caption, Outline, Prediction
+from natadv.tasks.task import CORRECT, QUIET, WRONG, Caption, Outline, Prediction
 from natadv.types import FloatArray, LayerSpan, Outcomes, Sample
 
 TEXT_BOX = (255, 255, 255)
@@ -146,7 +147,7 @@ def explained_samples(
             shown[rows.id[i]],
             twins.get(shown[rows.id[i]].sample.twin or ""),
             rows.truth[i],
-            prediction_at(rows, i, (masks or {}).get(rows.id[i])),
+            prediction_at(explainer.unit.task, rows, i, (masks or {}).get(rows.id[i])),
             tuple(next(maps) for _ in range(count)),
             (before or {}).get(rows.id[i], ""),
         )
@@ -154,28 +155,83 @@ def explained_samples(
     ]
 
 
-def prediction_at(rows: Outcomes, place: int, mask: bytes | None) -> Prediction:
-    """The wrong prediction of a row."""
+def most_confident(
+    task: str, rows: Outcomes, *, clean: Outcomes | None, new: Container[str], most: int
+) -> list[int]:
+    """The failed rows that say most, in order: those that the baseline got right (`new`), then
+    those whose clean twin was right, then the rest; of as many pictures as there are, and the most
+    confident of each."""
+    asked, sheet = TASKS[task], TASKS[task].sheet
+    intact: set[str] = set()
+    if clean is not None and clean.n:
+        intact = {name for name, bad in zip(clean.id, asked.failed(clean), strict=True) if not bad}
+    # Where no probability is known, the worst is the most telling.
+    by, sign = (sheet.confident_by, -1) if sheet.confident_by else (sheet.failures_by, 1)
+    return ranked(
+        rows,
+        np.flatnonzero(asked.failed(rows)).tolist(),
+        first=lambda i: (rows.id[i] not in new, rows.twin[i] not in intact),
+        by=lambda i: sign * float(rows.values[by][i]),
+    )[:most]
+
+
+def ranked(
+    rows: Outcomes,
+    places: Sequence[int],
+    *,
+    first: Callable[[int], tuple[bool, ...]],
+    by: Callable[[int], float],
+) -> list[int]:
+    """The places with False in `first` before others, then one of each picture before a second
+    one, then the lowest `by`."""
+    seen: Counter[str] = Counter()
+    ranks = {}
+    for i in sorted(places, key=lambda i: (by(i), rows.id[i])):
+        # How many worse ones show the same picture.
+        ranks[i] = (*first(i), seen[rows.group[i]])
+        seen[rows.group[i]] += 1
+    # Sorting is stable: within a rank the worst stays first.
+    return sorted(ranks, key=ranks.__getitem__)
+
+
+def prediction_at(task: str, rows: Outcomes, place: int, mask: bytes | None) -> Prediction:
+    """What was predicted in a row, right or wrong."""
     values = {name: float(column[place]) for name, column in rows.values.items()}
-    return Prediction(text=rows.prediction[place], correct=False, values=values, mask=mask)
+    correct = not TASKS[task].failed(rows)[place]
+    return Prediction(text=rows.prediction[place], correct=correct, values=values, mask=mask)
+
+
+class ReadSamples(NamedTuple):
+    """Some samples of a dataset as its model is shown them."""
+
+    shard: EvaluationShard
+    twins: Mapping[str, Sample]
+    """Their clean twins, by id."""
+
+
+def read_as_shown(explainer: Explainer, ids: Iterable[str]) -> ReadSamples:
+    """The samples with these ids. Raises DataError if one is unknown, or cannot be drawn."""
+    dataset, drawn = explainer.dataset, explainer.dataset.card.drawn
+    samples = read_by_id(dataset.folder, dataset.card, set(ids))
+    twins = clean_twins(samples, explainer.clean)
+    if drawn:
+        samples = [sized(sample, twins) for sample in samples]
+    pictures = {s.id: picture_of(s, twins, drawn=drawn) for s in samples}
+    shard = EvaluationShard(dataset, tuple(samples), pictures)
+    return ReadSamples(shard.seen_by(explainer.loaded.model), twins)
 
 
 def _shown(explainer: Explainer, ids: Iterable[str]) -> tuple[dict[str, Shown], dict[str, Shown]]:
     """The samples by id, and their clean twins."""
-    dataset, clean = explainer.dataset, explainer.clean
-    drawn = dataset.card.drawn
-    samples = read_by_id(dataset.folder, dataset.card, set(ids))
-    twins = clean_twins(samples, clean)
-    if drawn:
-        samples = [sized(sample, twins) for sample in samples]
-    pictures = {s.id: picture_of(s, twins, drawn=drawn) for s in samples}
-    shard = EvaluationShard(dataset, tuple(samples), pictures).seen_by(explainer.loaded.model)
+    shard, twins = read_as_shown(explainer, ids)
+    drawn = explainer.dataset.card.drawn
     found = {}
-    for sample in samples:
-        image, seen = pictures[sample.id].open(), shard.shown[sample.id]
-        same = seen.key == pictures[sample.id].key
+    for sample in shard.samples:
+        picture, seen = picture_of(sample, twins, drawn=drawn), shard.shown[sample.id]
+        image = picture.open()
+        as_seen = image if seen.key == picture.key else seen.open()
         text = text_region(sample, twins.get(sample.twin or ""))
-        found[sample.id] = Shown(sample, image, image if same else seen.open(), text)
+        found[sample.id] = Shown(sample, image, as_seen, text)
     plain = {name: attacked(twin).open() for name, twin in twins.items()}
     return found, {name: Shown(twins[name], image, image) for name, image in plain.items()}
 
@@ -235,6 +291,8 @@ def triptych(explained: ExplainedSample, task: str) -> Triptych:
         quiet = Caption(f"twin: {explained.clean.sample.id}", QUIET)
         frames.append(Frame(explained.clean.image, (Caption("clean"), quiet)))
     captions = [*sheet.failure(sample, explained.truth, explained.prediction)]
+    if explained.prediction.correct:
+        captions = [replace(c, colour=CORRECT) if c.colour == WRONG else c for c in captions]
     if explained.before:
         captions.append(Caption(f"before: {explained.before}", CORRECT))
     if sample.decoy is not None:

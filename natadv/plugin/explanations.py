@@ -74,20 +74,25 @@ def _marked_text_lines(session: GateSession, case: Case) -> list[str]:
 def _triptychs(session: GateSession, case: Case) -> bytes | None:
     """Maps of the most confident new mistakes; None if the case has no mistakes."""
     # Imported here because green cases need neither Parquet nor pictures.
-    from natadv.plugin.failures import measured_rows, most_confident, said_before
+    from natadv.evaluate.plan import kept_masks
+    from natadv.pipelines.explained_samples import (
+        Explainer,
+        explained_samples,
+        most_confident,
+        triptych,
+    )
+    from natadv.plugin.failures import measured_rows, said_before
+    from natadv.report.triptych import triptych_sheet
 
     rows = measured_rows(session, case)
     if rows is None:
         return None
     before = said_before(session, case)
-    places = most_confident(session.evidence[case], new=before, most=session.explain)
+    evidence, most = session.evidence[case].evidence, session.explain
+    places = most_confident(case.task, rows, clean=evidence.clean, new=before, most=most)
     if not places:
         return None
     loaded, unit = _loaded(session, case)
-    from natadv.evaluate.plan import kept_masks
-    from natadv.pipelines.explained_samples import Explainer, explained_samples, triptych
-    from natadv.report.triptych import triptych_sheet
-
     dataset = session.grid.datasets[case.dataset]
     clean = session.grid.datasets.get(dataset.card.twin_of or "")
     masks = (

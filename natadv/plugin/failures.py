@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from natadv.data.reader import decode_image, read_by_id
 from natadv.errors import DataError
@@ -17,6 +14,7 @@ from natadv.evaluate.plan import kept_masks
 from natadv.evaluate.shard import clean_twins
 from natadv.evidence import CaseEvidence
 from natadv.gate.comparison import predictions
+from natadv.pipelines.explained_samples import ranked
 from natadv.report.sheet import MOST_TILES, Panel, Tile
 from natadv.tasks import TASKS
 from natadv.tasks.masks import mask_of, truth_mask
@@ -142,53 +140,12 @@ def said_before(session: GateSession, case: Case) -> dict[str, str]:
     return predictions(case, other.evidence.attack, compared.comparison.new_flips)
 
 
-def most_confident(found: CaseEvidence, *, new: Container[str], most: int) -> list[int]:
-    """The failed rows that say most, in order: those that the baseline got right (`new`), then
-    those whose clean twin was right, then the rest; of as many pictures as there are, and the most
-    confident of each."""
-    task, rows, clean = TASKS[found.case.task], found.evidence.attack, found.evidence.clean
-    sheet = task.sheet
-    intact: set[str] = set()
-    if clean is not None and clean.n:
-        intact = {name for name, bad in zip(clean.id, task.failed(clean), strict=True) if not bad}
-    confidence = (
-        -rows.values[sheet.failures_by]
-        if sheet.confident_by is None
-        else rows.values[sheet.confident_by]
-    )
-    return _ranked(
-        rows,
-        np.flatnonzero(task.failed(rows)).tolist(),
-        first=lambda i: (rows.id[i] not in new, rows.twin[i] not in intact),
-        by=lambda i: -float(confidence[i]),
-    )[:most]
-
-
 def _worst(sheet: TaskSheet, rows: Outcomes, *, new: Container[str]) -> list[int]:
     """The rows that the sheet shows, in order."""
     value, bound = sheet.failed_below
     failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
     quality = rows.values[sheet.failures_by]
-    ranked = _ranked(
+    in_order = ranked(
         rows, failed, first=lambda i: (rows.id[i] not in new,), by=lambda i: float(quality[i])
     )
-    return ranked[:MOST_TILES]
-
-
-def _ranked(
-    rows: Outcomes,
-    places: Sequence[int],
-    *,
-    first: Callable[[int], tuple[bool, ...]],
-    by: Callable[[int], float],
-) -> list[int]:
-    """The places with False in `first` before others, then one of each picture before a second
-    one, then the lowest `by`."""
-    seen: Counter[str] = Counter()
-    ranks = {}
-    for i in sorted(places, key=lambda i: (by(i), rows.id[i])):
-        # How many worse ones show the same picture.
-        ranks[i] = (*first(i), seen[rows.group[i]])
-        seen[rows.group[i]] += 1
-    # Sorting is stable: within a rank the worst stays first.
-    return sorted(ranks, key=ranks.__getitem__)
+    return in_order[:MOST_TILES]
