@@ -125,13 +125,13 @@ def explained_samples(
     masks: Mapping[str, bytes] | None = None,
     before: Mapping[str, str] | None = None,
 ) -> list[ExplainedSample]:
-    """The rows at these places, in order. A map that cannot be made says why.
+    """The rows at these places, in order. Of several maps, one that cannot be made says why.
 
     Args:
         masks: Sample id -> PNG of what the model marked, if that was stored.
         before: Sample id -> what the baseline said, where that was right.
 
-    Raises DataError if a picture cannot be read.
+    Raises DataError if a picture cannot be read, and ModelError if no map can be made.
     """
     shown, twins = _shown(explainer, [rows.id[i] for i in places])
     wanted: list[tuple[str, str, Shown]] = []
@@ -256,8 +256,11 @@ def _maps(wanted: Sequence[tuple[str, str, Shown]], explainer: Explainer) -> lis
     except NatadvError:
         if len(wanted) == 1:
             raise
-        # One of them may be to blame, such as an answer that a head does not know.
-        return [_single(one, explainer) for one in wanted]
+        # One of them may be to blame; a model that explains nothing is.
+        maps = [_single(one, explainer) for one in wanted]
+        if all(one.relevance is None for one in maps):
+            raise
+        return maps
     return [RelevanceMap(*one, relevance) for one, relevance in zip(wanted, found, strict=True)]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import allure
 
 from natadv.bundle.entries import failure_causes
-from natadv.errors import InfraError, ModelError, NatadvError, counted
+from natadv.errors import InfraError, NatadvError, counted
 from natadv.factories import one_line
 from natadv.plugin.artifacts import maps_of
 from natadv.report.gate_json import causes_in_words
@@ -103,8 +103,6 @@ def _triptychs(session: GateSession, case: Case) -> bytes | None:
     found = explained_samples(
         Explainer(unit, dataset, clean, loaded), rows, places, masks=masks, before=before
     )
-    if all(one.relevance is None for sample in found for one in sample.maps):
-        raise ModelError(found[0].maps[0].why_not)
     return triptych_sheet([triptych(one, case.task) for one in found], title=case.address)
 
 
