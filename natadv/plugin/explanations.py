@@ -5,13 +5,15 @@ All of it comes after the verdict, which nothing here can change.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import allure
 
 from natadv.bundle.entries import failure_causes
-from natadv.errors import InfraError, NatadvError, counted
+from natadv.errors import InfraError, counted
 from natadv.factories import one_line
 from natadv.plugin.artifacts import maps_of
 from natadv.report.gate_json import causes_in_words
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from natadv.evaluate.units import Unit
     from natadv.plugin.session import GateSession
 
-CAUSES, MAPS, NO_MAPS = "failures by cause", "relevance maps", "relevance maps: not shown"
+CAUSES, MARKED = "failures by cause", "marked text"
+MAPS, NO_MAPS = "relevance maps", "relevance maps: not shown"
 
 EXPLAINING = "explaining"
 """Event of a run: a process begins to explain a case, which its death must not prevent again."""
@@ -33,18 +36,29 @@ EXPLAINING = "explaining"
 def attach(session: GateSession, case: Case, *, folder: Path) -> None:
     """Attach what explains a case that is not green, and write its maps into `folder`. Whatever
     goes wrong becomes a line of the report."""
-    if lines := [*cause_lines(session, case), *_marked_text_lines(session, case)]:
-        allure.attach("\n".join(lines), CAUSES, allure.attachment_type.TEXT)
+    with _told_as(CAUSES):
+        for line in cause_lines(session, case):
+            allure.attach(line, CAUSES, allure.attachment_type.TEXT)
+    with _told_as(MARKED):
+        for line in _marked_text_lines(session, case):
+            allure.attach(line, MARKED, allure.attachment_type.TEXT)
     if not session.explain or not TASKS[case.task].explained:
         return
-    try:
+    with _told_as(NO_MAPS):
         png = _triptychs(session, case)
         if png is not None:
             allure.attach(png, MAPS, allure.attachment_type.PNG)
             replace_file(maps_of(folder, case), png, remedy="give another --sheets DIR")
+
+
+@contextmanager
+def _told_as(name: str) -> Iterator[None]:
+    """Turn any exception into an attachment of this name."""
+    try:
+        yield
     # A model may run any code, and no verdict depends on what it says here.
     except Exception as error:
-        allure.attach(one_line(error), NO_MAPS, allure.attachment_type.TEXT)
+        allure.attach(one_line(error), name, allure.attachment_type.TEXT)
 
 
 def cause_lines(session: GateSession, case: Case) -> list[str]:
@@ -62,10 +76,7 @@ def _marked_text_lines(session: GateSession, case: Case) -> list[str]:
     # Imported here because green cases need neither Parquet nor pictures.
     from natadv.plugin.failures import marked_text
 
-    try:
-        found = marked_text(session, case)
-    except NatadvError as error:
-        return [f"not known whether it marked the text: {error}"]
+    found = marked_text(session, case)
     if found is None:
         return []
     return [f"marked the text on {found[0]} of the {counted(found[1], 'sample')} with a kept mask"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from natadv.cli import main
 from natadv.errors import InfraError, ModelError
 from natadv.evaluate.pictures import text_region
 from natadv.models import loading
@@ -180,6 +182,8 @@ def test_named_samples_are_explained_right_or_wrong(plan):
     frames = triptych(right, "classification")
     assert [len(frames), frames[0].captions[0].text] == [4, "clean"]
     assert CORRECT in {caption.colour for caption in frames[1].captions}
+    regressed = triptych(replace(right, before="a cow"), "classification")
+    assert "before: a cow" in {caption.text for caption in regressed[1].captions}
     assert len(found.table) == 1 + 4 + 2
     assert found.sheet.read_bytes().startswith(b"\x89PNG")
 
@@ -196,6 +200,22 @@ def test_what_cannot_be_explained_says_why_in_one_line(plan):
         explain(plan(Colours(), ids=("plain-0000@defense-prefix",)))
     with pytest.raises(InfraError, match="makes no mistake on the first 30 samples of plain"):
         explain(plan(dataset="plain", rows=30))
+
+
+def test_the_command_prints_a_line_per_map_and_where_the_picture_lies(plan, capsys):
+    world = plan().root
+    case = "classification/typographic/plain-typo/mini-clip"
+    sample = "plain-0000@defense-prefix"
+    out = world / "maps"
+    settings = ["--root", str(world), "--out", str(out), "--device", "cpu"]
+
+    assert main(["explain", "--case", case, "--ids", sample, *settings]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [[sample, "truth:"], [sample, "answer:"]]
+    assert last == f"the samples that were named: {out}/{case.replace('/', '__')}__relevance.png"
+    for wrong in (["--case", "a/b"], ["--case", case, "--model", "m"], ["--model", "mini-clip"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["explain", *wrong, *settings])
 
 
 def test_every_failure_has_one_cause():
