@@ -9,17 +9,17 @@ from datetime import date
 from pathlib import Path
 
 
-def count(given: str) -> int:
-    """A whole number from 1 on.
+def count(given: str, *, least: int = 1) -> int:
+    """A whole number from `least` on.
 
     Raises argparse.ArgumentTypeError otherwise, which argparse reports as a usage error.
     """
     try:
         value = int(given)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {given!r}")
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {given!r}")
     return value
 
 

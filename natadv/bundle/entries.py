@@ -27,6 +27,7 @@ from natadv.report.gate_json import (
     WaiverUseEntry,
 )
 from natadv.report.terminal import Row
+from natadv.tasks import TASKS
 from natadv.types import Case, Measurement, Overall, Verdict
 
 _MEASURED = ("value", "low", "high", "n", "groups", "excluded")
@@ -208,6 +209,7 @@ def case_entry(
     *,
     verdict: Verdict | None,
     sequence: SequenceRecord | None,
+    causes: dict[str, int] | None = None,
     green: bool | None = None,
     searches: Iterable[dict[str, Any]] = (),
     sheet: str | None = None,
@@ -216,6 +218,7 @@ def case_entry(
 
     Args:
         verdict: None if nothing was asserted of the case.
+        causes: Those of `causes_of`.
         green: By default whether the verdict is PASS or waived.
         sequence: How far it was evaluated, if its samples came in a random order.
         sheet: The contact sheet of its failing samples, from the folder of gate.json.
@@ -235,8 +238,23 @@ def case_entry(
         searches=list(searches),
         waiver=waiver,
         sequence=None if sequence is None else _sequence_entry(sequence),
+        causes=causes,
         sheet=sheet,
     )
+
+
+def causes_of(found: CaseEvidence | None, verdict: Verdict | None) -> dict[str, int] | None:
+    """How many samples of a case that does not pass failed for each cause; None if it passes, or
+    nothing is counted."""
+    if found is None or verdict in ("PASS", None):
+        return None
+    return failure_causes(found)
+
+
+def failure_causes(found: CaseEvidence) -> dict[str, int] | None:
+    """As `causes_of`, whatever the verdict."""
+    causes = TASKS[found.case.task].failures_by_cause(found.evidence.attack)
+    return causes if any(causes.values()) else None
 
 
 def _sequence_entry(record: SequenceRecord) -> dict[str, Any]:

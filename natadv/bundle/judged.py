@@ -14,6 +14,7 @@ from typing import Any
 from natadv.bundle.entries import (
     case_entry,
     case_rows,
+    causes_of,
     extent_for,
     from_root,
     overall_of,
@@ -170,10 +171,12 @@ def entry_of(judged: JudgedRun, case: Case, rows: Sequence[Row], *, sheet: str |
     verdicts = [row.verdict for row in rows if row.verdict is not None]
     # Without rules, the baseline alone may have judged it.
     unruled = not verdicts and judged.verdict.of(case).verdict is None
+    verdict = None if unruled else worst(verdicts or ["INCOMPLETE"])
     return case_entry(
         judged.plans[case],
         rows,
-        verdict=None if unruled else worst(verdicts or ["INCOMPLETE"]),
+        verdict=verdict,
+        causes=causes_of(judged.evidence.get(case), verdict),
         green=True if unruled else None,
         sequence=judged.evidence[case].sequence if case in judged.evidence else None,
         sheet=sheet,

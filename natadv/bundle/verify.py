@@ -240,6 +240,9 @@ def _compare_case(
     for name in ("lineage", "planned_n", "data_revision", "weights", "protocol"):
         agree(f"{case}: {name}", getattr(entry, name), getattr(again, name))
     agree(f"{case}: the sequence", entry.sequence, again.sequence)
+    # Runs of an earlier version did not say.
+    if entry.causes is not None:
+        agree(f"{case}: the causes of its failures", entry.causes, again.causes)
     names = [[row.metric for row in found.measurements] for found in (entry, again)]
     agree(f"{case}: the metrics", *names)
     numbers = 0

@@ -30,6 +30,7 @@ COMMANDS = {
     "search": ("search_commands", "find the smallest typographic overlay that flips a model"),
     "replay": ("search_commands", "show an attack that was found on one model to another"),
     "freeze": ("search_commands", "keep an attack as a counter-example that the gate can judge"),
+    "explain": ("explain_command", "show where a model looks for its answers, on any samples"),
     "plan": ("gate_commands", "show what a run of the gate would measure, and what it lacks"),
     "bless": (
         "baseline_commands",

@@ -57,6 +57,8 @@ class ModelRunner:
         self.run = run
         self.gpu = gpu
         """Id of the GPU that this process computes on."""
+        self.slot: int | None = None
+        """The open descriptor that holds a slot of that GPU."""
         self._current_weights = ""
         self._current: LoadedModel | None = None
         self._beside: dict[str, dict[str, Any]] = {}
@@ -101,6 +103,23 @@ class ModelRunner:
     def encoded(self) -> int:
         """Pictures that went through the loaded model so far."""
         return self._current.encoded if self._current is not None else 0
+
+    def loaded(self, unit: Unit) -> LoadedModel:
+        """The model of `unit` with its head, to be looked into after its answers are known.
+
+        Whatever happens to it then is not recorded in the run, whose results stay what they are.
+        Raises NatadvError if it cannot be loaded.
+        """
+        loaded = self._model_for(unit)
+        self._ready_for(unit, loaded)
+        return loaded
+
+    def hold_slot(self, *, slots: int) -> bool:
+        """Whether this process may keep a model on its GPU: it holds a slot, or takes a free one
+        and keeps it until it ends. Raises StoreError."""
+        if self.gpu != CPU and self.slot is None:
+            self.slot = lease_slot(self.store.root / "locks", gpu=self.gpu, slots=slots)
+        return self.gpu == CPU or self.slot is not None
 
     def with_model(self, unit: Unit, work: Callable[[LoadedModel], T]) -> T:
         """The result of `work` with the model of `unit`; repeated with smaller batches where memory
@@ -214,17 +233,20 @@ class ModelRunner:
         return LoadedModel(model, cache, batch_size, name=unit.model)
 
 
-def drain_with_gpu_slot(worker: Worker, units: Sequence[Unit], *, device: str, slots: int) -> None:
-    """Drain on the CPU at once, on a GPU only while holding one of its slots."""
+def drain_with_gpu_slot(
+    worker: Worker, units: Sequence[Unit], *, device: str, slots: int
+) -> int | None:
+    """Drain on the CPU at once, on a GPU only while holding one of its slots. Returns the open
+    descriptor of the slot that this process keeps; None if it keeps none."""
     if device != CUDA:
         worker.drain(units)
-        return
+        return None
     while not all(worker.is_over(u) for u in units):
         try:
             slot = lease_slot(worker.store.root / "locks", gpu=worker.gpu, slots=slots)
         except StoreError as error:
             worker.problems.append(str(error))
-            return
+            return None
         if slot is None:
             time.sleep(POLL_S)
             continue
@@ -232,7 +254,9 @@ def drain_with_gpu_slot(worker: Worker, units: Sequence[Unit], *, device: str, s
         # Otherwise this process keeps the slot until it ends: its model stays on the GPU for maps.
         if worker.problems:
             os.close(slot)  # those who wait for the slot would wait for ever
-        return
+            return None
+        return slot
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

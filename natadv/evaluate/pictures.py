@@ -15,8 +15,8 @@ from natadv.data.reader import decode_image
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.units import digest
 from natadv.scenarios.typographic.overlay import Overlays, from_json, matched, occlusion
-from natadv.scenarios.typographic.rendering import render, size_after
-from natadv.tasks.masks import upright_size
+from natadv.scenarios.typographic.rendering import render, size_after, size_before, text_mask
+from natadv.tasks.masks import MaskArray, upright_size
 from natadv.types import DenseFeatures, Prepared, Sample, Variant, ZeroShotClassifier
 
 _KEPT = 2
@@ -157,6 +157,19 @@ def _draw(
     clean: Sample, overlays: Overlays, decode: Decode, *, replacing: Overlays | None = None
 ) -> Image.Image:
     return render(overlays, decode(clean), replacing=replacing)
+
+
+def text_region(sample: Sample) -> MaskArray | None:
+    """True where the text of an attacked picture stands, of shape (h, w); None if no overlay is
+    described, or not the one that was drawn."""
+    if sample.overlay is None:
+        return None
+    try:
+        overlays, size = _overlays(sample), upright_size(sample)
+    except DataError:
+        return None
+    mask = text_mask(overlays, size_before(overlays, size))
+    return np.asarray(mask) > 0 if mask.size == size else None
 
 
 AS_SQUARE = "/square"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from natadv.data.reader import read_by_id, read_rows, read_samples
-from natadv.errors import ConfigError, DataError
+from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset, undrawable
 from natadv.evaluate.pictures import (
     AS_SQUARE,
@@ -19,10 +19,9 @@ from natadv.evaluate.pictures import (
     pictures,
     sees_whole,
     sized,
+    text_region,
 )
 from natadv.evaluate.units import Unit
-from natadv.scenarios.typographic.overlay import from_json
-from natadv.scenarios.typographic.rendering import box, size_before
 from natadv.tasks.masks import truth_mask, upright_size
 from natadv.types import DenseFeatures, FloatArray, Model, Sample, ZeroShotClassifier
 
@@ -92,19 +91,10 @@ class SeenRegions:
     whole: bool
 
     def text(self, sample: Sample) -> FloatArray | None:
-        """1 in the smallest box around the sample's overlay, else 0, a value per pixel; None if
-        nothing is known of where one stands."""
-        if sample.overlay is None:
-            return None
-        try:
-            overlays = from_json(sample.overlay)
-        except ConfigError:
-            return None
-        width, height = upright_size(sample)
-        left, top, right, bottom = box(overlays, size_before(overlays, (width, height)))
-        inside = np.zeros((height, width), np.float32)
-        inside[max(0, top) : bottom, max(0, left) : right] = 1
-        return self._cut(inside, sample)
+        """1 where the sample's text stands, else 0, a value per pixel; None if nothing is known of
+        where one stands."""
+        region = text_region(sample)
+        return None if region is None else self._cut(region.astype(np.float32), sample)
 
     def object(self, sample: Sample) -> FloatArray | None:
         """1 where the sample's mask is, else 0, a value per pixel; None without a mask."""

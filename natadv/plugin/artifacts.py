@@ -95,10 +95,12 @@ def case_entry(
         from natadv.search.result import result_json  # loads the fonts
 
         searches = list(map(result_json, results))
+    verdict = session.case_verdict(case) if session.asserting else None
     return entries.case_entry(
         session.plan(case),
         rows,
-        verdict=session.case_verdict(case) if session.asserting else None,
+        verdict=verdict,
+        causes=entries.causes_of(session.evidence[case], verdict),
         green=session.is_green(case),
         searches=searches,
         sequence=session.evidence[case].sequence,
@@ -111,8 +113,14 @@ def sheet_of(folder: Path, case: Case) -> Path:
     return folder / f"{case.file_stem}.png"
 
 
+def maps_of(folder: Path, case: Case) -> Path:
+    """The relevance maps of failing samples of `case`."""
+    return folder / f"{case.file_stem}__relevance.png"
+
+
 def empty_sheets(folder: Path) -> None:
-    """Remove the contact sheets of an earlier run, and no other files. Raises StoreError."""
+    """Remove the contact sheets and relevance maps of an earlier run, and no other files. Raises
+    StoreError."""
     try:
         for path in folder.glob("*__*__*__*.png"):
             path.unlink()

@@ -32,6 +32,7 @@ from natadv.plugin.artifacts import (
     write_all_evidence,
 )
 from natadv.plugin.attacks import empty_attacks, write_attacks
+from natadv.plugin.explanations import cause_lines
 from natadv.plugin.gates import baseline_lines, report_rows, scoring_lines, sequence_lines
 from natadv.plugin.session import GateSession
 from natadv.report import gate_json, results
@@ -364,6 +365,9 @@ class Controller:
 
     def _notes(self, facts: RunEntry) -> Iterator[str]:
         """What somebody should know of a run that ended."""
+        for case in self.session.selected:
+            if not self.session.is_green(case):
+                yield from cause_lines(self.session, case)
         if facts.results_damaged:
             yield (
                 f"{facts.results_damaged} stored results were no longer as they were written, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,25 +9,18 @@ from natadv.data.reader import decode_image, read_by_id
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.pictures import shown as picture_of
-from natadv.evaluate.pictures import sized
+from natadv.evaluate.pictures import sized, text_region
 from natadv.evaluate.plan import kept_masks
 from natadv.evaluate.shard import clean_twins
 from natadv.evidence import CaseEvidence
 from natadv.gate.comparison import predictions
+from natadv.pipelines.explained_samples import ranked
 from natadv.report.sheet import MOST_TILES, Panel, Tile
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
-from natadv.tasks.task import (
-    CORRECT,
-    PREDICTED_REGION,
-    QUIET,
-    TRUE_REGION,
-    Caption,
-    Outline,
-    Prediction,
-    TaskSheet,
-)
-from natadv.types import Case, Outcomes, Sample
+from natadv.tasks.masks import mask_of, truth_mask
+from natadv.tasks.task import CORRECT, QUIET, Caption, Prediction, TaskSheet
+from natadv.types import Case, Outcomes
 
 if TYPE_CHECKING:
     from natadv.plugin.session import GateSession
@@ -37,11 +29,10 @@ if TYPE_CHECKING:
 def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     """Up to twelve samples that failed: first those that the baseline got right, of as many
     pictures as there are, and the worst of each."""
-    evidence = session.evidence.get(case)
-    known = case.dataset in session.grid.datasets
-    if evidence is None or not known or not evidence.evidence.attack.n:
+    rows = measured_rows(session, case)
+    if rows is None:
         return []
-    sheet, rows, before = TASKS[case.task].sheet, evidence.evidence.attack, _before(session, case)
+    sheet, before = TASKS[case.task].sheet, said_before(session, case)
     worst = _worst(sheet, rows, new=before)
     # Only for tasks that predict masks: decoding reads every result.
     masks = (
@@ -50,6 +41,37 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
         else {}
     )
     return _tiles(case, rows, session.grid.datasets, shown=worst, before=before, masks=masks)
+
+
+def measured_rows(session: GateSession, case: Case) -> Outcomes | None:
+    """The outcomes of a case whose pictures are here; None if there are none."""
+    evidence = session.evidence.get(case)
+    known = case.dataset in session.grid.datasets
+    return evidence.evidence.attack if evidence and known and evidence.evidence.attack.n else None
+
+
+def marked_text(session: GateSession, case: Case) -> tuple[int, int] | None:
+    """Of the failed samples whose mask was stored, on how many the model marked at least half of
+    the text that lies beside the object, and how many these samples are; None for a task without
+    regions, or pictures without overlays."""
+    task, rows = TASKS[case.task], measured_rows(session, case)
+    if rows is None or task.sheet.regions is None:
+        return None
+    masks = kept_masks(session.units(case), store=session.store, run=session.run)
+    failed = {name for name, bad in zip(rows.id, task.failed(rows), strict=True) if bad}
+    dataset = session.grid.datasets[case.dataset]
+    samples = read_by_id(dataset.folder, dataset.card, failed & masks.keys())
+    twins = clean_twins(samples, session.grid.datasets.get(dataset.card.twin_of or ""))
+    marked = []
+    for sample in samples:
+        text = text_region(sample)
+        if text is None:
+            continue
+        beside = text & ~truth_mask(sized(sample, twins) if dataset.card.drawn else sample)
+        if beside.any():
+            found = mask_of(masks[sample.id], where=f"sample {sample.id!r}: the predicted mask")
+            marked.append(bool(found[beside].mean() >= 0.5))
+    return (sum(marked), len(marked)) if marked else None
 
 
 def newly_failing_tiles(
@@ -101,7 +123,7 @@ def _tiles(
             mask=masks.get(sample.id),
         )
         attacked = picture_of(sample, twins, drawn=dataset.card.drawn).open()
-        panels = [Panel(attacked, _outlines(sheet, sample, prediction))]
+        panels = [Panel(attacked, sheet.outlines(sample, prediction))]
         if twin := twins.get(sample.twin or ""):
             panels.insert(0, Panel(decode_image(twin.image, where=twin.id)))
         captions = list(sheet.failure(sample, rows.truth[i], prediction))
@@ -113,7 +135,7 @@ def _tiles(
     return tiles
 
 
-def _before(session: GateSession, case: Case) -> dict[str, str]:
+def said_before(session: GateSession, case: Case) -> dict[str, str]:
     """What the baseline said of the samples that it alone got right; empty without one."""
     compared, other = session.comparison(case), session.counterparts.get(case)
     if compared is None or compared.comparison is None or other is None:
@@ -126,22 +148,7 @@ def _worst(sheet: TaskSheet, rows: Outcomes, *, new: Container[str]) -> list[int
     value, bound = sheet.failed_below
     failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
     quality = rows.values[sheet.failures_by]
-    seen: Counter[str] = Counter()
-    ranks = {}
-    for i in sorted(failed, key=lambda i: (float(quality[i]), rows.id[i])):
-        # How many worse ones show the same picture.
-        ranks[i] = (rows.id[i] not in new, seen[rows.group[i]])
-        seen[rows.group[i]] += 1
-    # Sorting is stable: within a rank the worst stays first.
-    return sorted(ranks, key=ranks.__getitem__)[:MOST_TILES]
-
-
-def _outlines(sheet: TaskSheet, sample: Sample, prediction: Prediction) -> tuple[Outline, ...]:
-    """The true region's line is wider, so that it stays visible where both follow one edge."""
-    if sheet.regions is None:
-        return ()
-    regions = sheet.regions(sample, prediction)
-    true = Outline(regions.true, TRUE_REGION, width_px=3)
-    if regions.predicted is None:
-        return (true,)
-    return true, Outline(regions.predicted, PREDICTED_REGION, width_px=2)
+    in_order = ranked(
+        rows, failed, first=lambda i: (rows.id[i] not in new,), by=lambda i: float(quality[i])
+    )
+    return in_order[:MOST_TILES]

@@ -13,7 +13,7 @@ from natadv.bundle import entries
 from natadv.errors import DataError, NatadvError
 from natadv.evidence import CaseEvidence
 from natadv.gate.early_verdicts import final_confidence, levels_of
-from natadv.plugin import attacks
+from natadv.plugin import attacks, explanations
 from natadv.plugin.artifacts import sheet_of
 from natadv.plugin.options import SHEETS, path_option, restore_allure_folder, writes_allure
 from natadv.plugin.session import GateSession
@@ -68,6 +68,9 @@ class Gate:
                 self._show_failures(case)
             except NatadvError as error:
                 allure.attach(str(error), "failing pictures", allure.attachment_type.TEXT)
+            explanations.attach(
+                self._session, case, folder=path_option(self._node.config, "sheets", SHEETS)
+            )
         self._session.raise_unless_green(case)
 
     def check_against_baseline(self, case: Case) -> None:

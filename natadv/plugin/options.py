@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,6 +117,12 @@ OPTIONS = (
     Option("--evidence", DIR, f"where each case's outcome rows are written ({EVIDENCE})"),
     Option("--attacks", DIR, f"where the small attacks that were found are written ({ATTACKS})"),
     Option("--sheets", DIR, f"where the failing pictures of each case are written ({SHEETS})"),
+    Option(
+        "--explain",
+        {"type": partial(arguments.count, least=0), "default": 4, "metavar": "K"},
+        "failing samples of each case whose relevance maps are drawn, after its verdict (4; 0: "
+        "none)",
+    ),
     Option("--gate-json", FILE, f"where the verdict is written for machines ({GATE_JSON})"),
 )
 

@@ -45,6 +45,7 @@ from natadv.search.profile import with_searches
 from natadv.types import Case, Verdict
 
 if TYPE_CHECKING:
+    from natadv.evaluate.model_runner import ModelRunner
     from natadv.evaluate.sequence import CaseSequence, State
     from natadv.search.result import SearchResult
 
@@ -77,6 +78,10 @@ class GateSession:
     """The cases that were collected and not deselected."""
     worker_problems: tuple[str, ...] = ()
     """What kept a process from measuring; it is reported only where results are missing."""
+    explain: int = 0
+    """Failing samples of each case that get relevance maps."""
+    runner: ModelRunner | None = None
+    """What computed the units in this process, with the model that it loaded last."""
     _units: dict[Case, CaseUnits] = field(default_factory=dict)
     _sequences: dict[Case, CaseSequence | None] = field(default_factory=dict)
 
@@ -187,8 +192,11 @@ class GateSession:
             parent=self.parent,
             gpu=gpu,
         )
-        drain_with_gpu_slot(worker, units, device=self.numerics.device, slots=self.gpu_slots)
-        return self.select(self.selected, worker_problems=worker.problems)
+        runner.slot = drain_with_gpu_slot(
+            worker, units, device=self.numerics.device, slots=self.gpu_slots
+        )
+        found = self.select(self.selected, worker_problems=worker.problems)
+        return replace(found, runner=runner if self.explain else None)
 
     def _wanted(self, cases: Iterable[Case]) -> tuple[list[Unit], Callable[[Unit], bool]]:
         """The units of these cases, and whether one of them is still needed."""
@@ -440,6 +448,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         rotation=int(number) if number.isdigit() else 0,
         parent=os.getppid() if worker else 0,
         baseline=_baseline(config, asserting=asserting, sequential=sequential),
+        explain=option("natadv_explain"),
     )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from natadv.report.gate_json import CaseEntry, GateJson, MeasurementEntry
+from natadv.report.gate_json import CaseEntry, GateJson, MeasurementEntry, causes_in_words
 
 MOST_SUMMARY = 1024 * 1024
 """Bytes that GitHub accepts of a job summary per step."""
@@ -87,6 +87,7 @@ def _failures(gate: GateJson, pictures_url: str | None) -> Iterator[str]:
         lines += ["", *(f"- {_plain(reason)}" for reason in entry.reasons)]
         waivers = dict.fromkeys(row.waiver for row in entry.broken if row.waiver)
         lines += (f"- {_plain(waiver.note)}" for waiver in waivers)
+        lines += [f"- {causes_in_words(entry.causes)}"] if entry.causes else []
         if entry.sheet and pictures_url is not None:
             name = quote(entry.sheet.rpartition("/")[2])
             url = html.escape(f"{pictures_url.rstrip('/')}/{name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil
@@ -40,7 +40,7 @@ class Tile:
     captions: tuple[Caption, ...]
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """One line of text on the sheet."""
 
     text: str
@@ -55,7 +55,7 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
     pairs = any(len(tile.panels) > 1 for tile in shown)
     width = (2 if pairs else 1) * (PICTURE + GAP) + (0 if pairs else PICTURE // 2) + GAP
     title_font, font = ImageFont.load_default(14), ImageFont.load_default(12)
-    lines = [list(_lines(tile.captions, font, room=width - GAP)) for tile in shown]
+    lines = [list(lines_of(tile.captions, font, room=width - GAP)) for tile in shown]
     heights = [
         PICTURE + 2 * GAP + LINE * max(map(len, lines[i : i + COLUMNS]))
         for i in range(0, len(lines), COLUMNS)
@@ -63,27 +63,35 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
     tops = list(accumulate(heights, initial=2 * LINE))
     sheet = Image.new("RGB", (COLUMNS * width + GAP, tops[-1]), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP // 2), _cut(title, title_font, sheet.width - 2 * GAP), INK, font=title_font)
+    draw.text((GAP, GAP // 2), cut(title, title_font, sheet.width - 2 * GAP), INK, font=title_font)
     for i, tile in enumerate(shown):
         x, y = GAP + i % COLUMNS * width, tops[i // COLUMNS]
         for j, panel in enumerate(tile.panels):
-            sheet.paste(_fitted(panel), (x + j * (PICTURE + GAP), y))
-        y += PICTURE + 2
-        for line in lines[i]:
-            if line.swatch is not None:
-                draw.rectangle((x, y + 3, x + 9, y + 12), fill=line.swatch)
-            draw.text((x + line.indent, y), line.text, line.colour, font=font)
-            y += LINE
+            sheet.paste(fitted(panel, side=PICTURE), (x + j * (PICTURE + GAP), y))
+        write_lines(draw, lines[i], at=(x, y + PICTURE + 2), font=font)
     out = io.BytesIO()
     sheet.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
-def _lines(captions: Sequence[Caption], font: Font, *, room: int) -> Iterator[_Line]:
+def lines_of(captions: Sequence[Caption], font: Font, *, room: int) -> Iterator[Line]:
+    """The lines of captions, each of at most `room` pixels."""
     for caption in captions:
         indent = LINE if caption.swatch else 0
         for i, text in enumerate(_wrapped(caption.text, font, room - indent, most=caption.most)):
-            yield _Line(text, caption.colour, caption.swatch if i == 0 else None, indent)
+            yield Line(text, caption.colour, caption.swatch if i == 0 else None, indent)
+
+
+def write_lines(
+    draw: ImageDraw.ImageDraw, lines: Iterable[Line], *, at: tuple[int, int], font: Font
+) -> None:
+    """Write lines one below the other, from the corner `at` on."""
+    x, y = at
+    for line in lines:
+        if line.swatch is not None:
+            draw.rectangle((x, y + 3, x + 9, y + 12), fill=line.swatch)
+        draw.text((x + line.indent, y), line.text, line.colour, font=font)
+        y += LINE
 
 
 def _wrapped(text: str, font: Font, room: int, *, most: int) -> list[str]:
@@ -97,10 +105,10 @@ def _wrapped(text: str, font: Font, room: int, *, most: int) -> list[str]:
             break
         lines.append(" ".join(words[:fitting]))
         words = words[fitting:]
-    return [*lines, _cut(" ".join(words), font, room)]
+    return [*lines, cut(" ".join(words), font, room)]
 
 
-def _cut(text: str, font: Font, room: int) -> str:
+def cut(text: str, font: Font, room: int) -> str:
     """One line of at most `room` pixels."""
     line = " ".join(text.split())
     if font.getlength(line) <= room:
@@ -113,10 +121,10 @@ def _width(text: str, font: Font) -> int:
     return ceil(font.getlength(text))
 
 
-def _fitted(panel: Panel) -> Image.Image:
-    """The whole picture inside a square, its proportions kept."""
+def fitted(panel: Panel, *, side: int) -> Image.Image:
+    """The whole picture inside a square of `side` pixels, its proportions kept."""
     image = panel.image
-    scale = PICTURE / max(image.size)
+    scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     inside = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     regions = []
@@ -130,8 +138,8 @@ def _fitted(panel: Panel) -> Image.Image:
         inside.paste(INK, mask=_border(region, outline.width_px + 1))
     for outline, region in regions:
         inside.paste(outline.colour, mask=_border(region, outline.width_px))
-    square = Image.new("RGB", (PICTURE, PICTURE), BACKGROUND)
-    square.paste(inside, ((PICTURE - size[0]) // 2, (PICTURE - size[1]) // 2))
+    square = Image.new("RGB", (side, side), BACKGROUND)
+    square.paste(inside, ((side - size[0]) // 2, (side - size[1]) // 2))
     return square
 
 

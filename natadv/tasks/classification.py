@@ -6,6 +6,7 @@ number of threads and rows: equal prompts tie exactly, and a row does not depend
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -22,6 +23,7 @@ from natadv.tasks.task import (
     Prediction,
     Task,
     TaskSheet,
+    always,
     outcomes_for,
 )
 from natadv.types import (
@@ -432,6 +434,19 @@ def _attack_captions(
     )
 
 
+LOW_MARGIN = math.log(2)
+"""Of logits: the truth is at least half as likely as the answer."""
+
+
+def _said_the_word(rows: Outcomes) -> NDArray[np.bool_]:
+    said: NDArray[np.bool_] = rows.values["said_decoy"] == 1
+    return said
+
+
+def _low_margin(rows: Outcomes) -> NDArray[np.bool_]:
+    return rows.values["margin"] >= -LOW_MARGIN
+
+
 CLASSIFICATION = Task(
     # Raised by hand when the same embeddings give other outcomes.
     protocol="zero-shot-1",
@@ -475,8 +490,15 @@ CLASSIFICATION = Task(
         failed_below=("correct", 1),
         failures_by="margin",
         attacks_by="true_score",
+        confident_by="score",
         failure=_failure_captions,
         attack=_attack_captions,
     ),
+    causes={
+        "said the word": _said_the_word,
+        "low margin": _low_margin,
+        "another wrong class": always,
+    },
+    explained=("truth", "prediction"),
     controls=True,
 )

@@ -27,6 +27,7 @@ from natadv.tasks.task import (
     Regions,
     Task,
     TaskSheet,
+    always,
     outcomes_for,
 )
 from natadv.types import DoubleArray, FloatArray, Outcomes, Sample, Segmenter
@@ -318,6 +319,11 @@ def _attack_captions(
     )
 
 
+def _missed(rows: Outcomes) -> NDArray[np.bool_]:
+    """Less than half of the object was marked."""
+    return rows.values["tp"] < rows.values["fn"]
+
+
 _METRICS = (
     "iou_fg",
     "miou",
@@ -365,4 +371,6 @@ SEGMENTATION = Task(
         attack=_attack_captions,
         regions=regions,
     ),
+    causes={"missed the object": _missed, "marked too much": always},
+    explained=("truth",),
 )

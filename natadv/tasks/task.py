@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, final
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol, final
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from natadv.columns import Texts
@@ -103,8 +105,30 @@ class TaskSheet:
     """Captions of a failure, from the sample, its truth and the prediction."""
     attack: Callable[[Sample, Prediction, Prediction], tuple[Caption, ...]]
     """Captions of a picture without and with an overlay."""
+    confident_by: str | None = None
+    """The value that is highest for the most confident prediction; None if there is none."""
     regions: Callable[[Sample, Prediction], Regions] | None = None
     """What is outlined; None for a task that marks no pixels."""
+
+    def outlines(self, sample: Sample, prediction: Prediction) -> tuple[Outline, ...]:
+        """The true region and the predicted one. The true one's line is wider, so that it stays
+        visible where both follow one edge."""
+        if self.regions is None:
+            return ()
+        regions = self.regions(sample, prediction)
+        true = Outline(regions.true, TRUE_REGION, width_px=3)
+        if regions.predicted is None:
+            return (true,)
+        return true, Outline(regions.predicted, PREDICTED_REGION, width_px=2)
+
+
+Cause = Callable[[Outcomes], NDArray[np.bool_]]
+"""For each row, of shape (n,), whether this is why it failed, if it failed."""
+
+
+def always(rows: Outcomes) -> NDArray[np.bool_]:
+    """The cause of what has no other one."""
+    return np.ones(rows.n, dtype=np.bool_)
 
 
 class Evaluator(Protocol):
@@ -203,6 +227,11 @@ class Task:
     versus_baseline: str
     """A comparison in words, with `{difference}`, `{lost}` and `{fixed}`."""
     sheet: TaskSheet
+    causes: Mapping[str, Cause] = field(default_factory=dict)
+    """Cause of a failure in words -> the rows that it explains. The first that holds is counted,
+    and the last one holds for every row; empty if failures are not counted by cause."""
+    explained: tuple[Literal["truth", "prediction"], ...] = ()
+    """Columns of its outcomes that relevance maps can be made for; empty if there are no maps."""
     fields: Mapping[str, type] = field(default_factory=dict)
     """Fields of `Sample` that are packed for this task only: str, bytes or tuple (of str)."""
     controls: bool = False
@@ -211,3 +240,22 @@ class Task:
     """The task whose answers it analyses, on the datasets and by the models of that task; empty for
     a task that is asked for its own sake. An analysis is measured and reported for every model, and
     judged only where a rule covers it."""
+
+    def failed(self, rows: Outcomes) -> NDArray[np.bool_]:
+        """Which rows a contact sheet would show, of shape (n,)."""
+        value, bound = self.sheet.failed_below
+        below: NDArray[np.bool_] = rows.values[value] < bound
+        return below
+
+    def failures_by_cause(self, rows: Outcomes) -> dict[str, int]:
+        """How many rows failed for each cause; the counts add up to the failures. Empty for a task
+        without causes, and for rows that lack some of its values."""
+        counts: dict[str, int] = {}
+        if not self.causes or not set(self.values) <= rows.values.keys():
+            return counts
+        left = self.failed(rows)
+        for name, cause in self.causes.items():
+            found = left & cause(rows)
+            counts[name] = int(found.sum())
+            left = left & ~found
+        return counts

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from natadv.errors import DataError, ModelError
 from natadv.tasks import vqa_text
@@ -26,6 +27,7 @@ from natadv.tasks.task import (
     Prediction,
     Task,
     TaskSheet,
+    always,
     outcomes_for,
 )
 from natadv.types import LEAST_ANSWERS, Answerer, DoubleArray, FloatArray, Outcomes, Sample
@@ -278,6 +280,16 @@ _METRICS = (
     "exact_match",
 )
 
+
+def _said_the_word(rows: Outcomes) -> NDArray[np.bool_]:
+    said: NDArray[np.bool_] = rows.values["said_decoy"] == 1
+    return said
+
+
+def _partly_right(rows: Outcomes) -> NDArray[np.bool_]:
+    return rows.values["accuracy"] > 0
+
+
 VQA = Task(
     # Raised by hand when the same answers give other outcomes.
     protocol="vqa-1",
@@ -321,4 +333,10 @@ VQA = Task(
         failure=_failure_captions,
         attack=_attack_captions,
     ),
+    causes={
+        "said the word": _said_the_word,
+        "partly right": _partly_right,
+        "another answer": always,
+    },
+    explained=("truth", "prediction"),
 )

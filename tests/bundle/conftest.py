@@ -15,6 +15,7 @@ import pytest
 from natadv.bundle.archive import Contents, write_archive
 from natadv.bundle.entries import (
     case_rows,
+    causes_of,
     measurement_entries,
     overall_of,
     waiver_of,
@@ -113,6 +114,7 @@ class Ended:
                     measurements=measurement_entries(plan.case, of_case),
                     searches=[],
                     waiver=waiver_of(of_case),
+                    causes=causes_of(evidence[plan.case], ends),
                 )
             )
         models = sorted({case.model for case in cases})

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from natadv.bundle.statement import predicate
@@ -21,6 +22,7 @@ from natadv.evidence import (
     write_evidence,
     write_selection,
 )
+from natadv.tasks.classification import CLASSIFICATION
 from tests.bundle.conftest import BEGAN
 from tests.gate.conftest import CLEAN, NATURAL, TYPO, first, rows_of
 
@@ -52,6 +54,24 @@ def test_a_failing_run_verifies_and_is_not_green(ended):
 
     assert found.gate.verdict == found.recomputed.verdict == "fail"
     assert not found.green(Policy())
+
+
+def test_the_causes_of_failures_are_counted_again(ended):
+    rows = rows_of(first(120, 200), prefix="c")
+    values = dict.fromkeys(CLASSIFICATION.values, np.zeros(rows.n)) | {
+        "correct": rows.values["correct"],
+        "margin": np.where(np.arange(rows.n) < 190, -1.0, -0.1),
+    }
+    reworked(ended, CLEAN, replace(rows, values=values))
+    gate = ended.judge().model_dump(mode="json")
+    (entry,) = [entry for entry in gate["cases"] if entry["case"] == CLEAN.address]
+    assert entry["causes"] == {"said the word": 0, "low margin": 10, "another wrong class": 70}
+    assert verify(ended.pack()).recomputed.verdict == "fail"
+
+    entry["causes"] = {"said the word": 80, "low margin": 0, "another wrong class": 0}
+    ended.write(gate)
+    with pytest.raises(ReportError, match="the causes of its failures"):
+        verify(ended.pack())
 
 
 def test_an_incomplete_run_verifies_and_is_not_green(ended):

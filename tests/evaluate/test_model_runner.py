@@ -327,10 +327,27 @@ def test_a_gpu_is_used_under_a_slot_that_is_kept(store, run, make_unit):
         seen.append(free_slots(store))
         return dict(RESULT)
 
-    drain_with_gpu_slot(Worker(store, run, compute, gpu="7"), [make_unit()], device="cuda", slots=1)
+    worker = Worker(store, run, compute, gpu="7")
+    slot = drain_with_gpu_slot(worker, [make_unit()], device="cuda", slots=1)
 
     assert seen == ["False"]
+    assert slot is not None
     assert free_slots(store) == "False"  # the model stays loaded for the maps of the gates
+
+
+def test_a_process_keeps_one_slot_of_its_gpu_for_maps(store, run, monkeypatch):
+    asked = []
+
+    def lease(folder, *, gpu, slots):
+        asked.append((gpu, slots))
+        return 5 if len(asked) == 2 else None
+
+    monkeypatch.setattr(model_runner, "lease_slot", lease)
+    runner = ModelRunner(store, {}, {}, run=run, gpu="7")
+    assert [runner.hold_slot(slots=2) for _ in range(4)] == [False, True, True, True]
+    assert asked == [("7", 2)] * 2
+    assert ModelRunner(store, {}, {}, run=run).hold_slot(slots=1)
+    assert len(asked) == 2
 
 
 def test_a_worker_that_cannot_go_on_gives_its_slot_to_those_who_wait(store, run, make_unit):

@@ -18,7 +18,7 @@ from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.plan import CaseUnits
 from natadv.evidence import CaseEvidence, Evidence
 from natadv.plugin import failures
-from natadv.plugin.failures import failing_tiles
+from natadv.plugin.failures import failing_tiles, marked_text
 from natadv.report.sheet import contact_sheet
 from natadv.scenarios.typographic.overlay import Overlay, to_json
 from natadv.scenarios.typographic.rendering import render
@@ -358,3 +358,39 @@ def test_overlays_drawn_at_load_time_are_drawn_for_the_sheet_too(datasets, tmp_p
     assert np.array_equal(shown.image, render(overlay, twin.image))
     assert shown.outlines[0].mask.size == shown.image.size
     assert "word: dog" in texts(tile)
+
+
+def test_a_mask_on_the_text_beside_the_object_is_counted(datasets, monkeypatch, tmp_path):
+    overlay = to_json(Overlay(text="dog", panel=(9, 9, 9), size=0.4, x=1.0, y=1.0))
+    attacked = [
+        sample(i, id=f"t{i:02d}", twin=f"c{i:02d}", decoy="dog", overlay=overlay) for i in range(4)
+    ]
+    card = CardDraft(
+        name="lot",
+        scenario="typographic",
+        twin_of="clean",
+        tasks=("classification", "segmentation", "vqa"),
+        classes=("cat", "dog"),
+        templates=("a {}",),
+        licence="CC0-1.0",
+        source="made by the tests",
+        description="plain colours",
+    )
+    write_dataset(tmp_path / "lot", card, attacked)
+    known = {**datasets, "lot": Dataset("lot", tmp_path / "lot", load_card(tmp_path / "lot"))}
+    case = Case("segmentation", "typographic", "lot", "mini-clip")
+    # The last one did not fail, and of the one before it no mask was kept.
+    found = rows("t", iou=scores(s0=0, s1=0, s2=0), tp=scores(), fp=scores(), fn=scores())
+    masks = {
+        "t00": png(255, mode="L"),
+        "t01": png(0, mode="L", box=BOX),
+        "t03": png(255, mode="L"),
+    }
+    monkeypatch.setattr(failures, "kept_masks", lambda units, *, store, run: masks)
+
+    assert marked_text(session_of(case, found, known), case) == (1, 2)
+    plain = Case("segmentation", "clean", "clean", "mini-clip")
+    monkeypatch.setattr(failures, "kept_masks", lambda units, *, store, run: {"c00": masks["t00"]})
+    without = rows(iou=scores(s0=0))
+    assert marked_text(session_of(plain, without, known), plain) is None
+    assert marked_text(session_of(plain, without, known), replace(plain, task="vqa")) is None

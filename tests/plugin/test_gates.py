@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from natadv.gate.cases import drawn_cases
+from natadv.plugin.explanations import CAUSES, NO_MAPS
 from natadv.report.overlay_rates import as_table, dataset_rates
 
 CELL = "classification/typographic/lot"
@@ -15,6 +16,8 @@ RULE = f"  - {{case: {CELL}/*, metric: top1, floor: 0.1, source: by design}}\n"
 ONE_MODEL = ("-n", "0", "--model", "mini-clip")
 
 TABLE = ("rates by factor", "text/plain")
+WHY = [(CAUSES, "text/plain"), (NO_MAPS, "text/plain")]
+"""Its models give no relevance maps."""
 CHARTS = [("rates by factor", "image/png"), ("breaking points", "image/png")]
 
 SABOTAGE = """
@@ -113,13 +116,14 @@ def test_a_chart_that_fails_leaves_a_red_case_red_with_its_pictures(drawn):
     contract.write_text(contract.read_text().replace("floor: 0.1", "floor: 0.999"))
     assert drawn.pytest(*ONE_MODEL).returncode == 1
     before, pictures = verdict(drawn), ("failing pictures", "image/png")
-    assert list(attached(drawn)) == [TABLE, *CHARTS, pictures]
+    assert list(attached(drawn)) == [TABLE, *CHARTS, pictures, *WHY]
     sabotage(drawn, FAULTS["RuntimeError: planted"])
     done = drawn.pytest(*ONE_MODEL)
 
     assert done.returncode == 1
     assert verdict(drawn) == before
-    assert list(attached(drawn)) == [TABLE, ("rates by factor: not shown", "text/plain"), pictures]
+    failed = ("rates by factor: not shown", "text/plain")
+    assert list(attached(drawn)) == [TABLE, failed, pictures, *WHY]
 
 
 def test_nothing_is_drawn_where_no_results_are_written(drawn):

@@ -25,6 +25,14 @@ def test_failures_come_first_with_their_lines_and_pictures(gate, entry):
     assert f"`.natadv/sheets/{name}`" in summary(gate("fail", failing))
 
 
+def test_the_failures_of_a_case_are_counted_by_cause(gate, entry):
+    causes = {"said the word": 2, "low margin": 0, "another wrong class": 1300}
+    failing = entry("FAIL", name="red", causes=causes)
+    line = "- 1,302 samples failed: 1,300 another wrong class, 2 said the word"
+    assert line in summary(gate("fail", failing)).splitlines()
+    assert "samples failed" not in summary(gate("pass", entry()))
+
+
 def test_a_comment_begins_with_the_marker_by_which_a_bot_finds_it(gate, entry):
     text = comment(gate("pass", entry()))
 
