@@ -19,7 +19,7 @@ COMMANDS = {
     "data": ("data_commands", "import and list datasets"),
     "models": ("models_commands", "list the models that have a name, and fetch them"),
     "doctor": ("models_commands", "check that a model is whole, safe, and fed as it was trained"),
-    "train": ("models_commands", "train a head for segmentation or vqa on a frozen tower"),
+    "train": ("models_commands", "train a head or a sparse autoencoder on a frozen tower"),
     "heads": ("models_commands", "publish a head on the Hugging Face hub, or fetch one"),
     "typo": ("dataset_commands", "write a wrong word on every picture of a dataset"),
     "filter": ("dataset_commands", "keep the pictures that every model of an ensemble gets wrong"),
