@@ -20,6 +20,7 @@ COMMANDS = {
     "models": ("models_commands", "list the models that have a name, and fetch them"),
     "doctor": ("models_commands", "check that a model is whole, safe, and fed as it was trained"),
     "train": ("models_commands", "train a head or a sparse autoencoder on a frozen tower"),
+    "latents": ("latents_command", "show what the latents of a sparse autoencoder do on datasets"),
     "heads": ("models_commands", "publish a head on the Hugging Face hub, or fetch one"),
     "typo": ("dataset_commands", "write a wrong word on every picture of a dataset"),
     "filter": ("dataset_commands", "keep the pictures that every model of an ensemble gets wrong"),

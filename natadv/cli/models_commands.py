@@ -19,7 +19,7 @@ from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.storage.progress import amount
 from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for, settings_of
-from natadv.training.sae_settings import SAE_SETTINGS
+from natadv.training.sae_settings import SAE_SETTINGS, SaeSettings
 from natadv.types import WAY, AutoencoderKind, Tokens
 
 if TYPE_CHECKING:
@@ -321,8 +321,12 @@ def _trainer(task: TrainedTask) -> Callable[..., None]:
     "sae",
     cls=opt.Command,
     short_help="a sparse autoencoder",
-    epilog="Settings (by default of section train-sae): "
-    + "; ".join(f"{kind}: {', '.join(sorted(s.model_fields))}" for kind, s in SAE_SETTINGS.items())
+    epilog=f"Settings (by default of section train-sae): "
+    f"{', '.join(sorted(SaeSettings.model_fields))}"
+    + "".join(
+        f"; of {kind} also {', '.join(sorted(s.model_fields.keys() - SaeSettings.model_fields))}"
+        for kind, s in SAE_SETTINGS.items()
+    )
     + ".",
 )
 def train_autoencoder(

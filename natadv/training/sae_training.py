@@ -185,7 +185,8 @@ def initial(config: AutoencoderConfig, some: FloatArray, *, seed: int) -> Sparse
 def unit(rows: torch.Tensor) -> torch.Tensor:
     """The rows at length one; a row of zeros stays."""
     lengths = rows.norm(dim=1, keepdim=True)
-    return rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)
+    scaled: torch.Tensor = rows / lengths.clamp(min=torch.finfo(rows.dtype).tiny)
+    return scaled
 
 
 def geometric_median(points: FloatArray) -> DoubleArray:
