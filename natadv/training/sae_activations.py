@@ -102,7 +102,7 @@ def open_tower(
     return OpenedTower(spec, weights, model, number, tokens, (count, width), device)
 
 
-class _Stored(NamedTuple):
+class StoredFile(NamedTuple):
     """The activations of one dataset."""
 
     path: Path
@@ -117,7 +117,7 @@ class Activations:
     """Activations of several datasets one after the other, on disk; of each picture `per_picture`
     follow each other."""
 
-    def __init__(self, stored: Sequence[_Stored], *, width: int, per_picture: int) -> None:
+    def __init__(self, stored: Sequence[StoredFile], *, width: int, per_picture: int) -> None:
         self._stored = tuple(stored)
         self._starts = np.cumsum([0, *(part.rows for part in stored)])
         self.width = width
@@ -165,7 +165,7 @@ def stored_activations(
     return Activations(stored, width=tower.shape[1], per_picture=count)
 
 
-def _stored(source: FeatureSource, tower: OpenedTower, count: int, seed: int) -> _Stored:
+def _stored(source: FeatureSource, tower: OpenedTower, count: int, seed: int) -> StoredFile:
     shape = (count, tower.shape[1])
 
     def _blocks(start: int) -> Iterator[Block]:
@@ -197,7 +197,7 @@ def _stored(source: FeatureSource, tower: OpenedTower, count: int, seed: int) ->
         folder, [file], rows=pictures, blocks=_blocks, unit="pictures", stream=source.stream
     )
     assert isinstance(array, np.memmap)  # a cached array is mapped
-    return _Stored(folder / f"{FILE}.npy", array.offset, pictures * count)
+    return StoredFile(folder / f"{FILE}.npy", array.offset, pictures * count)
 
 
 def _drawn(name: str, tokens: int, count: int, seed: int) -> RowNumbers:
