@@ -13,6 +13,7 @@ import numpy as np
 from natadv.cli import shared_options as opt
 from natadv.errors import ModelError, counted
 from natadv.evaluate.devices import device_kind
+from natadv.explain.latents import LOW_ENTROPY, TOP
 
 if TYPE_CHECKING:
     from natadv.evaluate.latents import DatasetLatents, LatentReader, Pairs, RisingLatent
@@ -105,8 +106,8 @@ def _table(found: Mapping[str, DatasetLatents]) -> list[str]:
     """A line per dataset, below their headings."""
     width = max(len("dataset"), *map(len, found))
     lines = [
-        f"{'dataset':{width}}  pictures  dead  active  frequency  activation  low entropy"
-        "   MS eq. 6  MS weighted"
+        f"{'dataset':{width}}  pictures  dead  active  frequency  activation  low entropy  "
+        "by chance  MS eq. 6  MS weighted"
     ]
     for name, latents in found.items():
         points, scores = latents.points, latents.monosemanticity
@@ -115,11 +116,12 @@ def _table(found: Mapping[str, DatasetLatents]) -> list[str]:
             f"{name:{width}}  {latents.found.n:8}  {points.dead:4}  "
             f"{points.frequency.sum():6.1f}  {_median(points.frequency[living]):9.4f}  "
             f"{_median(points.activation):10.3f}  {points.low_entropy:11.3f}  "
-            f"{_mean(scores.mean):9.6f}  {_mean(scores.weighted):11.4f}"
+            f"{latents.by_chance:9.3f}  {_mean(scores.mean):8.6f}  {_mean(scores.weighted):11.4f}"
         )
     lines.append(
         "active: latents of a picture; frequency, activation: medians over living latents; low "
-        "entropy: share of them with top pictures of one label"
+        f"entropy: share of them whose top {TOP} pictures have nearly one label (below "
+        f"{LOW_ENTROPY} nats); by chance: the same with labels shuffled"
     )
     return lines
 

@@ -20,6 +20,7 @@ from natadv.explain.latents import (
     LatentPoints,
     PictureLatents,
     latent_points,
+    low_entropy_by_chance,
     picture_latents,
 )
 from natadv.explain.monosemanticity import Monosemanticity, MonosemanticityScores
@@ -58,6 +59,8 @@ class DatasetLatents:
     rows: Rows
     found: PictureLatents
     points: LatentPoints
+    by_chance: float
+    """`points.low_entropy` with the labels shuffled."""
     monosemanticity: Monosemanticity
 
 
@@ -118,8 +121,14 @@ def dataset_latents(
         tuple(s.label for s in samples),
         tuple(s.twin for s in samples),
     )
-    points = latent_points(found, table.labels)
-    return DatasetLatents(dataset, table, found, points, scores.scores())
+    return DatasetLatents(
+        dataset,
+        table,
+        found,
+        points=latent_points(found, table.labels),
+        by_chance=low_entropy_by_chance(found, table.labels),
+        monosemanticity=scores.scores(),
+    )
 
 
 class RisingLatent(NamedTuple):

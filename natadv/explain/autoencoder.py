@@ -149,7 +149,13 @@ def activations(opened: LayerwisePass, *, layer: int, tokens: Tokens) -> torch.T
     """What an autoencoder reads, of shape (b, n, width). Raises ModelError if the tower has no such
     layer or token."""
     if tokens == "embedding":
-        return opened.embed(opened.state(len(opened.layers)))[:, None]
+        embeddings = opened.embed(opened.state(len(opened.layers)))
+        if embeddings.ndim != 2:
+            raise ModelError(
+                "the tower does not embed a picture as one vector; read --tokens class, patches or "
+                "all"
+            )
+        return embeddings[:, None]
     return opened.state(_checked(layer, opened))[:, _places(opened, tokens)]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from natadv.rng import rng_for
 from natadv.types import DoubleArray, FloatArray, IntArray
 
 TOP = 10
@@ -43,6 +44,14 @@ class LatentPoints:
         return float((known < LOW_ENTROPY).mean()) if len(known) else float("nan")
 
 
+class ActivePictures(NamedTuple):
+    """Pictures that activate a latent."""
+
+    rows: IntArray
+    values: DoubleArray
+    """Their activations, above zero."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureLatents:
     """Activations of latents on pictures; only those above zero take memory."""
@@ -60,17 +69,23 @@ class PictureLatents:
         """The number of latents, dead ones too."""
         return int(self.matrix.shape[1])
 
-    def top(self, latent: int, *, most: int = TOP) -> IntArray:
+    def top(self, latent: int, *, most: int = TOP) -> ActivePictures:
         """The pictures that activate a latent most, the first one most; of equals the earlier."""
-        part = slice(*self.matrix.indptr[latent : latent + 2])
-        rows, values = self.matrix.indices[part], self.matrix.data[part]
-        ordered: IntArray = rows[np.lexsort((rows, -values))][:most].astype(np.int64)
-        return ordered
+        rows, values = self._active(latent)
+        first = np.lexsort((rows, -values))[:most]
+        return ActivePictures(rows[first], values[first])
 
     def of(self, latent: int) -> DoubleArray:
         """The activations of a latent on all pictures."""
-        values: DoubleArray = self.matrix[:, [latent]].toarray().ravel().astype(np.float64)
-        return values
+        rows, values = self._active(latent)
+        everywhere = np.zeros(self.n)
+        everywhere[rows] = values
+        return everywhere
+
+    def _active(self, latent: int) -> ActivePictures:
+        part = slice(*self.matrix.indptr[latent : latent + 2])
+        rows, values = self.matrix.indices[part], self.matrix.data[part]
+        return ActivePictures(rows.astype(np.int64), values.astype(np.float64))
 
 
 def picture_latents(batches: Sequence[FloatArray], *, latents: int) -> PictureLatents:
@@ -89,11 +104,20 @@ def latent_points(found: PictureLatents, labels: Sequence[int | None]) -> Latent
     mean = np.divide(totals, counts, out=np.full_like(totals, np.nan), where=counts > 0)
     entropy = np.full(found.latents, np.nan)
     for latent in np.flatnonzero(counts).tolist():
-        rows = found.top(latent)
-        if any(labels[row] is None for row in rows):
-            continue
-        entropy[latent] = _entropy([labels[row] for row in rows], found.of(latent)[rows])
+        rows, values = found.top(latent)
+        if not any(labels[row] is None for row in rows):
+            entropy[latent] = _entropy([labels[row] for row in rows], values)
     return LatentPoints(counts / max(1, found.n), mean, entropy)
+
+
+def low_entropy_by_chance(found: PictureLatents, labels: Sequence[int | None]) -> float:
+    """`LatentPoints.low_entropy` of the same activations with the labels shuffled.
+
+    It is above zero, and higher the fewer pictures there are: a latent that few pictures activate
+    has few labels, whatever it stands for.
+    """
+    order = rng_for("labels by chance").permutation(len(labels))
+    return latent_points(found, [labels[i] for i in order]).low_entropy
 
 
 def _entropy(labels: Sequence[int | None], weights: DoubleArray) -> float:

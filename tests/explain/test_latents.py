@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from natadv.explain.latents import latent_points, picture_latents
+from natadv.explain.latents import latent_points, low_entropy_by_chance, picture_latents
 from natadv.rng import rng_for
 
 
@@ -48,7 +48,8 @@ def test_points_equal_a_dense_reference():
         assert points.activation[k] == pytest.approx(dense[active, k].mean(), rel=1e-5)
         top = np.argsort(-dense[:, k], kind="stable")[:10]
         top = [i for i in top if dense[i, k] > 0]
-        assert found.top(k).tolist() == top
+        assert found.top(k).rows.tolist() == top
+        assert found.top(k).values == pytest.approx(dense[top, k])
         by_label = {}
         for i in top:
             by_label[labels[i]] = by_label.get(labels[i], 0) + float(dense[i, k])
@@ -61,8 +62,21 @@ def test_points_equal_a_dense_reference():
 def test_of_equal_activations_the_earlier_pictures_are_on_top():
     found = picture_latents([np.ones((30, 1), np.float32)], latents=1)
 
-    assert found.top(0, most=4).tolist() == [0, 1, 2, 3]
+    assert found.top(0, most=4).rows.tolist() == [0, 1, 2, 3]
 
 
 def test_no_pictures_leave_all_latents_dead():
     assert latent_points(picture_latents([], latents=4), []).dead == 4
+
+
+def test_chance_alone_gives_rare_latents_a_low_entropy():
+    """A latent of one picture has one label; one of ten pictures has not, if labels are shuffled
+    among ten classes. Latents that stand for a class are not what chance gives."""
+    rare, common = np.eye(100, dtype=np.float32), np.ones((100, 5), np.float32)
+    labels = [i // 10 for i in range(100)]
+    of_a_class = np.repeat(np.eye(10, dtype=np.float32), 10, axis=0)
+
+    for latents, low, by_chance in ((rare, 1, 1), (common, 1, 0), (of_a_class, 1, 0)):
+        found = picture_latents([latents], latents=latents.shape[1])
+        assert latent_points(found, labels).low_entropy == low
+        assert low_entropy_by_chance(found, labels) == by_chance
