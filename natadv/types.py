@@ -300,7 +300,7 @@ LayerSpan = Literal["last", "all"]
 """The layers whose attention a relevance map rests on; `last` is the published default."""
 
 
-Tokens = Literal["class", "patches", "all", "embedding"]
+ReadTokens = Literal["class", "patches", "all", "embedding"]
 """What a sparse autoencoder reads: the class token, those of the patches, or both, of the state
 after a layer; or the embedding of the picture, projected and not normalised."""
 

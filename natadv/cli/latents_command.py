@@ -16,7 +16,7 @@ from natadv.evaluate.devices import device_kind
 from natadv.explain.latents import LOW_ENTROPY, TOP
 
 if TYPE_CHECKING:
-    from natadv.evaluate.latents import DatasetLatents, LatentReader, Pairs, RisingLatent
+    from natadv.evaluate.latents import DatasetLatents, LatentReader, RisingLatent, TwinLatents
 
 _DATA = "of natadv data list; with commas, of several. An attack is compared with its clean dataset"
 _JUDGE = "says how alike pictures are, for monosemanticity; default: the model itself"
@@ -126,7 +126,7 @@ def _table(found: Mapping[str, DatasetLatents]) -> list[str]:
     return lines
 
 
-def _appearing(name: str, pairs: Pairs, rising: Sequence[RisingLatent]) -> list[str]:
+def _appearing(name: str, pairs: TwinLatents, rising: Sequence[RisingLatent]) -> list[str]:
     """What an attack brings out."""
     lines = [
         f"{name}: {counted(len(rising), 'latent')} appear under attack in "
@@ -142,7 +142,9 @@ def _appearing(name: str, pairs: Pairs, rising: Sequence[RisingLatent]) -> list[
     return lines
 
 
-def _write_sheets(folder: Path, name: str, pairs: Pairs, rising: Sequence[RisingLatent]) -> None:
+def _write_sheets(
+    folder: Path, name: str, pairs: TwinLatents, rising: Sequence[RisingLatent]
+) -> None:
     """A contact sheet for each latent: the pairs in which the attack adds most to it."""
     from natadv.data.reader import decode_image, read_rows
     from natadv.report.sheet import MOST_TILES, Panel, Tile, contact_sheet

@@ -19,8 +19,8 @@ from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.storage.progress import amount
 from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for, settings_of
-from natadv.training.sae_settings import SAE_SETTINGS, SaeSettings
-from natadv.types import WAY, AutoencoderKind, Tokens
+from natadv.training.sae_settings import SAE_SETTINGS, AutoencoderSettings
+from natadv.types import WAY, AutoencoderKind, ReadTokens
 
 if TYPE_CHECKING:
     from natadv.models.doctor import Finding
@@ -317,24 +317,26 @@ def _trainer(task: TrainedTask) -> Callable[..., None]:
     return train_head
 
 
+def _of_sae() -> str:
+    """The settings that all kinds share, then those of single kinds."""
+    shared = AutoencoderSettings.model_fields
+    own = {kind: schema.model_fields.keys() - shared for kind, schema in SAE_SETTINGS.items()}
+    more = (f"; of {kind} also {', '.join(sorted(names))}" for kind, names in own.items())
+    return ", ".join(sorted(shared)) + "".join(more)
+
+
 @train.command(
     "sae",
     cls=opt.Command,
     short_help="a sparse autoencoder",
-    epilog=f"Settings (by default of section train-sae): "
-    f"{', '.join(sorted(SaeSettings.model_fields))}"
-    + "".join(
-        f"; of {kind} also {', '.join(sorted(s.model_fields.keys() - SaeSettings.model_fields))}"
-        for kind, s in SAE_SETTINGS.items()
-    )
-    + ".",
+    epilog=f"Settings (by default of section train-sae): {_of_sae()}.",
 )
 def train_autoencoder(
     model: opt.Model,
     data: Annotated[str, opt.text("D1[,D2...]", _SAE_DATA)],
     out: Annotated[Path, opt.path("gets the autoencoder")],
     layer: Annotated[int | None, opt.count(_LAYER, at_least=0)] = None,
-    tokens: Annotated[Tokens, typer.Option(help=_TOKENS)] = "class",
+    tokens: Annotated[ReadTokens, typer.Option(help=_TOKENS)] = "class",
     kind: Annotated[AutoencoderKind, typer.Option(help="what keeps it sparse")] = "batch-topk",
     section: opt.Section = None,
     overrides: opt.Overrides = None,

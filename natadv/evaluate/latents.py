@@ -42,7 +42,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PictureRows:
     """The columns of a dataset that latents are compared by, in the order of its rows."""
 
     ids: tuple[str, ...]
@@ -56,7 +56,7 @@ class DatasetLatents:
     """The latents of the pictures of a dataset."""
 
     dataset: Dataset
-    rows: Rows
+    rows: PictureRows
     found: PictureLatents
     points: LatentPoints
     by_chance: float
@@ -115,7 +115,7 @@ def dataset_latents(
         progress.reach(len(samples))
     assert scores is not None  # a dataset has rows
     found = picture_latents(batches, latents=reader.autoencoder.config.latents)
-    table = Rows(
+    table = PictureRows(
         tuple(s.id for s in samples),
         tuple(s.group for s in samples),
         tuple(s.label for s in samples),
@@ -147,15 +147,15 @@ class RisingLatent(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class TwinLatents:
     """Attacked pictures and their clean twins."""
 
     clean: DatasetLatents
     attack: DatasetLatents
     before: IntArray
-    """Rows of the clean twins."""
+    """PictureRows of the clean twins."""
     after: IntArray
-    """Rows of the attacked pictures."""
+    """PictureRows of the attacked pictures."""
 
     def values(self, latent: int) -> tuple[DoubleArray, DoubleArray]:
         """The activations of a latent on the clean twins, and on the attacked pictures."""
@@ -169,7 +169,7 @@ class Pairs:
         return found[gain[found] > 0].astype(np.int64)
 
 
-def paired(attack: DatasetLatents, clean: DatasetLatents) -> Pairs:
+def paired(attack: DatasetLatents, clean: DatasetLatents) -> TwinLatents:
     """The pictures of an attack with those of its clean dataset that were read.
 
     Raises ConfigError if that is another dataset, DataError if no twin was read.
@@ -188,10 +188,10 @@ def paired(attack: DatasetLatents, clean: DatasetLatents) -> Pairs:
             f"{clean.dataset.name!r} that were read; raise --limit"
         )
     before = [at[str(twins[row])] for row in after]
-    return Pairs(clean, attack, np.array(before), np.array(after))
+    return TwinLatents(clean, attack, np.array(before), np.array(after))
 
 
-def rising_latents(pairs: Pairs, *, level: float = 0.05) -> list[RisingLatent]:
+def rising_latents(pairs: TwinLatents, *, level: float = 0.05) -> list[RisingLatent]:
     """Latents that appear under attack, beyond chance at that level, the strongest first."""
     groups = Texts.of([pairs.attack.rows.groups[row] for row in pairs.after])
     moved: list[tuple[RisingLatent, float]] = []

@@ -23,7 +23,7 @@ from natadv.config import Strict, first_mistake
 from natadv.errors import ConfigError, ModelError, listed
 from natadv.explain.layers import LayerwisePass
 from natadv.storage.atomic import replacing
-from natadv.types import AutoencoderKind, Prepared, Tokens
+from natadv.types import AutoencoderKind, Prepared, ReadTokens
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -31,7 +31,7 @@ TRAINING = "training.json"
 """Facts about the training; they affect no activation."""
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Size = Annotated[int, Field(ge=1, le=10_000_000)]
+_Size = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 @runtime_checkable
@@ -54,13 +54,13 @@ class AutoencoderConfig(Strict):
     kind: AutoencoderKind
     layer: Annotated[int, Field(ge=0, le=1000)]
     """It reads the state after this layer, counted from 1; of an embedding, the tower's depth."""
-    tokens: Tokens
-    width: Size
+    tokens: ReadTokens
+    width: _Size
     """Dimensions of an activation."""
-    latents: Size
-    k: Size | None = None
+    latents: _Size
+    k: _Size | None = None
     """Latents of an activation that are active: of each one (topk), or on average in training."""
-    groups: tuple[Size, ...] = ()
+    groups: tuple[_Size, ...] = ()
     """Latents of the nested groups of a matryoshka, the first group first."""
 
     @model_validator(mode="after")
@@ -69,9 +69,7 @@ class AutoencoderConfig(Strict):
             raise ValueError(f"expected k for all kinds but relu, got {self.k} for {self.kind}")
         if self.k is not None and self.k > self.latents:
             raise ValueError(f"k is {self.k}, of {self.latents} latents")
-        if (sum(self.groups) if self.kind == "matryoshka" else len(self.groups)) != (
-            self.latents if self.kind == "matryoshka" else 0
-        ):
+        if sum(self.groups) != (self.latents if self.kind == "matryoshka" else 0):
             raise ValueError(
                 f"expected groups that add up to {self.latents} latents for a matryoshka, and none "
                 f"for other kinds, got {self.groups} for {self.kind}"
@@ -145,7 +143,7 @@ def largest(values: torch.Tensor, k: int) -> torch.Tensor:
     return torch.zeros_like(values).scatter(-1, kept.indices, kept.values)
 
 
-def activations(opened: LayerwisePass, *, layer: int, tokens: Tokens) -> torch.Tensor:
+def activations(opened: LayerwisePass, *, layer: int, tokens: ReadTokens) -> torch.Tensor:
     """What an autoencoder reads, of shape (b, n, width). Raises ModelError if the tower has no such
     layer or token."""
     if tokens == "embedding":
@@ -164,7 +162,7 @@ def embeddings_with(
     opened: LayerwisePass,
     *,
     layer: int,
-    tokens: Tokens,
+    tokens: ReadTokens,
 ) -> torch.Tensor:
     """Embeddings of shape (b, d), not normalised, of a pass in which `change` replaces what an
     autoencoder reads. Raises ModelError as `activations`."""
@@ -187,7 +185,7 @@ def _checked(layer: int, opened: LayerwisePass) -> int:
     return layer
 
 
-def _places(opened: LayerwisePass, tokens: Tokens) -> slice:
+def _places(opened: LayerwisePass, tokens: ReadTokens) -> slice:
     if tokens == "class":
         if not opened.leading:
             raise ModelError(

@@ -30,7 +30,7 @@ from natadv.training.features import (
     cached_arrays,
 )
 from natadv.training.training_rows import RowNumbers, in_parts, samples_of
-from natadv.types import FloatArray, ModelSpec, Tokens
+from natadv.types import FloatArray, ModelSpec, ReadTokens
 
 FILE = "activations"
 ROWS_AT_ONCE = 8192
@@ -45,7 +45,7 @@ class OpenedTower:
     fingerprint: str
     model: Openable
     layer: int
-    tokens: Tokens
+    tokens: ReadTokens
     shape: tuple[int, int]
     """Tokens and dimensions of a picture."""
     device: str
@@ -71,7 +71,7 @@ class OpenedTower:
 
 
 def open_tower(
-    spec: ModelSpec, *, layer: int | None, tokens: Tokens, device: str, threads: int
+    spec: ModelSpec, *, layer: int | None, tokens: ReadTokens, device: str, threads: int
 ) -> OpenedTower:
     """Load the model, and measure its activations on one blank picture.
 

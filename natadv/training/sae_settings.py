@@ -15,7 +15,7 @@ _DICTIONARY = 2**14
 NotNegative = Annotated[float, BeforeValidator(as_number), Field(ge=0)]
 
 
-class SaeSettings(TrainingSettings):
+class AutoencoderSettings(TrainingSettings):
     """Settings that all kinds share, as ExplainableML/sae-for-vlm has them."""
 
     batch: Count = 4096
@@ -44,7 +44,7 @@ class SaeSettings(TrainingSettings):
         return min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
 
 
-class ReluSettings(SaeSettings):
+class ReluSettings(AutoencoderSettings):
     """ReLU with an L1 penalty (paper, eq. 5), as saprmarks/dictionary_learning trains it."""
 
     l1: NotNegative = 0.1
@@ -62,7 +62,7 @@ class ReluSettings(SaeSettings):
         return self.l1 * reached
 
 
-class TopKSettings(SaeSettings):
+class TopKSettings(AutoencoderSettings):
     """The k largest latents of each activation."""
 
     k: Count = 20
@@ -124,7 +124,7 @@ class MatryoshkaSettings(BatchTopKSettings):
         return (*sizes, latents - sum(sizes))
 
 
-SAE_SETTINGS: dict[AutoencoderKind, type[SaeSettings]] = {
+SAE_SETTINGS: dict[AutoencoderKind, type[AutoencoderSettings]] = {
     "relu": ReluSettings,
     "topk": TopKSettings,
     "batch-topk": BatchTopKSettings,

@@ -14,9 +14,9 @@ from natadv.explain.autoencoder import AutoencoderConfig, SparseAutoencoder, lar
 from natadv.rng import rng_for
 from natadv.training.sae_activations import Activations
 from natadv.training.sae_settings import (
+    AutoencoderSettings,
     BatchTopKSettings,
     ReluSettings,
-    SaeSettings,
     TopKSettings,
 )
 from natadv.training.training_rows import RowNumbers, Split, subset
@@ -67,7 +67,7 @@ class SaeTraining:
         parts: Split,
         *,
         config: AutoencoderConfig,
-        settings: SaeSettings,
+        settings: AutoencoderSettings,
         device: str,
     ) -> None:
         """`parts` are numbers of pictures."""

@@ -23,11 +23,11 @@ from natadv.storage.progress import Progress, duration
 from natadv.training.features import FeatureSource
 from natadv.training.loop import Checkpoint, State, fit, write_bytes
 from natadv.training.sae_activations import OpenedTower, open_tower, stored_activations
-from natadv.training.sae_settings import MatryoshkaSettings, SaeSettings, TopKSettings
+from natadv.training.sae_settings import AutoencoderSettings, MatryoshkaSettings, TopKSettings
 from natadv.training.sae_training import SaeTraining
 from natadv.training.train import CACHE, CHART, CURVE, chart, refuse_finished
 from natadv.training.training_rows import read_rows, split
-from natadv.types import AutoencoderKind, Tokens
+from natadv.types import AutoencoderKind, ReadTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class SaePlan:
     model: str
     layer: int | None
     """Counted from 1; by default the last but one."""
-    tokens: Tokens
+    tokens: ReadTokens
     data: tuple[str, ...]
     out: Path
-    settings: SaeSettings
+    settings: AutoencoderSettings
     root: Path
     """Holds `fixtures/` and `params.yaml`; receives the cache of activations."""
     limit: int | None = None

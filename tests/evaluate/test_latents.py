@@ -15,7 +15,7 @@ from natadv.evaluate.datasets import dataset_named
 from natadv.evaluate.latents import (
     DatasetLatents,
     LatentReader,
-    Rows,
+    PictureRows,
     dataset_latents,
     paired,
     rising_latents,
@@ -35,7 +35,7 @@ def latents_of(name, values, twins=None, groups=None):
     found = picture_latents([values.astype(np.float32)], latents=values.shape[1])
     ids = tuple(f"{name}-{i}" for i in range(len(values)))
     labels = (0,) * len(values)
-    rows = Rows(ids, tuple(groups or ids), labels, tuple(twins or (None,) * len(values)))
+    rows = PictureRows(ids, tuple(groups or ids), labels, tuple(twins or (None,) * len(values)))
     nothing = Monosemanticity(np.zeros(0), np.zeros(0))
     points = latent_points(found, labels)
     return DatasetLatents(dataset_named(name, ROOT), rows, found, points, 0.0, nothing)
