@@ -15,7 +15,7 @@ from mini_world.render import render
 from mini_world.sampling import STYLES, draw_scene
 from mini_world.scene import Scene, facts
 from mini_world.sprites import LICENCE, Split
-from mini_world.training_set import training_samples
+from mini_world.training_set import training_samples, worded_samples
 from mini_world.vocabulary import EVALUATED
 from mini_world.words import recipe_of
 from natadv.data.card import CardDraft
@@ -175,6 +175,18 @@ DATASETS: dict[str, tuple[CardDraft, Callable[[], Iterator[Sample]]]] = {
             **ORIGIN,
         ),
         training_samples,
+    ),
+    "mini-words": (
+        CardDraft(
+            name="mini-words",
+            scenario="clean",
+            description=(
+                "Pictures of the seen part, half of them with a word that names something else, on "
+                "which sparse autoencoders are trained."
+            ),
+            **{**COMMON, "tasks": ("classification",)},
+        ),
+        worded_samples,
     ),
 }
 

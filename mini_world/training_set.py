@@ -1,8 +1,9 @@
-"""`mini-train`: pictures of what training may see, each with several phrases and questions."""
+"""Pictures of what training may see: `mini-train`, each with several phrases and questions, and
+`mini-words`, half of them with a word."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -15,22 +16,36 @@ from mini_world.render import render
 from mini_world.sampling import STYLES, draw_scene, varied
 from mini_world.scene import Scene, facts
 from mini_world.vocabulary import EVALUATED, OTHERS
+from mini_world.words import training_words
 from natadv.errors import DataError
 from natadv.rng import rng_for
+from natadv.scenarios.typographic.rendering import render as write
 from natadv.scenarios.typographic.twins import lossless
 from natadv.types import Sample
 
 NAME = "mini-train"
+WORDS = "mini-words"
 _CHUNK = 100
+
+_Chunk = Callable[[int], list[Sample]]
+"""From the number of a picture to the samples of `_CHUNK` pictures from it on."""
 
 
 def training_samples() -> Iterator[Sample]:
     """All rows of a picture follow each other, and share its bytes and its group."""
-    settings = params(NAME)
+    return _in_processes(_chunk, params(NAME))
+
+
+def worded_samples() -> Iterator[Sample]:
+    """Each picture is one row."""
+    return _in_processes(_worded_chunk, params(WORDS))
+
+
+def _in_processes(chunk: _Chunk, settings: dict[str, Any]) -> Iterator[Sample]:
     pictures = int(settings["pictures"])
     starts = range(0, pictures, _CHUNK)
     with ProcessPoolExecutor(settings["threads"], mp_context=get_context("fork")) as executor:
-        for start, rows in zip(starts, executor.map(_chunk, starts), strict=True):
+        for start, rows in zip(starts, executor.map(chunk, starts), strict=True):
             yield from rows
             if start % (_CHUNK * 20) == 0:
                 print(f"rendered {min(start + _CHUNK, pictures)} of {pictures}", flush=True)
@@ -40,6 +55,34 @@ def _chunk(start: int) -> list[Sample]:
     settings = params(NAME)
     stop = min(start + _CHUNK, int(settings["pictures"]))
     return [row for number in range(start, stop) for row in rows_of(number, settings)]
+
+
+def _worded_chunk(start: int) -> list[Sample]:
+    settings = params(WORDS)
+    stop = min(start + _CHUNK, int(settings["pictures"]))
+    return [worded(number, settings) for number in range(start, stop)]
+
+
+def worded(number: int, settings: dict[str, Any]) -> Sample:
+    """The picture of that number; a share of them has a word that names something else."""
+    name = f"{WORDS}-{number:06d}"
+    rng = rng_for(settings["seed"], WORDS, number)
+    scene = _scene(settings, rng)
+    picture = render(scene)
+    decoy = None
+    if rng.random() < settings["words"]:
+        others = [other for other in (*EVALUATED, *OTHERS) if other != scene.main]
+        decoy = others[int(rng.integers(len(others)))]
+        picture = write(training_words(decoy, rng=rng), picture)
+    label = list(EVALUATED).index(str(scene.main))
+    return Sample(
+        id=name,
+        group=name,
+        image=lossless(picture),
+        label=label,
+        decoy=decoy,
+        facts=facts(scene),
+    )
 
 
 def rows_of(number: int, settings: dict[str, Any]) -> list[Sample]:

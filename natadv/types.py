@@ -300,6 +300,13 @@ LayerSpan = Literal["last", "all"]
 """The layers whose attention a relevance map rests on; `last` is the published default."""
 
 
+ReadTokens = Literal["class", "patches", "all", "embedding"]
+"""What a sparse autoencoder reads: the class token, those of the patches, or both, of the state
+after a layer; or the embedding of the picture, projected and not normalised."""
+
+AutoencoderKind = Literal["relu", "topk", "batch-topk", "matryoshka"]
+
+
 @runtime_checkable
 class Explainable(Protocol):
     """Says which places of a picture speak for a class."""

@@ -19,8 +19,9 @@ from natadv.models.hub import local as hub
 from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.storage.progress import amount
-from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for
-from natadv.types import WAY
+from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for, settings_of
+from natadv.training.sae_settings import SAE_SETTINGS, AutoencoderSettings
+from natadv.types import WAY, AutoencoderKind, ReadTokens
 
 if TYPE_CHECKING:
     from natadv.models.doctor import Finding
@@ -41,7 +42,9 @@ app = opt.command_group()
 models = opt.command_group(metavar="[ACTION]")
 app.add_typer(models, name="models")
 train = opt.command_group(
-    "Train a head for segmentation or vqa on the frozen picture tower of a model.", metavar="TASK"
+    "Train a head for segmentation or vqa on the frozen picture tower of a model, or a sparse "
+    "autoencoder of it.",
+    metavar="TASK",
 )
 app.add_typer(train, name="train")
 heads = opt.command_group(
@@ -55,7 +58,10 @@ heads.command(
 )(mask)
 app.add_typer(heads, name="heads")
 _HUB_ID = "owner/name on the hub, which holds one head"
-_FRESH = "begin again, and replace an existing head"
+_FRESH = "begin again, and replace what exists"
+_LAYER = "read the state after it, counted from 1; default: the last but one"
+_TOKENS = "what is read: tokens of that state, or the projected embedding of the picture"
+_SAE_DATA = "of natadv data list; with commas, of several"
 
 
 @models.callback(invoke_without_command=True)
@@ -316,6 +322,62 @@ def _trainer(task: TrainedTask) -> Callable[..., None]:
         print(summary(train(plan), plan.out))
 
     return train_head
+
+
+def _of_sae() -> str:
+    """The settings that all kinds share, then those of single kinds."""
+    shared = AutoencoderSettings.model_fields
+    own = {kind: schema.model_fields.keys() - shared for kind, schema in SAE_SETTINGS.items()}
+    more = (f"; of {kind} also {', '.join(sorted(names))}" for kind, names in own.items())
+    return ", ".join(sorted(shared)) + "".join(more)
+
+
+@train.command(
+    "sae",
+    cls=opt.Command,
+    short_help="a sparse autoencoder",
+    epilog=f"Settings (by default of section train-sae): {_of_sae()}.",
+)
+def train_autoencoder(
+    model: opt.Model,
+    data: Annotated[str, opt.text("D1[,D2...]", _SAE_DATA)],
+    out: Annotated[Path, opt.path("gets the autoencoder")],
+    layer: Annotated[int | None, opt.count(_LAYER, at_least=0)] = None,
+    tokens: Annotated[ReadTokens, typer.Option(help=_TOKENS)] = "class",
+    kind: Annotated[AutoencoderKind, typer.Option(help="what keeps it sparse")] = "batch-topk",
+    section: opt.Section = None,
+    overrides: opt.Overrides = None,
+    limit: opt.Limit = None,
+    device: opt.Device = "auto",
+    threads: opt.Threads = opt.CPUS,
+    fresh: Annotated[bool, opt.flag("--fresh", _FRESH)] = False,
+) -> None:
+    """Train a sparse autoencoder on activations of the frozen picture tower of a model.
+
+    A training that was killed continues when it is started again in the same way, and ends with the
+    same weights.
+    """
+    root = Path.cwd()
+    settings = settings_of(
+        SAE_SETTINGS[kind], "sae", root=root, section=section, overrides=overrides or []
+    )
+    from natadv.training.train_sae import SaePlan, summary, train_sae
+
+    plan = SaePlan(
+        kind=kind,
+        model=model,
+        layer=layer,
+        tokens=tokens,
+        data=opt.split_names(data),
+        out=out,
+        settings=settings,
+        root=root,
+        limit=limit,
+        device=device_kind(device),
+        threads=threads,
+        fresh=fresh,
+    )
+    print(summary(train_sae(plan), plan.out))
 
 
 for _task, _settings in SETTINGS.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import sys
 import time
@@ -85,7 +86,7 @@ def picture_features(
             features = tower.dense.forward_features(pixels, tower.layers).features
             yield [_as_float16(tower, at, layer) for at, layer in enumerate(features)]
 
-    folder = _cache_folder(
+    folder = cache_folder(
         source,
         of="pictures",
         tower=tower.fingerprint,
@@ -123,7 +124,7 @@ def mask_targets(source: FeatureSource, *, height: int, width: int) -> NDArray[n
             yield [block]
 
     (targets,) = cached_arrays(
-        _cache_folder(source, of="masks", size=[height, width]),
+        cache_folder(source, of="masks", size=[height, width]),
         [ArrayFile("masks", (height, width), np.uint8)],
         rows=source.rows.n,
         blocks=_blocks,
@@ -143,7 +144,7 @@ def phrase_embeddings(
             yield [tower.texts.embed_texts(part)]
 
     dim = tower.texts.embed_texts(["a cat"]).shape[1]
-    folder = _cache_folder(
+    folder = cache_folder(
         source,
         of="texts",
         tower=tower.fingerprint,
@@ -229,7 +230,7 @@ class ArrayFile(NamedTuple):
         return array
 
 
-def _cache_folder(source: FeatureSource, **content: Any) -> Path:
+def cache_folder(source: FeatureSource, **content: Any) -> Path:
     """The folder of the arrays that the source and `content` decide."""
     identity = {
         "version": VERSION,
@@ -293,6 +294,9 @@ def _fill(
         if time.monotonic() - committed > _COMMIT_EVERY_S or done == rows:
             for array in arrays:
                 array.flush()
+                # Written pages would count as memory of this process until it ends.
+                memory: Any = array.base
+                memory.madvise(mmap.MADV_DONTNEED)
             with replacing(folder / STATE) as temporary:
                 temporary.write_text(json.dumps({"rows": done}))
             committed = time.monotonic()

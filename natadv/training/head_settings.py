@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from natadv.config import PARAMS, Strict, parse_override, section_of
 from natadv.errors import ConfigError, unknown_name
 from natadv.heads.head_file import Upsampling
 
 TrainedTask = Literal["segmentation", "vqa"]
+Settings = TypeVar("Settings", bound="TrainingSettings")
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -29,7 +31,8 @@ TEMPLATES = (
 """The sentences in which CLIPSeg embeds a phrase (Lueddecke & Ecker 2022)."""
 
 
-def _number(value: object) -> object:
+def as_number(value: object) -> object:
+    """The number that a text stands for; anything else as it is."""
     # YAML 1.1 reads `1e-3` as text.
     try:
         return float(value) if isinstance(value, str) else value
@@ -37,16 +40,16 @@ def _number(value: object) -> object:
         return value
 
 
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
-Share = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+Positive = Annotated[float, BeforeValidator(as_number), Field(gt=0)]
+Share = Annotated[float, BeforeValidator(as_number), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]
 # YAML has lists only; their items are still validated strictly.
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
-class _HeadSettings(Strict):
-    """Settings that both trainings share."""
+class TrainingSettings(Strict):
+    """Settings that all trainings share."""
 
     seed: int = 1
     batch: Count = 64
@@ -62,7 +65,7 @@ class _HeadSettings(Strict):
     """Half precision on a GPU; a CPU always computes in float32."""
 
 
-class SegmentationSettings(_HeadSettings):
+class SegmentationSettings(TrainingSettings):
     """The decoder; the defaults are those of CLIPSeg on PhraseCut, but for `input_px`."""
 
     steps: Count = 20_000
@@ -70,7 +73,7 @@ class SegmentationSettings(_HeadSettings):
     """Learning rate of the first step; it falls along a cosine to `last_rate`, which the step after
     the last one would have."""
     last_rate: Positive = 1e-4
-    weight_decay: Annotated[float, BeforeValidator(_number), Field(ge=0)] = 0.01
+    weight_decay: Annotated[float, BeforeValidator(as_number), Field(ge=0)] = 0.01
     templates: Texts = TEMPLATES
     """Each step embeds the phrase of each row in one of them, drawn at random."""
     layers: Counts | None = None
@@ -107,7 +110,7 @@ class SegmentationSettings(_HeadSettings):
         return self
 
 
-class VqaSettings(_HeadSettings):
+class VqaSettings(TrainingSettings):
     """MCAN; the defaults are those of its small size on VQA v2."""
 
     epochs: Count = 13
@@ -159,36 +162,42 @@ SETTINGS: dict[TrainedTask, type[SegmentationSettings] | type[VqaSettings]] = {
 def settings_for(
     task: TrainedTask, *, root: Path, section: str | None, overrides: Sequence[str]
 ) -> HeadSettings:
+    """The settings of the training of a head; as `settings_of`."""
+    schema: type[HeadSettings] = SETTINGS[task]
+    return settings_of(schema, task, root=root, section=section, overrides=overrides)
+
+
+def settings_of(
+    schema: type[Settings], what: str, *, root: Path, section: str | None, overrides: Sequence[str]
+) -> Settings:
     """The settings of a training.
 
     Args:
+        schema: Their type.
+        what: Is trained.
         root: The folder of `params.yaml`, which need not exist.
-        section: A section of that file; by default `train-TASK`, if the file has it.
+        section: A section of that file; by default `train-WHAT`, if the file has it.
         overrides: `name=value` pairs; the value is JSON or YAML.
 
     Raises:
         ConfigError: The section or a setting is unknown, or a value is invalid.
     """
-    name = section or f"train-{task}"
+    name = section or f"train-{what}"
     given = section_of(root / PARAMS, name, required=section is not None)
     overriding = dict(map(parse_override, overrides))
     try:
-        return SETTINGS[task].model_validate({**given, **overriding})
+        return schema.model_validate({**given, **overriding})
     except ValidationError as error:
-        raise _explained(error, task, overriding, f"{PARAMS}, section {name!r}") from error
+        first = error.errors(include_url=False)[0]
+        setting = str(first["loc"][0]) if first["loc"] else ""
+        where = "--set" if setting in overriding else f"{PARAMS}, section {name!r}"
+        if first["type"] == "extra_forbidden":
+            unknown = unknown_name(f"setting of {what}", setting, schema.model_fields)
+            raise ConfigError(f"{where}: {unknown}") from error
+        raise ConfigError(f"{where}: {setting or 'the settings'}: {_reason(first)}") from error
 
 
-def _explained(
-    error: ValidationError, task: TrainedTask, overriding: Mapping[str, Any], where: str
-) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
-    place = "--set" if name in overriding else where
-    if first["type"] == "extra_forbidden":
-        unknown = unknown_name(f"setting of {task}", name, SETTINGS[task].model_fields)
-        return ConfigError(f"{place}: {unknown}")
-    if first["type"] == "value_error":
-        reason = str(first["ctx"]["error"])
-    else:
-        reason = f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {first['input']!r}"
-    return ConfigError(f"{place}: {name or 'the settings'}: {reason}")
+def _reason(mistake: ErrorDetails) -> str:
+    if mistake["type"] == "value_error":
+        return str(mistake["ctx"]["error"])
+    return f"{mistake['msg'][:1].lower()}{mistake['msg'][1:]}, got {mistake['input']!r}"

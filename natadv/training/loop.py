@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
 
@@ -19,13 +19,7 @@ from natadv.errors import ConfigError, ModelError, StoreError
 from natadv.rng import rng_for
 from natadv.storage.atomic import replace_file
 from natadv.storage.progress import Progress, duration
-from natadv.training.head_settings import HeadSettings
-
-if TYPE_CHECKING:
-    from natadv.training.decoder_training import DecoderTraining
-    from natadv.training.mcan_training import McanTraining
-
-    Training = DecoderTraining | McanTraining
+from natadv.training.head_settings import TrainingSettings
 
 POINTS = 200
 """Approximate number of points of a curve; each is the mean of the steps since the one before."""
@@ -33,6 +27,38 @@ POINTS = 200
 CHECKPOINT = Path(".training") / "checkpoint.pt"
 """Beside the head while it is trained."""
 CHECKPOINT_FORMAT = 1
+
+
+class Training(Protocol):
+    """Something that is trained. Everything is a function of the step, and of what the module and
+    its optimisers hold, so that a training can be resumed at any step."""
+
+    steps: int
+    metric: str
+    """The validation metric."""
+    per_loss: int
+    """The loss is divided by this before it is reported."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """What a checkpoint stores."""
+        ...
+
+    def optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """New ones for all weights."""
+        ...
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        ...
+
+    def loss(self, step: int) -> torch.Tensor:
+        """The loss on the batch of a step."""
+        ...
+
+    def validate(self) -> float | None:
+        """The metric on held-back rows; None if there are none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +192,7 @@ class Checkpoint:
 
 def fit(
     training: Training,
-    settings: HeadSettings,
+    settings: TrainingSettings,
     *,
     checkpoint: Checkpoint,
     device: str,
@@ -234,7 +260,7 @@ def _step(training: Training, state: State, seed: int, *, half: bool) -> float:
     return value
 
 
-def _mark(training: Training, state: State, settings: HeadSettings, progress: Progress) -> None:
+def _mark(training: Training, state: State, settings: TrainingSettings, progress: Progress) -> None:
     """Append a point to the curve if one is due."""
     ended = state.step == training.steps
     validated = ended or state.step % settings.validate_every == 0

@@ -35,7 +35,6 @@ from natadv.training.training_rows import read_rows, split
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from natadv.training.loop import Training
 
 CURVE, CHART = "curve.json", "curve.png"
 CACHE = Path(".natadv") / "features"
@@ -127,14 +126,14 @@ def train(plan: TrainingPlan) -> TrainingResult:
     return result
 
 
-def refuse_finished(out: Path, *, fresh: bool) -> None:
-    """Raises ConfigError if the training would overwrite a head, unless `fresh` allows that.
+def refuse_finished(out: Path, *, fresh: bool, what: str = "head") -> None:
+    """Raises ConfigError if the training would overwrite one, unless `fresh` allows that.
 
-    A head that is being replaced remains until the end, with a checkpoint beside it.
+    What is being replaced remains until the end, with a checkpoint beside it.
     """
     if (out / CONFIG).exists() and not fresh and not (out / CHECKPOINT).exists():
         raise ConfigError(
-            f"{out} holds a finished head; name another --out, or replace it with --fresh"
+            f"{out} holds a finished {what}; name another --out, or replace it with --fresh"
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder")
@@ -203,7 +202,7 @@ def _identity(plan: TrainingPlan, tower: Tower, dataset: Dataset) -> dict[str, A
 def _save(
     plan: TrainingPlan,
     tower: Tower,
-    training: Training,
+    training: DecoderTraining | McanTraining,
     state: State,
     result: TrainingResult,
     identity: dict[str, Any],

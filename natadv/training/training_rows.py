@@ -49,17 +49,17 @@ class TrainingRows:
 
 
 def read_rows(
-    dataset: Dataset, task: TrainedTask, *, limit: int | None, progress: Progress
+    dataset: Dataset, task: TrainedTask | None, *, limit: int | None, progress: Progress
 ) -> TrainingRows:
-    """The first `limit` rows, or all. Raises DataError if a row lacks a field that the task
-    requires."""
+    """The first `limit` rows, or all; without a task just their pictures. Raises DataError if a row
+    lacks a field that the task requires."""
     texts, answers, groups = list[str](), list[tuple[str, ...]](), list[str]()
     pictures, first_rows = list[int](), list[int]()
     numbers: dict[bytes, int] = {}
     for row, sample in enumerate(samples_of(dataset, limit)):
         if task == "vqa":
             question_of(sample)
-        elif not (sample.phrase or "").strip() or sample.mask is None:
+        elif task and (not (sample.phrase or "").strip() or sample.mask is None):
             raise DataError(
                 f"sample {sample.id!r}: expected a phrase and a mask, got {sample.phrase!r} and "
                 f"{'a mask' if sample.mask else 'no mask'}; pack the dataset again"
@@ -68,13 +68,19 @@ def read_rows(
         if number == len(first_rows):
             first_rows.append(row)
         pictures.append(number)
-        texts.append(str(sample.phrase if task == "segmentation" else sample.question))
+        texts.append(_text_of(sample, task))
         answers.append(sample.answers if task == "vqa" else ())
         groups.append(sample.group)
         progress.reach(row + 1)
     return TrainingRows(
         tuple(texts), tuple(answers), tuple(groups), np.array(pictures), np.array(first_rows)
     )
+
+
+def _text_of(sample: Sample, task: TrainedTask | None) -> str:
+    if task is None:
+        return ""
+    return str(sample.phrase if task == "segmentation" else sample.question)
 
 
 def samples_of(dataset: Dataset, limit: int | None) -> Iterator[Sample]:

@@ -18,16 +18,18 @@ from mini_world.datasets import (
     typographic_samples,
 )
 from mini_world.params import ROOT, params
+from mini_world.render import render
 from mini_world.sampling import backgrounds, weathers
 from mini_world.scene import Scene, from_json, main_thing
 from mini_world.sprites import sprites
-from mini_world.training_set import rows_of
+from mini_world.training_set import rows_of, worded
 from natadv.data.card import Card, load_card
 from natadv.data.images import decode_image
 from natadv.data.reader import read_samples
 from natadv.errors import UnknownNameError
 from natadv.scenarios.typographic.overlay import from_json as overlays_from_json
 from natadv.scenarios.typographic.rendering import render as write
+from natadv.scenarios.typographic.twins import lossless
 from natadv.tasks import segmentation, vqa
 from natadv.tasks.masks import truth_mask
 from natadv.types import Sample
@@ -116,6 +118,20 @@ def test_the_training_set_is_committed_nowhere_and_asks_several_times_about_a_pi
             assert sprites()[thing.drawing].split == "seen"
         assert scene_of(row).background in backgrounds("seen")
         assert truth_mask(row).any()
+
+
+def test_half_of_the_pictures_for_autoencoders_say_something_else():
+    settings = params("mini-words")
+    rows = [worded(number, settings) for number in range(40)]
+
+    assert rows[:3] == [worded(number, settings) for number in range(3)]
+    assert 12 <= sum(row.decoy is not None for row in rows) <= 28
+    for row in rows:
+        scene = scene_of(row)
+        assert row.decoy != scene.main == NAMES[row.label or 0]
+        assert all(sprites()[thing.drawing].split == "seen" for thing in scene.things)
+        plain = lossless(render(scene))
+        assert (row.image == plain) == (row.decoy is None)
 
 
 def test_every_typographic_sample_is_the_twin_of_a_clean_one():
