@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from natadv.columns import NOTHING, Texts
+from natadv.columns import Texts
 from natadv.errors import MetricError
 from natadv.metrics.intervals import BoundedRatio, Interval, Side, bounded_ratio
-from natadv.metrics.measure import FRACTIONS
+from natadv.metrics.measure import FRACTIONS, drawn_overlays
 from natadv.metrics.tails import crossing
 from natadv.metrics.terms import Terms, check, difference, fractions
 from natadv.tasks import TASKS
@@ -32,28 +32,21 @@ class Scores:
     group: Texts
     """The source picture: the unit that is drawn at random."""
     value: DoubleArray
-
-    @property
-    def mean(self) -> float:
-        """Over the samples."""
-        return float(self.value.mean())
+    overlay: Texts | None = None
+    """The overlay of each sample, where overlays are drawn at random too."""
 
     def on(self, names: Sequence[str]) -> Scores:
         """The samples of these names, in their order; all of them must be here."""
         rows = self.id.rows_of(Texts.of(names))
-        return Scores(self.id.take(rows), self.group.take(rows), self.value[rows])
+        overlay = None if self.overlay is None else self.overlay.take(rows)
+        return Scores(self.id.take(rows), self.group.take(rows), self.value[rows], overlay)
 
 
 def scores_of(outcomes: Outcomes, task: str) -> Scores:
     """The task's score of each sample that has an outcome. Raises MetricError if it is not one."""
     check(outcomes, what="outcomes")
-    return Scores(outcomes.id, outcomes.group, fractions(outcomes, TASKS[task].score))
-
-
-def average(of: Sequence[Scores]) -> Scores:
-    """The mean score of several models on the samples that all of them have."""
-    alike = in_common(of)
-    return replace(alike[0], value=np.mean([one.value for one in alike], axis=0))
+    values = fractions(outcomes, TASKS[task].score)
+    return Scores(outcomes.id, outcomes.group, values, drawn_overlays(outcomes))
 
 
 def in_common(of: Sequence[Scores]) -> list[Scores]:
@@ -95,32 +88,43 @@ class Sides(NamedTuple):
     left: Scores
     right: Scores
     paired: bool
-    """Whether both are of one dataset, so that samples of one name are the same."""
+    """Whether samples of one name are the same picture, or twins; else only pictures of one name of
+    their groups are."""
 
 
 def gap(sides: Sides) -> Gap:
     """The mean of the left scores minus that of the right ones, over the samples that both have if
     they are paired. Raises MetricError if those are none."""
-    left, right = in_common(sides[:2]) if sides.paired else sides[:2]
-    found = _contrast(left, right, reach=1.0)
+    if sides.paired:
+        sides = Sides(*in_common(sides[:2]), paired=True)
+    found = _contrast(sides, reach=1.0)
     low, high = found.interval((1 - CONFIDENCE) / 2)
-    return Gap(found.value, low, high, min(len(left.id), len(right.id)))
+    return Gap(found.value, low, high, min(len(sides.left.id), len(sides.right.id)))
 
 
-def _contrast(left: Scores, right: Scores, *, reach: float) -> BoundedRatio:
-    """The difference of the means; no score is farther from 0 than half of the `reach`, or from 0
-    and 1 if it is 1."""
-    ends = Interval(-reach, reach)
-    if left.id == right.id:
-        ones = np.ones(len(left.id))
-        rows = np.stack([left.value, right.value, ones], axis=1)
-        terms = Terms(rows, left.group)
-        return bounded_ratio(terms, difference, ends=ends, fraction=FRACTIONS[difference])
-    sides = [np.stack([one.value, np.ones(len(one.id))], axis=1) for one in (left, right)]
-    rows = np.concatenate([np.pad(sides[0], ((0, 0), (0, 2))), np.pad(sides[1], ((0, 0), (2, 0)))])
-    # A picture that is in both datasets is one unit.
-    groups = Texts.of([*left.group, *right.group])
-    return bounded_ratio(Terms(rows, groups), _two_means, ends=ends, fraction=None)
+def _contrast(sides: Sides, *, reach: float) -> BoundedRatio:
+    """The difference of the means of scores, none of whose differences is larger than `reach`."""
+    left, right, paired = sides
+    if paired:
+        rows = np.stack([left.value, right.value, np.ones(len(left.id))], axis=1)
+        group, overlay, total = left.group, left.overlay, difference
+    else:
+        columns = [np.stack([one.value, np.ones(len(one.id))], axis=1) for one in (left, right)]
+        rows = np.concatenate(
+            [np.pad(columns[0], ((0, 0), (0, 2))), np.pad(columns[1], ((0, 0), (2, 0)))]
+        )
+        # A picture that is in both datasets is one unit.
+        group, overlay, total = Texts.of([*left.group, *right.group]), None, _two_means
+        if left.overlay is not None or right.overlay is not None:
+            # A sample without an overlay is alone, as if nobody else had its overlay.
+            overlay = Texts.of([*(left.overlay or left.id), *(right.overlay or right.id)])
+    return bounded_ratio(
+        Terms(rows, group),
+        total,
+        ends=Interval(-reach, reach),
+        fraction=FRACTIONS.get(total),
+        overlay=None if overlay is None else Terms(rows, overlay),
+    )
 
 
 def _two_means(sums: DoubleArray) -> DoubleArray:
@@ -162,7 +166,7 @@ def explained(paper: Sides, trained: Sides) -> Explained:
     def excess(s: float, side: Side) -> float:
         """Positive where the share `s` is refuted."""
         mixed = [replace(of[0], value=(1 - s) * of[0].value - of[1].value) for of in (left, right)]
-        found = _contrast(mixed[0], mixed[1], reach=abs(1 - s) + 1)
+        found = _contrast(Sides(*mixed, paired=paper.paired), reach=abs(1 - s) + 1)
         return tail - found.p_value(bound=0.0, side=side)
 
     # A smaller share leaves more of the paper's gap over, and so moves the mean along with it.

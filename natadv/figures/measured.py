@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from natadv.columns import NOTHING
 from natadv.errors import ConfigError, MetricError, unknown_name
 from natadv.evidence import Evidence, StoredCase
 from natadv.figures.gaps import CONFIDENCE, Scores, scores_of
@@ -120,6 +121,17 @@ class Measured:
         if stored is None or stored.manifest.problems:
             return None
         return scores_of(stored.outcomes["attack"], cell.task)
+
+    def twins(self, clean: Cell, attack: Cell, model: str) -> Scores | None:
+        """The scores of the clean twins of attacked samples, under the names of those. None if they
+        are not the samples of `clean`, or were not measured."""
+        stored, before = self.cases.get(Case(*attack, model)), self.scores(clean, model)
+        if stored is None or before is None or stored.manifest.twin_of != clean.dataset:
+            return None
+        own = stored.outcomes["attack"]
+        rows = before.id.rows_of(own.twin)
+        kept = rows != NOTHING
+        return Scores(own.id.take(kept), own.group.take(kept), before.value[rows[kept]])
 
     def lineage(self, model: str) -> str:
         """The zoo row that a model descends from."""

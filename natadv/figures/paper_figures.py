@@ -94,9 +94,9 @@ def radar_of(measured: Measured) -> Radar:
     counts = sorted(
         s.outcomes["attack"].n for case, s in measured.cases.items() if case.scenario != "clean"
     )
-    note = f"n = {counts[0]}–{counts[-1]}; 95 % intervals up to ±{100 * widest:.1f} points"
+    note = f"n = {counts[0]} to {counts[-1]}; 95 % intervals up to ±{100 * widest:.1f} points"
     shared = _shared_prefix([cell.dataset for cell in cells])
-    note += f"; {shared}… left out of the names" if shared else ""
+    note += f"; names without {shared!r}" if shared else ""
     note += f"\nnot measured: {listed(absent)}" if absent else ""
     axes = tuple(f"{cell.dataset.removeprefix(shared)}\n{SHORT[cell.task]}" for cell in cells)
     return Radar(axes, lines, note)

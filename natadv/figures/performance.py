@@ -43,7 +43,7 @@ class Bars(NamedTuple):
         counts = sorted({one.found.n for of in self.scores.values() for one in of if one.found})
         if not counts:
             return "not measured"
-        return f"n = {counts[0]}" + (f"–{counts[-1]}" if len(counts) > 1 else "")
+        return f"n = {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +187,8 @@ def radar(of: Radar, *, title: str, width_in: float) -> Figure:
             "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
         )
     axis.set_ylim(0, 100)
+    # Between two axes, where no line runs.
+    axis.set_rlabel_position(180 / len(of.axes))  # type: ignore[attr-defined]
     axis.set_yticks([25, 50, 75, 100], ["25", "50", "75", "100 %"], fontsize=SMALL - 1, color=GREY)
     axis.grid(color=GRID, linewidth=0.6)
     axis.spines["polar"].set_color(GRID)
