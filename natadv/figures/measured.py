@@ -166,19 +166,24 @@ def row_of(model: str) -> ZooRow | None:
 
 
 def read_measured(
-    folders: Sequence[Path], *, models: Sequence[str] = (), robust: Iterable[str] = ()
+    folders: Sequence[Path],
+    *,
+    models: Sequence[str] = (),
+    data: Sequence[str] = (),
+    robust: Iterable[str] = (),
 ) -> Measured:
     """The evidence in all of the folders.
 
     Args:
         models: Names or globs; all models if there are none. A name includes the same model fed
             as in the paper.
+        data: Names of datasets or globs; all datasets if there are none.
         robust: Names of checkpoints that were trained to be robust.
 
     Raises:
         ConfigError: There is no such folder or no case in it, two folders hold a case, or a dataset
             was changed between two cases.
-        UnknownNameError: No case is of a model that was named.
+        UnknownNameError: No case is of a model or dataset that was named.
     """
     cases: dict[Case, StoredCase] = {}
     unreadable: list[str] = []
@@ -202,10 +207,15 @@ def read_measured(
     for wanted in (*models, *robust):
         if not any(_means(wanted, model) for model in known):
             raise unknown_name("model of the evidence", wanted, known)
+    datasets = sorted({case.dataset for case in cases})
+    for wanted in data:
+        if not any(fnmatchcase(name, wanted) for name in datasets):
+            raise unknown_name("dataset of the evidence", wanted, datasets)
     kept = {
         case: stored
         for case, stored in cases.items()
-        if not models or any(_means(wanted, case.model) for wanted in models)
+        if (not models or any(_means(wanted, case.model) for wanted in models))
+        and (not data or any(fnmatchcase(case.dataset, wanted) for wanted in data))
     }
     if not kept:
         listed = ", ".join(map(str, folders))

@@ -66,7 +66,7 @@ def bars(panels: Sequence[Bars], look: Look) -> Figure:
     bar_in = _BAR_IN * len(look.metrics) + 0.03
     height_in = _TITLE_IN + down * (_EDGES_IN + bar_in * len(models))
     figure = for_print(width_in=look.width_in, height_in=height_in)
-    _title(figure, look.title, "bars: value; lines: 95 % intervals; n: pictures")
+    titled(figure, look.title, "bars: value; lines: 95 % intervals; n: pictures")
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     axes = list(grid.ravel())
     for axis, panel in zip(axes, panels, strict=False):
@@ -87,7 +87,7 @@ def bars(panels: Sequence[Bars], look: Look) -> Figure:
 
 def _panel(axis: Axes, panel: Bars, look: Look) -> None:
     heading(axis, f"{panel.title}\n{panel.n}", size=SMALL)
-    _quiet(axis)
+    quiet(axis)
     axis.grid(axis="x", color=GRID, linewidth=0.5)
     thick = 0.8 / len(look.metrics)
     for row, (model, colour) in enumerate(look.colours.items()):
@@ -134,13 +134,14 @@ def _legend(figure: Figure, names: Sequence[str]) -> None:
     figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False, fontsize=SMALL)
 
 
-def _title(figure: Figure, title: str, note: str) -> None:
+def titled(figure: Figure, title: str, note: str) -> None:
     """The title, and below it in grey how to read the figure."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=NORMAL + 1, color=INK)
     figure.supxlabel(note, x=0.01, ha="left", fontsize=SMALL, color=GREY)
 
 
-def _quiet(axis: Axes) -> None:
+def quiet(axis: Axes) -> None:
+    """Remove what frames the plot; letters are small."""
     axis.set_axisbelow(True)
     axis.tick_params(colors=INK, labelsize=SMALL, length=0, pad=2)
     axis.spines[:].set_visible(False)
@@ -159,7 +160,7 @@ class Radar:
 def radar(of: Radar, *, title: str, width_in: float) -> Figure:
     """A line per family. It has a gap where a family was not measured."""
     figure = for_print(width_in=width_in, height_in=width_in + 0.2)
-    _title(figure, title, of.note)
+    titled(figure, title, of.note)
     axis = figure.add_subplot(projection="polar")
     angles = 2 * np.pi * np.arange(len(of.axes)) / len(of.axes)
     axis.set_theta_offset(np.pi / 2)  # type: ignore[attr-defined]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from natadv.errors import listed
+from natadv.figures.analyses import HeadTable, critical
 from natadv.figures.findings import (
     FINDINGS,
     OF_ALL,
@@ -19,7 +20,7 @@ from natadv.figures.findings import (
     gap_of,
 )
 from natadv.figures.gaps import Gap
-from natadv.figures.measured import Measured
+from natadv.figures.measured import Kind, Measured
 from natadv.figures.reproduction import MeasuredCase, Reproduction, percent, reproductions
 
 NOTHING = "-"
@@ -156,6 +157,40 @@ def _finding(found: Sequence[tuple[Comparison, Gap]], *, of_all: bool) -> Iterat
         (one.subject, one.task, one.data, gap.points, str(gap.n), agrees(gap)) for one, gap in found
     ]
     yield _table(head, rows)
+
+
+def head_claims(
+    found: Mapping[str, Mapping[str, HeadTable]],
+    scenarios: Mapping[str, str],
+    *,
+    kind_of: Callable[[str], Kind],
+) -> str:
+    """What Figure 8 shows, beside what the paper says about it.
+
+    Args:
+        found: Model -> dataset -> what masking each head changes.
+        scenarios: Of each dataset.
+        kind_of: What a model counts as.
+    """
+    lines = []
+    for model, tables in found.items():
+        counts = {name: int(critical(table).sum()) for name, table in tables.items()}
+        cited = ", ".join(f"{name} {n}" for name, n in counts.items())
+        of_words = sum(n for name, n in counts.items() if scenarios[name] == "typographic")
+        of_others = sum(
+            n for name, n in counts.items() if scenarios[name] in ("natural", "langadv")
+        )
+        expected = of_words > 0 if kind_of(model) == "clip" else of_words == 0
+        said = "yes" if expected and of_others == 0 else "no"
+        lines.append(f"- {model}: **{said}** (critical heads: {cited})")
+    return "\n\n".join(
+        [
+            "## Figure 8: single heads of CLIP carry typographic attacks, and nothing else",
+            "The paper finds heads whose masking changes accuracy by more than 15 points for CLIP "
+            "on typographic pictures, and none on ImageNet-A and LangAdv or for SigLIP2 and BLIP2.",
+            "\n".join(lines),
+        ]
+    )
 
 
 def overall(verdicts: Sequence[Agrees]) -> str:
