@@ -29,6 +29,8 @@ _TINT = (0.35, 0.75)
 grey."""
 _RIGHT, _WRONG = ("✓", COLOURS[0]), ("✗", COLOURS[1])
 _LEAST_FREQUENCY = 1e-4
+_PAGE_IN = 5.5
+"""From this width on two blocks of pictures have room beside each other."""
 CRITICAL = 0.15
 """A head is outlined if masking it changes accuracy by more, either way."""
 
@@ -59,32 +61,40 @@ def map_grid(rows: Sequence[MapRow], models: Sequence[str], *, width_in: float) 
     answered. The maps of a picture share one scale."""
     if not rows:
         raise ReportError("no picture to show")
-    columns = 1 + len(models)
-    side_in = (width_in - 0.45) / columns
-    height_in = 1.0 + len(rows) * (side_in + 0.14)
-    figure = for_print(width_in=width_in, height_in=height_in)
     datasets = list(dict.fromkeys(row.dataset for row in rows))
+    # On a page, datasets stand in two columns, as in the paper.
+    across = 2 if width_in >= _PAGE_IN and len(datasets) > 1 else 1
+    blocks = [
+        [row for row in rows if row.dataset in datasets[place::across]] for place in range(across)
+    ]
+    down, columns = max(map(len, blocks)), 1 + len(models)
+    side_in = (width_in - 0.45 * across) / (columns * across)
+    figure = for_print(width_in=width_in, height_in=1.0 + down * (side_in + 0.14))
     counts = ", ".join(f"{sum(row.dataset == d for row in rows)} of {d}" for d in datasets)
     titled(
         figure,
         "Relevance for the answer of each model",
-        f"drawn at random: {counts}\n"
-        "scale of each row, at its right: in multiples of an even spread",
+        f"drawn at random: {counts}\nat the right of each row its scale, in multiples of an even spread",
     )
     engine = figure.get_layout_engine()
     assert engine is not None  # of every figure for print
     engine.set(wspace=0.0, hspace=0.0, w_pad=0.01)  # type: ignore[call-arg]
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for row, of_row in zip(rows, axes, strict=True):
-        _map_row(row, list(of_row))
-    for axis, name in zip(axes[0], ("original", *models), strict=True):
-        axis.set_title(name, fontsize=SMALL, color=INK, pad=2)
-    _map_legend(figure, axes)
+    grid = figure.subplots(down, columns * across, squeeze=False)
+    for place, block in enumerate(blocks):
+        axes = grid[:, place * columns : (place + 1) * columns]
+        for axis in axes.ravel():
+            axis.set_axis_off()
+        for row, of_row in zip(block, axes, strict=False):
+            _map_row(row, list(of_row))
+        for axis, name in zip(axes[0], ("original", *models), strict=True):
+            axis.set_title(name, fontsize=SMALL, color=INK, pad=2)
+    _map_legend(figure, grid)
     return figure
 
 
 def _map_row(row: MapRow, axes: Sequence[Axes]) -> None:
     for axis in axes:
+        axis.set_axis_on()
         axis.set_xticks([])
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
@@ -133,13 +143,11 @@ def _map_legend(figure: Figure, axes: Any) -> None:
         aspect=40,
         shrink=0.8,
     )
-    bar.set_ticks(
-        [0, 1], labels=["0", "largest of the picture (at its right: times an even spread)"]
-    )
+    bar.set_ticks([0, 1], labels=["0", "largest of the picture"])
     labels = bar.ax.get_xticklabels()
     labels[-1].set_horizontalalignment("right")
     bar.ax.tick_params(labelsize=SMALL, length=0, colors=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 class LatentTable(Protocol):
@@ -175,7 +183,7 @@ def latent_scatter(panels: Sequence[LatentPanel], *, title: str, width_in: float
     a plot per dataset on one pair of axes and one scale of colours."""
     if not panels:
         raise ReportError("no dataset to show")
-    across = min(len(panels), 2 if width_in < 5 else 4)
+    across = min(len(panels), 2 if width_in < _PAGE_IN else 4)
     down = -(-len(panels) // across)
     figure = for_print(width_in=width_in, height_in=0.85 + down * width_in / across * 0.9)
     titled(figure, title, "a point per living latent; n: pictures; entropy of its top pictures")
@@ -200,7 +208,7 @@ def _colour_bar(figure: Figure, shown: Any, axes: Sequence[Axes], label: str) ->
     bar = figure.colorbar(shown, ax=axes, location="right", fraction=0.04, pad=0.01)
     bar.set_label(label, fontsize=SMALL, color=INK)
     bar.ax.tick_params(labelsize=SMALL, length=0, colors=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _latents(axis: Axes, panel: LatentPanel, most: float) -> Any:
@@ -269,7 +277,7 @@ def head_grid(tables: Mapping[str, HeadTable], *, title: str, width_in: float) -
     scale of colours."""
     if not tables:
         raise ReportError("no dataset to show")
-    across = min(len(tables), 2 if width_in < 5 else 4)
+    across = min(len(tables), 2 if width_in < _PAGE_IN else 4)
     down = -(-len(tables) // across)
     layers, heads = next(iter(tables.values())).change.shape
     panel_in = (width_in - 0.7) / across

@@ -96,7 +96,8 @@ def gap(sides: Sides) -> Gap:
     """The mean of the left scores minus that of the right ones, over the samples that both have if
     they are paired. Raises MetricError if those are none."""
     if sides.paired:
-        sides = Sides(*in_common(sides[:2]), paired=True)
+        left, right = in_common(sides[:2])
+        sides = Sides(left, right, paired=True)
     found = _contrast(sides, reach=1.0)
     low, high = found.interval((1 - CONFIDENCE) / 2)
     return Gap(found.value, low, high, min(len(sides.left.id), len(sides.right.id)))
@@ -166,7 +167,7 @@ def explained(paper: Sides, trained: Sides) -> Explained:
     def excess(s: float, side: Side) -> float:
         """Positive where the share `s` is refuted."""
         mixed = [replace(of[0], value=(1 - s) * of[0].value - of[1].value) for of in (left, right)]
-        found = _contrast(Sides(*mixed, paired=paper.paired), reach=abs(1 - s) + 1)
+        found = _contrast(Sides(mixed[0], mixed[1], paper.paired), reach=abs(1 - s) + 1)
         return tail - found.p_value(bound=0.0, side=side)
 
     # A smaller share leaves more of the paper's gap over, and so moves the mean along with it.

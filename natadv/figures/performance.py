@@ -63,6 +63,7 @@ def bars(panels: Sequence[Bars], look: Look) -> Figure:
     models = list(look.colours)
     across = max(1, min(len(panels), int((look.width_in - _NAMES_IN) / _PANEL_IN)))
     down = -(-len(panels) // across)
+    across = -(-len(panels) // down)
     bar_in = _BAR_IN * len(look.metrics) + 0.03
     height_in = _TITLE_IN + down * (_EDGES_IN + bar_in * len(models))
     figure = for_print(width_in=look.width_in, height_in=height_in)
