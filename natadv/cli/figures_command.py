@@ -15,6 +15,7 @@ app = opt.command_group()
 _ONLY = "with commas: fig1, fig3 to fig8, table, artefacts, claims"
 _EVIDENCE = "of a run of the gate; of several, also those that fed models as in the paper"
 _FED = "OTHER stands for MODEL fed as in the paper; default: MODEL@paper"
+_AUTOENCODER = "of Figure 7, from natadv train sae; default: a small one is trained now"
 _ROBUST = "of the evidence that were trained to be robust, beside those that they descend from"
 
 
@@ -27,6 +28,7 @@ def figures(
     only: Annotated[str | None, opt.text("PART[,...]", _ONLY)] = None,
     robust: Annotated[list[str] | None, opt.text("NAME...", _ROBUST)] = None,
     fed: Annotated[list[str] | None, opt.text("MODEL=OTHER...", _FED)] = None,
+    autoencoder: Annotated[list[str] | None, opt.text("MODEL=DIR...", _AUTOENCODER)] = None,
     width: Annotated[
         float, opt.number("of a figure", "INCHES", lambda w: 3 <= w <= 14, "from 3 to 14")
     ] = 3.5,
@@ -65,22 +67,29 @@ def figures(
         out,
         width_in=width,
         pictures=pictures,
-        fed=_pairs(fed or (), known=measured.models),
+        autoencoders={
+            model: Path(folder)
+            for model, folder in _pairs("--autoencoder", autoencoder, measured.models).items()
+        },
+        fed=_pairs("--fed", fed, measured.models, both=True),
     )
     failed = write_figures(of, parts)
     print(*summary(of, parts, failed), sep="\n")
     return SOME_MISSING if failed else ALL_MADE
 
 
-def _pairs(given: list[str] | tuple[str, ...], *, known: tuple[str, ...]) -> dict[str, str]:
-    """Model -> other model of `MODEL=OTHER`. Raises ConfigError."""
+def _pairs(
+    option: str, given: list[str] | None, known: tuple[str, ...], *, both: bool = False
+) -> dict[str, str]:
+    """Model -> the rest of `MODEL=REST`. Raises ConfigError for another form, and for a model that
+    is not known; of `both`, the rest is one too."""
     found = {}
-    for text in given:
-        model, equals, other = text.partition("=")
-        if not (model and equals and other):
-            raise ConfigError(f"--fed: expected MODEL=OTHER, got {text!r}")
-        for name in (model, other):
+    for text in given or ():
+        model, equals, rest = text.partition("=")
+        if not (model and equals and rest):
+            raise ConfigError(f"{option}: expected MODEL=..., got {text!r}")
+        for name in (model, rest) if both else (model,):
             if name not in known:
                 raise unknown_name("model of the evidence", name, known)
-        found[model] = other
+        found[model] = rest
     return found

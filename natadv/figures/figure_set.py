@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from natadv.errors import NatadvError, ReportError, counted
 from natadv.figures import tables
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from natadv.evaluate.datasets import Dataset
+    from natadv.figures.analyses import HeadTable, LatentPanel
     from natadv.figures.model_figures import Computing
     from natadv.pipelines.embedders import Embedder
 
+Found = TypeVar("Found")
 Files = Mapping[str, bytes]
 """Name -> content."""
 
@@ -38,6 +40,8 @@ class FigureSet:
     width_in: float = 3.5
     pictures: int = 2
     """Of each dataset, on the map grid."""
+    autoencoders: Mapping[str, Path] = field(default_factory=dict)
+    """Model -> the folder of its autoencoder; others are trained now."""
     fed: Mapping[str, str] = field(default_factory=dict)
     """As `findings.artefacts` takes it."""
     stream: TextIO = field(default_factory=lambda: sys.stderr)
@@ -78,6 +82,11 @@ class FigureSet:
         """Those of adversarial scenarios."""
         return [one for one in self.datasets if one.card.scenario != "clean"]
 
+    @property
+    def scenarios(self) -> dict[str, str]:
+        """Of each dataset of Figures 7 and 8."""
+        return {dataset.name: dataset.card.scenario for dataset in self.datasets}
+
 
 def _drawn(name: str, figure: Figure) -> Files:
     return {f"{name}.png": png(figure), f"{name}.svg": svg(figure)}
@@ -100,37 +109,59 @@ def _maps(of: FigureSet) -> Files:
     from natadv.figures.analyses import map_grid
     from natadv.figures.model_figures import map_rows
 
-    rows = map_rows(
-        of.measured, of.embedders, of.attacked, pictures=of.pictures, computing=of.computing
-    )
+    rows = map_rows(of.measured, of.embedders, of.attacked, pictures=of.pictures)
     figure = map_grid(rows, [one.name for one in of.embedders], width_in=of.width_in)
     return _drawn("figure-6", figure)
 
 
+def _latents(of: FigureSet) -> Files:
+    from natadv.figures.analyses import latent_scatter
+    from natadv.figures.model_figures import latent_panels
+
+    def draw(embedder: Embedder) -> tuple[Figure, list[LatentPanel]]:
+        folder = of.autoencoders.get(embedder.name)
+        panels = latent_panels(embedder, of.datasets, of.computing, folder=folder)
+        title = f"Latents of an autoencoder of {embedder.name}"
+        return latent_scatter(panels, title=title, width_in=of.width_in), panels
+
+    files, found = _of_each_model(of, "figure-7", draw)
+    of.analyses["fig7"] = tables.latent_claims(found, of.scenarios)
+    return files
+
+
 def _heads(of: FigureSet) -> Files:
     from natadv.figures.analyses import head_grid
-    from natadv.figures.model_figures import ModelOnDataset, head_change, random_rows
+    from natadv.figures.model_figures import head_tables
 
-    files: dict[str, bytes] = {}
-    found = {}
-    for embedder in of.embedders:
-        on = [
-            ModelOnDataset(embedder, d, random_rows(d, of.computing.limit), of.computing)
-            for d in of.datasets
-        ]
-        try:
-            found[embedder.name] = {one.dataset.name: head_change(one) for one in on}
-        except NatadvError as error:
-            of.remarks.append(f"figure-8 without {embedder.name}: {error}")
-            continue
+    def draw(embedder: Embedder) -> tuple[Figure, dict[str, HeadTable]]:
+        found = head_tables(of.measured, embedder.name, of.datasets, of.computing)
         title = f"Top-1 of {embedder.name} without single heads"
-        figure = head_grid(found[embedder.name], title=title, width_in=of.width_in)
-        files |= _drawn(f"figure-8-{embedder.name}", figure)
-    if not files:
-        raise ReportError("no model masks heads")
-    scenarios = {dataset.name: dataset.card.scenario for dataset in of.datasets}
-    of.analyses["fig8"] = tables.head_claims(found, scenarios, kind_of=of.measured.kind)
+        return head_grid(found, title=title, width_in=of.width_in), found
+
+    files, found = _of_each_model(of, "figure-8", draw)
+    of.analyses["fig8"] = tables.head_claims(found, of.scenarios, kind_of=of.measured.kind)
     return files
+
+
+def _of_each_model(
+    of: FigureSet, name: str, draw: Callable[[Embedder], tuple[Figure, Found]]
+) -> tuple[Files, dict[str, Found]]:
+    """A figure per model, and the numbers that it shows. Raises ReportError if no model has one; a
+    remark says why others have none."""
+    files: dict[str, bytes] = {}
+    numbers: dict[str, Found] = {}
+    why: list[str] = []
+    for embedder in of.embedders:
+        try:
+            figure, numbers[embedder.name] = draw(embedder)
+        except NatadvError as error:
+            why.append(f"{name} without {embedder.name}: {error}")
+            continue
+        files |= _drawn(f"{name}-{embedder.name}", figure)
+    if not files:
+        raise ReportError("; ".join(why))
+    of.remarks.extend(why)
+    return files, numbers
 
 
 def _table(of: FigureSet) -> Files:
@@ -155,6 +186,7 @@ PARTS: Mapping[str, Callable[[FigureSet], Files]] = {
     "table": _table,
     "artefacts": _artefacts,
     "fig6": _maps,
+    "fig7": _latents,
     "fig8": _heads,
     # Last, as it also says what the computed figures show.
     "claims": _claims,

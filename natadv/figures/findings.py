@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from natadv.errors import MetricError
 from natadv.figures.gaps import Explained, Gap, Sides, explained, gap
-from natadv.figures.measured import Cell, Measured, base_name, row_of
+from natadv.figures.measured import TASKS_OF_PAPER, Cell, Measured, base_name, row_of
 from natadv.models.listing import published
 from natadv.models.zoo import ZOO
 from natadv.tasks import TASKS
@@ -90,7 +90,7 @@ def _between(
     measured: Measured, finding: str, pairs: Sequence[tuple[str, str]]
 ) -> Iterator[Comparison]:
     for left, right in pairs:
-        for task in TASKS:
+        for task in TASKS_OF_PAPER:
             for cell in measured.attacks(task):
                 yield Comparison(finding, Place(cell, left), Place(cell, right))
 
@@ -99,7 +99,7 @@ def _drops(
     measured: Measured, finding: str, kind: str, *, scenarios: Sequence[str]
 ) -> Iterator[Comparison]:
     for model in _of_kind(measured, kind):
-        for task in TASKS:
+        for task in TASKS_OF_PAPER:
             clean = measured.clean(task, model)
             for cell in measured.attacks(task):
                 if clean is not None and cell.scenario in scenarios:
@@ -108,7 +108,7 @@ def _drops(
 
 def _language_first(measured: Measured) -> Iterator[Comparison]:
     for model in _of_kind(measured, "clip"):
-        for task in TASKS:
+        for task in TASKS_OF_PAPER:
             cells = measured.attacks(task)
             for language in (cell for cell in cells if cell.scenario == "langadv"):
                 for other in (cell for cell in cells if cell.scenario != "langadv"):

@@ -34,6 +34,8 @@ _KINDS: Mapping[str, Kind] = {
 _MINI_KINDS: Mapping[str, Kind] = {"transformers-clip": "clip", "transformers-siglip": "siglip"}
 """By loader."""
 MINI = "mini"
+TASKS_OF_PAPER = ("classification", "segmentation", "vqa")
+"""Those that the paper's figures and findings are about."""
 
 
 class Cell(NamedTuple):

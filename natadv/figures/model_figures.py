@@ -3,52 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TextIO, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
-from natadv.columns import Texts
 from natadv.data.images import decode_image
 from natadv.data.reader import read_rows
 from natadv.errors import ModelError, NatadvError
 from natadv.evaluate.datasets import Dataset, dataset_named
-from natadv.evaluate.explanation import class_relevance
-from natadv.evaluate.store import Store
+from natadv.evaluate.explanation import relevance_maps
 from natadv.evaluate.units import digest
-from natadv.figures.analyses import MapRow
-from natadv.figures.gaps import Scores, Sides, gap
+from natadv.figures.analyses import HeadTable, LatentPanel, MapRow
 from natadv.figures.measured import Measured
 from natadv.models.resolve import resolve_one
 from natadv.pipelines.embedders import STORE, Arithmetic, Embedder, load_embedder
 from natadv.rng import rng_for
-from natadv.storage.progress import Progress
-from natadv.tasks.classification import PAPER_TEMPLATES
-from natadv.types import (
-    PAPER_SUFFIX,
-    Case,
-    DoubleArray,
-    Explainable,
-    FloatArray,
-    Prepared,
-    Sample,
-    ZeroShotClassifier,
-)
+from natadv.types import Case, Explainable, FloatArray, Sample, ZeroShotClassifier
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+AUTOENCODERS = Path(".natadv") / "autoencoders"
+"""Relative to the root: those that were trained for Figure 7."""
 VERSION = 1
-"""Raised when the same models and pictures give other numbers here."""
+"""Raised when autoencoders are trained in another way."""
 TASK = "classification"
-
-
-@runtime_checkable
-class MasksHeads(Protocol):
-    """A model that embeds pictures without single heads of its attention."""
-
-    def masked_embeddings(self, prepared: Prepared) -> Iterator[FloatArray]:
-        """For each layer, the first one first: unit rows of shape (heads, b, d)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,56 +40,9 @@ class Computing:
     root: Path
     arithmetic: Arithmetic
     limit: int
-    """Pictures of each dataset, drawn at random."""
+    """Pictures of each dataset in Figures 7 and 8."""
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     """Receives progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOnDataset:
-    """A loaded model and some pictures of a dataset."""
-
-    embedder: Embedder
-    dataset: Dataset
-    rows: tuple[int, ...]
-    computing: Computing
-
-    def batches(self, what: str) -> Iterator[tuple[list[Sample], list[Any]]]:
-        """Samples with their pictures, with progress."""
-        title = f"{what} of {self.embedder.name} on {self.dataset.name}"
-        progress = Progress(title, len(self.rows), unit="pictures", stream=self.computing.stream)
-        size = self.computing.arithmetic.batch_size
-        for start in range(0, len(self.rows), size):
-            samples = read_rows(
-                self.dataset.folder, self.dataset.card, self.rows[start : start + size]
-            )
-            yield samples, [decode_image(one.image, where=one.id) for one in samples]
-            progress.reach(min(start + size, len(self.rows)))
-
-    def stored(self, kind: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result of this kind from the store, or computed now and kept there."""
-        arithmetic, root = self.computing.arithmetic, self.computing.root
-        spec = resolve_one(self.embedder.name, root=root, wanted="for figures")
-        facts = {
-            "figure": [kind, VERSION],
-            "model": [self.embedder.fingerprint, spec.feeding],
-            "revision": self.dataset.card.revision,
-            "rows": list(self.rows),
-            "numerics": arithmetic.numerics(spec, root / STORE).key_facts(),
-        }
-        store, key = Store(root / STORE), digest(facts)
-        store.prepare()
-        if (found := store.get(key)) is None:
-            found = compute()
-            store.put(key, found)
-        return found
-
-    def class_weights(self) -> DoubleArray:
-        """Unit rows of shape (classes, d), from the prompts that the gate uses."""
-        card = self.dataset.card
-        as_in_paper = self.embedder.name.endswith(PAPER_SUFFIX)
-        templates = PAPER_TEMPLATES if as_in_paper else card.templates
-        return self.embedder.class_weights(card.classes, templates, averaging=card.averaging)
 
 
 class Chosen(NamedTuple):
@@ -164,7 +99,6 @@ def map_rows(
     datasets: Sequence[Dataset],
     *,
     pictures: int,
-    computing: Computing,
 ) -> list[MapRow]:
     """`pictures` of each dataset, with the map of each model for what it answered in the evidence;
     samples that a model has no answer for are not shown."""
@@ -174,21 +108,26 @@ def map_rows(
         answers = [
             _answers(measured, Case(TASK, scenario, dataset.name, one.name)) for one in embedders
         ]
-        on = ModelOnDataset(embedders[0], dataset, random_rows(dataset, pictures), computing)
-        for samples, images in on.batches("pictures"):
-            kept = [i for i, s in enumerate(samples) if all(s.id in of for of in answers)]
-            said = [[of[samples[i].id] for i in kept] for of in answers]
-            maps = [
-                _maps(embedder, dataset, [images[i] for i in kept], words)
-                for embedder, words in zip(embedders, said, strict=True)
-            ]
-            for place, i in enumerate(kept):
-                truth = dataset.card.classes[samples[i].label or 0]
-                picture = np.asarray(images[i].convert("RGB"))
-                of_models = tuple(None if of is None else of[place] for of in maps)
-                shown.append(
-                    MapRow(dataset.name, truth, picture, of_models, tuple(w[place] for w in said))
+        drawn = read_rows(dataset.folder, dataset.card, random_rows(dataset, pictures))
+        samples = [sample for sample in drawn if all(sample.id in of for of in answers)]
+        images = [decode_image(sample.image, where=sample.id) for sample in samples]
+        said = [[of[sample.id] for sample in samples] for of in answers]
+        maps = [
+            _maps(embedder, dataset, samples, images, words)
+            for embedder, words in zip(embedders, said, strict=True)
+        ]
+        for i, sample in enumerate(samples):
+            truth = dataset.card.classes[sample.label or 0]
+            of_models = tuple(None if of is None else of[i] for of in maps)
+            shown.append(
+                MapRow(
+                    dataset.name,
+                    truth,
+                    np.asarray(images[i]),
+                    of_models,
+                    tuple(words[i] for words in said),
                 )
+            )
     return shown
 
 
@@ -201,61 +140,120 @@ def _answers(measured: Measured, case: Case) -> dict[str, str]:
 
 
 def _maps(
-    embedder: Embedder, dataset: Dataset, images: Sequence[Any], names: Sequence[str]
-) -> FloatArray | None:
-    if not isinstance(embedder.loaded.model, Explainable) or not images:
+    embedder: Embedder,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    images: Sequence[Image],
+    names: Sequence[str],
+) -> list[FloatArray] | None:
+    if not isinstance(embedder.loaded.model, Explainable):
         return None
-    return class_relevance(images, names, loaded=embedder.loaded, card=dataset.card)
-
-
-@dataclass(frozen=True, slots=True)
-class HeadChange:
-    """What masking each head changes on one dataset; arrays of shape (layers, heads)."""
-
-    change: DoubleArray
-    low: DoubleArray
-    high: DoubleArray
-    accuracy: float
-    n: int
-
-
-def head_change(on: ModelOnDataset) -> HeadChange:
-    """Accuracy without each head minus accuracy with all. Raises ModelError if the model cannot
-    mask heads."""
-    found = on.stored("heads", lambda: _masked_answers(on))
-    group = Texts.of(found["group"])
-    names = Texts.of(map(str, range(len(group))))
-    right = np.array(found["right"], dtype=np.float64)
-    base = Scores(names, group, np.array(found["base"], dtype=np.float64))
-    gaps = [
-        [gap(Sides(Scores(names, group, row), base, paired=True)) for row in layer]
-        for layer in right
-    ]
-    change, low, high = (
-        np.array([[getattr(one, part) for one in layer] for layer in gaps])
-        for part in ("value", "low", "high")
+    return relevance_maps(
+        samples, images, names, task=TASK, loaded=embedder.loaded, card=dataset.card
     )
-    return HeadChange(change, low, high, float(base.value.mean()), len(group))
 
 
-def _masked_answers(on: ModelOnDataset) -> dict[str, Any]:
-    model = on.embedder.loaded.model
-    if not isinstance(model, MasksHeads):
-        raise ModelError(f"{on.embedder.name} masks no heads; see HeadMaskable in natadv.types")
-    weights = on.class_weights().T
-    base: list[int] = []
-    group: list[str] = []
-    right: list[Any] = []
-    for samples, images in on.batches("heads"):
-        labels = np.array([sample.label for sample in samples])
-        prepared = on.embedder.loaded.encoder.prepare(images)
-        whole = on.embedder.loaded.encoder.embed_images(prepared)
-        base += ((whole @ weights).argmax(axis=1) == labels).astype(int).tolist()
-        group += [sample.group for sample in samples]
-        masked = np.stack(list(model.masked_embeddings(prepared)))
-        right.append((masked @ weights).argmax(axis=-1) == labels)
-    return {
-        "base": base,
-        "group": group,
-        "right": np.concatenate(right, axis=2).astype(int).tolist(),
-    }
+def head_tables(
+    measured: Measured, model: str, datasets: Sequence[Dataset], computing: Computing
+) -> dict[str, HeadTable]:
+    """Dataset -> what masking each head of the model changes: from the evidence if the run measured
+    the task `heads`, else computed now, and kept in the store. Raises ModelError if the model
+    cannot mask heads."""
+    from natadv.evaluate.masked_heads import (  # type: ignore[import-not-found, unused-ignore]
+        MaskingPlan,
+        masked_outcomes,
+    )
+    from natadv.metrics.heads import (  # type: ignore[import-not-found, unused-ignore]
+        head_changes,
+    )
+
+    found: dict[str, HeadTable] = {}
+    unknown = []
+    for dataset in datasets:
+        case = Case("heads", dataset.card.scenario, dataset.name, model)
+        if (stored := measured.cases.get(case)) is not None:
+            found[dataset.name] = head_changes(stored.outcomes["attack"])
+        else:
+            unknown.append(dataset.name)
+    spec = resolve_one(model, root=computing.root, wanted="whose heads to mask")
+    store = computing.root / STORE
+    plan = MaskingPlan(
+        spec=spec,
+        datasets=tuple(unknown),
+        numerics=computing.arithmetic.numerics(spec, store),
+        store=store,
+        limit=computing.limit,
+        root=computing.root,
+        stream=computing.stream,
+    )
+    found |= {name: head_changes(outcomes) for name, outcomes in masked_outcomes(plan)}
+    return {dataset.name: found[dataset.name] for dataset in datasets}
+
+
+def latent_panels(
+    embedder: Embedder, datasets: Sequence[Dataset], computing: Computing, *, folder: Path | None
+) -> list[LatentPanel]:
+    """The latents of the model's autoencoder on each dataset.
+
+    Args:
+        folder: Of the autoencoder; None for one that is trained now, on the clean dataset, and
+            found again the next time.
+
+    Raises:
+        ModelError: The autoencoder belongs to another model, or the model cannot be opened.
+    """
+    from natadv.evaluate.latents import (  # type: ignore[import-not-found, unused-ignore]
+        LatentReader,
+        dataset_latents,
+    )
+    from natadv.explain.autoencoder import (  # type: ignore[import-not-found, unused-ignore]
+        Openable,
+        load_autoencoder,
+    )
+
+    model: Any = embedder.loaded.model
+    if not isinstance(model, Openable):
+        raise ModelError(f"{embedder.name}: its adapter cannot open the layers of its tower")
+    where = folder or _trained_now(embedder.name, datasets, computing)
+    found = load_autoencoder(where, tower=embedder.fingerprint, model=embedder.name)
+    reader = LatentReader(model, found.to(computing.arithmetic.device), model)
+    panels = []
+    for dataset in datasets:
+        latents = dataset_latents(dataset, reader, limit=computing.limit, stream=computing.stream)
+        panels.append(LatentPanel(dataset.name, latents.found.n, latents.points))
+    return panels
+
+
+def _trained_now(model: str, datasets: Sequence[Dataset], computing: Computing) -> Path:
+    """The folder of a small autoencoder, trained on the clean pictures, or on all if none are
+    clean; a training that was killed continues."""
+    from natadv.training.sae_settings import (  # type: ignore[import-not-found, unused-ignore]
+        TopKSettings,
+    )
+    from natadv.training.train_sae import (  # type: ignore[import-not-found, unused-ignore]
+        SaePlan,
+        train_sae,
+    )
+
+    clean = [dataset for dataset in datasets if dataset.card.scenario == "clean"] or datasets
+    revisions = [dataset.card.revision for dataset in clean]
+    out = computing.root / AUTOENCODERS / f"{model}-{digest([VERSION, *revisions])[:12]}"
+    if (out / "config.json").exists():
+        return out
+    settings = TopKSettings(batch=512, steps=1500, expansion=4.0, k=8, rate=1e-3, warm_up=100)
+    plan = SaePlan(
+        kind="topk",
+        model=model,
+        layer=None,
+        # Which every tower has.
+        tokens="patches",
+        data=tuple(dataset.name for dataset in clean),
+        out=out,
+        settings=settings,
+        root=computing.root,
+        device=computing.arithmetic.device,
+        threads=computing.arithmetic.threads,
+        stream=computing.stream,
+    )
+    train_sae(plan)
+    return out

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from natadv.errors import ReportError, listed
-from natadv.figures.measured import Cell, Measured, Score
+from natadv.figures.measured import TASKS_OF_PAPER, Cell, Measured, Score
 from natadv.figures.performance import Bars, Look, Radar, bars, radar
 from natadv.plots import COLOURS
 from natadv.tasks import TASKS
@@ -70,7 +70,7 @@ def radar_of(measured: Measured) -> Radar:
     """Figure 1: the headline of each task on each adversarial dataset, averaged over the models of
     a family. It is a gap where a model of the family was not measured, because a mean over other
     models would be no longer that of the family."""
-    cells = [cell for task in TASKS for cell in measured.attacks(task)]
+    cells = [cell for task in TASKS_OF_PAPER for cell in measured.attacks(task)]
     of_family: dict[str, list[str]] = {}
     for model in measured.shown:
         of_family.setdefault(measured.family(model), []).append(model)

@@ -12,7 +12,7 @@ from natadv.data.importers import FORMATS
 from natadv.errors import DataError, MetricError
 from natadv.evidence import Evidence, StoredCase
 from natadv.figures.gaps import CONFIDENCE
-from natadv.figures.measured import Measured
+from natadv.figures.measured import TASKS_OF_PAPER, Measured
 from natadv.metrics import measure
 from natadv.models.listing import Published, published
 from natadv.tasks import TASKS
@@ -138,7 +138,7 @@ def reproductions(measured: Measured, *, root: Path) -> Iterator[MeasuredCase | 
     if there is none."""
     for model in measured.models:
         feeding: Feeding = "paper" if model.endswith(PAPER_SUFFIX) else "as-trained"
-        for task in TASKS:
+        for task in TASKS_OF_PAPER:
             metric = TASKS[task].headline
             for cell in measured.cells(task):
                 if (stored := measured.cases.get(case := Case(*cell, model))) is None:

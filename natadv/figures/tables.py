@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from natadv.errors import listed
-from natadv.figures.analyses import HeadTable, critical
+from natadv.figures.analyses import HeadTable, LatentPanel, LatentTable, critical
 from natadv.figures.findings import (
     FINDINGS,
     OF_ALL,
@@ -24,6 +24,9 @@ from natadv.figures.measured import Kind, Measured
 from natadv.figures.reproduction import MeasuredCase, Reproduction, percent, reproductions
 
 NOTHING = "-"
+RARE, PURE = 0.1, 0.5
+"""Of Figure 7: a latent is rare if fewer of the pictures activate it, and of low entropy below this
+many nats, at which one label has most of its top pictures."""
 _SCORES = (
     "Scores: right or wrong (classification), IoU of each picture (segmentation), VQA accuracy. "
     "Gaps are in points, with 95 % intervals, paired by picture."
@@ -191,6 +194,41 @@ def head_claims(
             "\n".join(lines),
         ]
     )
+
+
+def latent_claims(found: Mapping[str, Sequence[LatentPanel]], scenarios: Mapping[str, str]) -> str:
+    """What Figure 7 shows, beside what the paper says about it.
+
+    Args:
+        found: Model -> the latents on each dataset.
+        scenarios: Of each dataset.
+    """
+    lines = []
+    for model, panels in found.items():
+        shares = {panel.dataset: _rare_and_pure(panel.points) for panel in panels}
+        cited = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
+        clean = [shares[name] for name in shares if scenarios[name] == "clean"]
+        others = [shares[name] for name in shares if scenarios[name] != "clean"]
+        said = "not measured on clean and on adversarial pictures"
+        if clean and others:
+            more = [share > max(clean) for share in others]
+            said = "yes" if all(more) else "in part" if any(more) else "no"
+        lines.append(f"- {model}: **{said}** ({cited})")
+    return "\n\n".join(
+        [
+            "## Figure 7: rare latents of low label entropy appear on adversarial pictures",
+            f"Share of the living latents that fewer than {100 * RARE:.0f} % of the pictures "
+            f"activate and whose label entropy is below {PURE} nats. Latents are no sample, so "
+            "there is no interval.",
+            "\n".join(lines),
+        ]
+    )
+
+
+def _rare_and_pure(points: LatentTable) -> float:
+    alive = points.frequency > 0
+    pure = (points.frequency < RARE) & (points.entropy < PURE)
+    return float(pure[alive].mean()) if alive.any() else 0.0
 
 
 def overall(verdicts: Sequence[Agrees]) -> str:
