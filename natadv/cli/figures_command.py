@@ -16,7 +16,7 @@ _ONLY = "with commas: fig1, fig3 to fig8, table, artefacts, claims"
 _EVIDENCE = "of a run of the gate; of several, also those that fed models as in the paper"
 _FED = "OTHER stands for MODEL fed as in the paper; default: MODEL@paper"
 _AUTOENCODER = "of Figure 7, from natadv train sae; default: a small one is trained now"
-_ROBUST = "of the evidence that were trained to be robust, beside those that they descend from"
+_ROBUST = "ROBUST is a variant of PLAIN that was trained to be robust; those of the zoo are known"
 
 
 @app.command(cls=opt.Command, epilog="Exit codes: 0 all of it was made, 1 something was not.")
@@ -26,7 +26,7 @@ def figures(
     models: Annotated[list[str] | None, opt.text("NAME...", "or globs; default: all")] = None,
     data: Annotated[list[str] | None, opt.text("DATASET...", "or globs; default: all")] = None,
     only: Annotated[str | None, opt.text("PART[,...]", _ONLY)] = None,
-    robust: Annotated[list[str] | None, opt.text("NAME...", _ROBUST)] = None,
+    robust: Annotated[list[str] | None, opt.text("ROBUST=PLAIN...", _ROBUST)] = None,
     fed: Annotated[list[str] | None, opt.text("MODEL=OTHER...", _FED)] = None,
     autoencoder: Annotated[list[str] | None, opt.text("MODEL=DIR...", _AUTOENCODER)] = None,
     width: Annotated[
@@ -58,7 +58,7 @@ def figures(
         evidence or [root / opt.EVIDENCE],
         models=opt.names_of(models),
         data=opt.names_of(data),
-        robust=opt.names_of(robust),
+        robust=_pairs("--robust", robust),
     )
     arithmetic = opt.arithmetic(device, batch_size=batch_size, threads=threads)
     of = FigureSet(
@@ -68,28 +68,29 @@ def figures(
         width_in=width,
         pictures=pictures,
         autoencoders={
-            model: Path(folder)
-            for model, folder in _pairs("--autoencoder", autoencoder, measured.models).items()
+            model: Path(folder) for model, folder in _pairs("--autoencoder", autoencoder).items()
         },
-        fed=_pairs("--fed", fed, measured.models, both=True),
+        fed=_known(_pairs("--fed", fed), measured.models),
     )
     failed = write_figures(of, parts)
     print(*summary(of, parts, failed), sep="\n")
     return SOME_MISSING if failed else ALL_MADE
 
 
-def _pairs(
-    option: str, given: list[str] | None, known: tuple[str, ...], *, both: bool = False
-) -> dict[str, str]:
-    """Model -> the rest of `MODEL=REST`. Raises ConfigError for another form, and for a model that
-    is not known; of `both`, the rest is one too."""
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """NAME -> REST of `NAME=REST`. Raises ConfigError for another form."""
     found = {}
     for text in given or ():
-        model, equals, rest = text.partition("=")
-        if not (model and equals and rest):
-            raise ConfigError(f"{option}: expected MODEL=..., got {text!r}")
-        for name in (model, rest) if both else (model,):
-            if name not in known:
-                raise unknown_name("model of the evidence", name, known)
-        found[model] = rest
+        name, equals, rest = text.partition("=")
+        if not (name and equals and rest):
+            raise ConfigError(f"{option}: expected NAME=..., got {text!r}")
+        found[name] = rest
     return found
+
+
+def _known(pairs: dict[str, str], models: tuple[str, ...]) -> dict[str, str]:
+    """The pairs, all of whose names are models of the evidence. Raises UnknownNameError."""
+    for name in (*pairs, *pairs.values()):
+        if name not in models:
+            raise unknown_name("model of the evidence", name, models)
+    return pairs

@@ -74,7 +74,7 @@ def map_grid(rows: Sequence[MapRow], models: Sequence[str], *, width_in: float) 
     titled(
         figure,
         "Relevance for the answer of each model",
-        f"drawn at random: {counts}\nat the right of each row its scale, in multiples of an even spread",
+        f"drawn at random: {counts}\nright of each row: its scale, in multiples of an even spread",
     )
     engine = figure.get_layout_engine()
     assert engine is not None  # of every figure for print

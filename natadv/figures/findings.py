@@ -116,19 +116,15 @@ def _language_first(measured: Measured) -> Iterator[Comparison]:
 
 
 def _robust_pairs(measured: Measured) -> list[tuple[str, str]]:
-    """Each robust model behind the plain one of its architecture; a checkpoint that was named as
-    robust behind the model that it descends from."""
-    plain = _of_kind(measured, "clip")
-    pairs = []
+    """Each robust model behind the plain ones of its architecture; a checkpoint that was named as
+    robust behind the model that it was named with."""
+    pairs = [(plain, robust) for robust, plain in measured.robust.items()]
     for robust in _of_kind(measured, "robust-clip"):
         own = row_of(robust)
-        origin = base_name(measured.lineage(robust))
-        pairs += [
-            (model, robust)
-            for model in plain
-            if (of := row_of(model)) is not None
-            and (of.name == origin or (own is not None and own.architecture == of.architecture))
-        ]
+        for plain in _of_kind(measured, "clip"):
+            of = row_of(plain)
+            if own is not None and of is not None and own.architecture == of.architecture:
+                pairs.append((plain, robust))
     return pairs
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -60,8 +60,8 @@ class Measured:
     cases: Mapping[Case, StoredCase]
     unreadable: tuple[str, ...]
     """Why folders of cases could not be read."""
-    robust: frozenset[str] = frozenset()
-    """Checkpoints that count as robust variants of the models that they descend from."""
+    robust: Mapping[str, str] = field(default_factory=dict)
+    """Checkpoint -> the model that it is a robust variant of."""
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -135,13 +135,9 @@ class Measured:
         kept = rows != NOTHING
         return Scores(own.id.take(kept), own.group.take(kept), before.value[rows[kept]])
 
-    def lineage(self, model: str) -> str:
-        """The zoo row that a model descends from."""
-        return next(s.manifest.lineage for case, s in self.cases.items() if case.model == model)
-
     def kind(self, model: str) -> Kind:
         """What a model counts as in the paper's findings."""
-        if base_name(model) in self.robust:
+        if model in self.robust:
             return "robust-clip"
         row = row_of(model)
         if row is None:
@@ -172,7 +168,7 @@ def read_measured(
     *,
     models: Sequence[str] = (),
     data: Sequence[str] = (),
-    robust: Iterable[str] = (),
+    robust: Mapping[str, str] | None = None,
 ) -> Measured:
     """The evidence in all of the folders.
 
@@ -180,7 +176,7 @@ def read_measured(
         models: Names or globs; all models if there are none. A name includes the same model fed
             as in the paper.
         data: Names of datasets or globs; all datasets if there are none.
-        robust: Names of checkpoints that were trained to be robust.
+        robust: Checkpoint -> the model that it is a robust variant of.
 
     Raises:
         ConfigError: There is no such folder or no case in it, two folders hold a case, or a dataset
@@ -206,7 +202,8 @@ def read_measured(
                 f"{revisions[case.dataset][:12]}; measure them on one"
             )
     known = sorted({case.model for case in cases})
-    for wanted in (*models, *robust):
+    named = dict(robust or {})
+    for wanted in (*models, *named, *named.values()):
         if not any(_means(wanted, model) for model in known):
             raise unknown_name("model of the evidence", wanted, known)
     datasets = sorted({case.dataset for case in cases})
@@ -222,7 +219,7 @@ def read_measured(
     if not kept:
         listed = ", ".join(map(str, folders))
         raise ConfigError(f"{listed}: no readable evidence of a case; run the suites first")
-    return Measured(kept, tuple(unreadable), frozenset(robust))
+    return Measured(kept, tuple(unreadable), named)
 
 
 @cache
