@@ -32,7 +32,9 @@ def figures(
     width: Annotated[
         float, opt.number("of a figure", "INCHES", lambda w: 3 <= w <= 14, "from 3 to 14")
     ] = 3.5,
-    limit: Annotated[int, opt.count("pictures of each dataset in Figures 7 and 8")] = 400,
+    limit: Annotated[
+        int, opt.count("pictures of each dataset in Figures 7 and 8, the first ones")
+    ] = 200,
     pictures: Annotated[int, opt.count("pictures of each dataset in Figure 6")] = 2,
     device: opt.Device = "auto",
     batch_size: opt.BatchSize = 64,

@@ -179,17 +179,19 @@ class Artefact(NamedTuple):
     @property
     def verdict(self) -> str:
         """What the feeding did to the gap, in words."""
-        found = self.found
-        if not found.paper.clear:
+        paper, trained, share, low, high = self.found
+        if share is None:
             return "no clear gap as the paper fed it: nothing to explain"
-        claimed = "" if found.paper.value > 0 else "against the paper's claim; "
-        if found.share is None or found.trained.value * found.paper.value >= 0:
-            if found.low > 0:
-                return f"{claimed}the feeding explains a part"
-            return claimed + ("the feeding hides a part" if found.high < 0 else "no clear effect")
-        if found.trained.clear:
-            return f"{claimed}the ranking turns round when fed as trained"
-        return f"{claimed}the gap is gone when fed as trained"
+        claimed = "" if paper.value > 0 else "against the paper's claim; "
+        if low <= 0 <= high:
+            return f"{claimed}no clear effect"
+        if high < 0:
+            return f"{claimed}the feeding hides a part"
+        if not trained.clear:
+            return f"{claimed}no clear gap is left when fed as trained"
+        turned = trained.value * paper.value < 0
+        part = "the ranking turns round when fed as trained" if turned else ""
+        return claimed + (part or "the feeding explains a part")
 
 
 def artefacts(measured: Measured, *, fed: Mapping[str, str]) -> list[Artefact]:

@@ -87,7 +87,7 @@ def radar_of(measured: Measured) -> Radar:
             whole = bool(values) and len(values) == len(asked)
             shares.append(sum(values) / len(values) if whole else None)
             absent += [] if whole else [f"{family} on {SHORT[cell.task]} {cell.dataset}"]
-        name = family if models == [family] else f"{family} ({len(models)})"
+        name = models[0] if len(models) == 1 else f"{family} ({len(models)})"
         lines[name] = tuple(shares)
     if not cells:
         raise ReportError("the evidence has no case of an adversarial scenario")

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
+from natadv.columns import Texts
 from natadv.errors import listed
 from natadv.figures.analyses import HeadTable, LatentPanel, LatentTable, critical
 from natadv.figures.findings import (
@@ -19,7 +22,7 @@ from natadv.figures.findings import (
     comparisons,
     gap_of,
 )
-from natadv.figures.gaps import Gap
+from natadv.figures.gaps import Gap, Scores, Sides, gap
 from natadv.figures.measured import Kind, Measured
 from natadv.figures.reproduction import MeasuredCase, Reproduction, percent, reproductions
 
@@ -132,7 +135,7 @@ def claims(measured: Measured, *, analyses: Sequence[str] = ()) -> str:
         _SCORES,
     ]
     for number, says in FINDINGS.items():
-        of = [(one, gap) for one, gap in found if one.finding == number]
+        of = [(one, size) for one, size in found if one.finding == number]
         parts += [f"## ({number}) {says}", *_finding(of, of_all=number in OF_ALL)]
     return _page(
         "What the evidence says about the findings of the paper", [*parts, *analyses], measured
@@ -150,14 +153,15 @@ def _finding(found: Sequence[tuple[Comparison, Gap]], *, of_all: bool) -> Iterat
     lines = []
     for (name, task), of in groupby(found, key=subject):
         entries = list(of)
-        verdicts = [agrees(gap) for _, gap in entries]
-        cited = ", ".join(f"{one.data} {100 * gap.value:+.1f}" for one, gap in entries)
+        verdicts = [agrees(size) for _, size in entries]
+        cited = ", ".join(f"{one.data} {100 * size.value:+.1f}" for one, size in entries)
         said = "no" if of_all and "no" in verdicts else overall(verdicts)
         lines.append(f"- {name}, {task}: **{said}** ({_counts(verdicts)}; {cited})")
     yield "\n".join(lines)
     head = ("compared", "task", "on", "gap", "n", "agrees")
     rows = [
-        (one.subject, one.task, one.data, gap.points, str(gap.n), agrees(gap)) for one, gap in found
+        (one.subject, one.task, one.data, size.points, str(size.n), agrees(size))
+        for one, size in found
     ]
     yield _table(head, rows)
 
@@ -206,29 +210,33 @@ def latent_claims(found: Mapping[str, Sequence[LatentPanel]], scenarios: Mapping
     lines = []
     for model, panels in found.items():
         shares = {panel.dataset: _rare_and_pure(panel.points) for panel in panels}
-        cited = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
-        clean = [shares[name] for name in shares if scenarios[name] == "clean"]
-        others = [shares[name] for name in shares if scenarios[name] != "clean"]
-        said = "not measured on clean and on adversarial pictures"
-        if clean and others:
-            more = [share > max(clean) for share in others]
-            said = "yes" if all(more) else "in part" if any(more) else "no"
-        lines.append(f"- {model}: **{said}** ({cited})")
+        cited = ", ".join(f"{name} {100 * of.value.mean():.1f} %" for name, of in shares.items())
+        clean = next((of for name, of in shares.items() if scenarios[name] == "clean"), None)
+        others = {name: of for name, of in shares.items() if scenarios[name] != "clean"}
+        said, gaps = "not measured on clean and on adversarial pictures", ""
+        if clean is not None and others:
+            more = {name: gap(Sides(of, clean, paired=True)) for name, of in others.items()}
+            said = overall([agrees(one) for one in more.values()])
+            gaps = "; more than on clean pictures: "
+            gaps += ", ".join(f"{name} {one.points}" for name, one in more.items())
+        lines.append(f"- {model}: **{said}** ({cited}{gaps})")
     return "\n\n".join(
         [
             "## Figure 7: rare latents of low label entropy appear on adversarial pictures",
-            f"Share of the living latents that fewer than {100 * RARE:.0f} % of the pictures "
-            f"activate and whose label entropy is below {PURE} nats. Latents are no sample, so "
-            "there is no interval.",
+            f"Share of the latents that some but fewer than {100 * RARE:.0f} % of the pictures "
+            f"activate and whose label entropy is below {PURE} nats; gaps in points, with 95 % "
+            "intervals over the latents.",
             "\n".join(lines),
         ]
     )
 
 
-def _rare_and_pure(points: LatentTable) -> float:
-    alive = points.frequency > 0
-    pure = (points.frequency < RARE) & (points.entropy < PURE)
-    return float(pure[alive].mean()) if alive.any() else 0.0
+def _rare_and_pure(points: LatentTable) -> Scores:
+    """1 for each latent that is rare and of low entropy, else 0."""
+    # NaN is below nothing: a dead latent has no entropy.
+    found = (points.frequency < RARE) & (points.entropy < PURE)
+    names = Texts.of(map(str, range(len(found))))
+    return Scores(names, names, found.astype(np.float64))
 
 
 def overall(verdicts: Sequence[Agrees]) -> str:
