@@ -204,7 +204,8 @@ def artefacts(measured: Measured, *, fed: Mapping[str, str]) -> list[Artefact]:
     found = []
     for one in comparisons(measured):
         as_paper = {m: fed.get(m, m + PAPER_SUFFIX) for m in (one.left.model, one.right.model)}
-        if not set(as_paper.values()) <= set(measured.models):
+        both_fed = set(as_paper.values()) <= set(measured.models)
+        if not both_fed or all(model == other for model, other in as_paper.items()):
             continue
         try:
             both = explained(_sides(measured, one, as_paper), _sides(measured, one, {}))

@@ -99,6 +99,7 @@ def artefact_table(measured: Measured, *, fed: Mapping[str, str]) -> str:
     parts.append("\n".join(f"- ({number}) {says}" for number, says in FINDINGS.items()))
     shown = {*(one.comparison.left.model for one in found)}
     shown |= {one.comparison.right.model for one in found}
+    shown |= set(fed.values())
     if alone := [model for model in measured.shown if model not in shown]:
         names = ",".join(f"{model}@paper" for model in alone)
         parts.append(

@@ -135,6 +135,8 @@ def test_another_model_may_stand_for_the_feeding_of_the_paper(write):
     (found,) = artefacts(measured, fed={"mini-clip": "mini-clip", "robust": "badly-fed"})
     assert (found.found.paper.value, found.found.trained.value) == pytest.approx((0.4, 0.0))
     assert found.found.share == 1
+    # The same feeding twice is no comparison of two.
+    assert artefacts(measured, fed={"mini-clip": "mini-clip", "robust": "robust"}) == []
     assert artefacts(measured, fed={}) == []
     text = artefact_table(measured, fed={})
     assert "Nothing to compare." in text
