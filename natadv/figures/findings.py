@@ -8,9 +8,8 @@ from typing import Literal, NamedTuple
 
 from natadv.errors import MetricError
 from natadv.figures.gaps import Explained, Gap, Sides, explained, gap
-from natadv.figures.measured import TASKS_OF_PAPER, Cell, Measured, base_name, row_of
+from natadv.figures.measured import TASKS_OF_PAPER, Cell, Measured, row_of
 from natadv.models.listing import published
-from natadv.models.zoo import ZOO
 from natadv.tasks import TASKS
 from natadv.types import PAPER_SUFFIX
 
@@ -131,22 +130,22 @@ def _robust_pairs(measured: Measured) -> list[tuple[str, str]]:
 def _siglip_pairs(measured: Measured) -> list[tuple[str, str]]:
     """Each SigLIP2 before the CLIP of the same architecture, or else of the same size (ViT-B or
     ViT-L), or else before the largest one."""
-    plain = [ZOO[base_name(m)] for m in _of_kind(measured, "clip") if row_of(m) is not None]
+    plain = [(m, row) for m in _of_kind(measured, "clip") if (row := row_of(m)) is not None]
     pairs = []
     for model in _of_kind(measured, "siglip"):
         own = row_of(model)
         if own is None or not plain:
             continue
         size = own.architecture.partition("/")[0]
-        nearest = max(
+        nearest, _ = max(
             plain,
-            key=lambda row: (
-                row.architecture == own.architecture,
-                row.architecture.partition("/")[0] == size,
-                row.parameters_m,
+            key=lambda one: (
+                one[1].architecture == own.architecture,
+                one[1].architecture.partition("/")[0] == size,
+                one[1].parameters_m,
             ),
         )
-        pairs.append((model, nearest.name))
+        pairs.append((model, nearest))
     return pairs
 
 

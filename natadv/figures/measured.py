@@ -148,9 +148,11 @@ class Measured:
 
     def family(self, model: str) -> str:
         """The models that share a line of the radar: those of a family of the zoo. Models of the
-        mini world and checkpoints of other names stand alone."""
+        mini world and checkpoints of other names stand alone. Ways of asking are apart."""
         row = row_of(model)
-        return model if row is None or row.family == MINI or WAY in model else row.family
+        if row is None or row.family == MINI:
+            return model
+        return row.family + model.removeprefix(base_name(model))
 
 
 def base_name(model: str) -> str:

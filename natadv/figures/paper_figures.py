@@ -94,7 +94,8 @@ def radar_of(measured: Measured) -> Radar:
     counts = sorted(
         s.outcomes["attack"].n for case, s in measured.cases.items() if case.scenario != "clean"
     )
-    note = f"n = {counts[0]} to {counts[-1]}; 95 % intervals up to ±{100 * widest:.1f} points"
+    n = f"{counts[0]}" + (f" to {counts[-1]}" if counts[-1] > counts[0] else "")
+    note = f"n = {n}; 95 % intervals up to ±{100 * widest:.1f} points"
     shared = _shared_prefix([cell.dataset for cell in cells])
     note += f"; names without {shared!r}" if shared else ""
     note += f"\nnot measured: {listed(absent)}" if absent else ""

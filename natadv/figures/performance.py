@@ -195,6 +195,6 @@ def radar(of: Radar, *, title: str, width_in: float) -> Figure:
     axis.grid(color=GRID, linewidth=0.6)
     axis.spines["polar"].set_color(GRID)
     axis.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=SMALL
+        loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize=SMALL
     )
     return figure

@@ -25,6 +25,7 @@ from natadv.figures.findings import (
 from natadv.figures.gaps import Gap, Scores, Sides, gap
 from natadv.figures.measured import Kind, Measured
 from natadv.figures.reproduction import MeasuredCase, Reproduction, percent, reproductions
+from natadv.types import PAPER_SUFFIX
 
 NOTHING = "-"
 RARE, PURE = 0.1, 0.5
@@ -101,7 +102,11 @@ def artefact_table(measured: Measured, *, fed: Mapping[str, str]) -> str:
     shown |= {one.comparison.right.model for one in found}
     shown |= set(fed.values())
     if alone := [model for model in measured.shown if model not in shown]:
-        names = ",".join(f"{model}@paper" for model in alone)
+        other = (
+            m.removesuffix(PAPER_SUFFIX) if m.endswith(PAPER_SUFFIX) else m + PAPER_SUFFIX
+            for m in alone
+        )
+        names = ",".join(other)
         parts.append(
             f"Not in the table, because they were measured under one feeding only: "
             f"{listed(alone, most=30)}. To measure the other: "

@@ -10,7 +10,7 @@ import pytest
 from natadv.figures.analyses import HeadTable, LatentPanel
 from natadv.figures.findings import agrees, artefacts, comparisons, gap_of
 from natadv.figures.gaps import Gap
-from natadv.figures.measured import read_measured
+from natadv.figures.measured import Cell, Measured, Score, read_measured
 from natadv.figures.tables import (
     artefact_table,
     claims,
@@ -18,7 +18,9 @@ from natadv.figures.tables import (
     latent_claims,
     overall,
     published_table,
+    text_box_claims,
 )
+from natadv.types import Case, Measurement
 from tests.figures.conftest import outcomes, share
 from tests.figures.test_analyses import Heads, Latents
 
@@ -39,6 +41,21 @@ def test_robust_models_are_compared_with_the_plain_one_of_their_architecture(wri
     assert (found.left.model, found.right.model) == ("clip-vit-l14", "fare2-l14")
     assert gap_of(measured, found).value == pytest.approx(0.25)
     assert "- clip-vit-l14 minus fare2-l14, classification: **yes** (1 yes" in claims(measured)
+
+
+def test_siglip_is_compared_with_the_clip_of_its_size_in_whatever_way_both_are_asked(write):
+    for model in ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14", "siglip2-b16-512",
+                  "siglip2-l16-256", "siglip2-so400m-14-224"):  # fmt: skip
+        folder = write(f"{TYPO}/{model}@paper", outcomes(share(50)))
+    measured = read_measured([folder])
+
+    pairs = [(c.left.model, c.right.model) for c in comparisons(measured) if c.finding == "3"]
+    assert pairs == [
+        ("siglip2-b16-512@paper", "clip-vit-b16@paper"),
+        ("siglip2-l16-256@paper", "clip-vit-l14@paper"),
+        ("siglip2-so400m-14-224@paper", "clip-vit-l14@paper"),
+    ]
+    assert "--model clip-vit-b32,clip-vit-b16" in artefact_table(measured, fed={})
 
 
 def test_a_checkpoint_of_the_user_can_be_named_as_robust(write):
@@ -78,7 +95,7 @@ def test_what_was_not_measured_is_said_and_never_judged(write):
     folder = write("vqa/natural/imagenet-a-questions/blip2-opt-2.7b", outcomes(share(60)))
     text = claims(read_measured([folder]))
 
-    assert text.count("Not measured:") == 6
+    assert text.count("Not measured:") == 7
     assert "**" not in text
 
 
@@ -154,6 +171,29 @@ def test_published_numbers_stand_beside_measured_ones_of_their_feeding(write, tm
     assert found["fare2-l14@paper"][8:10] == ["+3.40", "Appendix Table 1 (primary)"]
     assert found["fare2-l14"][4] == found["mini-clip"][4] == "not published"
     assert found["mini-clip"][8] == "-"
+
+
+def test_claims_about_text_follow_from_the_measured_ratio(monkeypatch):
+    """The tables of the case are not read: only the metric is."""
+    bounds = {"a": (1.2, 1.1, 1.3), "b": (0.8, 0.7, 0.9), "c": (1.0, 0.9, 1.1), "d": None}
+
+    def score(self: Measured, cell: Cell, model: str, *, metric: str) -> Score:
+        assert (cell.dataset, metric) == ("typo", "text_box_relevance")
+        of = bounds[model]
+        return Score(of and Measurement(metric, *of, n=9, groups=9, excluded=0), "no text box")
+
+    monkeypatch.setattr(Measured, "score", score)
+    cases = [Case("relevance", "typographic", "typo", model) for model in bounds]
+    clean = [Case("relevance", "clean", "mini", model) for model in bounds]
+    text = text_box_claims(Measured(dict.fromkeys([*cases, *clean]), ()))
+
+    lines = [line for line in text.splitlines() if line.startswith("- ")]
+    assert [line.split(" (")[0] for line in lines] == [
+        "- a on typo: **yes**",
+        "- b on typo: **no**",
+        "- c on typo: **open**",
+    ]
+    assert "(1.20 [1.10, 1.30] times the share of the picture" in lines[0]
 
 
 def test_claims_about_heads_follow_from_their_changes():

@@ -122,7 +122,10 @@ def test_models_fed_as_in_the_paper_are_shown_only_where_the_others_are_not(writ
     write(f"{CLEAN}/clip-vit-b32@paper", outcomes(share(50)))
     write(f"{CLEAN}/fare2-l14@paper", outcomes(share(50)))
 
-    assert read_measured([folder]).shown == ("clip-vit-b32", "fare2-l14@paper")
+    measured = read_measured([folder])
+    assert measured.shown == ("clip-vit-b32", "fare2-l14@paper")
+    families = [measured.family(model) for model in measured.models]
+    assert families == ["clip", "clip@paper", "robust-clip@paper"]
 
 
 def test_evidence_that_does_not_fit_together_is_refused(write, tmp_path):
