@@ -16,7 +16,6 @@ from natadv.figures.gaps import CONFIDENCE, Scores, scores_of
 from natadv.gate.cases import stored_cases
 from natadv.metrics import measure
 from natadv.models.zoo import ZOO, ZooRow
-from natadv.scenarios import SCENARIOS
 from natadv.types import PAPER_SUFFIX, WAY, Case, Measurement
 
 Kind = Literal["clip", "robust-clip", "siglip", "blip2", "other"]
@@ -35,7 +34,8 @@ _MINI_KINDS: Mapping[str, Kind] = {"transformers-clip": "clip", "transformers-si
 """By loader."""
 MINI = "mini"
 TASKS_OF_PAPER = ("classification", "segmentation", "vqa")
-"""Those that the paper's figures and findings are about."""
+SCENARIOS_OF_PAPER = ("clean", "typographic", "natural", "langadv")
+"""What the paper's figures and findings are about; cases of others are not shown."""
 
 
 class Cell(NamedTuple):
@@ -86,8 +86,9 @@ class Measured:
 
     def cells(self, task: str) -> tuple[Cell, ...]:
         """All datasets of a task; the clean ones first, then scenario by scenario."""
-        order = list(SCENARIOS)
-        found = {Cell(*case.cell.split("/")) for case in self.cases if case.task == task}
+        order = SCENARIOS_OF_PAPER
+        known = {Cell(*case.cell.split("/")) for case in self.cases if case.task == task}
+        found = [cell for cell in known if cell.scenario in order]
         return tuple(sorted(found, key=lambda cell: (order.index(cell.scenario), cell.dataset)))
 
     def attacks(self, task: str) -> tuple[Cell, ...]:

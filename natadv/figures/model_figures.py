@@ -30,6 +30,8 @@ AUTOENCODERS = Path(".natadv") / "autoencoders"
 """Relative to the root: those that were trained for Figure 7."""
 VERSION = 1
 """Raised when autoencoders are trained in another way."""
+STEPS = 1500
+"""Of such a training: enough for latents of few labels, and a minute of one core."""
 TASK = "classification"
 
 
@@ -175,6 +177,8 @@ def head_tables(
             found[dataset.name] = head_changes(stored.outcomes["attack"])
         else:
             unknown.append(dataset.name)
+    if not unknown:
+        return found
     spec = resolve_one(model, root=computing.root, wanted="whose heads to mask")
     store = computing.root / STORE
     plan = MaskingPlan(
@@ -214,7 +218,7 @@ def latent_panels(
     model: Any = embedder.loaded.model
     if not isinstance(model, Openable):
         raise ModelError(f"{embedder.name}: its adapter cannot open the layers of its tower")
-    where = folder or _trained_now(embedder.name, datasets, computing)
+    where = folder or _trained_now(embedder, datasets, computing)
     found = load_autoencoder(where, tower=embedder.fingerprint, model=embedder.name)
     reader = LatentReader(model, found.to(computing.arithmetic.device), model)
     panels = []
@@ -224,7 +228,7 @@ def latent_panels(
     return panels
 
 
-def _trained_now(model: str, datasets: Sequence[Dataset], computing: Computing) -> Path:
+def _trained_now(embedder: Embedder, datasets: Sequence[Dataset], computing: Computing) -> Path:
     """The folder of a small autoencoder, trained on the clean pictures, or on all if none are
     clean; a training that was killed continues."""
     from natadv.training.sae_settings import (  # type: ignore[import-not-found, unused-ignore]
@@ -237,13 +241,17 @@ def _trained_now(model: str, datasets: Sequence[Dataset], computing: Computing) 
 
     clean = [dataset for dataset in datasets if dataset.card.scenario == "clean"] or datasets
     revisions = [dataset.card.revision for dataset in clean]
-    out = computing.root / AUTOENCODERS / f"{model}-{digest([VERSION, *revisions])[:12]}"
+    out = (
+        computing.root
+        / AUTOENCODERS
+        / f"{embedder.name}-{digest([VERSION, embedder.fingerprint, *revisions])[:12]}"
+    )
     if (out / "config.json").exists():
         return out
-    settings = TopKSettings(batch=512, steps=1500, expansion=4.0, k=8, rate=1e-3, warm_up=100)
+    settings = TopKSettings(batch=512, steps=STEPS, expansion=4.0, k=8, rate=1e-3, warm_up=100)
     plan = SaePlan(
         kind="topk",
-        model=model,
+        model=embedder.name,
         layer=None,
         # Which every tower has.
         tokens="patches",

@@ -92,7 +92,9 @@ def radar_of(measured: Measured) -> Radar:
     if not cells:
         raise ReportError("the evidence has no case of an adversarial scenario")
     counts = sorted(
-        s.outcomes["attack"].n for case, s in measured.cases.items() if case.scenario != "clean"
+        stored.outcomes["attack"].n
+        for case, stored in measured.cases.items()
+        if Cell(*case.cell.split("/")) in cells
     )
     n = f"{counts[0]}" + (f" to {counts[-1]}" if counts[-1] > counts[0] else "")
     note = f"n = {n}; 95 % intervals up to ±{100 * widest:.1f} points"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from natadv.figures.measured import Cell, read_measured
 from natadv.figures.paper_figures import performance_figure, radar_figure, radar_of
 from natadv.metrics import measure
 from natadv.plots import png, svg
+from natadv.types import Case
 from tests.figures.conftest import outcomes, share
 
 CLEAN, TYPO = "classification/clean/imagenet", "classification/typographic/rta-100"
@@ -126,6 +128,17 @@ def test_models_fed_as_in_the_paper_are_shown_only_where_the_others_are_not(writ
     assert measured.shown == ("clip-vit-b32", "fare2-l14@paper")
     families = [measured.family(model) for model in measured.models]
     assert families == ["clip", "clip@paper", "robust-clip@paper"]
+
+
+def test_cases_of_other_scenarios_are_no_adversarial_pictures(write):
+    folder = write(f"{CLEAN}/clip-vit-b32", outcomes(share(60)))
+    write(f"{TYPO}/clip-vit-b32", outcomes(share(60)))
+    measured = read_measured([folder])
+    other = {Case("classification", "reading", "notes", "clip-vit-b32"): object()}
+    more = replace(measured, cases={**measured.cases, **other})
+
+    assert [cell.dataset for cell in more.cells("classification")] == ["imagenet", "rta-100"]
+    assert [cell.dataset for cell in more.attacks("classification")] == ["rta-100"]
 
 
 def test_evidence_that_does_not_fit_together_is_refused(write, tmp_path):
