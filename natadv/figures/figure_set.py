@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from natadv.evaluate.datasets import Dataset
     from natadv.figures.analyses import HeadTable, LatentPanel
     from natadv.figures.model_figures import Computing
-    from natadv.pipelines.embedders import Embedder
 
 Found = TypeVar("Found")
 Files = Mapping[str, bytes]
@@ -51,18 +50,19 @@ class FigureSet:
     """Figure -> a section of the claims, of the figures that were computed."""
 
     @cached_property
-    def embedders(self) -> tuple[Embedder, ...]:
-        """The models of the figures that embed pictures and texts; a remark names the others."""
-        from natadv.figures.model_figures import loaded_for
+    def models(self) -> tuple[str, ...]:
+        """The models of Figures 6 to 8: those that classify and are here; a remark names the
+        others."""
+        from natadv.figures.model_figures import why_not_computed
 
         found = []
         for model in self.measured.shown:
-            try:
-                found.append(loaded_for(model, self.computing))
-            except NatadvError as error:
-                self.remarks.append(f"figures 6 to 8 without {model}: {error}")
+            if why := why_not_computed(model, root=self.computing.root):
+                self.remarks.append(f"figures 6 to 8 without {model}: {why}")
+            else:
+                found.append(model)
         if not found:
-            raise ReportError("no model of the evidence is here, so that nothing can be computed")
+            raise ReportError("no model of the evidence is here that classifies pictures")
         return tuple(found)
 
     @cached_property
@@ -109,8 +109,10 @@ def _maps(of: FigureSet) -> Files:
     from natadv.figures.analyses import map_grid
     from natadv.figures.model_figures import map_rows
 
-    rows = map_rows(of.measured, of.embedders, of.attacked, pictures=of.pictures)
-    figure = map_grid(rows, [one.name for one in of.embedders], width_in=of.width_in)
+    rows = map_rows(
+        of.measured, of.models, of.attacked, pictures=of.pictures, computing=of.computing
+    )
+    figure = map_grid(rows, of.models, width_in=of.width_in)
     return _drawn("figure-6", figure)
 
 
@@ -118,10 +120,10 @@ def _latents(of: FigureSet) -> Files:
     from natadv.figures.analyses import latent_scatter
     from natadv.figures.model_figures import latent_panels
 
-    def draw(embedder: Embedder) -> tuple[Figure, list[LatentPanel]]:
-        folder = of.autoencoders.get(embedder.name)
-        panels = latent_panels(embedder, of.datasets, of.computing, folder=folder)
-        title = f"Latents of an autoencoder of {embedder.name}"
+    def draw(model: str) -> tuple[Figure, list[LatentPanel]]:
+        folder = of.autoencoders.get(model)
+        panels = latent_panels(model, of.datasets, of.computing, folder=folder)
+        title = f"Latents of an autoencoder of {model}"
         return latent_scatter(panels, title=title, width_in=of.width_in), panels
 
     files, found = _of_each_model(of, "figure-7", draw)
@@ -133,9 +135,9 @@ def _heads(of: FigureSet) -> Files:
     from natadv.figures.analyses import head_grid
     from natadv.figures.model_figures import head_tables
 
-    def draw(embedder: Embedder) -> tuple[Figure, dict[str, HeadTable]]:
-        found = head_tables(of.measured, embedder.name, of.datasets, of.computing)
-        title = f"Top-1 of {embedder.name} without single heads"
+    def draw(model: str) -> tuple[Figure, dict[str, HeadTable]]:
+        found = head_tables(of.measured, model, of.datasets, of.computing)
+        title = f"Top-1 of {model} without single heads"
         return head_grid(found, title=title, width_in=of.width_in), found
 
     files, found = _of_each_model(of, "figure-8", draw)
@@ -144,20 +146,21 @@ def _heads(of: FigureSet) -> Files:
 
 
 def _of_each_model(
-    of: FigureSet, name: str, draw: Callable[[Embedder], tuple[Figure, Found]]
+    of: FigureSet, name: str, draw: Callable[[str], tuple[Figure, Found]]
 ) -> tuple[Files, dict[str, Found]]:
     """A figure per model, and the numbers that it shows. Raises ReportError if no model has one; a
     remark says why others have none."""
     files: dict[str, bytes] = {}
     numbers: dict[str, Found] = {}
     why: list[str] = []
-    for embedder in of.embedders:
+    # One after the other, as memory may not hold several.
+    for model in of.models:
         try:
-            figure, numbers[embedder.name] = draw(embedder)
+            figure, numbers[model] = draw(model)
         except NatadvError as error:
-            why.append(f"{name} without {embedder.name}: {error}")
+            why.append(f"{name} without {model}: {error}")
             continue
-        files |= _drawn(f"{name}-{embedder.name}", figure)
+        files |= _drawn(f"{name}-{model}", figure)
     if not files:
         raise ReportError("; ".join(why))
     of.remarks.extend(why)

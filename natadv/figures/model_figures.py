@@ -79,12 +79,21 @@ def choose_datasets(measured: Measured, *, root: Path) -> Chosen:
     return Chosen(tuple(kept), left_out)
 
 
+def why_not_computed(model: str, *, root: Path) -> str:
+    """Why Figures 6 to 8 leave a model out, without loading it; empty if they do not."""
+    try:
+        spec = resolve_one(model, root=root, wanted="for figures")
+    except NatadvError as error:
+        return str(error)
+    return "" if TASK in spec.tasks else "it classifies no pictures"
+
+
 def loaded_for(model: str, computing: Computing) -> Embedder:
     """The model, ready to embed. Raises ModelError if it embeds no pictures and texts."""
     spec = resolve_one(model, root=computing.root, wanted="for figures")
     embedder = load_embedder(spec, computing.arithmetic, root=computing.root)
     if not isinstance(embedder.loaded.model, ZeroShotClassifier):
-        raise ModelError(f"{model} embeds no pictures and texts, which Figures 6 to 8 need")
+        raise ModelError(f"{model} embeds no pictures and texts, which Figures 6 and 7 need")
     return embedder
 
 
@@ -97,44 +106,46 @@ def random_rows(dataset: Dataset, n: int) -> tuple[int, ...]:
 
 def map_rows(
     measured: Measured,
-    embedders: Sequence[Embedder],
+    models: Sequence[str],
     datasets: Sequence[Dataset],
     *,
     pictures: int,
+    computing: Computing,
 ) -> list[MapRow]:
     """`pictures` of each dataset, with the map of each model for what it answered in the evidence;
-    samples that a model has no answer for are not shown."""
-    shown = []
+    samples that one of the models of the dataset has no answer for are not shown."""
+    shown: list[tuple[Dataset, list[Sample], list[Image]]] = []
     for dataset in datasets:
-        (scenario,) = {c.scenario for c in measured.cells(TASK) if c.dataset == dataset.name}
-        answers = [
-            _answers(measured, Case(TASK, scenario, dataset.name, one.name)) for one in embedders
-        ]
+        answers = [known for model in models if (known := _answers(measured, dataset, model))]
         drawn = read_rows(dataset.folder, dataset.card, random_rows(dataset, pictures))
-        samples = [sample for sample in drawn if all(sample.id in of for of in answers)]
+        samples = [sample for sample in drawn if all(sample.id in known for known in answers)]
         images = [decode_image(sample.image, where=sample.id) for sample in samples]
-        said = [[of[sample.id] for sample in samples] for of in answers]
-        maps = [
-            _maps(embedder, dataset, samples, images, words)
-            for embedder, words in zip(embedders, said, strict=True)
+        shown.append((dataset, samples, images))
+    # One model after the other, as memory may not hold several.
+    columns = [
+        [
+            cell
+            for dataset, samples, images in shown
+            for cell in _maps(embedder, dataset, samples, images, measured)
         ]
-        for i, sample in enumerate(samples):
-            truth = dataset.card.classes[sample.label or 0]
-            of_models = tuple(None if of is None else of[i] for of in maps)
-            shown.append(
-                MapRow(
-                    dataset.name,
-                    truth,
-                    np.asarray(images[i]),
-                    of_models,
-                    tuple(words[i] for words in said),
-                )
-            )
-    return shown
+        for embedder in (loaded_for(model, computing) for model in models)
+    ]
+    cells = zip(*columns, strict=True)
+    return [
+        MapRow(
+            dataset.name,
+            dataset.card.classes[sample.label or 0],
+            np.asarray(image),
+            *zip(*next(cells), strict=True),
+        )
+        for dataset, samples, images in shown
+        for sample, image in zip(samples, images, strict=True)
+    ]
 
 
-def _answers(measured: Measured, case: Case) -> dict[str, str]:
-    stored = measured.cases.get(case)
+def _answers(measured: Measured, dataset: Dataset, model: str) -> dict[str, str]:
+    """What the model said by sample; empty if it was not measured on the dataset."""
+    stored = measured.cases.get(Case(TASK, dataset.card.scenario, dataset.name, model))
     if stored is None:
         return {}
     rows = stored.outcomes["attack"]
@@ -146,13 +157,19 @@ def _maps(
     dataset: Dataset,
     samples: Sequence[Sample],
     images: Sequence[Image],
-    names: Sequence[str],
-) -> list[FloatArray] | None:
+    measured: Measured,
+) -> list[tuple[FloatArray | None, str]]:
+    """The map of each sample, if there is one, and what the model said about it."""
+    answers = _answers(measured, dataset, embedder.name)
+    if not answers:
+        return [(None, "not measured")] * len(samples)
+    said = [answers[sample.id] for sample in samples]
     if not isinstance(embedder.loaded.model, Explainable):
-        return None
-    return relevance_maps(
-        samples, images, names, task=TASK, loaded=embedder.loaded, card=dataset.card
+        return [(None, words) for words in said]
+    maps = relevance_maps(
+        samples, images, said, task=TASK, loaded=embedder.loaded, card=dataset.card
     )
+    return list(zip(maps, said, strict=True))
 
 
 def head_tables(
@@ -195,9 +212,9 @@ def head_tables(
 
 
 def latent_panels(
-    embedder: Embedder, datasets: Sequence[Dataset], computing: Computing, *, folder: Path | None
+    name: str, datasets: Sequence[Dataset], computing: Computing, *, folder: Path | None
 ) -> list[LatentPanel]:
-    """The latents of the model's autoencoder on each dataset.
+    """The latents of the autoencoder of the model `name` on each dataset.
 
     Args:
         folder: Of the autoencoder; None for one that is trained now, on the clean dataset, and
@@ -215,6 +232,7 @@ def latent_panels(
         load_autoencoder,
     )
 
+    embedder = loaded_for(name, computing)
     model: Any = embedder.loaded.model
     if not isinstance(model, Openable):
         raise ModelError(f"{embedder.name}: its adapter cannot open the layers of its tower")

@@ -59,7 +59,7 @@ def test_a_figure_without_evidence_is_named_and_the_others_are_drawn(write, tmp_
     assert "not made: fig5: the evidence has no case of task 'vqa'" in lines
     assert any(line.startswith("figures 6 to 8 without clip-vit-l14: ") for line in lines)
     assert any(
-        line.startswith("not made: fig6: no model of the evidence is here") for line in lines
+        line.startswith("not made: fig6: no model of the evidence is here that") for line in lines
     )
     assert lines[-1] == f"{out}: 1 part"
 
