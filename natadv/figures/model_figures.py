@@ -238,7 +238,7 @@ def latent_panels(
         raise ModelError(f"{embedder.name}: its adapter cannot open the layers of its tower")
     where = folder or _trained_now(embedder, datasets, computing)
     found = load_autoencoder(where, tower=embedder.fingerprint, model=embedder.name)
-    reader = LatentReader(model, found.to(computing.arithmetic.device), model)
+    reader = LatentReader(model, found.to(computing.arithmetic.device), embedder.loaded.encoder)
     panels = []
     for dataset in datasets:
         latents = dataset_latents(dataset, reader, limit=computing.limit, stream=computing.stream)
