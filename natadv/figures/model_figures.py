@@ -26,8 +26,8 @@ from natadv.types import Case, Explainable, FloatArray, Sample, ZeroShotClassifi
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-AUTOENCODERS = Path(".natadv") / "autoencoders"
-"""Relative to the root: those that were trained for Figure 7."""
+KEPT, TRAINED = Path("fixtures/autoencoders"), Path(".natadv/autoencoders")
+"""Relative to the root: a folder per model of the zoo; those that were trained for Figure 7."""
 VERSION = 1
 """Raised when autoencoders are trained in another way."""
 STEPS = 1500
@@ -217,8 +217,8 @@ def latent_panels(
     """The latents of the autoencoder of the model `name` on each dataset.
 
     Args:
-        folder: Of the autoencoder; None for one that is trained now, on the clean dataset, and
-            found again the next time.
+        folder: Of the autoencoder; None for the one that is kept in fixtures/autoencoders, or else
+            one that is trained now, on the clean dataset, and found again the next time.
 
     Raises:
         ModelError: The autoencoder belongs to another model, or the model cannot be opened.
@@ -236,7 +236,8 @@ def latent_panels(
     model: Any = embedder.loaded.model
     if not isinstance(model, Openable):
         raise ModelError(f"{embedder.name}: its adapter cannot open the layers of its tower")
-    where = folder or _trained_now(embedder, datasets, computing)
+    kept = computing.root / KEPT / name
+    where = folder or (kept if kept.is_dir() else _trained_now(embedder, datasets, computing))
     found = load_autoencoder(where, tower=embedder.fingerprint, model=embedder.name)
     reader = LatentReader(model, found.to(computing.arithmetic.device), embedder.loaded.encoder)
     panels = []
@@ -261,7 +262,7 @@ def _trained_now(embedder: Embedder, datasets: Sequence[Dataset], computing: Com
     revisions = [dataset.card.revision for dataset in clean]
     out = (
         computing.root
-        / AUTOENCODERS
+        / TRAINED
         / f"{embedder.name}-{digest([VERSION, embedder.fingerprint, *revisions])[:12]}"
     )
     if (out / "config.json").exists():

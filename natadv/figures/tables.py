@@ -10,7 +10,7 @@ import numpy as np
 
 from natadv.columns import Texts
 from natadv.errors import listed
-from natadv.figures.analyses import HeadTable, LatentPanel, LatentTable, critical
+from natadv.figures.analyses import HeadTable, LatentPanel, critical
 from natadv.figures.findings import (
     FINDINGS,
     OF_ALL,
@@ -31,6 +31,8 @@ NOTHING = "-"
 RARE, PURE = 0.1, 0.5
 """Of Figure 7: a latent is rare if fewer of the pictures activate it, and of low entropy below this
 many nats, at which one label has most of its top pictures."""
+TOP_PICTURES = 10
+"""That the entropy of a latent is taken over."""
 _SCORES = (
     "Scores: right or wrong (classification), IoU of each picture (segmentation), VQA accuracy. "
     "Gaps are in points, with 95 % intervals, paired by picture."
@@ -240,7 +242,7 @@ def latent_claims(found: Mapping[str, Sequence[LatentPanel]], scenarios: Mapping
     """
     lines = []
     for model, panels in found.items():
-        shares = {panel.dataset: _rare_and_pure(panel.points) for panel in panels}
+        shares = {panel.dataset: _rare_and_pure(panel) for panel in panels}
         cited = ", ".join(f"{name} {100 * of.value.mean():.1f} %" for name, of in shares.items())
         clean = next((of for name, of in shares.items() if scenarios[name] == "clean"), None)
         others = {name: of for name, of in shares.items() if scenarios[name] != "clean"}
@@ -254,18 +256,22 @@ def latent_claims(found: Mapping[str, Sequence[LatentPanel]], scenarios: Mapping
     return "\n\n".join(
         [
             "## Figure 7: rare latents of low label entropy appear on adversarial pictures",
-            f"Share of the latents that some but fewer than {100 * RARE:.0f} % of the pictures "
-            f"activate and whose label entropy is below {PURE} nats; gaps in points, with 95 % "
+            f"Share of the latents that at least {TOP_PICTURES} pictures, but fewer than "
+            f"{100 * RARE:.0f} % of them, activate and whose label entropy is below {PURE} nats; "
+            "gaps in points, with 95 % "
             "intervals over the latents.",
             "\n".join(lines),
         ]
     )
 
 
-def _rare_and_pure(points: LatentTable) -> Scores:
+def _rare_and_pure(panel: LatentPanel) -> Scores:
     """1 for each latent that is rare and of low entropy, else 0."""
+    points = panel.points
+    # With fewer pictures than stand for a latent, its labels are few by chance.
+    enough = points.frequency * panel.n >= TOP_PICTURES
     # NaN is below nothing: a dead latent has no entropy.
-    found = (points.frequency < RARE) & (points.entropy < PURE)
+    found = enough & (points.frequency < RARE) & (points.entropy < PURE)
     names = Texts.of(map(str, range(len(found))))
     return Scores(names, names, found.astype(np.float64))
 
