@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from natadv.plots import COLOURS, blank, heading, png
+from natadv.plots import COLOURS, blank, for_print, heading, png, svg
 
 
 def drawn(**size):
@@ -44,3 +44,21 @@ def test_the_same_numbers_give_the_same_bytes():
     assert drawn() == first
     assert b"Software" not in first
     assert b"Creation" not in first
+
+
+def test_a_figure_for_print_has_its_size_in_inches_and_equal_bytes_in_both_formats():
+    def saved():
+        figure = for_print(width_in=3.5, height_in=2)
+        heading(figure.subplots(), "a plot", size=7)
+        return png(figure), svg(figure)
+
+    raster, vector = saved()
+
+    with Image.open(io.BytesIO(raster)) as picture:
+        assert picture.size == (1050, 600)
+    assert b'width="252pt" height="144pt"' in vector
+    assert saved() == (raster, vector)
+    # Letters are outlines, and no day or version is written down.
+    assert b"<text" not in vector
+    assert b"dc:date" not in vector
+    assert b"Matplotlib" not in vector

@@ -45,6 +45,7 @@ COMMANDS = {
     "selfcheck": ("selfcheck_command", "audit the gate itself: its errors, its power, sabotage"),
     "judge": ("report_commands", "judge stored evidence again, and write gate.json"),
     "reproduce": ("reproduce_command", "compare published numbers with those of a run"),
+    "figures": ("figures_command", "draw the figures and tables of the paper from a run"),
     "report": ("report_commands", "write the last run as HTML, JUnit, Markdown, SARIF and others"),
     "evidence": ("report_commands", "pack the evidence of a run, and state what it shows"),
     "verify": ("report_commands", "recompute the verdict of packed evidence from its rows"),

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from natadv.cli import shared_options as opt
-from natadv.data.card import find_datasets, load_card
+from natadv.data.card import find_datasets
 from natadv.data.classes import TEMPLATES
 from natadv.data.importers import FORMATS
-from natadv.errors import DataError, MetricError, counted
-from natadv.evidence import Evidence, StoredCase
+from natadv.errors import MetricError, counted
+from natadv.figures.gaps import CONFIDENCE
+from natadv.figures.reproduction import (
+    MeasuredCase,
+    Reproduction,
+    measured_case,
+    percent,
+    with_number,
+)
 from natadv.gate.cases import stored_cases
 from natadv.metrics import effective_robustness as er
-from natadv.metrics import measure
 from natadv.models.hub.local import read_lock
-from natadv.models.listing import Published, is_here, published
+from natadv.models.listing import is_here, published
 from natadv.models.zoo import ZOO
 from natadv.report.terminal import NOTHING, aligned
-from natadv.tasks.classification import PAPER_TEMPLATES
-from natadv.types import PAPER_SUFFIX, Case, Feeding, Measurement
+from natadv.types import PAPER_SUFFIX, Case, Feeding
 
 COMPARED, NOTHING_COMPARED = 0, 1
-CONFIDENCE = 0.95
 
 app = opt.command_group()
 
@@ -61,62 +65,6 @@ STUDIES: dict[str, PublishedStudy] = {
 }
 
 
-class MeasuredCase(NamedTuple):
-    """A case in the evidence, and why it may not be what was published."""
-
-    case: Case
-    lineage: str
-    measurement: Measurement | None
-    """None if the metric is not defined on it."""
-    prompts: int | None
-    """Templates of its dataset; None if no dataset of that revision is here."""
-    problems: tuple[str, ...]
-    """Why it cannot be compared."""
-    remarks: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        measured = asdict(self.measurement) if self.measurement else None
-        return {
-            "model": self.case.model,
-            "dataset": self.case.dataset,
-            "measured": measured,
-            "measured_prompts": self.prompts,
-            "problems": list(self.problems),
-            "remarks": list(self.remarks),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Reproduction:
-    """A published number, and what was measured for it."""
-
-    number: Published
-    model: str
-    """As `--model` takes it."""
-    found: MeasuredCase | None
-    """None if it was not measured."""
-
-    @property
-    def measurement(self) -> Measurement | None:
-        """What can be compared with the number, if anything can."""
-        return self.found.measurement if self.found and not self.found.problems else None
-
-    @property
-    def inside(self) -> bool:
-        """Whether the measured interval contains the published number."""
-        own = self.measurement
-        return own is not None and own.low <= self.number.value <= own.high
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, with `difference` and `inside` only where the two can be compared."""
-        record: dict[str, Any] = {**asdict(self.number), "model": self.model, "measured": None}
-        record |= self.found.as_json() if self.found else {}
-        if (own := self.measurement) is None:
-            return record
-        return {**record, "difference": own.value - self.number.value, "inside": self.inside}
-
-
 @app.command(cls=opt.Command, epilog="Exit codes: 0 something was compared, 1 nothing.")
 def reproduce(
     study: Annotated[Literal["scam", "paper", "imagenet"], opt.argument("scam|paper|imagenet")],
@@ -131,7 +79,11 @@ def reproduce(
     chosen = STUDIES[study]
     # Without evidence, the output still says how to get some.
     stored, broken = stored_cases(evidence) if evidence.is_dir() else ({}, {})
-    cases = [_found(case, stored, chosen, root) for case in sorted(stored) if _is_of(case, chosen)]
+    cases = [
+        measured_case(case, stored[case], metric="top1", root=root, two_way=chosen.two_way)
+        for case in sorted(stored)
+        if _is_of(case, chosen)
+    ]
     compared = _comparisons(chosen, cases)
     robustness = list(_robustness(cases)) if study == "imagenet" else []
     if as_json:
@@ -170,7 +122,7 @@ def _comparisons(study: PublishedStudy, cases: Sequence[MeasuredCase]) -> list[R
     for number in published():
         if number.protocol == study.protocol and number.dataset in study.datasets:
             found = by_name.get((model := number.model + suffix, number.dataset))
-            rows.append(Reproduction(number, model, found and _with_number(found, number)))
+            rows.append(Reproduction(number, model, found and with_number(found, number)))
     order = list(ZOO)
     rows.sort(key=lambda r: (order.index(r.number.model), study.datasets.index(r.number.dataset)))
     return rows
@@ -180,55 +132,6 @@ def _others(compared: Sequence[Reproduction], cases: Sequence[MeasuredCase]) -> 
     """The measured cases that have no published number."""
     listed = {one.found.case for one in compared if one.found}
     return [found for found in cases if found.case not in listed]
-
-
-def _found(
-    case: Case, stored: Mapping[Case, StoredCase], study: PublishedStudy, root: Path
-) -> MeasuredCase:
-    manifest, rows = stored[case].manifest, stored[case].outcomes["attack"]
-    problems, remarks = list(manifest.problems), []
-    measurement, prompts = None, _prompts(case, manifest.data_revision, root)
-    try:
-        measurement = measure("top1", Evidence(rows), confidence=CONFIDENCE)
-    except MetricError as error:
-        problems.append(str(error))
-    if study.two_way and "choices" not in rows.values:
-        problems.append("measured among all classes: import the dataset again")
-    if prompts is None:
-        remarks.append("prompts unknown, its dataset is not here")
-    if rows.errors:
-        remarks.append(f"{len(rows.errors)} pictures have no answer")
-    whole = FORMATS[case.dataset].rows if case.dataset in FORMATS else 0
-    if whole and manifest.planned_n != whole:
-        remarks.append(f"published on {whole}")
-    return MeasuredCase(
-        case, manifest.lineage, measurement, prompts, tuple(problems), tuple(remarks)
-    )
-
-
-def _with_number(found: MeasuredCase, number: Published) -> MeasuredCase:
-    """The case with the reasons why it cannot be compared with this number."""
-    problems = list(found.problems)
-    if found.lineage != found.case.model:
-        problems.append(f"a checkpoint of this name, but of the lineage {found.lineage}")
-    own, theirs = found.prompts, number.prompts
-    if theirs and own not in (None, theirs):
-        how = "import it with other --templates"
-        problems.append(f"prompts per class: {own}, published with {theirs}; {how}")
-    return found._replace(problems=tuple(problems))
-
-
-def _prompts(case: Case, revision: str, root: Path) -> int | None:
-    """The prompts per class: those of the paper, or else the templates on the card of a dataset of
-    this revision; None if there is none."""
-    if case.model.endswith(PAPER_SUFFIX):
-        return len(PAPER_TEMPLATES)
-    folder = find_datasets(root).get(case.dataset)
-    try:
-        card = load_card(folder) if folder else None
-    except DataError:
-        return None
-    return len(card.templates) if card and card.revision == revision else None
 
 
 class ModelRobustness(NamedTuple):
@@ -339,11 +242,6 @@ def _robustness_cells(one: ModelRobustness) -> tuple[str, ...]:
         f"{100 * found.value:+.2f}",
         "; ".join([*notes, *filter(None, [one.remark])]),
     )
-
-
-def percent(share: float) -> str:
-    """A share as `40.14 %`."""
-    return f"{100 * share:.2f} %"
 
 
 def _how_to_get(dataset: str, prompts: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -44,6 +44,8 @@ class Published:
     source: str
     prompts: Annotated[int, Field(ge=0)] = 0
     """Templates that each class name was put into; 0 where the source does not say."""
+    read_in: Literal["primary", "secondary"] = "primary"
+    """Whether the number was read in the source itself, or in another text that quotes it."""
 
 
 @cache
