@@ -86,7 +86,7 @@ def test_the_matrix_has_a_job_for_each_model_and_task(plan):
     assert code == 0
     assert text.count("\n") == 1
     assert {"tier": "mini", "model": "mini-clip", "task": "vqa"} in jobs
-    assert len(jobs) == len({(job["model"], job["task"]) for job in jobs}) == 15
+    assert len(jobs) == len({(job["model"], job["task"]) for job in jobs}) == 20
 
 
 def test_the_contract_of_a_revision_is_exported_with_all_that_it_includes(
