@@ -33,7 +33,7 @@ from natadv.training.training_rows import RowNumbers, in_parts, samples_of
 from natadv.types import FloatArray, ModelSpec, ReadTokens
 
 FILE = "activations"
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 2048
 _PROBE_PX = 64
 
 
