@@ -65,7 +65,8 @@ class Sample:
     decoy: str | None = None
     """The wrong word that is written on the picture."""
     twin: str | None = None
-    """The id of the clean picture that this one was made from."""
+    """The id of the clean picture that this one was made from, or in the scenario `reading` of the
+    attacked one that it shows again."""
     part: str = ""
     """A part of the dataset that is also measured alone (`seen`, `held-out`)."""
     overlay: str | None = None

@@ -59,7 +59,8 @@ class _Described(Strict):
     source: NonEmpty
     description: NonEmpty
     twin_of: Name | None = None
-    """The clean dataset that holds the twin of each sample."""
+    """The dataset that holds the twin of each sample: a clean one, or in the scenario `reading` the
+    typographic one."""
     drawn: bool = False
     """Whether the rows hold no pictures: overlays are drawn on the clean twins when shown."""
     twin_revision: Sha256 | None = None

@@ -161,6 +161,8 @@ NEW_BOUNDS = [
      "max_drop needs a task without globs, got '*'"),
     ("metric: top1\n    floor: 0.9", "metric: macro_f1\n    max_regression: 0.1", "rules[0]",
      "max_regression of 'macro_f1' is not defined: expected the mean of a score, such as top1, "),
+    ("metric: top1\n    floor: 0.9", "metric: reading_accuracy\n    floor: 0.9", "rules[0]",
+     "'reading_accuracy' is of reading cases, not of clean ones"),
     ("floor: 0.9\n", "max_regression: 1\n", "rules[0]", "(from 0 to 0.999999), got 1.0"),
     ("floor: 0.9\n", "max_regresion: 0.1\n", "rules[0].max_regresion",
      "did you mean 'max_regression'?"),
