@@ -257,7 +257,7 @@ def latent_claims(found: Mapping[str, Sequence[LatentPanel]], scenarios: Mapping
         [
             "## Figure 7: rare latents of low label entropy appear on adversarial pictures",
             f"Share of the latents that at least {TOP_PICTURES} pictures, but fewer than "
-            f"{100 * RARE:.0f} % of them, activate and whose label entropy is below {PURE} nats; "
+            f"{100 * RARE:.0f} % of all, activate and whose label entropy is below {PURE} nats; "
             "gaps in points, with 95 % "
             "intervals over the latents.",
             "\n".join(lines),
