@@ -29,6 +29,8 @@ COMMANDS = {
     "search": ("search_commands", "find the smallest typographic overlay that flips a model"),
     "replay": ("search_commands", "show an attack that was found on one model to another"),
     "freeze": ("search_commands", "keep an attack as a counter-example that the gate can judge"),
+    "defend": ("defend_command", "make a checkpoint that written words fool less, at what cost"),
+    "defences": ("defend_command", "compare defended checkpoints of one model"),
     "plan": ("gate_commands", "show what a run of the gate would measure, and what it lacks"),
     "bless": (
         "baseline_commands",
