@@ -81,11 +81,7 @@ def defend(inputs: MethodInputs) -> Defence:
         f"with {settings.attacks} words, loss {losses[-1]:.4f}",
         tensors={network.names.tokens: rows},
         facts={"token": TOKEN, "id": tokenizer.id, "losses": [round(x, 4) for x in losses]},
-        files={
-            checkpoint.CONFIG: _config(network, tokenizer, rows=len(rows)),
-            checkpoint.TOKENIZER_VOCABULARIES[0]: tokenizer.content.to_str().encode(),
-            checkpoint.TOKENIZER_CONFIG: _json(tokenizer.config),
-        },
+        files=_files(network, tokenizer, rows=len(rows)),
         caveat=f"The tokenizer puts `{TOKEN}` in front of every text by itself; use the tokenizer "
         "of this folder, not that of the original.",
     )
@@ -243,16 +239,19 @@ def _learned(network: Network, tokenizer: PrefixTokenizer, vector: torch.Tensor)
         handle.remove()
 
 
-def _config(network: Network, tokenizer: PrefixTokenizer, *, rows: int) -> bytes:
-    """The model's config with one more word. The end token is named: with an old config,
-    transformers would pool at the highest id, which is now that of the token."""
+def _files(network: Network, tokenizer: PrefixTokenizer, *, rows: int) -> dict[str, bytes]:
+    """The tokenizer, and the model's config for `rows` embeddings. The end token is named: with an
+    old config, transformers would pool at the highest id, which is now that of the token."""
     config = checkpoint.read_json(network.spec.folder / checkpoint.CONFIG)
     text = dict(config.get("text_config") or {})
     text["vocab_size"] = rows
     if config.get("model_type") == "clip":
-        eos = str(tokenizer.config["eos_token"])
-        text["eos_token_id"] = tokenizer.content.token_to_id(eos)
-    return _json({**config, "text_config": text})
+        text["eos_token_id"] = tokenizer.content.token_to_id(str(tokenizer.config["eos_token"]))
+    return {
+        checkpoint.CONFIG: _json({**config, "text_config": text}),
+        checkpoint.TOKENIZER_VOCABULARIES[0]: tokenizer.content.to_str().encode(),
+        checkpoint.TOKENIZER_CONFIG: _json(tokenizer.config),
+    }
 
 
 def _json(content: object) -> bytes:

@@ -1,0 +1,351 @@
+"""Defended folders are what was chosen, whole, and measured as anybody will load them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from natadv import cli
+from natadv.defences import defend as defend_module
+from natadv.defences import heads, prefix, words
+from natadv.defences.defend import METHODS, defend
+from natadv.defences.folder import write_checkpoint
+from natadv.defences.halves import halves_of
+from natadv.defences.heads import Ablation, HeadAddress
+from natadv.defences.measure import compared
+from natadv.defences.network import open_network
+from natadv.defences.report import across, drop_left, read_report
+from natadv.errors import ConfigError, ModelError, ReportError
+from natadv.evaluate.datasets import dataset_named
+from natadv.models.resolve import resolve_one
+from tests.models.conftest import copied as copied
+from tests.models.conftest import open_clip_quick as open_clip_quick
+from tests.models.conftest import photographs as photographs
+from tests.models.conftest import saved_open_clip as saved_open_clip
+from tests.models.conftest import tiny_clip as tiny_clip
+from tests.models.conftest import tiny_siglip as tiny_siglip
+
+FAMILIES = ("tiny_clip", "tiny_siglip", "open_clip_quick")
+
+
+def network_of(folder):
+    spec = resolve_one(str(folder), root=folder.parent, wanted="")
+    return open_network(spec, device="cpu", threads=1, batch=8)
+
+
+def rewritten(network, out, *, tensors, files=None):
+    """The network that is loaded from a folder with these changes."""
+    out.mkdir()
+    write_checkpoint(out, network.spec, tensors=tensors, files=files or {})
+    return network_of(out)
+
+
+def by_hand(network, pictures, ablation):
+    """Unit embeddings from the layers one by one; the outputs of ablated heads are replaced."""
+    opened = network.encoder.layerwise(network.encoder.prepare(pictures))
+    state = opened.first
+    for number, layer in enumerate(opened.layers, start=1):
+        outputs = layer.attend(state).outputs.clone()
+        for head in range(outputs.shape[1]):
+            if (number, head + 1) in ablation.ablated:
+                outputs[:, head] = ablation.instead[number - 1, head]
+        state = layer.join(state, outputs)
+    rows = opened.embed(state)
+    return (rows / rows.norm(dim=-1, keepdim=True)).detach().numpy()
+
+
+def test_halves_share_no_group_and_no_word(root, plan_for, tiny_clip):
+    dataset = dataset_named("noise", root)
+    for seed in range(5):
+        settings = plan_for("words", tiny_clip).settings.model_copy(update={"seed": seed})
+        choice, judged = halves_of(dataset, settings)
+        said = [
+            {a.sample.decoy for t in range(3) for a in h.attacked(turn=t)} for h in (choice, judged)
+        ]
+
+        assert {s.group for s in choice.samples}.isdisjoint(s.group for s in judged.samples)
+        assert len(choice.samples) + len(judged.samples) == dataset.card.rows
+        assert set(choice.words).isdisjoint(judged.words)
+        assert set(choice.words) | set(judged.words) == set(dataset.card.classes)
+        assert said[0] <= set(choice.words)
+        assert said[1] <= set(judged.words)
+        for half in (choice, judged):
+            assert all(a.sample.decoy != half.classes[a.sample.label] for a in half.attacked())
+
+
+def test_an_ablated_folder_equals_the_pass_without_its_heads(request, photographs, tmp_path):
+    for family in FAMILIES:
+        network = network_of(request.getfixturevalue(family))
+        opened = network.encoder.layerwise(network.encoder.prepare(photographs))
+        shape = (
+            len(opened.layers),
+            opened.layers[0].heads,
+            opened.first.shape[-1] // opened.layers[0].heads,
+        )
+        means = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+        some = frozenset({HeadAddress(1, 2), HeadAddress(2, 1), HeadAddress(2, 2)})
+        plain = network.embed(photographs)
+        for number, instead in enumerate((means, torch.zeros(shape))):
+            ablation = Ablation(instead, some)
+            out = tmp_path / f"{family}-{number}"
+            defended = rewritten(network, out, tensors=ablation.edits(network))
+
+            found = defended.embed(photographs)
+            np.testing.assert_allclose(found, by_hand(network, photographs, ablation), atol=2e-5)
+            assert np.abs(found - plain).max() > 1e-2
+
+
+def test_every_head_of_a_layer_at_zero_leaves_the_bias(tiny_clip):
+    network = network_of(tiny_clip)
+    both = frozenset({HeadAddress(1, 1), HeadAddress(1, 2)})
+    edits = Ablation(torch.zeros(2, 2, 16), both).edits(network)
+    name = network.names.projection.format(0)
+
+    assert not edits[f"{name}.weight"].any()
+    assert torch.equal(edits[f"{name}.bias"], network.parameter(f"{name}.bias"))
+    assert network.parameter(f"{name}.weight").any()
+
+
+def test_heads_are_tried_from_the_right_layer(tiny_clip, plan_for, root):
+    """Trying a head must equal ablating it, or the choice is about another network."""
+    network = network_of(tiny_clip)
+    half = halves_of(dataset_named("noise", root), plan_for("heads", tiny_clip).settings).choice
+    choice = heads._choice_half(network, half, ("a {}.",))
+    means = heads._mean_outputs(network, choice.clean)
+    before = Ablation(means, frozenset({HeadAddress(1, 1)}))
+    tried = [HeadAddress(1, 2), HeadAddress(2, 1), HeadAddress(2, 2)]
+
+    for found in choice.try_heads(tried, before):
+        assert found == choice.now(before.with_head(found.head))._replace(head=found.head)
+
+
+def test_texts_of_a_prefix_folder_have_the_token_at_its_place(request, root, plan_for, tmp_path):
+    for family, place in (("tiny_clip", 1), ("tiny_siglip", 0)):
+        folder = request.getfixturevalue(family)
+        network = network_of(folder)
+        table = network.parameter(network.names.tokens)
+        tokenizer = prefix.prefix_tokenizer(network, rows=len(table))
+        texts = ["a cat.", "a photo of two very small cats"]
+        original = network.encoder.tokenise(texts)["input_ids"]
+        vector = torch.randn(32, generator=torch.Generator().manual_seed(9))
+        tokens = prefix._tokens(network, tokenizer, texts)
+        with torch.no_grad(), prefix._learned(network, tokenizer, vector):
+            wanted = network.encoder.embed_tokens(tokens)
+        defended = rewritten(
+            network,
+            tmp_path / family,
+            tensors={network.names.tokens: torch.cat([table, vector[None]])},
+            files=prefix._files(network, tokenizer, rows=len(table) + 1),
+        )
+
+        ids = defended.encoder.tokenise(texts)["input_ids"]
+        assert tokenizer.place == place
+        assert ids[:, place].tolist() == [len(table)] * 2
+        # The shorter text is otherwise the same; the longer one is cut off, and ends as it did.
+        assert ids[0, place + 1 : 9].tolist() == original[0, place:8].tolist()
+        assert ids[1, -1] == original[1, -1]
+        found = defended.encoder.embed_texts(texts)
+        unit = wanted / wanted.norm(dim=-1, keepdim=True)
+        np.testing.assert_allclose(found, unit.numpy(), atol=1e-5)
+        assert np.abs(found - network.encoder.embed_texts(texts)).max() > 1e-3
+
+
+def test_a_prefix_needs_a_tokenizer_of_its_own(open_clip_quick, plan_for, root):
+    with pytest.raises(ModelError, match="take --method heads or words"):
+        prefix.prefix_tokenizer(network_of(open_clip_quick), rows=49408)
+
+
+def test_each_method_writes_another_model_and_says_what_it_cost(tiny_clip, plan_for, tmp_path):
+    before = {path: path.read_bytes() for path in tiny_clip.iterdir()}
+    hashes = set()
+    for method in METHODS:
+        out = tmp_path / method
+        report = defend(plan_for(method, tiny_clip, out=out))
+        hashes |= {report.weights_before, report.weights_after}
+
+        assert network_of(out).weights == report.weights_after
+        assert read_report(out) == report
+        assert report.judged.pictures == 14
+        assert {n: p.pictures for n, p in report.parts.items()} == _parts(report)
+        assert "natadv defend" in (out / "README.md").read_text()
+        assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+    assert len(hashes) == 1 + len(METHODS)
+    assert {path: path.read_bytes() for path in tiny_clip.iterdir()} == before
+    table = across([read_report(tmp_path / method) for method in METHODS])
+    assert table.count("\n") == len(METHODS) + 2
+
+
+def _parts(report):
+    found = {name: part.pictures for name, part in report.parts.items()}
+    assert sum(found.values()) == report.judged.pictures
+    return found
+
+
+def test_numbers_before_and_after_are_counted_by_hand(tiny_clip, root, plan_for):
+    network = network_of(tiny_clip)
+    judged = halves_of(dataset_named("noise", root), plan_for("words", tiny_clip).settings).judged
+    first = defend_module.answers_of(network, judged, templates=("a {}.",))
+    network.parameter("visual_projection.weight").data.neg_()
+    second = defend_module.answers_of(network, judged, templates=("a {}.",))
+    found = compared(first, second)
+
+    def right(answers):
+        return np.array(list(answers.truth)) == np.array(list(answers.prediction))
+
+    clean, attacked, reading = (
+        [right(getattr(answers, name)) for answers in (first, second)]
+        for name in ("clean", "attacked", "reading")
+    )
+    n = len(judged.samples)
+    for part, (a, b) in zip(
+        (found.clean, found.attacked, found.reading), (clean, attacked, reading), strict=True
+    ):
+        assert part.before.value == pytest.approx(a.sum() / n)
+        assert part.after.value == pytest.approx(b.sum() / n)
+        assert part.change.value == pytest.approx((b.sum() - a.sum()) / n)
+        assert part.change.low <= part.change.value <= part.change.high
+    drops = [(clean[i].sum() - attacked[i].sum()) / n for i in (0, 1)]
+    assert (found.drop.before.value, found.drop.after.value) == pytest.approx(drops)
+    assert found.drop.change.value == pytest.approx(drops[1] - drops[0])
+    said = np.array(list(second.attacked.prediction)) == np.array(list(second.attacked.decoy))
+    assert found.said_word.after.value == pytest.approx(said.mean())
+    assert set(first.reading.truth) <= set(judged.words)
+
+
+def test_a_killed_run_leaves_no_half_folder(tiny_clip, plan_for, tmp_path, monkeypatch):
+    plan = plan_for("heads", tiny_clip)
+    seen = []
+
+    def killed(*args, **kwargs):
+        seen.append(defend_module.__name__)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    original = defend_module.answers_of
+    monkeypatch.setattr(defend_module, "answers_of", killed)
+    with pytest.raises(KeyboardInterrupt):
+        defend(plan)
+    assert not plan.out.exists()
+
+    defend(plan)
+    assert read_report(plan.out).method == "heads"
+    old = read_report(plan.out)
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        defend(replace(plan, force=True))
+    assert read_report(plan.out) == old
+
+
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(
+    tiny_clip, plan_for, tmp_path, monkeypatch
+):
+    whole = defend(plan_for("words", tiny_clip, out=tmp_path / "whole"))
+    plan = plan_for("words", tiny_clip, out=tmp_path / "killed")
+    step = words._step
+
+    def killed(training, state):
+        if state.step == 3:
+            raise KeyboardInterrupt
+        return step(training, state)
+
+    monkeypatch.setattr(words, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        defend(plan)
+    assert not plan.out.exists()
+    monkeypatch.setattr(words, "_step", step)
+    resumed = defend(plan)
+
+    assert "resuming after step 2 of 4" in plan.stream.getvalue()
+    assert resumed.weights_after == whole.weights_after
+    assert resumed.judged == whole.judged
+
+
+def test_words_train_the_layers_of_the_picture_tower_alone(tiny_clip, plan_for, tmp_path):
+    defend(plan_for("words", tiny_clip, out=tmp_path / "words"))
+    before, after = network_of(tiny_clip), network_of(tmp_path / "words")
+    changed = {
+        name
+        for name, parameter in before.module.named_parameters()
+        if not torch.equal(parameter, after.parameter(name))
+    }
+
+    assert changed
+    assert all(name.startswith("vision_model.encoder.layers.") for name in changed)
+
+
+def test_reports_about_other_pictures_are_not_compared(tiny_clip, plan_for, tmp_path):
+    report = defend(plan_for("heads", tiny_clip))
+    with pytest.raises(ReportError, match="differ in judged_words"):
+        across([report, report.model_copy(update={"judged_words": ("other",)})])
+    with pytest.raises(ReportError, match="natadv defend has made"):
+        read_report(tmp_path)
+
+
+def test_a_share_of_no_drop_is_no_number(tiny_clip, plan_for):
+    part = defend(plan_for("heads", tiny_clip)).judged
+    zero = part.drop.before.model_copy(update={"value": 0.0})
+    without = part.model_copy(update={"drop": part.drop.model_copy(update={"before": zero})})
+
+    assert np.isnan(drop_left(without))
+
+
+def test_weights_that_are_not_there_are_an_error(tiny_clip, tmp_path):
+    network = network_of(tiny_clip)
+    with pytest.raises(ModelError, match="holds no weights called nothing"):
+        rewritten(network, tmp_path / "x", tensors={"nothing": torch.zeros(1)})
+
+
+def test_no_head_within_the_budget_is_an_error(tiny_clip, plan_for):
+    plan = plan_for("heads", tiny_clip, "least_gain=0.9")
+    with pytest.raises(ConfigError, match="no head can be ablated"):
+        defend(plan)
+    assert not plan.out.exists()
+
+
+def test_mistakes_are_reported_in_one_line(root, tiny_clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("x")
+    usual = {
+        "model": str(tiny_clip),
+        "data": "noise",
+        "method": "heads",
+        "out": str(tmp_path / "o"),
+    }
+    cases = [
+        ({"set": "stepz=1", "method": "words"}, "did you mean 'steps'"),
+        ({"set": "letters=[2, 1]"}, "expected [least, most]"),
+        ({"set": "recipes=[post-its]"}, "did you mean 'post-it'"),
+        ({"data": "few"}, "expected 4 or more"),
+        ({"data": "nothing"}, "nothing"),
+        ({"out": str(tmp_path / "full")}, "replace it with --force"),
+        ({"model": "mini-clip@paper"}, "fixtures"),
+    ]
+    for changes, part in cases:
+        given = usual | changes
+        code = cli.main(["defend", *(w for k, v in given.items() for w in (f"--{k}", v))])
+        said = capsys.readouterr()
+        assert code == 1, changes
+        assert part in said.err
+        assert said.err.count("\n") == 1, said.err
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_commands_print_what_was_measured(root, tiny_clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    out = tmp_path / "defended"
+    arguments = ["--model", str(tiny_clip), "--data", "noise", "--method", "heads"]
+    more = ["--out", str(out), "--device", "cpu", "--threads", "1", "--set", "clean_budget=0.9"]
+
+    assert cli.main(["defend", *arguments, *more, "least_gain=0", "most_heads=1"]) == 0
+    printed = capsys.readouterr().out
+    stored = json.loads((out / "defence-report.json").read_text())
+    assert f"{stored['judged']['clean']['after']['value']:.3f}" in printed
+    assert f"pytest suites/test_classification.py --model {out}" in printed
+    assert cli.main(["defences", str(out)]) == 0
+    assert "| heads |" in capsys.readouterr().out
