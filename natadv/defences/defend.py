@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from natadv.defences import heads, prefix, words
+from natadv.defences import heads, prefix, sae, words
 from natadv.defences.folder import refuse_existing, unfinished, write_checkpoint
 from natadv.defences.halves import Halves, halves_of
 from natadv.defences.measure import Answers, answers_of, compared
@@ -27,6 +27,7 @@ from natadv.types import ModelSpec
 METHODS: dict[MethodName, Callable[[MethodInputs], Defence]] = {
     "heads": heads.defend,
     "prefix": prefix.defend,
+    "sae": sae.defend,
     "words": words.defend,
 }
 """A new one is a function, its settings in `SETTINGS`, and a row here."""

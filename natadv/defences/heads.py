@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from natadv.defences.halves import Half, label_of
+from natadv.defences.choice_scores import ChoiceScores, PreparedHalf, prepared_half
 from natadv.defences.method import Defence, MethodInputs
 from natadv.defences.network import Network
 from natadv.defences.settings import HeadSettings
@@ -18,8 +17,7 @@ from natadv.errors import ConfigError
 from natadv.explain.layers import LayerwisePass
 from natadv.models.adapters.encoder import Pixels
 from natadv.storage.progress import Progress
-from natadv.tasks.classification import logits, predict
-from natadv.types import FloatArray, IntArray
+from natadv.types import FloatArray
 
 
 class HeadAddress(NamedTuple):
@@ -30,16 +28,11 @@ class HeadAddress(NamedTuple):
 
 
 class Round(NamedTuple):
-    """The network once a head more is ablated, on the choice half."""
+    """One head more is ablated."""
 
     head: HeadAddress
-    clean: float
-    """Accuracy."""
-    attacked: float
-    """Accuracy."""
-    truth: float
-    """Mean probability of the truth on attacked pictures, by which heads are compared: it moves
-    with every picture, and accuracy only with those that change sides."""
+    scores: ChoiceScores
+    """Of the network from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,78 +92,57 @@ class Ablation:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _ChoiceHalf:
-    """Prepared pictures of the choice half, and how they are classified."""
+@torch.no_grad()
+def try_heads(
+    half: PreparedHalf, heads: Sequence[HeadAddress], ablation: Ablation
+) -> list[ChoiceScores]:
+    """The scores with each of the heads ablated in turn. What comes before the layer of a head is
+    computed once for all."""
+    clean, attacked = (
+        _each(half, batches, heads, ablation) for batches in (half.clean, half.attacked)
+    )
+    return [half.scores(c, a) for c, a in zip(clean, attacked, strict=True)]
 
-    network: Network
-    clean: Sequence[Pixels]
-    attacked: Sequence[Pixels]
-    truths: IntArray
-    weights: NDArray[np.float64]
 
-    def scores(self, clean: FloatArray, attacked: FloatArray, head: HeadAddress) -> Round:
-        """From embeddings."""
-        scoring = self.network.encoder.scoring
-        of_clean, of_attacked = (
-            predict(
-                logits(rows, weights=self.weights, scoring=scoring), self.truths, scoring=scoring
-            )
-            for rows in (clean, attacked)
+def _each(
+    half: PreparedHalf, batches: Sequence[Pixels], heads: Sequence[HeadAddress], ablation: Ablation
+) -> list[FloatArray]:
+    """For each head the embeddings of all pictures without it."""
+    found: list[list[FloatArray]] = [[] for _ in heads]
+    for pixels in batches:
+        opened = half.network.encoder.layerwise(pixels)
+        states = ablation.states(opened)
+        for rows, head in zip(found, heads, strict=True):
+            before = head.layer - 1
+            embedded = ablation.with_head(head).embed(opened, states[before], after=before)
+            rows.append(embedded.float().cpu().numpy())
+    return [np.concatenate(rows) for rows in found]
+
+
+@torch.no_grad()
+def scores_now(half: PreparedHalf, ablation: Ablation) -> ChoiceScores:
+    """The scores with what is ablated already."""
+    clean, attacked = (
+        np.concatenate(
+            [
+                ablation.embed(opened, opened.first).float().cpu().numpy()
+                for opened in map(half.network.encoder.layerwise, batches)
+            ]
         )
-        return Round(
-            head,
-            float(of_clean.correct.mean()),
-            float(of_attacked.correct.mean()),
-            float(of_attacked.true_score.mean()),
-        )
-
-    @torch.no_grad()
-    def try_heads(self, heads: Sequence[HeadAddress], ablation: Ablation) -> list[Round]:
-        """The scores with each of the heads ablated in turn. What comes before the layer of a head
-        is computed once for all."""
-        clean, attacked = (
-            self._embedded(batches, heads, ablation) for batches in (self.clean, self.attacked)
-        )
-        return [self.scores(c, a, h) for c, a, h in zip(clean, attacked, heads, strict=True)]
-
-    def _embedded(
-        self, batches: Sequence[Pixels], heads: Sequence[HeadAddress], ablation: Ablation
-    ) -> list[FloatArray]:
-        found: list[list[FloatArray]] = [[] for _ in heads]
-        for pixels in batches:
-            opened = self.network.encoder.layerwise(pixels)
-            states = ablation.states(opened)
-            for rows, head in zip(found, heads, strict=True):
-                tried = ablation.with_head(head)
-                before = head.layer - 1
-                rows.append(tried.embed(opened, states[before], after=before).float().cpu().numpy())
-        return [np.concatenate(rows) for rows in found]
-
-    @torch.no_grad()
-    def now(self, ablation: Ablation) -> Round:
-        """The scores with what is ablated already."""
-        clean, attacked = (
-            np.concatenate(
-                [
-                    ablation.embed(opened, opened.first).float().cpu().numpy()
-                    for opened in map(self.network.encoder.layerwise, batches)
-                ]
-            )
-            for batches in (self.clean, self.attacked)
-        )
-        return self.scores(clean, attacked, HeadAddress(0, 0))
+        for batches in (half.clean, half.attacked)
+    )
+    return half.scores(clean, attacked)
 
 
 def defend(inputs: MethodInputs) -> Defence:
     """Ablate one head after the other: always the one that helps attacked pictures of the choice
     half most and keeps clean accuracy within the budget. Raises ConfigError if no head does."""
-    network, half, settings = inputs.network, inputs.choice, inputs.settings
+    network, settings = inputs.network, inputs.settings
     assert isinstance(settings, HeadSettings)
-    choice = _choice_half(network, half, inputs.templates)
-    means = _mean_outputs(network, choice.clean)
+    choice = prepared_half(network, inputs.choice, inputs.templates)
+    means = mean_outputs(network, choice.clean)
     ablation = Ablation(means if settings.ablation == "mean" else torch.zeros_like(means))
-    before = choice.now(ablation)
+    before = scores_now(choice, ablation)
     progress = Progress("ablating", settings.most_heads, unit="heads", stream=inputs.stream)
     rounds: list[Round] = []
     for chosen in _rounds(choice, ablation, before, settings):
@@ -178,8 +150,8 @@ def defend(inputs: MethodInputs) -> Defence:
         ablation = ablation.with_head(chosen.head)
         layer, head = chosen.head
         progress.say(
-            f"layer {layer} head {head}: clean {chosen.clean:.3f}, attacked {chosen.attacked:.3f} "
-            "on the choice half"
+            f"layer {layer} head {head}: clean {chosen.scores.clean:.3f}, attacked "
+            f"{chosen.scores.attacked:.3f} on the choice half"
         )
         progress.reach(len(rounds))
     if not rounds:
@@ -192,41 +164,35 @@ def defend(inputs: MethodInputs) -> Defence:
         summary=f"{len(rounds)} of {means.shape[0] * means.shape[1]} heads ablated "
         f"({settings.ablation}): {', '.join(f'{r.head.layer}.{r.head.head}' for r in rounds)}",
         tensors=ablation.edits(network),
-        facts={"before": _facts(before), "rounds": [_facts(r) for r in rounds]},
+        facts={
+            "before": before.facts(),
+            "rounds": [{**r.head._asdict(), **r.scores.facts()} for r in rounds],
+        },
     )
 
 
 def _rounds(
-    choice: _ChoiceHalf, ablation: Ablation, before: Round, settings: HeadSettings
+    choice: PreparedHalf, ablation: Ablation, before: ChoiceScores, settings: HeadSettings
 ) -> Iterator[Round]:
     """The heads in the order in which they are ablated."""
     layers, heads, _ = ablation.instead.shape
     left = [HeadAddress(n, h) for n in range(1, layers + 1) for h in range(1, heads + 1)]
     last = before
     for number in range(settings.most_heads):
-        tried = sorted(choice.try_heads(left, ablation), key=lambda r: r.truth, reverse=True)
-        within = [r for r in tried if r.clean >= before.clean - settings.clean_budget]
-        if not within or within[0].truth < last.truth + settings.least_gain:
+        tried = [Round(*pair) for pair in zip(left, try_heads(choice, left, ablation), strict=True)]
+        tried.sort(key=lambda r: r.scores.truth, reverse=True)
+        within = [r for r in tried if r.scores.clean >= before.clean - settings.clean_budget]
+        if not within or within[0].scores.truth < last.truth + settings.least_gain:
             return
-        last = within[0]
-        yield last
-        ablation = ablation.with_head(last.head)
+        yield within[0]
+        chosen, last = within[0]
+        ablation = ablation.with_head(chosen)
         kept = tried if number else tried[: settings.shortlist]
-        left = [r.head for r in kept if r.head != last.head]
-
-
-def _choice_half(network: Network, half: Half, templates: Sequence[str]) -> _ChoiceHalf:
-    return _ChoiceHalf(
-        network,
-        list(network.prepared(half.clean())),
-        list(network.prepared(attacked.picture for attacked in half.attacked())),
-        np.array([label_of(sample) for sample in half.samples], dtype=np.int64),
-        network.class_weights(half.classes, templates),
-    )
+        left = [r.head for r in kept if r.head != chosen]
 
 
 @torch.no_grad()
-def _mean_outputs(network: Network, batches: Sequence[Pixels]) -> torch.Tensor:
+def mean_outputs(network: Network, batches: Sequence[Pixels]) -> torch.Tensor:
     """What each head says on average over pictures and tokens."""
     sums: list[torch.Tensor] = []
     count = 0
@@ -240,14 +206,3 @@ def _mean_outputs(network: Network, batches: Sequence[Pixels]) -> torch.Tensor:
         sums.append(torch.stack(found))
         count += state.shape[0] * state.shape[1]
     return torch.stack(sums).sum(dim=0) / count
-
-
-def _facts(scores: Round) -> Mapping[str, Any]:
-    layer, head = scores.head
-    own = {"layer": layer, "head": head} if layer else {}
-    return {
-        **own,
-        "clean": round(scores.clean, 4),
-        "attacked": round(scores.attacked, 4),
-        "truth": round(scores.truth, 4),
-    }

@@ -12,6 +12,8 @@ from natadv.config import PARAMS, Strict, name_in, parse_override, section_of
 from natadv.errors import ConfigError, unknown_name
 from natadv.scenarios.typographic.recipes import RECIPES
 
+NUMBERS = (1, 2, 4, 8, 16, 32, 64, 128)
+
 MethodName = Literal["heads", "prefix", "sae", "words"]
 
 RECIPE = Annotated[str, BeforeValidator(name_in("overlay recipe", RECIPES))]
@@ -70,7 +72,7 @@ class HeadSettings(DefenceSettings):
     """`mean`: a head says what it says on average of the clean pictures, whatever it sees; `zero`:
     it says nothing."""
     most_heads: Count = 16
-    shortlist: Count = 24
+    shortlist: Count = 12
     """After the first round, only as many heads are tried: those that were best alone."""
     least_gain: Share = 0.002
     """A head is ablated if the attacked pictures' mean probability of the truth rises by this."""
@@ -109,19 +111,11 @@ class SaeSettings(DefenceSettings):
     """Ablation of latents of a sparse autoencoder."""
 
     autoencoder: Annotated[str, Field(min_length=1)]
-    """Its folder (natadv train sae)."""
+    """Its folder (natadv train sae), relative to the working directory."""
     clean_budget: Share = 0.01
-    most_latents: Count = 64
-    ladder: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (
-        1,
-        2,
-        4,
-        8,
-        16,
-        32,
-        64,
-    )
-    """Numbers of latents that are tried."""
+    """Clean accuracy that may be lost on the choice half."""
+    numbers: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = NUMBERS
+    """How many latents are tried: always those that words raise most."""
 
 
 SETTINGS: dict[MethodName, type[DefenceSettings]] = {

@@ -23,6 +23,7 @@ NAMES = ("cat", "dog", "cow", "hen", "pig", "bee", "ant")
 SMALL = {
     "heads": ("most_heads=1", "clean_budget=0.9", "least_gain=0", "batch=8"),
     "prefix": ("steps=4", "batch=8", "attacks=2", "rate=0.05"),
+    "sae": ("batch=8",),
     "words": ("steps=4", "batch=4", "rate=0.01", "warm_up=1", "checkpoint_every=2"),
 }
 

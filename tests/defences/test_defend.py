@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save, save_file
 
 from natadv import cli
 from natadv.defences import defend as defend_module
-from natadv.defences import heads, prefix, words
+from natadv.defences import heads, prefix, sae, words
+from natadv.defences.choice_scores import prepared_half
 from natadv.defences.defend import METHODS, defend
 from natadv.defences.folder import write_checkpoint
 from natadv.defences.halves import halves_of
@@ -114,13 +117,13 @@ def test_heads_are_tried_from_the_right_layer(tiny_clip, plan_for, root):
     """Trying a head must equal ablating it, or the choice is about another network."""
     network = network_of(tiny_clip)
     half = halves_of(dataset_named("noise", root), plan_for("heads", tiny_clip).settings).choice
-    choice = heads._choice_half(network, half, ("a {}.",))
-    means = heads._mean_outputs(network, choice.clean)
+    choice = prepared_half(network, half, ("a {}.",))
+    means = heads.mean_outputs(network, choice.clean)
     before = Ablation(means, frozenset({HeadAddress(1, 1)}))
     tried = [HeadAddress(1, 2), HeadAddress(2, 1), HeadAddress(2, 2)]
 
-    for found in choice.try_heads(tried, before):
-        assert found == choice.now(before.with_head(found.head))._replace(head=found.head)
+    for head, found in zip(tried, heads.try_heads(choice, tried, before), strict=True):
+        assert found == heads.scores_now(choice, before.with_head(head))
 
 
 def test_texts_of_a_prefix_folder_have_the_token_at_its_place(request, root, plan_for, tmp_path):
@@ -154,6 +157,108 @@ def test_texts_of_a_prefix_folder_have_the_token_at_its_place(request, root, pla
         assert np.abs(found - network.encoder.embed_texts(texts)).max() > 1e-3
 
 
+def autoencoder_for(network, folder, *, kind="relu", layer=1, tokens="all", latents=12, scale=1.0):
+    """A folder as natadv train sae writes one, with random directions."""
+    generator = torch.Generator().manual_seed(2)
+    width = 32
+    folder.mkdir()
+    save_file(
+        {
+            "encoder": torch.randn(latents, width, generator=generator),
+            "encoder_bias": torch.randn(latents, generator=generator),
+            "decoder": torch.randn(latents, width, generator=generator) * scale,
+            "bias": torch.randn(width, generator=generator),
+            "threshold": torch.tensor(0.8 if kind == "batch-topk" else -1.0),
+        },
+        folder / "model.safetensors",
+    )
+    config = {"kind": kind, "layer": layer, "tokens": tokens, "k": 3 if kind == "topk" else None}
+    described = {"tower": network.weights, "config": config}
+    (folder / "config.json").write_text(json.dumps(described))
+    return folder
+
+
+def test_a_folder_without_latents_is_never_computed_with_them(request, photographs, tmp_path):
+    kinds = {"tiny_clip": "topk", "tiny_siglip": "relu", "open_clip_quick": "batch-topk"}
+    for family, kind in kinds.items():
+        network = network_of(request.getfixturevalue(family))
+        tokens = "all" if family == "tiny_siglip" else "patches"
+        folder = autoencoder_for(network, tmp_path / f"{family}-sae", kind=kind, tokens=tokens)
+        stored = load_file(folder / "model.safetensors")
+        latents = [7, 2]
+        removal = sae.of_latents(sae.removal_of_all(folder, network), latents)
+        files = {"defence.safetensors": removal.content()}
+        defended = rewritten(network, tmp_path / family, tensors={}, files=files)
+
+        # The definition, picture by picture and token by token.
+        opened = network.encoder.layerwise(network.encoder.prepare(photographs))
+        state = opened.state(1).clone()
+        for b in range(state.shape[0]):
+            for token in range(opened.leading if tokens == "patches" else 0, state.shape[1]):
+                x = state[b, token].clone()
+                a = (stored["encoder"] @ (x - stored["bias"]) + stored["encoder_bias"]).clamp(min=0)
+                least = {"topk": a.sort().values[-3], "batch-topk": 0.8, "relu": 0.0}[kind]
+                for latent in latents:
+                    if a[latent] >= least:
+                        state[b, token] -= a[latent] * stored["decoder"][latent]
+        wanted = opened.embed(opened.layers[1](state)).detach()
+        wanted = (wanted / wanted.norm(dim=-1, keepdim=True)).numpy()
+
+        np.testing.assert_allclose(defended.embed(photographs), wanted, atol=2e-5)
+        nothing = Ablation(torch.zeros(2, 2, 16))
+        np.testing.assert_allclose(by_hand(defended, photographs, nothing), wanted, atol=2e-5)
+        assert np.abs(network.embed(photographs) - wanted).max() > 1e-3
+        assert defended.weights != network.weights
+
+
+def test_another_or_a_damaged_defence_is_another_model_or_none(tiny_clip, tmp_path):
+    network = network_of(tiny_clip)
+    whole = sae.removal_of_all(autoencoder_for(network, tmp_path / "sae"), network)
+    first, second = (sae.of_latents(whole, chosen).content() for chosen in ([1], [2]))
+    out = tmp_path / "defended"
+    defended = rewritten(network, out, tensors={}, files={"defence.safetensors": first})
+    (out / "defence.safetensors").write_bytes(second)
+    assert network_of(out).weights not in (network.weights, defended.weights)
+    wrong_layer = replace(whole, layer=9).content()
+    for content, said in (
+        (first[:50], "cannot be read"),
+        (save({"x": torch.zeros(1)}), "expected a defence"),
+        (wrong_layer, "is about layer 9"),
+    ):
+        (out / "defence.safetensors").write_bytes(content)
+        with pytest.raises(ModelError, match=said):
+            network_of(out)
+
+
+def test_an_autoencoder_of_another_tower_is_refused(tiny_clip, tiny_siglip, tmp_path):
+    network = network_of(tiny_clip)
+    folder = autoencoder_for(network_of(tiny_siglip), tmp_path / "other")
+    with pytest.raises(ModelError, match="not trained on the tower of tiny-clip"):
+        sae.removal_of_all(folder, network)
+    folder = autoencoder_for(network, tmp_path / "embedding", tokens="embedding")
+    with pytest.raises(ModelError, match="reads 'embedding'"):
+        sae.removal_of_all(folder, network)
+
+
+def test_latents_are_removed_if_that_helps_and_not_if_it_harms(tiny_clip, plan_for, tmp_path):
+    """To first order, a small step against a direction that helps is one that harms."""
+    found = []
+    for sign in (1, -1):
+        scale = 0.01 * sign
+        folder = autoencoder_for(network_of(tiny_clip), tmp_path / f"sae{sign}", scale=scale)
+        settings = (f"autoencoder={folder}", "clean_budget=0.9", "numbers=[1]")
+        # Refused, not written, if it harms.
+        with suppress(ConfigError):
+            found.append(defend(plan_for("sae", tiny_clip, *settings)))
+    (report,) = found
+    (tried,) = report.facts["tried"]
+    assert len(report.facts["latents"]) == 1
+    assert tried["truth"] >= report.facts["before"]["truth"]
+    assert "Only natadv applies" in report.caveat
+    with pytest.raises(ModelError, match="has latents removed already"):
+        defend(plan_for("sae", tmp_path / "out", *settings, out=tmp_path / "twice"))
+
+
 def test_a_prefix_needs_a_tokenizer_of_its_own(open_clip_quick, plan_for, root):
     with pytest.raises(ModelError, match="take --method heads or words"):
         prefix.prefix_tokenizer(network_of(open_clip_quick), rows=49408)
@@ -162,7 +267,8 @@ def test_a_prefix_needs_a_tokenizer_of_its_own(open_clip_quick, plan_for, root):
 def test_each_method_writes_another_model_and_says_what_it_cost(tiny_clip, plan_for, tmp_path):
     before = {path: path.read_bytes() for path in tiny_clip.iterdir()}
     hashes = set()
-    for method in METHODS:
+    methods = [method for method in METHODS if method != "sae"]
+    for method in methods:
         out = tmp_path / method
         report = defend(plan_for(method, tiny_clip, out=out))
         hashes |= {report.weights_before, report.weights_after}
@@ -173,10 +279,10 @@ def test_each_method_writes_another_model_and_says_what_it_cost(tiny_clip, plan_
         assert {n: p.pictures for n, p in report.parts.items()} == _parts(report)
         assert "natadv defend" in (out / "README.md").read_text()
         assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
-    assert len(hashes) == 1 + len(METHODS)
+    assert len(hashes) == 1 + len(methods)
     assert {path: path.read_bytes() for path in tiny_clip.iterdir()} == before
-    table = across([read_report(tmp_path / method) for method in METHODS])
-    assert table.count("\n") == len(METHODS) + 2
+    table = across([read_report(tmp_path / method) for method in methods])
+    assert table.count("\n") == len(methods) + 2
 
 
 def _parts(report):
@@ -325,6 +431,7 @@ def test_mistakes_are_reported_in_one_line(root, tiny_clip, tmp_path, monkeypatc
         ({"data": "nothing"}, "nothing"),
         ({"out": str(tmp_path / "full")}, "replace it with --force"),
         ({"model": "mini-clip@paper"}, "fixtures"),
+        ({"method": "sae"}, "add --set autoencoder=VALUE"),
     ]
     for changes, part in cases:
         given = usual | changes

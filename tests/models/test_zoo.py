@@ -54,6 +54,7 @@ def test_the_paper_has_22_models_in_six_families_of_these_sizes():
         "paligemma2": 4,
         "blip2": 4,
         "clipseg": 0,
+        "defended-clip": 0,
     }
 
 
