@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Annotated
 
 from natadv.cli import shared_options as opt
-from natadv.defences.settings import SETTINGS, MethodName, settings_for
+from natadv.defences.settings import SETTINGS, DefenceSettings, MethodName, settings_for
 from natadv.evaluate.devices import device_kind
 
 app = opt.command_group()
 
 _METHODS = ", ".join(SETTINGS)
+_SHARED = DefenceSettings.model_fields.keys()
 _SETTINGS = "; ".join(
-    f"{name}: {', '.join(sorted(kind.model_fields))}" for name, kind in SETTINGS.items()
+    f"{name}: {', '.join(sorted(kind.model_fields.keys() - _SHARED))}"
+    for name, kind in SETTINGS.items()
 )
 
 
 @app.command(
     cls=opt.Command,
-    epilog=f"Settings (by default of section defend-METHOD) of {_SETTINGS}.",
+    epilog=f"Settings (by default of section defend-METHOD): {', '.join(sorted(_SHARED))}; of "
+    f"{_SETTINGS}.",
 )
 def defend(
     model: opt.Model,

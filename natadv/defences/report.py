@@ -13,7 +13,7 @@ from natadv.config import Strict, first_mistake
 from natadv.defences.measure import Comparison, PartReport, Value
 from natadv.defences.settings import MethodName
 from natadv.errors import ReportError
-from natadv.report.terminal import aligned
+from natadv.report.terminal import aligned, wrapped
 
 REPORT_JSON, REPORT_MD, README = "defence-report.json", "defence-report.md", "README.md"
 
@@ -71,8 +71,9 @@ def terminal(report: DefenceReport, *, out: Path) -> str:
     """At most 100 columns."""
     lines = [f"{report.method} on {report.model}: {report.summary}", ""]
     lines += _table(report)
-    lines += ["", f"gate it:  {gate_command(out)}", *heads_advice(report, out=out)]
-    lines += [f"note:     {report.caveat}"] if report.caveat else []
+    lines += ["", f"gate it: {gate_command(out)}"]
+    for remark in remarks(report, out=out):
+        lines += wrapped(remark)
     return "\n".join(lines)
 
 
@@ -81,13 +82,16 @@ def gate_command(out: Path) -> str:
     return f"pytest suites/test_classification.py --model {out}"
 
 
-def heads_advice(report: DefenceReport, *, out: Path) -> list[str]:
-    """What becomes of heads that were trained on the original."""
-    return [
-        f"{task} head: belongs to the original tower; train one for this: natadv train {task} "
-        f"--model {out} --data NAME --out {out}/heads/{task}"
-        for task in report.heads
-    ]
+def remarks(report: DefenceReport, *, out: Path) -> list[str]:
+    """What a user of the folder must know."""
+    found = [report.caveat] if report.caveat else []
+    if report.heads:
+        found.append(
+            f"Heads of the original ({', '.join(report.heads)}) are refused: they read another "
+            f"tower. Train new ones: natadv train TASK --model {out} --data NAME --out "
+            f"{out}/heads/TASK"
+        )
+    return found
 
 
 def _table(report: DefenceReport) -> list[str]:
@@ -130,8 +134,7 @@ def markdown(report: DefenceReport, *, out: Path) -> str:
             rows.append((label, *map(_with_interval, (found.before, found.after, found.change))))
         blocks.append(markdown_table(rows))
     blocks.append(f"Gate it: `{gate_command(out)}`")
-    blocks += [f"- {line}" for line in heads_advice(report, out=out)]
-    blocks += [report.caveat] if report.caveat else []
+    blocks += remarks(report, out=out)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -151,9 +154,10 @@ def across(reports: Sequence[DefenceReport]) -> str:
     if not reports:
         raise ReportError("expected a report, got none")
     first = reports[0]
+    wanted = _about(first)
     for other in reports:
-        for field in ("model", "weights_before", "data_revision", "judged_words"):
-            if getattr(other, field) != getattr(first, field):
+        for field, value in _about(other).items():
+            if value != wanted[field]:
                 raise ReportError(
                     f"the reports of {first.method} and {other.method} differ in {field}: they are "
                     "not about the same pictures of one model; defend again with the same --data, "
@@ -182,6 +186,18 @@ def across(reports: Sequence[DefenceReport]) -> str:
             )
         )
     return markdown_table(rows)
+
+
+def _about(report: DefenceReport) -> dict[str, Any]:
+    """What two reports must share, so that they are about the same pictures of one model."""
+    drawn = ("seed", "recipes", "letters", "judged_pictures", "reading_template")
+    return {
+        "model": report.model,
+        "weights_before": report.weights_before,
+        "data_revision": report.data_revision,
+        "judged_words": report.judged_words,
+        **{name: report.settings.get(name) for name in drawn},
+    }
 
 
 def _short(found: Comparison) -> str:

@@ -388,6 +388,9 @@ def test_reports_about_other_pictures_are_not_compared(tiny_clip, plan_for, tmp_
     report = defend(plan_for("heads", tiny_clip))
     with pytest.raises(ReportError, match="differ in judged_words"):
         across([report, report.model_copy(update={"judged_words": ("other",)})])
+    larger = report.model_copy(update={"settings": report.settings | {"letters": [1, 9]}})
+    with pytest.raises(ReportError, match="differ in letters"):
+        across([report, larger])
     with pytest.raises(ReportError, match="natadv defend has made"):
         read_report(tmp_path)
 
