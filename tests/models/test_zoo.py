@@ -75,6 +75,8 @@ def test_what_openai_trained_computes_quick_gelu():
         "tecoa2-l14",
         "tecoa4-l14",
         "clipseg-rd64-refined",
+        "sae-l14",
+        "sae-typo-l14",
     }
 
 
