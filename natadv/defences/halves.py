@@ -87,8 +87,8 @@ def label_of(sample: Sample) -> int:
 
 
 def halves_of(dataset: Dataset, settings: DefenceSettings, *, limit: int | None = None) -> Halves:
-    """Split the groups and the class names of a dataset by hash; of a typographic dataset, its
-    clean twins are to be given. Raises DataError or ConfigError if it cannot be attacked."""
+    """Split the groups and the class names of a clean dataset by hash. Raises DataError or
+    ConfigError if its pictures cannot be attacked."""
     card = dataset.card
     if "classification" not in card.tasks:
         raise ConfigError(f"{card.name} has no classification; defend on a dataset with classes")

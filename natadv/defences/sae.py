@@ -38,12 +38,10 @@ def defend(inputs: MethodInputs) -> Defence:
     raised = _raised(choice, whole)
     order = np.argsort(-raised, kind="stable")
     before = choice.scores(*_embedded(choice, None))
+    most = int((raised > 0).sum())
     tried = []
-    for number in sorted(set(settings.numbers)):
-        if number > len(order) or raised[order[number - 1]] <= 0:
-            break
-        removal = of_latents(whole, order[:number].tolist())
-        scores = choice.scores(*_embedded(choice, removal))
+    for number in sorted(n for n in set(settings.numbers) if n <= most):
+        scores = choice.scores(*_embedded(choice, of_latents(whole, order[:number].tolist())))
         tried.append((scores, number))
         inputs.stream.write(
             f"{number} latents: clean {scores.clean:.3f}, attacked {scores.attacked:.3f} on the "
