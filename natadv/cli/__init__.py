@@ -32,6 +32,8 @@ COMMANDS = {
     "replay": ("search_commands", "show an attack that was found on one model to another"),
     "freeze": ("search_commands", "keep an attack as a counter-example that the gate can judge"),
     "explain": ("explain_command", "show where a model looks for its answers, on any samples"),
+    "defend": ("defend_command", "make a checkpoint that written words fool less, at what cost"),
+    "defences": ("defend_command", "compare defended checkpoints of one model"),
     "plan": ("gate_commands", "show what a run of the gate would measure, and what it lacks"),
     "bless": (
         "baseline_commands",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from natadv.errors import ChangedError, ConfigError, GpuError, ModelError, unknown_name
 from natadv.models import plugged
+from natadv.models.files.checkpoint import DEFENCE
 from natadv.models.files.layouts import layout_of
 from natadv.storage.hashes import sha256_of, stamp_of
 from natadv.tasks import TASKS
@@ -147,6 +148,8 @@ def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
     placement = replace(placement_of(device, dtype), gpus=spec.gpus)
     _set_up_torch(device, threads)
     model = adapter(spec.loader)(spec, placement)
+    if spec.loader != plugged.LOADER:
+        _apply_defence(spec, model)
     for task in spec.tasks:
         if not isinstance(model, TASKS[task].models):
             roles = " or a ".join(role.__name__ for role in TASKS[task].models)
@@ -155,6 +158,22 @@ def load(spec: ModelSpec, *, device: str, dtype: str, threads: int) -> Model:
                 f"{type(model).__name__} lacks some of its methods (see natadv/types.py)"
             )
     return model
+
+
+def _apply_defence(spec: ModelSpec, model: Model) -> None:
+    """Raises ModelError if there is a defence beside the weights, and the model cannot have it."""
+    if not (spec.folder / DEFENCE).is_file():
+        return
+    from natadv.models.adapters.encoder import DualEncoder
+    from natadv.models.adapters.latent_removal import removal_in, remove_latents
+
+    removal = removal_in(spec.folder)
+    if removal is None or not isinstance(model, DualEncoder):
+        raise ModelError(
+            f"{spec.name}: {spec.folder / DEFENCE} is a defence of a picture tower with a text "
+            "tower, which this model does not have; copy the whole folder again"
+        )
+    remove_latents(model, removal)
 
 
 def _version(spec: ModelSpec) -> str:

@@ -54,6 +54,7 @@ def test_the_paper_has_22_models_in_six_families_of_these_sizes():
         "paligemma2": 4,
         "blip2": 4,
         "clipseg": 0,
+        "defended-clip": 0,
     }
 
 
@@ -74,6 +75,8 @@ def test_what_openai_trained_computes_quick_gelu():
         "tecoa2-l14",
         "tecoa4-l14",
         "clipseg-rd64-refined",
+        "sae-l14",
+        "sae-typo-l14",
     }
 
 

@@ -120,6 +120,7 @@ def _encoder(spec: ModelSpec, model: Any, *, placement: Placement) -> DualEncode
         dense=tower(),
         resized=pretrained.resized(spec, lambda px: tower(side_px=px), placement=placement),
         open_tower=_open_tower(model),
+        network=model,
     )
 
 

@@ -156,6 +156,9 @@ class DualEncoder:
     """The picture tower layer by layer, if it is a transformer that the adapter can open."""
     open_features: OpenFeatures | None = None
     """The picture tower in front of its pooling, if it is a residual network."""
+    network: torch.nn.Module | None = None
+    """Computes all of this. Its parameters have the names of the stored weights, and a defence that
+    changes them changes the encoder."""
     _dim: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:

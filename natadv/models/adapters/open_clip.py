@@ -88,6 +88,7 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         dense=_dense(model.visual),
         open_tower=_open_tower(model.visual),
         open_features=_open_features(model.visual),
+        network=model,
         resized=lambda px: TowerReader(
             name=spec.name,
             placement=placement,

@@ -135,6 +135,7 @@ def _encoder(
         dense=dense,
         resized=resized,
         open_tower=open_tower,
+        network=model,
     )
 
 

@@ -14,6 +14,8 @@ from natadv.models.files.model_types import MODEL_TYPES, Kind, signature_of
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+DEFENCE = "defence.safetensors"
+"""Beside the weights of a model that natadv computes otherwise than its weights say."""
 
 PREPROCESSING = ("processor_config.json", "preprocessor_config.json")
 """In the order in which transformers prefers them; the first counts only if it nests an image
@@ -167,7 +169,8 @@ def image_processing(folder: Path, *, wanted: Sequence[str] | None = None) -> di
 
 def content_files(folder: Path) -> tuple[Path, ...]:
     """Every file that decides an embedding, sorted by name."""
-    names = (CONFIG, *PREPROCESSING, TOKENIZER_CONFIG, *TOKENIZER_VOCABULARIES, *TOKENIZER_EXTRAS)
+    texts = (TOKENIZER_CONFIG, *TOKENIZER_VOCABULARIES, *TOKENIZER_EXTRAS)
+    names = (CONFIG, *PREPROCESSING, *texts, DEFENCE)
     others = (folder / name for name in names)
     return tuple(sorted({*weight_files(folder), *(p for p in others if p.is_file())}))
 

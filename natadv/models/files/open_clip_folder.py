@@ -192,7 +192,8 @@ def kind(folder: Path) -> Kind:
 
 def content_files(folder: Path) -> tuple[Path, ...]:
     """Every file that decides an embedding; the tokenizer is a part of open_clip."""
-    return (folder / CONFIG, weights_file(folder))
+    found = (folder / CONFIG, weights_file(folder), folder / checkpoint.DEFENCE)
+    return tuple(path for path in found if path.is_file())
 
 
 def _config(folder: Path) -> _OpenClipConfig:

@@ -26,6 +26,7 @@ from natadv.errors import ModelError, UnreachableError
 from natadv.models.files import open_clip_folder as open_clip
 from natadv.models.files.checkpoint import (
     CONFIG,
+    DEFENCE,
     PREPROCESSING,
     TOKENIZER_EXTRAS,
     TOKENIZER_VOCABULARIES,
@@ -202,7 +203,8 @@ def has_weights(names: Sequence[str], *, loader: str | None) -> bool:
     """Whether one of the files holds weights that a run would open."""
     # A pickle of open_clip counts too, because it is read with weights_only=True: some of these
     # repositories have nothing else.
-    return any(name.endswith((".safetensors", ".bin")) for name in _loadable(names, loader))
+    files = (name for name in _loadable(names, loader) if name != DEFENCE)
+    return any(name.endswith((".safetensors", ".bin")) for name in files)
 
 
 def _loadable(names: Sequence[str], loader: str | None) -> tuple[str, ...]:
@@ -210,12 +212,12 @@ def _loadable(names: Sequence[str], loader: str | None) -> tuple[str, ...]:
     guessed = open_clip.CONFIG in names and not any(name in names for name in PREPROCESSING)
     if guessed if loader is None else loader == open_clip.LOADER:
         weights = [name for name in open_clip.WEIGHTS if name in names]
-        return tuple(name for name in (open_clip.CONFIG, *weights[:1]) if name in names)
-    tokenizer = {*TOKENIZER_VOCABULARIES, *TOKENIZER_EXTRAS}
+        return tuple(name for name in (open_clip.CONFIG, DEFENCE, *weights[:1]) if name in names)
+    others = {*TOKENIZER_VOCABULARIES, *TOKENIZER_EXTRAS, DEFENCE}
     small = sorted(
         name
         for name in names
-        if name in tokenizer or (_CONFIGS.fullmatch(name) and name != open_clip.CONFIG)
+        if name in others or (_CONFIGS.fullmatch(name) and name != open_clip.CONFIG)
     )
     if WEIGHTS in names:
         return (*small, WEIGHTS)

@@ -44,6 +44,8 @@ def test_nothing_useless_comes():
         "added_tokens.json",
         # A run refuses a folder that has it, so it must not get lost.
         "adapter_config.json",
+        # Without it, the model would be loaded without its defence.
+        "defence.safetensors",
     ],
 )
 def test_what_decides_an_answer_comes(name):
@@ -70,6 +72,11 @@ def test_open_clip_takes_its_own_two_files():
     names = (*TEXT, *OPEN_CLIP, "model.safetensors")
 
     assert chosen(names, loader="open-clip") == set(OPEN_CLIP[:2])
+
+
+def test_a_defence_is_no_weights_and_comes_with_those_of_open_clip():
+    assert not has_weights((*TEXT, "defence.safetensors"), loader=None)
+    assert "defence.safetensors" in chosen((*OPEN_CLIP, "defence.safetensors"), loader="open-clip")
 
 
 def test_open_clip_takes_the_pickle_only_where_there_is_nothing_else():
