@@ -23,7 +23,7 @@ from natadv.metrics.intervals import (
     quantile_of,
 )
 from natadv.metrics.terms import Terms, Total, check, difference, ratio, times, times_as_share
-from natadv.tasks import TASKS
+from natadv.tasks import ASKED, TASKS
 from natadv.types import DoubleArray, Measurement, Outcomes
 
 Kind = Literal["bounded", "difference", "multiple", "quantile"]
@@ -85,10 +85,10 @@ class Metric:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks that it is defined for."""
+        """The tasks that it is defined for; one of a scenario describes no analysis."""
         return tuple(
             name
-            for name, task in TASKS.items()
+            for name, task in (ASKED if self.scenario else TASKS).items()
             if {*self.columns} <= {*task.values} and task.score in (self.scores or (task.score,))
         )
 
