@@ -65,5 +65,5 @@ def test_sprites_come_from_these_vendors_only_and_stay_small():
 
 
 def test_an_unknown_section_of_the_parameters_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"it has langadv, mini, .*mini-clip"):
+    with pytest.raises(ConfigError, match=r"it has defend-heads, .*mini-clip"):
         params("maxi")

@@ -110,6 +110,7 @@ def test_json_tells_all(capsys, place):
         "protocol": "paper",
         "source": "Appendix Table 1",
         "prompts": 1,
+        "read_in": "primary",
     } in record["published"]
     assert (found["fare2-l14"]["here"], found["fare2-l14"]["revision"]) == (False, None)
 
