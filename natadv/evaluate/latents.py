@@ -12,7 +12,7 @@ import numpy as np
 from natadv.columns import Texts
 from natadv.data.card import refuse_drawn
 from natadv.data.images import decode_image
-from natadv.data.reader import iter_samples
+from natadv.data.reader import iter_samples, read_rows
 from natadv.errors import ConfigError, DataError, ModelError
 from natadv.evaluate.batches import prefetch
 from natadv.evaluate.datasets import Dataset
@@ -92,23 +92,29 @@ class LatentReader(NamedTuple):
 
 
 def dataset_latents(
-    dataset: Dataset, reader: LatentReader, *, limit: int | None = None, stream: TextIO
+    dataset: Dataset,
+    reader: LatentReader,
+    *,
+    limit: int | None = None,
+    rows: Sequence[int] | None = None,
+    stream: TextIO,
 ) -> DatasetLatents:
-    """Read all pictures, or the first `limit`; `stream` receives progress.
+    """Read all pictures, the first `limit`, or those of some rows, which must rise; `stream`
+    receives progress.
 
     Raises DataError if pictures are drawn when they are shown, or one cannot be decoded.
     """
     refuse_drawn(dataset.card, remedy="name datasets that hold their own")
-    total = min(dataset.card.rows, limit or dataset.card.rows)
+    total = len(rows) if rows else min(dataset.card.rows, limit or dataset.card.rows)
     progress = Progress(f"latents of {dataset.name}", total, unit="pictures", stream=stream)
     samples: list[Sample] = []
     batches: list[FloatArray] = []
     scores: MonosemanticityScores | None = None
-    for part, images in prefetch(_decoded(dataset, limit)):
+    for part, images in prefetch(_decoded(dataset, limit, rows)):
         batch = reader.read(images)
-        rows = reader.judge.embed_images(reader.judge.prepare(images))
-        scores = scores or MonosemanticityScores(batch.shape[1], rows.shape[1])
-        scores.add(batch, rows)
+        judged = reader.judge.embed_images(reader.judge.prepare(images))
+        scores = scores or MonosemanticityScores(batch.shape[1], judged.shape[1])
+        scores.add(batch, judged)
         # Without their pictures.
         samples += part
         batches.append(batch)
@@ -215,8 +221,16 @@ def rising_latents(pairs: TwinLatents, *, level: float = 0.05) -> list[RisingLat
     return sorted(rising, key=lambda row: row.clean - row.attacked)
 
 
-def _decoded(dataset: Dataset, limit: int | None) -> Iterator[tuple[list[Sample], list[Image]]]:
-    samples = islice(iter_samples(dataset.folder, dataset.card), limit)
+def _decoded(
+    dataset: Dataset, limit: int | None, rows: Sequence[int] | None
+) -> Iterator[tuple[list[Sample], list[Image]]]:
+    samples: Iterator[Sample] = islice(iter_samples(dataset.folder, dataset.card), limit)
+    if rows:
+        samples = (
+            sample
+            for start in range(0, len(rows), AT_ONCE)
+            for sample in read_rows(dataset.folder, dataset.card, rows[start : start + AT_ONCE])
+        )
     while part := list(islice(samples, AT_ONCE)):
         images = [decode_image(sample.image, where=sample.id) for sample in part]
         yield [replace(sample, image=b"", mask=None) for sample in part], images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -116,8 +116,17 @@ def low_entropy_by_chance(found: PictureLatents, labels: Sequence[int | None]) -
     It is above zero, and higher the fewer pictures there are: a latent that few pictures activate
     has few labels, whatever it stands for.
     """
-    order = rng_for("labels by chance").permutation(len(labels))
-    return latent_points(found, [labels[i] for i in order]).low_entropy
+    (points,) = points_by_chance(found, labels, times=1)
+    return points.low_entropy
+
+
+def points_by_chance(
+    found: PictureLatents, labels: Sequence[int | None], *, times: int
+) -> Iterator[LatentPoints]:
+    """The points of the same activations with the labels shuffled, several times."""
+    rng = rng_for("labels by chance")
+    for _ in range(times):
+        yield latent_points(found, [labels[i] for i in rng.permutation(len(labels))])
 
 
 def _entropy(labels: Sequence[int | None], weights: DoubleArray) -> float:

@@ -149,7 +149,7 @@ def _last(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
 
 
 def _positive(scores: torch.Tensor, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """For each attention, the mean over the heads of what raises the score (paper, eq. 4), of shape
+    """For each attention, the mean over the heads of what raises the score (paper, eq. 3), of shape
     (b, to, from)."""
     # The sum, as no picture of a batch affects the score of another.
     gradients = torch.autograd.grad(scores.sum(), list(weights))

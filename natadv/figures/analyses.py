@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from natadv.errors import ReportError
+from natadv.explain.latents import TOP
 from natadv.figures.performance import SMALL, quiet, titled
+from natadv.metrics.heads import CRITICAL
+from natadv.metrics.intervals import Interval
 from natadv.plots import COLOURS, GREY, INK, for_print, heading
 from natadv.types import DoubleArray, FloatArray
 
@@ -28,11 +31,10 @@ _TINT = (0.35, 0.75)
 """How much of a pixel is the colour of its relevance, from none to most; the rest is the picture in
 grey."""
 _RIGHT, _WRONG = ("✓", COLOURS[0]), ("✗", COLOURS[1])
+_UNKNOWN = "#c4c4c4"
 _LEAST_FREQUENCY = 1e-4
 _PAGE_IN = 5.5
 """From this width on two blocks of pictures have room beside each other."""
-CRITICAL = 0.15
-"""A head is outlined if masking it changes accuracy by more, either way."""
 
 
 class MapRow(NamedTuple):
@@ -176,6 +178,13 @@ class LatentPanel(NamedTuple):
     n: int
     """Pictures."""
     points: LatentTable
+    by_chance: tuple[LatentTable, ...] = ()
+    """The same with the labels shuffled, several times."""
+
+    def counted(self, points: LatentTable) -> NDArray[np.bool_]:
+        """The latents that at least `TOP` pictures activate; of fewer, the labels are few by
+        chance."""
+        return np.asarray(points.frequency * self.n > TOP - 0.5)
 
 
 def latent_scatter(panels: Sequence[LatentPanel], *, title: str, width_in: float) -> Figure:
@@ -186,11 +195,16 @@ def latent_scatter(panels: Sequence[LatentPanel], *, title: str, width_in: float
     across = min(len(panels), 2 if width_in < _PAGE_IN else 4)
     down = -(-len(panels) // across)
     figure = for_print(width_in=width_in, height_in=0.85 + down * width_in / across * 0.9)
-    titled(figure, title, "a point per living latent; n: pictures; entropy of its top pictures")
+    titled(
+        figure,
+        title,
+        f"a point per living latent; n: pictures, drawn at random; entropy of its {TOP} top\n"
+        f"pictures; grey: a latent of fewer, whose labels are few by chance",
+    )
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     axes = list(grid.ravel())
-    known = [p.points.entropy[np.isfinite(p.points.entropy)] for p in panels]
-    most = max([float(of.max()) for of in known if len(of)], default=0.0) or 1.0
+    known = np.concatenate([_known_entropy(panel) for panel in panels])
+    most = float(known[np.isfinite(known)].max(initial=0.0)) or 1.0
     shown: Any = None
     for axis, panel in zip(axes, panels, strict=False):
         shown = _latents(axis, panel, most)
@@ -211,7 +225,14 @@ def _colour_bar(figure: Figure, shown: Any, axes: Sequence[Axes], label: str) ->
     bar.outline.set_visible(False)
 
 
+def _known_entropy(panel: LatentPanel) -> DoubleArray:
+    """NaN where labels are not known, or too few to tell."""
+    return np.where(panel.counted(panel.points), panel.points.entropy, np.nan)
+
+
 def _latents(axis: Axes, panel: LatentPanel, most: float) -> Any:
+    from matplotlib import colormaps
+
     points = panel.points
     alive = points.frequency > 0
     dead = int((~alive).sum())
@@ -222,13 +243,11 @@ def _latents(axis: Axes, panel: LatentPanel, most: float) -> Any:
     )
     quiet(axis)
     axis.grid(color="#e1e1e1", linewidth=0.5)
-    entropy = points.entropy[alive]
     return axis.scatter(
         np.log10(np.maximum(points.frequency[alive], _LEAST_FREQUENCY)),
         np.log10(points.activation[alive]),
-        # Without labels there is no entropy; such a latent is grey.
-        c=np.ma.masked_invalid(entropy),
-        cmap=ENTROPY,
+        c=_known_entropy(panel)[alive],
+        cmap=colormaps[ENTROPY].with_extremes(bad=_UNKNOWN),
         vmin=0,
         vmax=most,
         s=5,
@@ -256,6 +275,11 @@ class HeadTable(Protocol):
         ...
 
     @property
+    def count(self) -> Interval:
+        """The least and the largest number of critical heads that the data do not refute."""
+        ...
+
+    @property
     def accuracy(self) -> float:
         """With all heads."""
         ...
@@ -267,7 +291,7 @@ class HeadTable(Protocol):
 
 
 def critical(table: HeadTable) -> NDArray[np.bool_]:
-    """The heads that are outlined."""
+    """The heads that are outlined: masking one changes accuracy by more than `CRITICAL`."""
     # Exactly 15 points are not more than that, whatever the last bits are.
     return np.asarray(np.abs(table.change) > CRITICAL + 1e-9)
 

@@ -133,7 +133,7 @@ def _latents(of: FigureSet) -> Files:
 
 def _heads(of: FigureSet) -> Files:
     from natadv.figures.analyses import head_grid
-    from natadv.figures.model_figures import head_tables
+    from natadv.figures.model_figures import few_classes, head_tables
 
     def draw(model: str) -> tuple[Figure, dict[str, HeadTable]]:
         found = head_tables(of.measured, model, of.datasets, of.computing)
@@ -142,6 +142,10 @@ def _heads(of: FigureSet) -> Files:
 
     files, found = _of_each_model(of, "figure-8", draw)
     of.analyses["fig8"] = tables.head_claims(found, of.scenarios, kind_of=of.measured.kind)
+    shown = {name: table.n for each in found.values() for name, table in each.items()}
+    if narrow := few_classes(of.datasets, shown):
+        of.remarks.extend(f"figure 8: {why}" for why in narrow)
+        of.analyses["fig8"] += "".join(f"\n\nNote: {why}." for why in narrow)
     return files
 
 

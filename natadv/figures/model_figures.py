@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
 from natadv.data.images import decode_image
-from natadv.data.reader import read_rows
+from natadv.data.reader import iter_columns, read_rows
 from natadv.errors import ModelError, NatadvError
 from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.explanation import relevance_maps
@@ -32,6 +33,8 @@ VERSION = 1
 """Raised when autoencoders are trained in another way."""
 STEPS = 1500
 """Of such a training: enough for latents of few labels, and a minute of one core."""
+SHUFFLES = 10
+"""Of the labels, for what chance alone gives."""
 TASK = "classification"
 
 
@@ -42,7 +45,7 @@ class Computing:
     root: Path
     arithmetic: Arithmetic
     limit: int
-    """Pictures of each dataset in Figures 7 and 8."""
+    """The most pictures of each dataset in Figures 7 and 8."""
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     """Receives progress."""
 
@@ -211,6 +214,28 @@ def head_tables(
     return {dataset.name: found[dataset.name] for dataset in datasets}
 
 
+def few_classes(datasets: Sequence[Dataset], shown: Mapping[str, int]) -> list[str]:
+    """Where the first pictures of a dataset are of few of its classes, as in one that is sorted by
+    class: accuracy on them says little about it.
+
+    Args:
+        shown: Dataset -> how many of its first pictures were looked at.
+    """
+    found = []
+    for dataset in datasets:
+        n, classes = shown.get(dataset.name, 0), len(dataset.card.classes)
+        if not 0 < n < dataset.card.rows:
+            continue
+        rows = islice(iter_columns(dataset.folder, dataset.card, ("label",)), n)
+        seen = len({row["label"] for row in rows})
+        if 2 * seen < min(n, classes):
+            found.append(
+                f"the first {n} pictures of {dataset.name} are of {seen} of its {classes} classes; "
+                "raise --limit, or measure the task heads"
+            )
+    return found
+
+
 def latent_panels(
     name: str, datasets: Sequence[Dataset], computing: Computing, *, folder: Path | None
 ) -> list[LatentPanel]:
@@ -223,14 +248,9 @@ def latent_panels(
     Raises:
         ModelError: The autoencoder belongs to another model, or the model cannot be opened.
     """
-    from natadv.evaluate.latents import (
-        LatentReader,
-        dataset_latents,
-    )
-    from natadv.explain.autoencoder import (
-        Openable,
-        load_autoencoder,
-    )
+    from natadv.evaluate.latents import LatentReader, dataset_latents
+    from natadv.explain.autoencoder import Openable, load_autoencoder
+    from natadv.explain.latents import points_by_chance
 
     embedder = loaded_for(name, computing)
     model: Any = embedder.loaded.model
@@ -240,10 +260,14 @@ def latent_panels(
     where = folder or (kept if kept.is_dir() else _trained_now(embedder, datasets, computing))
     found = load_autoencoder(where, tower=embedder.fingerprint, model=embedder.name)
     reader = LatentReader(model, found.to(computing.arithmetic.device), embedder.loaded.encoder)
+    # Of equally many pictures, as fewer activate a latent less often and bring fewer labels.
+    n = min(computing.limit, *(dataset.card.rows for dataset in datasets))
     panels = []
     for dataset in datasets:
-        latents = dataset_latents(dataset, reader, limit=computing.limit, stream=computing.stream)
-        panels.append(LatentPanel(dataset.name, latents.found.n, latents.points))
+        rows = random_rows(dataset, n)
+        latents = dataset_latents(dataset, reader, rows=rows, stream=computing.stream)
+        shuffled = points_by_chance(latents.found, latents.rows.labels, times=SHUFFLES)
+        panels.append(LatentPanel(dataset.name, n, latents.points, tuple(shuffled)))
     return panels
 
 

@@ -160,6 +160,8 @@ class Radar:
 
 def radar(of: Radar, *, title: str, width_in: float) -> Figure:
     """A line per family. It has a gap where a family was not measured."""
+    from matplotlib.patheffects import withStroke
+
     figure = for_print(width_in=width_in, height_in=width_in + 0.2)
     titled(figure, title, of.note)
     axis = figure.add_subplot(projection="polar")
@@ -192,6 +194,10 @@ def radar(of: Radar, *, title: str, width_in: float) -> Figure:
     # Between two axes, where no line runs.
     axis.set_rlabel_position(180 / len(of.axes))  # type: ignore[attr-defined]
     axis.set_yticks([25, 50, 75, 100], ["25", "50", "75", "100 %"], fontsize=SMALL - 1, color=GREY)
+    for label in axis.get_yticklabels():
+        # A line may run behind it all the same.
+        label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+        label.set_zorder(5)
     axis.grid(color=GRID, linewidth=0.6)
     axis.spines["polar"].set_color(GRID)
     axis.legend(

@@ -10,7 +10,8 @@ import numpy as np
 
 from natadv.columns import Texts
 from natadv.errors import listed
-from natadv.figures.analyses import HeadTable, LatentPanel, critical
+from natadv.explain.latents import LOW_ENTROPY, TOP
+from natadv.figures.analyses import HeadTable, LatentPanel, LatentTable, critical
 from natadv.figures.findings import (
     FINDINGS,
     OF_ALL,
@@ -25,14 +26,12 @@ from natadv.figures.findings import (
 from natadv.figures.gaps import Gap, Scores, Sides, gap
 from natadv.figures.measured import Kind, Measured
 from natadv.figures.reproduction import MeasuredCase, Reproduction, percent, reproductions
-from natadv.types import PAPER_SUFFIX
+from natadv.metrics.intervals import Interval
+from natadv.types import PAPER_SUFFIX, DoubleArray
 
 NOTHING = "-"
-RARE, PURE = 0.1, 0.5
-"""Of Figure 7: a latent is rare if fewer of the pictures activate it, and of low entropy below this
-many nats, at which one label has most of its top pictures."""
-TOP_PICTURES = 10
-"""That the entropy of a latent is taken over."""
+RARE = 0.1
+"""Of Figure 7: a latent is rare if a smaller share of the pictures activates it."""
 _SCORES = (
     "Scores: right or wrong (classification), IoU of each picture (segmentation), VQA accuracy. "
     "Gaps are in points, with 95 % intervals, paired by picture."
@@ -188,23 +187,49 @@ def head_claims(
     """
     lines = []
     for model, tables in found.items():
-        counts = {name: int(critical(table).sum()) for name, table in tables.items()}
-        cited = ", ".join(f"{name} {n}" for name, n in counts.items())
-        of_words = sum(n for name, n in counts.items() if scenarios[name] == "typographic")
-        of_others = sum(
-            n for name, n in counts.items() if scenarios[name] in ("natural", "langadv")
+        cited = "; ".join(f"{name} {_critical_heads(table)}" for name, table in tables.items())
+        of_words, of_others = (
+            [table.count for name, table in tables.items() if scenarios[name] in kinds]
+            for kinds in (("typographic",), ("natural", "langadv"))
         )
-        expected = of_words > 0 if kind_of(model) == "clip" else of_words == 0
-        said = "yes" if expected and of_others == 0 else "no"
-        lines.append(f"- {model}: **{said}** (critical heads: {cited})")
+        none = _none_critical(of_words)
+        verdicts = [_opposite(none) if kind_of(model) == "clip" else none]
+        verdicts.append(_none_critical(of_others))
+        said = "no" if "no" in verdicts else "open" if "open" in verdicts else "yes"
+        lines.append(f"- {model}: **{said}** ({cited})")
     return "\n\n".join(
         [
             "## Figure 8: single heads of CLIP carry typographic attacks, and nothing else",
             "The paper finds heads whose masking changes accuracy by more than 15 points for CLIP "
-            "on typographic pictures, and none on ImageNet-A and LangAdv or for SigLIP2 and BLIP2.",
+            "on typographic pictures, and none on ImageNet-A and LangAdv or for SigLIP2 and BLIP2. "
+            "Number of such heads, with the 95 % interval in the light of how many heads are "
+            "looked at.",
             "\n".join(lines),
         ]
     )
+
+
+def _critical_heads(table: HeadTable) -> str:
+    """As `1 [0, 2]: layer 6, head 3 +20.0 [13.1, 26.7]`."""
+    named = ", ".join(
+        f"layer {at[0] + 1}, head {at[1] + 1} "
+        + Gap(table.change[at], table.low[at], table.high[at], table.n).points
+        for at in zip(*np.nonzero(critical(table)), strict=True)
+    )
+    low, high = table.count
+    return f"{critical(table).sum()} [{low:.0f}, {high:.0f}]" + (f": {named}" if named else "")
+
+
+def _none_critical(counts: Sequence[Interval]) -> Agrees:
+    """Whether no head is critical on any of some datasets."""
+    if any(count.low > 0 for count in counts):
+        return "no"
+    return "yes" if all(count.high == 0 for count in counts) else "open"
+
+
+def _opposite(verdict: Agrees) -> Agrees:
+    opposites: Mapping[Agrees, Agrees] = {"yes": "no", "no": "yes", "open": "open"}
+    return opposites[verdict]
 
 
 def text_box_claims(measured: Measured) -> str:
@@ -242,38 +267,57 @@ def latent_claims(found: Mapping[str, Sequence[LatentPanel]], scenarios: Mapping
     """
     lines = []
     for model, panels in found.items():
-        shares = {panel.dataset: _rare_and_pure(panel) for panel in panels}
-        cited = ", ".join(f"{name} {100 * of.value.mean():.1f} %" for name, of in shares.items())
-        clean = next((of for name, of in shares.items() if scenarios[name] == "clean"), None)
-        others = {name: of for name, of in shares.items() if scenarios[name] != "clean"}
+        cited = ", ".join(
+            f"{one.dataset} {100 * _rare_and_pure(one, one.points).mean():.1f} % "
+            f"(by chance {100 * _by_chance(one).mean():.1f} %)"
+            for one in panels
+        )
+        beyond = {panel.dataset: _beyond_chance(panel) for panel in panels}
+        clean = next((of for name, of in beyond.items() if scenarios[name] == "clean"), None)
+        others = {name: of for name, of in beyond.items() if scenarios[name] != "clean"}
         said, gaps = "not measured on clean and on adversarial pictures", ""
         if clean is not None and others:
-            more = {name: gap(Sides(of, clean, paired=True)) for name, of in others.items()}
+            halves = {name: gap(Sides(of, clean, paired=True)) for name, of in others.items()}
+            more = {
+                name: Gap(2 * one.value, 2 * one.low, 2 * one.high, one.n)
+                for name, one in halves.items()
+            }
             said = overall([agrees(one) for one in more.values()])
-            gaps = "; more than on clean pictures: "
+            gaps = "; beyond chance, more than on clean pictures: "
             gaps += ", ".join(f"{name} {one.points}" for name, one in more.items())
         lines.append(f"- {model}: **{said}** ({cited}{gaps})")
     return "\n\n".join(
         [
             "## Figure 7: rare latents of low label entropy appear on adversarial pictures",
-            f"Share of the latents that at least {TOP_PICTURES} pictures, but fewer than "
-            f"{100 * RARE:.0f} % of all, activate and whose label entropy is below {PURE} nats; "
-            "gaps in points, with 95 % "
+            f"Share of the latents that at least {TOP} pictures, but fewer than "
+            f"{100 * RARE:.0f} % of all, activate and whose label entropy is below {LOW_ENTROPY} "
+            "nats, of equally many pictures of each dataset. Chance: the same with the labels "
+            "shuffled, as datasets differ in their number of classes. Gaps in points, with 95 % "
             "intervals over the latents.",
             "\n".join(lines),
         ]
     )
 
 
-def _rare_and_pure(panel: LatentPanel) -> Scores:
+def _rare_and_pure(panel: LatentPanel, points: LatentTable) -> DoubleArray:
     """1 for each latent that is rare and of low entropy, else 0."""
-    points = panel.points
-    # With fewer pictures than stand for a latent, its labels are few by chance.
-    enough = points.frequency * panel.n >= TOP_PICTURES
     # NaN is below nothing: a dead latent has no entropy.
-    found = enough & (points.frequency < RARE) & (points.entropy < PURE)
+    pure = panel.counted(points) & (points.entropy < LOW_ENTROPY)
+    return np.asarray(pure & (points.frequency < RARE), dtype=np.float64)
+
+
+def _by_chance(panel: LatentPanel) -> DoubleArray:
+    shuffled = [_rare_and_pure(panel, points) for points in panel.by_chance]
+    nothing = np.zeros(len(panel.points.frequency))
+    return np.asarray(np.mean(shuffled or [nothing], axis=0), dtype=np.float64)
+
+
+def _beyond_chance(panel: LatentPanel) -> Scores:
+    """How much more often each latent is rare and of low entropy than by chance: -1 to 1, put into
+    0 to 1."""
+    found = _rare_and_pure(panel, panel.points) - _by_chance(panel)
     names = Texts.of(map(str, range(len(found))))
-    return Scores(names, names, found.astype(np.float64))
+    return Scores(names, names, (1 + found) / 2)
 
 
 def overall(verdicts: Sequence[Agrees]) -> str:

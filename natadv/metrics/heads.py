@@ -34,6 +34,9 @@ class HeadChanges:
     """With `low` the interval of each head alone, not of all at once."""
     p_adjusted: DoubleArray
     """Two-sided, of no change at all; corrected over all heads by Holm's procedure."""
+    count: Interval
+    """The least and the largest number of critical heads that the data do not refute, in the light
+    of how many heads are looked at."""
     accuracy: float
     """With all heads."""
     n: int
@@ -58,6 +61,7 @@ def head_changes(outcomes: Outcomes, *, confidence: float = 0.95) -> HeadChanges
         low=bounds[:, 0].reshape(shape),
         high=bounds[:, 1].reshape(shape),
         p_adjusted=np.array(holm(p)).reshape(shape),
+        count=CriticalHeads(float(critical_heads(_sums(terms))), found).interval(tail),
         accuracy=float(terms.rows[:, 0].mean()),
         n=terms.n,
         groups=terms.groups,

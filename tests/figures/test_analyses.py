@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from natadv.errors import ReportError
 from natadv.figures.analyses import (
@@ -17,6 +18,7 @@ from natadv.figures.analyses import (
     latent_scatter,
     map_grid,
 )
+from natadv.metrics.intervals import Interval
 from natadv.plots import png, svg
 
 
@@ -35,6 +37,11 @@ class Heads:
     @property
     def high(self) -> np.ndarray:
         return self.change + 0.03
+
+    @property
+    def count(self) -> Interval:
+        sizes = np.abs(self.change)
+        return Interval((sizes - 0.03 > 0.15).sum(), (sizes + 0.03 > 0.15).sum())
 
 
 @dataclass
@@ -72,16 +79,21 @@ def test_heads_beyond_fifteen_points_are_outlined_and_no_others():
 
 
 def test_living_latents_stand_at_their_logarithms():
+    """The last one has a colour of no entropy, as only nine pictures activate it."""
     found = Latents(
-        np.array([0.1, 0.0, 1.0]), np.array([10.0, np.nan, 0.1]), np.array([0.7, np.nan, 2.0])
+        np.array([0.1, 0.0, 1.0, 0.09]),
+        np.array([10.0, np.nan, 0.1, 1.0]),
+        np.array([0.7, np.nan, 2.0, 0.0]),
     )
-    figure = latent_scatter([LatentPanel("mini", 50, found)], title="t", width_in=3.5)
+    figure = latent_scatter([LatentPanel("mini", 100, found)], title="t", width_in=3.5)
 
     (axis,) = panels_of(figure, "mini")
     (points,) = axis.collections
-    assert np.asarray(points.get_offsets()) == pytest.approx(np.array([[-1.0, 1.0], [0.0, -1.0]]))
-    assert np.asarray(points.get_array()) == pytest.approx(np.array([0.7, 2.0]))
-    assert axis.get_title(loc="left") == "mini\nn = 50; 2 alive, 1 dead"
+    places = np.array([[-1.0, 1.0], [0.0, -1.0], [np.log10(0.09), 0.0]])
+    assert np.asarray(points.get_offsets()) == pytest.approx(places)
+    assert np.ma.filled(points.get_array(), -1.0).tolist() == [0.7, 2.0, -1.0]
+    assert to_hex(points.get_cmap().get_bad()) == "#c4c4c4"
+    assert axis.get_title(loc="left") == "mini\nn = 100; 3 alive, 1 dead"
 
 
 def picture(dataset: str, *maps: np.ndarray | None) -> MapRow:

@@ -207,11 +207,17 @@ def test_claims_about_heads_follow_from_their_changes():
         text = head_claims({"m": tables}, scenarios, kind_of=lambda _: kind)
         return text.splitlines()[-1]
 
-    assert said(large, change, "clip") == "- m: **yes** (critical heads: typo 1, natural 0)"
+    cited = "(typo 1 [1, 1]: layer 2, head 1 +20.0 [17.0, 23.0]; natural 0 [0, 0])"
+    assert said(large, change, "clip") == f"- m: **yes** {cited}"
     assert said(change, change, "clip").startswith("- m: **no**")
     assert said(large, large, "clip").startswith("- m: **no**")
     assert said(large, change, "siglip").startswith("- m: **no**")
     assert said(change, change, "siglip").startswith("- m: **yes**")
+    # Beyond 15 points, or within them, by less than the interval.
+    for near in (0.8 * large, 0.7 * large):
+        assert said(near, change, "clip").startswith("- m: **open**")
+        assert said(near, change, "siglip").startswith("- m: **open**")
+        assert said(large, near, "clip").startswith("- m: **open**")
 
 
 def test_claims_about_latents_follow_from_their_points():
@@ -225,10 +231,30 @@ def test_claims_about_latents_follow_from_their_points():
         panel = LatentPanel("typo", 500, Latents(frequency, np.ones(n), entropy))
         return latent_claims({"m": [clean, panel]}, scenarios).splitlines()[-1]
 
-    assert said(rare, pure).startswith("- m: **yes** (mini 0.0 %, typo 100.0 %")
-    assert said(rare, mixed).startswith("- m: **open** (mini 0.0 %, typo 0.0 %")
+    nothing, everything = "0.0 % (by chance 0.0 %)", "100.0 % (by chance 0.0 %)"
+    assert said(rare, pure).startswith(f"- m: **yes** (mini {nothing}, typo {everything}")
+    assert said(rare, mixed).startswith(f"- m: **open** (mini {nothing}, typo {nothing}")
     # Of seven pictures the labels are few by chance.
-    assert said(rarest, pure).startswith("- m: **open** (mini 0.0 %, typo 0.0 %")
+    assert said(rarest, pure).startswith(f"- m: **open** (mini {nothing}, typo {nothing}")
     # A dead latent is not rare.
     dead = np.full(n, np.nan)
     assert said(np.zeros(n), dead).startswith("- m: **open**")
+
+
+def test_latents_that_chance_makes_pure_say_nothing():
+    """On a dataset of few classes shuffled labels are as pure."""
+    n = 200
+    points = Latents(np.full(n, 0.02), np.ones(n), np.zeros(n))
+    mixed = Latents(np.full(n, 0.02), np.ones(n), np.full(n, 2.0))
+    clean = LatentPanel("mini", 500, mixed, by_chance=(mixed, mixed))
+    scenarios = {"mini": "clean", "typo": "typographic"}
+
+    def said(*by_chance: Latents) -> str:
+        panels = [clean, LatentPanel("typo", 500, points, by_chance)]
+        return latent_claims({"m": panels}, scenarios).splitlines()[-1]
+
+    assert said(points, points).startswith("- m: **open** (mini 0.0 % (by chance 0.0 %), typo 100.")
+    assert "typo +0.0 [" in said(points, points)
+    assert said(mixed, points).startswith("- m: **yes**")
+    assert "(by chance 50.0 %)" in said(mixed, points)
+    assert "typo +50.0 [" in said(mixed, points)

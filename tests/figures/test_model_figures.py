@@ -66,6 +66,7 @@ def test_an_autoencoder_is_trained_once_and_read_on_each_dataset(computing, monk
     again = latent_panels("mini-clip", datasets, computing, folder=None)
 
     assert [(panel.dataset, panel.n) for panel in first] == [("mini", N), ("mini-typo", N)]
+    assert {len(panel.by_chance) for panel in first} == {model_figures.SHUFFLES}
     assert len(first[0].points.frequency) == 512
     assert len(list((computing.root / ".natadv/autoencoders").iterdir())) == 1
     for one, other in zip(first, again, strict=True):
