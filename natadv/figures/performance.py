@@ -115,7 +115,9 @@ def _bar(axis: Axes, at: float, score: Score, *, thick: float, colour: str, numb
         zorder=2,
     )
     axis.plot([low, high], [at, at], color=INK, linewidth=0.9, solid_capstyle="butt", zorder=3)
-    axis.text(_END, at, f"{value:.1f}", fontsize=SMALL, va="center_baseline", ha="right", color=INK)
+    # Close to its bar: at the edge it would seem to belong to the next plot.
+    end = max(value, high) + 3
+    axis.text(end, at, f"{value:.1f}", fontsize=SMALL, va="center_baseline", ha="left", color=INK)
 
 
 def _lighter(colour: str, strength: float) -> tuple[float, float, float]:

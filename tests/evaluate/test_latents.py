@@ -143,6 +143,11 @@ def test_a_picture_is_as_active_as_its_most_active_token(clip):
     assert found.rows.labels == tuple(sample.label for sample in samples)
     assert "66 of 66 pictures" in stream.getvalue()
 
+    some = [0, *range(2, 66)]
+    part = dataset_latents(dataset, LatentReader(clip, made, clip), rows=some, stream=stream)
+    assert part.rows.ids == tuple(samples[row].id for row in some)
+    assert part.found.matrix.toarray() == pytest.approx(expected[some], abs=1e-3)
+
 
 def test_an_autoencoder_of_another_width_and_drawn_pictures_are_refused(clip):
     reader = LatentReader(clip, drawn_autoencoder(width=64), clip)

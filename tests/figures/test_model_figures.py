@@ -13,7 +13,7 @@ from natadv.evaluate.datasets import dataset_named
 from natadv.evaluate.masked_heads import MaskingPlan, masked_outcomes
 from natadv.evidence import Manifest, StoredCase
 from natadv.figures.measured import Measured
-from natadv.figures.model_figures import Computing, head_tables, latent_panels
+from natadv.figures.model_figures import Computing, few_classes, head_tables, latent_panels
 from natadv.metrics.heads import head_changes
 from natadv.models.resolve import resolve_one
 from natadv.pipelines.embedders import STORE, Arithmetic
@@ -75,3 +75,16 @@ def test_an_autoencoder_is_trained_once_and_read_on_each_dataset(computing, monk
     (folder,) = clean.iterdir()
     given = latent_panels("mini-clip", datasets[:1], computing, folder=folder)
     assert np.array_equal(given[0].points.frequency, first[0].points.frequency)
+
+
+def test_first_pictures_of_few_classes_are_told_of(computing):
+    """The counter-examples begin with those of one class."""
+    datasets = [dataset_named(name, computing.root) for name in ("mini", "mini-counterexamples")]
+    (why,) = few_classes(datasets, {"mini": 20, "mini-counterexamples": 20})
+
+    assert why.startswith(
+        "the first 20 pictures of mini-counterexamples are of 1 of its 10 classes"
+    )
+    # All of them, or none, are what they are.
+    assert not few_classes(datasets, {"mini": 660, "mini-counterexamples": 48})
+    assert not few_classes(datasets, {})
