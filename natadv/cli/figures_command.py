@@ -33,7 +33,7 @@ def figures(
         float, opt.number("of a figure", "INCHES", lambda w: 3 <= w <= 14, "from 3 to 14")
     ] = 3.5,
     limit: Annotated[
-        int, opt.count("pictures of each dataset in Figures 7 and 8, the first ones")
+        int, opt.count("pictures of each dataset in Figures 7 (random) and 8 (first)")
     ] = 200,
     pictures: Annotated[int, opt.count("pictures of each dataset in Figure 6")] = 2,
     device: opt.Device = "auto",
