@@ -109,6 +109,12 @@ def test_a_verdict_that_was_edited_away_or_made_up_is_refused(analysed, verified
     bare = [{**row, "verdict": None, "rule": None} for row in whole["cases"][0]["measurements"]]
     with pytest.raises(ReportError, match="says 'pass', which classification/"):
         parse_gate_json(edited("classification", verdict=None, measurements=bare), where="x")
+    # Under a name that no task has, it is no analysis either.
+    hidden = json.loads(edited("classification", verdict=None, measurements=bare))
+    for case in hidden["cases"]:
+        case["case"] = case["case"].replace("classification/", "clasification/")
+    with pytest.raises(ReportError, match="says 'pass', which clasification/"):
+        parse_gate_json(json.dumps(hidden).encode(), where="x")
     only = [case for case in whole["cases"] if case["case"] == f"{CELL}/mini-clip"]
     with pytest.raises(ReportError, match="says 'pass', which relevance/"):
         parse_gate_json(json.dumps(whole | {"cases": only}).encode(), where="x")
