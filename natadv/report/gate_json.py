@@ -300,8 +300,10 @@ class GateJson(Strict):
     @property
     def headline(self) -> str:
         """The verdict in one line, with what it is about."""
-        waived = f", {counted(len(self.waived), 'case')} waived" if self.waived else ""
-        return f"{self.verdict.upper()}: {self.selection.extent}{waived}"
+        unruled = sum(entry.state == "MEASURED" for entry in self.cases) if self.asserted else 0
+        beside = f", {counted(len(self.waived), 'case')} waived" if self.waived else ""
+        beside += f", {unruled} of them measured without a rule" if unruled else ""
+        return f"{self.verdict.upper()}: {self.selection.extent}{beside}"
 
     def worst_first(self) -> list[CaseEntry]:
         """The cases, failures first."""

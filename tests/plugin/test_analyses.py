@@ -79,6 +79,7 @@ def test_what_no_rule_judges_is_measured_and_shown_in_every_report(analysed, ver
     # An even map has as much relevance in each place as its area.
     assert box.value == pytest.approx(1, abs=1e-6)
     assert (box.verdict, box.contract_rule) == (None, None)
+    assert gate.headline == "PASS: 6 cases of tier mini, 1 of them measured without a rule"
     for text in (summary(gate), comment(gate)):
         table = text.partition("<summary>measured, without a rule</summary>")[2]
         assert f"| `{bare.case}` | text\\_box\\_relevance | 1.000 |" in table
