@@ -80,6 +80,6 @@ def made_by(reference: str, kind: type[T], *, base: Path, option: str) -> T:
     return made
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """An error of third-party code in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +156,21 @@ def test_a_job_is_planned_and_measures_what_it_was_planned_for(tmp_path):
     planned = run(script("plan", "plan --matrix"), root, MODELS="mini-clip", TIER="")
     assert planned.returncode == 0, planned.stderr
     matrix = json.loads((root / "GITHUB_OUTPUT").read_text().removeprefix("matrix="))
-    job = next(job for job in matrix["include"] if job["task"] == "vqa")
-    assert job == {"tier": "mini", "model": "mini-clip", "task": "vqa"}
+    jobs = {job["task"]: job for job in matrix["include"]}
+    assert jobs["vqa"] == {"tier": "mini", "model": "mini-clip", "task": "vqa"}
 
     measure = script("evaluate", "pytest suites/").rstrip() + " --collect-only -q"
-    names = {"MODEL": job["model"], "TASK": job["task"], "TIER": job["tier"], "WORKERS": "0"}
-    listed = run(measure, root, **names)
-    assert listed.returncode == 0, listed.stdout + listed.stderr
-    assert len(re.findall(r"\[vqa/\S+/mini-clip\]", listed.stdout)) == 6
+    for tasks, cases in (
+        ("vqa", {"vqa": 6}),
+        ("classification,relevance", {"classification": 7, "relevance": 1}),
+    ):
+        job = jobs[tasks]
+        names = {"MODEL": job["model"], "TASK": job["task"], "TIER": job["tier"], "WORKERS": "0"}
+        listed = run(measure, root, **names)
+        assert listed.returncode == 0, listed.stdout + listed.stderr
+        found = Counter(re.findall(r"\[(\w+)/\S+/mini-clip\]", listed.stdout))
+        # Searches stand beside two of them.
+        assert {task: found[task] for task in cases} == cases, listed.stdout
 
 
 def test_what_a_contributor_runs_is_what_ci_runs():

@@ -30,7 +30,7 @@ from natadv.gate.kept_baselines import (
 from natadv.metrics import estimate, headline_of
 from natadv.report.gate_json import GateJson, read_gate_json
 from natadv.storage.atomic import replace_folder, writing
-from natadv.tasks import ASKED
+from natadv.tasks import ANALYSES
 from natadv.types import Case, Outcomes
 
 
@@ -175,7 +175,7 @@ def _disagreements(
             value = estimate(headline, found.evidence).value
         except MetricError:
             # An analysis may not be defined on all datasets of its task.
-            if case.task in ASKED:
+            if case.task not in ANALYSES:
                 raise
             continue
         values = [row.value for row in said.measurements if row.metric == headline]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, NatadvError, counted
 from natadv.report.terminal import aligned
-from natadv.tasks import TASKS
+from natadv.tasks import TASKS, analysed
 
 if TYPE_CHECKING:
     from natadv.evaluate.grid import Grid
@@ -38,8 +38,8 @@ def plan(
     """Show which cases `pytest suites/` would measure with the same options, in how many units, and
     which models, datasets and heads are missing. Nothing is loaded or computed.
 
-    With --matrix, print one line of JSON for GitHub Actions: a job for each model and task, which
-    may lack things here, as they are on the machine that measures.
+    With --matrix, print one line of JSON for GitHub Actions: a job for each model and task with its
+    analyses, which may lack things here, as they are on the machine that measures.
 
     Exit codes: 0 everything is here, 1 something is missing.
     """
@@ -74,10 +74,16 @@ def plan(
 
 
 def _matrix(grid: Grid) -> dict[str, Any]:
-    """The jobs: no case is measured by two of them."""
-    cells = dict.fromkeys((case.model, case.task) for case in grid.cases)
+    """The jobs: no case is measured by two of them. An analysis is measured beside the task that it
+    analyses: alone it may have no rule, and a run that judges nothing is not green."""
+    jobs: dict[tuple[str, str], dict[str, None]] = {}
+    for case in grid.cases:
+        jobs.setdefault((case.model, analysed(case.task)), {})[case.task] = None
     return {
-        "include": [{"tier": grid.tier.name, "model": model, "task": task} for model, task in cells]
+        "include": [
+            {"tier": grid.tier.name, "model": model, "task": ",".join(tasks)}
+            for (model, _), tasks in jobs.items()
+        ]
     }
 
 

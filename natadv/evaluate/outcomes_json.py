@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from natadv.columns import Texts
+from natadv.errors import StoreError, listed
 from natadv.types import Attribute, Outcomes, Sample
 
 
@@ -29,10 +30,17 @@ def columns(rows: Outcomes) -> dict[str, Any]:
 
 
 def outcomes_of(results: Iterable[Mapping[str, Any]]) -> Outcomes:
-    """The results of a dataset's units, in order, as one table."""
+    """The results of a dataset's units, in order, as one table. Raises StoreError if they have
+    other numbers, as of a tower whose layers changed between them."""
     units = list(results)
     tables = [unit["outcomes"] for unit in units]
-    names = tables[0]["values"].keys() if tables else ()
+    names = list(tables[0]["values"]) if tables else []
+    for table in tables:
+        if differ := sorted(set(names) ^ table["values"].keys()):
+            raise StoreError(
+                f"expected the same columns from all units, but {listed(differ)} is not in each of "
+                "them; look whether the model is another one in each process, and measure again"
+            )
     attributes = [table.get("factors", {}) for table in tables if table["id"]]
 
     def joined(name: str) -> Texts:

@@ -251,7 +251,11 @@ def case_evidence(
         results, missing = _results(of_role, store=store, run=run)
         problems += missing
         hardware |= {str(found): found for r in results if (found := r.get("hardware"))}
-        tables[role] = outcomes_of(results) if of_role and not missing else None
+        try:
+            tables[role] = outcomes_of(results) if of_role and not missing else None
+        except StoreError as error:
+            tables[role] = None
+            problems.append(str(error))
         measured += results if role == "attack" else []
     attack = tables.pop("attack")
     problems += notes if problems else ()

@@ -16,7 +16,7 @@ from natadv.gate.rules import CaseSet, Rule, RuleIndex, Thresholds, Tier, Waiver
 from natadv.gate.waivers import EXCUSABLE, WaiverUse, uses, waiver_of
 from natadv.metrics.intervals import Side, Uncertain
 from natadv.metrics.significance import holm
-from natadv.tasks import ASKED
+from natadv.tasks import ANALYSES
 from natadv.types import GREEN, VERDICTS, Case, Measurement, Overall, State, Verdict
 
 MOST_SUGGESTED = 1_000_000
@@ -448,7 +448,7 @@ def _case_verdict(
 ) -> CaseVerdict:
     own = tuple(j for j in judgements if j.case == plan.case)
     reasons = list(flaws)
-    if not own and plan.case.task in ASKED:
+    if not own and plan.case.task not in ANALYSES:
         reasons.append(f"no rule covers this case (lineage {plan.lineage!r}); add one")
     reasons = [f"{plan.case}: {reason}" for reason in reasons]
     verdicts: list[Verdict] = [j.verdict for j in own]

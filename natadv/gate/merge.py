@@ -9,6 +9,7 @@ from pathlib import Path
 
 from natadv.errors import ConfigError
 from natadv.evidence import (
+    FILES,
     MANIFEST,
     REMEDY,
     RUN,
@@ -63,9 +64,12 @@ def merge(
     runs = dict(run for root in roots for run in _runs_under(root))
     selection = _common(runs, tier=tier, models=models, as_selected=as_selected)
     found: dict[Case, Path] = {}
-    for folder in runs:
+    for folder, own in runs.items():
         for path in sorted(p for p in folder.iterdir() if p.is_dir()):
-            found.setdefault(_checked(path, found), path)
+            case = _checked(path, found, runs)
+            # A run that kept the case as the twin of another one has less of it.
+            if case not in found or case in own.cases:
+                found[case] = path
     if out.resolve() in {folder.resolve() for folder in runs}:
         raise ConfigError(f"{out}: is one of the folders to merge; give another --out DIR")
     empty_evidence(out)
@@ -122,27 +126,37 @@ def _common(
     )
 
 
-def _checked(path: Path, found: dict[Case, Path]) -> Case:
+def _checked(path: Path, found: dict[Case, Path], runs: dict[Path, Selection]) -> Case:
     """The case in the folder. Raises ConfigError if another run measured it otherwise."""
     manifest = read_evidence(path).manifest
     case = manifest.case
-    if case in found and (why := _difference(found[case], path, manifest)):
+    if case not in found:
+        return case
+    one = found[case]
+    as_twin = any(case not in runs[run].cases for run in (one.parent, path.parent))
+    if why := _difference(one, path, manifest, as_twin=as_twin):
         raise ConfigError(
-            f"{case}: {found[case].parent} and {path.parent} have other {why}; merge runs of the "
+            f"{case}: {one.parent} and {path.parent} have other {why}; merge runs of the "
             "same models, data and code, or let each case be measured by one of them"
         )
     return case
 
 
-def _difference(one: Path, other: Path, manifest: Manifest) -> str:
-    """What differs between two measurements of a case; empty if nothing that is judged does."""
+def _difference(one: Path, other: Path, manifest: Manifest, *, as_twin: bool) -> str:
+    """What differs between two measurements of a case; empty if nothing that is judged does.
+    `as_twin` compares what a run keeps of the twins of its cases: no twins and controls of them."""
+    ours, theirs = read_evidence(one).manifest, manifest
+    digests = [_digests(one), _digests(other)]
+    if as_twin:
+        ours, theirs = (replace(m, twin_of=None) for m in (ours, theirs))
+        digests = [{name: of[name] for name in of if name == FILES["attack"]} for of in digests]
     # The machines may differ, if the rows do not.
-    ours, theirs = (replace(m, facts={}) for m in (read_evidence(one).manifest, manifest))
+    ours, theirs = (replace(m, facts={}) for m in (ours, theirs))
     if ours != theirs:
         columns = [column.name for column in fields(Manifest)]
         different = [name for name in columns if getattr(ours, name) != getattr(theirs, name)]
         return " and ".join(name.replace("_", " ") for name in different)
-    return "" if _digests(one) == _digests(other) else "outcome rows"
+    return "" if digests[0] == digests[1] else "outcome rows"
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ from natadv.gate.rules import (
     place,
 )
 from natadv.gate.thresholds_schema import IncludedFile, ThresholdsFile, TierRow, case_name
-from natadv.tasks import ASKED
+from natadv.tasks import ANALYSES
 from natadv.types import Case
 
 MOST_DAYS = 90
@@ -169,7 +169,7 @@ def _mistakes(
     for source in sources if asserting else ():
         for name, row in source.file.tiers.items():
             for case in covered[name]:
-                if case.task in ASKED and not index.covering(case, case.model):
+                if case.task not in ANALYSES and not index.covering(case, case.model):
                     line = line_of(_loc(name, row, case), source.lines)
                     yield (
                         str(source.path),

@@ -56,8 +56,11 @@ def _told_as(name: str) -> Iterator[None]:
     """Turn any exception into an attachment of this name."""
     try:
         yield
-    # A model may run any code, and no verdict depends on what it says here.
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    # A model may run any code, and no verdict depends on what it says here: neither on sys.exit()
+    # nor on the exceptions by which pytest skips a test or ends a run.
+    except BaseException as error:
         allure.attach(one_line(error), name, allure.attachment_type.TEXT)
 
 

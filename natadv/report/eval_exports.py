@@ -14,8 +14,10 @@ from typing import Any
 from natadv import __version__
 from natadv.errors import ReportError, unknown_name
 from natadv.metrics import METRICS, headline_of
-from natadv.metrics.measure import MOST_TIMES
+from natadv.metrics.measure import MOST_TIMES, Metric
+from natadv.metrics.terms import times
 from natadv.report.gate_json import CaseEntry, GateJson, MeasurementEntry
+from natadv.tasks import ANALYSES
 
 EVERY_EVAL_EVER = "0.3.0"
 """Version of its schema."""
@@ -89,7 +91,7 @@ def _every_eval_ever_result(
         "metric_config": {
             "metric_id": f"natadv.{row.metric}",
             "metric_name": row.metric,
-            "metric_unit": "proportion",
+            "metric_unit": _unit_of(metric),
             "lower_is_better": not metric.higher_is_better,
             "score_type": "continuous",
             "min_score": -1.0 if metric.kind == "difference" else 0.0,
@@ -108,6 +110,12 @@ def _every_eval_ever_result(
             },
         },
     }
+
+
+def _unit_of(metric: Metric) -> str:
+    if metric.kind != "multiple":
+        return "proportion"
+    return "ratio" if metric.total is times else "count"
 
 
 def hub_results(
@@ -135,7 +143,8 @@ def hub_results(
         case = entry.parts
         headline = headline_of(case)
         found = [r for r in entry.measurements if r.metric == headline and r.value is not None]
-        if case.dataset not in benchmarks or not found:
+        # No benchmark asks for the numbers of an analysis.
+        if case.dataset not in benchmarks or case.task in ANALYSES or not found:
             continue
         row, (repository, _, hub_task) = found[0], benchmarks[case.dataset].partition(":")
         notes = (

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from natadv.config import Strict, first_mistake
 from natadv.errors import ConfigError, ReportError, StoreError, counted
-from natadv.tasks import ASKED
+from natadv.tasks import ANALYSES
 from natadv.types import GREEN, STATES, Case, Overall, State, Verdict
 
 VERSION: Literal[3] = 3
@@ -271,7 +271,7 @@ class GateJson(Strict):
         if self.asserted:
             unruled = [entry for entry in self.cases if entry.verdict is None]
             # What has to be judged, or all, cannot have gone without a verdict.
-            wrong += [entry.case for entry in unruled if entry.parts.task in ASKED]
+            wrong += [entry.case for entry in unruled if entry.parts.task not in ANALYSES]
             wrong += [entry.case for entry in unruled[:1] if len(unruled) == len(self.cases)]
         if self.verdict == "pass":
             wrong += [entry.case for entry in self.waived]
@@ -300,8 +300,10 @@ class GateJson(Strict):
     @property
     def headline(self) -> str:
         """The verdict in one line, with what it is about."""
-        waived = f", {counted(len(self.waived), 'case')} waived" if self.waived else ""
-        return f"{self.verdict.upper()}: {self.selection.extent}{waived}"
+        unruled = sum(entry.state == "MEASURED" for entry in self.cases) if self.asserted else 0
+        beside = f", {counted(len(self.waived), 'case')} waived" if self.waived else ""
+        beside += f", {unruled} of them measured without a rule" if unruled else ""
+        return f"{self.verdict.upper()}: {self.selection.extent}{beside}"
 
     def worst_first(self) -> list[CaseEntry]:
         """The cases, failures first."""

@@ -27,6 +27,10 @@ TASKS: Mapping[str, Task] = {
 ASKED: Mapping[str, Task] = {name: task for name, task in TASKS.items() if not task.analyses}
 """The tasks that datasets are made for, models can do, and rules must cover."""
 
+ANALYSES: Mapping[str, Task] = {name: task for name, task in TASKS.items() if task.analyses}
+"""The tasks that explain the answers of another one, and need no rule. What is not among them, an
+unknown task too, must be judged."""
+
 TaskName = Annotated[str, AfterValidator(name_in("task", ASKED))]
 """The name of such a task, in a schema."""
 

@@ -99,10 +99,11 @@ class _Analysis:
         """How much each place speaks for the class beside its picture, of shape (b, h, w)."""
         rows = dict(zip(self._texts.names, self._texts.weights.astype(np.float32), strict=True))
         maps = self._model.relevance(prepared, np.stack([rows[name] for name in names]))
-        if maps.ndim != 3 or len(maps) != len(names):
+        # Of a single place, the share of a region is always its area: no rule could be broken.
+        if maps.ndim != 3 or len(maps) != len(names) or maps[0].size < 2:
             raise ModelError(
                 f"{self._loaded.name}: expected relevance to return {len(names)} maps of shape "
-                f"(h, w), got an array of shape {maps.shape}"
+                f"(h, w), of more than one place, got an array of shape {maps.shape}"
             )
         # Written as what must hold: NaN must be refused too.
         if not (maps >= 0).all() or not np.isfinite(maps).all():

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 
 from natadv import cli
 from natadv.defences import defend as defend_module
@@ -24,6 +24,7 @@ from natadv.defences.network import open_network
 from natadv.defences.report import across, drop_left, read_report
 from natadv.errors import ConfigError, ModelError, ReportError
 from natadv.evaluate.datasets import dataset_named
+from natadv.explain.autoencoder import AutoencoderConfig, SparseAutoencoder, save_autoencoder
 from natadv.models.resolve import resolve_one
 from tests.models.conftest import copied as copied
 from tests.models.conftest import open_clip_quick as open_clip_quick
@@ -161,20 +162,25 @@ def autoencoder_for(network, folder, *, kind="relu", layer=1, tokens="all", late
     """A folder as natadv train sae writes one, with random directions."""
     generator = torch.Generator().manual_seed(2)
     width = 32
-    folder.mkdir()
-    save_file(
+    config = AutoencoderConfig(
+        kind=kind,
+        layer=layer,
+        tokens=tokens,
+        width=width,
+        latents=latents,
+        k=None if kind == "relu" else 3,
+    )
+    found = SparseAutoencoder(config)
+    found.load_state_dict(
         {
             "encoder": torch.randn(latents, width, generator=generator),
             "encoder_bias": torch.randn(latents, generator=generator),
             "decoder": torch.randn(latents, width, generator=generator) * scale,
             "bias": torch.randn(width, generator=generator),
             "threshold": torch.tensor(0.8 if kind == "batch-topk" else -1.0),
-        },
-        folder / "model.safetensors",
+        }
     )
-    config = {"kind": kind, "layer": layer, "tokens": tokens, "k": 3 if kind == "topk" else None}
-    described = {"tower": network.weights, "config": config}
-    (folder / "config.json").write_text(json.dumps(described))
+    save_autoencoder(folder, found, tower=network.weights, facts={})
     return folder
 
 
@@ -224,6 +230,14 @@ def test_another_or_a_damaged_defence_is_another_model_or_none(tiny_clip, tmp_pa
         (first[:50], "cannot be read"),
         (save({"x": torch.zeros(1)}), "expected a defence"),
         (wrong_layer, "is about layer 9"),
+        # Each of these would load, and then take nothing out, or something else.
+        (replace(whole, threshold=torch.tensor(torch.nan)).content(), "expected a defence"),
+        (replace(whole, k=0).content(), "expected a defence"),
+        (replace(whole, k=13).content(), "expected a defence"),
+        (replace(whole, chosen=whole.chosen - 1).content(), "expected a defence"),
+        (replace(whole, chosen=whole.chosen[:0], decoder=whole.decoder[:0]).content(), "expected"),
+        (replace(whole, encoder_bias=whole.encoder_bias[:1]).content(), "expected a defence"),
+        (replace(whole, decoder=whole.decoder[:1]).content(), "expected a defence"),
     ):
         (out / "defence.safetensors").write_bytes(content)
         with pytest.raises(ModelError, match=said):
@@ -233,7 +247,12 @@ def test_another_or_a_damaged_defence_is_another_model_or_none(tiny_clip, tmp_pa
 def test_an_autoencoder_of_another_tower_is_refused(tiny_clip, tiny_siglip, tmp_path):
     network = network_of(tiny_clip)
     folder = autoencoder_for(network_of(tiny_siglip), tmp_path / "other")
-    with pytest.raises(ModelError, match="not trained on the tower of tiny-clip"):
+    with pytest.raises(ModelError, match=r"trained on a tower with hash .*, that of tiny-clip is"):
+        sae.removal_of_all(folder, network)
+    folder = autoencoder_for(network, tmp_path / "damaged")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(ModelError, match="the file is damaged"):
         sae.removal_of_all(folder, network)
     folder = autoencoder_for(network, tmp_path / "embedding", tokens="embedding")
     with pytest.raises(ModelError, match="reads 'embedding'"):

@@ -227,6 +227,27 @@ def test_a_result_that_was_damaged_since_is_a_problem_that_names_the_file(grid, 
     assert "was altered after it was written; run again" in problem
 
 
+@pytest.mark.parametrize("richer", [0, 1])
+def test_units_with_other_columns_are_a_problem_of_their_case(
+    grid, store, run, fill, monkeypatch, richer
+):
+    """As of a model that has more heads in one process than in another."""
+    monkeypatch.setattr(plan_module, "shards", lambda rows: ((0, 5), (5, rows)))
+    units = units_of(CLEAN, grid, numerics=NUMERICS)
+    fill(units.attack)
+    key = units.attack[richer].key
+    stored = store.get(key)
+    values = stored["outcomes"]["values"]
+    more = {**values, "layer_9_head_1": values["correct"]}
+    store.put(key, {**stored, "outcomes": {**stored["outcomes"], "values": more}})
+
+    found = case_evidence(CLEAN, units, store=store, run=run)
+
+    (problem,) = found.problems
+    assert "layer_9_head_1 is not in each of them" in problem
+    assert found.evidence.attack.n == 0
+
+
 @pytest.mark.parametrize(
     ("field", "what"),
     [("revision", "data revision"), ("weights", "weights"), ("protocol", "protocol")],

@@ -128,6 +128,29 @@ def test_a_case_measured_twice_must_have_the_same_rows(merge, shards, tmp_path):
     assert "have other weights" in merge()[1]
 
 
+def test_a_run_that_kept_a_case_as_a_twin_has_less_of_it(merge, judged, shards, tmp_path):
+    """As reading keeps the attacked pictures: without their clean twins and controls."""
+    typo = cases_of("mini-clip")[1]
+    stored = read_evidence(folder_of(shards / "gate-mini-clip" / "evidence", typo))
+    for name in ("a-first", "z-last"):
+        again = shards / name / "evidence"
+        bare = {"attack": stored.outcomes["attack"]}
+        write_evidence(again, replace(stored.manifest, twin_of=None), bare)
+        write_selection(again, Selection("mini", ("mini-clip",), (), whole=False))
+
+    assert merge()[0] == 0
+    kept = read_evidence(folder_of(tmp_path / "out", typo))
+    assert (kept.manifest, set(kept.outcomes)) == (stored.manifest, set(stored.outcomes))
+    assert judged()[0] == 0
+    # Its rows must be the same all the same, and who selected a case has all of it.
+    other = {"attack": kit.rows_of(kit.first(100, 200), prefix="t", twin_prefix="c")}
+    write_evidence(again, replace(stored.manifest, twin_of=None), other)
+    assert "have other outcome rows" in merge()[1]
+    write_evidence(again, replace(stored.manifest, twin_of=None), bare)
+    write_selection(again, Selection("mini", ("mini-clip",), (typo,), whole=False))
+    assert "have other twin of" in merge()[1]
+
+
 def test_what_cannot_be_merged_is_refused_in_one_line(merge, shards, tmp_path):
     def refusal(*arguments, **options):
         code, text = merge(*arguments, **options)

@@ -79,6 +79,7 @@ def test_what_no_rule_judges_is_measured_and_shown_in_every_report(analysed, ver
     # An even map has as much relevance in each place as its area.
     assert box.value == pytest.approx(1, abs=1e-6)
     assert (box.verdict, box.contract_rule) == (None, None)
+    assert gate.headline == "PASS: 6 cases of tier mini, 1 of them measured without a rule"
     for text in (summary(gate), comment(gate)):
         table = text.partition("<summary>measured, without a rule</summary>")[2]
         assert f"| `{bare.case}` | text\\_box\\_relevance | 1.000 |" in table
@@ -109,6 +110,12 @@ def test_a_verdict_that_was_edited_away_or_made_up_is_refused(analysed, verified
     bare = [{**row, "verdict": None, "rule": None} for row in whole["cases"][0]["measurements"]]
     with pytest.raises(ReportError, match="says 'pass', which classification/"):
         parse_gate_json(edited("classification", verdict=None, measurements=bare), where="x")
+    # Under a name that no task has, it is no analysis either.
+    hidden = json.loads(edited("classification", verdict=None, measurements=bare))
+    for case in hidden["cases"]:
+        case["case"] = case["case"].replace("classification/", "clasification/")
+    with pytest.raises(ReportError, match="says 'pass', which clasification/"):
+        parse_gate_json(json.dumps(hidden).encode(), where="x")
     only = [case for case in whole["cases"] if case["case"] == f"{CELL}/mini-clip"]
     with pytest.raises(ReportError, match="says 'pass', which relevance/"):
         parse_gate_json(json.dumps(whole | {"cases": only}).encode(), where="x")

@@ -49,6 +49,7 @@ def pytest_sessionfinish(session):
 """
 RAISE = "if Eyes.asked == 1: raise RuntimeError('planted')"
 DIE = "os._exit(139)"
+LEAVE = "import pytest; pytest.skip('planted') if Eyes.asked == 1 else pytest.exit('planted', 0)"
 
 
 def explaining(world, fault="pass"):
@@ -156,6 +157,20 @@ def test_a_model_that_kills_its_worker_while_it_explains_leaves_the_verdict(
     found = attached(world, FAILING)
     assert list(found) == ["failing pictures", explanations.CAUSES, explanations.NO_MAPS]
     assert b"a process died while it explained the case" in found[explanations.NO_MAPS]
+
+
+def test_a_model_cannot_skip_its_test_or_end_the_run_while_it_explains(
+    explained, world_at, tmp_path
+):
+    world = world_at(shutil.copytree(explained[0].root, tmp_path / "world"))
+    conftest = world.root / "conftest.py"
+    conftest.write_text(conftest.read_text().replace(RAISE, LEAVE))
+    done = world.pytest("-n", "0", *ONE_MODEL)
+
+    assert done.returncode == 1
+    assert (world.verdict()["verdict"], world.verdict()["problems"]) == ("fail", [])
+    said = {attached(world, case)[explanations.NO_MAPS] for case in (FAILING, RAISING)}
+    assert said == {b"Skipped: planted", b"Exit: planted"}
 
 
 def test_a_green_run_loads_nothing_to_explain_itself(measured):

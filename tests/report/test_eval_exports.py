@@ -44,6 +44,32 @@ def test_every_eval_ever_has_each_number_with_interval_and_verdict(gate, entry):
     assert lost["score_details"]["details"]["case_verdict"] == "INCONCLUSIVE"
 
 
+def test_numbers_of_analyses_leave_as_what_they_are_and_for_no_benchmark(gate, entry):
+    numbers = {
+        "text_box_relevance": "ratio",
+        "critical_heads": "count",
+        "insertion_auc": "proportion",
+    }
+    analyses = [
+        entry(None, case=f"{task}/typographic/typo/mini-clip", row={"metric": name, "value": 1.0})
+        for task, name in zip(("relevance", "heads", "faithfulness"), numbers, strict=True)
+    ]
+    heads = entry(None, case="heads/clean/plain/mini-clip", row={"metric": "top1"})
+    said = gate("partial", entry(), *analyses, heads)
+
+    record = every_eval_ever(said, "mini-clip", organization="acme")
+    units = {
+        r["metric_config"]["metric_name"]: r["metric_config"]["metric_unit"]
+        for r in record["evaluation_results"]
+    }
+    assert units == {"top1": "proportion", **numbers}
+    found = hub_results(said, "mini-clip", benchmarks={"plain": "acme/plain:test"})
+    assert len(found) == 1
+    assert "classification/clean/plain" in found[0]["notes"]
+    with pytest.raises(ReportError, match="got none"):
+        hub_results(said, "mini-clip", benchmarks={"typo": "acme/typo"})
+
+
 def test_numbers_of_an_incomplete_case_do_not_leave(gate, entry):
     said = gate("incomplete", entry("INCOMPLETE", name="short"), entry())
 

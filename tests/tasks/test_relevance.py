@@ -263,6 +263,8 @@ def test_a_map_that_marks_nothing_is_no_outcome(tmp_path):
     ("broken", "message"),
     [
         (lambda maps: maps[:-1], "expected relevance to return 4 maps"),
+        # One place has all relevance and all of the text: it would keep any rule.
+        (lambda maps: maps[:, :1, :1] + 1, "of more than one place"),
         (lambda maps: maps - 1, "must be finite, not negative"),
         (lambda maps: maps * np.nan, "must be finite, not negative"),
     ],

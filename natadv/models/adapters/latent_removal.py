@@ -5,7 +5,7 @@ It lies beside the weights, and a checkpoint that has it is never loaded without
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -108,7 +108,7 @@ def removal_in(folder: Path) -> LatentRemoval | None:
     axes = {name: tensor.ndim for name, tensor in tensors.items()}
     places, layer, k = (stated.get(name, "") for name in ("places", "layer", "k"))
     known = stated.get("format") == FORMAT and places in get_args(Places) and layer.isdigit()
-    if axes != _TENSORS or not known or not (k.isdigit() or not k):
+    if axes != _TENSORS or not known or not (k.isdigit() or not k) or not _fits(tensors, k):
         raise ModelError(
             f"{path}: expected a defence that natadv defend --method sae has written, got tensors "
             f"{sorted(axes)} and {stated!r:.100}; copy the whole folder again"
@@ -118,6 +118,26 @@ def removal_in(folder: Path) -> LatentRemoval | None:
         places=places,
         k=int(k) if k else None,
         **tensors,
+    )
+
+
+def _fits(tensors: Mapping[str, torch.Tensor], k: str) -> bool:
+    """Whether tensors with the right axes can belong together: a defence that is damaged must not
+    turn into one that does nothing."""
+    latents, width = tensors["encoder"].shape
+    chosen = tensors["chosen"]
+    shapes = {
+        "encoder_bias": (latents,),
+        "decoder": (len(chosen), width),
+        "bias": (width,),
+    }
+    return (
+        all(tensors[name].shape == shape for name, shape in shapes.items())
+        and all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+        and chosen.dtype == torch.int64
+        and len(chosen) > 0
+        and bool(((chosen >= 0) & (chosen < latents)).all())
+        and (not k or 0 < int(k) <= latents)
     )
 
 
