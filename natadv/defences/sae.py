@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,10 @@ from natadv.defences.method import Defence, MethodInputs
 from natadv.defences.network import Network
 from natadv.defences.settings import SaeSettings
 from natadv.errors import ConfigError, ModelError
+from natadv.explain.autoencoder import load_autoencoder
 from natadv.explain.layers import LayerwisePass
 from natadv.models.adapters.encoder import Pixels
 from natadv.models.adapters.latent_removal import LatentRemoval
-from natadv.models.files import checkpoint, tensor_files
 from natadv.models.files.checkpoint import DEFENCE
 from natadv.types import FloatArray
 
@@ -74,33 +73,25 @@ def defend(inputs: MethodInputs) -> Defence:
 
 def removal_of_all(folder: Path, network: Network) -> LatentRemoval:
     """The removal of every latent of an autoencoder that was trained on this network. Raises
-    ModelError if it was trained on another one, or reads no layer."""
-    described = checkpoint.read_json(folder / checkpoint.CONFIG)
-    config: dict[str, Any] = described.get("config") or {}
-    if described.get("tower") != network.weights:
+    ModelError if it was trained on another one, is damaged, or reads no layer."""
+    autoencoder = load_autoencoder(folder, tower=network.weights, model=network.spec.name)
+    config, stored = autoencoder.config, autoencoder.state_dict()
+    if config.tokens == "embedding" or config.layer < 1:
         raise ModelError(
-            f"{folder}: this autoencoder was not trained on the tower of {network.spec.name}; "
-            f"train one for it: natadv train sae --model {network.spec.name}"
+            f"{folder}: reads {config.tokens!r} of layer {config.layer}; a defence needs one that "
+            "reads class, patches or all tokens after a layer (natadv train sae --layer 1 or more)"
         )
-    places, layer = config.get("tokens"), int(config.get("layer") or 0)
-    if places not in ("class", "patches", "all") or layer < 1:
-        raise ModelError(
-            f"{folder}: reads {places!r} of layer {layer}; a defence needs one that reads class, "
-            "patches or all tokens after a layer (natadv train sae --layer 1 or more)"
-        )
-    stored = tensor_files.load(folder / checkpoint.WEIGHTS)
-    count = len(stored["encoder"])
     return LatentRemoval(
-        layer=layer,
-        places=places,
+        layer=config.layer,
+        places=config.tokens,
         encoder=stored["encoder"],
         encoder_bias=stored["encoder_bias"],
         decoder=stored["decoder"],
         bias=stored["bias"],
         # ReLU and top-k have none: every positive latent is active.
         threshold=stored["threshold"].clamp(min=0.0),
-        chosen=torch.arange(count),
-        k=config["k"] if config.get("kind") == "topk" else None,
+        chosen=torch.arange(config.latents),
+        k=config.k if config.kind == "topk" else None,
     )
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from natadv.training.head_settings import Count, Positive, Share, TrainingSettings, as_number
+from natadv.training.head_settings import Count, NotNegative, Positive, Share, TrainingSettings
 from natadv.types import AutoencoderKind
 
 _DICTIONARY = 2**14
 """Latents at which the published rate of the TopK kinds holds as it is."""
-
-NotNegative = Annotated[float, BeforeValidator(as_number), Field(ge=0)]
 
 
 class AutoencoderSettings(TrainingSettings):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 
 from natadv import cli
 from natadv.defences import defend as defend_module
@@ -24,6 +24,7 @@ from natadv.defences.network import open_network
 from natadv.defences.report import across, drop_left, read_report
 from natadv.errors import ConfigError, ModelError, ReportError
 from natadv.evaluate.datasets import dataset_named
+from natadv.explain.autoencoder import AutoencoderConfig, SparseAutoencoder, save_autoencoder
 from natadv.models.resolve import resolve_one
 from tests.models.conftest import copied as copied
 from tests.models.conftest import open_clip_quick as open_clip_quick
@@ -160,21 +161,20 @@ def test_texts_of_a_prefix_folder_have_the_token_at_its_place(request, root, pla
 def autoencoder_for(network, folder, *, kind="relu", layer=1, tokens="all", latents=12, scale=1.0):
     """A folder as natadv train sae writes one, with random directions."""
     generator = torch.Generator().manual_seed(2)
-    width = 32
-    folder.mkdir()
-    save_file(
-        {
-            "encoder": torch.randn(latents, width, generator=generator),
-            "encoder_bias": torch.randn(latents, generator=generator),
-            "decoder": torch.randn(latents, width, generator=generator) * scale,
-            "bias": torch.randn(width, generator=generator),
-            "threshold": torch.tensor(0.8 if kind == "batch-topk" else -1.0),
-        },
-        folder / "model.safetensors",
+    config = AutoencoderConfig(
+        kind=kind,
+        layer=layer,
+        tokens=tokens,
+        width=32,
+        latents=latents,
+        k=None if kind == "relu" else 3,
     )
-    config = {"kind": kind, "layer": layer, "tokens": tokens, "k": 3 if kind == "topk" else None}
-    described = {"tower": network.weights, "config": config}
-    (folder / "config.json").write_text(json.dumps(described))
+    made = SparseAutoencoder(config).requires_grad_(False)
+    for tensor, times in ((made.encoder, 1), (made.encoder_bias, 1), (made.decoder, scale)):
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * times)
+    made.bias.copy_(torch.randn(32, generator=generator))
+    made.threshold.fill_(0.8 if kind == "batch-topk" else -1.0)
+    save_autoencoder(folder, made, tower=network.weights, facts={})
     return folder
 
 
@@ -233,7 +233,12 @@ def test_another_or_a_damaged_defence_is_another_model_or_none(tiny_clip, tmp_pa
 def test_an_autoencoder_of_another_tower_is_refused(tiny_clip, tiny_siglip, tmp_path):
     network = network_of(tiny_clip)
     folder = autoencoder_for(network_of(tiny_siglip), tmp_path / "other")
-    with pytest.raises(ModelError, match="not trained on the tower of tiny-clip"):
+    with pytest.raises(ModelError, match="that of tiny-clip is"):
+        sae.removal_of_all(folder, network)
+    folder = autoencoder_for(network, tmp_path / "damaged")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-4] + b"NaNs")
+    with pytest.raises(ModelError, match="the file is damaged"):
         sae.removal_of_all(folder, network)
     folder = autoencoder_for(network, tmp_path / "embedding", tokens="embedding")
     with pytest.raises(ModelError, match="reads 'embedding'"):
