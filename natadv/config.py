@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_ori
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
 from yaml.reader import Reader
 
 from natadv.errors import ConfigError, unknown_name
@@ -185,13 +184,8 @@ def settings_of(
             raise ConfigError(f"{where}: {unknown}") from error
         if first["type"] == "missing":
             raise ConfigError(f"{what} needs {setting}: add --set {setting}=VALUE") from error
-        raise ConfigError(f"{where}: {setting or 'the settings'}: {_reason(first)}") from error
-
-
-def _reason(mistake: ErrorDetails) -> str:
-    if mistake["type"] == "value_error":
-        return str(mistake["ctx"]["error"])
-    return f"{mistake['msg'][:1].lower()}{mistake['msg'][1:]}, got {mistake['input']!r}"
+        why = _reason(dict(first), schema)
+        raise ConfigError(f"{where}: {setting or 'the settings'}: {why}") from error
 
 
 class _Place(NamedTuple):
