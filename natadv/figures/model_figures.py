@@ -178,13 +178,8 @@ def head_tables(
     """Dataset -> what masking each head of the model changes: from the evidence if the run measured
     the task `heads`, else computed now, and kept in the store. Raises ModelError if the model
     cannot mask heads."""
-    from natadv.evaluate.masked_heads import (
-        MaskingPlan,
-        masked_outcomes,
-    )
-    from natadv.metrics.heads import (
-        head_changes,
-    )
+    from natadv.evaluate.masked_heads import MaskingPlan, masked_outcomes
+    from natadv.metrics.heads import head_changes
 
     found: dict[str, HeadTable] = {}
     unknown = []
@@ -223,14 +218,8 @@ def latent_panels(
     Raises:
         ModelError: The autoencoder belongs to another model, or the model cannot be opened.
     """
-    from natadv.evaluate.latents import (
-        LatentReader,
-        dataset_latents,
-    )
-    from natadv.explain.autoencoder import (
-        Openable,
-        load_autoencoder,
-    )
+    from natadv.evaluate.latents import LatentReader, dataset_latents
+    from natadv.explain.autoencoder import Openable, load_autoencoder
 
     embedder = loaded_for(name, computing)
     model: Any = embedder.loaded.model
@@ -250,13 +239,8 @@ def latent_panels(
 def _trained_now(embedder: Embedder, datasets: Sequence[Dataset], computing: Computing) -> Path:
     """The folder of a small autoencoder, trained on the clean pictures, or on all if none are
     clean; a training that was killed continues."""
-    from natadv.training.sae_settings import (
-        TopKSettings,
-    )
-    from natadv.training.train_sae import (
-        SaePlan,
-        train_sae,
-    )
+    from natadv.training.sae_settings import TopKSettings
+    from natadv.training.train_sae import SaePlan, train_sae
 
     clean = [dataset for dataset in datasets if dataset.card.scenario == "clean"] or datasets
     revisions = [dataset.card.revision for dataset in clean]
