@@ -1,4 +1,4 @@
-"""Takes latents of a sparse autoencoder that words raise out of the state of a layer."""
+"""Removes those latents of a sparse autoencoder that words raise, from the state of a layer."""
 
 from __future__ import annotations
 
