@@ -357,18 +357,21 @@ def test_a_killed_training_resumes_and_ends_with_the_same_weights(
 ):
     whole = defend(plan_for("words", tiny_clip, out=tmp_path / "whole"))
     plan = plan_for("words", tiny_clip, out=tmp_path / "killed")
-    step = words._step
+    loss = words.WordTraining.loss
 
-    def killed(training, state):
-        if state.step == 3:
+    def killed(training, step):
+        if step == 3:
             raise KeyboardInterrupt
-        return step(training, state)
+        return loss(training, step)
 
-    monkeypatch.setattr(words, "_step", killed)
+    monkeypatch.setattr(words.WordTraining, "loss", killed)
     with pytest.raises(KeyboardInterrupt):
         defend(plan)
     assert not plan.out.exists()
-    monkeypatch.setattr(words, "_step", step)
+    slower = replace(plan, settings=plan.settings.model_copy(update={"rate": 1e-5}))
+    with pytest.raises(ConfigError, match=r"rate 0.*, or delete .*killed.training"):
+        defend(slower)
+    monkeypatch.setattr(words.WordTraining, "loss", loss)
     resumed = defend(plan)
 
     assert "resuming after step 2 of 4" in plan.stream.getvalue()

@@ -118,10 +118,10 @@ def test_any_step_can_be_the_last_one_before_going_on(plan, monkeypatch, kind):
     train_sae(plan(kind, out="undisturbed"))
     step = loop._step
 
-    def dies(training, state, seed, *, half):
+    def dies(training, state, *settings, **more):
         if state.step + 1 == 7:
             raise KeyboardInterrupt
-        return step(training, state, seed, half=half)
+        return step(training, state, *settings, **more)
 
     monkeypatch.setattr(loop, "_step", dies)
     with pytest.raises(KeyboardInterrupt):
