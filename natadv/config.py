@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
@@ -144,6 +144,48 @@ def parse_override(override: str) -> tuple[str, Any]:
         return name.strip(), parse_shared_yaml(text, where="value")
     except ConfigError as error:
         raise ConfigError(f"--set {name}: {shown(text)} is not a value: {error}") from error
+
+
+def settings_of(
+    schema: type[Model],
+    what: str,
+    *,
+    root: Path,
+    usual: str,
+    section: str | None,
+    overrides: Sequence[str],
+    given: Mapping[str, Any] | None = None,
+) -> Model:
+    """Settings from `params.yaml` and from `--set`, which counts more.
+
+    Args:
+        schema: Their type, with the defaults.
+        what: What they are of, in words.
+        root: The folder of `params.yaml`, which need not exist.
+        usual: The section that is read if the file has it and no other is named.
+        section: The section that the user named, if any; it must exist.
+        overrides: `name=value` pairs; the value is JSON or YAML.
+        given: Settings by other options, which count more than the section's.
+
+    Raises:
+        ConfigError: The section or a setting is unknown, or a value is missing or invalid.
+    """
+    name = section or usual
+    stored = section_of(root / PARAMS, name, required=section is not None)
+    overriding = dict(map(parse_override, overrides))
+    try:
+        return schema.model_validate({**stored, **(given or {}), **overriding})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        setting = str(first["loc"][0]) if first["loc"] else ""
+        where = "--set" if setting in overriding else f"{PARAMS}, section {name!r}"
+        if first["type"] == "extra_forbidden":
+            unknown = unknown_name(f"setting of {what}", setting, schema.model_fields)
+            raise ConfigError(f"{where}: {unknown}") from error
+        if first["type"] == "missing":
+            raise ConfigError(f"{what} needs {setting}: add --set {setting}=VALUE") from error
+        why = _reason(dict(first), schema)
+        raise ConfigError(f"{where}: {setting or 'the settings'}: {why}") from error
 
 
 class _Place(NamedTuple):

@@ -12,6 +12,7 @@ import typer
 
 from natadv.cli import shared_options as opt
 from natadv.cli.masking_command import mask
+from natadv.config import settings_of
 from natadv.errors import ConfigError, ModelError, unknown_name
 from natadv.evaluate.devices import device_kind
 from natadv.models import listing
@@ -19,7 +20,7 @@ from natadv.models.hub import local as hub
 from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
 from natadv.storage.progress import amount
-from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for, settings_of
+from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for
 from natadv.training.sae_settings import SAE_SETTINGS, AutoencoderSettings
 from natadv.types import WAY, AutoencoderKind, ReadTokens
 
@@ -359,7 +360,12 @@ def train_autoencoder(
     """
     root = Path.cwd()
     settings = settings_of(
-        SAE_SETTINGS[kind], "sae", root=root, section=section, overrides=overrides or []
+        SAE_SETTINGS[kind],
+        "sae",
+        root=root,
+        usual="train-sae",
+        section=section,
+        overrides=overrides or [],
     )
     from natadv.training.train_sae import SaePlan, summary, train_sae
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from natadv.defences import heads, prefix, sae, words
 from natadv.defences.folder import refuse_existing, unfinished, write_checkpoint
 from natadv.defences.halves import Halves, halves_of
-from natadv.defences.measure import Answers, answers_of, compared
+from natadv.defences.measure import HalfAnswers, answers_of, compared
 from natadv.defences.method import Defence, MethodInputs
 from natadv.defences.network import Network, open_network
 from natadv.defences.report import DefenceReport, files_of
@@ -120,7 +120,7 @@ def _report(
     dataset: Dataset,
     halves: Halves,
     networks: tuple[Network, Network],
-    answers: tuple[Answers, Answers],
+    answers: tuple[HalfAnswers, HalfAnswers],
     defence: Defence,
 ) -> DefenceReport:
     before, after = answers

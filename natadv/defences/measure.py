@@ -30,7 +30,7 @@ _CHANGE_OF_DROP = Interval(-2.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class HalfAnswers:
     """What one model says about pictures of the judged half."""
 
     clean: Outcomes
@@ -44,13 +44,13 @@ class Answers:
         """Of the attack, with the clean twins."""
         return Evidence(self.attacked, clean=self.clean)
 
-    def of_part(self, part: str) -> Answers:
+    def of_part(self, part: str) -> HalfAnswers:
         """About the samples of `part` alone."""
         clean, attacked, reading = (
             select(rows, rows.part.equals(part))
             for rows in (self.clean, self.attacked, self.reading)
         )
-        return Answers(clean, attacked, reading)
+        return HalfAnswers(clean, attacked, reading)
 
 
 class Value(Strict):
@@ -61,7 +61,7 @@ class Value(Strict):
     high: float
 
 
-class Comparison(Strict):
+class BeforeAfter(Strict):
     """A number before and after, and what changed over the same pictures."""
 
     before: Value
@@ -74,19 +74,19 @@ class PartReport(Strict):
     """The judged half, or one part of it."""
 
     pictures: int
-    clean: Comparison
+    clean: BeforeAfter
     """Accuracy on the pictures as they are."""
-    attacked: Comparison
+    attacked: BeforeAfter
     """Accuracy on the same pictures with a wrong word on them."""
-    drop: Comparison
+    drop: BeforeAfter
     """Clean minus attacked accuracy: what the words take."""
-    said_word: Comparison
+    said_word: BeforeAfter
     """Share of attacked pictures that are taken for what is written on them."""
-    reading: Comparison
+    reading: BeforeAfter
     """Accuracy at naming the word on attacked pictures, if asked for it."""
 
 
-def answers_of(network: Network, half: Half, *, templates: tuple[str, ...]) -> Answers:
+def answers_of(network: Network, half: Half, *, templates: tuple[str, ...]) -> HalfAnswers:
     """Show the model every picture of the half, without and with a word on it."""
     attacked: list[Sample] = []
 
@@ -99,7 +99,7 @@ def answers_of(network: Network, half: Half, *, templates: tuple[str, ...]) -> A
     weights = network.class_weights(half.classes, templates)
     words = network.class_weights(half.words, (half.settings.reading_template,))
     asked = [replace(s, label=half.words.index(str(s.decoy)), decoy=None) for s in attacked]
-    return Answers(
+    return HalfAnswers(
         _outcomes(network, half.samples, clean, weights, classes=half.classes),
         _outcomes(network, attacked, shown, weights, classes=half.classes),
         _outcomes(network, asked, shown, words, classes=half.words),
@@ -119,14 +119,14 @@ def _outcomes(
     return outcomes(samples, scores, classes=classes, scoring=scoring)
 
 
-def compared(before: Answers, after: Answers) -> PartReport:
+def compared(before: HalfAnswers, after: HalfAnswers) -> PartReport:
     """Raises MetricError if the two are not about the same pictures."""
     pairs = [with_clean(each.evidence, each.attacked) for each in (before, after)]
     return PartReport(
         pictures=before.attacked.n,
         clean=_of_shares("top1", Evidence(before.clean), Evidence(after.clean)),
         attacked=_of_shares("top1", before.evidence, after.evidence),
-        drop=Comparison(
+        drop=BeforeAfter(
             before=_value(drop_of(pairs[0].drop())),
             after=_value(drop_of(pairs[1].drop())),
             change=_value(_change_of_drop(pairs[0], pairs[1])),
@@ -136,14 +136,14 @@ def compared(before: Answers, after: Answers) -> PartReport:
     )
 
 
-def _of_shares(metric: str, before: Evidence, after: Evidence) -> Comparison:
+def _of_shares(metric: str, before: Evidence, after: Evidence) -> BeforeAfter:
     """Of a mean over the samples of the attack."""
     first, second = (estimate(metric, evidence) for evidence in (before, after))
     # What each sample adds to the mean, and for both in the same order.
     hits = [each.terms.rows[:, 0].astype(np.float64) for each in (first, second)]
     terms = Terms(np.stack([*reversed(hits), np.ones(len(hits[0]))], axis=1), first.terms.group)
     _check_pairs(before.attack, after.attack)
-    return Comparison(
+    return BeforeAfter(
         before=_value(first.found), after=_value(second.found), change=_value(drop_of(terms))
     )
 

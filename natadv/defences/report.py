@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from natadv.config import Strict, first_mistake
-from natadv.defences.measure import Comparison, PartReport, Value
+from natadv.defences.measure import BeforeAfter, PartReport, Value
 from natadv.defences.settings import MethodName
 from natadv.errors import ReportError
 from natadv.report.terminal import aligned, wrapped
@@ -107,7 +107,7 @@ def _parts(report: DefenceReport) -> Iterable[tuple[str, PartReport]]:
     return [("judged half", report.judged), *report.parts.items()]
 
 
-def _cells(found: Comparison) -> tuple[str, str, str, str]:
+def _cells(found: BeforeAfter) -> tuple[str, str, str, str]:
     change = found.change
     return (
         f"{found.before.value:.3f}",
@@ -130,7 +130,7 @@ def markdown(report: DefenceReport, *, out: Path) -> str:
         blocks += [f"## {name}: {part.pictures} pictures, {drop_left(part):.0%} of the drop left"]
         rows: list[tuple[str, ...]] = [("", "before", "after", "change")]
         for field, label in ROWS.items():
-            found: Comparison = getattr(part, field)
+            found: BeforeAfter = getattr(part, field)
             rows.append((label, *map(_with_interval, (found.before, found.after, found.change))))
         blocks.append(markdown_table(rows))
     blocks.append(f"Gate it: `{gate_command(out)}`")
@@ -200,7 +200,7 @@ def _about(report: DefenceReport) -> dict[str, Any]:
     }
 
 
-def _short(found: Comparison) -> str:
+def _short(found: BeforeAfter) -> str:
     change = found.change
     return f"{found.after.value:.3f} ({change.low:+.3f} to {change.high:+.3f})"
 

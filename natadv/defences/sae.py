@@ -1,4 +1,4 @@
-"""Takes latents of a sparse autoencoder that words raise out of the state of a layer."""
+"""Removes those latents of a sparse autoencoder that words raise, from the state of a layer."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def defend(inputs: MethodInputs) -> Defence:
 def removal_of_all(folder: Path, network: Network) -> LatentRemoval:
     """The removal of every latent of an autoencoder that was trained on this network. Raises
     ModelError if it was trained on another one, is damaged, or reads no layer."""
-    found = load_autoencoder(folder, tower=network.weights, model=network.spec.name)
-    config, stored = found.config, found.state_dict()
+    autoencoder = load_autoencoder(folder, tower=network.weights, model=network.spec.name)
+    config, stored = autoencoder.config, autoencoder.state_dict()
     if config.tokens == "embedding" or config.layer < 1:
         raise ModelError(
             f"{folder}: reads {config.tokens!r} of layer {config.layer}; a defence needs one that "

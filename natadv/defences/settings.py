@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from natadv.config import PARAMS, Strict, name_in, parse_override, section_of
-from natadv.errors import ConfigError, unknown_name
+from natadv.config import Strict, name_in, settings_of
 from natadv.scenarios.typographic.recipes import RECIPES
+from natadv.training.head_settings import Count, NotNegative, Positive, Share
 
 NUMBERS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -19,21 +19,6 @@ MethodName = Literal["heads", "prefix", "sae", "words"]
 RECIPE = Annotated[str, BeforeValidator(name_in("overlay recipe", RECIPES))]
 DRAWN = ("defense-prefix", "imagenet-100-typo", "post-it", "self-generated-bands")
 """One recipe of each published attack."""
-
-
-def _number(value: object) -> object:
-    # YAML 1.1 reads `1e-3` as text.
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-Positive = Annotated[Number, Field(gt=0)]
-Weight = Annotated[Number, Field(ge=0)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class DefenceSettings(Strict):
@@ -85,7 +70,7 @@ class WordSettings(DefenceSettings):
     rate: Positive = 5e-4
     """Highest learning rate, reached after `warm_up` steps; it falls along a cosine."""
     warm_up: Count = 20
-    clean_weight: Weight = 1.0
+    clean_weight: NotNegative = 1.0
     """Of staying where the model was on clean pictures, against 1 for attacked ones."""
     class_words: Share = 0.7
     """Share of the words that are names of classes; the others name none, or mean nothing."""
@@ -103,7 +88,7 @@ class PrefixSettings(DefenceSettings):
     """Names that a step tells apart: those of its pictures and words come first."""
     attacks: Count = 4
     """Words that each picture is shown with in turn; the pictures are embedded once."""
-    identity_weight: Weight = 1.0
+    identity_weight: NotNegative = 1.0
     """Of keeping the classification of clean pictures, against 1 for attacked ones."""
 
 
@@ -129,37 +114,14 @@ SETTINGS: dict[MethodName, type[DefenceSettings]] = {
 def settings_for(
     method: MethodName, *, root: Path, section: str | None, overrides: Sequence[str], seed: int
 ) -> DefenceSettings:
-    """The settings of a defence.
-
-    Args:
-        root: The folder of `params.yaml`, which need not exist.
-        section: A section of that file; by default `defend-METHOD`, if the file has it.
-        overrides: `name=value` pairs; the value is JSON or YAML.
-
-    Raises:
-        ConfigError: The section or a setting is unknown, or a value is invalid.
-    """
-    name = section or f"defend-{method}"
-    given = section_of(root / PARAMS, name, required=section is not None)
-    overriding = dict(map(parse_override, overrides))
-    try:
-        return SETTINGS[method].model_validate({**given, "seed": seed, **overriding})
-    except ValidationError as error:
-        raise _explained(error, method, overriding, f"{PARAMS}, section {name!r}") from error
-
-
-def _explained(
-    error: ValidationError, method: MethodName, overriding: Mapping[str, Any], where: str
-) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
-    place = "--set" if name in overriding else where
-    if first["type"] == "extra_forbidden":
-        unknown = unknown_name(f"setting of {method}", name, SETTINGS[method].model_fields)
-        return ConfigError(f"{place}: {unknown}")
-    if first["type"] == "missing":
-        return ConfigError(f"--method {method} needs {name}: add --set {name}=VALUE")
-    if first["type"] == "value_error":
-        return ConfigError(f"{place}: {first['ctx']['error']}")
-    reason = f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {first['input']!r}"
-    return ConfigError(f"{place}: {name or 'the settings'}: {reason}")
+    """The settings of a defence: of section `defend-METHOD`, if no other is named. Raises
+    ConfigError."""
+    return settings_of(
+        SETTINGS[method],
+        method,
+        root=root,
+        usual=f"defend-{method}",
+        section=section,
+        overrides=overrides,
+        given={"seed": seed},
+    )

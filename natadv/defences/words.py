@@ -7,9 +7,8 @@ as in FARE (Schlarmann et al. 2024) with words in place of perturbations: no cap
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from typing import final
 
 import numpy as np
 import torch
@@ -19,24 +18,42 @@ from natadv.defences.halves import Half, written
 from natadv.defences.method import Defence, MethodInputs
 from natadv.defences.network import Network
 from natadv.defences.settings import WordSettings
-from natadv.errors import ModelError
 from natadv.models.adapters.encoder import Pixels
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.overlay_text import overlay_text
-from natadv.storage.progress import Progress
-from natadv.training.loop import Checkpoint, Curve, State
+from natadv.training.head_settings import TrainingSettings
+from natadv.training.loop import Checkpoint, fit
 from natadv.training.training_rows import batch_of
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class WordTraining:
-    """Everything is a function of the step, so that a killed training resumes."""
+    """A training of some parameters of a network."""
 
-    network: Network
-    half: Half
-    settings: WordSettings
-    anchors: torch.Tensor
-    """Where the original model puts the clean pictures, of shape (n, d), not normalised."""
+    metric = "loss"
+    per_loss = 1
+
+    def __init__(
+        self,
+        network: Network,
+        half: Half,
+        settings: WordSettings,
+        *,
+        anchors: torch.Tensor,
+        parameters: Iterable[torch.nn.Parameter],
+    ) -> None:
+        """`anchors` are where the original model puts the clean pictures, of shape (n, d), not
+        normalised."""
+        self.network, self.half, self.settings, self.anchors = network, half, settings, anchors
+        self.steps = settings.steps
+        self.module = torch.nn.ParameterList(parameters)
+
+    def optimisers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """AdamW, which pulls no weight towards zero."""
+        return (torch.optim.AdamW(self.module, lr=self.settings.rate, weight_decay=0.0),)
+
+    def validate(self) -> None:
+        """No pictures are held back: other pictures and words judge the result."""
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -92,11 +109,19 @@ def defend(inputs: MethodInputs) -> Defence:
     assert isinstance(settings, WordSettings)
     with torch.no_grad():
         rows = [network.encoder.embed_pixels(pixels) for pixels in network.prepared(half.clean())]
-    training = WordTraining(network, half, settings, torch.cat(rows))
     trained = network.tower_layers()
     for parameter in trained.values():
         parameter.requires_grad_(True)
-    state = _fit(training, list(trained.values()), inputs)
+    training = WordTraining(
+        network, half, settings, anchors=torch.cat(rows), parameters=trained.values()
+    )
+    state = fit(
+        training,
+        TrainingSettings(seed=settings.seed, checkpoint_every=settings.checkpoint_every, amp=False),
+        checkpoint=Checkpoint(inputs.scratch, inputs.identity, f"delete {inputs.scratch}"),
+        device=str(network.encoder.placement.device),
+        stream=inputs.stream,
+    )
     for parameter in trained.values():
         parameter.requires_grad_(False)
     points = [{"step": point.step, "loss": round(point.loss, 5)} for point in state.curve.points]
@@ -106,52 +131,3 @@ def defend(inputs: MethodInputs) -> Defence:
         tensors={name: parameter.detach().clone() for name, parameter in trained.items()},
         facts={"curve": points, "seconds": round(state.seconds, 1)},
     )
-
-
-def _fit(
-    training: WordTraining, parameters: list[torch.nn.Parameter], inputs: MethodInputs
-) -> State:
-    settings = training.settings
-    optimiser = torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=0.0)
-    state = State(
-        torch.nn.ParameterList(parameters),
-        (optimiser,),
-        torch.amp.GradScaler("cpu", enabled=False),
-        Curve([]),
-    )
-    checkpoint = Checkpoint(Path(inputs.scratch), inputs.identity)
-    resumed = checkpoint.load_into(state)
-    progress = Progress(
-        "training", settings.steps, unit="steps", stream=inputs.stream, start=state.step
-    )
-    if resumed:
-        progress.say(f"resuming after step {state.step} of {settings.steps}")
-    began, before_s = time.monotonic(), state.seconds
-    while state.step < settings.steps:
-        loss = _step(training, state)
-        state.curve.add(loss)
-        state.step += 1
-        state.seconds = before_s + time.monotonic() - began
-        if state.step % max(1, settings.steps // 20) == 0 or state.step == settings.steps:
-            state.curve.mark(state.step, None)
-        progress.reach(state.step, note=f"loss {loss:.4f}")
-        if state.step % settings.checkpoint_every == 0:
-            checkpoint.save(state)
-    return state
-
-
-def _step(training: WordTraining, state: State) -> float:
-    (optimiser,) = state.optimisers
-    for group in optimiser.param_groups:
-        group["lr"] = training.rate(state.step)
-    optimiser.zero_grad()
-    loss = training.loss(state.step)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise ModelError(
-            f"step {state.step + 1} of {training.settings.steps}: the loss is {value}; defend "
-            f"again with a lower rate (--set rate={training.settings.rate / 10:.0e})"
-        )
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
-    return value

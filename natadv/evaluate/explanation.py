@@ -1,4 +1,4 @@
-"""Relevance maps of samples, for whatever task asked about them."""
+"""Relevance maps of samples, for every task whose answers can be explained."""
 
 from __future__ import annotations
 

@@ -159,9 +159,9 @@ class TwinLatents:
     clean: DatasetLatents
     attack: DatasetLatents
     before: IntArray
-    """PictureRows of the clean twins."""
+    """Rows of the clean twins in their dataset."""
     after: IntArray
-    """PictureRows of the attacked pictures."""
+    """Rows of the attacked pictures in theirs."""
 
     def values(self, latent: int) -> tuple[DoubleArray, DoubleArray]:
         """The activations of a latent on the clean twins, and on the attacked pictures."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +11,9 @@ from typing import TextIO
 from natadv.data.status import no_dataset
 from natadv.errors import ConfigError, DataError, InfraError
 from natadv.evaluate.datasets import Dataset, load_datasets, undrawable
-from natadv.evaluate.devices import own_gpu
-from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
+from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot, lone_runner
 from natadv.evaluate.outcomes_json import outcomes_of
 from natadv.evaluate.plan import dataset_units, head_of
-from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Numerics, Unit
 from natadv.evaluate.worker import Worker
@@ -55,12 +51,7 @@ def masked_outcomes(plan: MaskingPlan) -> Iterator[tuple[str, Outcomes]]:
     known = load_datasets(plan.root)
     weights = fingerprint(plan.spec)
     units = {name: _units(plan, name, known, weights=weights) for name in plan.datasets}
-    store = Store(plan.store)
-    store.prepare()
-    run = Run(store, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    run.prepare()
-    gpu = own_gpu(plan.numerics.device)
-    runner = ModelRunner(store, known, {plan.spec.name: plan.spec}, run=run, gpu=gpu)
+    runner = lone_runner(plan.spec, known, Store(plan.store), device=plan.numerics.device)
     for name, of_dataset in units.items():
         rows = of_dataset[-1].stop
         progress = Progress(name, rows, unit="samples", stream=plan.stream)

@@ -14,10 +14,10 @@ from natadv.errors import GpuError, ModelError, NatadvError, StoreError
 from natadv.evaluate.code import check_unchanged
 from natadv.evaluate.compute import compute
 from natadv.evaluate.datasets import Dataset
-from natadv.evaluate.devices import CPU, CUDA, described, lease_slot
+from natadv.evaluate.devices import CPU, CUDA, described, lease_slot, own_gpu
 from natadv.evaluate.embeddings import EmbeddingCache, space
 from natadv.evaluate.loaded_model import LoadedModel
-from natadv.evaluate.run import Run
+from natadv.evaluate.run import Run, new_run_id
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import POLL_S, Worker, is_poisoned
@@ -231,6 +231,17 @@ class ModelRunner:
         name = space(unit.weights, unit.in_batches_of(batch_size).numerics)
         cache = EmbeddingCache(self.store.root / "embeddings", name)
         return LoadedModel(model, cache, batch_size, name=unit.model)
+
+
+def lone_runner(
+    spec: ModelSpec, datasets: Mapping[str, Dataset], store: Store, *, device: str
+) -> ModelRunner:
+    """Computes units of one model on the datasets outside of a gate, in a new run. Raises
+    StoreError."""
+    store.prepare()
+    run = Run(store, new_run_id())
+    run.prepare()
+    return ModelRunner(store, datasets, {spec.name: spec}, run=run, gpu=own_gpu(device))
 
 
 def drain_with_gpu_slot(

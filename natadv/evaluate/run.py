@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ that crashes every worker would use up the workers that other models need."""
 
 _NO_GPU = "no_gpu"
 """The file that says why no GPU is left."""
+
+
+def new_run_id() -> str:
+    """A name that no other run of the store has."""
+    return f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 class Run:

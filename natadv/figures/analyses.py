@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from natadv.errors import ReportError
 from natadv.explain.latents import TOP
@@ -17,19 +18,16 @@ from natadv.figures.performance import SMALL, quiet, titled
 from natadv.metrics.heads import CRITICAL
 from natadv.metrics.intervals import Interval
 from natadv.plots import COLOURS, GREY, INK, for_print, heading
+from natadv.report.triptych import RELEVANCE, TINT, largest, overlaid
 from natadv.types import DoubleArray, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RELEVANCE = "viridis"
 CHANGE = "PuOr"
 """Orange and purple, which colour-blind readers tell apart as well."""
 ENTROPY = "viridis"
-_TINT = (0.35, 0.75)
-"""How much of a pixel is the colour of its relevance, from none to most; the rest is the picture in
-grey."""
 _RIGHT, _WRONG = ("✓", COLOURS[0]), ("✗", COLOURS[1])
 _UNKNOWN = "#c4c4c4"
 _LEAST_FREQUENCY = 1e-4
@@ -103,26 +101,17 @@ def _map_row(row: MapRow, axes: Sequence[Axes]) -> None:
     axes[0].imshow(row.picture)
     axes[0].set_ylabel(row.dataset, fontsize=SMALL, color=INK)
     axes[0].set_xlabel(row.truth, fontsize=SMALL, color=INK, labelpad=1)
-    grey = row.picture.astype(np.float64).mean(axis=2)
+    picture = Image.fromarray(row.picture)
     found = [None if one is None else even(one) for one in row.maps]
-    most = max([float(one.max()) for one in found if one is not None], default=0.0) or 1.0
-    height, width = grey.shape
+    most = largest([one for one in found if one is not None])
     for axis, one, said in zip(axes[1:], found, row.said, strict=True):
-        axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
         mark, colour = _RIGHT if said == row.truth else _WRONG
         if one is None:
-            axis.text(width / 2, height / 2, "no map", ha="center", fontsize=SMALL, color=GREY)
+            axis.imshow(picture.convert("L"), cmap="gray", vmin=0, vmax=255)
+            place = (picture.width / 2, picture.height / 2)
+            axis.text(*place, "no map", ha="center", fontsize=SMALL, color=GREY)
         else:
-            # Over the whole picture, however coarse the map is.
-            axis.imshow(
-                one,
-                cmap=RELEVANCE,
-                vmin=0,
-                vmax=most,
-                alpha=_TINT[0] + (_TINT[1] - _TINT[0]) * one / most,
-                interpolation="bilinear",
-                extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-            )
+            axis.imshow(overlaid(picture, one, most=most))
         axis.set_xlabel(f"{said} {mark}", fontsize=SMALL, color=colour, labelpad=1)
     axes[-1].text(
         1.04, 0.5, f"to {most:.1f}x", transform=axes[-1].transAxes, fontsize=SMALL - 0.5,
@@ -138,7 +127,7 @@ def _map_legend(figure: Figure, axes: Any) -> None:
     bar = figure.colorbar(
         shades,
         ax=axes,
-        alpha=_TINT[1],
+        alpha=TINT[1],
         location="bottom",
         fraction=0.03,
         pad=0.01,

@@ -29,7 +29,7 @@ OF_ALL = ("2b",)
 """Findings that a single contradiction refutes."""
 
 
-class Place(NamedTuple):
+class ModelCell(NamedTuple):
     """A model on a dataset under a task."""
 
     cell: Cell
@@ -37,12 +37,12 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ScoreComparison:
     """Two mean scores, the left of which is the higher one if the finding holds."""
 
     finding: str
-    left: Place
-    right: Place
+    left: ModelCell
+    right: ModelCell
 
     @property
     def subject(self) -> str:
@@ -64,7 +64,7 @@ class Comparison:
         return self.left.cell.task
 
 
-def comparisons(measured: Measured) -> list[Comparison]:
+def comparisons(measured: Measured) -> list[ScoreComparison]:
     """All that the evidence can say about the findings, in their order."""
     found = [
         *_between(measured, "1", _robust_pairs(measured)),
@@ -77,7 +77,7 @@ def comparisons(measured: Measured) -> list[Comparison]:
     return [one for one in found if _is_measured(measured, one)]
 
 
-def _is_measured(measured: Measured, one: Comparison) -> bool:
+def _is_measured(measured: Measured, one: ScoreComparison) -> bool:
     return all(measured.scores(*place) is not None for place in (one.left, one.right))
 
 
@@ -87,31 +87,31 @@ def _of_kind(measured: Measured, kind: str) -> list[str]:
 
 def _between(
     measured: Measured, finding: str, pairs: Sequence[tuple[str, str]]
-) -> Iterator[Comparison]:
+) -> Iterator[ScoreComparison]:
     for left, right in pairs:
         for task in TASKS_OF_PAPER:
             for cell in measured.attacks(task):
-                yield Comparison(finding, Place(cell, left), Place(cell, right))
+                yield ScoreComparison(finding, ModelCell(cell, left), ModelCell(cell, right))
 
 
 def _drops(
     measured: Measured, finding: str, kind: str, *, scenarios: Sequence[str]
-) -> Iterator[Comparison]:
+) -> Iterator[ScoreComparison]:
     for model in _of_kind(measured, kind):
         for task in TASKS_OF_PAPER:
             clean = measured.clean(task, model)
             for cell in measured.attacks(task):
                 if clean is not None and cell.scenario in scenarios:
-                    yield Comparison(finding, Place(clean, model), Place(cell, model))
+                    yield ScoreComparison(finding, ModelCell(clean, model), ModelCell(cell, model))
 
 
-def _language_first(measured: Measured) -> Iterator[Comparison]:
+def _language_first(measured: Measured) -> Iterator[ScoreComparison]:
     for model in _of_kind(measured, "clip"):
         for task in TASKS_OF_PAPER:
             cells = measured.attacks(task)
             for language in (cell for cell in cells if cell.scenario == "langadv"):
                 for other in (cell for cell in cells if cell.scenario != "langadv"):
-                    yield Comparison("2b", Place(other, model), Place(language, model))
+                    yield ScoreComparison("2b", ModelCell(other, model), ModelCell(language, model))
 
 
 def _robust_pairs(measured: Measured) -> list[tuple[str, str]]:
@@ -155,7 +155,7 @@ def _language_model_pairs(measured: Measured) -> list[tuple[str, str]]:
     return [pair for pair in pairs if set(pair) <= set(measured.shown)]
 
 
-def gap_of(measured: Measured, one: Comparison) -> Gap:
+def gap_of(measured: Measured, one: ScoreComparison) -> Gap:
     """The gap as the models of the evidence were fed. Raises MetricError."""
     return gap(_sides(measured, one, {}))
 
@@ -170,7 +170,7 @@ def agrees(found: Gap) -> Agrees:
 class Artefact(NamedTuple):
     """A comparison under both feedings."""
 
-    comparison: Comparison
+    comparison: ScoreComparison
     found: Explained
     published: float | None
     """The gap of the published numbers, if the paper has both."""
@@ -214,7 +214,7 @@ def artefacts(measured: Measured, *, fed: Mapping[str, str]) -> list[Artefact]:
     return found
 
 
-def _sides(measured: Measured, one: Comparison, names: Mapping[str, str]) -> Sides:
+def _sides(measured: Measured, one: ScoreComparison, names: Mapping[str, str]) -> Sides:
     (cell, left), (other, right) = one.left, one.right
     left, right = names.get(left, left), names.get(right, right)
     scores, after = measured.scores(cell, left), measured.scores(other, right)
@@ -225,7 +225,7 @@ def _sides(measured: Measured, one: Comparison, names: Mapping[str, str]) -> Sid
     return Sides(scores, after, paired=cell == other)
 
 
-def _published_gap(one: Comparison) -> float | None:
+def _published_gap(one: ScoreComparison) -> float | None:
     values = []
     for cell, model in (one.left, one.right):
         values += [

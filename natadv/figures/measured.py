@@ -196,14 +196,7 @@ def read_measured(
                 f"{folder}: {twice[0]} is in another folder of evidence too; give one of them"
             )
         cases |= found
-    revisions: dict[str, str] = {}
-    for case, stored in cases.items():
-        own = stored.manifest.data_revision
-        if revisions.setdefault(case.dataset, own) != own:
-            raise ConfigError(
-                f"{case}: measured on revision {own[:12]} of {case.dataset}, other cases on "
-                f"{revisions[case.dataset][:12]}; measure them on one"
-            )
+    _check_revisions(cases)
     known = sorted({case.model for case in cases})
     named = dict(robust or {})
     for wanted in (*models, *named, *named.values()):
@@ -223,6 +216,17 @@ def read_measured(
         listed = ", ".join(map(str, folders))
         raise ConfigError(f"{listed}: no readable evidence of a case; run the suites first")
     return Measured(kept, tuple(unreadable), named)
+
+
+def _check_revisions(cases: Mapping[Case, StoredCase]) -> None:
+    revisions: dict[str, str] = {}
+    for case, stored in cases.items():
+        own = stored.manifest.data_revision
+        if revisions.setdefault(case.dataset, own) != own:
+            raise ConfigError(
+                f"{case}: measured on revision {own[:12]} of {case.dataset}, other cases on "
+                f"{revisions[case.dataset][:12]}; measure them on one"
+            )
 
 
 @cache

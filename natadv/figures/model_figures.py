@@ -181,13 +181,8 @@ def head_tables(
     """Dataset -> what masking each head of the model changes: from the evidence if the run measured
     the task `heads`, else computed now, and kept in the store. Raises ModelError if the model
     cannot mask heads."""
-    from natadv.evaluate.masked_heads import (
-        MaskingPlan,
-        masked_outcomes,
-    )
-    from natadv.metrics.heads import (
-        head_changes,
-    )
+    from natadv.evaluate.masked_heads import MaskingPlan, masked_outcomes
+    from natadv.metrics.heads import head_changes
 
     found: dict[str, HeadTable] = {}
     unknown = []
@@ -274,13 +269,8 @@ def latent_panels(
 def _trained_now(embedder: Embedder, datasets: Sequence[Dataset], computing: Computing) -> Path:
     """The folder of a small autoencoder, trained on the clean pictures, or on all if none are
     clean; a training that was killed continues."""
-    from natadv.training.sae_settings import (
-        TopKSettings,
-    )
-    from natadv.training.train_sae import (
-        SaePlan,
-        train_sae,
-    )
+    from natadv.training.sae_settings import TopKSettings
+    from natadv.training.train_sae import SaePlan, train_sae
 
     clean = [dataset for dataset in datasets if dataset.card.scenario == "clean"] or datasets
     revisions = [dataset.card.revision for dataset in clean]

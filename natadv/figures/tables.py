@@ -17,7 +17,7 @@ from natadv.figures.findings import (
     OF_ALL,
     Agrees,
     Artefact,
-    Comparison,
+    ScoreComparison,
     agrees,
     artefacts,
     comparisons,
@@ -148,12 +148,12 @@ def claims(measured: Measured, *, analyses: Sequence[str] = ()) -> str:
     return _page("What the evidence says about the findings of the paper", parts, measured)
 
 
-def _finding(found: Sequence[tuple[Comparison, Gap]], *, of_all: bool) -> Iterator[str]:
+def _finding(found: Sequence[tuple[ScoreComparison, Gap]], *, of_all: bool) -> Iterator[str]:
     if not found:
         yield "Not measured: the evidence has no models or datasets to compare."
         return
 
-    def subject(entry: tuple[Comparison, Gap]) -> tuple[str, str]:
+    def subject(entry: tuple[ScoreComparison, Gap]) -> tuple[str, str]:
         return entry[0].subject, entry[0].task
 
     lines = []

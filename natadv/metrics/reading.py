@@ -1,4 +1,4 @@
-"""Reading: what a model that ignores words by being blind to them cannot do."""
+"""Reading: what a model cannot do that ignores words because it is blind to them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def reading_accuracy(evidence: Evidence) -> Terms:
 
 def read_or_ignore(evidence: Evidence) -> Terms:
     """Pictures that are answered right twice: with the word where it is asked for, and with what
-    they show where that is asked. Who answers both questions alike is never right twice."""
+    they show where that is asked. A model that answers both questions alike is never right
+    twice."""
     own, twins = evidence.attack, evidence.clean
     if twins is None:
         raise MetricError("needs the outcomes of the attacked twins, which were not measured")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -16,10 +14,8 @@ from natadv.data.reader import iter_columns
 from natadv.errors import ConfigError, InfraError, NatadvError, counted
 from natadv.evaluate.compute import answers
 from natadv.evaluate.datasets import Dataset, dataset_named, undrawable
-from natadv.evaluate.devices import own_gpu
-from natadv.evaluate.model_runner import ModelRunner
+from natadv.evaluate.model_runner import lone_runner
 from natadv.evaluate.plan import dataset_units, head_of
-from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Unit
 from natadv.models.loading import fingerprint
@@ -103,7 +99,7 @@ def explain(plan: ExplainPlan) -> Explanation:
         raise ConfigError(problem)
     spec = resolve_one(plan.model, root=plan.root, wanted="to explain")
     unit = _unit(plan, spec, dataset)
-    runner = _runner(plan, spec, unit)
+    runner = lone_runner(spec, {}, Store(plan.store), device=unit.numerics.device)
     try:
         explainer = Explainer(unit, dataset, clean, runner.loaded(unit), plan.layers)
         samples, chosen = _explained(plan, explainer)
@@ -141,15 +137,6 @@ def _unit(plan: ExplainPlan, spec: ModelSpec, dataset: Dataset) -> Unit:
         numerics=plan.arithmetic.numerics(spec, plan.store),
     )
     return replace(unit, head=head_of(case, spec, weights=weights))
-
-
-def _runner(plan: ExplainPlan, spec: ModelSpec, unit: Unit) -> ModelRunner:
-    store = Store(plan.store)
-    store.prepare()
-    run = Run(store, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    run.prepare()
-    gpu = own_gpu(unit.numerics.device)
-    return ModelRunner(store, {}, {spec.name: spec}, run=run, gpu=gpu)
 
 
 def _explained(plan: ExplainPlan, explainer: Explainer) -> tuple[list[ExplainedSample], str]:

@@ -36,15 +36,15 @@ EXPLAINING = "explaining"
 def attach(session: GateSession, case: Case, *, folder: Path) -> None:
     """Attach what explains a case that is not green, and write its maps into `folder`. Whatever
     goes wrong becomes a line of the report."""
-    with _told_as(CAUSES):
+    with _reported_as(CAUSES):
         for line in cause_lines(session, case):
             allure.attach(line, CAUSES, allure.attachment_type.TEXT)
-    with _told_as(MARKED):
+    with _reported_as(MARKED):
         for line in _marked_text_lines(session, case):
             allure.attach(line, MARKED, allure.attachment_type.TEXT)
     if not session.explain or not TASKS[case.task].explained:
         return
-    with _told_as(NO_MAPS):
+    with _reported_as(NO_MAPS):
         png = _triptychs(session, case)
         if png is not None:
             allure.attach(png, MAPS, allure.attachment_type.PNG)
@@ -52,7 +52,7 @@ def attach(session: GateSession, case: Case, *, folder: Path) -> None:
 
 
 @contextmanager
-def _told_as(name: str) -> Iterator[None]:
+def _reported_as(name: str) -> Iterator[None]:
     """Turn any exception into an attachment of this name."""
     try:
         yield
@@ -72,8 +72,8 @@ def cause_lines(session: GateSession, case: Case) -> list[str]:
 
 
 def _marked_text_lines(session: GateSession, case: Case) -> list[str]:
-    """On how many of the worst samples a segmenter marked the text: masks of others are not kept,
-    and no outcome tells."""
+    """On how many of the worst samples a segmenter marked the text: no others have a stored
+    mask, and outcomes do not say it."""
     if TASKS[case.task].sheet.regions is None:
         return []
     # Imported here because green cases need neither Parquet nor pictures.

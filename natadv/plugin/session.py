@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -18,7 +17,7 @@ from natadv.evaluate.code import numerics_here
 from natadv.evaluate.devices import device_kind, own_gpu
 from natadv.evaluate.grid import Grid, make_grid
 from natadv.evaluate.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
-from natadv.evaluate.run import Run
+from natadv.evaluate.run import Run, new_run_id
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Numerics, Unit
 from natadv.evaluate.worker import Worker, is_settled
@@ -435,7 +434,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         contract=digest,
         contract_file=from_root(contract, config.rootpath),
         store=store,
-        run=Run(store, worker.get("natadv_run") or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"),
+        run=Run(store, worker.get("natadv_run") or new_run_id()),
         numerics=numerics_here(store.root, device=device, **how)
         if computing
         else Numerics(device, **how),

@@ -24,6 +24,7 @@ LEGEND = (
     "object: the share inside it"
 )
 
+RELEVANCE = "viridis"
 TINT = (0.4, 0.75)
 """How much of a pixel is the colour of its relevance, from none to most; the rest is the picture in
 grey."""
@@ -106,7 +107,7 @@ def _colour_bar() -> Image.Image:
 def _tinted(values: NDArray[np.floating], grey: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Of shape (h, w, 3), from values of 0 to 1 and levels of grey."""
     shares = np.clip(values, 0, 1)
-    colours = _viridis()[np.rint(shares * 255).astype(np.int64)]
+    colours = _colours()[np.rint(shares * 255).astype(np.int64)]
     tint = (TINT[0] + (TINT[1] - TINT[0]) * shares)[..., None]
     mixed = tint * colours + (1 - tint) * grey.astype(np.float64)[..., None]
     tinted: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
@@ -114,9 +115,9 @@ def _tinted(values: NDArray[np.floating], grey: NDArray[np.generic]) -> NDArray[
 
 
 @cache
-def _viridis() -> NDArray[np.float64]:
+def _colours() -> NDArray[np.float64]:
     # Imported here because only runs with failures draw maps.
     from matplotlib import colormaps
 
-    colours: NDArray[np.float64] = colormaps["viridis"](np.arange(256))[:, :3] * 255
+    colours: NDArray[np.float64] = colormaps[RELEVANCE](np.arange(256))[:, :3] * 255
     return colours

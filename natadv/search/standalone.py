@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import glob
-import os
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,11 +20,9 @@ from natadv.errors import (
     unknown_name,
 )
 from natadv.evaluate.datasets import Dataset
-from natadv.evaluate.devices import own_gpu
 from natadv.evaluate.loaded_model import LoadedModel
-from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot
+from natadv.evaluate.model_runner import ModelRunner, drain_with_gpu_slot, lone_runner
 from natadv.evaluate.plan import dataset_units, head_of
-from natadv.evaluate.run import Run
 from natadv.evaluate.store import Store
 from natadv.evaluate.units import Unit
 from natadv.evaluate.worker import Worker
@@ -176,7 +172,9 @@ def search(plan: SearchPlan) -> SavedSearch:
     unit = search_units(clean, profile, dataset, root=plan.root)[-1]
     assert unit.search is not None
     check_population(unit.search)
-    runner = _runner(spec, dataset, Store(plan.store), device=unit.numerics.device)
+    runner = lone_runner(
+        spec, {dataset.name: dataset}, Store(plan.store), device=unit.numerics.device
+    )
     result = _result(unit, runner, stream=plan.stream).with_attack(run=runner.run.id)
     if (attack := result.attack) is None:
         return SavedSearch(result, None, None)
@@ -198,7 +196,9 @@ def replay(plan: ReplayPlan) -> Replay:
     at_once = min(MOST_AT_ONCE, max(USUAL_PICTURES, len(attack.pictures)))
     arithmetic = Arithmetic(plan.device, batch_size=at_once)
     unit = clean_unit(attack.task, spec, dataset, arithmetic=arithmetic, store=plan.store)
-    runner = _runner(spec, dataset, Store(plan.store), device=unit.numerics.device)
+    runner = lone_runner(
+        spec, {dataset.name: dataset}, Store(plan.store), device=unit.numerics.device
+    )
 
     def attacked(loaded: LoadedModel) -> tuple[Attack, tuple[PredictionPair, ...]] | None:
         """The attack on this model; None if it gets all clean samples wrong."""
@@ -266,15 +266,6 @@ def dataset_of(attack: Attack, *, root: Path, file: Path) -> Dataset:
     if attack.subject not in card.classes:
         raise unknown_name(f"class of {dataset.name}", attack.subject, card.classes)
     return dataset
-
-
-def _runner(spec: ModelSpec, dataset: Dataset, store: Store, *, device: str) -> ModelRunner:
-    """Computes units of the model on the dataset, in a new run. Raises StoreError."""
-    store.prepare()
-    run = Run(store, f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    run.prepare()
-    gpu = own_gpu(device)
-    return ModelRunner(store, {dataset.name: dataset}, {spec.name: spec}, run=run, gpu=gpu)
 
 
 def _result(unit: Unit, runner: ModelRunner, *, stream: TextIO) -> SearchResult:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from natadv.config import PARAMS, Strict, parse_override, section_of
-from natadv.errors import ConfigError, unknown_name
+from natadv.config import Strict, settings_of
 from natadv.heads.head_file import Upsampling
 
 TrainedTask = Literal["segmentation", "vqa"]
-Settings = TypeVar("Settings", bound="TrainingSettings")
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -41,6 +38,7 @@ def as_number(value: object) -> object:
 
 
 Positive = Annotated[float, BeforeValidator(as_number), Field(gt=0)]
+NotNegative = Annotated[float, BeforeValidator(as_number), Field(ge=0)]
 Share = Annotated[float, BeforeValidator(as_number), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False)]
@@ -162,42 +160,9 @@ SETTINGS: dict[TrainedTask, type[SegmentationSettings] | type[VqaSettings]] = {
 def settings_for(
     task: TrainedTask, *, root: Path, section: str | None, overrides: Sequence[str]
 ) -> HeadSettings:
-    """The settings of the training of a head; as `settings_of`."""
+    """The settings of the training of a head: of section `train-TASK`, if no other is named. Raises
+    ConfigError."""
     schema: type[HeadSettings] = SETTINGS[task]
-    return settings_of(schema, task, root=root, section=section, overrides=overrides)
-
-
-def settings_of(
-    schema: type[Settings], what: str, *, root: Path, section: str | None, overrides: Sequence[str]
-) -> Settings:
-    """The settings of a training.
-
-    Args:
-        schema: Their type.
-        what: Is trained.
-        root: The folder of `params.yaml`, which need not exist.
-        section: A section of that file; by default `train-WHAT`, if the file has it.
-        overrides: `name=value` pairs; the value is JSON or YAML.
-
-    Raises:
-        ConfigError: The section or a setting is unknown, or a value is invalid.
-    """
-    name = section or f"train-{what}"
-    given = section_of(root / PARAMS, name, required=section is not None)
-    overriding = dict(map(parse_override, overrides))
-    try:
-        return schema.model_validate({**given, **overriding})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        setting = str(first["loc"][0]) if first["loc"] else ""
-        where = "--set" if setting in overriding else f"{PARAMS}, section {name!r}"
-        if first["type"] == "extra_forbidden":
-            unknown = unknown_name(f"setting of {what}", setting, schema.model_fields)
-            raise ConfigError(f"{where}: {unknown}") from error
-        raise ConfigError(f"{where}: {setting or 'the settings'}: {_reason(first)}") from error
-
-
-def _reason(mistake: ErrorDetails) -> str:
-    if mistake["type"] == "value_error":
-        return str(mistake["ctx"]["error"])
-    return f"{mistake['msg'][:1].lower()}{mistake['msg'][1:]}, got {mistake['input']!r}"
+    return settings_of(
+        schema, task, root=root, usual=f"train-{task}", section=section, overrides=overrides
+    )

@@ -124,6 +124,8 @@ class Checkpoint:
     out: Path
     identity: Mapping[str, Any]
     """Plain values that identify the training; the checkpoint of another training is refused."""
+    afresh: str = "begin again with --fresh"
+    """What users do to train from the start, for messages."""
 
     @property
     def path(self) -> Path:
@@ -160,7 +162,7 @@ class Checkpoint:
         if differences := list(_differences(stored["identity"], self.identity)):
             raise ConfigError(
                 f"{self.path}: is of a training with {'; '.join(differences[:3])}; repeat its "
-                "settings, name another --out, or begin again with --fresh"
+                f"settings, name another --out, or {self.afresh}"
             )
         state.module.load_state_dict(stored["module"])
         for optimiser, content in zip(state.optimisers, stored["optimisers"], strict=True):
@@ -181,12 +183,10 @@ class Checkpoint:
             stored = torch.load(self.path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise StoreError(
-                f"{self.path}: cannot be read ({type(error).__name__}); begin again with --fresh"
+                f"{self.path}: cannot be read ({type(error).__name__}); {self.afresh}"
             ) from error
         if not isinstance(stored, dict) or stored.get("format") != CHECKPOINT_FORMAT:
-            raise StoreError(
-                f"{self.path}: not a checkpoint of this version; begin again with --fresh"
-            )
+            raise StoreError(f"{self.path}: not a checkpoint of this version; {self.afresh}")
         return stored
 
 
@@ -218,7 +218,7 @@ def fit(
         progress.say(f"resuming after step {state.step} of {training.steps}")
     began, before_s = time.monotonic(), state.seconds
     while state.step < training.steps:
-        loss = _step(training, state, settings.seed, half=half)
+        loss = _step(training, state, settings.seed, half=half, afresh=checkpoint.afresh)
         state.curve.add(loss)
         state.step += 1
         state.seconds = before_s + time.monotonic() - began
@@ -235,7 +235,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     replace_file(path, content, remedy=remedy)
 
 
-def _step(training: Training, state: State, seed: int, *, half: bool) -> float:
+def _step(training: Training, state: State, seed: int, *, half: bool, afresh: str) -> float:
     """Train one step, and return the loss to report."""
     rate = training.rate(state.step)
     for optimiser in state.optimisers:
@@ -251,7 +251,7 @@ def _step(training: Training, state: State, seed: int, *, half: bool) -> float:
     if not math.isfinite(value):
         raise ModelError(
             f"step {state.step + 1} of {training.steps}: the loss is {value}, at a rate of "
-            f"{rate:g}; train again with a lower rate (--fresh --set rate={rate / 10:.0e})"
+            f"{rate:g}; {afresh} and a lower rate (--set rate={rate / 10:.0e})"
         )
     state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     for optimiser in state.optimisers:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from natadv.training.head_settings import Count, Positive, Share, TrainingSettings, as_number
+from natadv.training.head_settings import Count, NotNegative, Positive, Share, TrainingSettings
 from natadv.types import AutoencoderKind
 
 _DICTIONARY = 2**14
 """Latents at which the published rate of the TopK kinds holds as it is."""
-
-NotNegative = Annotated[float, BeforeValidator(as_number), Field(ge=0)]
 
 
 class AutoencoderSettings(TrainingSettings):
@@ -22,7 +20,7 @@ class AutoencoderSettings(TrainingSettings):
     """Activations of a step, drawn with replacement, so that their order takes no memory."""
     steps: Count = 110_000
     expansion: Positive = 8.0
-    """Latents as a multiple of the width of an activation; published are 1 to 64."""
+    """Latents as a multiple of the width of an activation; published values are 1 to 64."""
     tokens_per_picture: Count = 16
     """Of patches or all tokens, that many are drawn of each picture; the class token is one."""
     rate: Positive | None = None
@@ -31,7 +29,7 @@ class AutoencoderSettings(TrainingSettings):
     """Steps over which the rate rises from 0."""
     betas: Annotated[tuple[Share, Share], Field(strict=False)] = (0.9, 0.999)
     clip: Positive = 1.0
-    """Longest gradient."""
+    """Longer gradients are shortened to this length."""
     amp: bool = False
     """Half precision on a GPU; published ones are trained in float32."""
 

@@ -36,10 +36,10 @@ def stopping(monkeypatch):
     def stop(at):
         step = loop._step
 
-        def dies(training, state, seed, *, half):
+        def dies(training, state, *settings, **more):
             if state.step + 1 == at:
                 raise KeyboardInterrupt
-            return step(training, state, seed, half=half)
+            return step(training, state, *settings, **more)
 
         monkeypatch.setattr(loop, "_step", dies)
         return lambda: monkeypatch.setattr(loop, "_step", step)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from natadv.config import settings_of
 from natadv.data.images import decode_image
 from natadv.errors import ConfigError, DataError, ModelError, StoreError
 from natadv.evaluate.datasets import dataset_named
@@ -16,7 +17,6 @@ from natadv.explain.autoencoder import load_autoencoder
 from natadv.models.loading import fingerprint, load
 from natadv.models.resolve import resolve_one
 from natadv.training import loop, sae_activations
-from natadv.training.head_settings import settings_of
 from natadv.training.sae_settings import SAE_SETTINGS
 from natadv.training.train_sae import SaePlan, summary, train_sae
 from natadv.training.training_rows import samples_of
@@ -41,7 +41,9 @@ def plan(root, tmp_path, monkeypatch):
 
     def make(kind="batch-topk", *overrides, out="sae", **fields):
         given = (*SMALL, *OF_KIND[kind], *overrides)
-        settings = settings_of(SAE_SETTINGS[kind], "sae", root=root, section=None, overrides=given)
+        settings = settings_of(
+            SAE_SETTINGS[kind], "sae", root=root, usual="train-sae", section=None, overrides=given
+        )
         usual = {"model": "mini-clip", "layer": None, "tokens": "class", "data": ("animals",)}
         fixed = {"out": tmp_path / out, "root": root, "stream": io.StringIO()}
         return SaePlan(kind=kind, settings=settings, **{**usual, **fixed, **fields})
@@ -116,10 +118,10 @@ def test_any_step_can_be_the_last_one_before_going_on(plan, monkeypatch, kind):
     train_sae(plan(kind, out="undisturbed"))
     step = loop._step
 
-    def dies(training, state, seed, *, half):
+    def dies(training, state, *settings, **more):
         if state.step + 1 == 7:
             raise KeyboardInterrupt
-        return step(training, state, seed, half=half)
+        return step(training, state, *settings, **more)
 
     monkeypatch.setattr(loop, "_step", dies)
     with pytest.raises(KeyboardInterrupt):

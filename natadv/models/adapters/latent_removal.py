@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch.nn import functional
 
 from natadv.errors import ModelError
+from natadv.explain.autoencoder import largest
 from natadv.explain.layers import LayerwisePass, TowerLayer
 from natadv.models.adapters.encoder import DualEncoder, any_picture
 from natadv.models.files.checkpoint import DEFENCE
@@ -64,8 +65,7 @@ class LatentRemoval:
         x = state[:, self._tokens(leading)].float()
         found = functional.relu(functional.linear(x - self.bias, self.encoder, self.encoder_bias))
         if self.k is not None:
-            kept = found.topk(self.k, dim=-1, sorted=False)
-            found = torch.zeros_like(found).scatter(-1, kept.indices, kept.values)
+            found = largest(found, self.k)
         return torch.where(found > self.threshold, found, 0.0)[..., self.chosen]
 
     def _tokens(self, leading: int) -> slice:
