@@ -56,6 +56,10 @@ COMMANDS = {
 """Name -> the module of this package whose `app` holds the command, and its line in the help."""
 
 
+PIPE_CLOSED = 141
+"""Exit code of a command whose reader went away, as shells have it for SIGPIPE."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
@@ -99,9 +103,10 @@ class _Commands(TyperGroup):
             print(f"natadv: {error}", file=sys.stderr)
             code = 1
         except BrokenPipeError:
-            # The reader has closed the pipe (`natadv models | head`); nothing is left to flush.
+            # The reader has closed the pipe (`natadv models | head`); nothing is left to flush. Not 0:
+            # the command has not ended, and what it would have found may not be green.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 0
+            code = PIPE_CLOSED
         except KeyboardInterrupt:
             print("natadv: interrupted", file=sys.stderr)
             code = 130

@@ -69,9 +69,7 @@ def figures(
         out,
         width_in=width,
         pictures=pictures,
-        autoencoders={
-            model: Path(folder) for model, folder in _pairs("--autoencoder", autoencoder).items()
-        },
+        autoencoders=_autoencoders(_pairs("--autoencoder", autoencoder), measured.models),
         fed=_known(_pairs("--fed", fed), measured.models),
     )
     failed = write_figures(of, parts)
@@ -88,6 +86,19 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
             raise ConfigError(f"{option}: expected NAME=..., got {text!r}")
         found[name] = rest
     return found
+
+
+def _autoencoders(pairs: dict[str, str], models: tuple[str, ...]) -> dict[str, Path]:
+    """Model -> folder, checked before minutes are spent. Raises UnknownNameError or ConfigError."""
+    for model, folder in pairs.items():
+        if model not in models:
+            raise unknown_name("model of the evidence", model, models)
+        if not (Path(folder) / "config.json").is_file():
+            raise ConfigError(
+                f"--autoencoder: no config.json in {folder}: expected a folder that natadv train "
+                "sae has written"
+            )
+    return {model: Path(folder) for model, folder in pairs.items()}
 
 
 def _known(pairs: dict[str, str], models: tuple[str, ...]) -> dict[str, str]:

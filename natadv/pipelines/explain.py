@@ -118,12 +118,14 @@ def explain(plan: ExplainPlan) -> Explanation:
 def _unit(plan: ExplainPlan, spec: ModelSpec, dataset: Dataset) -> Unit:
     """A unit of the dataset. Raises NatadvError if the model cannot do the task on it."""
     card = dataset.card
+    explained = [name for name, task in TASKS.items() if task.explained]
+    if plan.task not in explained:
+        raise ConfigError(
+            f"task {plan.task!r} has no relevance maps; {', '.join(explained)} have them"
+        )
     if plan.task not in card.tasks:
         able = ", ".join(card.tasks)
         raise ConfigError(f"{dataset.name} has no {plan.task}: its tasks are {able}")
-    if not TASKS[plan.task].explained:
-        known = ", ".join(name for name, task in TASKS.items() if task.explained)
-        raise ConfigError(f"task {plan.task!r} has no relevance maps; {known} have them")
     if plan.task == "classification":
         check_classes(spec, card.classes)
     weights = fingerprint(spec)

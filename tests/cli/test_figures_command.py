@@ -73,6 +73,8 @@ def test_a_figure_without_evidence_is_named_and_the_others_are_drawn(write, tmp_
         (["--fed", "clip-vit-l14"], "--fed: expected NAME=..., got 'clip-vit-l14'"),
         (["--fed", "clip-vit-l14=other"], "unknown model of the evidence 'other'"),
         (["--robust", "mine=clip-vit-l14"], "unknown model of the evidence 'mine'"),
+        (["--autoencoder", "mine=sae"], "unknown model of the evidence 'mine'"),
+        (["--autoencoder", "clip-vit-l14=nowhere"], "--autoencoder: no config.json in nowhere"),
     ],
 )
 def test_a_name_that_is_wrong_is_one_clear_line(write, tmp_path, capsys, words, why):

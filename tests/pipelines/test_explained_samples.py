@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from natadv.cli import main
-from natadv.errors import InfraError, ModelError
+from natadv.errors import ConfigError, InfraError, ModelError
 from natadv.evaluate.pictures import text_region
 from natadv.models import loading
 from natadv.pipelines.explain import ExplainPlan, explain
@@ -195,6 +195,9 @@ def test_all_layers_are_those_that_were_asked_for(plan):
 
 
 def test_what_cannot_be_explained_says_why_in_one_line(plan):
+    for task in ("heads", "nothing"):
+        with pytest.raises(ConfigError, match=f"task '{task}' has no relevance maps; classif"):
+            explain(plan(task=task))
     with pytest.raises(ModelError, match="gives no relevance maps"):
         explain(plan(Colours(), ids=("plain-0000@defense-prefix",)))
     with pytest.raises(InfraError, match="makes no mistake on the first 30 samples of plain"):
