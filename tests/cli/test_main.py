@@ -229,3 +229,13 @@ def test_an_empty_value_is_a_usage_error(given, capsys):
 
     assert ended.value.code == 2
     assert "expected a value, got nothing" in capsys.readouterr().err
+
+
+def test_a_command_whose_reader_went_away_does_not_end_as_if_all_were_well():
+    """`natadv judge | head -1` under pipefail would pass for green."""
+    code = "import sys; from natadv import cli; sys.exit(cli.main(['models']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+
+    assert process.wait(60) == cli.PIPE_CLOSED
