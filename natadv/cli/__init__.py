@@ -103,8 +103,8 @@ class _Commands(TyperGroup):
             print(f"natadv: {error}", file=sys.stderr)
             code = 1
         except BrokenPipeError:
-            # The reader has closed the pipe (`natadv models | head`); nothing is left to flush. Not 0:
-            # the command has not ended, and what it would have found may not be green.
+            # The reader has closed the pipe (`natadv models | head`); nothing is left to flush. Not
+            # 0, as the command has not ended, and what it would have found may not be green.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = PIPE_CLOSED
         except KeyboardInterrupt:
