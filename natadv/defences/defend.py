@@ -68,7 +68,6 @@ def defend(plan: DefencePlan) -> DefenceReport:
         f"{len(halves.judged.words)} others\n"
     )
     templates = dataset.card.templates
-    before = answers_of(network, halves.judged, templates=templates)
     scratch = plan.out.with_name(f".{plan.out.name}.training")
     inputs = MethodInputs(
         network=network,
@@ -79,12 +78,16 @@ def defend(plan: DefencePlan) -> DefenceReport:
         identity=_identity(plan, network, dataset),
         stream=plan.stream,
     )
+    # First of all: what a method refuses, it refuses before anything is measured.
     began = time.monotonic()
     defence = METHODS[plan.method](inputs)
     wall_s = time.monotonic() - began
     with unfinished(plan.out) as fresh:
         write_checkpoint(fresh, spec, tensors=defence.tensors, files=defence.files)
-        # Loaded as anybody will load it: what is judged is what was written.
+        # Loaded as anybody will load them: what is judged is what was written, and a training has
+        # changed the original in memory.
+        network = _open(spec, plan)
+        before = answers_of(network, halves.judged, templates=templates)
         defended = _open(replace(spec, folder=fresh, locked={}, heads={}), plan)
         after = answers_of(defended, halves.judged, templates=templates)
         report = _report(plan, dataset, halves, (network, defended), (before, after), defence)

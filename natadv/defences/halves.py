@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Rng = np.random.Generator
 
+WRITTEN_ON = ("typographic", "reading")
+"""Scenarios whose pictures have words on them, twins or not."""
+
 
 class Attacked(NamedTuple):
     """A sample with the wrong word that is written on it, and what that looks like."""
@@ -94,10 +97,10 @@ def halves_of(dataset: Dataset, settings: DefenceSettings, *, limit: int | None 
         raise ConfigError(f"{card.name} has no classification; defend on a dataset with classes")
     refuse_candidates(card, remedy="defend on a dataset of classes")
     refuse_drawn(card, remedy=f"defend on {card.twin_of}")
-    if card.twin_of is not None:
+    if card.twin_of is not None or card.scenario in WRITTEN_ON:
         raise ConfigError(
-            f"{card.name} is attacked already: words are drawn anew on its clean pictures; name "
-            f"those (--data {card.twin_of})"
+            f"{card.name} is attacked already, and words are drawn anew on clean pictures; name a "
+            "dataset of scenario clean"
         )
     words = [name for name in card.classes if set(name) <= CHARACTERS and name.strip()]
     if len(words) < 4:
@@ -106,6 +109,11 @@ def halves_of(dataset: Dataset, settings: DefenceSettings, *, limit: int | None 
             "that each half has two words"
         )
     groups = [row["group"] for row in iter_columns(dataset.folder, card, ("group",))][:limit]
+    if len(set(groups)) < 2:
+        raise ConfigError(
+            f"{card.name}: expected pictures of two or more groups, so that each half has some, "
+            f"got {len(groups)} of one group; give more (--limit)"
+        )
     rows = split(groups, share=0.5, seed=settings.seed)
     names = split(words, share=0.5, seed=settings.seed)
     numbers = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     datasets = folder / "fixtures" / "datasets"
     write_dataset(datasets / "noise", CardDraft(name="noise", classes=NAMES, **draft), samples)
+    # Words are in the photographs, and there are no clean twins.
+    words = [replace(sample, decoy=NAMES[(sample.label or 0) - 1]) for sample in samples]
+    photographed = CardDraft(
+        name="photographed", classes=NAMES, **{**draft, "scenario": "typographic"}
+    )
+    write_dataset(datasets / "photographed", photographed, words)
     few = [sample for sample in samples if (sample.label or 0) < 3]
     write_dataset(datasets / "few", CardDraft(name="few", classes=NAMES[:3], **draft), few)
     return folder

@@ -33,6 +33,7 @@ from tests.models.conftest import saved_open_clip as saved_open_clip
 from tests.models.conftest import tiny_clip as tiny_clip
 from tests.models.conftest import tiny_siglip as tiny_siglip
 
+CHOSEN = "sae: chosen on 14 pictures with 3 words, judged on 14 others with 4 others\n"
 FAMILIES = ("tiny_clip", "tiny_siglip", "open_clip_quick")
 
 
@@ -436,6 +437,8 @@ def test_mistakes_are_reported_in_one_line(root, tiny_clip, tmp_path, monkeypatc
     monkeypatch.chdir(root)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("x")
+    damaged = autoencoder_for(network_of(tiny_clip), tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"")
     usual = {
         "model": str(tiny_clip),
         "data": "noise",
@@ -447,6 +450,10 @@ def test_mistakes_are_reported_in_one_line(root, tiny_clip, tmp_path, monkeypatc
         ({"set": "letters=[2, 1]"}, "expected [least, most]"),
         ({"set": "recipes=[post-its]"}, "did you mean 'post-it'"),
         ({"data": "few"}, "expected 4 or more"),
+        ({"data": "photographed"}, "name a dataset of scenario clean"),
+        ({"limit": "1"}, "expected pictures of two or more groups"),
+        ({"method": "sae", "set": "autoencoder=nowhere"}, "that natadv train sae has written"),
+        ({"method": "sae", "set": f"autoencoder={damaged}"}, "copy the whole folder again"),
         ({"data": "nothing"}, "nothing"),
         ({"out": str(tmp_path / "full")}, "replace it with --force"),
         ({"model": "mini-clip@paper"}, "fixtures"),
@@ -458,7 +465,8 @@ def test_mistakes_are_reported_in_one_line(root, tiny_clip, tmp_path, monkeypatc
         said = capsys.readouterr()
         assert code == 1, changes
         assert part in said.err
-        assert said.err.count("\n") == 1, said.err
+        # What the choice was made on may stand before it.
+        assert said.err.removeprefix(CHOSEN).count("\n") == 1, said.err
     assert not (tmp_path / "o").exists()
 
 
