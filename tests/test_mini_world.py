@@ -94,7 +94,7 @@ def test_a_copy_inherits_floors_and_heads_and_holds_them(checkpoint, tmp_path):
 
 
 def test_noise_in_the_weights_is_caught_and_the_cases_are_named(noisy, tmp_path):
-    done = gate(tmp_path, "--model", str(noisy), "--scenario", "clean", "-n", "2")
+    done = gate(tmp_path, "--model", str(noisy), "--scenario", "clean", "-n", "2", "--explain", "0")
 
     assert done.returncode == 1, done.stdout
     assert "classification/clean/mini/my-siglip: top1 0." in done.stdout

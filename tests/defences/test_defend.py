@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from natadv import cli
 from natadv.defences import defend as defend_module
 from natadv.defences import heads, prefix, sae, words
-from natadv.defences.choice_scores import prepared_half
+from natadv.defences.choice_scores import ChoiceScores, prepared_half
 from natadv.defences.defend import METHODS, defend
 from natadv.defences.folder import write_checkpoint
 from natadv.defences.halves import halves_of
@@ -290,19 +290,13 @@ def test_each_method_writes_another_model_and_says_what_it_cost(tiny_clip, plan_
         assert network_of(out).weights == report.weights_after
         assert read_report(out) == report
         assert report.judged.pictures == 14
-        assert {n: p.pictures for n, p in report.parts.items()} == _parts(report)
+        assert sum(part.pictures for part in report.parts.values()) == 14
         assert "natadv defend" in (out / "README.md").read_text()
         assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
     assert len(hashes) == 1 + len(methods)
     assert {path: path.read_bytes() for path in tiny_clip.iterdir()} == before
     table = across([read_report(tmp_path / method) for method in methods])
     assert table.count("\n") == len(methods) + 2
-
-
-def _parts(report):
-    found = {name: part.pictures for name, part in report.parts.items()}
-    assert sum(found.values()) == report.judged.pictures
-    return found
 
 
 def test_numbers_before_and_after_are_counted_by_hand(tiny_clip, root, plan_for):
@@ -334,6 +328,9 @@ def test_numbers_before_and_after_are_counted_by_hand(tiny_clip, root, plan_for)
     said = np.array(list(second.attacked.prediction)) == np.array(list(second.attacked.decoy))
     assert found.said_word.after.value == pytest.approx(said.mean())
     assert set(first.reading.truth) <= set(judged.words)
+    # Of the same pictures, in one order.
+    assert list(first.reading.id) == list(first.attacked.id)
+    assert list(first.reading.truth) == list(first.attacked.decoy)
 
 
 def test_a_killed_run_leaves_no_half_folder(tiny_clip, plan_for, tmp_path, monkeypatch):
@@ -424,6 +421,49 @@ def test_weights_that_are_not_there_are_an_error(tiny_clip, tmp_path):
     network = network_of(tiny_clip)
     with pytest.raises(ModelError, match="holds no weights called nothing"):
         rewritten(network, tmp_path / "x", tensors={"nothing": torch.zeros(1)})
+
+
+def test_heads_are_chosen_by_gain_within_the_budget_of_the_start(monkeypatch, plan_for, tiny_clip):
+    """The second head may not cost what the first has left over, and the third gains too little."""
+    first, costly, second, third = (HeadAddress(1, head) for head in range(1, 5))
+    table = [
+        {first: (0.86, 0.5), costly: (0.9, 0.45), second: (0.9, 0.44), third: (0.9, 0.43)},
+        {costly: (0.84, 0.7), second: (0.86, 0.6), third: (0.86, 0.5)},
+        {costly: (0.86, 0.61), third: (0.86, 0.605)},
+    ]
+
+    def tried(half, left, ablation):
+        scores = table[len(ablation.ablated)]
+        return [ChoiceScores(scores[h][0], 0.5, scores[h][1]) for h in left]
+
+    monkeypatch.setattr(heads, "try_heads", tried)
+    settings = plan_for(
+        "heads", tiny_clip, "most_heads=3", "clean_budget=0.05", "least_gain=0.02"
+    ).settings
+    nothing = Ablation(torch.zeros(1, 4, 2))
+    rounds = heads._rounds(None, nothing, ChoiceScores(0.9, 0.5, 0.4), settings)
+
+    assert [chosen.head for chosen in rounds] == [first, second]
+
+
+def test_means_are_over_pictures_and_tokens(tiny_clip, photographs):
+    network = network_of(tiny_clip)
+    batches = list(network.prepared(photographs))
+    found = heads.mean_outputs(network, batches)
+
+    outputs = []
+    for pixels in batches:
+        opened = network.encoder.layerwise(pixels)
+        outputs.append(opened.layers[0].attend(opened.first).outputs.detach().numpy())
+    expected = np.concatenate(outputs).mean(axis=(0, 2))
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-6)
+
+
+def test_each_turn_writes_other_words(tiny_clip, root, plan_for):
+    half = halves_of(dataset_named("noise", root), plan_for("words", tiny_clip).settings).judged
+    turns = [[found.sample.decoy for found in half.attacked(turn=turn)] for turn in (0, 0, 1)]
+
+    assert turns[0] == turns[1] != turns[2]
 
 
 def test_no_head_within_the_budget_is_an_error(tiny_clip, plan_for):

@@ -24,7 +24,8 @@ def asked(outcomes):
 
     def make(pictures, *, failed=(), column="correct"):
         told = list(enumerate(pictures))
-        seen = [(i, p) for i, p in told if f"t{i}" not in failed]
+        # In another order: twins are found by their names.
+        seen = [(i, p) for i, p in reversed(told) if f"t{i}" not in failed]
         twins = outcomes(
             [thing for _, (thing, _, _, _) in seen],
             [said for _, (_, _, said, _) in seen],

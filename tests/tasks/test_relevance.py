@@ -176,12 +176,19 @@ def test_rows_do_not_depend_on_the_batch(tmp_path, batch_size):
     samples = [
         sample(f"s{i}", bright=i % 2 == 0, label=int(i % 3 == 0), overlay=text) for i in range(7)
     ]
+    sizes = []
+
+    class Counting(Distracted):
+        def relevance(self, prepared, targets, *, layers="last"):
+            sizes.append(len(prepared))
+            return super().relevance(prepared, targets)
+
     one, other = (
-        measured(
-            tmp_path / str(size), samples, task="relevance", model=Distracted(), batch_size=size
-        )
+        measured(tmp_path / str(size), samples, task="relevance", model=Counting(), batch_size=size)
         for size in (BATCH, batch_size)
     )
+    # Every batch is full, as arithmetic may depend on its size in the last bits.
+    assert set(sizes) == {BATCH, batch_size}
 
     assert {n: c.tolist() for n, c in one.values.items()} == {
         n: c.tolist() for n, c in other.values.items()

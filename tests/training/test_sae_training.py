@@ -237,6 +237,12 @@ def test_latents_count_as_dead_after_so_many_activations(planted):
 
     dead = training.module.silent >= made.dead_after
     assert dead[7]
+    # From now on the loss is about dead latents too.
+    other, _ = training_of("topk", activations, k=3, steps=9, dead_after=10**6)
+    other.autoencoder.load_state_dict(training.autoencoder.state_dict())
+    before = training.module.silent.clone()
+    assert training.loss(2) > other.loss(2)
+    training.module.silent.copy_(before)
     # A latent that fired in the last batch starts again.
     fired = training.autoencoder.encode(torch.from_numpy(training._batch(1))) > 0
     assert (training.module.silent[fired.any(dim=0)] == 0).all()
