@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -157,25 +157,35 @@ def _reached(package: Path, part: CodeSubset) -> dict[Path, str]:
         name = todo.pop()
         path = _file(package, name)
         if path not in reached and name not in part.without:
-            tree = _WithoutDocstrings().visit(ast.parse(path.read_bytes()))
-            reached[path] = _normalised(tree)
-            todo += _imported(tree, package)
+            source = _parsed(path.read_bytes())
+            reached[path] = source.syntax
+            inside = (n for n in source.imported if n.split(".")[0] == package.name)
+            todo += [n for n in inside if _file(package, n).is_file()]
     return reached
 
 
-def _imported(tree: ast.AST, package: Path) -> Iterator[str]:
+class _Source(NamedTuple):
+    syntax: str
+    """Normalised."""
+    imported: tuple[str, ...]
+    """Names that may be modules."""
+
+
+@cache
+def _parsed(content: bytes) -> _Source:
+    """By content, as the subsets share most of their modules."""
+    tree = _WithoutDocstrings().visit(ast.parse(content))
+    return _Source(_normalised(tree), tuple(_imported(tree)))
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        names: Collection[str] = ()
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             # A name that is imported from a package may be a module.
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        yield from (n for n in names if n.split(".")[0] == package.name and _exists(package, n))
-
-
-def _exists(package: Path, name: str) -> bool:
-    return _file(package, name).is_file()
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _file(package: Path, name: str) -> Path:
