@@ -6,17 +6,16 @@ Pure drawing: arrays in, figure out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from natadv.errors import ReportError
-from natadv.explain.latents import TOP
+from natadv.explain.latents import TOP, LatentPoints
 from natadv.figures.performance import SMALL, quiet, titled
-from natadv.metrics.heads import CRITICAL
-from natadv.metrics.intervals import Interval
+from natadv.metrics.heads import CRITICAL, HeadChanges
 from natadv.plots import COLOURS, GREY, INK, for_print, heading
 from natadv.report.triptych import RELEVANCE, TINT, largest, overlaid
 from natadv.types import DoubleArray, FloatArray
@@ -141,36 +140,17 @@ def _map_legend(figure: Figure, axes: Any) -> None:
     bar.outline.set_visible(False)
 
 
-class LatentTable(Protocol):
-    """The latents of an autoencoder on one dataset, an entry each."""
-
-    @property
-    def frequency(self) -> DoubleArray:
-        """Share of the pictures that activate it."""
-        ...
-
-    @property
-    def activation(self) -> DoubleArray:
-        """Mean over the pictures that activate it; NaN for a dead latent."""
-        ...
-
-    @property
-    def entropy(self) -> DoubleArray:
-        """Of the labels of its top pictures, in nats; NaN where it is not defined."""
-        ...
-
-
 class LatentPanel(NamedTuple):
     """The latents on one dataset."""
 
     dataset: str
     n: int
     """Pictures."""
-    points: LatentTable
-    by_chance: tuple[LatentTable, ...] = ()
+    points: LatentPoints
+    by_chance: tuple[LatentPoints, ...] = ()
     """The same with the labels shuffled, several times."""
 
-    def counted(self, points: LatentTable) -> NDArray[np.bool_]:
+    def counted(self, points: LatentPoints) -> NDArray[np.bool_]:
         """The latents that at least `TOP` pictures activate; of fewer, the labels are few by
         chance."""
         return np.asarray(points.frequency * self.n > TOP - 0.5)
@@ -224,10 +204,9 @@ def _latents(axis: Axes, panel: LatentPanel, most: float) -> Any:
 
     points = panel.points
     alive = points.frequency > 0
-    dead = int((~alive).sum())
     heading(
         axis,
-        f"{panel.dataset}\nn = {panel.n}; {int(alive.sum())} alive, {dead} dead",
+        f"{panel.dataset}\nn = {panel.n}; {int(alive.sum())} alive, {points.dead} dead",
         size=SMALL,
     )
     quiet(axis)
@@ -245,47 +224,7 @@ def _latents(axis: Axes, panel: LatentPanel, most: float) -> Any:
     )
 
 
-class HeadTable(Protocol):
-    """What masking each head of a tower changes; arrays of shape (layers, heads)."""
-
-    @property
-    def change(self) -> DoubleArray:
-        """Accuracy without the head minus accuracy with all."""
-        ...
-
-    @property
-    def low(self) -> DoubleArray:
-        """Of its interval."""
-        ...
-
-    @property
-    def high(self) -> DoubleArray:
-        """Of its interval."""
-        ...
-
-    @property
-    def count(self) -> Interval:
-        """The least and the largest number of critical heads that the data do not refute."""
-        ...
-
-    @property
-    def accuracy(self) -> float:
-        """With all heads."""
-        ...
-
-    @property
-    def n(self) -> int:
-        """Pictures."""
-        ...
-
-
-def critical(table: HeadTable) -> NDArray[np.bool_]:
-    """The heads that are outlined: masking one changes accuracy by more than `CRITICAL`."""
-    # Exactly 15 points are not more than that, whatever the last bits are.
-    return np.asarray(np.abs(table.change) > CRITICAL + 1e-9)
-
-
-def head_grid(tables: Mapping[str, HeadTable], *, title: str, width_in: float) -> Figure:
+def head_grid(tables: Mapping[str, HeadChanges], *, title: str, width_in: float) -> Figure:
     """Figure 8: the change of accuracy without each head, layer by head, a plot per dataset on one
     scale of colours."""
     if not tables:
@@ -320,14 +259,14 @@ def head_grid(tables: Mapping[str, HeadTable], *, title: str, width_in: float) -
     return figure
 
 
-def _heads(axis: Axes, name: str, table: HeadTable, most: float) -> Any:
+def _heads(axis: Axes, name: str, table: HeadChanges, most: float) -> Any:
     from matplotlib.patches import Rectangle
 
     layers, heads = table.change.shape
     heading(axis, f"{name}\nn = {table.n}, top-1 {100 * table.accuracy:.1f} %", size=SMALL)
     quiet(axis)
     shown = axis.imshow(100 * table.change, cmap=CHANGE, vmin=-most, vmax=most, aspect="auto")
-    for layer, head in np.argwhere(critical(table)):
+    for layer, head in np.argwhere(table.critical):
         # A light line inside the dark one: heads that matter are dark themselves.
         for half, width, colour in ((0.46, 1.2, INK), (0.4, 0.6, "white")):
             corner, side = (head - half, layer - half), 2 * half

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from natadv.evaluate.datasets import Dataset
-    from natadv.figures.analyses import HeadTable, LatentPanel
+    from natadv.figures.analyses import LatentPanel
     from natadv.figures.model_figures import Computing
+    from natadv.metrics.heads import HeadChanges
 
 Found = TypeVar("Found")
 Files = Mapping[str, bytes]
@@ -135,7 +136,7 @@ def _heads(of: FigureSet) -> Files:
     from natadv.figures.analyses import head_grid
     from natadv.figures.model_figures import few_classes, head_tables
 
-    def draw(model: str) -> tuple[Figure, dict[str, HeadTable]]:
+    def draw(model: str) -> tuple[Figure, dict[str, HeadChanges]]:
         found = head_tables(of.measured, model, of.datasets, of.computing)
         title = f"Top-1 of {model} without single heads"
         return head_grid(found, title=title, width_in=of.width_in), found

@@ -17,7 +17,7 @@ from natadv.errors import ModelError, NatadvError
 from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.explanation import relevance_maps
 from natadv.evaluate.units import digest
-from natadv.figures.analyses import HeadTable, LatentPanel, MapRow
+from natadv.figures.analyses import LatentPanel, MapRow
 from natadv.figures.measured import Measured
 from natadv.models.resolve import resolve_one
 from natadv.pipelines.embedders import STORE, Arithmetic, Embedder, load_embedder
@@ -26,6 +26,8 @@ from natadv.types import Case, Explainable, FloatArray, Sample, ZeroShotClassifi
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from natadv.metrics.heads import HeadChanges
 
 KEPT, TRAINED = Path("fixtures/autoencoders"), Path(".natadv/autoencoders")
 """Relative to the root: a folder per model of the zoo; those that were trained for Figure 7."""
@@ -177,14 +179,14 @@ def _maps(
 
 def head_tables(
     measured: Measured, model: str, datasets: Sequence[Dataset], computing: Computing
-) -> dict[str, HeadTable]:
+) -> dict[str, HeadChanges]:
     """Dataset -> what masking each head of the model changes: from the evidence if the run measured
     the task `heads`, else computed now, and kept in the store. Raises ModelError if the model
     cannot mask heads."""
     from natadv.evaluate.masked_heads import MaskingPlan, masked_outcomes
     from natadv.metrics.heads import head_changes
 
-    found: dict[str, HeadTable] = {}
+    found: dict[str, HeadChanges] = {}
     unknown = []
     for dataset in datasets:
         case = Case("heads", dataset.card.scenario, dataset.name, model)

@@ -10,8 +10,8 @@ import numpy as np
 
 from natadv.columns import Texts
 from natadv.errors import listed
-from natadv.explain.latents import LOW_ENTROPY, TOP
-from natadv.figures.analyses import HeadTable, LatentPanel, LatentTable, critical
+from natadv.explain.latents import LOW_ENTROPY, TOP, LatentPoints
+from natadv.figures.analyses import LatentPanel
 from natadv.figures.findings import (
     FINDINGS,
     OF_ALL,
@@ -26,6 +26,7 @@ from natadv.figures.findings import (
 from natadv.figures.gaps import Gap, Scores, Sides, gap
 from natadv.figures.measured import Kind, Measured
 from natadv.figures.reproduction import MeasuredCase, Reproduction, percent, reproductions
+from natadv.metrics.heads import HeadChanges
 from natadv.metrics.intervals import Interval
 from natadv.types import PAPER_SUFFIX, DoubleArray
 
@@ -173,7 +174,7 @@ def _finding(found: Sequence[tuple[ScoreComparison, Gap]], *, of_all: bool) -> I
 
 
 def head_claims(
-    found: Mapping[str, Mapping[str, HeadTable]],
+    found: Mapping[str, Mapping[str, HeadChanges]],
     scenarios: Mapping[str, str],
     *,
     kind_of: Callable[[str], Kind],
@@ -209,15 +210,15 @@ def head_claims(
     )
 
 
-def _critical_heads(table: HeadTable) -> str:
+def _critical_heads(table: HeadChanges) -> str:
     """As `1 [0, 2]: layer 6, head 3 +20.0 [13.1, 26.7]`."""
     named = ", ".join(
         f"layer {at[0] + 1}, head {at[1] + 1} "
         + Gap(table.change[at], table.low[at], table.high[at], table.n).points
-        for at in zip(*np.nonzero(critical(table)), strict=True)
+        for at in zip(*np.nonzero(table.critical), strict=True)
     )
     low, high = table.count
-    return f"{critical(table).sum()} [{low:.0f}, {high:.0f}]" + (f": {named}" if named else "")
+    return f"{table.critical.sum()} [{low:.0f}, {high:.0f}]" + (f": {named}" if named else "")
 
 
 def _none_critical(counts: Sequence[Interval]) -> Agrees:
@@ -299,7 +300,7 @@ def latent_claims(found: Mapping[str, Sequence[LatentPanel]], scenarios: Mapping
     )
 
 
-def _rare_and_pure(panel: LatentPanel, points: LatentTable) -> DoubleArray:
+def _rare_and_pure(panel: LatentPanel, points: LatentPoints) -> DoubleArray:
     """1 for each latent that is rare and of low entropy, else 0."""
     # NaN is below nothing: a dead latent has no entropy.
     pure = panel.counted(points) & (points.entropy < LOW_ENTROPY)

@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
 from natadv.errors import ReportError
+from natadv.explain.latents import LatentPoints
 from natadv.figures.analyses import (
     LatentPanel,
     MapRow,
-    critical,
     even,
     head_grid,
     latent_scatter,
     map_grid,
 )
+from natadv.metrics.heads import HeadChanges
 from natadv.metrics.intervals import Interval
 from natadv.plots import png, svg
 from natadv.report.triptych import overlaid
 
 
-@dataclass
-class Heads:
+def heads(change: np.ndarray) -> HeadChanges:
     """What masking changes, with intervals of three points to either side."""
-
-    change: np.ndarray
-    accuracy: float = 0.5
-    n: int = 100
-
-    @property
-    def low(self) -> np.ndarray:
-        return self.change - 0.03
-
-    @property
-    def high(self) -> np.ndarray:
-        return self.change + 0.03
-
-    @property
-    def count(self) -> Interval:
-        sizes = np.abs(self.change)
-        return Interval((sizes - 0.03 > 0.15).sum(), (sizes + 0.03 > 0.15).sum())
-
-
-@dataclass
-class Latents:
-    """Points of latents."""
-
-    frequency: np.ndarray
-    activation: np.ndarray
-    entropy: np.ndarray
+    sizes = np.abs(change)
+    return HeadChanges(
+        change=change,
+        low=change - 0.03,
+        high=change + 0.03,
+        p_adjusted=np.ones_like(change),
+        count=Interval((sizes - 0.03 > 0.15).sum(), (sizes + 0.03 > 0.15).sum()),
+        accuracy=0.5,
+        n=100,
+        groups=100,
+    )
 
 
 def panels_of(figure, title):
@@ -61,9 +44,9 @@ def panels_of(figure, title):
 
 def test_heads_beyond_fifteen_points_are_outlined_and_no_others():
     change = np.array([[0.15, -0.16, 0.0], [0.02, 0.3, -0.149]])
-    figure = head_grid({"typo": Heads(change), "clean": Heads(0 * change)}, title="t", width_in=3.5)
+    figure = head_grid({"typo": heads(change), "clean": heads(0 * change)}, title="t", width_in=3.5)
 
-    assert np.argwhere(critical(Heads(change))).tolist() == [[0, 1], [1, 1]]
+    assert np.argwhere(heads(change).critical).tolist() == [[0, 1], [1, 1]]
     (typo,), (clean,) = panels_of(figure, "typo"), panels_of(figure, "clean")
     assert np.asarray(typo.images[0].get_array()) == pytest.approx(100 * change)
     corners = {
@@ -82,7 +65,7 @@ def test_heads_beyond_fifteen_points_are_outlined_and_no_others():
 
 def test_living_latents_stand_at_their_logarithms():
     """The last one has a colour of no entropy, as only nine pictures activate it."""
-    found = Latents(
+    found = LatentPoints(
         np.array([0.1, 0.0, 1.0, 0.09]),
         np.array([10.0, np.nan, 0.1, 1.0]),
         np.array([0.7, np.nan, 2.0, 0.0]),
@@ -142,11 +125,11 @@ def test_on_a_page_datasets_stand_in_two_columns():
 
 def test_the_same_arrays_give_the_same_bytes():
     change = np.array([[0.15, -0.16], [0.02, 0.3]])
-    points = Latents(np.array([0.1]), np.array([1.0]), np.array([0.0]))
+    points = LatentPoints(np.array([0.1]), np.array([1.0]), np.array([0.0]))
 
     def drawn():
         figures = (
-            head_grid({"d": Heads(change)}, title="t", width_in=3.5),
+            head_grid({"d": heads(change)}, title="t", width_in=3.5),
             latent_scatter([LatentPanel("d", 5, points)], title="t", width_in=3.5),
             map_grid([picture("d", np.eye(2, dtype=np.float32))], ["m"], width_in=3.5),
         )

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from natadv.figures.analyses import HeadTable, LatentPanel
+from natadv.explain.latents import LatentPoints
+from natadv.figures.analyses import LatentPanel
 from natadv.figures.findings import agrees, artefacts, comparisons, gap_of
 from natadv.figures.gaps import Gap
 from natadv.figures.measured import Cell, Measured, Score, read_measured
@@ -20,9 +21,10 @@ from natadv.figures.tables import (
     published_table,
     text_box_claims,
 )
+from natadv.metrics.heads import HeadChanges
 from natadv.types import Case, Measurement
 from tests.figures.conftest import outcomes, share
-from tests.figures.test_analyses import Heads, Latents
+from tests.figures.test_analyses import heads
 
 TYPO = "classification/typographic/rta-100"
 
@@ -203,7 +205,7 @@ def test_claims_about_heads_follow_from_their_changes():
     scenarios = {"typo": "typographic", "natural": "natural"}
 
     def said(typo: np.ndarray, natural: np.ndarray, kind: str) -> str:
-        tables: dict[str, HeadTable] = {"typo": Heads(typo), "natural": Heads(natural)}
+        tables: dict[str, HeadChanges] = {"typo": heads(typo), "natural": heads(natural)}
         text = head_claims({"m": tables}, scenarios, kind_of=lambda _: kind)
         return text.splitlines()[-1]
 
@@ -224,11 +226,11 @@ def test_claims_about_latents_follow_from_their_points():
     n = 200
     common, rare, rarest = np.full(n, 0.5), np.full(n, 0.02), np.full(n, 0.015)
     pure, mixed = np.zeros(n), np.full(n, 2.0)
-    clean = LatentPanel("mini", 500, Latents(common, np.ones(n), pure))
+    clean = LatentPanel("mini", 500, LatentPoints(common, np.ones(n), pure))
     scenarios = {"mini": "clean", "typo": "typographic"}
 
     def said(frequency: np.ndarray, entropy: np.ndarray) -> str:
-        panel = LatentPanel("typo", 500, Latents(frequency, np.ones(n), entropy))
+        panel = LatentPanel("typo", 500, LatentPoints(frequency, np.ones(n), entropy))
         return latent_claims({"m": [clean, panel]}, scenarios).splitlines()[-1]
 
     nothing, everything = "0.0 % (by chance 0.0 %)", "100.0 % (by chance 0.0 %)"
@@ -244,12 +246,12 @@ def test_claims_about_latents_follow_from_their_points():
 def test_latents_that_chance_makes_pure_say_nothing():
     """On a dataset of few classes shuffled labels are as pure."""
     n = 200
-    points = Latents(np.full(n, 0.02), np.ones(n), np.zeros(n))
-    mixed = Latents(np.full(n, 0.02), np.ones(n), np.full(n, 2.0))
+    points = LatentPoints(np.full(n, 0.02), np.ones(n), np.zeros(n))
+    mixed = LatentPoints(np.full(n, 0.02), np.ones(n), np.full(n, 2.0))
     clean = LatentPanel("mini", 500, mixed, by_chance=(mixed, mixed))
     scenarios = {"mini": "clean", "typo": "typographic"}
 
-    def said(*by_chance: Latents) -> str:
+    def said(*by_chance: LatentPoints) -> str:
         panels = [clean, LatentPanel("typo", 500, points, by_chance)]
         return latent_claims({"m": panels}, scenarios).splitlines()[-1]
 
