@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from natadv.errors import ReportError, listed
 from natadv.figures.measured import TASKS_OF_PAPER, Cell, Measured, Score
@@ -14,27 +14,26 @@ from natadv.tasks import TASKS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": ("top1",),
-    "segmentation": ("iou_fg", "precision"),
-    "vqa": ("vqa_accuracy",),
-}
-"""Task -> what its figure of bars shows."""
-TITLES: Mapping[str, str] = {
-    "classification": "Classification: top-1",
-    "segmentation": "Segmentation",
-    "vqa": "Question answering: VQA accuracy",
-}
-NAMES: Mapping[str, str] = {
-    "top1": "top-1",
-    "iou_fg": "IoU (foreground)",
-    "precision": "precision",
-    "vqa_accuracy": "VQA accuracy",
-}
-SHORT: Mapping[str, str] = {
-    "classification": "classify",
-    "segmentation": "segment",
-    "vqa": "answer",
+
+class TaskInFigures(NamedTuple):
+    """How figures show a task."""
+
+    title: str
+    """Of its figure of bars."""
+    metrics: Mapping[str, str]
+    """What that figure shows: metric -> its name."""
+    short: str
+    """What the task is called on an axis of the radar."""
+
+
+IN_FIGURES: Mapping[str, TaskInFigures] = {
+    "classification": TaskInFigures("Classification: top-1", {"top1": "top-1"}, "classify"),
+    "segmentation": TaskInFigures(
+        "Segmentation", {"iou_fg": "IoU (foreground)", "precision": "precision"}, "segment"
+    ),
+    "vqa": TaskInFigures(
+        "Question answering: VQA accuracy", {"vqa_accuracy": "VQA accuracy"}, "answer"
+    ),
 }
 
 
@@ -44,13 +43,12 @@ def performance_figure(measured: Measured, task: str, *, width_in: float) -> Fig
     models = [m for m in measured.shown if any(measured.has(c, m) for c in measured.cells(task))]
     if not models:
         raise ReportError(f"the evidence has no case of task {task!r}")
-    metrics = METRICS[task]
+    title, metrics, _ = IN_FIGURES[task]
     panels = [
-        Bars(cell.dataset, {m: _scores(measured, cell, m, metrics) for m in models})
+        Bars(cell.dataset, {m: _scores(measured, cell, m, tuple(metrics)) for m in models})
         for cell in measured.cells(task)
     ]
-    names = tuple(NAMES[metric] for metric in metrics)
-    title = TITLES[task]
+    names = tuple(metrics.values())
     return bars(panels, Look(title, names, colours(measured, models), width_in))
 
 
@@ -86,7 +84,7 @@ def radar_of(measured: Measured) -> Radar:
             widest = max([widest, *((one.high - one.low) / 2 for one in found if one is not None)])
             whole = bool(values) and len(values) == len(asked)
             shares.append(sum(values) / len(values) if whole else None)
-            absent += [] if whole else [f"{family} on {SHORT[cell.task]} {cell.dataset}"]
+            absent += [] if whole else [f"{family} on {IN_FIGURES[cell.task].short} {cell.dataset}"]
         name = models[0] if len(models) == 1 else f"{family} ({len(models)})"
         lines[name] = tuple(shares)
     if not cells:
@@ -101,7 +99,9 @@ def radar_of(measured: Measured) -> Radar:
     shared = _shared_prefix([cell.dataset for cell in cells])
     note += f"; names without {shared!r}" if shared else ""
     note += f"\nnot measured: {listed(absent)}" if absent else ""
-    axes = tuple(f"{cell.dataset.removeprefix(shared)}\n{SHORT[cell.task]}" for cell in cells)
+    axes = tuple(
+        f"{cell.dataset.removeprefix(shared)}\n{IN_FIGURES[cell.task].short}" for cell in cells
+    )
     return Radar(axes, lines, note)
 
 
