@@ -11,10 +11,9 @@ from natadv.data.card import Card
 from natadv.errors import ConfigError, DataError, ModelError
 from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.pictures import sees_whole, squared
-from natadv.tasks.classification import PAPER_TEMPLATES, weights_of
+from natadv.tasks.classification import templates_for, weights_of
 from natadv.tasks.vqa import question_of
 from natadv.types import (
-    PAPER_SUFFIX,
     AnswerExplainable,
     DenseFeatures,
     Explainable,
@@ -106,8 +105,7 @@ def _class_maps(
     if not isinstance(model, Explainable) or not isinstance(model, ZeroShotClassifier):
         raise _no_maps(loaded, "Explainable")
     distinct = sorted(set(names))
-    as_in_paper = loaded.name.endswith(PAPER_SUFFIX)
-    templates = PAPER_TEMPLATES if as_in_paper else card.templates
+    templates = templates_for(loaded.name, card.templates)
     weights = weights_of(distinct, loaded, templates=templates, averaging=card.averaging)
     rows = weights.astype(np.float32)[[distinct.index(name) for name in names]]
 

@@ -7,8 +7,9 @@ number of threads and rows: equal prompts tie exactly, and a row does not depend
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from natadv.errors import DataError, ModelError
 from natadv.factories import one_line
+from natadv.tasks.candidates import names_for, place_of
 from natadv.tasks.task import (
     WRONG,
     Caption,
@@ -25,6 +27,7 @@ from natadv.tasks.task import (
     TaskSheet,
     always,
     outcomes_for,
+    said_the_word,
 )
 from natadv.types import (
     PAPER_SUFFIX,
@@ -222,7 +225,7 @@ def outcomes_among_candidates(
     # A row with fewer candidates than another is filled up with what can never be chosen.
     own[np.arange(at.shape[1]) >= choices[:, None]] = -np.inf
     truths = [classes[_truth(sample, classes)] for sample in samples]
-    true_at = [_place(truth, sample) for truth, sample in zip(truths, samples, strict=True)]
+    true_at = [place_of(truth, sample) for truth, sample in zip(truths, samples, strict=True)]
     rows = predict(own, np.array(true_at, dtype=np.int64), scoring=scoring)
     predicted = tuple(s.candidates[i] for s, i in zip(samples, rows.index, strict=True))
     return outcomes_for(
@@ -273,21 +276,17 @@ def _truth(sample: Sample, classes: Sequence[str]) -> int:
     return sample.label
 
 
-def _place(truth: str, sample: Sample) -> int:
-    if truth not in sample.candidates:
-        raise DataError(
-            f"sample {sample.id!r}: its class {truth!r} is not among its candidates "
-            f"{sample.candidates!r}; correct the source, and pack it again"
-        )
-    return sample.candidates.index(truth)
-
-
 def _unit(rows: DoubleArray) -> DoubleArray:
     lengths = np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None]
     if not (np.isfinite(lengths) & (lengths > 0)).all():
         raise ModelError("embeddings are not finite, or all zero; the model's weights are damaged")
     unit: DoubleArray = rows / lengths
     return unit
+
+
+def templates_for(model: str, stated: Sequence[str]) -> Sequence[str]:
+    """The prompts of the dataset's card, unless the model is fed as in the paper."""
+    return PAPER_TEMPLATES if model.endswith(PAPER_SUFFIX) else stated
 
 
 class Choices(NamedTuple):
@@ -308,8 +307,7 @@ class ZeroShotEvaluator:
     def __init__(self, unit: Unit, shard: EvaluationShard, loaded: LoadedModel) -> None:
         self._shard, self._loaded = shard, loaded
         self._embeddings = loaded.cache.get(shard.pictures())
-        as_in_paper = unit.model.endswith(PAPER_SUFFIX)
-        self._templates = PAPER_TEMPLATES if as_in_paper else shard.dataset.card.templates
+        self._templates = templates_for(unit.model, shard.dataset.card.templates)
 
     def missing(self) -> Mapping[str, Picture]:
         """The pictures, by key, that still have to go through the tower."""
@@ -321,10 +319,11 @@ class ZeroShotEvaluator:
         # Embeddings from the cache stay as they are.
         self._embeddings = dict(zip(batch.keys, batch.embeddings, strict=True)) | self._embeddings
 
+    @cached_property
     def choices(self) -> Choices:
         """What it chooses among."""
         card = self._shard.dataset.card
-        names = distinct_candidates(self._shard.samples) if card.candidates else card.classes
+        names = names_for(card, self._shard.samples)
         weights = weights_of(
             names, self._loaded, templates=self._templates, averaging=card.averaging
         )
@@ -332,7 +331,7 @@ class ZeroShotEvaluator:
 
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
         """One row per sample with a prediction."""
-        names, weights = self.choices()
+        names, weights = self.choices
         samples = self._shard.answerable()
         images = [self._embeddings[self._shard.shown[s.id].key] for s in samples]
         stacked = np.stack(images) if images else np.zeros((0, weights.shape[1]), np.float32)
@@ -353,12 +352,6 @@ def _shard_outcomes(
     )
 
 
-def distinct_candidates(samples: Iterable[Sample]) -> tuple[str, ...]:
-    """The candidates of all samples, each once, in alphabetical order: importers put the truth
-    first, and a model that sees the names in that order could be right without the picture."""
-    return tuple(sorted({text for sample in samples for text in sample.candidates}))
-
-
 class ClassifierEvaluator(PicturesAndTexts):
     """Classifies with a model that gives logits for class names."""
 
@@ -368,7 +361,7 @@ class ClassifierEvaluator(PicturesAndTexts):
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
         """One row per sample with a prediction."""
         card = self._shard.dataset.card
-        names = distinct_candidates(self._shard.samples) if card.candidates else card.classes
+        names = names_for(card, self._shard.samples)
         tables = [np.zeros((0, len(names)))]
         for part, images in self._loaded.decoded_batches(self._shard):
             tables.append(self._logits(images, names)[: part.n])
@@ -438,11 +431,6 @@ LOW_MARGIN = math.log(2)
 """Of logits: the truth is at least half as likely as the answer."""
 
 
-def _said_the_word(rows: Outcomes) -> NDArray[np.bool_]:
-    said: NDArray[np.bool_] = rows.values["said_decoy"] == 1
-    return said
-
-
 def _low_margin(rows: Outcomes) -> NDArray[np.bool_]:
     return rows.values["margin"] >= -LOW_MARGIN
 
@@ -495,7 +483,7 @@ CLASSIFICATION = Task(
         attack=_attack_captions,
     ),
     causes={
-        "said the word": _said_the_word,
+        "said the word": said_the_word,
         "low margin": _low_margin,
         "another wrong class": always,
     },

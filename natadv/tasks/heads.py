@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from natadv.errors import ModelError, counted
+from natadv.tasks.candidates import foreign
 from natadv.tasks.classification import (
     CLASSIFICATION,
     Choices,
@@ -67,7 +68,7 @@ class HeadsEvaluator:
 
     def outcomes(self) -> tuple[Outcomes, Mapping[str, bytes]]:
         """The rows of classification, with a column for each head."""
-        choices = self._classifier.choices()
+        choices = self._classifier.choices
         tables = [
             self._table(part.samples, images, choices)[..., : part.n]
             for part, images in self._loaded.decoded_batches(self._shard)
@@ -109,8 +110,7 @@ class HeadsEvaluator:
         truths = [sample.label or 0 for sample in samples]
         if card.candidates:
             truths = [names.index(card.classes[label]) for label in truths]
-            foreign = [[name not in sample.candidates for name in names] for sample in samples]
-            table[np.tile(foreign, (heads, 1))] = -np.inf
+            table[np.tile(foreign(samples, names), (heads, 1))] = -np.inf
         found = predict(table, np.tile(truths, heads), scoring=scoring)
         return found.correct.reshape(heads, pictures).astype(np.float64)
 

@@ -8,7 +8,6 @@ pass of sixteen altered copies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,8 +22,8 @@ from natadv.explain.faithfulness import (
     points_inside,
     share_inside,
 )
+from natadv.tasks.candidates import foreign
 from natadv.tasks.classification import (
-    Choices,
     SoftmaxScoring,
     ZeroShotEvaluator,
     check,
@@ -87,17 +86,14 @@ class _Analysis:
         """Read what it needs from the batch."""
         self._classifier.take(batch)
 
-    @cached_property
-    def _texts(self) -> Choices:
-        return self._classifier.choices()
-
     def _batches(self) -> Iterator[_Batch]:
         for part, images in self._loaded.decoded_batches(self._shard):
             yield _Batch(part.samples, part.n, images)
 
     def _maps(self, prepared: Prepared, names: Sequence[str]) -> FloatArray:
         """How much each place speaks for the class beside its picture, of shape (b, h, w)."""
-        rows = dict(zip(self._texts.names, self._texts.weights.astype(np.float32), strict=True))
+        texts = self._classifier.choices
+        rows = dict(zip(texts.names, texts.weights.astype(np.float32), strict=True))
         maps = self._model.relevance(prepared, np.stack([rows[name] for name in names]))
         # Of a single place, the share of a region is always its area: no rule could be broken.
         if maps.ndim != 3 or len(maps) != len(names) or maps[0].size < 2:
@@ -284,13 +280,12 @@ class FaithfulnessEvaluator(_Analysis):
         self, images: Sequence[Image], samples: Sequence[Sample], names: Sequence[str]
     ) -> DoubleArray:
         """By softmax for every model: a sigmoid hardly moves where it is close to 0."""
-        encoder, texts = self._loaded.encoder, self._texts
+        encoder, texts = self._loaded.encoder, self._classifier.choices
         rows = encoder.embed_images(encoder.prepare(images))
         table = logits(rows, weights=texts.weights, scoring=encoder.scoring)
         column = {name: i for i, name in reversed(list(enumerate(texts.names)))}
         if self._shard.dataset.card.candidates:
-            for row, sample in zip(table, samples, strict=True):
-                row[[name not in sample.candidates for name in texts.names]] = -np.inf
+            table[foreign(samples, texts.names)] = -np.inf
         shares = probabilities(table, scoring=SoftmaxScoring())
         return np.asarray(shares[np.arange(len(names)), [column[name] for name in names]])
 

@@ -131,6 +131,12 @@ def always(rows: Outcomes) -> NDArray[np.bool_]:
     return np.ones(rows.n, dtype=np.bool_)
 
 
+def said_the_word(rows: Outcomes) -> NDArray[np.bool_]:
+    """The prediction is the wrong word on the picture."""
+    said: NDArray[np.bool_] = rows.values["said_decoy"] == 1
+    return said
+
+
 class Evaluator(Protocol):
     """Asks one task about the samples of one shard."""
 

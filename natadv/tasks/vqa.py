@@ -29,6 +29,7 @@ from natadv.tasks.task import (
     TaskSheet,
     always,
     outcomes_for,
+    said_the_word,
 )
 from natadv.types import LEAST_ANSWERS, Answerer, DoubleArray, FloatArray, Outcomes, Sample
 
@@ -281,11 +282,6 @@ _METRICS = (
 )
 
 
-def _said_the_word(rows: Outcomes) -> NDArray[np.bool_]:
-    said: NDArray[np.bool_] = rows.values["said_decoy"] == 1
-    return said
-
-
 def _partly_right(rows: Outcomes) -> NDArray[np.bool_]:
     return rows.values["accuracy"] > 0
 
@@ -334,7 +330,7 @@ VQA = Task(
         attack=_attack_captions,
     ),
     causes={
-        "said the word": _said_the_word,
+        "said the word": said_the_word,
         "partly right": _partly_right,
         "another answer": always,
     },
