@@ -15,7 +15,6 @@ from natadv.evidence import CaseEvidence
 from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.gate.rules import Rule, Thresholds, TierGrid
 from natadv.metrics import METRICS, estimate, headline_of, metric_named
-from natadv.metrics.measure import MOST_TIMES
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 
@@ -49,8 +48,7 @@ def propose(
         bound = rounded(wide.low - SLACK, ROUND_FLOOR)
     else:
         bound = rounded(wide.high + SLACK, ROUND_CEILING)
-    least = -1.0 if metric.kind == "difference" else 0.0
-    most = MOST_TIMES if metric.kind == "multiple" else 1.0
+    least, most = metric.ends
     if not (bound > least if metric.higher_is_better else bound < most):
         raise MetricError(
             f"{found.case}: {metric_name} {shown.value:.3f} on {shown.n} samples leaves no bound "

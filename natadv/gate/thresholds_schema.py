@@ -14,7 +14,6 @@ from natadv.factories import is_reference, slug
 from natadv.gate.rules import GLOB, At, Rule, Starter
 from natadv.metrics import METRICS
 from natadv.metrics.intervals import Side
-from natadv.metrics.measure import MOST_TIMES
 from natadv.metrics.terms import ratio
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
@@ -274,11 +273,12 @@ class RuleRow(Strict):
             )
             advice = f"write {wanted}, for an improvement must never fail"
             raise ValueError(f"{self.measured!r} is better when {better}; {advice}")
-        lowest = -1.0 if metric.kind == "difference" and self.key == "ceiling" else 0.0
-        least = lowest + LEAST_ROOM if side == "floor" else lowest
-        most = 1 - LEAST_ROOM if side == "ceiling" else 1.0
-        if metric.kind == "multiple":
-            most = MOST_TIMES
+        lowest, most = metric.ends
+        # Only a ceiling may be negative: it asks that an attack helps.
+        least = lowest if self.key == "ceiling" else max(0.0, lowest)
+        least += LEAST_ROOM if side == "floor" else 0.0
+        # Of a multiple, no value is the largest one.
+        most -= LEAST_ROOM if side == "ceiling" and metric.kind != "multiple" else 0.0
         limits = f"from {least:g} to {most:g}"
         wanted = f"expected a {self.key} that can be broken and kept ({limits}), got {bound!r}"
         percent = f"; write {bound / 100:g} for {bound:g} %" if 1 < bound <= 100 else ""

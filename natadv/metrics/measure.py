@@ -84,6 +84,13 @@ class Metric:
     depend on the score."""
 
     @property
+    def ends(self) -> Interval:
+        """The least and the largest value that a bound can be about."""
+        if self.kind == "multiple":
+            return Interval(0.0, MOST_TIMES)
+        return CHANGE if self.kind == "difference" else SHARE
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that it is defined for; one of a scenario describes no analysis."""
         return tuple(

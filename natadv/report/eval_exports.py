@@ -14,7 +14,7 @@ from typing import Any
 from natadv import __version__
 from natadv.errors import ReportError, unknown_name
 from natadv.metrics import METRICS, headline_of
-from natadv.metrics.measure import MOST_TIMES, Metric
+from natadv.metrics.measure import Metric
 from natadv.metrics.terms import times
 from natadv.report.gate_json import CaseEntry, GateJson, MeasurementEntry
 from natadv.tasks import ANALYSES
@@ -94,8 +94,8 @@ def _every_eval_ever_result(
             "metric_unit": _unit_of(metric),
             "lower_is_better": not metric.higher_is_better,
             "score_type": "continuous",
-            "min_score": -1.0 if metric.kind == "difference" else 0.0,
-            "max_score": MOST_TIMES if metric.kind == "multiple" else 1.0,
+            "min_score": metric.ends.low,
+            "max_score": metric.ends.high,
         },
         "score_details": {
             "score": row.value,
