@@ -23,7 +23,7 @@ from natadv.explain.faithfulness import on_grid, share_inside
 from natadv.report.triptych import Frame, Triptych
 from natadv.tasks import TASKS
 from natadv.tasks.masks import MaskArray, truth_mask
-from natadv.tasks.task import CORRECT, QUIET, WRONG, Caption, Outline, Prediction
+from natadv.tasks.task import CORRECT, QUIET, WRONG, Caption, Outline, Prediction, Task
 from natadv.types import FloatArray, LayerSpan, Outcomes, Sample
 
 TEXT_BOX = (255, 255, 255)
@@ -147,7 +147,7 @@ def explained_samples(
             shown[rows.id[i]],
             twins.get(shown[rows.id[i]].sample.twin or ""),
             rows.truth[i],
-            prediction_at(explainer.unit.task, rows, i, (masks or {}).get(rows.id[i])),
+            prediction_at(TASKS[explainer.unit.task], rows, i, (masks or {}).get(rows.id[i])),
             tuple(next(maps) for _ in range(count)),
             (before or {}).get(rows.id[i], ""),
         )
@@ -194,11 +194,13 @@ def ranked(
     return sorted(ranks, key=ranks.__getitem__)
 
 
-def prediction_at(task: str, rows: Outcomes, place: int, mask: bytes | None) -> Prediction:
+def prediction_at(task: Task, rows: Outcomes, place: int, mask: bytes | None) -> Prediction:
     """What was predicted in a row, right or wrong."""
     values = {name: float(column[place]) for name, column in rows.values.items()}
-    correct = not TASKS[task].failed(rows)[place]
-    return Prediction(text=rows.prediction[place], correct=correct, values=values, mask=mask)
+    value, bound = task.sheet.failed_below
+    return Prediction(
+        text=rows.prediction[place], correct=not values[value] < bound, values=values, mask=mask
+    )
 
 
 class ReadSamples(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from natadv.data.reader import decode_image, read_by_id
 from natadv.errors import DataError
 from natadv.evaluate.datasets import Dataset
@@ -14,12 +16,12 @@ from natadv.evaluate.plan import kept_masks
 from natadv.evaluate.shard import clean_twins
 from natadv.evidence import CaseEvidence
 from natadv.gate.comparison import predictions
-from natadv.pipelines.explained_samples import ranked
+from natadv.pipelines.explained_samples import prediction_at, ranked
 from natadv.report.sheet import MOST_TILES, Panel, Tile
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 from natadv.tasks.masks import mask_of, truth_mask
-from natadv.tasks.task import CORRECT, QUIET, Caption, Prediction, TaskSheet
+from natadv.tasks.task import CORRECT, QUIET, Caption, Task
 from natadv.types import Case, Outcomes
 
 if TYPE_CHECKING:
@@ -32,12 +34,12 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
     rows = measured_rows(session, case)
     if rows is None:
         return []
-    sheet, before = TASKS[case.task].sheet, said_before(session, case)
-    worst = _worst(sheet, rows, new=before)
+    task, before = TASKS[case.task], said_before(session, case)
+    worst = _worst(task, rows, new=before)
     # Only for tasks that predict masks: decoding reads every result.
     masks = (
         kept_masks(session.units(case), store=session.store, run=session.run)
-        if sheet.regions and worst
+        if task.sheet.regions and worst
         else {}
     )
     return _tiles(case, rows, session.grid.datasets, shown=worst, before=before, masks=masks)
@@ -90,7 +92,7 @@ def newly_failing_tiles(
             f"{found.data_revision[:12]}, here it is {revision[:12]}; run dvc pull"
         )
     rows = found.evidence.attack
-    worst = _worst(TASKS[case.task].sheet, rows, new=before)
+    worst = _worst(TASKS[case.task], rows, new=before)
     shown = [i for i in worst if rows.id[i] in before]
     return _tiles(case, rows, datasets, shown=shown, before=before, masks={})
 
@@ -105,7 +107,7 @@ def _tiles(
     masks: Mapping[str, bytes],
 ) -> list[Tile]:
     """The rows at these places, clean beside attacked."""
-    sheet, dataset = TASKS[case.task].sheet, datasets[case.dataset]
+    task, dataset = TASKS[case.task], datasets[case.dataset]
     ids = {rows.id[i] for i in shown}
     samples = {s.id: s for s in read_by_id(dataset.folder, dataset.card, ids)}
     # The twin of a reading sample is the same picture, which nobody has to see twice.
@@ -116,17 +118,12 @@ def _tiles(
     tiles = []
     for i in shown:
         sample = samples[rows.id[i]]
-        prediction = Prediction(
-            text=rows.prediction[i],
-            correct=False,
-            values={name: float(column[i]) for name, column in rows.values.items()},
-            mask=masks.get(sample.id),
-        )
+        prediction = prediction_at(task, rows, i, masks.get(sample.id))
         attacked = picture_of(sample, twins, drawn=dataset.card.drawn).open()
-        panels = [Panel(attacked, sheet.outlines(sample, prediction))]
+        panels = [Panel(attacked, task.sheet.outlines(sample, prediction))]
         if twin := twins.get(sample.twin or ""):
             panels.insert(0, Panel(decode_image(twin.image, where=twin.id)))
-        captions = list(sheet.failure(sample, rows.truth[i], prediction))
+        captions = list(task.sheet.failure(sample, rows.truth[i], prediction))
         if sample.id in before:
             captions.append(Caption(f"before: {before[sample.id]}", CORRECT))
         if sample.decoy is not None:
@@ -143,11 +140,10 @@ def said_before(session: GateSession, case: Case) -> dict[str, str]:
     return predictions(case, other.evidence.attack, compared.comparison.new_flips)
 
 
-def _worst(sheet: TaskSheet, rows: Outcomes, *, new: Container[str]) -> list[int]:
+def _worst(task: Task, rows: Outcomes, *, new: Container[str]) -> list[int]:
     """The rows that the sheet shows, in order."""
-    value, bound = sheet.failed_below
-    failed = [i for i in range(rows.n) if rows.values[value][i] < bound]
-    quality = rows.values[sheet.failures_by]
+    failed = np.flatnonzero(task.failed(rows)).tolist()
+    quality = rows.values[task.sheet.failures_by]
     in_order = ranked(
         rows, failed, first=lambda i: (rows.id[i] not in new,), by=lambda i: float(quality[i])
     )
