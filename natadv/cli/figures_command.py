@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -53,15 +54,15 @@ def figures(
     from natadv.figures.model_figures import Computing
 
     parts = opt.split_names(only) if only else tuple(PARTS)
-    for part in parts:
-        if part not in PARTS:
-            raise unknown_name("part", part, PARTS)
+    _check_known("part", parts, PARTS)
     measured = read_measured(
         evidence or [root / opt.EVIDENCE],
         models=opt.names_of(models),
         data=opt.names_of(data),
         robust=_pairs("--robust", robust),
     )
+    trained, other = _pairs("--autoencoder", autoencoder), _pairs("--fed", fed)
+    _check_known("model of the evidence", (*trained, *other, *other.values()), measured.models)
     arithmetic = opt.arithmetic(device, batch_size=batch_size, threads=threads)
     of = FigureSet(
         measured,
@@ -69,8 +70,8 @@ def figures(
         out,
         width_in=width,
         pictures=pictures,
-        autoencoders=_autoencoders(_pairs("--autoencoder", autoencoder), measured.models),
-        fed=_known(_pairs("--fed", fed), measured.models),
+        autoencoders={model: _autoencoder(Path(folder)) for model, folder in trained.items()},
+        fed=other,
     )
     failed = write_figures(of, parts)
     print(*summary(of, parts, failed), sep="\n")
@@ -88,22 +89,18 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
     return found
 
 
-def _autoencoders(pairs: dict[str, str], models: tuple[str, ...]) -> dict[str, Path]:
-    """Model -> folder, checked before minutes are spent. Raises UnknownNameError or ConfigError."""
-    for model, folder in pairs.items():
-        if model not in models:
-            raise unknown_name("model of the evidence", model, models)
-        if not (Path(folder) / "config.json").is_file():
-            raise ConfigError(
-                f"--autoencoder: no config.json in {folder}: expected a folder that natadv train "
-                "sae has written"
-            )
-    return {model: Path(folder) for model, folder in pairs.items()}
+def _autoencoder(folder: Path) -> Path:
+    """The folder, checked before minutes are spent. Raises ConfigError."""
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"--autoencoder: no config.json in {folder}: expected a folder that natadv train sae "
+            "has written"
+        )
+    return folder
 
 
-def _known(pairs: dict[str, str], models: tuple[str, ...]) -> dict[str, str]:
-    """The pairs, all of whose names are models of the evidence. Raises UnknownNameError."""
-    for name in (*pairs, *pairs.values()):
-        if name not in models:
-            raise unknown_name("model of the evidence", name, models)
-    return pairs
+def _check_known(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raises UnknownNameError for the first name that is not known."""
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known)

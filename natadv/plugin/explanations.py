@@ -88,14 +88,13 @@ def _marked_text_lines(session: GateSession, case: Case) -> list[str]:
 def _triptychs(session: GateSession, case: Case) -> bytes | None:
     """Maps of the most confident new mistakes; None if the case has no mistakes."""
     # Imported here because green cases need neither Parquet nor pictures.
-    from natadv.evaluate.plan import kept_masks
     from natadv.pipelines.explained_samples import (
         Explainer,
         explained_samples,
         most_confident,
         triptych,
     )
-    from natadv.plugin.failures import measured_rows, said_before
+    from natadv.plugin.failures import measured_rows, said_before, stored_masks
     from natadv.report.triptych import triptych_sheet
 
     rows = measured_rows(session, case)
@@ -109,13 +108,12 @@ def _triptychs(session: GateSession, case: Case) -> bytes | None:
     loaded, unit = _loaded(session, case)
     dataset = session.grid.datasets[case.dataset]
     clean = session.grid.datasets.get(dataset.card.twin_of or "")
-    masks = (
-        kept_masks(session.units(case), store=session.store, run=session.run)
-        if TASKS[case.task].sheet.regions
-        else {}
-    )
     found = explained_samples(
-        Explainer(unit, dataset, clean, loaded), rows, places, masks=masks, before=before
+        Explainer(unit, dataset, clean, loaded),
+        rows,
+        places,
+        masks=stored_masks(session, case),
+        before=before,
     )
     return triptych_sheet([triptych(one, case.task) for one in found], title=case.address)
 

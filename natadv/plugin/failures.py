@@ -36,12 +36,7 @@ def failing_tiles(session: GateSession, case: Case) -> list[Tile]:
         return []
     task, before = TASKS[case.task], said_before(session, case)
     worst = _worst(task, rows, new=before)
-    # Only for tasks that predict masks: decoding reads every result.
-    masks = (
-        kept_masks(session.units(case), store=session.store, run=session.run)
-        if task.sheet.regions and worst
-        else {}
-    )
+    masks = stored_masks(session, case) if worst else {}
     return _tiles(case, rows, session.grid.datasets, shown=worst, before=before, masks=masks)
 
 
@@ -52,6 +47,13 @@ def measured_rows(session: GateSession, case: Case) -> Outcomes | None:
     return evidence.evidence.attack if evidence and known and evidence.evidence.attack.n else None
 
 
+def stored_masks(session: GateSession, case: Case) -> Mapping[str, bytes]:
+    """As `kept_masks`; empty for a task without regions, for which no result is read."""
+    if TASKS[case.task].sheet.regions is None:
+        return {}
+    return kept_masks(session.units(case), store=session.store, run=session.run)
+
+
 def marked_text(session: GateSession, case: Case) -> tuple[int, int] | None:
     """Of the failed samples whose mask was stored, on how many the model marked at least half of
     the text that lies beside the object, and how many these samples are; None for a task without
@@ -59,7 +61,7 @@ def marked_text(session: GateSession, case: Case) -> tuple[int, int] | None:
     task, rows = TASKS[case.task], measured_rows(session, case)
     if rows is None or task.sheet.regions is None:
         return None
-    masks = kept_masks(session.units(case), store=session.store, run=session.run)
+    masks = stored_masks(session, case)
     failed = {name for name, bad in zip(rows.id, task.failed(rows), strict=True) if bad}
     dataset = session.grid.datasets[case.dataset]
     samples = read_by_id(dataset.folder, dataset.card, failed & masks.keys())
