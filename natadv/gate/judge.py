@@ -243,13 +243,17 @@ def judge_all(
     cases = tuple(_case_verdict(plan, flaws[plan.case], judgements) for plan in chosen)
     if cases and all(case.verdict is None for case in cases):
         wrong += ("no rule covers a case of this run, so nothing was judged; add one",)
-    lineages = {plan.case.model: plan.lineage for plan in plans}
-    named = {model: lineages.get(model, model) for model in tuple(models) or judged_tier.models}
-    whole = set(judged_tier.grid_of(named))
+    whole = _tier_cases(judged_tier, plans, models)
     of_tier = len(whole & {plan.case for plan in chosen})
     overall = _overall(cases, flawed=bool(wrong), whole=of_tier >= len(whole))
     name, used = judged_tier.name, tuple(_waiver_uses(waivers, cases, today=day))
     return GateVerdict(overall, name, cases, wrong, len(whole), of_tier, used)
+
+
+def _tier_cases(tier: Tier, plans: Sequence[CasePlan], models: Sequence[str]) -> set[Case]:
+    """All cases that the tier has for these models, or for its own if there are none."""
+    lineages = {plan.case.model: plan.lineage for plan in plans}
+    return set(tier.grid_of({name: lineages.get(name, name) for name in models or tier.models}))
 
 
 def _assessed(

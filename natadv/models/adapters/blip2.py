@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from natadv.models.adapters.generative import (
     PromptFormat,
     continuation,
     continued,
+    continued_reading,
     image_token_id,
     log_probability,
     padded,
@@ -141,21 +143,18 @@ class _Reader:
 
     def _by_opt(self, image: torch.Tensor, answered: Answered) -> Reading:
         said = continued(answered, pad_id=self.pad_id, device=image.device)
-        ids, language = said.inputs["input_ids"], self.model.language_model
-        layers = [(Attending(layer.self_attn),) for layer in language.model.decoder.layers]
-        with recorded_attention(language, layers) as attended:
-            output = language(
-                inputs_embeds=self._embedded(ids, image),
+        language = self.model.language_model
+        return continued_reading(
+            language,
+            (layer.self_attn for layer in language.model.decoder.layers),
+            said,
+            image_id=self.image_id,
+            forward=partial(
+                language,
+                inputs_embeds=self._embedded(said.inputs["input_ids"], image),
                 attention_mask=said.inputs["attention_mask"],
-                logits_to_keep=said.labels.shape[1] + 1,
-                use_cache=False,
-            )
-            return Reading(
-                log_probability=log_probability(output.logits[:, :-1], said.labels, said.counted),
-                decoder=attended(),
-                predicting=said.predicting,
-                image_tokens=ids == self.image_id,
-            )
+            ),
+        )
 
     def _by_t5(self, image: torch.Tensor, answered: Answered) -> Reading:
         language = self.model.language_model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
@@ -253,6 +253,31 @@ def continued(answered: Answered, *, pad_id: int, device: torch.device) -> Conti
         {key: tensor.to(device) for key, tensor in inputs.items()},
         *(t.to(device) for t in (is_answer, answers["input_ids"], counted)),
     )
+
+
+def continued_reading(
+    part: Any,
+    layers: Iterable[torch.nn.Module],
+    said: Continued,
+    *,
+    image_id: int,
+    forward: Callable[..., Any],
+) -> Reading:
+    """What a decoder attended to that read the answers behind their prompts.
+
+    Args:
+        part: The decoder with its language model, as in `recorded_attention`.
+        layers: The attention module of each layer.
+        forward: The pass, without the settings that are the same for all decoders.
+    """
+    with recorded_attention(part, [(Attending(layer),) for layer in layers]) as attended:
+        output = forward(logits_to_keep=said.labels.shape[1] + 1, use_cache=False)
+        return Reading(
+            log_probability=log_probability(output.logits[:, :-1], said.labels, said.counted),
+            decoder=attended(),
+            predicting=said.predicting,
+            image_tokens=said.inputs["input_ids"] == image_id,
+        )
 
 
 def shares(counted: torch.Tensor) -> torch.Tensor:

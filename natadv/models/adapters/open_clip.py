@@ -89,17 +89,24 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         open_tower=_open_tower(model.visual),
         open_features=_open_features(model.visual),
         network=model,
-        resized=lambda px: TowerReader(
-            name=spec.name,
-            placement=placement,
-            preprocess=partial(
-                _pixels,
-                transform.image_transform_v2(
-                    replace(stated, size=px, resize_mode="squash"), is_train=False
-                ),
-            ),
-            dense=_dense_at(model.visual, px),
-        ),
+        resized=partial(_resized, spec.name, model.visual, placement, stated),
+    )
+
+
+def _resized(
+    name: str,
+    visual: Any,
+    placement: Placement,
+    stated: transform.PreprocessCfg,
+    side_px: int,
+) -> TowerReader:
+    """The tower for whole pictures as squares of another side."""
+    squares = replace(stated, size=side_px, resize_mode="squash")
+    return TowerReader(
+        name=name,
+        placement=placement,
+        preprocess=partial(_pixels, transform.image_transform_v2(squares, is_train=False)),
+        dense=_dense_at(visual, side_px),
     )
 
 

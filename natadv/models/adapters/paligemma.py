@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,15 +17,13 @@ from natadv.models.adapters.encoder import Placement
 from natadv.models.adapters.generative import (
     ANSWER_TOKENS,
     Answered,
-    Attending,
     GenerativeAnswerer,
     Inputs,
     PromptFormat,
     continuation,
     continued,
+    continued_reading,
     image_token_id,
-    log_probability,
-    recorded_attention,
 )
 from natadv.models.files import checkpoint
 from natadv.types import ModelSpec
@@ -66,30 +66,6 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
         generated = model.generate(**inputs, token_type_ids=kinds, logits_processor=processors)
         return continuation(inputs["input_ids"], generated)
 
-    def _read(state: torch.Tensor, answered: Answered) -> Reading:
-        said = continued(answered, pad_id=tokenizer.pad_token_id, device=state.device)
-        ids, mask = said.inputs["input_ids"], said.inputs["attention_mask"]
-        decoder = model.model.language_model
-        layers = [(Attending(layer.self_attn),) for layer in decoder.layers]
-        with recorded_attention(decoder, layers) as attended:
-            features = model.model.multi_modal_projector(state)
-            output = model(
-                **said.inputs,
-                mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
-                # As in generation: the prompt attends to itself in both directions, an answer to
-                # what precedes it, and positions are counted from 1 without padding.
-                token_type_ids=said.is_answer,
-                position_ids=mask.cumsum(dim=1).clamp(min=1),
-                logits_to_keep=said.labels.shape[1] + 1,
-                use_cache=False,
-            )
-            return Reading(
-                log_probability=log_probability(output.logits[:, :-1], said.labels, said.counted),
-                decoder=attended(),
-                predicting=said.predicting,
-                image_tokens=ids == image_id,
-            )
-
     return GenerativeAnswerer(
         name=spec.name,
         placement=placement,
@@ -104,8 +80,37 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
         ),
         generate=_generate,
         word_embeddings=model.get_input_embeddings(),
-        read=_read,
+        read=_Reader(model, image_id, tokenizer.pad_token_id),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads answers with gradients, as `read` of a `GenerativeAnswerer`."""
+
+    model: Any
+    image_id: int
+    pad_id: int
+
+    def __call__(self, state: torch.Tensor, answered: Answered) -> Reading:
+        said = continued(answered, pad_id=self.pad_id, device=state.device)
+        decoder = self.model.model.language_model
+        features = self.model.model.multi_modal_projector(state)
+        return continued_reading(
+            decoder,
+            (layer.self_attn for layer in decoder.layers),
+            said,
+            image_id=self.image_id,
+            forward=partial(
+                self.model,
+                **said.inputs,
+                mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
+                # As in generation: the prompt attends to itself in both directions, an answer to
+                # what precedes it, and positions are counted from 1 without padding.
+                token_type_ids=said.is_answer,
+                position_ids=said.inputs["attention_mask"].cumsum(dim=1).clamp(min=1),
+            ),
+        )
 
 
 def _greedy_search(tokenizer: Any) -> GenerationConfig:

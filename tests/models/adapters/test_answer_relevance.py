@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from natadv.errors import ModelError
-from natadv.models.adapters import blip2, paligemma
+from natadv.models.adapters import blip2, generative
 from natadv.types import AnswerExplainable
 
 # The processor that these tests compare with.
@@ -204,7 +204,7 @@ def test_all_is_as_before_after_relevance(tiny_answerer, load_folder, pictures, 
     assert isinstance(model, AnswerExplainable)
     assert before[2] > 0
     assert state() == before
-    for adapter in (blip2, paligemma):
+    for adapter in (blip2, generative):
         monkeypatch.setattr(adapter, "log_probability", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.answer_relevance(pictures, QUESTIONS, ["a"] * 4)
