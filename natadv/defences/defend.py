@@ -22,6 +22,7 @@ from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.units import installed_packages
 from natadv.models.resolve import resolve_one
 from natadv.models.zoo import ZOO
+from natadv.training.loop import identity_of
 from natadv.types import ModelSpec
 
 METHODS: dict[MethodName, Callable[[MethodInputs], Defence]] = {
@@ -108,13 +109,9 @@ def _identity(plan: DefencePlan, network: Network, dataset: Dataset) -> dict[str
     """Everything that decides the defence."""
     return {
         "method": plan.method,
-        "settings": plan.settings.model_dump(mode="json", exclude={"checkpoint_every"}),
         "data_revision": dataset.card.revision,
-        "limit": plan.limit,
         "weights": network.weights,
-        "device": plan.device.partition(":")[0],
-        "threads": plan.threads,
-        "packages": dict(installed_packages()),
+        **identity_of(plan.settings, limit=plan.limit, device=plan.device, threads=plan.threads),
     }
 
 

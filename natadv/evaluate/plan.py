@@ -24,6 +24,7 @@ from natadv.models.resolve import HEADS, heads_beside
 from natadv.models.zoo import ZOO
 from natadv.scenarios import SCENARIOS
 from natadv.storage.hashes import sha256_of
+from natadv.storage.trained_folder import CONFIG
 from natadv.tasks import TASKS, analysed
 from natadv.types import WAY, Case, ModelSpec, Outcomes, Variant
 
@@ -163,9 +164,9 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
             "or leave it out with --task"
         )
     locked = spec.locked_heads.get(case.task)
-    if locked and (actual := sha256_of(folder / head_file.CONFIG)) != locked:
+    if locked and (actual := sha256_of(folder / CONFIG)) != locked:
         raise ModelError(
-            f"{folder}: sha256 of its {head_file.CONFIG} is {actual[:12]}, {LOCK} says "
+            f"{folder}: sha256 of its {CONFIG} is {actual[:12]}, {LOCK} says "
             f"{locked[:12]}; fetch the head again (natadv heads fetch), or remove its repository "
             f"from {LOCK}"
         )

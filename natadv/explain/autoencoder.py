@@ -6,7 +6,6 @@ A folder of one is complete, safe to open, and loaded only with the tower of its
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self, final, runtime_checkable
@@ -22,13 +21,16 @@ from torch.nn import functional
 from natadv.config import Strict, first_mistake
 from natadv.errors import ConfigError, ModelError, listed
 from natadv.explain.layers import LayerwisePass
-from natadv.storage.atomic import replacing
+from natadv.storage.trained_folder import (
+    CONFIG,
+    TRAINING,
+    WEIGHTS,
+    as_json,
+    other_tower,
+    read_verified,
+    write_files,
+)
 from natadv.types import AutoencoderKind, Prepared, ReadTokens
-
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-TRAINING = "training.json"
-"""Facts about the training; they affect no activation."""
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Size = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -221,16 +223,11 @@ def save_autoencoder(
     )
     contents = {
         WEIGHTS: weights,
-        TRAINING: _json(dict(facts)),
+        TRAINING: as_json(dict(facts)),
         # Last: without it, the folder does not count as an autoencoder.
-        CONFIG: _json(described.model_dump(mode="json")),
+        CONFIG: as_json(described.model_dump(mode="json")),
     }
-    try:
-        for name, content in contents.items():
-            with replacing(folder / name) as temporary:
-                temporary.write_bytes(content)
-    except OSError as error:
-        raise ModelError(f"{folder}: the autoencoder cannot be written: {error}") from error
+    write_files(folder, contents, what="autoencoder")
 
 
 def load_autoencoder(folder: Path, *, tower: str, model: str = "NAME") -> SparseAutoencoder:
@@ -239,11 +236,10 @@ def load_autoencoder(folder: Path, *, tower: str, model: str = "NAME") -> Sparse
     described = _read_config(folder)
     if described.tower != tower:
         raise ModelError(
-            f"{folder}: this autoencoder was trained on a tower with hash {described.tower[:12]}, "
-            f"that of {'the model' if model == 'NAME' else model} is {tower[:12]}; train one for "
-            f"it: natadv train sae --model {model} --data NAME --out DIR"
+            other_tower(folder, described.tower, tower, model=model, what="autoencoder")
+            + f"natadv train sae --model {model} --data NAME --out DIR"
         )
-    content = _verified(folder / WEIGHTS, described.files[WEIGHTS])
+    content = read_verified(folder / WEIGHTS, described.files[WEIGHTS], what="autoencoder")
     # On no device: this takes no memory for the weights.
     with torch.device("meta"):
         autoencoder = SparseAutoencoder(described.config)
@@ -290,23 +286,3 @@ def _read_config(folder: Path) -> _AutoencoderFile:
     if set(described.files) != {WEIGHTS}:
         raise ModelError(f"{path}: names no {WEIGHTS}; copy the whole folder again")
     return described
-
-
-def _verified(path: Path, expected: str) -> bytes:
-    if not path.is_file():
-        raise ModelError(f"no {path.name} in {path.parent}; copy the whole folder")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
-    if (actual := hashlib.sha256(content).hexdigest()) != expected:
-        raise ModelError(
-            f"{path}: sha256 is {actual[:12]}, {CONFIG} says {expected[:12]}; the file is damaged "
-            "or of another autoencoder: copy the whole folder again"
-        )
-    return content
-
-
-def _json(content: object) -> bytes:
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()

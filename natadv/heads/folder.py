@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,10 +20,7 @@ from natadv.explain.relevance import grad_cam
 from natadv.heads.decoder import Decoder
 from natadv.heads.head_file import (
     ANSWERS,
-    CONFIG,
     SHA256,
-    TRAINING,
-    WEIGHTS,
     WORDS,
     DecoderConfig,
     DecoderFile,
@@ -35,7 +31,14 @@ from natadv.heads.head_file import (
 )
 from natadv.heads.mcan import Mcan
 from natadv.heads.vocabulary import Vocabulary, encode, list_problem
-from natadv.storage.atomic import replacing
+from natadv.storage.trained_folder import (
+    CONFIG,
+    TRAINING,
+    WEIGHTS,
+    as_json,
+    other_tower,
+    write_files,
+)
 from natadv.types import FloatArray
 
 
@@ -128,12 +131,7 @@ def save_head(folder: Path, head: Head, *, tower: str, facts: Mapping[str, Any])
     }
     # The config comes last: without it, the folder does not count as a head.
     contents |= {TRAINING: _json(dict(facts)), CONFIG: _json(config)}
-    try:
-        for name, content in contents.items():
-            with replacing(folder / name) as temporary:
-                temporary.write_bytes(content)
-    except OSError as error:
-        raise ModelError(f"{folder}: the head cannot be written: {error}") from error
+    write_files(folder, contents, what="head")
 
 
 def load_head(folder: Path, *, tower: str, model: str = "NAME") -> Head:
@@ -142,9 +140,8 @@ def load_head(folder: Path, *, tower: str, model: str = "NAME") -> Head:
     described = read_head_file(folder)
     if described.tower != tower:
         raise ModelError(
-            f"{folder}: this head was trained on a tower with hash {described.tower[:12]}, that of "
-            f"{'the model' if model == 'NAME' else model} is {tower[:12]}; train one for it: "
-            f"natadv train {described.task} --model {model} --data NAME --out DIR"
+            other_tower(folder, described.tower, tower, model=model, what="head")
+            + f"natadv train {described.task} --model {model} --data NAME --out DIR"
         )
     # On no device: this takes no memory for the weights, and draws none.
     with torch.device("meta"):
@@ -229,8 +226,7 @@ def _weights(module: nn.Module) -> bytes:
 
 def _json(content: object) -> bytes:
     try:
-        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return f"{text}\n".encode()
+        return as_json(content)
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"the head is not saved: its vocabulary or facts cannot be written as JSON: {error}"

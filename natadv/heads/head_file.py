@@ -13,13 +13,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from natadv.config import Strict, dotted
 from natadv.errors import ConfigError, ModelError
+from natadv.storage import trained_folder
+from natadv.storage.trained_folder import CONFIG, WEIGHTS
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 WORDS = "words.json"
 ANSWERS = "answers.json"
-TRAINING = "training.json"
-"""Facts about the training; they affect no answer."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 VERSION = "1"
@@ -251,18 +249,7 @@ def read_verified(folder: Path, name: str, described: HeadFile) -> bytes:
                 f"{folder} has weights only as {pickles[0].name}: a pickle can run code when it "
                 f"is opened, so it is refused; train the head again, which writes {WEIGHTS}"
             )
-        raise ModelError(f"no {name} in {folder}; copy the whole folder")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
-    actual, expected = hashlib.sha256(content).hexdigest(), described.files[name]
-    if actual != expected:
-        raise ModelError(
-            f"{path}: sha256 is {actual[:12]}, {CONFIG} says {expected[:12]}; the file is damaged "
-            "or of another head: copy the whole folder again"
-        )
-    return content
+    return trained_folder.read_verified(path, described.files[name], what="head")
 
 
 def parse_words(content: bytes, path: Path) -> tuple[str, ...]:

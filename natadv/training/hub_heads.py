@@ -15,9 +15,6 @@ from natadv import __version__
 from natadv.errors import ConfigError, ModelError
 from natadv.heads.head_file import (
     ANSWERS,
-    CONFIG,
-    TRAINING,
-    WEIGHTS,
     WORDS,
     fingerprint,
     read_head_file,
@@ -31,6 +28,7 @@ from natadv.models.resolve import HEADS, heads_beside
 from natadv.models.zoo import ZOO
 from natadv.storage.atomic import replacing
 from natadv.storage.hashes import digest_of
+from natadv.storage.trained_folder import CONFIG, TRAINING, WEIGHTS
 from natadv.types import ModelSpec
 
 FILES = (WEIGHTS, WORDS, ANSWERS, TRAINING, CONFIG)

@@ -14,8 +14,9 @@ from typing import Any, Protocol, TextIO
 
 import torch
 
-from natadv.config import shown
+from natadv.config import Strict, shown
 from natadv.errors import ConfigError, ModelError, StoreError
+from natadv.evaluate.units import installed_packages
 from natadv.rng import rng_for
 from natadv.storage.atomic import replace_file
 from natadv.storage.progress import Progress, duration
@@ -59,6 +60,19 @@ class Training(Protocol):
     def validate(self) -> float | None:
         """The metric on held-back rows; None if there are none."""
         ...
+
+
+def identity_of(
+    settings: Strict, *, limit: int | None, device: str, threads: int
+) -> dict[str, Any]:
+    """What decides the result of any training, beside its data and its model."""
+    return {
+        "settings": settings.model_dump(mode="json", exclude={"checkpoint_every"}),
+        "limit": limit,
+        "device": device.partition(":")[0],
+        "threads": threads,
+        "packages": dict(installed_packages()),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from natadv.data.card import refuse_drawn
 from natadv.errors import ConfigError, DataError
 from natadv.evaluate.datasets import Dataset, dataset_named
-from natadv.evaluate.units import installed_packages
 from natadv.heads.folder import save_head
-from natadv.heads.head_file import CONFIG
 from natadv.models.resolve import resolve_one
 from natadv.plots import COLOURS, blank, heading, png
 from natadv.storage.progress import Progress, duration
+from natadv.storage.trained_folder import CONFIG
 from natadv.training.decoder_training import DecoderTraining
 from natadv.training.features import FeatureSource
 from natadv.training.head_settings import (
@@ -27,7 +26,15 @@ from natadv.training.head_settings import (
     TrainedTask,
     VqaSettings,
 )
-from natadv.training.loop import CHECKPOINT, Checkpoint, Curve, State, fit, write_bytes
+from natadv.training.loop import (
+    CHECKPOINT,
+    Checkpoint,
+    Curve,
+    State,
+    fit,
+    identity_of,
+    write_bytes,
+)
 from natadv.training.mcan_training import McanTraining
 from natadv.training.tower import Tower, load_tower
 from natadv.training.training_rows import read_rows, split
@@ -188,14 +195,10 @@ def _identity(plan: TrainingPlan, tower: Tower, dataset: Dataset) -> dict[str, A
     """Everything that decides the weights."""
     return {
         "task": plan.task,
-        "settings": plan.settings.model_dump(mode="json", exclude={"checkpoint_every"}),
         "data": dataset.name,
         "data_revision": dataset.card.revision,
-        "limit": plan.limit,
         "tower": tower.fingerprint,
-        "device": plan.device.partition(":")[0],
-        "threads": plan.threads,
-        "packages": dict(installed_packages()),
+        **identity_of(plan.settings, limit=plan.limit, device=plan.device, threads=plan.threads),
     }
 
 
@@ -208,10 +211,7 @@ def _save(
     identity: dict[str, Any],
 ) -> None:
     title = f"{plan.task} head on {tower.spec.name}, trained on {plan.data}"
-    curve = state.curve.as_json(metric=result.metric)
-    text = json.dumps(curve, indent=1, allow_nan=False)
-    write_bytes(plan.out / CURVE, f"{text}\n".encode())
-    write_bytes(plan.out / CHART, chart(state.curve, title=title, metric=result.metric))
+    write_curve(plan.out, state.curve, title=title, metric=result.metric)
     facts = {
         **identity,
         "steps": result.steps,
@@ -223,6 +223,13 @@ def _save(
     }
     # Last: a folder with the head's config counts as complete.
     save_head(plan.out, training.head(), tower=tower.fingerprint, facts=facts)
+
+
+def write_curve(out: Path, curve: Curve, *, title: str, metric: str) -> None:
+    """As numbers and as a picture. Raises StoreError."""
+    text = json.dumps(curve.as_json(metric=metric), indent=1, allow_nan=False)
+    write_bytes(out / CURVE, f"{text}\n".encode())
+    write_bytes(out / CHART, chart(curve, title=title, metric=metric))
 
 
 def _plot(axis: Axes, name: str, points: Points, *, colour: str, marker: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,17 +15,16 @@ from natadv.config import first_mistake
 from natadv.data.card import refuse_drawn
 from natadv.errors import ConfigError, counted
 from natadv.evaluate.datasets import Dataset, dataset_named
-from natadv.evaluate.units import installed_packages
 from natadv.explain.autoencoder import AutoencoderConfig, save_autoencoder
 from natadv.models.resolve import resolve_one
 from natadv.storage.progress import Progress, duration
 from natadv.training.features import FeatureSource
-from natadv.training.loop import Checkpoint, State, fit, write_bytes
+from natadv.training.loop import Checkpoint, State, fit, identity_of
 from natadv.training.sae_activations import OpenedTower, open_tower, stored_activations
 from natadv.training.sae_settings import AutoencoderSettings, MatryoshkaSettings, TopKSettings
 from natadv.training.sae_training import SaeTraining
-from natadv.training.train import CACHE, CHART, CURVE, chart, refuse_finished
-from natadv.training.training_rows import read_rows, split
+from natadv.training.train import CACHE, refuse_finished, write_curve
+from natadv.training.training_rows import Split, read_rows, split
 from natadv.types import AutoencoderKind, ReadTokens
 
 
@@ -105,21 +103,25 @@ def train_sae(plan: SaePlan) -> SaeResult:
         training, plan.settings, checkpoint=checkpoint, device=plan.device, stream=plan.stream
     )
     training.module.eval()
-    held_back = parts.held_back if len(parts.held_back) else np.arange(len(groups))
-    apart = training.fidelity(held_back)
-    result = SaeResult(
-        steps=state.step,
-        seconds=round(state.seconds, 1),
-        latents=config.latents,
-        pictures=len(groups),
-        held_back=len(held_back),
-        fvu=apart.fvu,
-        l0=apart.l0,
-        dead=training.fidelity(np.arange(len(groups))).dead,
-    )
+    result = _measured(training, state, parts, pictures=len(groups))
     _save(plan, tower, training, state, result, identity)
     checkpoint.remove()
     return result
+
+
+def _measured(training: SaeTraining, state: State, parts: Split, *, pictures: int) -> SaeResult:
+    held_back = parts.held_back if len(parts.held_back) else np.arange(pictures)
+    apart = training.fidelity(held_back)
+    return SaeResult(
+        steps=state.step,
+        seconds=round(state.seconds, 1),
+        latents=training.autoencoder.config.latents,
+        pictures=pictures,
+        held_back=len(held_back),
+        fvu=apart.fvu,
+        l0=apart.l0,
+        dead=training.fidelity(np.arange(pictures)).dead,
+    )
 
 
 def config_of(plan: SaePlan, tower: OpenedTower) -> AutoencoderConfig:
@@ -172,13 +174,9 @@ def _identity(
     """Everything that decides the weights."""
     return {
         "config": config.model_dump(mode="json"),
-        "settings": plan.settings.model_dump(mode="json", exclude={"checkpoint_every"}),
         "data": {dataset.name: dataset.card.revision for dataset in datasets},
-        "limit": plan.limit,
         "tower": tower.fingerprint,
-        "device": plan.device.partition(":")[0],
-        "threads": plan.threads,
-        "packages": dict(installed_packages()),
+        **identity_of(plan.settings, limit=plan.limit, device=plan.device, threads=plan.threads),
     }
 
 
@@ -191,9 +189,7 @@ def _save(
     identity: Mapping[str, Any],
 ) -> None:
     title = f"{plan.kind} autoencoder on {_site(tower)}, trained on {', '.join(plan.data)}"
-    text = json.dumps(state.curve.as_json(metric=training.metric), indent=1, allow_nan=False)
-    write_bytes(plan.out / CURVE, f"{text}\n".encode())
-    write_bytes(plan.out / CHART, chart(state.curve, title=title, metric=training.metric))
+    write_curve(plan.out, state.curve, title=title, metric=training.metric)
     facts = {
         **identity,
         "model": tower.spec.name,

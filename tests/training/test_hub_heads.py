@@ -16,6 +16,7 @@ from natadv.heads import head_file
 from natadv.models.hub import local
 from natadv.models.loading import fingerprint
 from natadv.models.resolve import resolve_one
+from natadv.storage.trained_folder import CONFIG, TRAINING, WEIGHTS
 from natadv.training.hub_heads import fetch_head, publish_head
 from natadv.types import Case
 from tests.models.hub.conftest import LARGE, Handler
@@ -124,7 +125,7 @@ def files_of(folder):
 
 def head_file_names():
     return {
-        head_file.CONFIG, head_file.WEIGHTS, head_file.WORDS, head_file.ANSWERS, head_file.TRAINING
+        CONFIG, WEIGHTS, head_file.WORDS, head_file.ANSWERS, TRAINING
     }  # fmt: skip
 
 

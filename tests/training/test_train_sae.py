@@ -37,7 +37,7 @@ FILES = ("config.json", "model.safetensors", "curve.json", "training.json")
 
 @pytest.fixture
 def plan(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("natadv.training.train_sae.chart", lambda *_, **__: b"a chart")
+    monkeypatch.setattr("natadv.training.train.chart", lambda *_, **__: b"a chart")
 
     def make(kind="batch-topk", *overrides, out="sae", **fields):
         given = (*SMALL, *OF_KIND[kind], *overrides)
