@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from natadv import git
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, NatadvError, counted
+from natadv.report.markdown import markdown_table
 from natadv.report.terminal import GAP, NOTHING, WIDTH, aligned
 from natadv.storage.atomic import replace_file
 
@@ -301,8 +302,7 @@ def _sheet(runs: ComparedRuns, judged: BaselineJudgement, *, root: Path) -> byte
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *([_escaped(text) for text in row] for row in rows)]
-    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+    return [markdown_table(head, [[_escaped(text) for text in row] for row in rows]), ""]
 
 
 def _escaped(text: str) -> str:

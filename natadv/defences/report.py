@@ -13,6 +13,7 @@ from natadv.config import Strict, first_mistake
 from natadv.defences.measure import BeforeAfter, PartReport, Value
 from natadv.defences.settings import MethodName
 from natadv.errors import ReportError
+from natadv.report.markdown import markdown_table
 from natadv.report.terminal import aligned, wrapped
 
 REPORT_JSON, REPORT_MD, README = "defence-report.json", "defence-report.md", "README.md"
@@ -128,11 +129,11 @@ def markdown(report: DefenceReport, *, out: Path) -> str:
     ]
     for name, part in _parts(report):
         blocks += [f"## {name}: {part.pictures} pictures, {drop_left(part):.0%} of the drop left"]
-        rows: list[tuple[str, ...]] = [("", "before", "after", "change")]
+        rows: list[tuple[str, ...]] = []
         for field, label in ROWS.items():
             found: BeforeAfter = getattr(part, field)
             rows.append((label, *map(_with_interval, (found.before, found.after, found.change))))
-        blocks.append(markdown_table(rows))
+        blocks.append(markdown_table(("", "before", "after", "change"), rows, numbers=True))
     blocks.append(f"Gate it: `{gate_command(out)}`")
     blocks += remarks(report, out=out)
     return "\n\n".join(blocks) + "\n"
@@ -140,12 +141,6 @@ def markdown(report: DefenceReport, *, out: Path) -> str:
 
 def _with_interval(found: Value) -> str:
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """The first row is the head; columns after the first are aligned on the right."""
-    rule = [["---", *["---:"] * (len(rows[0]) - 1)]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], *rule, *rows[1:]))
 
 
 def across(reports: Sequence[DefenceReport]) -> str:
@@ -164,7 +159,7 @@ def across(reports: Sequence[DefenceReport]) -> str:
                     "--seed and --set"
                 )
     before = first.judged
-    rows: list[tuple[str, ...]] = [_ACROSS]
+    rows: list[tuple[str, ...]] = []
     rows.append(
         (
             f"{first.model}, as it was",
@@ -185,7 +180,7 @@ def across(reports: Sequence[DefenceReport]) -> str:
                 f"{report.wall_s:.0f}",
             )
         )
-    return markdown_table(rows)
+    return markdown_table(_ACROSS, rows, numbers=True)
 
 
 def _about(report: DefenceReport) -> dict[str, Any]:

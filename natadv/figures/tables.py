@@ -28,6 +28,7 @@ from natadv.figures.measured import Kind, Measured
 from natadv.figures.reproduction import MeasuredCase, Reproduction, percent, reproductions
 from natadv.metrics.heads import HeadChanges
 from natadv.metrics.intervals import Interval
+from natadv.report.markdown import markdown_table
 from natadv.types import PAPER_SUFFIX, DoubleArray
 
 NOTHING = "-"
@@ -337,9 +338,8 @@ def _counts(verdicts: Sequence[Agrees]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    body = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-    return body if len(lines) > 2 else "Nothing to compare."
+    lines = [[cell.replace("|", "/") for cell in row] for row in rows]
+    return markdown_table(head, lines) if lines else "Nothing to compare."
 
 
 def _page(title: str, parts: Sequence[str], measured: Measured) -> str:

@@ -15,6 +15,7 @@ from natadv.errors import ConfigError, DataError, NatadvError
 from natadv.langadv.class_search import REMEDY, ClassSearch, folder_name
 from natadv.langadv.search_plan import LangadvPlan
 from natadv.plots import COLOURS, GREY, blank, heading, png
+from natadv.report.markdown import markdown_table
 from natadv.storage.atomic import replacing, writing
 from natadv.storage.locks import LockFile
 from natadv.storage.progress import Progress
@@ -123,18 +124,16 @@ def table(histories: Sequence[History]) -> str:
     name = "all" if len(complete) == len(by_class) else f"{len(complete)} with accepted prompts"
     kinds = ("accepted", "random")
     total = {kind: [row for fresh in complete for row in fresh[kind]] for kind in kinds}
-    lines = [
-        "| class | accepted prompts | ASR | SEM | random prompts | ASR | SEM |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    head = ("class", "accepted prompts", "ASR", "SEM", "random prompts", "ASR", "SEM")
+    lines = []
     for noun, fresh in [*by_class.items(), (name, total)]:
         cells = [noun]
         for rows in (fresh[kind] for kind in kinds):
             cells.append(str(len(rows)))
             for key in ("asr", "sem"):
                 cells.append(f"{np.mean([row[key] for row in rows]):.3f}" if rows else "none")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(head, lines, numbers=True) + "\n"
 
 
 def history_png(histories: Sequence[History], *, accept: float) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 from natadv.report.gate_json import CaseEntry, GateJson, MeasurementEntry, causes_in_words
@@ -126,6 +126,15 @@ def _tables(rows: Sequence[str], *, most: int = 100) -> Iterator[str]:
     head = f"| {' | '.join(_HEAD)} |\n|{'---|' * len(_HEAD)}"
     for start in range(0, len(rows), most):
         yield "\n".join((head, *rows[start : start + most]))
+
+
+def markdown_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False
+) -> str:
+    """A table of cells that are Markdown already; with `numbers`, columns after the first are
+    aligned on the right."""
+    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
 def _row(entry: CaseEntry, row: MeasurementEntry) -> str:
