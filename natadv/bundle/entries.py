@@ -252,7 +252,7 @@ def causes_of(found: CaseEvidence | None, verdict: Verdict | None) -> dict[str, 
 
 
 def failure_causes(found: CaseEvidence) -> dict[str, int] | None:
-    """As `causes_of`, whatever the verdict."""
+    """As `causes_of`, for a case with any verdict."""
     causes = TASKS[found.case.task].failures_by_cause(found.evidence.attack)
     return causes if any(causes.values()) else None
 

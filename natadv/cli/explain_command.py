@@ -9,7 +9,7 @@ import typer
 
 from natadv.cli import shared_options as opt
 
-STORE, OUT = Path(".natadv") / "store", Path(".natadv") / "explained"
+OUT = Path(".natadv") / "explained"
 
 _Case = Annotated[
     str | None, opt.text("CASE", "task/scenario/dataset/model, instead of the three options")
@@ -39,7 +39,7 @@ def explain(
     layers: _Layers = "last",
     out: Annotated[Path | None, opt.path(f"gets the picture ({OUT})")] = None,
     device: _Device = "auto",
-    store: Annotated[Path | None, opt.path(f"embeddings that are kept ({STORE})")] = None,
+    store: Annotated[Path | None, opt.path(f"embeddings that are kept ({opt.STORE})")] = None,
     root: opt.Root = Path(),
 ) -> None:
     """Show where a model looks for the truth and for its answer, on samples of a dataset.
@@ -63,7 +63,7 @@ def explain(
             model=model,
             dataset=dataset,
             out=out or root / OUT,
-            store=store or root / STORE,
+            store=store or root / opt.STORE,
             task=task,
             ids=tuple(dict.fromkeys(opt.names_of(ids))),
             rows=rows,

@@ -17,7 +17,6 @@ from natadv.types import MaskedTokens
 if TYPE_CHECKING:
     from natadv.metrics.heads import HeadChanges
 
-STORE = Path(".natadv") / "store"
 _CONFIDENCE, _LEVEL = 0.95, 0.05
 _TOKENS = "whose output of a head is zero; a tower that pools by attention has no class token"
 _JSON = "gets all numbers as JSON"
@@ -32,9 +31,7 @@ def mask(
     device: opt.Device = "auto",
     batch_size: opt.BatchSize = 64,
     threads: opt.Threads = 1,
-    store: Annotated[Path | None, opt.path(f"results that are never computed twice ({STORE})")] = (
-        None
-    ),
+    store: opt.Store = None,
     root: opt.Root = Path(),
 ) -> None:
     """Mask each attention head of the picture tower in turn, and show how many points of accuracy
@@ -50,7 +47,7 @@ def mask(
     from natadv.storage.atomic import write_whole
 
     spec = resolve_one(model, root=root, wanted="whose heads to mask")
-    folder = store or root / STORE
+    folder = store or root / opt.STORE
     arithmetic = opt.arithmetic(device, batch_size=batch_size, threads=threads)
     plan = MaskingPlan(
         spec=spec,

@@ -13,11 +13,9 @@ from natadv.cli import shared_options as opt
 if TYPE_CHECKING:
     from natadv.search.freeze import CounterexampleSet
 
-STORE = Path(".natadv") / "store"
 OUT = Path(".natadv") / "attacks"
 
 _Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU if seen")]
-_Store = Annotated[Path | None, opt.path(f"results that are never computed twice ({STORE})")]
 _SHARE = "of the pictures, that an attack has to flip by its letters"
 _Share = opt.number(_SHARE, "SHARE", lambda value: 0 < value <= 1, "above 0 and at most 1")
 _EVALUATIONS = "overlays that are tried at most while the attack is made smaller"
@@ -45,7 +43,7 @@ def search(
     seed: opt.Seed = 1,
     out: Annotated[Path | None, opt.path(f"gets attacks and their sheets ({OUT})")] = None,
     device: _Device = "auto",
-    store: _Store = None,
+    store: opt.Store = None,
     root: opt.Root = Path(),
 ) -> None:
     """Search for the smallest typographic overlay that still flips a model on pictures of a class.
@@ -73,7 +71,7 @@ def search(
             data=data,
             task=task,
             root=root,
-            store=store or root / STORE,
+            store=store or root / opt.STORE,
             out=out or root / OUT,
             arithmetic=opt.arithmetic(device),
         )
@@ -90,7 +88,7 @@ def replay(
     model: opt.Model,
     out: Annotated[Path | None, opt.path(_SHEET, metavar="PNG")] = None,
     device: _Device = "auto",
-    store: _Store = None,
+    store: opt.Store = None,
     root: opt.Root = Path(),
 ) -> None:
     """Show an attack that was found on one model to another.
@@ -108,7 +106,7 @@ def replay(
             model=model,
             sheet=out,
             root=root,
-            store=store or root / STORE,
+            store=store or root / opt.STORE,
             attacks=root / OUT,
             device=device_kind(device),
         )

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from natadv.pipelines.embedders import Arithmetic
 
 CPUS = os.cpu_count() or 1
-EVIDENCE, THRESHOLDS, GATE_JSON = (
+EVIDENCE, STORE, THRESHOLDS, GATE_JSON = (
     Path(".natadv/evidence"),
+    Path(".natadv/store"),
     Path("thresholds.yaml"),
     Path("gate.json"),
 )
@@ -157,5 +158,6 @@ Limit = Annotated[int | None, count("use the first N rows only")]
 Seed = Annotated[int, text("N", "of all that is drawn")]
 Force = Annotated[bool, flag("--force", "replace what has that name")]
 Root = Annotated[Path, path("holds fixtures/; default: the working directory", show_default=False)]
+Store = Annotated[Path | None, path(f"results that are never computed twice ({STORE})")]
 Section = Annotated[str | None, text("SECTION", "of params.yaml, with settings", "--settings")]
 Overrides = Annotated[list[str] | None, text("NAME=VALUE...", "override that section", "--set")]

@@ -46,7 +46,7 @@ class Half:
     words: tuple[str, ...]
     """Names of classes."""
     classes: tuple[str, ...]
-    """All classes of the dataset, which every picture is told apart from."""
+    """All classes of the dataset: a model chooses among them for every picture."""
     settings: DefenceSettings
 
     def clean(self) -> Iterator[Image]:

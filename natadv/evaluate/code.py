@@ -164,7 +164,7 @@ def _reached(package: Path, part: CodeSubset) -> dict[Path, str]:
     return reached
 
 
-class _Source(NamedTuple):
+class _ParsedSource(NamedTuple):
     syntax: str
     """Normalised."""
     imported: tuple[str, ...]
@@ -172,10 +172,10 @@ class _Source(NamedTuple):
 
 
 @cache
-def _parsed(content: bytes) -> _Source:
+def _parsed(content: bytes) -> _ParsedSource:
     """By content, as the subsets share most of their modules."""
     tree = _WithoutDocstrings().visit(ast.parse(content))
-    return _Source(_normalised(tree), tuple(_imported(tree)))
+    return _ParsedSource(_normalised(tree), tuple(_imported(tree)))
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:

@@ -114,7 +114,7 @@ def low_entropy_by_chance(found: PictureLatents, labels: Sequence[int | None]) -
     """`LatentPoints.low_entropy` of the same activations with the labels shuffled.
 
     It is above zero, and higher the fewer pictures there are: a latent that few pictures activate
-    has few labels, whatever it stands for.
+    has few labels by necessity.
     """
     (points,) = points_by_chance(found, labels, times=1)
     return points.low_entropy

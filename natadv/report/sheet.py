@@ -40,7 +40,7 @@ class Tile:
     captions: tuple[Caption, ...]
 
 
-class Line(NamedTuple):
+class CaptionLine(NamedTuple):
     """One line of text on the sheet."""
 
     text: str
@@ -74,16 +74,16 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str) -> bytes:
     return out.getvalue()
 
 
-def lines_of(captions: Sequence[Caption], font: Font, *, room: int) -> Iterator[Line]:
+def lines_of(captions: Sequence[Caption], font: Font, *, room: int) -> Iterator[CaptionLine]:
     """The lines of captions, each of at most `room` pixels."""
     for caption in captions:
         indent = LINE if caption.swatch else 0
         for i, text in enumerate(_wrapped(caption.text, font, room - indent, most=caption.most)):
-            yield Line(text, caption.colour, caption.swatch if i == 0 else None, indent)
+            yield CaptionLine(text, caption.colour, caption.swatch if i == 0 else None, indent)
 
 
 def write_lines(
-    draw: ImageDraw.ImageDraw, lines: Iterable[Line], *, at: tuple[int, int], font: Font
+    draw: ImageDraw.ImageDraw, lines: Iterable[CaptionLine], *, at: tuple[int, int], font: Font
 ) -> None:
     """Write lines one below the other, from the corner `at` on."""
     x, y = at
