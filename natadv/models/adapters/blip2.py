@@ -92,7 +92,7 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
         prompt=_prompt(text, (image_id,) * config.num_query_tokens, template=template_of(spec)),
         generate=_generate,
         word_embeddings=model.language_model.get_input_embeddings(),
-        read=_Reader(model, image_id, tokenizer.pad_token_id),
+        read=_Blip2Reader(model, image_id, tokenizer.pad_token_id),
     )
 
 
@@ -102,7 +102,7 @@ def _tower_layer(layer: Any) -> TowerLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _Blip2Reader:
     """Reads answers with gradients, as `read` of a `GenerativeAnswerer`."""
 
     model: Any

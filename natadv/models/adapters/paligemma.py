@@ -80,12 +80,12 @@ def build(spec: ModelSpec, placement: Placement) -> GenerativeAnswerer:
         ),
         generate=_generate,
         word_embeddings=model.get_input_embeddings(),
-        read=_Reader(model, image_id, tokenizer.pad_token_id),
+        read=_PaliGemmaReader(model, image_id, tokenizer.pad_token_id),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _PaliGemmaReader:
     """Reads answers with gradients, as `read` of a `GenerativeAnswerer`."""
 
     model: Any
