@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from yaml.reader import Reader
 
 from natadv.errors import ConfigError, unknown_name
+from natadv.places import find
 
 Loc: TypeAlias = tuple[int | str, ...]
 Lines: TypeAlias = Mapping[Loc, int]
 Model = TypeVar("Model", bound=BaseModel)
 
-PARAMS = "params.yaml"
+PARAMS = Path("params.yaml")
 DEEPEST = 32
 """Levels of nesting: no file needs ten, and a thousand would exhaust Python's stack."""
 MOST_MISTAKES = 20
@@ -161,7 +162,7 @@ def settings_of(
     Args:
         schema: Their type, with the defaults.
         what: What they are of, in words.
-        root: The folder of `params.yaml`, which need not exist.
+        root: Where `params.yaml` is looked for first; it need not exist.
         usual: The section that is read if the file has it and no other is named.
         section: The section that the user named, if any; it must exist.
         overrides: `name=value` pairs; the value is JSON or YAML.
@@ -171,7 +172,7 @@ def settings_of(
         ConfigError: The section or a setting is unknown, or a value is missing or invalid.
     """
     name = section or usual
-    stored = section_of(root / PARAMS, name, required=section is not None)
+    stored = section_of(find(PARAMS, root), name, required=section is not None)
     overriding = dict(map(parse_override, overrides))
     try:
         return schema.model_validate({**stored, **(given or {}), **overriding})

@@ -21,9 +21,11 @@ from hypothesis import settings
 from PIL import Image
 from safetensors.numpy import save_file
 
+from natadv import places
 from natadv.data.card import CardDraft
 from natadv.data.packing import write_dataset
 from natadv.evaluate import code
+from natadv.places import package_roots
 from natadv.scenarios.typographic.twins import typographic_twin
 from natadv.types import Sample
 
@@ -42,6 +44,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     # collector looked at all of them, as whoever frees the memory of a model makes it, cost 0.3 s.
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_packages() -> Iterator[None]:
+    """A world of a test is all that there is: nothing comes from the clone, unless a test asks for
+    `packages`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(places, "package_roots", tuple)
+        yield
+
+
+@pytest.fixture
+def packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What installed packages hold can be found, as by a user."""
+    package_roots.cache_clear()
+    monkeypatch.setattr(places, "package_roots", package_roots)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -67,8 +67,8 @@ class Contents:
     gate_json: Path
     evidence: Path
     thresholds: Path
-    datasets: Path
-    """Folder of the cards."""
+    cards: Mapping[str, Path]
+    """Name -> folder of the datasets whose cards belong to it."""
     baseline: Path | None = None
 
 
@@ -116,7 +116,7 @@ def _sources(gate: GateJson, contents: Contents) -> Iterator[tuple[str, Path]]:
     for file in contract_files(contents.thresholds):
         yield f"{CONTRACT}/{file.relative_to(folder).as_posix()}", file
     for name in sorted(_datasets(gate, contents.evidence)):
-        yield f"{DATASETS}/{name}/card.yaml", contents.datasets / name / "card.yaml"
+        yield f"{DATASETS}/{name}/card.yaml", contents.cards.get(name, Path(name)) / "card.yaml"
     if contents.baseline is not None:
         yield from _folder(BASELINE, contents.baseline)
     for entry in gate.cases:

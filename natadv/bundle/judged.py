@@ -25,7 +25,7 @@ from natadv.gate.cases import mismatches, unreadable
 from natadv.gate.contract import contract_digest
 from natadv.gate.judge import worst
 from natadv.gate.kept_baselines import baseline_for
-from natadv.gate.stored import JudgedRun, StoredRun, cards_beside, stored_run
+from natadv.gate.stored import JudgedRun, StoredRun, cards_for, stored_run
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
 from natadv.git import commit_of
@@ -89,7 +89,7 @@ def write_verdict(
     today = today_utc()
     contract = load_thresholds(thresholds, today=today)
     digest = contract_digest(thresholds)
-    run = stored_run(evidence, cards=datasets or cards_beside(thresholds))
+    run = stored_run(evidence, cards=cards_for(thresholds, datasets=datasets))
     before = None
     if baseline is not None:
         before = baseline_for(evidence, baseline, here=Path(), root=thresholds.parent)

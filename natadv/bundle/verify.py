@@ -23,7 +23,7 @@ from natadv.evidence import StoredCase, case_of
 from natadv.gate.contract import contract_digest
 from natadv.gate.kept_baselines import read_baseline
 from natadv.gate.rules import Thresholds
-from natadv.gate.stored import JudgedRun, stored_run
+from natadv.gate.stored import JudgedRun, cards_in, stored_run
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.report.gate_json import LAST_SECOND, CaseEntry, GateJson, RunVerdict, read_gate_json
 from natadv.report.terminal import Row
@@ -196,7 +196,7 @@ def recompute(found: Unpacked, gate: GateJson, thresholds: Thresholds) -> Recomp
 def _judge(
     found: Unpacked, gate: GateJson, thresholds: Thresholds, cases: Sequence[Case]
 ) -> JudgedRun:
-    run = stored_run(found.folder(EVIDENCE), cards=found.folder(DATASETS))
+    run = stored_run(found.folder(EVIDENCE), cards=cards_in(found.folder(DATASETS)))
     for why in run.broken.values():
         raise ReportError(why)
     if run.selection is None:

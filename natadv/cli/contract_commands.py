@@ -315,14 +315,14 @@ def whatif(
 
     Exit codes: 0 nothing gets worse, 1 something does, 4 a file is wrong.
     """
-    from natadv.gate.stored import cards_beside, stored_run
+    from natadv.gate.stored import cards_for, stored_run
     from natadv.gate.waivers import today_utc
     from natadv.gate.whatif import changes, worsens
 
     today = day or today_utc()
     try:
         old, new = (_contract_of(given, today=today) for given in (against, thresholds))
-        run = stored_run(evidence, cards=cards_beside(against))
+        run = stored_run(evidence, cards=cards_for(against))
         before, after = (run.judged(one, tier=tier, today=today).verdict for one in (old, new))
     except NatadvError as error:
         return opt.refused(error)

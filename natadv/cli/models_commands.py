@@ -19,6 +19,7 @@ from natadv.models import listing
 from natadv.models.hub import local as hub
 from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
+from natadv.places import find
 from natadv.storage.progress import amount
 from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for
 from natadv.training.sae_settings import SAE_SETTINGS, AutoencoderSettings
@@ -143,7 +144,9 @@ def doctor(
     for spec in (spec for name in names for spec in resolve(name, root=Path.cwd())):
         print(f"{spec.name} ({spec.folder})")
         row = ZOO.get(spec.lineage)
-        pictures = Path.cwd() / row.known if known is None and row and row.known else known
+        pictures = (
+            find(Path(row.known), Path.cwd()) if known is None and row and row.known else known
+        )
         failed += _printed(
             examine(spec, device=device, dtype=dtype, known=pictures, classes=classes)
         )

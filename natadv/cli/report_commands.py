@@ -196,7 +196,9 @@ def pack(
     gate_json: _Gate = opt.GATE_JSON,
     evidence: Annotated[Path, opt.path("of that run")] = opt.EVIDENCE,
     thresholds: Annotated[Path, opt.path("that it was judged by", metavar="FILE")] = opt.THRESHOLDS,
-    datasets: Annotated[Path, opt.path("with the cards")] = Path("fixtures/datasets"),
+    datasets: Annotated[
+        Path | None, opt.path("with the cards; default: fixtures/datasets beside the contract")
+    ] = None,
     baseline: Annotated[
         str | None,
         opt.text(
@@ -211,12 +213,14 @@ def pack(
     from natadv.bundle.archive import Contents, write_archive
     from natadv.bundle.verify import verify
     from natadv.gate.kept_baselines import baseline_folder
+    from natadv.gate.stored import cards_for
 
     named = baseline or read_gate_json(gate_json).baseline
     folder = named and baseline_folder(named, here=Path(), root=thresholds.parent)
     if folder and not folder.is_dir():
         raise ConfigError(f"--baseline {named}: no such folder of evidence")
-    write_archive(out, Contents(gate_json, evidence, thresholds, datasets, folder or None))
+    cards = cards_for(thresholds, datasets=datasets) or {}
+    write_archive(out, Contents(gate_json, evidence, thresholds, cards, folder or None))
     try:
         found = verify(out)
     except ReportError as error:

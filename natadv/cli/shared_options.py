@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from natadv.errors import NatadvError
+from natadv.places import find
 from natadv.tasks import ASKED
 
 if TYPE_CHECKING:
@@ -95,9 +96,11 @@ def count(about: str, *, metavar: str = "N", at_least: int = 1) -> Any:
     return typer.Option(min=at_least, metavar=metavar, help=about)
 
 
-def path(about: str, *, metavar: str = "DIR", show_default: bool = True) -> Any:
+def path(about: str, *, metavar: str = "DIR", show_default: bool = True, **more: Any) -> Any:
     """Declares an option for a path; the command itself checks whether it can be read."""
-    return typer.Option(readable=False, metavar=metavar, help=about, show_default=show_default)
+    return typer.Option(
+        readable=False, metavar=metavar, help=about, show_default=show_default, **more
+    )
 
 
 def argument(metavar: str, about: str | None = None) -> Any:
@@ -119,6 +122,11 @@ def number(about: str, metavar: str, allowed: Callable[[float], bool], expected:
         return value
 
     return typer.Option(parser=checked, metavar=metavar, help=about)
+
+
+def contract_at(given: Path) -> Path:
+    """The file of the contract; that of the package if none was named and none lies here."""
+    return find(THRESHOLDS, Path()) if given == THRESHOLDS else given
 
 
 def split_names(given: str) -> tuple[str, ...]:
@@ -153,7 +161,9 @@ Model = Annotated[str, text("MODEL", "as pytest --model takes it")]
 Device = Annotated[str, text("DEVICE", "cpu, cuda or cuda:N; auto: a GPU if seen")]
 BatchSize = Annotated[int, count("pictures per forward pass")]
 Threads = Annotated[int, count("of a model on the CPU")]
-Thresholds = Annotated[Path, path("tiers and rules", metavar="FILE")]
+Thresholds = Annotated[
+    Path, path("tiers and rules", metavar="FILE", callback=lambda given: contract_at(given))
+]
 Limit = Annotated[int | None, count("use the first N rows only")]
 Seed = Annotated[int, text("N", "of all that is drawn")]
 Force = Annotated[bool, flag("--force", "replace what has that name")]

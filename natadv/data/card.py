@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from natadv.config import Strict, load_config
 from natadv.errors import ConfigError, DataError
+from natadv.places import children
 from natadv.scenarios import ScenarioName
 from natadv.tasks import TaskName
 from natadv.types import Averaging
@@ -226,11 +227,14 @@ def dump_card(card: Card) -> str:
 
 
 def find_datasets(root: Path) -> dict[str, Path]:
-    """Name -> folder of each dataset under `root`; cards are not opened."""
-    cards = (root / DATASETS_FOLDER).glob(f"*/{CARD_FILE}")
+    """Name -> folder of each dataset under `root` or in a package; cards are not opened."""
+    found = children(DATASETS_FOLDER, root).items()
     # A hidden folder holds a dataset that is still being written.
-    folders = (card.parent for card in cards if not card.parent.name.startswith("."))
-    return {folder.name: folder for folder in sorted(folders)}
+    return {
+        name: folder
+        for name, folder in sorted(found)
+        if not name.startswith(".") and (folder / CARD_FILE).is_file()
+    }
 
 
 def dataset_folder(name: str, root: Path) -> Path:

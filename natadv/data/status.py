@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from natadv.config import PARAMS
 from natadv.data.card import DATASETS_FOLDER, Card, find_datasets, load_card
 from natadv.data.importers import FORMATS
 from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.places import find
 
 PIPELINES = {"dvc.yaml": "", "fixtures/sources/dvc.yaml": "fixtures/sources/dvc.yaml:"}
 # The loader in C is fast; the one in Python stands in where C is missing.
@@ -231,9 +233,9 @@ def _cells(status: Status) -> tuple[str, ...]:
 def _stages(root: Path) -> dict[str, Stage]:
     """Name of a dataset -> the stage that makes it."""
     stages: dict[str, Stage] = {}
-    params = _yaml_of(root / "params.yaml")
+    params = _yaml_of(find(PARAMS, root))
     for file, prefix in PIPELINES.items():
-        for stage, content in _stages_in(root / file):
+        for stage, content in _stages_in(find(Path(file), root)):
             for key, item in _each(content):
                 stages[key] = _stage(content, f"{prefix}{stage}@{key}", item, params)
             for out in content.get("outs", ()):
@@ -273,7 +275,7 @@ def kept_in_git(root: Path) -> frozenset[str]:
     """Names of the datasets that stages of DVC leave to git (`cache: false`)."""
     names: set[str] = set()
     for file in PIPELINES:
-        for _, content in _stages_in(root / file):
+        for _, content in _stages_in(find(Path(file), root)):
             for out in content.get("do", content).get("outs", ()):
                 path, options = next(iter(out.items())) if isinstance(out, dict) else (out, {})
                 if Path(path).parent == DATASETS_FOLDER and options.get("cache") is False:

@@ -21,6 +21,7 @@ from natadv.figures.analyses import LatentPanel, MapRow
 from natadv.figures.measured import Measured
 from natadv.models.resolve import resolve_one
 from natadv.pipelines.embedders import STORE, Arithmetic, Embedder, load_embedder
+from natadv.places import find
 from natadv.rng import rng_for
 from natadv.types import Case, Explainable, FloatArray, Sample, ZeroShotClassifier
 
@@ -253,7 +254,7 @@ def latent_panels(
     model: Any = embedder.loaded.model
     if not isinstance(model, Openable):
         raise ModelError(f"{embedder.name}: its adapter cannot open the layers of its tower")
-    kept = computing.root / KEPT / name
+    kept = find(KEPT / name, computing.root)
     where = folder or (kept if kept.is_dir() else _trained_now(embedder, datasets, computing))
     found = load_autoencoder(where, tower=embedder.fingerprint, model=embedder.name)
     reader = LatentReader(model, found.to(computing.arithmetic.device), embedder.loaded.encoder)

@@ -12,9 +12,10 @@ from natadv.arguments import day, path, text
 from natadv.errors import NatadvError
 from natadv.gate.contract import contract_digest
 from natadv.gate.kept_baselines import baseline_for
-from natadv.gate.stored import cards_beside, stored_run
+from natadv.gate.stored import cards_for, stored_run
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
+from natadv.places import find
 
 GREEN, NOT_GREEN, USAGE = 0, 1, 4
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser("python -m natadv.gate", description=__doc__)
     add = parser.add_argument
     add("--evidence", type=path, required=True, help="folder of measured cases")
-    add("--thresholds", type=path, default=Path("thresholds.yaml"))
+    add("--thresholds", type=path, default=find(Path("thresholds.yaml"), Path()))
     add("--tier", type=text, help="default: that of the run, else the file's default_tier")
     models = "judge these models, not those of the run"
     add("--model", type=text, action="append", default=[], help=models)
@@ -50,7 +51,8 @@ def _run(options: argparse.Namespace) -> int:
     today = options.date or today_utc()
     thresholds = load_thresholds(options.thresholds, today=today)
     digest = contract_digest(options.thresholds)
-    run = stored_run(options.evidence, cards=options.datasets or cards_beside(options.thresholds))
+    cards = cards_for(options.thresholds, datasets=options.datasets)
+    run = stored_run(options.evidence, cards=cards)
     before = None
     if options.baseline is not None:
         root = options.thresholds.parent

@@ -135,8 +135,10 @@ class EvidenceReader(Mapping[Case, CaseEvidence]):
     cannot be read has no rows, and its problems say why.
     """
 
-    def __init__(self, folders: Mapping[Case, CaseFolder], *, datasets: Path | None = None) -> None:
-        self._folders, self._datasets = folders, datasets
+    def __init__(
+        self, folders: Mapping[Case, CaseFolder], *, cards: Mapping[str, Path] | None = None
+    ) -> None:
+        self._folders, self._cards = folders, cards
         manifests = [folder.manifest for folder in folders.values()]
         self._twins = {clean_case(m.case, m.twin_of) for m in manifests if m.twin_of}
         self._kept: dict[Case, StoredCase] = {}
@@ -160,7 +162,7 @@ class EvidenceReader(Mapping[Case, CaseEvidence]):
             twins = clean_case(case, folder.manifest.twin_of)
             if twins in self._folders:
                 stored[twins] = self._read(twins)
-        return stored_evidence(case, stored, datasets=self._datasets)
+        return stored_evidence(case, stored, cards=self._cards)
 
     def _read(self, case: Case) -> StoredCase:
         if case in self._kept:
@@ -179,11 +181,11 @@ class EvidenceReader(Mapping[Case, CaseEvidence]):
 
 
 def stored_evidence(
-    case: Case, stored: Mapping[Case, StoredCase], *, datasets: Path | None = None
+    case: Case, stored: Mapping[Case, StoredCase], *, cards: Mapping[str, Path] | None = None
 ) -> CaseEvidence:
     """The evidence of `case`, with its clean twins from the clean case of the same model.
 
-    `datasets` is the folder of the cards that the twins' data revision must agree with, if any.
+    The twins' data revision must agree with that of their dataset in `cards`, if these are given.
     """
     own, manifest = stored[case], stored[case].manifest
     problems, clean, record = list(manifest.problems), None, manifest.sequence
@@ -194,7 +196,7 @@ def stored_evidence(
         problems.append("it was put in the order of another data revision")
     if manifest.twin_of and own_twins is not None:
         twins = clean_case(case, manifest.twin_of)
-        if record and datasets is not None and record.revision != _card(datasets, twins)[0]:
+        if record and cards is not None and record.revision != _card(cards, twins)[0]:
             problems.append(f"its clean twins, {twins}, were measured on another data revision")
     elif manifest.twin_of:
         twins = clean_case(case, manifest.twin_of)
@@ -207,7 +209,7 @@ def stored_evidence(
                 reasons.append("were measured with other weights")
             if theirs.protocol != manifest.protocol:
                 reasons.append("were measured by another protocol")
-            if datasets is not None and theirs.data_revision != _card(datasets, twins)[0]:
+            if cards is not None and theirs.data_revision != _card(cards, twins)[0]:
                 reasons.append("were measured on another data revision")
         problems += [f"its clean twins, {twins}, {reason}" for reason in reasons]
     return CaseEvidence(
@@ -267,21 +269,21 @@ def stored_plans(
     tier: Tier,
     stored: Mapping[Case, StoredCase | CaseFolder],
     *,
-    datasets: Path | None = None,
+    cards: Mapping[str, Path] | None = None,
 ) -> list[CasePlan]:
     """What `tier` requires of each of `cases`.
 
-    Rows and revision come from the cards in the folder `datasets` if it is given, else from the
-    manifest. Each model must have one set of weights and one protocol per task: two of them mean
-    that runs were mixed.
+    Rows and revision come from `cards` (name -> folder of a dataset) if these are given, else from
+    the manifest. Each model must have one set of weights and one protocol per task: two of them
+    mean that runs were mixed.
     """
     plans = []
     for case in cases:
         manifests = [s.manifest for c, s in stored.items() if c.model == case.model]
         own = stored[case].manifest if case in stored else None
         revision, rows = (own.data_revision, own.planned_n) if own else ("", 0)
-        if datasets is not None:
-            revision, rows = _card(datasets, case)
+        if cards is not None:
+            revision, rows = _card(cards, case)
         # Each task may have its own head, but all heads stand on one tower.
         towers = {m.tower for m in manifests}
         weights = {m.weights for m in manifests if m.case.task == case.task}
@@ -302,9 +304,9 @@ def _only(values: set[str]) -> str:
     return next(iter(values)) if len(values) == 1 else f"one of {sorted(v[:8] for v in values)}"
 
 
-def _card(datasets: Path, case: Case) -> tuple[str, int]:
+def _card(cards: Mapping[str, Path], case: Case) -> tuple[str, int]:
     """The revision and the number of rows on the card of the dataset. Raises ConfigError."""
-    path = datasets / case.dataset / "card.yaml"
+    path = cards.get(case.dataset, Path(case.dataset)) / "card.yaml"
     if not path.is_file():
         raise ConfigError(f"{path}: no such card; name the folder of the datasets by --datasets")
     card, _ = load_yaml(path)

@@ -25,6 +25,7 @@ from natadv.gate.baseline import (
 from natadv.gate.cases import CasePlan, EvidenceReader, opened_cases, stored_plans
 from natadv.gate.judge import GateVerdict, judge_all
 from natadv.gate.rules import Thresholds, Tier
+from natadv.places import children
 from natadv.types import Case
 
 DATASETS = Path("fixtures/datasets")
@@ -41,8 +42,8 @@ class StoredRun:
     """Folder name -> why it cannot be read."""
     selection: Selection | None
     """What the run was asked to judge; None if the evidence was assembled by hand."""
-    cards: Path | None
-    """Folder of the cards of its datasets, which say what should have been measured."""
+    cards: Mapping[str, Path] | None
+    """Name -> folder of the datasets whose cards say what should have been measured."""
 
     def tier(self, name: str | None) -> str | None:
         """The name of a tier: the given one, else the run's; None for the contract's default."""
@@ -92,8 +93,8 @@ class StoredRun:
         """
         of = thresholds.tier(self.tier(tier))
         asked = self.asked(thresholds, tier=tier, models=models)
-        plans = stored_plans(asked, of, self.cases, datasets=self.cards)
-        evidence = EvidenceReader(self.cases, datasets=self.cards)
+        plans = stored_plans(asked, of, self.cases, cards=self.cards)
+        evidence = EvidenceReader(self.cases, cards=self.cards)
         baseline, compared = None, None
         if before is not None:
             lineages = {case: self.lineage(case.model) for case in asked}
@@ -142,7 +143,7 @@ class JudgedRun:
         return self.verdict.green and (self.compared is None or self.compared.green)
 
 
-def stored_run(root: Path, *, cards: Path | None) -> StoredRun:
+def stored_run(root: Path, *, cards: Mapping[str, Path] | None) -> StoredRun:
     """Read the evidence under `root`. Raises ConfigError if there is no such folder, and StoreError
     if its selection was changed."""
     cases, broken = opened_cases(root)
@@ -158,7 +159,15 @@ def _flaw(folder: CaseFolder) -> str:
     return ""
 
 
-def cards_beside(thresholds: Path) -> Path | None:
-    """The folder of the cards beside a contract, if it is there."""
-    beside = thresholds.parent / DATASETS
-    return beside if beside.is_dir() else None
+def cards_for(thresholds: Path, *, datasets: Path | None = None) -> dict[str, Path] | None:
+    """Name -> folder of the datasets in the folder `datasets`, or else beside the contract and in
+    packages; None if there is no folder beside the contract."""
+    if datasets is not None:
+        return cards_in(datasets)
+    beside = (thresholds.parent / DATASETS).is_dir()
+    return children(DATASETS, thresholds.parent) if beside else None
+
+
+def cards_in(folder: Path) -> dict[str, Path]:
+    """Name -> path of each dataset in the folder; none if it is not there."""
+    return {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}

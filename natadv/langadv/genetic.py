@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from natadv.config import PARAMS, Strict, parse_override, section_of
 from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.langadv.word_space import Genes, WordSpace
+from natadv.places import find
 
 SECTION = "langadv"
 
@@ -56,7 +57,7 @@ def settings_for(
 ) -> SearchSettings:
     """The settings in a section of `params.yaml` (`langadv`, if it exists), overridden by
     `name=value` pairs. Raises ConfigError."""
-    given = section_of(root / PARAMS, section or SECTION, required=section is not None)
+    given = section_of(find(PARAMS, root), section or SECTION, required=section is not None)
     values = {**given, **dict(map(parse_override, overrides))}
     for name in values:
         if name not in SearchSettings.model_fields:

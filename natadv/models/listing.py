@@ -19,6 +19,7 @@ from natadv.models.hub.local import LockedRepository
 from natadv.models.loading import SPREADABLE
 from natadv.models.resolve import heads_of_row
 from natadv.models.zoo import PAPER, ZOO, ZooRow, read_table
+from natadv.places import find
 from natadv.storage.progress import amount
 from natadv.types import Feeding
 
@@ -103,7 +104,7 @@ def _file_bytes(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) 
     if not is_here(row, locks, root=root):
         return None
     if row.location:
-        folder = root / row.location
+        folder = find(Path(row.location), root)
         return sum(path.stat().st_size for path in layout_of(folder).content_files(folder))
     return hub.size_of(row.hub, locks[row.hub])
 
@@ -128,7 +129,7 @@ def as_json(rows: Sequence[ZooRow], *, root: Path) -> str:
 def is_here(row: ZooRow, locks: Mapping[str, LockedRepository], *, root: Path) -> bool:
     """Whether a run would find its files."""
     if row.location:
-        return (root / row.location).is_dir()
+        return find(Path(row.location), root).is_dir()
     return hub.presence(row.hub, locks.get(row.hub)) == "whole"
 
 

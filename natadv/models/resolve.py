@@ -18,6 +18,7 @@ from natadv.models.files.checkpoint import CONFIG
 from natadv.models.files.layouts import TOWER_LOADER, layout_of, tower_section
 from natadv.models.hub import local as hub
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
+from natadv.places import find
 from natadv.types import HEADS_SUFFIX, PAPER_SUFFIX, WAY, Exemplars, ModelSpec
 
 HEADS = Path("fixtures/heads")
@@ -124,7 +125,7 @@ def resolve_one(name: str, *, root: Path, wanted: str) -> ModelSpec:
 
 def heads_of_row(name: str, *, root: Path) -> dict[str, Path]:
     """The heads of a model of the zoo."""
-    return _heads_in(root / HEADS / name)
+    return _heads_in(find(HEADS / name, root))
 
 
 def heads_beside(checkpoint: Path) -> Path:
@@ -197,7 +198,7 @@ def _of_rows(rows: Iterable[ZooRow], root: Path) -> tuple[ModelSpec, ...]:
 
 
 def _of_row(row: ZooRow, root: Path) -> ModelSpec:
-    folder = root / row.location if row.location else hub.snapshot(row.hub, root=root)
+    folder = find(Path(row.location), root) if row.location else hub.snapshot(row.hub, root=root)
     layout_of(folder).check(folder)
     heads = heads_of_row(row.name, root=root)
     return ModelSpec(
@@ -219,7 +220,7 @@ def _of_path(path: Path, root: Path) -> ModelSpec:
     layout = layout_of(path)
     layout.check(path)
     for row in ZOO.values():
-        folder = root / row.location
+        folder = find(Path(row.location), root)
         if row.location and folder.is_dir() and folder.samefile(path):
             return _of_row(row, root)
     kind, name = layout.kind(path), _case_name(path)
@@ -318,7 +319,7 @@ def _is_taken(name: str) -> bool:
 
 
 def _signature(row: ZooRow, root: Path) -> str | None:
-    folder = root / row.location
+    folder = find(Path(row.location), root)
     if row.location and (folder / CONFIG).is_file():
         return layout_of(folder).kind(folder).signature
     return row.signature

@@ -15,10 +15,12 @@ from natadv.config import PARAMS, dotted, section_of
 from natadv.data.card import Card, dataset_folder, load_card
 from natadv.data.reader import decode_image, read_samples
 from natadv.errors import ConfigError, DataError
+from natadv.places import find
 from natadv.report.sheet import Panel, Tile
 from natadv.scenarios.typographic.overlay import contrast
 from natadv.scenarios.typographic.overlay_text import OverlayText
 from natadv.scenarios.typographic.population import (
+    POPULATIONS_FOLDER,
     DrawnOverlay,
     Population,
     SearchSpace,
@@ -59,7 +61,8 @@ def draw_population(plan: PopulationPlan) -> Path:
     check_name(plan.name)
     if plan.count < 1:
         raise ConfigError(f"a population has at least one overlay, got {plan.count}")
-    path = population_path(plan.name, plan.root)
+    check_name(plan.name)
+    path = plan.root / POPULATIONS_FOLDER / f"{plan.name}.json"
     space = search_space(plan.root, plan.section)
     population = drawn_within(space, name=plan.name, count=plan.count, seed=plan.seed)
     if path.is_file() and path.read_bytes() != as_bytes(population) and not plan.force:
@@ -82,7 +85,7 @@ def drawn_within(space: SearchSpace, *, name: str, count: int, seed: int) -> Pop
 
 def search_space(root: Path, section: str) -> SearchSpace:
     """The search space in a section of `params.yaml`. Raises ConfigError."""
-    path = root / PARAMS
+    path = find(PARAMS, root)
     values = section_of(path, section, required=True)
     try:
         return SearchSpace.model_validate(values)

@@ -21,6 +21,7 @@ from natadv.pipelines.overlay_dataset import (
     clean_dataset,
     overlay_draft,
 )
+from natadv.places import children
 from natadv.scenarios.typographic.overlay_text import OverlayText
 from natadv.scenarios.typographic.population import DrawnOverlay
 from natadv.search.result import Attack, read_attack, write_attack
@@ -125,7 +126,7 @@ def pack_counterexamples(
 def _frozen(source: Dataset, root: Path) -> dict[str, Attack]:
     """The counter-examples on the pictures of `source`, by name."""
     attacks: dict[str, Attack] = {}
-    for path in sorted((root / FOLDER).glob("*.json")):
+    for path in (p for p in children(FOLDER, root).values() if p.suffix == ".json"):
         attack = read_attack(path)
         if attack.dataset == source.name:
             samples_of(attack, dataset_of(attack, root=root, file=path))

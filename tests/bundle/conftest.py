@@ -26,6 +26,7 @@ from natadv.gate.baseline import counterparts, judge_against_baseline
 from natadv.gate.cases import stored_cases, stored_evidence, stored_plans
 from natadv.gate.contract import contract_digest
 from natadv.gate.judge import judge_all, worst
+from natadv.gate.stored import cards_in
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.report.gate_json import (
     VERSION,
@@ -67,7 +68,7 @@ class Ended:
             gate_json=self.root / "gate.json",
             evidence=self.root / "evidence",
             thresholds=self.root / "thresholds.yaml",
-            datasets=self.root / "datasets",
+            cards=cards_in(self.root / "datasets"),
             baseline=before if before.is_dir() else None,
         )
 

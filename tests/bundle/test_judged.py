@@ -19,7 +19,13 @@ def judge(ended, capsys):
     def run(*options):
         own = ended.contents
         arguments = ["judge", "--evidence", own.evidence, "--gate-json", own.gate_json]
-        arguments += ["--thresholds", own.thresholds, "--datasets", own.datasets, *options]
+        arguments += [
+            "--thresholds",
+            own.thresholds,
+            "--datasets",
+            ended.root / "datasets",
+            *options,
+        ]
         code = cli.main(list(map(str, arguments)))
         out = capsys.readouterr()
         return code, out.out + out.err

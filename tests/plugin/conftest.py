@@ -10,6 +10,7 @@ import pytest
 
 from natadv.bundle.archive import Contents, write_archive
 from natadv.bundle.verify import Verification, verify
+from natadv.gate.stored import cards_in
 from natadv.pipelines.overlay_dataset import OverlaidPlan, pack_overlaid
 from natadv.pipelines.overlay_population import drawn_within
 from natadv.scenarios.typographic.population import (
@@ -45,7 +46,7 @@ def verified() -> Callable[..., Verification]:
             gate_json=root / "gate.json",
             evidence=root / ".natadv" / "evidence",
             thresholds=root / "thresholds.yaml",
-            datasets=root / "fixtures" / "datasets",
+            cards=cards_in(root / "fixtures" / "datasets"),
             baseline=None if baseline is None else root / baseline,
         )
         write_archive(out, contents)

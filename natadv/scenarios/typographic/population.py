@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from natadv.config import Strict, dotted, name_in
 from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.places import find
 from natadv.scenarios.typographic.fonts import FONTS
 from natadv.scenarios.typographic.overlay import MIDDLE_GREY, Overlay, layer_from
 from natadv.scenarios.typographic.overlay_text import KINDS, Kind, OverlayText, overlay_text
@@ -218,9 +219,9 @@ def check_name(name: str) -> None:
 
 
 def population_path(name: str, root: Path = Path()) -> Path:
-    """The file of a population. Raises ConfigError if the name is not allowed."""
+    """The file of a population, to be read. Raises ConfigError if the name is not allowed."""
     check_name(name)
-    return root / POPULATIONS_FOLDER / f"{name}.json"
+    return find(POPULATIONS_FOLDER / f"{name}.json", root)
 
 
 def as_bytes(population: Population) -> bytes:
