@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, NatadvError, ReportError
+from natadv.places import children
 from natadv.report.gate_json import GateJson, read_gate_json
 
 GREEN, NOT_GREEN = 0, 1
@@ -197,7 +198,7 @@ def pack(
     evidence: Annotated[Path, opt.path("of that run")] = opt.EVIDENCE,
     thresholds: Annotated[Path, opt.path("that it was judged by", metavar="FILE")] = opt.THRESHOLDS,
     datasets: Annotated[
-        Path | None, opt.path("with the cards; default: fixtures/datasets beside the contract")
+        Path | None, opt.path("with the cards; default: fixtures/datasets and those of packages")
     ] = None,
     baseline: Annotated[
         str | None,
@@ -213,13 +214,13 @@ def pack(
     from natadv.bundle.archive import Contents, write_archive
     from natadv.bundle.verify import verify
     from natadv.gate.kept_baselines import baseline_folder
-    from natadv.gate.stored import cards_for
+    from natadv.gate.stored import DATASETS, cards_in
 
     named = baseline or read_gate_json(gate_json).baseline
     folder = named and baseline_folder(named, here=Path(), root=thresholds.parent)
     if folder and not folder.is_dir():
         raise ConfigError(f"--baseline {named}: no such folder of evidence")
-    cards = cards_for(thresholds, datasets=datasets) or {}
+    cards = cards_in(datasets) if datasets else children(DATASETS, Path())
     write_archive(out, Contents(gate_json, evidence, thresholds, cards, folder or None))
     try:
         found = verify(out)
