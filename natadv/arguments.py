@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -33,6 +34,13 @@ def text(given: str) -> str:
 def path(given: str) -> Path:
     """A path that is not blank."""
     return Path(text(given))
+
+
+def choice(given: str, among: Sequence[str]) -> str:
+    """One of some texts."""
+    if given not in among:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(among)}, got {given!r}")
+    return given
 
 
 def day(given: str) -> date:

@@ -24,6 +24,7 @@ from natadv.evaluate.grid import Grid
 from natadv.evaluate.requirements import missing, script
 from natadv.plugin import options
 from natadv.plugin.controller import AGAINST_BASELINE, Controller
+from natadv.plugin.gate_files import is_narrowed, runs_gates
 from natadv.plugin.gates import Gate
 from natadv.plugin.session import GateSession, make_session
 from natadv.report.gate_json import remove_verdict
@@ -33,6 +34,10 @@ from natadv.types import Case
 SESSION = pytest.StashKey[GateSession]()
 CONTROLLER = pytest.StashKey[Controller]()
 
+NOT_FOUND = (
+    "the code of this file has no marker gate, which natadv looks for: write `pytestmark = "
+    "pytest.mark.gate(...)` at its top"
+)
 PARENT_CHECK_S = 0.5
 """How often a worker checks that its controller is still alive."""
 
@@ -41,11 +46,11 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     """Declare the options, and remove an old verdict."""
     options.add_options(parser)
     config = pluginmanager.get_plugin("pytestconfig")
-    path = None if config is None else options.unparsed_gate_json(config)
-    if path is not None:
-        # Before anything can end this run: an old verdict would be taken for its own. An error is
-        # reported when the run is prepared, which removes it again.
-        with contextlib.suppress(NatadvError):
+    # Before anything can end this run: an old verdict would be taken for its own. An error is
+    # reported when the run is prepared, which removes it again.
+    with contextlib.suppress(NatadvError, pytest.UsageError):
+        path = None if config is None else options.unparsed_gate_json(config, parser)
+        if path is not None:
             remove_verdict(path)
 
 
@@ -58,8 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
         "parameter `case`: those of a task, those that analyse answers of another task, those "
         "beside which the tier searches for small attacks, or those that --baseline has too",
     )
-    if not options.runs_gates(config) or options.is_in_mode(config, options.HELP_MODES):
+    if options.is_in_mode(config, options.HELP_MODES):
         return
+    if not runs_gates(config):
+        options.refuse_without_gates(config)
+        return
+    options.settle(config)
     options.show_warnings_only(config)
     computing = not options.is_in_mode(config, options.LISTING_MODES)
     try:
@@ -93,7 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def refuse_missing(config: pytest.Config, grid: Grid) -> None:
     """Raises ConfigError with everything that the run needs and does not find, before anything is
     computed. A run of some tests only reports what these lack, as INCOMPLETE."""
-    if options.is_narrowed(config):
+    if is_narrowed(config):
         return
     if lacking := missing(grid, grid.cases):
         raise ConfigError(
@@ -142,8 +151,10 @@ def _end_at_second_interrupt(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """For `-n auto`, as many workers as models fit on the GPUs, if there are any."""
-    if not options.runs_gates(config):
+    if not runs_gates(config):
         return None
+    # pytest is not configured yet.
+    options.settle(config)
     gpus = _teams(config)
     return len(gpus) * int(config.getoption("natadv_gpu_slots")) if gpus else None
 
@@ -155,7 +166,7 @@ def _teams(config: pytest.Config) -> tuple[str, ...]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
     """Pin each worker of a gate run to a GPU, or to those that hold a model together."""
-    if not options.runs_gates(config):
+    if not runs_gates(config):
         return
     gpus = _teams(config)
     if CONTROLLER in config.stash:
@@ -171,8 +182,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     session = metafunc.config.stash.get(SESSION, None)
     mark = metafunc.definition.get_closest_marker("gate")
-    if session is None or mark is None:
+    if mark is None:
         return
+    if session is None:
+        pytest.fail(NOT_FOUND, pytrace=False)
     cases, searched = session.grid.cases, session.grid.searched
     if mark.kwargs.get("baseline"):
         comparable = session.comparable(cases)
@@ -227,7 +240,7 @@ def gate(request: pytest.FixtureRequest) -> Gate:
     """Judges one case from what the store holds."""
     session = request.config.stash.get(SESSION, None)
     if session is None:
-        pytest.fail("gates run from the suites folder: pytest suites/", pytrace=False)
+        pytest.fail(NOT_FOUND, pytrace=False)
     return Gate(session, request.node)
 
 

@@ -341,7 +341,9 @@ def _stale_verdict(copied: Copy) -> Ending:
     """pytest ends early, beside a green verdict of an earlier run."""
     verdict = copied.root / "gate.json"
     verdict.write_text(json.dumps({"verdict": "pass", "tier": "mini", "cases": []}))
-    (copied.root / "suites").mkdir()
+    suite = copied.root / "suites" / "test_gate.py"
+    suite.parent.mkdir()
+    suite.write_text("import pytest\n\npytestmark = pytest.mark.gate(task='classification')\n")
     (copied.root / "pytest.ini").write_text("[pytest]\n")
     pytest = [sys.executable, "-m", "pytest", "-p", "natadv.pytest_plugin"]
     command = [*pytest, "suites", "--no-such-option"]

@@ -33,6 +33,7 @@ from natadv.plugin.artifacts import (
 )
 from natadv.plugin.attacks import empty_attacks, write_attacks
 from natadv.plugin.explanations import cause_lines
+from natadv.plugin.gate_files import is_narrowed
 from natadv.plugin.gates import baseline_lines, report_rows, scoring_lines, sequence_lines
 from natadv.plugin.session import GateSession
 from natadv.report import gate_json, results
@@ -199,7 +200,7 @@ class Controller:
         if not session.selected:
             self.complaints.append("INCOMPLETE: no gate was selected, so nothing was measured")
             return False
-        if not options.is_narrowed(self.config):
+        if not is_narrowed(self.config):
             absent = [case for case in session.grid.cases if case not in session.selected]
             self.complaints += [f"INCOMPLETE: {case}: no suite asks for it" for case in absent]
         for node, case in self.expected.items():
@@ -225,8 +226,8 @@ class Controller:
     def _write_results(self) -> None:
         problems = [*self.complaints, *self.session.limited]
         write_all_evidence(self.session, self.evidence, problems=problems)
-        self.attack_lines = write_attacks(self.session, self.attacks, root=self.config.rootpath)
-        commit = commit_of(self.config.rootpath)
+        self.attack_lines = write_attacks(self.session, self.attacks, root=self.session.root)
+        commit = commit_of(self.session.root)
         content = self._gate_json(commit).model_dump(mode="json")
         write_atomically(self.gate_json, json.dumps(content, indent=1, allow_nan=False) + "\n")
         if self.allure is not None:
@@ -388,7 +389,7 @@ class Controller:
             yield starters
 
     def _last_line(self, facts: RunEntry, *, green: bool) -> str:
-        root = self.config.rootpath
+        root = self.session.root
         written = (self.gate_json, self.evidence, self.allure)
         paths = [path for path in written if path and path.exists()]
         if any(self._sheet(case) for case in self.session.selected):

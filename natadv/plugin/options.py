@@ -1,12 +1,13 @@
-"""The gate's command-line options, and what they mean."""
+"""The gate's options, by command line, environment variable or ini key, and what they mean."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from glob import glob
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +15,20 @@ from typing import Any, NamedTuple
 import pytest
 
 from natadv import arguments
+from natadv.errors import ConfigError
 from natadv.evaluate.grid import Request
+from natadv.places import find
+from natadv.plugin.gate_files import (
+    CONTRACT,
+    collected_by,
+    folder_without_gates,
+    gate_files,
+    resolved,
+    root_for,
+    root_of,
+)
 
-THRESHOLDS, EVIDENCE, GATE_JSON = "thresholds.yaml", ".natadv/evidence", "gate.json"
+EVIDENCE, GATE_JSON = ".natadv/evidence", "gate.json"
 ATTACKS, STORE, SHEETS = ".natadv/attacks", ".natadv/store", ".natadv/sheets"
 
 NAMES: Mapping[str, Any] = {
@@ -39,6 +51,49 @@ class Option(NamedTuple):
     attributes: Mapping[str, Any]
     """Further arguments of `addoption`."""
     help: str
+
+    @property
+    def dest(self) -> str:
+        """Its name in `config.option`, which is also its key in pytest.ini and pyproject.toml."""
+        return f"natadv_{self.flag.removeprefix('--').replace('-', '_')}"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that counts where the command line says nothing."""
+        return self.dest.upper()
+
+    @property
+    def switch(self) -> bool:
+        """Whether it takes no value."""
+        return self.attributes.get("action") == "store_true"
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be given several times."""
+        return self.attributes.get("action") == "append"
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value."""
+        return str(self.attributes.get("metavar") or f"{{{','.join(self.attributes['choices'])}}}")
+
+    def read(self, given: str, *, source: str) -> Any:
+        """Its value in a text from `source`. Raises pytest.UsageError, which names the source."""
+        try:
+            arguments.text(given)
+            if choices := self.attributes.get("choices"):
+                return arguments.choice(given, choices)
+            return _switched(given) if self.switch else self.attributes["type"](given)
+        except argparse.ArgumentTypeError as error:
+            raise pytest.UsageError(f"{source}: {error}") from error
+
+
+def _switched(given: str) -> bool:
+    return arguments.choice(given.strip().casefold(), SWITCHED) in SWITCHED[:4]
+
+
+SWITCHED = ("1", "true", "yes", "on", "0", "false", "no", "off")
+"""What may stand for a switch that is on, or off, outside of the command line."""
 
 
 OPTIONS = (
@@ -107,7 +162,7 @@ OPTIONS = (
         "a worker that takes longer for 256 pictures is killed (xdist only; 0: never)",
     ),
     Option("--store", DIR, f"results that are never computed twice ({STORE})"),
-    Option("--thresholds", FILE, f"tiers and rules ({THRESHOLDS})"),
+    Option("--thresholds", FILE, f"tiers and rules ({CONTRACT})"),
     Option(
         "--baseline",
         {**DIR, "metavar": "NAME|DIR", "default": "none"},
@@ -145,13 +200,59 @@ HELP_MODES: Flags = {
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Declare `OPTIONS` to pytest."""
+    """Declare `OPTIONS` to pytest, each as an ini key too. What is not given on the command line is
+    None until `settle`."""
     group = parser.getgroup("natadv", "robustness gate")
-    for flag, attributes, text in OPTIONS:
-        dest = f"natadv_{flag.removeprefix('--').replace('-', '_')}"
-        if attributes.get("action") == "append":
+    for option in OPTIONS:
+        text, kind = option.help, "linelist" if option.repeatable else "string"
+        if option.repeatable:
             text += "; repeat, or separate with commas"
-        group.addoption(flag, dest=dest, help=text, **attributes)
+        declared: dict[str, Any] = {"action": option.attributes.get("action", "store")}
+        if not option.switch:
+            declared["type"] = partial(option.read, source=option.flag)
+            declared["metavar"] = option.metavar
+        group.addoption(option.flag, dest=option.dest, help=text, default=None, **declared)
+        about = f"as {option.flag}, unless that or {option.variable} is given"
+        parser.addini(option.dest, about, kind, default=None)  # type: ignore[arg-type]
+
+
+def settle(config: pytest.Config) -> None:
+    """Give each option that is not on the command line its value from the environment, else from
+    the ini file, else its default. Raises pytest.UsageError."""
+    for option in OPTIONS:
+        if getattr(config.option, option.dest) is None:
+            setattr(config.option, option.dest, _value_elsewhere(option, config))
+
+
+def _value_elsewhere(option: Option, config: pytest.Config) -> Any:
+    found = _text_elsewhere(option, config)
+    if found is None:
+        return option.attributes.get("default", False if option.switch else None)
+    value = option.read(found.text, source=found.source)
+    return [value] if option.repeatable else value
+
+
+class _Text(NamedTuple):
+    text: str
+    source: str
+    """Where it stands, for messages."""
+
+
+def _text_elsewhere(option: Option, config: pytest.Config) -> _Text | None:
+    """What the environment, else the ini file, says of an option."""
+    if (text := os.environ.get(option.variable)) is not None:
+        return _Text(text, option.variable)
+    value = config.getini(option.dest)
+    if value is None:
+        return None
+    text = ",".join(value) if isinstance(value, list) else value
+    overrides = config.known_args_namespace.override_ini or ()
+    if config.inipath is None or any(o.startswith(f"{option.dest}=") for o in overrides):
+        return _Text(text, f"-o {option.dest}")
+    if option.metavar in ("FILE", "DIR") and text.strip():
+        # As pytest reads paths of an ini file: wherever it is called, they mean the same.
+        text = str(config.inipath.parent / text)
+    return _Text(text, f"{config.inipath}: {option.dest}")
 
 
 def is_in_mode(config: pytest.Config, modes: Flags) -> bool:
@@ -162,7 +263,7 @@ def is_in_mode(config: pytest.Config, modes: Flags) -> bool:
 def request(config: pytest.Config) -> Request:
     """What the user asked to be measured."""
     return Request(
-        root=config.rootpath,
+        root=root_of(config),
         base=config.invocation_params.dir,
         models=_names(config, "model"),
         tasks=_names(config, "task"),
@@ -180,15 +281,42 @@ def _names(config: pytest.Config, option: str) -> tuple[str, ...]:
 def path_option(config: pytest.Config, name: str, default: str) -> Path:
     """A path that the user gave, from where pytest was called, or the default under the root."""
     given = config.getoption(f"natadv_{name}")
-    return config.invocation_params.dir / given if given else config.rootpath / default
+    return config.invocation_params.dir / given if given else root_of(config) / default
 
 
-def is_narrowed(config: pytest.Config) -> bool:
-    """True if the user asked for less than all suites, so that absent cases are expected."""
-    option = config.option
-    paths = {(config.invocation_params.dir / str(arg)).resolve() for arg in config.args}
-    chosen = [option.keyword, option.markexpr, option.deselect, getattr(option, "lf", False)]
-    return any(chosen) or config.rootpath / "suites" not in paths
+def contract_of(config: pytest.Config) -> Path:
+    """The contract: that which the user named, else that of the root, else that of the package.
+
+    Raises ConfigError if there is none anywhere.
+    """
+    given = config.getoption("natadv_thresholds")
+    if given:
+        return config.invocation_params.dir / given
+    root = root_of(config)
+    path = find(Path(CONTRACT), root)
+    if not path.is_file():
+        raise ConfigError(
+            f"{path}: no such contract, and none above the gates or in a package; write one by "
+            "natadv init, or name one by --thresholds FILE"
+        )
+    return path
+
+
+def refuse_without_gates(config: pytest.Config) -> None:
+    """Raises pytest.UsageError if the user asked for gates, by an option or in a folder of gates,
+    and this run has none: it would be green without having judged anything."""
+    folder = folder_without_gates(config)
+    if folder is not None:
+        raise pytest.UsageError(
+            f"{folder}: no file here holds a gate, a test with `pytestmark = "
+            'pytest.mark.gate(task="classification")`; natadv init writes some'
+        )
+    words = {str(word).partition("=")[0] for word in config.invocation_params.args}
+    if asked := [option.flag for option in OPTIONS if option.flag in words]:
+        given = " ".join(map(str, config.args))
+        raise pytest.UsageError(
+            f"{asked[0]} is an option of the gate, and {given} holds no test with the marker gate"
+        )
 
 
 def show_warnings_only(config: pytest.Config) -> None:
@@ -206,7 +334,7 @@ def set_allure_folder(config: pytest.Config) -> Path | None:
     if not hasattr(option, "allure_report_dir"):
         return None
     given = option.allure_report_dir
-    folder = config.invocation_params.dir / given if given else config.rootpath / "allure-results"
+    folder = config.invocation_params.dir / given if given else root_of(config) / "allure-results"
     option.allure_report_dir = str(folder)
     # The controller empties it: with this flag a replaced worker would delete others' results.
     option.clean_alluredir = False
@@ -225,20 +353,12 @@ def writes_allure(config: pytest.Config) -> bool:
     return config.getoption("allure_report_dir", None) is not None
 
 
-def runs_gates(config: pytest.Config) -> bool:
-    """True if an argument lies in `suites/`: the plugin must not affect other test runs."""
-    return _in_suites(config, map(str, config.args))
-
-
-def _in_suites(config: pytest.Config, given: Iterable[str]) -> bool:
-    suites, here = config.rootpath / "suites", config.invocation_params.dir
-    paths = [(here / argument.split("::", 1)[0]).resolve() for argument in given]
-    return any(path == suites or suites in path.parents for path in paths)
-
-
-def unparsed_gate_json(config: pytest.Config) -> Path | None:
+def unparsed_gate_json(config: pytest.Config, parser: pytest.Parser) -> Path | None:
     """Where this run would write its verdict, found before pytest parses its options; None if the
-    run would write none. A value of a foreign option may be mistaken for the path of a suite."""
+    run would write none. A value of a foreign option may be mistaken for the path of a gate.
+
+    Raises ConfigError or pytest.UsageError if that cannot be told.
+    """
     if "PYTEST_XDIST_WORKER" in os.environ:
         return None
     given = [
@@ -246,14 +366,47 @@ def unparsed_gate_json(config: pytest.Config) -> Path | None:
         *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
         *map(str, config.invocation_params.args),
     ]
+    if set(chain(*LISTING_MODES.values(), *HELP_MODES.values())) & set(given):
+        return None
+    known, others = _own_options(given)
+    paths = resolved(_paths_among(others, config, parser), config)
+    places = gate_files(paths, collected_by(config, config.known_args_namespace))
+    without = folder_without_gates(config)
+    if not places and without is None:
+        return None
     here = config.invocation_params.dir
-    listing = set(chain(*LISTING_MODES.values(), *HELP_MODES.values()))
-    if listing & set(given) or not _in_suites(config, [*given, str(here)]):
-        return None
+    named = getattr(known, "natadv_gate_json", None)
+    if named is None:
+        (option,) = (option for option in OPTIONS if option.dest == "natadv_gate_json")
+        found = _text_elsewhere(option, config)
+        named = found.text if found else None
+    root = root_for(places or filter(None, [without]), here=here.resolve())
+    return here / named if named else root / GATE_JSON
+
+
+def _own_options(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The gate's options among the words of a command, unchecked, and the other words."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--gate-json")
+    for option in OPTIONS:
+        action = "store_true" if option.switch else "store"
+        parser.add_argument(option.flag, dest=option.dest, action=action)
     try:
-        named = parser.parse_known_args(given)[0].gate_json
+        return parser.parse_known_args(given)
     except (argparse.ArgumentError, SystemExit):
-        return None
-    return here / named if named else config.rootpath / GATE_JSON
+        return argparse.Namespace(), list(given)
+
+
+def _paths_among(
+    words: list[str], config: pytest.Config, parser: pytest.Parser
+) -> Sequence[str | Path]:
+    """The paths that pytest would collect."""
+    try:
+        paths = parser.parse_known_args(words).file_or_dir
+    except (pytest.UsageError, SystemExit):
+        # Another option is wrong, and pytest will say so.
+        paths = words
+    here = config.invocation_params.dir
+    if not paths and here == config.rootpath:
+        globs = config.getini("testpaths")
+        paths = [p for text in globs for p in glob(text, root_dir=here, recursive=True)]
+    return paths or [here]

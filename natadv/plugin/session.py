@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,6 +40,7 @@ from natadv.gate.rules import Rule, RuleIndex, Waiver, rules_for
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
 from natadv.plugin import options
+from natadv.plugin.gate_files import root_of
 from natadv.report.gate_json import RunVerdict
 from natadv.search.profile import with_searches
 from natadv.types import Case, Verdict
@@ -257,6 +259,11 @@ class GateSession:
         return stored_results(units, store=self.store, run=self.run)
 
     @property
+    def root(self) -> Path:
+        """The folder that this run reads and writes under."""
+        return self.grid.root
+
+    @property
     def selection(self) -> Selection:
         """What was judged, for a later judgement of the same evidence."""
         tier, lineages = self.grid.tier, self.grid.lineages
@@ -410,7 +417,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
         ConfigError: An option, a name or the thresholds file is wrong.
     """
     option = config.getoption
-    contract = options.path_option(config, "thresholds", options.THRESHOLDS)
+    contract = options.contract_of(config)
     # Now, and not when the verdict is written: by then it may be another file.
     digest = contract_digest(contract)
     asserting = not option("natadv_no_assert")
@@ -432,7 +439,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
         contract=digest,
-        contract_file=from_root(contract, config.rootpath),
+        contract_file=from_root(contract, root_of(config)),
         store=store,
         run=Run(store, worker.get("natadv_run") or new_run_id()),
         numerics=numerics_here(store.root, device=device, **how)
@@ -467,5 +474,5 @@ def _baseline(
             "--baseline compares all samples, --sequential leaves some out; leave one of them out"
         )
     evidence = options.path_option(config, "evidence", options.EVIDENCE)
-    here, root = config.invocation_params.dir, config.rootpath
+    here, root = config.invocation_params.dir, root_of(config)
     return baseline_for(evidence, given, here=here, root=root)
