@@ -16,6 +16,8 @@ from natadv.factories import entry_points
 
 GROUP = "natadv.files"
 """Entry points of packages that hold files as a repository does, such as `fixtures/models`."""
+PACKAGED = "natadv:"
+"""Begins the name of a file of a contract that natadv itself brings, as `natadv:release.yaml`."""
 
 
 def find(path: Path, root: Path) -> Path:

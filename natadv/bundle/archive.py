@@ -112,9 +112,8 @@ def _sources(gate: GateJson, contents: Contents) -> Iterator[tuple[str, Path]]:
     """Path in the archive and the file that goes there."""
     yield GATE, contents.gate_json
     yield from _folder(EVIDENCE, contents.evidence)
-    folder = contents.thresholds.parent
     for file in contract_files(contents.thresholds):
-        yield f"{CONTRACT}/{file.relative_to(folder).as_posix()}", file
+        yield f"{CONTRACT}/{file.copied_as}", file.path
     for name in sorted(_datasets(gate, contents.evidence)):
         yield f"{DATASETS}/{name}/card.yaml", contents.cards.get(name, Path(name)) / "card.yaml"
     if contents.baseline is not None:

@@ -18,6 +18,7 @@ from natadv.gate.judge import CaseVerdict, GateVerdict, Judgement, worse
 from natadv.gate.rules import Rule, Tier, Waiver
 from natadv.gate.waivers import WaiverUse
 from natadv.metrics import headline_of, metrics_of
+from natadv.places import PACKAGED
 from natadv.report.gate_json import (
     BaselineEntry,
     CaseEntry,
@@ -116,7 +117,9 @@ def _waiver_entry(waiver: Waiver, contract: str) -> WaiverEntry:
 
 
 def _file(included: str, contract: str) -> str:
-    """The path of a file of the contract, as reports name it."""
+    """The path of a file of the contract, as reports name it; that of a package as it is."""
+    if included.startswith(PACKAGED):
+        return included
     return (PurePosixPath(contract).parent / included).as_posix() if included else contract
 
 

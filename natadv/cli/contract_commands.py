@@ -80,9 +80,9 @@ def export(
         except ConfigError as error:
             return opt.refused(str(error).replace(f"{folder}/", f"{revision}:"))
         for file in contract_files(folder / "thresholds.yaml"):
-            copied = out / file.relative_to(folder)
+            copied = out / file.copied_as
             copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copied)
+            shutil.copyfile(file.path, copied)
         if (baselines := folder / BASELINES).is_dir():
             shutil.copytree(baselines, out / BASELINES)
     print(f"{out}: the contract of {revision}")
@@ -270,9 +270,12 @@ def _tell(moved: Ratchet, out: Path | None, *, remarks: Sequence[str], dry_run: 
 def _edited(moved: Ratchet, thresholds: Path) -> dict[Path, str]:
     """The files of the contract that change, with their new text. Raises ConfigError."""
     from natadv.gate.ratchet import rewritten
+    from natadv.places import PACKAGED
 
     files = {}
     for name in dict.fromkeys(move.before.file for move in moved.moves):
+        if name.startswith(PACKAGED):
+            raise ConfigError(f"{name}: is a file of natadv itself; include a copy of it instead")
         path = thresholds.parent / name if name else thresholds
         own = [move for move in moved.moves if move.before.file == name]
         files[path] = rewritten(_text(path), own, where=str(path))

@@ -97,10 +97,9 @@ def contract_digest(path: Path) -> str:
     digests = {}
     for file in contract_files(path):
         try:
-            name = file.relative_to(path.parent).as_posix()
-            digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+            digests[file.name] = hashlib.sha256(file.path.read_bytes()).hexdigest()
         except OSError as error:
-            raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from error
+            raise ConfigError(f"{file.path}: cannot be read: {error.strerror or error}") from error
     if len(digests) == 1:
         return digests[path.name]
     listed = "".join(f"{digest}  {name}\n" for name, digest in digests.items())

@@ -10,8 +10,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from natadv.config import Lines, Loc, line_of, load_config, shown
-from natadv.errors import ConfigError, unknown_name
+from natadv import places
+from natadv.config import MOST_MISTAKES, Lines, Loc, line_of, load_config, shown
+from natadv.errors import ConfigError, listed, unknown_name
 from natadv.factories import is_reference, slug
 from natadv.gate.rules import (
     GLOB,
@@ -27,16 +28,36 @@ from natadv.gate.rules import (
     place,
 )
 from natadv.gate.thresholds_schema import IncludedFile, ThresholdsFile, TierRow, case_name
+from natadv.places import PACKAGED
 from natadv.tasks import ANALYSES
 from natadv.types import Case
+
+COPIES = "natadv-thresholds"
+"""Folder beside a contract with copies of such files, which are read instead: a contract that was
+exported, or packed with evidence, stays what it was."""
+MEASURE_FIRST = "measure first: pytest suites/ --no-assert, then natadv calibrate --write"
 
 MOST_DAYS = 90
 """A waiver ends at most this many days after the day of the run: longer ones are never looked at
 again."""
 
 
+class ContractFile(NamedTuple):
+    """A file that a contract consists of."""
+
+    path: Path
+    name: str
+    """Its path from the folder of the contract; of a package, as `natadv:release.yaml`."""
+
+    @property
+    def copied_as(self) -> str:
+        """Its path from the folder of a copy of the contract."""
+        packaged = self.name.startswith(PACKAGED)
+        return f"{COPIES}/{self.name.removeprefix(PACKAGED)}" if packaged else self.name
+
+
 class _Source(NamedTuple):
-    """A file of the contract."""
+    """A file of the contract and its content."""
 
     path: Path
     name: str
@@ -55,9 +76,8 @@ def load_thresholds(path: Path, *, asserting: bool = True, today: date | None = 
     main, lines = load_config(path, ThresholdsFile)
     sources = [_Source(path, "", main, lines)]
     for included in _included(path, main.include, lines):
-        file, lines_of_file = load_config(included, IncludedFile)
-        name = included.relative_to(path.parent).as_posix()
-        sources.append(_Source(included, name, file, lines_of_file))
+        file, lines_of_file = load_config(included.path, IncludedFile)
+        sources.append(_Source(*included, file, lines_of_file))
     tiers: dict[str, Tier] = {}
     for source in sources:
         for name, row in source.file.tiers.items():
@@ -75,51 +95,75 @@ def load_thresholds(path: Path, *, asserting: bool = True, today: date | None = 
         for source in sources
         for i, row in enumerate(source.file.waivers)
     )
-    for kind, rows in (("tiers", tiers), ("rules", rules)):
-        if not rows:
-            raise ConfigError(f"{path}:{line_of((kind,), lines)}: {kind}: expected at least 1 item")
+    if not tiers:
+        raise ConfigError(f"{path}:{line_of(('tiers',), lines)}: tiers: expected at least 1 item")
+    if asserting and not rules:
+        at = f"{path}:{line_of(('rules',), lines)}"
+        raise ConfigError(f"{at}: rules: expected at least 1 item; {MEASURE_FIRST}")
     if main.default_tier not in tiers:
         at = f"{path}:{line_of(('default_tier',), lines)}"
         raise ConfigError(f"{at}: the file: {unknown_name('tier', main.default_tier, tiers)}")
+    cases = CaseSet(case for tier in tiers.values() for case in tier.covered)
+    # Nobody can take a rule out of a package, whose files are for all of its tiers.
+    rules = tuple(r for r in rules if not r.file.startswith(PACKAGED) or r.covers_any(cases))
     thresholds = Thresholds(main.default_tier, main.confidence, tiers, rules, waivers)
     mistakes = sorted(
         [*_mistakes(thresholds, sources, asserting), *_of_waivers(thresholds, sources, today)]
     )
     if mistakes:
-        raise ConfigError("\n".join(f"{file}:{line}: {reason}" for file, line, reason in mistakes))
+        rows = [f"{file}:{line}: {reason}" for file, line, reason in mistakes]
+        if len(rows) > MOST_MISTAKES:
+            rows[MOST_MISTAKES:] = [f"{path}: and {len(rows) - MOST_MISTAKES} more mistakes"]
+        raise ConfigError("\n".join(rows))
     return thresholds
 
 
-def contract_files(path: Path) -> tuple[Path, ...]:
+def contract_files(path: Path) -> tuple[ContractFile, ...]:
     """thresholds.yaml and the files that it includes. Raises ConfigError."""
     main, lines = load_config(path, ThresholdsFile)
-    return (path, *_included(path, main.include, lines))
+    return (ContractFile(path, path.name), *_included(path, main.include, lines))
 
 
-def _included(path: Path, patterns: Collection[str], lines: Lines) -> tuple[Path, ...]:
+def _included(path: Path, patterns: Collection[str], lines: Lines) -> tuple[ContractFile, ...]:
     """The files that the patterns name, each once. Raises ConfigError if a pattern names none."""
-    found: dict[Path, None] = {}
-    if patterns and not path.is_file():
+    found: dict[Path, ContractFile] = {}
+    if not path.is_file() and not all(pattern.startswith(PACKAGED) for pattern in patterns):
         line = line_of(("include",), lines)
         advice = "they cannot be found beside a pipe; give a file, or a git revision"
         raise ConfigError(f"{path}:{line}: it includes other files: {advice}")
     for i, pattern in enumerate(patterns):
-        parts = Path(pattern).parts
-        inside = not Path(pattern).is_absolute() and ".." not in parts
-        found_here = sorted(path.parent.glob(pattern)) if inside else []
-        # What is hidden is a backup, or being written: a glob must not make it a rule.
-        files = [
-            file
-            for file in found_here
-            if file.is_file()
-            and all(p[0] != "." or p in parts for p in file.relative_to(path.parent).parts)
-        ]
+        packaged = pattern.startswith(PACKAGED)
+        folders, prefix = (_folders_of_package(path), PACKAGED) if packaged else ([path.parent], "")
+        named = (_named_in(folder, pattern.removeprefix(prefix)) for folder in folders)
+        files = next(filter(None, named), {})
         if not files:
             at = f"{path}:{line_of(('include', i), lines)}: include[{i}]"
             wanted = f"expected a file below {path.parent}/, or a glob of some"
+            if packaged:
+                known = sorted({name for folder in folders for name in _named_in(folder, "*.yaml")})
+                wanted = f"expected {PACKAGED} and one of {listed(known, most=9) or 'no files'}"
             raise ConfigError(f"{at}: {wanted}, got {shown(pattern)}, which names none")
-        found |= {file: None for file in files if file != path}
-    return tuple(found)
+        for name, file in files.items():
+            found.setdefault(file, ContractFile(file, prefix + name))
+    found.pop(path, None)
+    return tuple(found.values())
+
+
+def _folders_of_package(path: Path) -> list[Path]:
+    """Where files of the package are looked for by the contract in `path`, in turn."""
+    return [path.parent / COPIES, *(root / "thresholds" for root in places.package_roots())]
+
+
+def _named_in(folder: Path, pattern: str) -> dict[str, Path]:
+    """Name -> file of what a pattern names in a folder, and not outside of it."""
+    parts = Path(pattern).parts
+    if not parts or Path(pattern).is_absolute() or ".." in parts:
+        return {}
+    files = (file for file in sorted(folder.glob(pattern)) if file.is_file())
+    named = {file.relative_to(folder): file for file in files}
+    # What is hidden is a backup, or being written: a glob must not make it a rule.
+    seen = {name: all(p[0] != "." or p in parts for p in name.parts) for name in named}
+    return {name.as_posix(): file for name, file in named.items() if seen[name]}
 
 
 def _tier(name: str, row: TierRow) -> Tier:
@@ -174,7 +218,7 @@ def _mistakes(
                     yield (
                         str(source.path),
                         line,
-                        f"{case}: no rule covers this case of tier {name!r}",
+                        f"{case}: no rule covers this case of tier {name!r}; {MEASURE_FIRST}",
                     )
 
 

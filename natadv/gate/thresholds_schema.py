@@ -143,6 +143,11 @@ def _day(value: object) -> object:
     return value
 
 
+def _or_none_yet(rules: object) -> object:
+    """A list of which nobody has written the first item is empty."""
+    return [] if rules is None else rules
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Model = Annotated[str, AfterValidator(_model)]
 Cell = Annotated[str, AfterValidator(_cell)]
@@ -349,7 +354,7 @@ class IncludedFile(Strict):
     """A file that thresholds.yaml includes."""
 
     tiers: dict[Name, TierRow] = Field(default_factory=dict)
-    rules: list[RuleRow] = Field(default_factory=list)
+    rules: Annotated[list[RuleRow], BeforeValidator(_or_none_yet)] = Field(default_factory=list)
     waivers: list[WaiverRow] = Field(default_factory=list)
 
 
@@ -360,4 +365,5 @@ class ThresholdsFile(IncludedFile):
     default_tier: str
     confidence: float = Field(default=0.95, ge=0.5, le=MOST_CONFIDENCE)
     include: Annotated[list[Word], AfterValidator(_once)] = Field(default_factory=list)
-    """Paths or globs of files with more tiers and rules, relative to this file."""
+    """Paths or globs of files with more tiers and rules, relative to this file; `natadv:` and the
+    name of one are files that natadv itself brings."""

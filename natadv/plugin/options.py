@@ -74,8 +74,10 @@ class Option(NamedTuple):
 
     @property
     def metavar(self) -> str:
-        """What stands for its value."""
-        return str(self.attributes.get("metavar") or f"{{{','.join(self.attributes['choices'])}}}")
+        """What stands for its value; empty if it takes none."""
+        if choices := self.attributes.get("choices"):
+            return f"{{{','.join(choices)}}}"
+        return str(self.attributes.get("metavar", ""))
 
     def read(self, given: str, *, source: str) -> Any:
         """Its value in a text from `source`. Raises pytest.UsageError, which names the source."""

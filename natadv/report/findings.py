@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from natadv import __version__
+from natadv.places import PACKAGED
 from natadv.report.gate_json import CaseEntry, GateJson, MeasurementEntry
 
 MOST_ANNOTATIONS = 10
@@ -62,8 +63,10 @@ def _finding(gate: GateJson, entry: CaseEntry, row: MeasurementEntry) -> GateFin
     rule = "baseline" if row.metric == "baseline" else "not-measured"
     file, line = gate.contract.file, 1
     if row.contract_rule is not None:
-        rule, file = row.contract_rule.side, row.contract_rule.file
-        line = max(1, row.contract_rule.line)
+        rule = row.contract_rule.side
+        # A file of the package cannot be marked in the user's repository.
+        if not row.contract_rule.file.startswith(PACKAGED):
+            file, line = row.contract_rule.file, max(1, row.contract_rule.line)
     state = row.state or "INCOMPLETE"
     reason = row.reason or f"{entry.case}: {row.metric} {state}"
     why = row.waiver.note if row.waiver else ""
