@@ -72,6 +72,8 @@ def pytest_configure(config: pytest.Config) -> None:
     options.show_warnings_only(config)
     computing = not options.is_in_mode(config, options.LISTING_MODES)
     try:
+        if computing and not is_worker(config):
+            options.refuse_unwritable(config)
         with warnings.catch_warnings():
             warnings.simplefilter("default")
             session = config.stash[SESSION] = make_session(config, computing=computing)
@@ -97,6 +99,9 @@ def pytest_configure(config: pytest.Config) -> None:
                 os.environ.update(pinned_environment(0, _teams(config), workers=1))
     except NatadvError as error:
         raise pytest.UsageError(str(error)) from error
+    except OSError as error:
+        why = error.strerror or error
+        raise pytest.UsageError(f"{error.filename}: {why}; give back its rights") from error
 
 
 def refuse_missing(config: pytest.Config, grid: Grid) -> None:

@@ -28,7 +28,7 @@ from natadv.plugin.gate_files import (
     root_of,
 )
 
-EVIDENCE, GATE_JSON = ".natadv/evidence", "gate.json"
+EVIDENCE, GATE_JSON, ALLURE = ".natadv/evidence", "gate.json", "allure-results"
 ATTACKS, STORE, SHEETS = ".natadv/attacks", ".natadv/store", ".natadv/sheets"
 
 NAMES: Mapping[str, Any] = {
@@ -286,6 +286,32 @@ def path_option(config: pytest.Config, name: str, default: str) -> Path:
     return config.invocation_params.dir / given if given else root_of(config) / default
 
 
+WRITTEN = {"store": STORE, "gate_json": GATE_JSON, "evidence": EVIDENCE}
+WRITTEN |= {"attacks": ATTACKS, "sheets": SHEETS}
+
+
+def refuse_unwritable(config: pytest.Config) -> None:
+    """Raises ConfigError, once for all, if this run must not write to the places under the root
+    that it takes by default: in a checkout that is read only they would be refused one by one."""
+    root, taken = root_of(config), {}
+    for name, default in WRITTEN.items():
+        if not config.getoption(f"natadv_{name}"):
+            taken[f"--{name.replace('_', '-')}"] = root / default
+    if getattr(config.option, "allure_report_dir", "none") is None:
+        taken["--alluredir"] = root / ALLURE
+    if refused := [option for option, path in taken.items() if not _may_write(path)]:
+        raise ConfigError(
+            f"cannot write {taken[refused[0]]}: give other places by {' '.join(refused)}, or run "
+            "in a copy that you may write to"
+        )
+
+
+def _may_write(path: Path) -> bool:
+    """Whether the user may replace the file or folder, or make it."""
+    there = next(p for p in (path, *path.parents) if os.path.exists(p))
+    return os.access(path.parent if there.is_file() else there, os.W_OK)
+
+
 def contract_of(config: pytest.Config) -> Path:
     """The contract: that which the user named, else that of the root, else that of the package.
 
@@ -336,7 +362,7 @@ def set_allure_folder(config: pytest.Config) -> Path | None:
     if not hasattr(option, "allure_report_dir"):
         return None
     given = option.allure_report_dir
-    folder = config.invocation_params.dir / given if given else root_of(config) / "allure-results"
+    folder = config.invocation_params.dir / given if given else root_of(config) / ALLURE
     option.allure_report_dir = str(folder)
     # The controller empties it: with this flag a replaced worker would delete others' results.
     option.clean_alluredir = False
