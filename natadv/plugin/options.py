@@ -10,7 +10,7 @@ from functools import partial
 from glob import glob
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -202,20 +202,26 @@ HELP_MODES: Flags = {
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Declare `OPTIONS` to pytest, each as an ini key too. What is not given on the command line is
-    None until `settle`."""
+    """Declare `OPTIONS` to pytest."""
     group = parser.getgroup("natadv", "robustness gate")
     for option in OPTIONS:
-        text, kind = option.help, "linelist" if option.repeatable else "string"
-        if option.repeatable:
-            text += "; repeat, or separate with commas"
-        declared: dict[str, Any] = {"action": option.attributes.get("action", "store")}
-        if not option.switch:
-            declared["type"] = partial(option.read, source=option.flag)
-            declared["metavar"] = option.metavar
-        group.addoption(option.flag, dest=option.dest, help=text, default=None, **declared)
-        about = f"as {option.flag}, unless that or {option.variable} is given"
-        parser.addini(option.dest, about, kind, default=None)  # type: ignore[arg-type]
+        text = option.help + "; repeat, or separate with commas" * option.repeatable
+        _declare(option, group, parser, text=text)
+
+
+def _declare(
+    option: Option, group: pytest.OptionGroup, parser: pytest.Parser, *, text: str
+) -> None:
+    """Declare an option, as a key of the ini file too. Without a word on the command line its value
+    is None until `settle`."""
+    declared: dict[str, Any] = {"action": option.attributes.get("action", "store")}
+    if not option.switch:
+        declared["type"] = partial(option.read, source=option.flag)
+        declared["metavar"] = option.metavar
+    group.addoption(option.flag, dest=option.dest, help=text, default=None, **declared)
+    about = f"as {option.flag}, unless that or {option.variable} is given"
+    kind: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
+    parser.addini(option.dest, about, kind, default=None)
 
 
 def settle(config: pytest.Config) -> None:
@@ -286,15 +292,15 @@ def path_option(config: pytest.Config, name: str, default: str) -> Path:
     return config.invocation_params.dir / given if given else root_of(config) / default
 
 
-WRITTEN = {"store": STORE, "gate_json": GATE_JSON, "evidence": EVIDENCE}
-WRITTEN |= {"attacks": ATTACKS, "sheets": SHEETS}
+DEFAULT_PLACES = {"store": STORE, "gate_json": GATE_JSON, "evidence": EVIDENCE}
+DEFAULT_PLACES |= {"attacks": ATTACKS, "sheets": SHEETS}
 
 
 def refuse_unwritable(config: pytest.Config) -> None:
     """Raises ConfigError, once for all, if this run must not write to the places under the root
     that it takes by default: in a checkout that is read only they would be refused one by one."""
     root, taken = root_of(config), {}
-    for name, default in WRITTEN.items():
+    for name, default in DEFAULT_PLACES.items():
         if not config.getoption(f"natadv_{name}"):
             taken[f"--{name.replace('_', '-')}"] = root / default
     if getattr(config.option, "allure_report_dir", "none") is None:
