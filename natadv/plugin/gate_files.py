@@ -43,10 +43,10 @@ class Collected:
 
 
 def gate_files(paths: Iterable[Path], collected: Collected) -> tuple[Path, ...]:
-    """The files among `paths`, which are resolved, and in the folders among them that hold a test
-    with the marker `gate`, each once."""
-    found = (file for path in paths for file in _tests_in(str(path), collected))
-    return tuple(Path(file) for file in dict.fromkeys(found) if holds_gate(file))
+    """The files among `paths`, and in the folders among them, that hold a test with the marker
+    `gate`; resolved, each once."""
+    found = dict.fromkeys(file for path in paths for file in _tests_in(str(path), collected))
+    return tuple(dict.fromkeys(Path(file).resolve() for file in found if holds_gate(file)))
 
 
 def _tests_in(path: str, collected: Collected) -> Iterator[str]:
