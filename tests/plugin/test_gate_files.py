@@ -60,7 +60,7 @@ def test_what_pytest_collects_is_searched_and_nothing_else(tmp_path):
         PYTEST.files, PYTEST.not_entered, frozenset({tmp_path / "left"}), ["*/nothing"]
     )
 
-    assert set(gate_files([tmp_path, tmp_path / "a"], collected)) == set(gates)
+    assert set(gate_files([tmp_path, gates[0]], collected)) == set(gates)
     # As pytest does, a file that is named needs no name of a test.
     assert gate_files([odd], collected) == (odd,)
     assert gate_files([tmp_path / "nowhere"], collected) == ()
