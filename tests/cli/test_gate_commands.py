@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from natadv import cli
+from natadv import cli, places
 from natadv.gate.contract import contract_digest
 from natadv.gate.thresholds_file import load_thresholds
 
@@ -101,10 +101,14 @@ def test_the_contract_of_a_revision_is_exported_with_all_that_it_includes(
     (root / "other.yaml").write_text("version: 7\n")
     text = (ROOT / "thresholds.yaml").read_text()
     (root / "thresholds.yaml").write_text(
-        re.sub(r"include: .*", "include: [thresholds/*.yaml]", text)
+        re.sub(r"include: .*", "include: [thresholds/*.yaml, 'natadv:paper.yaml']", text)
     )
     for file in (ROOT / "thresholds").glob("*.yaml"):
         shutil.copy(file, root / "thresholds")
+    package = tmp_path / "package"
+    (package / "thresholds").mkdir(parents=True)
+    (root / "thresholds/paper.yaml").rename(package / "thresholds/paper.yaml")
+    monkeypatch.setattr(places, "package_roots", lambda: (package,))
     monkeypatch.chdir(root)
     as_someone = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
     for command in (["init", "-q"], ["add", "."], [*as_someone, "commit", "-qm", "first"]):
@@ -116,6 +120,7 @@ def test_the_contract_of_a_revision_is_exported_with_all_that_it_includes(
     assert contract_digest(out / "thresholds.yaml") == committed
     assert (out / "baselines" / "v1" / "rows").read_bytes() == b"\0rows"
     assert not (out / "other.yaml").exists()
+    assert (out / "natadv-thresholds" / "paper.yaml").is_file()
     assert capsys.readouterr().out == f"{out}: the contract of HEAD\n"
 
     for arguments, expected in (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from natadv import places
 from natadv.errors import ConfigError, UnknownNameError
+from natadv.gate.contract import contract_digest
 from natadv.gate.judge import judge_all
 from natadv.gate.rules import RuleIndex, Thresholds, Tier, TierGrid, rules_for
-from natadv.gate.thresholds_file import load_thresholds
+from natadv.gate.thresholds_file import contract_files, load_thresholds
 from natadv.gate.thresholds_schema import MOST_CONFIDENCE
 from natadv.types import Case
 
@@ -611,6 +614,79 @@ def test_a_mistake_in_a_split_contract_is_named_by_file_and_line(
         load_thresholds(split_contract)
 
     assert message in str(caught.value)
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch, split_contract):
+    """A contract that includes the other two files from the package."""
+    package = tmp_path / "site-packages"
+    package.mkdir()
+    (split_contract.parent / "parts").rename(package / "thresholds")
+    monkeypatch.setattr(places, "package_roots", lambda: (package,))
+    edited(split_contract, "parts/*.yaml", "'natadv:grids.yaml', 'natadv:rules.yaml'")
+    return split_contract
+
+
+def test_a_contract_includes_files_of_the_package(packaged):
+    found = load_thresholds(packaged)
+
+    assert list(found.tiers) == ["mini", "other"]
+    assert "(natadv:rules.yaml:5)" in str(found.rules[-1])
+    # A mistake is to be mended in a file, and so names it.
+    in_package = places.package_roots()[0] / "thresholds/rules.yaml"
+    in_package.write_text(RULES.replace("rules:", "rulez:"))
+    with pytest.raises(ConfigError, match=f"^{in_package}:1: rulez"):
+        load_thresholds(packaged)
+
+
+def test_a_rule_of_the_package_for_tiers_that_are_not_included_is_left_out(packaged):
+    """Nobody could take it out, and a rule that covers no case makes a run INCOMPLETE."""
+    mine = load_thresholds(packaged).rules
+    edited(packaged, "'natadv:grids.yaml', ", "")
+    here = load_thresholds(packaged).rules
+
+    assert {rule.file for rule in here} == {""}
+    assert len(here) < len(mine)
+
+
+def test_an_unknown_file_of_the_package_lists_the_known_ones(packaged):
+    for wrong in ("natadv:grid.yaml", "natadv:../thresholds/grids.yaml", "natadv:/etc/hosts"):
+        text = packaged.read_text()
+        edited(packaged, "natadv:grids.yaml", wrong)
+        with pytest.raises(ConfigError) as caught:
+            load_thresholds(packaged)
+        packaged.write_text(text)
+
+        told = "include[0]: expected natadv: and one of grids.yaml, rules.yaml, got"
+        assert str(caught.value).startswith(f"{packaged}:2: {told} {wrong!r}")
+
+
+def test_a_copy_of_such_a_contract_stays_what_it_was(packaged, tmp_path):
+    digest = contract_digest(packaged)
+    for file in contract_files(packaged):
+        copied = tmp_path / "copy" / file.copied_as
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file.path, copied)
+    copy = tmp_path / "copy" / packaged.name
+    rules = load_thresholds(packaged).rules
+    # Another version of the package has other rules.
+    edited(places.package_roots()[0] / "thresholds/rules.yaml", "0.5", "0.1")
+
+    assert contract_digest(copy) == digest != contract_digest(packaged)
+    assert load_thresholds(copy).rules == rules != load_thresholds(packaged).rules
+
+
+def test_measuring_needs_no_rule_and_judging_does(thresholds_file):
+    text = thresholds_file.read_text()
+    for none in ("", "rules:\n", "rules: []\n", "rules:\n# none yet\n"):
+        thresholds_file.write_text(text[: text.index("rules:")] + none)
+
+        assert load_thresholds(thresholds_file, asserting=False).rules == ()
+        with pytest.raises(ConfigError) as caught:
+            load_thresholds(thresholds_file)
+        told = "rules: expected at least 1 item; measure first: pytest suites/ --no-assert, then "
+        assert f"{told}natadv calibrate --write" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_measured_rule_replaces_a_starter_and_nothing_else(kit):

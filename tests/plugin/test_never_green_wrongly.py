@@ -496,3 +496,26 @@ def test_workers_do_not_outlive_their_controller(world, tmp_path):
 
     assert ended
     assert world.pytest("-n", "2").returncode == 0
+
+
+# 16. Gates in other folders
+
+
+def test_gates_in_any_folder_are_judged_under_the_root_of_their_contract(measured, tmp_path):
+    (measured.root / "suites").rename(measured.root / "checks")
+    rules = measured.root / "thresholds.yaml"
+    rules.write_text(rules.read_text().replace("floor: 0.9,", "floor: 0.9999,"))
+    command = measured.command("-n", "0")
+    command[command.index(str(measured.root / "suites"))] = str(measured.root / "checks")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    done = subprocess.run(
+        command, cwd=elsewhere, env=measured.environment(), capture_output=True, text=True
+    )
+
+    assert done.returncode == 1, done.stdout
+    assert measured.verdict()["run"]["units_computed"] == 0
+    assert measured.verdict()["verdict"] == "inconclusive"
+    assert len(measured.verdict()["cases"]) == 4
+    assert list(elsewhere.iterdir()) == []

@@ -25,6 +25,16 @@ def test_an_annotation_stands_at_the_line_of_its_rule(gate, entry):
     assert unescaped(text) == reason
 
 
+def test_a_rule_of_the_package_is_marked_in_the_contract_that_includes_it(gate, entry):
+    case = entry("FAIL")
+    (row,) = [row for row in case.measurements if row.contract_rule]
+    rule = row.contract_rule.model_copy(update={"file": "natadv:starters.yaml", "line": 7})
+    other = row.model_copy(update={"contract_rule": rule})
+    found = findings(gate("fail", case.model_copy(update={"measurements": [other]})))
+
+    assert [(f.rule, f.file, f.line) for f in found] == [("floor", "thresholds.yaml", 1)]
+
+
 def test_what_blocks_is_an_error_and_what_is_waived_a_notice(gate, entry, waived):
     cases = [
         entry("FAIL", name="a"),
