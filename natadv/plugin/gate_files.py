@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from natadv import places
 from natadv.errors import ConfigError
-from natadv.places import package_roots
 from natadv.plugin.opt_in import FOLDER, Folder
 
 CONTRACT = "thresholds.yaml"
@@ -109,13 +109,13 @@ def _named(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def root_for(places: Iterable[Path], *, here: Path) -> Path:
-    """The folder whose contract is nearest above `places`, the files or folders of the gates; else
-    nearest above `here`, where pytest was called; else `here`.
+def root_for(gates: Iterable[Path], *, here: Path) -> Path:
+    """The folder whose contract is nearest above the files or folders of the gates; else nearest
+    above `here`, where pytest was called; else `here`.
 
-    Raises ConfigError if the places have several.
+    Raises ConfigError if the gates have several.
     """
-    roots = {contract_above(place): place for place in places if not _is_packaged(place, here)}
+    roots = {contract_above(gate): gate for gate in gates if not _is_packaged(gate, here)}
     roots.pop(None, None)
     if len(roots) > 1:
         (one, of_one), (other, of_other), *_ = roots.items()
@@ -131,17 +131,18 @@ def contract_above(place: Path) -> Path | None:
     return next((p for p in (place, *place.parents) if (p / CONTRACT).is_file()), None)
 
 
-def _is_packaged(place: Path, here: Path) -> bool:
+def _is_packaged(gate: Path, here: Path) -> bool:
     """Whether the gates are of a package: nothing is written there, unless `here` lies in it."""
     return any(
-        root in place.parents and root not in (here, *here.parents) for root in package_roots()
+        root in gate.parents and root not in (here, *here.parents)
+        for root in places.package_roots()
     )
 
 
 def folder_of_all(gate: Path, *, root: Path) -> Path:
     """The top folder, below the root or the package, in which the gates beside `gate` are looked
     for; the file itself if it lies in neither."""
-    base = next((r for r in (root, *package_roots()) if r in gate.parents), None)
+    base = next((r for r in (root, *places.package_roots()) if r in gate.parents), None)
     return gate if base is None else base / gate.relative_to(base).parts[0]
 
 

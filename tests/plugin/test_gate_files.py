@@ -102,7 +102,6 @@ def test_nothing_is_written_beside_the_gates_of_a_package(tmp_path, monkeypatch)
     gate = made(package / "suites/test_a.py")
     made(package / "thresholds.yaml")
     monkeypatch.setattr(places, "package_roots", lambda: (package,))
-    monkeypatch.setattr("natadv.plugin.gate_files.package_roots", lambda: (package,))
 
     assert root_for([gate], here=here) == here
     assert folder_of_all(gate, root=here) == package / "suites"
