@@ -4,7 +4,7 @@
         @lobehub/fluent-emoji-3d@1.1.0 @iconify-json/noto-v1@1.2.5 \
         @iconify-json/fluent-emoji-flat@1.2.6 @iconify-json/emojione@1.2.3 \
         @iconify-json/fxemoji@1.2.2 @iconify-json/streamline-emojis@1.2.4
-    pip install 'natadv[mini]'
+    pip install 'natadv-mini[artwork]'
     python -m mini_world.artwork DIR/node_modules
 """
 

@@ -25,9 +25,10 @@ from mini_world.render import render
 from mini_world.sampling import STYLES, draw_scene
 from mini_world.vocabulary import EVALUATED
 from natadv.errors import DataError
+from natadv.places import find
 from natadv.rng import rng_for
 
-FILE = ROOT / "fixtures" / "mini" / "ensemble.safetensors"
+FILE = Path("fixtures/mini/ensemble.safetensors")
 Settings = dict[str, Any]
 _NAMES = tuple(EVALUATED)
 Member = nn.Sequential
@@ -124,8 +125,9 @@ def _deep() -> Member:
 MEMBERS: dict[str, Callable[[], Member]] = {"plain": _plain, "wide": _wide, "deep": _deep}
 
 
-def load_ensemble(path: Path = FILE) -> dict[str, Member]:
-    """Every member of `MEMBERS`, in inference mode. Raises DataError."""
+def load_ensemble(path: Path | None = None) -> dict[str, Member]:
+    """Every member of `MEMBERS`, in inference mode; by default from `FILE`. Raises DataError."""
+    path = path or find(FILE, ROOT)
     try:
         stored = load(path.read_bytes())
         members = {name: build().eval() for name, build in MEMBERS.items()}
@@ -140,13 +142,14 @@ def load_ensemble(path: Path = FILE) -> dict[str, Member]:
     return members
 
 
-def save_ensemble(members: dict[str, Member], path: Path = FILE) -> None:
+def save_ensemble(members: dict[str, Member], path: Path | None = None) -> None:
+    """Write them to `FILE` of the root, unless another path is given."""
     tensors = {
         f"{name}.{key}": tensor
         for name, member in members.items()
         for key, tensor in member.state_dict().items()
     }
-    path.write_bytes(save(tensors))
+    (path or ROOT / FILE).write_bytes(save(tensors))
 
 
 def fingerprint(members: dict[str, Member]) -> str:

@@ -17,13 +17,14 @@ from mini_world.params import ROOT
 from natadv.models.loading import load
 from natadv.models.plugged import Plug
 from natadv.models.resolve import resolve_one
+from natadv.places import find
 from natadv.types import FloatArray, Model, Scoring
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 NAME = "mini-clip"
-FOLDER = ROOT / "fixtures" / "models" / NAME
+FOLDER = find(Path("fixtures/models") / NAME, ROOT)
 USUAL, WEAK = "a photo of a ", "a bad photo of the "
 
 

@@ -1,4 +1,4 @@
-"""The mini world's parameters, read from the repository's `params.yaml`."""
+"""The mini world's parameters, from `params.yaml`, and where the mini world is made."""
 
 from __future__ import annotations
 
@@ -6,28 +6,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from natadv.config import PARAMS, section_of
+from natadv.places import package_roots
 
-from natadv.errors import ConfigError
+_CLONE = Path(__file__).resolve().parents[1]
 
-ROOT = Path(__file__).resolve().parents[1]
-"""The repository: the mini world is made from a checkout, never from an installed package."""
+ROOT = _CLONE if (_CLONE / PARAMS).is_file() else Path()
+"""Where the mini world is made: the clone, or else the working directory. What is not there is read
+from the installed packages."""
 
 
 @cache
-def _document() -> dict[str, Any]:
-    path = ROOT / "params.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{path} is missing; the mini world is made from a checkout only")
-    document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return document
-
-
 def params(stage: str) -> dict[str, Any]:
-    """The parameters of one stage."""
-    document = _document()
-    if stage not in document:
-        known = ", ".join(sorted(document))
-        raise ConfigError(f"params.yaml has no section {stage!r}; it has {known}")
-    section: dict[str, Any] = document[stage]
-    return section
+    """The parameters of one stage: those of the root, whose file may be about other things,
+    or else those of a package. Raises ConfigError."""
+    own, *_ = packages = package_roots()
+    for place in (ROOT, *packages):
+        if section := section_of(place / PARAMS, stage, required=False):
+            return section
+    return section_of(own / PARAMS, stage, required=True)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mini_world.params import ROOT
 from natadv.errors import DataError
+from natadv.places import find
 
 SPRITES = Path("fixtures/mini/sprites.parquet")
 LICENCE = "Apache-2.0 AND MIT AND CC-BY-4.0, by vendor: fixtures/mini/LICENSES.md"
@@ -37,7 +38,7 @@ class Sprite:
 @cache
 def sprites() -> dict[str, Sprite]:
     """All drawings by their `drawing` name, in the order of the file."""
-    path = ROOT / SPRITES
+    path = find(SPRITES, ROOT)
     if not path.is_file():
         raise DataError(f"{path} is missing; run python -m mini_world.artwork NODE_MODULES")
     rows = pq.read_table(path).to_pylist()

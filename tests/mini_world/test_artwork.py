@@ -64,6 +64,19 @@ def test_sprites_come_from_these_vendors_only_and_stay_small():
     assert (ROOT / SPRITES).stat().st_size <= LARGEST_BYTES
 
 
-def test_an_unknown_section_of_the_parameters_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"it has defend-heads, .*mini-clip"):
+def test_an_unknown_section_of_the_parameters_is_refused():
+    with pytest.raises(ConfigError, match=r"unknown section of .*'maxi', did you mean 'mini'"):
         params("maxi")
+
+
+def test_parameters_of_another_repository_hide_only_sections_of_the_same_name(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "params.yaml").write_text("mini:\n  per_class: 3\ntrain:\n  rate: 0.1\n")
+    monkeypatch.setattr("mini_world.params.ROOT", tmp_path)
+    params.cache_clear()
+    try:
+        assert params("mini") == {"per_class": 3}
+        assert params("sprites")["held_out"]
+    finally:
+        params.cache_clear()
