@@ -259,7 +259,7 @@ def _text_elsewhere(option: Option, config: pytest.Config) -> _Text | None:
         return _Text(text, f"-o {option.dest}")
     if option.metavar in ("FILE", "DIR") and text.strip():
         # As pytest reads paths of an ini file: wherever it is called, they mean the same.
-        text = str(config.inipath.parent / text)
+        text = os.path.normpath(config.inipath.parent / text)
     return _Text(text, f"{config.inipath}: {option.dest}")
 
 
@@ -323,7 +323,7 @@ def contract_of(config: pytest.Config) -> Path:
 
     Raises ConfigError if there is none anywhere.
     """
-    given = config.getoption("natadv_thresholds")
+    given: str | None = config.getoption("natadv_thresholds")
     if given:
         return config.invocation_params.dir / given
     root = root_of(config)
