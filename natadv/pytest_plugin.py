@@ -49,8 +49,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     # Before anything can end this run: an old verdict would be taken for its own. An error is
     # reported when the run is prepared, which removes it again.
     with contextlib.suppress(NatadvError, pytest.UsageError):
-        path = None if config is None else options.unparsed_gate_json(config, parser)
-        if path is not None:
+        for path in options.unparsed_gate_json(config, parser) if config is not None else ():
             remove_verdict(path)
 
 

@@ -109,21 +109,23 @@ def _named(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def root_for(gates: Iterable[Path], *, here: Path) -> Path:
-    """The folder whose contract is nearest above the files or folders of the gates; else nearest
-    above `here`, where pytest was called; else `here`.
+def roots_for(gates: Iterable[Path], *, here: Path) -> dict[Path, Path]:
+    """The folders whose contracts are nearest above the files or folders of the gates, each with
+    one of these; else the folder nearest above `here`, where pytest was called; else `here`."""
+    own = [gate for gate in gates if not _is_packaged(gate, here)]
+    roots = {root: gate for gate in own if (root := contract_above(gate)) is not None}
+    return roots or {contract_above(here) or here: here}
 
-    Raises ConfigError if the gates have several.
-    """
-    roots = {contract_above(gate): gate for gate in gates if not _is_packaged(gate, here)}
-    roots.pop(None, None)
+
+def root_for(gates: Iterable[Path], *, here: Path) -> Path:
+    """The only one of these folders. Raises ConfigError if there are several."""
+    roots = roots_for(gates, here=here)
     if len(roots) > 1:
         (one, of_one), (other, of_other), *_ = roots.items()
         raise ConfigError(
             f"{of_one} has its contract in {one}, {of_other} in {other}; run them one by one"
         )
-    found = next(iter(roots), None) or contract_above(here)
-    return found or here
+    return next(iter(roots))
 
 
 def contract_above(place: Path) -> Path | None:

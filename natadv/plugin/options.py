@@ -24,8 +24,8 @@ from natadv.plugin.gate_files import (
     folder_without_gates,
     gate_files,
     resolved,
-    root_for,
     root_of,
+    roots_for,
 )
 
 EVIDENCE, GATE_JSON, ALLURE = ".natadv/evidence", "gate.json", "allure-results"
@@ -387,35 +387,36 @@ def writes_allure(config: pytest.Config) -> bool:
     return config.getoption("allure_report_dir", None) is not None
 
 
-def unparsed_gate_json(config: pytest.Config, parser: pytest.Parser) -> Path | None:
-    """Where this run would write its verdict, found before pytest parses its options; None if the
-    run would write none. A value of a foreign option may be mistaken for the path of a gate.
+def unparsed_gate_json(config: pytest.Config, parser: pytest.Parser) -> list[Path]:
+    """Where this run would write its verdict, found before pytest parses its options: nowhere if it
+    has no gates, and at one of several places if these have several contracts. A value of a foreign
+    option may be mistaken for the path of a gate.
 
-    Raises ConfigError or pytest.UsageError if that cannot be told.
+    Raises pytest.UsageError if the ini file is wrong.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
-        return None
+        return []
     given = [
         *config.getini("addopts"),
         *shlex.split(os.environ.get("PYTEST_ADDOPTS", "")),
         *map(str, config.invocation_params.args),
     ]
     if set(chain(*LISTING_MODES.values(), *HELP_MODES.values())) & set(given):
-        return None
+        return []
     known, others = _own_options(given)
     paths = resolved(_paths_among(others, config, parser), config)
-    places = gate_files(paths, collected_by(config, config.known_args_namespace))
+    gates = gate_files(paths, collected_by(config, config.known_args_namespace))
     without = folder_without_gates(config)
-    if not places and without is None:
-        return None
+    if not gates and without is None:
+        return []
     here = config.invocation_params.dir
     named = getattr(known, "natadv_gate_json", None)
     if named is None:
         (option,) = (option for option in OPTIONS if option.dest == "natadv_gate_json")
         found = _text_elsewhere(option, config)
         named = found.text if found else None
-    root = root_for(places or filter(None, [without]), here=here.resolve())
-    return here / named if named else root / GATE_JSON
+    roots = roots_for(gates or filter(None, [without]), here=here.resolve())
+    return [here / named] if named else [root / GATE_JSON for root in roots]
 
 
 def _own_options(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -120,11 +120,14 @@ def test_other_runs_do_not_see_the_gate_and_say_what_they_left_out(repository):
 def test_a_run_of_the_folder_has_all_options_and_no_old_verdict(repository):
     (repository / "empty").mkdir()
     shutil.copy(repository / "checks/conftest.py", repository / "empty/conftest.py")
-    (repository / "thresholds.yaml").touch()
-    helped, wrong, empty = runs(
+    for name in ("thresholds.yaml", "checks/deep/thresholds.yaml"):
+        (repository / name).touch()
+    shutil.copy(repository / "checks/deep/test_robust.py", repository / "checks/test_other.py")
+    helped, wrong, two, empty = runs(
         repository,
         "checks --help",
-        "checks/deep/test_robust.py --limit abc",
+        "checks/test_other.py --limit abc",
+        "checks",
         "empty",
         imported="natadv.pytest_plugin",
     ).values()
@@ -133,9 +136,11 @@ def test_a_run_of_the_folder_has_all_options_and_no_old_verdict(repository):
     assert "natadv_model" in helped.told
     told = "ERROR: --limit: expected a whole number from 1 on, got 'abc'"
     assert (wrong.code, wrong.told.splitlines()[0]) == (4, told)
+    assert (two.code, two.told.count("run them one by one")) == (4, 1)
     assert empty.code == 4
     assert f"ERROR: {repository}/empty: no file here holds a gate" in empty.told
-    assert [run.verdict_stays for run in (helped, wrong, empty)] == [True, False, False]
+    stays = [run.verdict_stays for run in (helped, wrong, two, empty)]
+    assert stays == [True, False, False, False]
 
 
 def test_without_natadv_the_folder_is_left_out_too(repository, tmp_path):
