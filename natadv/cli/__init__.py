@@ -16,6 +16,7 @@ from natadv import __version__
 from natadv.errors import NatadvError
 
 COMMANDS = {
+    "try": ("try_command", "measure any model on the mini world, with no rules and no set-up"),
     "data": ("data_commands", "import and list datasets"),
     "models": ("models_commands", "list the models that have a name, and fetch them"),
     "doctor": ("models_commands", "check that a model is whole, safe, and fed as it was trained"),

@@ -23,7 +23,7 @@ from natadv.places import find
 from natadv.storage.progress import amount
 from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for
 from natadv.training.sae_settings import SAE_SETTINGS, AutoencoderSettings
-from natadv.types import WAY, AutoencoderKind, ReadTokens
+from natadv.types import WAY, AutoencoderKind, ModelSpec, ReadTokens
 
 if TYPE_CHECKING:
     from natadv.models.doctor import Finding
@@ -143,17 +143,20 @@ def doctor(
     failed = 0
     for spec in (spec for name in names for spec in resolve(name, root=Path.cwd())):
         print(f"{spec.name} ({spec.folder})")
-        row = ZOO.get(spec.lineage)
-        pictures = (
-            find(Path(row.known), Path.cwd()) if known is None and row and row.known else known
-        )
-        failed += _printed(
+        pictures = known_pictures(spec, root=Path.cwd()) if known is None else known
+        failed += print_findings(
             examine(spec, device=device, dtype=dtype, known=pictures, classes=classes)
         )
     return 1 if failed else 0
 
 
-def _printed(findings: Iterable[Finding]) -> int:
+def known_pictures(spec: ModelSpec, *, root: Path) -> Path | None:
+    """The folder of pictures that the model, or the one that it descends from, recognises."""
+    row = ZOO.get(spec.lineage)
+    return find(Path(row.known), root) if row is not None and row.known else None
+
+
+def print_findings(findings: Iterable[Finding]) -> int:
     """Print every check of one model, and return the number of those that failed."""
     failed = checks = 0
     for line in findings:

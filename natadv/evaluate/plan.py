@@ -20,7 +20,7 @@ from natadv.heads import head_file
 from natadv.models.hub.local import LOCK
 from natadv.models.loading import fingerprint
 from natadv.models.plugged import check_classes
-from natadv.models.resolve import HEADS, heads_beside
+from natadv.models.resolve import HEAD_TASKS, HEADS, heads_beside
 from natadv.models.zoo import ZOO
 from natadv.scenarios import SCENARIOS
 from natadv.storage.hashes import sha256_of
@@ -148,9 +148,14 @@ def head_of(case: Case, spec: ModelSpec, *, weights: str) -> str:
         raise ModelError(
             f"{spec.name} cannot do {case.task}: exemplars are for questions alone; ask {plain}"
         )
+    able = ", ".join(sorted({*spec.tasks, *spec.heads})) or "nothing"
+    if case.task not in HEAD_TASKS:
+        raise ModelError(
+            f"{spec.name} cannot do {case.task}: it can do {able}, and no head does {case.task}; "
+            "leave it out with --task, or name another model"
+        )
     train = _training(case.task, spec)
     if case.task not in spec.heads:
-        able = ", ".join(sorted({*spec.tasks, *spec.heads})) or "nothing"
         raise ModelError(
             f"{spec.name} cannot do {case.task}: it can do {able} and has no head for it; train "
             f"one ({train}), or leave it out with --task"

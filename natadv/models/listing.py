@@ -13,15 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from natadv.config import parse_yaml
+from natadv.errors import NatadvError
+from natadv.models.files.checkpoint import CONFIG, image_processing
 from natadv.models.files.layouts import layout_of
 from natadv.models.hub import local as hub
 from natadv.models.hub.local import LockedRepository
-from natadv.models.loading import SPREADABLE
+from natadv.models.loading import SPREADABLE, fingerprint
 from natadv.models.resolve import heads_of_row
 from natadv.models.zoo import PAPER, ZOO, ZooRow, read_table
 from natadv.places import find
 from natadv.storage.progress import amount
-from natadv.types import Feeding
+from natadv.types import WAY, Feeding, ModelSpec
 
 _LINE = f"{{:<{max(map(len, ZOO)) + 2}}} {{:<6}} {{:<6}} {{:<13}} {{}}"
 _HEAD = _LINE.format("  name", "image", "params", "here", "on the hub, or in the repository")
@@ -164,3 +167,66 @@ def _place(row: ZooRow, locks: Mapping[str, LockedRepository], root: Path) -> st
     if presence == "absent":
         return "locked" if locked else "no"
     return f"at {locked.revision[:10]}" if locked and presence == "whole" else "incomplete"
+
+
+NOT_KNOWN = "not known"
+
+
+def facts_of(spec: ModelSpec) -> dict[str, str]:
+    """What a model is, as far as its files and the zoo tell without loading it."""
+    able = [*spec.tasks, *(f"{task} by a head" for task in spec.heads if task not in spec.tasks)]
+    descends = f", of the architecture of {spec.lineage}" if spec.lineage != spec.name else ""
+    return {
+        "model": f"{spec.name}{descends}",
+        "files": str(spec.folder),
+        "family": spec.family,
+        "loader": spec.loader,
+        "tasks": ", ".join(able),
+        "pictures": _pictures(spec),
+        "weights": _weights(spec),
+        "licence": _licence(spec),
+    }
+
+
+def _weights(spec: ModelSpec) -> str:
+    try:
+        return f"hash {fingerprint(spec)[:12]}"
+    # `natadv doctor` explains what is wrong with them.
+    except NatadvError:
+        return NOT_KNOWN
+
+
+def _pictures(spec: ModelSpec) -> str:
+    """The size of the pictures that its tower reads."""
+    if spec.factory:
+        return f"{NOT_KNOWN}: its factory feeds it"
+    if (spec.folder / CONFIG).is_file() and spec.loader not in ("open-clip", "open-clip-visual"):
+        stated = image_processing(spec.folder)
+        if "max_num_patches" in stated:
+            return f"up to {stated['max_num_patches']} patches of {stated['patch_size']} px"
+        cropped = stated.get("do_center_crop") and stated.get("crop_size")
+        size = cropped or stated["size"]
+    else:
+        (shape,) = json.loads(layout_of(spec.folder).kind(spec.folder).signature).values()
+        size = shape.get("vision_cfg", shape)["image_size"]
+    if not isinstance(size, dict):
+        return f"{size} px"
+    sides = [size[key] for key in ("height", "width") if key in size] or [*size.values()]
+    return f"{' x '.join(map(str, dict.fromkeys(sides)))} px"
+
+
+def _licence(spec: ModelSpec) -> str:
+    """That of the zoo, or the one that a model card beside the weights states."""
+    if (row := ZOO.get(spec.name.partition(WAY)[0])) is not None:
+        return row.licence
+    card = spec.folder / "README.md"
+    if spec.factory or not card.is_file():
+        return NOT_KNOWN
+    before, _, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+    try:
+        # Without its head, a card states nothing that a program could read.
+        stated = {} if before else parse_yaml(rest.partition("\n---")[0], where=str(card))[0]
+    except NatadvError:
+        return NOT_KNOWN
+    licence = stated.get("license") if isinstance(stated, dict) else None
+    return f"{licence}, as its model card says" if isinstance(licence, str) else NOT_KNOWN

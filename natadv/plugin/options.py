@@ -183,6 +183,12 @@ OPTIONS = (
     Option("--gate-json", FILE, f"where the verdict is written for machines ({GATE_JSON})"),
 )
 
+
+def default_of(dest: str) -> Any:
+    """The value of an option that was given nowhere."""
+    return next(option.attributes["default"] for option in OPTIONS if option.dest == dest)
+
+
 Flags = Mapping[str, tuple[str, ...]]
 
 LISTING_MODES: Flags = {

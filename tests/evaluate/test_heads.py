@@ -125,6 +125,12 @@ def test_without_a_head_the_case_says_how_to_get_one(grid, spec):
     )
 
 
+def test_no_command_is_named_for_a_head_that_nobody_can_train(spec):
+    answerer = replace(spec, heads={}, tasks=("vqa",))
+    with pytest.raises(ModelError, match="it can do vqa, and no head does classification; leave"):
+        head_of(replace(CASE, task="classification"), answerer, weights=TOWER)
+
+
 @pytest.mark.parametrize(
     ("named", "told"),
     [

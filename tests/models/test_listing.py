@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from natadv.errors import ModelError
-from natadv.models.listing import Published, published, sizes
+from natadv.models.listing import Published, facts_of, published, sizes
+from natadv.models.loading import fingerprint
+from natadv.models.resolve import resolve
 from natadv.models.zoo import ZOO, read_table
 
 ROWS = published()
@@ -114,3 +116,30 @@ def test_sizes_are_parameters_by_the_bytes_of_their_dtype():
     ]
     assert lines[-3].startswith("3 models, files up to 50.1 GB")
     assert max(map(len, sizes(list(ZOO.values()), root=root).splitlines())) <= 100
+
+
+def test_the_facts_of_a_checkpoint_are_in_its_files(
+    tiny_clip, tiny_siglip2, open_clip_plain, copied
+):
+    def facts(folder):
+        (spec,) = resolve(str(folder), root=folder.parent)
+        return facts_of(spec)
+
+    stated = copied(tiny_clip, name="stated")
+    (stated / "README.md").write_text("---\nlicense: mit\n---\n# A model\nlicense: other\n")
+    (found,) = resolve("mini-clip", root=Path(__file__).parents[2])
+
+    assert facts(tiny_clip)["pictures"] == facts(open_clip_plain)["pictures"] == "32 px"
+    assert facts(tiny_siglip2)["pictures"] == "up to 16 patches of 8 px"
+    assert facts(tiny_clip)["licence"] == "not known"
+    assert facts(stated)["licence"] == "mit, as its model card says"
+    assert facts_of(found) == {
+        "model": "mini-clip",
+        "files": str(found.folder),
+        "family": "mini",
+        "loader": "transformers-clip",
+        "tasks": "classification, segmentation by a head, vqa by a head",
+        "pictures": "64 px",
+        "weights": f"hash {fingerprint(found)[:12]}",
+        "licence": ZOO["mini-clip"].licence,
+    }
