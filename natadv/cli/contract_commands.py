@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,9 +19,10 @@ import typer
 from natadv import arguments, git
 from natadv.cli import shared_options as opt
 from natadv.config import section_of
-from natadv.errors import ConfigError, NatadvError, counted
+from natadv.errors import ConfigError, NatadvError, counted, listed
 
 if TYPE_CHECKING:
+    from natadv.gate.calibrate import Placed
     from natadv.gate.ratchet import Ratchet
     from natadv.gate.rules import Thresholds
     from natadv.gate.starters import Origin
@@ -191,16 +193,19 @@ _Evidence = Annotated[Path, opt.path("of the gate's last run")]
 @app.command(
     cls=opt.Command,
     short_help="raise measured rules to what the last run has reached",
-    epilog="Example: natadv calibrate --part held-out --out thresholds/measured.yaml",
+    epilog="Examples: natadv calibrate --write; natadv calibrate --part held-out --dry-run",
 )
 def calibrate(
     evidence: _Evidence = opt.EVIDENCE,
-    thresholds: opt.Thresholds = opt.THRESHOLDS,
+    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = opt.THRESHOLDS,
     part: Annotated[
         str | None, opt.text("PART", "also rules on this part of the clean datasets")
     ] = None,
+    write: Annotated[
+        bool, opt.flag("--write", "add rules for cases without a measured one, and their tiers")
+    ] = False,
     out: Annotated[
-        Path | None, opt.path("a new file for cases without a measured rule", metavar="FILE")
+        Path | None, opt.path("a new file for these rules instead", metavar="FILE")
     ] = None,
     day: _Date = None,
     allow_lower: Annotated[
@@ -217,32 +222,117 @@ def calibrate(
     its measurement as the source, in the file that has the rule. A rule whose source does not begin
     with "measured" was chosen by somebody, and stays; it is named if it could be stricter.
 
-    Exit codes: 0 done, 1 the evidence is flawed, 4 a file is wrong.
+    With --write, cases that have no measured rule get one in thresholds.yaml, which is made if it
+    is not there. A model that no tier has gets a tier of its name with the cases that the run
+    selected. The evidence must be that of a whole run, of all samples.
+
+    Exit codes: 0 done, 1 the evidence is flawed or a case has no rule yet, 4 a file is wrong.
     """
-    from natadv.gate.calibrate import proposals, tiers_of_others, to_yaml, weaker_than_published
+    from natadv.gate.calibrate import placed, proposals, weaker_than_published
     from natadv.gate.ratchet import ratchet
-    from natadv.gate.thresholds_file import load_thresholds
     from natadv.gate.waivers import today_utc
 
+    if write and out is not None:
+        raise typer.BadParameter("--write and --out FILE are two places for the same rules")
     if allow_lower != (reason is not None):
         raise typer.BadParameter("--allow-lower and --reason TEXT need each other")
     if reason is not None and not (any(map(str.isalnum, reason)) and reason.isprintable()):
         raise typer.BadParameter(f"--reason: expected words in one line, got {reason!r}")
     try:
-        known = load_thresholds(thresholds, asserting=False)
-        if out is not None and out.exists():
-            raise ConfigError(f"{out}: is there already; give another --out, or remove it")
+        known = _known(thresholds, may_be_new=write)
         found = proposals(evidence, str(day or today_utc()), part)
         moved = ratchet(found.rules, known, lower_because=reason)
         files = _edited(moved, thresholds)
+        if moved.new and (write or out):
+            moved = _of_whole_run(moved, known, evidence, thresholds=thresholds, write=write)
+        new = placed(moved.new, known)
+        if write:
+            files |= _extended(files, new, thresholds)
+        elif out is not None:
+            files |= _separate(moved, known, out)
     except ConfigError as error:
         return opt.refused(error)
-    if moved.new and out is not None:
-        files[out] = to_yaml(moved.new, tiers=tiers_of_others(moved.new, known))
     remarks = [*found.without, *weaker_than_published(moved.new, known)]
-    _tell(moved, out, remarks=remarks, dry_run=dry_run)
-    _write(files, dry_run=dry_run)
-    return 0
+    if write:
+        moved = replace(moved, new=new.rules)
+        remarks += [f"not written, as no tier has its case: {rule}" for rule in new.outside]
+    _tell(moved, thresholds if write else out, remarks=remarks, dry_run=dry_run)
+    _write(files, dry_run=dry_run, shown=dry_run or write)
+    return _whether_all_have_rules(known, new) if write else 0
+
+
+def _known(thresholds: Path, *, may_be_new: bool) -> Thresholds:
+    """The contract; an empty one if the file is still to be made. Raises ConfigError."""
+    from natadv.gate.rules import Thresholds
+    from natadv.gate.thresholds_file import load_thresholds
+
+    if may_be_new and not thresholds.exists():
+        return Thresholds(default_tier="", confidence=0.95, tiers={}, rules=())
+    return load_thresholds(thresholds, asserting=False)
+
+
+def _of_whole_run(
+    moved: Ratchet, known: Thresholds, evidence: Path, *, thresholds: Path, write: bool
+) -> Ratchet:
+    """Raises NatadvError if the evidence is no ground for new rules. What is written into the
+    contract itself must come from one run, and be about the cases that it selected; a file of its
+    own may also hold rules for their twins, and for evidence that was assembled by hand."""
+    from natadv.evidence import read_selection
+    from natadv.gate.calibrate import cases_of_whole_run
+    from natadv.gate.stored import DATASETS
+    from natadv.places import children
+
+    if not write and read_selection(evidence) is None:
+        return moved
+    cards = children(DATASETS, thresholds.parent)
+    cases = {case.address for case in cases_of_whole_run(evidence, known, cards=cards)}
+    new = tuple(rule for rule in moved.new if not write or rule.case in cases)
+    return replace(moved, new=new)
+
+
+def _separate(moved: Ratchet, known: Thresholds, out: Path) -> dict[Path, str]:
+    """A new file for the rules of a calibration, if there are any. Raises ConfigError."""
+    from natadv.gate.calibrate import tiers_of_others, to_yaml
+
+    if out.exists():
+        raise ConfigError(f"{out}: is there already; give another --out, or remove it")
+    return {out: to_yaml(moved.new, tiers=tiers_of_others(moved.new, known))} if moved.new else {}
+
+
+_NEW_CONTRACT = """\
+# What must run (tiers) and what must hold (rules), written by natadv calibrate --write.
+version: 1
+default_tier: {tier}
+"""
+
+
+def _extended(files: Mapping[Path, str], new: Placed, thresholds: Path) -> dict[Path, str]:
+    """The contract with new rules and their tiers, if there are any. Raises ConfigError."""
+    from natadv.gate.ratchet import extended
+
+    if not new.rules:
+        return {}
+    text = files.get(thresholds) or _text(thresholds)
+    text = text or _NEW_CONTRACT.format(tier=next(iter(new.tiers)))
+    added = extended(text, new.rules, tiers=new.tiers, where=str(thresholds))
+    return {thresholds: added}
+
+
+def _whether_all_have_rules(known: Thresholds, new: Placed) -> int:
+    """1 if a case of the contract has no rule after the new ones were added, which pytest refuses;
+    else 0."""
+    from natadv.gate.rules import Tier
+    from natadv.gate.thresholds_file import without_rule
+
+    added = {name: Tier(name, (grid,)) for name, grid in new.tiers.items()}
+    after = replace(known, tiers={**known.tiers, **added}, rules=(*known.rules, *new.rules))
+    if lacking := without_rule(after):
+        print(
+            f"{counted(len(lacking), 'case')} without a rule, so that pytest refuses the contract: "
+            f"{listed([*map(str, lacking)])}; measure them, or take them out of their tiers",
+            file=sys.stderr,
+        )
+    return 1 if lacking else 0
 
 
 def _tell(moved: Ratchet, out: Path | None, *, remarks: Sequence[str], dry_run: bool) -> None:
@@ -254,7 +344,7 @@ def _tell(moved: Ratchet, out: Path | None, *, remarks: Sequence[str], dry_run: 
         print(f"{'kept':8} {kept.would}")
     for room in moved.slack:
         print(f"{'slack':8} {room.could}")
-    of_new = f"in {out}" if out else "not written without --out FILE"
+    of_new = f"in {out}" if out else "not written without --write or --out FILE"
     counts = {
         f"{counted(len(moved.moves), 'rule')} {'would move' if dry_run else 'moved'}": True,
         f"{moved.unchanged} unchanged": bool(moved.unchanged),
@@ -287,16 +377,16 @@ def _text(path: Path) -> str:
     return path.read_bytes().decode() if path.exists() else ""
 
 
-def _write(files: Mapping[Path, str], *, dry_run: bool) -> None:
-    """Write the files, or show how they would differ."""
+def _write(files: Mapping[Path, str], *, dry_run: bool, shown: bool) -> None:
+    """Write the files, unless they are only `shown` as they would differ."""
     from natadv.storage.atomic import replace_file
 
     for path, text in files.items():
-        if dry_run:
+        if shown:
             sides = (_text(path).splitlines(), text.splitlines())
             names = (str(path), f"{path} (calibrated)")
             print(*difflib.unified_diff(*sides, *names, n=1, lineterm=""), sep="\n")
-        else:
+        if not dry_run:
             replace_file(path, text.encode(), remedy="make it writable, or calibrate a copy")
             print(f"wrote {path}")
 

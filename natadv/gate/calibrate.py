@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import yaml
 
-from natadv.errors import MetricError, unknown_name
-from natadv.evidence import CaseEvidence
-from natadv.gate.cases import stored_evidence, whole_cases
-from natadv.gate.rules import Rule, Thresholds, TierGrid
+from natadv.errors import MetricError, one_per_line, unknown_name
+from natadv.evidence import CaseEvidence, Selection, StoredCase, clean_case, read_selection
+from natadv.gate.cases import mismatches, stored_evidence, stored_plans, whole_cases
+from natadv.gate.rules import Rule, Thresholds, Tier, TierGrid
 from natadv.metrics import METRICS, estimate, headline_of, metric_named
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
+from natadv.types import Case
 
 CONFIDENCE = 0.999
 SLACK = 0.005
@@ -75,6 +76,14 @@ def rounded(bound: float, rounding: str) -> float:
 
 def to_yaml(rules: Sequence[Rule], *, tiers: Mapping[str, TierGrid] | None = None) -> str:
     """A file that thresholds.yaml can include: rules, and tiers of one grid each."""
+    content: dict[str, object] = {"rules": rule_rows(rules)}
+    if tiers:
+        content = {"tiers": tier_rows(tiers), **content}
+    return str(yaml.safe_dump(content, sort_keys=False, width=10_000))
+
+
+def rule_rows(rules: Sequence[Rule]) -> list[dict[str, object]]:
+    """Rules of single cases as the contract has them."""
     rows = []
     for rule in rules:
         row: dict[str, object] = {"case": rule.case, "metric": rule.metric}
@@ -82,14 +91,15 @@ def to_yaml(rules: Sequence[Rule], *, tiers: Mapping[str, TierGrid] | None = Non
         row |= {} if rule.part is None else {"part": rule.part}
         row |= {"starter": rule.starter} if rule.starter else {}
         rows.append(row | {"source": rule.source})
-    content: dict[str, object] = {"rules": rows}
-    if tiers:
-        plain = {
-            name: {"models": list(grid.models), "cases": list(grid.cases)}
-            for name, grid in tiers.items()
-        }
-        content = {"tiers": plain, **content}
-    return str(yaml.safe_dump(content, sort_keys=False, width=10_000))
+    return rows
+
+
+def tier_rows(tiers: Mapping[str, TierGrid]) -> dict[str, dict[str, list[str]]]:
+    """Tiers of one grid each as the contract has them."""
+    return {
+        name: {"models": list(grid.models), "cases": list(grid.cases)}
+        for name, grid in tiers.items()
+    }
 
 
 def tiers_of_others(rules: Sequence[Rule], known: Thresholds) -> dict[str, TierGrid]:
@@ -174,3 +184,74 @@ def _measurable(found: CaseEvidence, part: str | None) -> Iterator[tuple[str, st
             yield from ((name, None) for name in OF_DRAWN if case.task in METRICS[name].tasks)
     if case.scenario == "clean" and part is not None and part in rows.part:
         yield headline_of(case), part
+
+
+def cases_of_whole_run(
+    root: Path, known: Thresholds, *, cards: Mapping[str, Path]
+) -> tuple[Case, ...]:
+    """The cases that the run selected whose evidence lies under `root`, if it is a ground for rules
+    of cases that have none: what it lacks, no later run would miss.
+
+    Args:
+        known: The contract, whose tier of the run may plan fewer samples than there are.
+        cards: Name -> folder of the datasets that are here, which say what all samples are.
+
+    Raises:
+        MetricError: The run did not measure all that it selected, left samples out, measured other
+            data than are here, or is mixed with another run.
+        StoreError: The evidence was changed.
+    """
+    selection, stored = read_selection(root), whole_cases(root)
+    if selection is None:
+        raise MetricError(
+            f"{root}: expected the evidence of one run, with its run.json, got cases without one; "
+            "measure again"
+        )
+    flaws = list(selection.problems) or list(_flaws(selection, stored, known, cards))
+    if flaws:
+        raise MetricError(f"{root}: no ground for new rules:{one_per_line(flaws)}")
+    return selection.cases
+
+
+def _flaws(
+    selection: Selection,
+    stored: Mapping[Case, StoredCase],
+    known: Thresholds,
+    cards: Mapping[str, Path],
+) -> Iterator[str]:
+    """Why the stored cases are not the whole measurement of what was selected."""
+    twins = {clean_case(c, s.manifest.twin_of) for c, s in stored.items() if s.manifest.twin_of}
+    for case in sorted(set(stored) - set(selection.cases) - twins):
+        yield f"{case}: is not of this run, which did not select it"
+    tier = known.tiers.get(selection.tier) or Tier(selection.tier, ())
+    for case in selection.cases:
+        if case not in stored:
+            yield f"{case}: was selected, and not measured"
+            continue
+        needed = {case.dataset, stored[case].manifest.twin_of or case.dataset}
+        # What is not here cannot be compared; the next run of the gate asks for it.
+        here = cards if needed <= cards.keys() else None
+        (plan,) = stored_plans([case], tier, stored, cards=here)
+        for why in mismatches(plan, stored_evidence(case, stored, cards=here)):
+            yield f"{case}: {why}"
+
+
+class Placed(NamedTuple):
+    """Where new rules belong in a contract."""
+
+    rules: tuple[Rule, ...]
+    tiers: Mapping[str, TierGrid]
+    """Tiers that have to be added for them."""
+    outside: tuple[Rule, ...]
+    """Rules of models that a tier has, for cases that it lacks: they would cover nothing."""
+
+
+def placed(rules: Sequence[Rule], known: Thresholds) -> Placed:
+    """The rules that a contract can take, with the tiers that it needs for them."""
+    tiers = tiers_of_others(rules, known)
+    asked = {case.address for tier in known.tiers.values() for case in tier.covered}
+    asked |= {
+        f"{cell}/{model}" for grid in tiers.values() for model in grid.models for cell in grid.cases
+    }
+    inside = tuple(rule for rule in rules if rule.case in asked)
+    return Placed(inside, tiers, tuple(rule for rule in rules if rule.case not in asked))

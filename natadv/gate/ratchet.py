@@ -1,4 +1,4 @@
-"""Moves measured rules in the files that have them: up, and down only for a reason.
+"""Moves measured rules in the files that have them: up, and down only for a reason. Adds new ones.
 
 Everything else in a file stays as it is, byte for byte: comments, order, quotes and blank lines.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ import yaml
 from natadv.config import parse_yaml
 from natadv.errors import ConfigError
 from natadv.evidence import case_of
-from natadv.gate.calibrate import SHARE_OF_N
-from natadv.gate.rules import Number, Rule, Thresholds, place
+from natadv.gate.calibrate import SHARE_OF_N, rule_rows, tier_rows
+from natadv.gate.rules import Number, Rule, Thresholds, TierGrid, place
 from natadv.gate.thresholds_schema import BOUNDS
 
 MEASURED = "measured"
@@ -205,3 +206,65 @@ def _edit(row: yaml.MappingNode, key: str, value: object) -> _Edit:
     text = text.removesuffix("...\n").rstrip("\n")
     # A folded text ends with its line.
     return _Edit(start, stop, text + "\n" * (style in ("|", ">")))
+
+
+def extended(text: str, rules: Sequence[Rule], *, tiers: Mapping[str, TierGrid], where: str) -> str:
+    """The text of a contract's file with more tiers and rules, behind those that it has.
+
+    Raises ConfigError, which begins with `where`, if that would change anything else.
+    """
+    content = dict(parse_yaml(text, where=where)[0])
+    after = text
+    if tiers:
+        content["tiers"] = {**(content.get("tiers") or {}), **tier_rows(tiers)}
+        after = _with_more(after, "tiers", tier_rows(tiers))
+    if rules:
+        content["rules"] = [*(content.get("rules") or []), *rule_rows(rules)]
+        after = _with_more(after, "rules", rule_rows(rules))
+    if _plain(after, where) != content:
+        raise ConfigError(
+            f"{where}: nothing can be added to its tiers and rules; write each on lines of its own"
+        )
+    return after
+
+
+def _with_more(text: str, key: str, entries: object) -> str:
+    """The text with the entries behind those of a key, which is added at the end if absent."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    node = dict(_children(root)).get(key) if root is not None else None
+    indent, head, end = 2, "", len(text)
+    if node is None:
+        head = f"\n{key}:\n"
+    elif isinstance(node, yaml.CollectionNode) and node.value:
+        indent = node.start_mark.column
+        end = _end_of_lines(text, _last_leaf(node).end_mark.index, indent)
+    else:
+        # An empty list or nothing, in the line of the key.
+        before = text[: node.start_mark.index].rstrip(" ")
+        text = before + text[node.end_mark.index :]
+        end = _end_of_lines(text, len(before), indent)
+    if not text[:end].endswith("\n"):
+        head = f"\n{head}"
+    block = yaml.safe_dump(entries, sort_keys=False, width=_WIDE, allow_unicode=True)
+    added = head + textwrap.indent(block, " " * indent)
+    return text[:end] + added.replace("\n", "\r\n" if "\r\n" in text else "\n") + text[end:]
+
+
+def _last_leaf(node: yaml.Node) -> yaml.Node:
+    # The end of what stands in brackets is known.
+    while isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    return node
+
+
+def _end_of_lines(text: str, end: int, indent: int) -> int:
+    """Where the line of an entry that stops at `end` is over, with the comments below it that are
+    indented as it is."""
+    if text[end - 1] != "\n":
+        end = text.find("\n", end) + 1 or len(text)
+    while (line := text[end:].partition("\n")[0]).lstrip().startswith("#"):
+        if len(line) - len(line.lstrip()) < max(indent, 1):
+            break
+        end = min(len(text), end + len(line) + 1)
+    return end

@@ -236,11 +236,12 @@ class Tier:
         return any(grid.holds(lineage) for grid in self.grids)
 
     def grid_of(self, lineages: Mapping[str, str]) -> tuple[Case, ...]:
-        """The cases of the tier for models, from model to lineage; for a model whose lineage the
-        tier does not know, all of them."""
+        """The cases of the tier for models, from model to lineage: those of its own name if the
+        tier knows it, else those of its lineage; all of them if the tier knows neither."""
         found: dict[Case, None] = {}
+        known = {model: model if self.holds(model) else of for model, of in lineages.items()}
         for grid in self.grids:
-            models = [m for m, of in lineages.items() if grid.holds(of) or not self.holds(of)]
+            models = [m for m, of in known.items() if grid.holds(of) or not self.holds(of)]
             for cell in grid.cases:
                 task, scenario, dataset = cell.split("/")
                 found |= {Case(task, scenario, dataset, model): None for model in models}
@@ -267,17 +268,20 @@ class Thresholds:
     def tier_of(self, lineages: Mapping[str, str]) -> Tier:
         """The tier that follows from the models that were named (model -> lineage): the default
         tier if it has them all, else the first that does; the default tier if none has any.
-        `NAME@WAY` belongs to the tiers of NAME, unless some tier lists it itself.
+        A checkpoint belongs to the tiers that list it itself, else to those of its lineage;
+        `NAME@WAY` to the tiers of NAME, unless some tier lists it itself.
 
         Raises ConfigError if no tier has them all.
         """
         # Sorting is stable: the default tier precedes the others, which keep their order.
         ordered = sorted(self.tiers.values(), key=lambda tier: tier.name != self.default_tier)
-        tiers_of = {
-            model: [tier.name for tier in ordered if tier.holds(lineage)]
-            or [tier.name for tier in ordered if tier.holds(lineage.partition(WAY)[0])]
-            for model, lineage in lineages.items()
-        }
+        tiers_of: dict[str, list[str]] = {}
+        for model, lineage in lineages.items():
+            holding = (
+                [tier.name for tier in ordered if tier.holds(name)]
+                for name in (model, lineage, lineage.partition(WAY)[0])
+            )
+            tiers_of[model] = next(filter(None, holding), [])
         if not any(tiers_of.values()):
             return self.tier()
         for tier in ordered:

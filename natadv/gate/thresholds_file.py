@@ -202,7 +202,7 @@ def _mistakes(
         first.setdefault(key, rule)
     covered = {name: tier.covered for name, tier in tiers.items()}
     cases = CaseSet(case for of_tier in covered.values() for case in of_tier)
-    index = RuleIndex(rules)
+    unruled = set(without_rule(thresholds)) if asserting else set()
     for rule in rules:
         if not rule.covers_any(cases):
             reason = f"{rule.case}: this rule covers no case of any tier"
@@ -210,16 +210,23 @@ def _mistakes(
             if not GLOB & set(model) and model not in {case.model for case in cases.cases}:
                 reason += f": none has the model {model!r}"
             yield paths[rule.file], rule.line, reason
-    for source in sources if asserting else ():
+    for source in sources if unruled else ():
         for name, row in source.file.tiers.items():
             for case in covered[name]:
-                if case.task not in ANALYSES and not index.covering(case, case.model):
+                if case in unruled:
                     line = line_of(_loc(name, row, case), source.lines)
                     yield (
                         str(source.path),
                         line,
                         f"{case}: no rule covers this case of tier {name!r}; {MEASURE_FIRST}",
                     )
+
+
+def without_rule(thresholds: Thresholds) -> list[Case]:
+    """The cases of all tiers that need a rule and have none."""
+    index = RuleIndex(thresholds.rules)
+    cases = dict.fromkeys(case for tier in thresholds.tiers.values() for case in tier.covered)
+    return [c for c in cases if c.task not in ANALYSES and not index.covering(c, c.model)]
 
 
 def _of_waivers(

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from natadv import cli
 from natadv.errors import MetricError
-from natadv.evidence import Manifest, folder_of, read_evidence, write_evidence
+from natadv.evidence import (
+    Manifest,
+    Selection,
+    folder_of,
+    read_evidence,
+    write_evidence,
+    write_selection,
+)
+from natadv.gate import __main__ as gate
 from natadv.gate.calibrate import propose, to_yaml, weaker_than_published
 from natadv.gate.judge import judge_all
 from natadv.gate.thresholds_file import load_thresholds
@@ -371,3 +379,237 @@ def test_evidence_without_a_case_is_no_file_of_no_rules(tmp_path, calibrate):
 
     assert (code, found) == (1, {})
     assert "no case in it leaves a bound; has its run ended?" in text
+
+
+TIERS_ONLY = """\
+# Ours.
+version: 1
+default_tier: mini   # the quick one
+
+tiers:
+  mini:
+    models: [mini-clip]
+    cases: [classification/clean/mini, classification/typographic/mini-typo,
+            classification/natural/mini-natural]
+# The end.
+"""
+
+
+@pytest.fixture
+def run(kit, tmp_path, capsys, monkeypatch):
+    """A repository in which one model was measured without rules; calls the command there."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / ".natadv" / "evidence"
+    kit.store_world(root, models=("mini-clip",))
+    cases = (kit.CLEAN, kit.NATURAL, kit.TYPO)
+    write_selection(root, Selection("mini", ("mini-clip",), cases, whole=True))
+    for name in ("mini", "mini-typo", "mini-natural"):
+        card = tmp_path / "fixtures" / "datasets" / name / "card.yaml"
+        card.parent.mkdir(parents=True)
+        card.write_text("revision: revision-1\nrows: 200\n")
+
+    def call(*options):
+        code = cli.main(["calibrate", "--date", DAY, *options])
+        told = capsys.readouterr()
+        return code, told.out + told.err
+
+    return call
+
+
+def judged(*options):
+    """The exit code of judging the evidence again, by the contract that lies here."""
+    return gate.main(["--evidence", ".natadv/evidence", *options])
+
+
+def test_from_nothing_to_a_contract_that_the_measured_run_keeps(run, tmp_path):
+    code, text = run("--write", "--dry-run")
+    assert (code, (tmp_path / "thresholds.yaml").exists()) == (0, False)
+    assert "+default_tier: mini-clip" in text
+
+    code, text = run("--write")
+
+    assert code == 0
+    assert "0 rules moved, 4 new, in thresholds.yaml" in text
+    # 195 of 200, by Clopper and Pearson.
+    measured = "measured 0.975 [0.943, 0.992], n 200, data revision, weights cccccccc"
+    assert f"+    source: {measured}, {DAY}" in text
+    found = load_thresholds(tmp_path / "thresholds.yaml")
+    assert {case.cell for case in found.tier().grid} == {
+        "classification/clean/mini",
+        "classification/typographic/mini-typo",
+        "classification/natural/mini-natural",
+    }
+    assert judged("--tier", "mini-clip") == 0
+    # Said twice, nothing changes.
+    before = (tmp_path / "thresholds.yaml").read_bytes()
+    assert "0 rules moved, 4 unchanged" in run("--write")[1]
+    assert (tmp_path / "thresholds.yaml").read_bytes() == before
+
+
+def test_a_tier_without_rules_gets_them_below_all_that_the_file_says(run, tmp_path):
+    path = tmp_path / "thresholds.yaml"
+    path.write_text(TIERS_ONLY)
+
+    assert run("--write")[0] == 0
+
+    text = path.read_text()
+    assert text.startswith(TIERS_ONLY)
+    assert list(yaml.safe_load(text)["tiers"]) == ["mini"]
+    assert judged() == 0
+
+
+def test_a_model_of_no_tier_gets_its_own_beside_the_others(run, tmp_path):
+    path = tmp_path / "thresholds.yaml"
+    other = TIERS_ONLY.replace("[mini-clip]", "[other]") + (
+        "rules: [] # none yet\nwaivers:\n  - {case: classification/*/mini/other, reason: r, "
+        "owner: o, issue: i, expires: 2026-12-31}\n"
+    )
+    path.write_text(other)
+
+    code, text = run("--write")
+
+    assert code == 1
+    assert "natadv: " not in text
+    assert (
+        "3 cases without a rule, so that pytest refuses the contract: classification/clean/mini/"
+        "other, "
+    ) in text
+    found = load_thresholds(path, asserting=False)
+    assert found.tier_of({"mini-clip": "mini-clip"}).name == "mini-clip"
+    assert found.default_tier == "mini"
+    # Every line of the file is still there, in its order; only the empty list is gone.
+    lines = iter(path.read_text().splitlines())
+    assert all(line in lines for line in other.replace("rules: []", "rules:").splitlines())
+
+
+def test_a_rule_that_is_there_is_never_lowered(run, tmp_path):
+    path = tmp_path / "thresholds.yaml"
+    rule = "case: classification/clean/mini/mini-clip, metric: top1"
+    path.write_text(f"{TIERS_ONLY}rules:\n  - {{{rule}, floor: 0.99, source: measured then}}\n")
+
+    code, text = run("--write")
+
+    assert code == 0
+    assert "floor 0.990 (line 12) stays; the measurement only allows" in text
+    (kept,) = [r for r in load_thresholds(path).rules if r.case.startswith("classification/clean")]
+    assert kept.bound == 0.99
+    assert judged() == 1
+
+
+def test_a_rule_for_a_case_of_no_tier_is_not_written(run, tmp_path):
+    """It would cover nothing, and the contract be refused."""
+    path = tmp_path / "thresholds.yaml"
+    path.write_text(TIERS_ONLY.replace(",\n            classification/natural/mini-natural", ""))
+
+    code, text = run("--write")
+
+    assert code == 0
+    assert "not written, as no tier has its case: classification/natural/mini-natural" in text
+    assert len(load_thresholds(path).rules) == 3
+
+
+def test_a_case_that_leaves_no_bound_is_left_out_of_a_new_tier(run, kit, tmp_path):
+    root = tmp_path / ".natadv" / "evidence"
+    facts = ("revision-1", "c" * 64, "protocol-1")
+    rows = kit.rows_of([False] * 200)
+    write_evidence(root, Manifest(kit.NATURAL, "mini-clip", 200, *facts), {"attack": rows})
+
+    code, text = run("--write")
+
+    assert code == 0
+    assert f"no rule for top1 of {kit.NATURAL}" in text
+    assert len(load_thresholds(tmp_path / "thresholds.yaml").tier().grid) == 2
+
+
+def test_two_places_for_new_rules_are_a_usage_error(run):
+    with pytest.raises(SystemExit):
+        run("--write", "--out", "more.yaml")
+
+
+# Ways to have rules made of evidence that is no ground for them; each returns what is said.
+
+
+def _limited(root, kit):
+    limit = "INCOMPLETE: --limit 200 left samples of mini out"
+    found = Selection("mini", ("mini-clip",), (kit.CLEAN, kit.NATURAL, kit.TYPO), True, (limit,))
+    write_selection(root, found)
+    return limit
+
+
+def _limited_in_silence(root, kit):
+    card = root.parents[1] / "fixtures" / "datasets" / "mini-natural" / "card.yaml"
+    card.write_text("revision: revision-1\nrows: 660\n")
+    return f"{kit.NATURAL}: expected 660 samples, got 200 and 0 errors"
+
+
+def _incomplete(root, kit):
+    kit.sign(folder_of(root, kit.NATURAL) / "manifest.json", problems=["the model crashed"])
+    return f"{kit.NATURAL}: calibrate on flawless evidence only"
+
+
+def _cut_short(root, kit):
+    shutil.rmtree(folder_of(root, kit.NATURAL))
+    return f"{kit.NATURAL}: was selected, and not measured"
+
+
+def _killed(root, kit):
+    (root / "run.json").unlink()
+    return "expected the evidence of one run, with its run.json"
+
+
+def _of_another_run(root, kit):
+    facts = ("revision-1", "d" * 64, "protocol-1")
+    case = replace(kit.NATURAL, model="other")
+    rows = kit.rows_of(kit.first(150, 200))
+    write_evidence(root, Manifest(case, "other", 200, *facts), {"attack": rows})
+    return f"{case}: is not of this run, which did not select it"
+
+
+def _of_other_weights(root, kit):
+    kit.sign(folder_of(root, kit.NATURAL) / "manifest.json", weights="d" * 64)
+    return "expected weights"
+
+
+def _of_other_data(root, kit):
+    card = root.parents[1] / "fixtures" / "datasets" / "mini-natural" / "card.yaml"
+    card.write_text("revision: revision-2\nrows: 200\n")
+    return f"{kit.NATURAL}: expected data revision 'revision-2', got 'revision-1'"
+
+
+def _altered(root, kit):
+    path = folder_of(root, kit.NATURAL) / "manifest.json"
+    path.write_text(path.read_text().replace('"planned_n": 200', '"planned_n": 100'))
+    return "was changed after it was written"
+
+
+def test_no_rule_is_written_from_evidence_that_is_no_ground_for_one(run, kit, tmp_path):
+    ways = (
+        *(_limited, _limited_in_silence, _incomplete, _cut_short, _killed, _of_another_run),
+        *(_of_other_weights, _of_other_data, _altered),
+    )
+    here = tmp_path / "fixtures", tmp_path / ".natadv"
+    whole = {folder: shutil.copytree(folder, tmp_path / "whole" / folder.name) for folder in here}
+    for way in ways:
+        expected = way(tmp_path / ".natadv" / "evidence", kit)
+
+        code, text = run("--write")
+
+        assert code != 0, way
+        assert expected in text, (way, text)
+        assert not (tmp_path / "thresholds.yaml").exists(), way
+        for folder, kept in whole.items():
+            shutil.rmtree(folder)
+            shutil.copytree(kept, folder)
+    # Nothing but the sabotage was in the way.
+    assert run("--write")[0] == 0
+
+
+def test_a_file_of_new_rules_needs_a_whole_run_too(run, kit, tmp_path):
+    expected = _limited(tmp_path / ".natadv" / "evidence", kit)
+    (tmp_path / "thresholds.yaml").write_text(TIERS_ONLY)
+
+    code, text = run("--out", "more.yaml")
+
+    assert code != 0
+    assert expected in text
+    assert not (tmp_path / "more.yaml").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 from hypothesis import given
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from natadv import cli
 from natadv.errors import ConfigError
 from natadv.gate.calibrate import proposals
-from natadv.gate.ratchet import Move, ratchet, rewritten
+from natadv.gate.ratchet import Move, extended, ratchet, rewritten
+from natadv.gate.rules import TierGrid
 from natadv.gate.thresholds_file import load_thresholds
 
 CONTRACT = """\
@@ -234,3 +237,42 @@ def test_whatever_the_source_says_only_two_values_change(kit, source, style, old
     assert yaml.safe_load(found) == {"rules": [row]}
     comments = [line.partition("#")[2] for line in given_text.splitlines() if "# " in line]
     assert all(comment in found for comment in comments if "'" not in comment)
+
+
+CONTRACTS = (
+    "# head\n{}tiers:\n  a: {{models: [m], cases: [c]}}  # flow\n\n# more\nrules:\n- x: 1 # why\n",
+    "{}rules:\n    - y: |\n        long\n        text\n    # of it\n\n# of tiers\ntiers: {{}}\n",
+    "{}tiers:   # none\nrules: []   # none either",
+    "tiers:\n    a:\n        models: [m]\n        cases:\n        - c\n{}",
+    "{}version: 1",
+)
+REST = ("", "waivers:\n  - {w: 1} # w\n", 'include: ["*.yaml"]\n# and so on\n')
+
+
+@given(st.sampled_from(CONTRACTS), st.sampled_from(REST), words, st.booleans(), st.booleans())
+def test_new_tiers_and_rules_leave_every_line_as_it_is(kit, style, rest, source, tiered, crlf):
+    given_text = style.format(rest).replace("\n", "\r\n" if crlf else "\n")
+    rules = [kit.rule(f"a/b/c/{name}", source=source) for name in "de"]
+    tiers = {"new": TierGrid(("d", "e"), ("a/b/c",))} if tiered else {}
+
+    found = extended(given_text, rules, tiers=tiers, where="c.yaml")
+
+    before, after = yaml.safe_load(given_text), yaml.safe_load(found)
+    assert after["rules"][: -len(rules)] == (before.get("rules") or [])
+    assert [row["source"] for row in after["rules"][-len(rules) :]] == [source] * len(rules)
+    before_and_after = [(content.get("tiers") or {}).keys() for content in (before, after)]
+    assert before_and_after[1] - before_and_after[0] == tiers.keys()
+    others = before.keys() - {"tiers", "rules"}
+    assert {key: after[key] for key in others} == {key: before[key] for key in others}
+    # Only the sign of what was empty is gone.
+    changed = "rules|tiers" if tiered else "rules"
+    plain = re.sub(rf"({changed}): (\[\]|\{{\}})", r"\1:", given_text)
+    lines = iter(found.splitlines())
+    assert all(line.rstrip() in (row.rstrip() for row in lines) for line in plain.splitlines())
+    assert ("\r" in found) == ("\r" in given_text)
+
+
+@pytest.mark.parametrize("text", ["rules: [{x: 1}]\n", "{rules: [], version: 1}\n"])
+def test_rules_in_brackets_are_left_to_their_owner(kit, text):
+    with pytest.raises(ConfigError, match=r"c\.yaml: nothing can be added to its tiers and rules"):
+        extended(text, [kit.rule("a/b/c/d")], tiers={}, where="c.yaml")

@@ -781,6 +781,8 @@ def test_the_tier_follows_from_the_models_that_are_named():
     assert contract.tier_of({"b@2-shot": "b@2-shot"}).name == "release"
     assert contract.tier_of({"a": "a", "mini-clip": "mini-clip"}).name == "paper"
     assert tier(stranger="stranger") == "mini"
+    # Its own name counts more than that of its ancestor.
+    assert tier(c="mini-clip") == "release"
     with pytest.raises(ConfigError, match="mini, paper: mini-clip; release: c") as caught:
         contract.tier_of({"mini-clip": "mini-clip", "c": "c"})
     assert "name a tier with --tier" in str(caught.value)
@@ -796,6 +798,7 @@ def test_a_tier_gives_each_model_the_cases_of_its_grids():
     assert cells("a", "a") == [f"{one}/a"]
     assert cells("b", "b") == [f"{one}/b", f"{two}/b"]
     assert cells("tuned", "c") == [f"{one}/tuned"]
+    assert cells("a", "b") == [f"{one}/a"]
     # Nothing is known of it, so nothing may be left out in silence.
     assert cells("new", "new") == [f"{one}/new", f"{two}/new"]
     assert [case.model for case in tier.grid] == ["a", "b", "b"]
