@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,7 +24,7 @@ from natadv.errors import ConfigError, NatadvError, counted, listed
 if TYPE_CHECKING:
     from natadv.gate.calibrate import Placed
     from natadv.gate.ratchet import Ratchet
-    from natadv.gate.rules import Thresholds
+    from natadv.gate.rules import Rule, Thresholds
     from natadv.gate.starters import Origin
 
 ALIKE, WEAKER = 0, 1
@@ -255,10 +255,18 @@ def calibrate(
     remarks = [*found.without, *weaker_than_published(moved.new, known)]
     if write:
         moved = replace(moved, new=new.rules)
-        remarks += [f"not written, as no tier has its case: {rule}" for rule in new.outside]
+        remarks += _of_no_tier(new.outside)
     _tell(moved, thresholds if write else out, remarks=remarks, dry_run=dry_run)
     _write(files, dry_run=dry_run, shown=dry_run or write)
     return _whether_all_have_rules(known, new) if write else 0
+
+
+def _of_no_tier(outside: Sequence[Rule]) -> Iterator[str]:
+    cases = [*dict.fromkeys(rule.case for rule in outside)]
+    if cases:
+        rules = counted(len(outside), "rule")
+        named = listed(cases, most=1)
+        yield f"{rules} not written, as no tier of the model has the case: {named}"
 
 
 def _known(thresholds: Path, *, may_be_new: bool) -> Thresholds:
