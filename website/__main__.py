@@ -1,0 +1,53 @@
+"""Builds the site: `python -m website [--out DIR]`. Every mistake of a page is an error.
+
+The reference is made from the code first; then come spelling, links, and the code blocks' form; then
+the HTML, its Markdown beside it, llms.txt, and a look at what was built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from natadv.errors import NatadvError, counted
+from website import built, pages, spelling
+from website.block_checks import wrong_blocks
+from website.blocks import ROOT
+
+
+def main() -> int:
+    """Build, and return 0 if nothing is wrong, or 1 after printing each mistake on a line."""
+    parser = argparse.ArgumentParser(prog="python -m website", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "site", help="folder of the site (site)")
+    site = parser.parse_args().out.resolve()
+    try:
+        wrong = [*pages.wrong_links(), *spelling.mistakes(), *wrong_blocks()]
+        names = [] if wrong else pages.stage(ROOT / "build" / "docs")
+    except NatadvError as error:
+        wrong, names = [str(error)], []
+    if not wrong:
+        wrong = _built(site, names)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) / 1e6
+    end = f"{counted(len(wrong), 'mistake')}" if wrong else f"{site}/index.html, {size:.0f} MB"
+    print(f"{counted(len(names), 'page')}: {end}")
+    return 1 if wrong else 0
+
+
+def _built(site: Path, names: list[str]) -> list[str]:
+    """Write the site, and return what is wrong with it."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--clean", "--site-dir", str(site)]
+    quiet = {"DISABLE_MKDOCS_2_WARNING": "true", "NO_MKDOCS_2_WARNING": "true"}
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **quiet}, check=False)
+    if done.returncode:
+        return [f"mkdocs: exit {done.returncode}"]
+    built.write_markdown(site, names)
+    return built.mistakes(site, names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,349 @@
+"""The reference pages, made from the tables and schemas of the library whenever they are built."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+import griffe
+import typer
+from typer.core import TyperGroup
+from typer.main import get_group
+
+from natadv import cli
+from natadv.gate.thresholds_schema import MOST, ThresholdsFile
+from natadv.metrics import METRICS
+from natadv.models.zoo import ZOO
+from natadv.plugin.options import OPTIONS, Option
+from natadv.report.gate_json import SCHEMA
+from natadv.report.markdown import markdown_table
+from natadv.scenarios import SCENARIOS
+from natadv.scenarios.typographic.fonts import FONTS
+from natadv.scenarios.typographic.overlay_text import KINDS
+from natadv.scenarios.typographic.recipes import RECIPES, SEVERITIES
+from natadv.tasks import ANALYSES, TASKS
+from website import api
+
+GENERATED = "reference"
+"""The folder of the site whose pages no person writes."""
+
+
+def reference_pages() -> dict[str, str]:
+    """Path on the site -> Markdown of each page."""
+    pages = {f"{GENERATED}/{name}.md": page() for name, page in _PAGES.items()}
+    rooms = {f"{GENERATED}/api/{name}.md": api.room_page(name) for name in api.rooms()}
+    return pages | rooms
+
+
+def reference_names() -> set[str]:
+    """The paths of all these pages, without making them."""
+    return {f"{GENERATED}/{name}.md" for name in (*_PAGES, *(f"api/{one}" for one in api.rooms()))}
+
+
+def _commands() -> str:
+    intro = (
+        "All commands of `natadv`. The gate itself is run by pytest ([its options]"
+        "(gate-options.md)); what the exit codes say stands in [exit codes](exit-codes.md)."
+    )
+    parts = ["# Commands", intro]
+    for name, (module, _) in cli.COMMANDS.items():
+        app = importlib.import_module(f"natadv.cli.{module}").app
+        parts += _command(f"natadv {name}", get_group(app).commands[name])
+    return "\n\n".join(parts)
+
+
+def _command(words: str, command: Any) -> Iterator[str]:
+    context = typer.Context(command, info_name=words)
+    depth = min(words.count(" ") + 1, 4)
+    yield f"{'#' * depth} `{words}`"
+    # Help may be wrapped by hand, and a paragraph may be one that must not be (`\b`).
+    yield api.escaped((command.help or command.short_help or "").replace("\b\n", ""))
+    if isinstance(command, TyperGroup):
+        for name, one in command.commands.items():
+            yield from _command(f"{words} {name}", one)
+        return
+    yield f"```text\n{context.get_usage()}\n```"
+    records = [one.get_help_record(context) for one in command.params]
+    rows = [(f"`{names}`", _cell(text)) for names, text in filter(None, records)]
+    if rows:
+        yield markdown_table(("argument or option", "meaning"), map(_row, rows))
+    if command.epilog:
+        told, _, example = command.epilog.partition("natadv ")
+        yield f"{told.strip()}\n\n```text\nnatadv {example}\n```" if example else command.epilog
+
+
+def _gate_options() -> str:
+    rows = [_row((f"`{_flag(one)}`", _cell(one.help))) for one in OPTIONS]
+    return "\n\n".join(
+        (
+            "# Options of the gate",
+            "What `pytest suites/` understands beside pytest's own options; `pytest suites/ --help` "
+            "prints them under “robustness gate”.",
+            markdown_table(("option", "meaning"), rows),
+        )
+    )
+
+
+def _flag(option: Option) -> str:
+    attributes = option.attributes
+    choices = "|".join(attributes.get("choices", ()))
+    return f"{option.flag} {attributes.get('metavar', choices)}".strip()
+
+
+def _metrics() -> str:
+    rows = [
+        _row(
+            (
+                f"`{name}`",
+                _cell(metric.says),
+                "higher" if metric.higher_is_better else "lower",
+                " to ".join(f"{end:g}" for end in metric.ends),
+                ", ".join(metric.tasks),
+                ", ".join((*metric.needs, *filter(None, (metric.scenario,)))),
+            )
+        )
+        for name, metric in METRICS.items()
+    ]
+    return "\n\n".join(
+        (
+            "# Metrics",
+            "What a rule of `thresholds.yaml` may bound. `needs` names what is measured beside the "
+            "pictures themselves: their clean twins, the controls, or the only scenario whose cases "
+            "the metric describes.",
+            markdown_table(("metric", "definition", "better", "from - to", "tasks", "needs"), rows),
+        )
+    )
+
+
+def _tasks() -> str:
+    tasks = [
+        _row(
+            (
+                f"`{name}`",
+                f"an analysis of {task.analyses}" if name in ANALYSES else "is asked of datasets",
+                f"`{task.headline}`",
+                ", ".join(f"`{one}`" for one in task.metrics),
+                ", ".join(f"`{one}`" for one in task.attack_metrics),
+                f"`{task.protocol}`",
+            )
+        )
+        for name, task in TASKS.items()
+    ]
+    scenarios = [
+        _row((f"`{name}`", one.summary, "yes" if one.attacks else "no"))
+        for name, one in SCENARIOS.items()
+    ]
+    return "\n\n".join(
+        (
+            "# Tasks and scenarios",
+            "A case is `task/scenario/dataset/model`.",
+            "## Tasks",
+            markdown_table(
+                ("task", "kind", "headline", "metrics", "metrics under attack", "protocol"), tasks
+            ),
+            "## Scenarios",
+            markdown_table(("scenario", "why its pictures are hard", "attacks twins"), scenarios),
+        )
+    )
+
+
+def _overlays() -> str:
+    recipes = [_row((f"`{name}`", _cell(one.source))) for name, one in RECIPES.items()]
+    severities = [_row((str(level), f"{factor:g}")) for level, factor in SEVERITIES.items()]
+    kinds = [_row((f"`{name}`", _cell(_doc_of(make)))) for name, make in KINDS.items()]
+    fonts = [_row((f"`{name}`", f"`{file}`")) for name, file in FONTS.items()]
+    return "\n\n".join(
+        (
+            "# Overlays: recipes, texts and fonts",
+            "## Recipes",
+            markdown_table(("recipe", "published in"), recipes),
+            "## Severities",
+            markdown_table(("severity", "factor for the size of the letters"), severities),
+            "## Kinds of text",
+            markdown_table(("kind", "what it says"), kinds),
+            "## Fonts",
+            api.prose(api.library()["scenarios.typographic.fonts"]),
+            markdown_table(("font", "file"), fonts),
+        )
+    )
+
+
+def _doc_of(function: Callable[..., object]) -> str:
+    return " ".join((function.__doc__ or "").split())
+
+
+def _models() -> str:
+    parts = [
+        "# Models",
+        f"The {len(ZOO)} models that have a name; `natadv models` shows which of them are here.",
+    ]
+    for family, group in groupby(ZOO.values(), key=lambda row: row.family):
+        rows = [
+            _row(
+                (
+                    f"`{row.name}`",
+                    row.architecture,
+                    str(row.image_px),
+                    f"{row.parameters_m:g} M",
+                    f"`{row.hub or row.location}`",
+                    f"{row.licence}{' (gated)' * row.gated}",
+                    ", ".join(row.tasks),
+                    "yes" if row.in_paper else "",
+                )
+            )
+            for row in group
+        ]
+        head = ("model", "architecture", "px", "size", "hub or folder", "licence", "tasks", "paper")
+        parts += [f"## {family}", markdown_table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def _errors() -> str:
+    module = api.library()["errors"]
+    rows = [
+        _row((f"`{name}`", ", ".join(f"`{base}`" for base in one.bases), _cell(api.prose(one))))
+        for name, one in module.members.items()
+        if isinstance(one, griffe.Class)
+    ]
+    intro = (
+        "Each error that natadv raises on purpose is in one tree (`natadv.errors`), so that a "
+        "program can catch `NatadvError`. On the command line it is one line on stderr."
+    )
+    return "\n\n".join(("# Errors", intro, markdown_table(("error", "is a", "meaning"), rows)))
+
+
+def _exit_codes() -> str:
+    rooms = [name for name in ("exit_codes", "cli", "cli.shared_options") if _has(name)]
+    found = {
+        int(str(one.value)): api.prose(one)
+        for name in rooms
+        for one in api.library()[name].members.values()
+        if isinstance(one, griffe.Attribute) and re.fullmatch(r"\d{1,3}", str(one.value))
+    }
+    rows = [_row((str(code), _cell(text))) for code, text in sorted(found.items()) if text]
+    gate = (
+        "`pytest suites/` exits as pytest does: 0 if the run is green, 1 if it is not, 2 after "
+        "Ctrl-C, 3 after a fault, 4 after a usage error, 5 if no case was collected."
+    )
+    return "\n\n".join(("# Exit codes", gate, markdown_table(("`natadv` exits with", "if"), rows)))
+
+
+def _has(name: str) -> bool:
+    return name.split(".")[0] in api.library().members
+
+
+def _thresholds() -> str:
+    intro = "The keys of `thresholds.yaml` and of the files that it includes. An unknown key is an error."
+    rooms = ("gate.thresholds_schema",)
+    return _schema_page("Keys of thresholds.yaml", intro, ThresholdsFile.model_json_schema(), rooms)
+
+
+def _gate_json() -> str:
+    intro = "What a run writes for machines. `natadv schema` prints the JSON schema of it."
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    return _schema_page("Fields of gate.json", intro, schema, ("report.gate_json",))
+
+
+def _schema_page(title: str, intro: str, schema: Mapping[str, Any], rooms: tuple[str, ...]) -> str:
+    """A table for the root of a schema, and one for each object that it refers to."""
+    objects = {schema["title"]: schema, **schema.get("$defs", {})}
+    parts = [f"# {title}", intro]
+    for name, one in objects.items():
+        (docs,) = (api.attribute_docs(f"{room}.{name}") for room in rooms)
+        inherited = [api.attribute_docs(f"{rooms[0]}.{base}") for base in _bases(rooms[0], name)]
+        told = {key: text for given in (*inherited, docs) for key, text in given.items() if text}
+        required = set(one.get("required", ()))
+        rows = [
+            _row((f"`{key}`", _kind(value), _default(value, key in required), _cell(told.get(key, ""))))
+            for key, value in one["properties"].items()
+        ]
+        parts += [f"## {name}", one.get("description", "")]
+        parts.append(markdown_table(("key", "value", "default", "meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def _bases(room: str, name: str) -> list[str]:
+    members = api.library()[room].members
+    found = members[name]
+    assert isinstance(found, griffe.Class)
+    return [str(base) for base in found.bases if str(base) in members]
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """The type of a value in words, with links to the objects that it holds."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "enum" in schema or "const" in schema:
+        return " or ".join(f"`{json.dumps(one)}`" for one in schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(map(_kind, schema["anyOf"])))
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema.get('items', {}))}"
+    if schema.get("type") == "object":
+        held = schema.get("additionalProperties")
+        return f"mapping to {_kind(held)}" if isinstance(held, Mapping) and held else "mapping"
+    limits = [
+        f"{word} {schema[key]:g}"
+        for key, word in _LIMITS.items()
+        if abs(schema.get(key, MOST)) < MOST
+    ]
+    return " ".join((_TYPES.get(schema.get("type", ""), "any"), *limits))
+
+
+_TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+_TYPES |= {"null": "null"}
+_LIMITS = {
+    "minimum": "from",
+    "exclusiveMinimum": "above",
+    "maximum": "to",
+    "exclusiveMaximum": "below",
+}
+
+
+def _default(schema: Mapping[str, Any], required: bool) -> str:
+    if required:
+        return "required"
+    default = schema.get("default")
+    return "" if default in (None, [], {}) else f"`{json.dumps(default)}`"
+
+
+def _api_index() -> str:
+    rows = [
+        _row((f"[`natadv.{name}`](api/{name}.md)", _cell(api.summary(room))))
+        for name, room in api.rooms().items()
+    ]
+    intro = (
+        "The rooms of the library, with every public name. They import one way: a room uses those "
+        "below it in the table of [CONTRIBUTING](../contributing.md)."
+    )
+    return "\n\n".join(("# Python interface", intro, markdown_table(("room", "holds"), rows)))
+
+
+def _cell(text: str) -> str:
+    """Words in a cell of a table."""
+    return " ".join(text.split())
+
+
+def _row(cells: Iterable[str]) -> list[str]:
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
+_PAGES: Mapping[str, Callable[[], str]] = {
+    "commands": _commands,
+    "gate-options": _gate_options,
+    "metrics": _metrics,
+    "tasks": _tasks,
+    "overlays": _overlays,
+    "models": _models,
+    "thresholds": _thresholds,
+    "gate-json": _gate_json,
+    "exit-codes": _exit_codes,
+    "errors": _errors,
+    "api": _api_index,
+}
+"""Name of the page -> what makes it. A new page is a function, a row, and its line in mkdocs.yml."""
