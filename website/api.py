@@ -11,32 +11,42 @@ import griffe
 
 from website.blocks import ROOT
 
+LIBRARY = ROOT / "natadv"
 INTERNAL = ("cli", "plugin", "pytest_plugin")
 """Rooms whose functions are called by pytest and by the command line only."""
 _CODE = re.compile(r"(`+[^`]*`+)")
 
 
 @cache
-def library() -> griffe.Module:
-    """The package as its sources declare it."""
-    found = griffe.load("natadv", search_paths=[ROOT], allow_inspection=False)
-    assert isinstance(found, griffe.Module)
-    return found
+def module(name: str) -> griffe.Module:
+    """A module of the library as its source declares it, such as `gate.rules`. A package is what
+    its `__init__.py` declares."""
+    path = LIBRARY.joinpath(*name.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return griffe.visit(f"natadv.{name}", filepath=file, code=file.read_text(encoding="utf-8"))
 
 
-def rooms() -> dict[str, griffe.Module]:
-    """Name -> package or module of the library that others may import."""
-    return {
-        name: member
-        for name, member in sorted(library().members.items())
-        if isinstance(member, griffe.Module) and name not in INTERNAL
-    }
+def rooms() -> list[str]:
+    """The packages and modules of the library that others may import."""
+    return [name for name in _submodules(LIBRARY) if name not in INTERNAL]
 
 
-def attribute_docs(path: str) -> dict[str, str]:
-    """What the docstrings of the fields of a class say, such as of `gate.rules.Rule`."""
-    found = library()[path]
-    return {name: prose(found.members[name]) for name in found.members}
+def _submodules(folder: Path) -> list[str]:
+    files = [path for path in folder.glob("*.py") if not path.name.startswith("_")]
+    packages = [path.parent for path in folder.glob("*/__init__.py")]
+    return sorted(path.stem for path in (*files, *packages))
+
+
+def attribute_docs(room: str, name: str) -> dict[str, str]:
+    """What the docstrings of the fields of a class say, those of its bases in the same module
+    included."""
+    found = module(room).members[name]
+    assert isinstance(found, griffe.Class)
+    told: dict[str, str] = {}
+    for base in map(str, found.bases):
+        if isinstance(module(room).members.get(base), griffe.Class):
+            told |= attribute_docs(room, base)
+    return told | {field: text for field, one in found.members.items() if (text := prose(one))}
 
 
 def prose(item: griffe.Object | griffe.Alias) -> str:
@@ -66,22 +76,24 @@ def escaped(text: str) -> str:
 
 def room_page(name: str) -> str:
     """All public names of a room, module by module."""
-    lines = ["---", "search:", "  boost: 0.2", "---", "", f"# natadv.{name}", ""]
-    return "\n".join([*lines, *_module(rooms()[name], top=True)])
+    # A search finds what people wrote first.
+    head = ["---", "search:", "  boost: 0.2", "---", "", f"# natadv.{name}", ""]
+    return "\n".join([*head, *_module(name, top=True)])
 
 
-def summary(module: griffe.Module) -> str:
-    """The first sentence of its docstring."""
-    first = prose(module).split("\n\n")[0].replace("\n", " ")
+def summary(name: str) -> str:
+    """The first sentence of a module's docstring."""
+    first = prose(module(name)).split("\n\n")[0].replace("\n", " ")
     return re.split(r"(?<=[.:]) (?=[A-Z])", first)[0].rstrip(":")
 
 
-def _module(module: griffe.Module, *, top: bool = False) -> Iterator[str]:
+def _module(name: str, *, top: bool = False) -> Iterator[str]:
+    found = module(name)
     if not top:
-        yield from (f"## `{module.path}`", "")
-    yield from (prose(module), "")
-    for name, one in _own(module).items():
-        if not _shown(name, one):
+        yield from (f"## `natadv.{name}`", "")
+    yield from (prose(found), "")
+    for one in found.members.values():
+        if not _shown(one):
             continue
         if isinstance(one, griffe.Class):
             yield from _class(one)
@@ -89,26 +101,18 @@ def _module(module: griffe.Module, *, top: bool = False) -> Iterator[str]:
             yield from (f"### `{one.name}`", "", _code(_signature(one)), "", prose(one), "")
         elif isinstance(one, griffe.Attribute) and prose(one):
             yield from (f"### `{one.name}`", "", _code(_field(one)), "", prose(one), "")
-    for name, one in module.members.items():
-        if isinstance(one, griffe.Module) and _shown(name, one):
-            yield from _module(one)
+    folder = LIBRARY.joinpath(*name.split("."))
+    for submodule in _submodules(folder):
+        yield from _module(f"{name}.{submodule}")
 
 
-def _own(module: griffe.Module) -> dict[str, griffe.Object | griffe.Alias]:
-    """What the file of a module declares. In a package, a function that has the name of a submodule
-    is not among the members."""
-    path = module.filepath
-    assert isinstance(path, Path)
-    return griffe.visit(module.path, filepath=path, code=path.read_text("utf-8")).members
-
-
-def _shown(name: str, member: griffe.Object | griffe.Alias) -> bool:
-    return not name.startswith("_") and not member.is_alias
+def _shown(member: griffe.Object | griffe.Alias) -> bool:
+    return not member.name.startswith("_") and not member.is_alias
 
 
 def _class(found: griffe.Class) -> Iterator[str]:
     bases = ", ".join(map(str, found.bases))
-    members = [one for name, one in found.members.items() if _shown(name, one)]
+    members = [one for one in found.members.values() if _shown(one)]
     fields = [one for one in members if isinstance(one, griffe.Attribute)]
     declared = [f"    {_field(one)}" for one in fields if "property" not in one.labels]
     head = f"class {found.name}{bases and f'({bases})'}{':' if declared else ''}"

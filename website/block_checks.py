@@ -11,11 +11,10 @@ import importlib.util
 import json
 import re
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from typer.main import get_group
 
 from natadv import cli
 from natadv.errors import NatadvError
+from natadv.plugin.options import OPTIONS
 from website.blocks import ROOT, Block, Call, blocks_of, calls_of, pages
 
 OTHER_PROGRAMS = frozenset(
@@ -34,6 +34,10 @@ OTHER_PROGRAMS = frozenset(
     "tar test unzip wget check-jsonschema actionlint cosign . [ true pre-commit python3".split()
 )
 """Programs of others, whose options are not checked."""
+PYTEST_OPTIONS = frozenset(
+    "-n -q -v -vv -x -k -m -p -s --co --collect-only --help --lf --junitxml --dist".split()
+) | {option.flag for option in OPTIONS}
+"""Those of the gate, and what the pages use of pytest and pytest-xdist."""
 WIDEST = 120
 """Columns of a block, so that it can be read beside the navigation."""
 
@@ -183,16 +187,8 @@ def _natadv(words: Sequence[str]) -> Iterator[str]:
 def _pytest(words: Sequence[str]) -> Iterator[str]:
     for word in words[1:]:
         flag = word.partition("=")[0]
-        if re.match(r"--?[a-z]", flag) and flag not in _pytest_flags():
+        if re.match(r"--?[a-z]", flag) and flag not in PYTEST_OPTIONS:
             yield f"pytest has no option {flag!r}"
-
-
-@cache
-def _pytest_flags() -> frozenset[str]:
-    """The options of pytest in this repository, with those of the gate."""
-    command = [sys.executable, "-m", "pytest", "suites/", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return frozenset(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", done.stdout))
 
 
 def _make(words: Sequence[str]) -> Iterator[str]:
@@ -218,7 +214,7 @@ def _python(words: Sequence[str]) -> Iterator[str]:
     text = source.read_text(encoding="utf-8")
     for word in rest:
         flag = word.partition("=")[0]
-        if flag.startswith("--") and f'"{flag}"' not in text and flag not in _pytest_flags():
+        if flag.startswith("--") and f'"{flag}"' not in text:
             yield f"{name} has no option {flag!r}"
 
 

@@ -6,7 +6,6 @@ import os
 import posixpath
 import re
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -142,10 +141,9 @@ def _site_target(link: Link, name: str) -> str:
 
 
 def repository() -> str:
-    """The address of the repository as `pyproject.toml` has it; empty if it has none."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    urls = {name.lower(): url for name, url in project.get("urls", {}).items()}
-    return str(urls.get("repository", urls.get("source", ""))).rstrip("/")
+    """The address of the repository in GitHub Actions; empty elsewhere."""
+    server, name = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
+    return f"{server}/{name}" if server and name else ""
 
 
 def _with_links(page: Path, target_of: Callable[[Link], str]) -> str:

@@ -166,7 +166,7 @@ def _overlays() -> str:
             "## Kinds of text",
             markdown_table(("kind", "what it says"), kinds),
             "## Fonts",
-            api.prose(api.library()["scenarios.typographic.fonts"]),
+            api.prose(api.module("scenarios.typographic.fonts")),
             markdown_table(("font", "file"), fonts),
         )
     )
@@ -203,10 +203,9 @@ def _models() -> str:
 
 
 def _errors() -> str:
-    module = api.library()["errors"]
     rows = [
         _row((f"`{name}`", ", ".join(f"`{base}`" for base in one.bases), _cell(api.prose(one))))
-        for name, one in module.members.items()
+        for name, one in api.module("errors").members.items()
         if isinstance(one, griffe.Class)
     ]
     intro = (
@@ -217,14 +216,11 @@ def _errors() -> str:
 
 
 def _exit_codes() -> str:
-    rooms = [name for name in ("exit_codes", "cli", "cli.shared_options") if _has(name)]
-    found = {
-        int(str(one.value)): api.prose(one)
-        for name in rooms
-        for one in api.library()[name].members.values()
+    rows = [
+        _row((str(one.value), _cell(api.prose(one))))
+        for one in api.module("exit_codes").members.values()
         if isinstance(one, griffe.Attribute) and re.fullmatch(r"\d{1,3}", str(one.value))
-    }
-    rows = [_row((str(code), _cell(text))) for code, text in sorted(found.items()) if text]
+    ]
     gate = (
         "`pytest suites/` exits as pytest does: 0 if the run is green, 1 if it is not, 2 after "
         "Ctrl-C, 3 after a fault, 4 after a usage error, 5 if no case was collected."
@@ -232,30 +228,24 @@ def _exit_codes() -> str:
     return "\n\n".join(("# Exit codes", gate, markdown_table(("`natadv` exits with", "if"), rows)))
 
 
-def _has(name: str) -> bool:
-    return name.split(".")[0] in api.library().members
-
-
 def _thresholds() -> str:
     intro = "The keys of `thresholds.yaml` and of the files that it includes. An unknown key is an error."
-    rooms = ("gate.thresholds_schema",)
-    return _schema_page("Keys of thresholds.yaml", intro, ThresholdsFile.model_json_schema(), rooms)
+    schema, room = ThresholdsFile.model_json_schema(), "gate.thresholds_schema"
+    return _schema_page("Keys of thresholds.yaml", intro, schema, room)
 
 
 def _gate_json() -> str:
     intro = "What a run writes for machines. `natadv schema` prints the JSON schema of it."
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    return _schema_page("Fields of gate.json", intro, schema, ("report.gate_json",))
+    return _schema_page("Fields of gate.json", intro, schema, "report.gate_json")
 
 
-def _schema_page(title: str, intro: str, schema: Mapping[str, Any], rooms: tuple[str, ...]) -> str:
+def _schema_page(title: str, intro: str, schema: Mapping[str, Any], room: str) -> str:
     """A table for the root of a schema, and one for each object that it refers to."""
     objects = {schema["title"]: schema, **schema.get("$defs", {})}
     parts = [f"# {title}", intro]
     for name, one in objects.items():
-        (docs,) = (api.attribute_docs(f"{room}.{name}") for room in rooms)
-        inherited = [api.attribute_docs(f"{rooms[0]}.{base}") for base in _bases(rooms[0], name)]
-        told = {key: text for given in (*inherited, docs) for key, text in given.items() if text}
+        told = api.attribute_docs(room, name)
         required = set(one.get("required", ()))
         rows = [
             _row((f"`{key}`", _kind(value), _default(value, key in required), _cell(told.get(key, ""))))
@@ -264,13 +254,6 @@ def _schema_page(title: str, intro: str, schema: Mapping[str, Any], rooms: tuple
         parts += [f"## {name}", one.get("description", "")]
         parts.append(markdown_table(("key", "value", "default", "meaning"), rows))
     return "\n\n".join(parts)
-
-
-def _bases(room: str, name: str) -> list[str]:
-    members = api.library()[room].members
-    found = members[name]
-    assert isinstance(found, griffe.Class)
-    return [str(base) for base in found.bases if str(base) in members]
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
@@ -314,8 +297,8 @@ def _default(schema: Mapping[str, Any], required: bool) -> str:
 
 def _api_index() -> str:
     rows = [
-        _row((f"[`natadv.{name}`](api/{name}.md)", _cell(api.summary(room))))
-        for name, room in api.rooms().items()
+        _row((f"[`natadv.{name}`](api/{name}.md)", _cell(api.summary(name))))
+        for name in api.rooms()
     ]
     intro = (
         "The rooms of the library, with every public name. They import one way: a room uses those "
