@@ -1,7 +1,7 @@
 """Builds the site: `python -m website [--out DIR]`. Every mistake of a page is an error.
 
-The reference is made from the code first; then come spelling, links, and the code blocks' form; then
-the HTML, its Markdown beside it, llms.txt, and a look at what was built.
+Links, spelling and code blocks are checked first; then the reference is made from the code, and all
+pages become HTML, with their Markdown beside it and llms.txt; then what was built is checked.
 """
 
 from __future__ import annotations
@@ -40,8 +40,19 @@ def main() -> int:
 
 def _built(site: Path, names: list[str]) -> list[str]:
     """Write the site, and return what is wrong with it."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--clean", "--site-dir", str(site)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--clean",
+        "--site-dir",
+        str(site),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False
+    )
     if done.returncode:
         return [f"mkdocs: exit {done.returncode}"]
     built.write_markdown(site, names)

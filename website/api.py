@@ -1,4 +1,4 @@
-"""The Python interface as Markdown, a page for each room, read from the sources without importing."""
+"""The Python interface as Markdown, a page for each room, read from the sources."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def escaped(text: str) -> str:
 def room_page(name: str) -> str:
     """All public names of a room, module by module."""
     # A search finds what people wrote first.
-    head = ["---", "search:", "  boost: 0.2", "---", "", f"# natadv.{name}", ""]
+    head = ["---", "search:", "  boost: 0.05", "---", "", f"# natadv.{name}", ""]
     return "\n".join([*head, *_module(name, top=True)])
 
 
@@ -116,7 +116,14 @@ def _class(found: griffe.Class) -> Iterator[str]:
     fields = [one for one in members if isinstance(one, griffe.Attribute)]
     declared = [f"    {_field(one)}" for one in fields if "property" not in one.labels]
     head = f"class {found.name}{bases and f'({bases})'}{':' if declared else ''}"
-    yield from (f"### `{found.name}`", "", _code("\n".join([head, *declared])), "", prose(found), "")
+    yield from (
+        f"### `{found.name}`",
+        "",
+        _code("\n".join([head, *declared])),
+        "",
+        prose(found),
+        "",
+    )
     told = [f"- `{one.name}`: {' '.join(prose(one).split())}" for one in fields if prose(one)]
     yield from (*told, "") if told else ()
     for one in members:

@@ -1,7 +1,7 @@
 """Whether the code blocks of the pages can be right, without running them.
 
-Of a command: its program, options, targets, modules and files exist. Of data: it can be parsed. What
-only running shows is found by `website.run_blocks`.
+Of a command: its program, options, targets, modules and files exist. Of data: it can be parsed.
+`website.run_blocks` finds what only running shows.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import json
 import re
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,19 @@ from natadv.errors import NatadvError
 from natadv.plugin.options import OPTIONS
 from website.blocks import ROOT, Block, Call, blocks_of, calls_of, pages
 
-OTHER_PROGRAMS = frozenset(
-    "cat cd cp curl deactivate docker dvc echo export gh git hf head ls mkdir mv pip ray rm source "
-    "tar test unzip wget check-jsonschema actionlint cosign . [ true pre-commit python3".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+OTHER_PROGRAMS = _words(
+    "cat cd cp curl deactivate docker dvc echo export gh git hf head ls mkdir mv pip ray rm "
+    "source tar test unzip wget check-jsonschema actionlint cosign . [ true pre-commit "
+    "python3"
 )
 """Programs of others, whose options are not checked."""
-PYTEST_OPTIONS = frozenset(
-    "-n -q -v -vv -x -k -m -p -s --co --collect-only --help --lf --junitxml --dist".split()
+PYTEST_OPTIONS = _words(
+    "-n -q -v -vv -x -k -m -p -s --co --collect-only --help --lf --junitxml --dist"
 ) | {option.flag for option in OPTIONS}
 """Those of the gate, and what the pages use of pytest and pytest-xdist."""
 WIDEST = 120
@@ -43,12 +50,14 @@ WIDEST = 120
 
 _MADE = (".natadv", "allure-results", "allure-report", "gate.json", "baselines", ".venv")
 """What a run of the gate, `natadv bless` and make leave behind."""
-_OUTPUTS = frozenset(
+_OUTPUTS = _words(
     "--out --json --markdown --gate-json --evidence --pictures --store --sheets --attacks "
-    "--keep --local-dir --write --junitxml --cov-report -d -C --review".split()
+    "--keep --local-dir --write --junitxml --cov-report -d -C --review"
 )
 """Options whose value is a file or folder that the command makes."""
-_FILE = re.compile(r"[\w./*-]+\.(?:csv|jsonl?|md|npy|npz|pt|py|safetensors|sarif|tsv|xml|ya?ml|zip)")
+_FILE = re.compile(
+    r"[\w./*-]+\.(?:csv|jsonl?|md|npy|npz|pt|py|safetensors|sarif|tsv|xml|ya?ml|zip)"
+)
 _PLACEHOLDER = re.compile(r"\[[^\]]*\]|<[a-z][\w -]*>|[A-Z]{3,}(?:/[A-Z]+)*|\.\.\.")
 _SHELL = ["bash", "-n"]
 
@@ -61,15 +70,17 @@ class _Seen:
 
     def has(self, path: str) -> bool:
         """Whether a path is part of the repository, or below something that was made."""
+        if Path(path).is_absolute():
+            return Path(path).exists()
         parts = Path(path.split("::")[0]).parts
         below = {"/".join(parts[: n + 1]) for n in range(len(parts))}
         return bool(below & self.made) or any(ROOT.glob(path.split("::")[0].removeprefix("./")))
 
 
-def wrong_blocks() -> list[str]:
-    """What is wrong with the blocks of all pages, as `page:line: why`."""
+def wrong_blocks(given: Iterable[Path] | None = None) -> list[str]:
+    """What is wrong with the blocks of the pages, as `page:line: why`; by default of all pages."""
     wrong = []
-    for page in pages():
+    for page in given or pages():
         try:
             wrong += list(wrong_of(blocks_of(page)))
         except NatadvError as error:
@@ -133,7 +144,7 @@ def _bash(block: Block, seen: _Seen) -> Iterator[str]:
                 yield f"{word!r} cannot be pasted; name something that is there"
         yield from _CALLS.get(call.words[0], _other)(call.words)
         yield from (f"{path!r} is not there" for path in _absent(block, call, seen))
-        for before, word in zip(call.words, call.words[1:], strict=False):
+        for before, word in pairwise(call.words):
             if before in _OUTPUTS:
                 seen.made.add(word.removeprefix("./"))
         seen.made.update(call.outputs)
@@ -145,7 +156,7 @@ def _absent(block: Block, call: Call, seen: _Seen) -> Iterator[str]:
     """Files that the command names, and that nothing has made."""
     if call.words[0] not in ("natadv", "pytest", "python", "cat", "check-jsonschema"):
         return
-    for before, word in zip(call.words, call.words[1:], strict=False):
+    for before, word in pairwise(call.words):
         if before in (*_OUTPUTS, "-c", "-m") or word.startswith("-") or "://" in word:
             continue
         path = word.partition("=")[2] or word
@@ -194,9 +205,9 @@ def _pytest(words: Sequence[str]) -> Iterator[str]:
 def _make(words: Sequence[str]) -> Iterator[str]:
     rules = (ROOT / "Makefile").read_text(encoding="utf-8")
     for word in words[1:]:
-        if not word.startswith("-") and "=" not in word:
-            if not re.search(rf"^{re.escape(word)}:", rules, re.MULTILINE):
-                yield f"make has no target {word!r}"
+        target = re.compile(rf"^{re.escape(word)}:", re.MULTILINE)
+        if not word.startswith("-") and "=" not in word and not target.search(rules):
+            yield f"make has no target {word!r}"
 
 
 def _python(words: Sequence[str]) -> Iterator[str]:

@@ -46,12 +46,17 @@ class Block:
     @property
     def where(self) -> str:
         """`page:line`, as editors read it."""
-        return f"{self.page.relative_to(ROOT) if ROOT in self.page.parents else self.page}:{self.line}"
+        return f"{shown(self.page)}:{self.line}"
 
     @property
     def runs(self) -> bool:
         """Whether its commands are run, or its file is written, by the tests."""
         return not self.not_run and (self.language == "bash" or bool(self.title))
+
+
+def shown(page: Path) -> str:
+    """Its path from the root of the repository, if it lies below that."""
+    return str(page.relative_to(ROOT) if ROOT in page.parents else page)
 
 
 def pages() -> list[Path]:
@@ -71,7 +76,7 @@ def blocks_of(page: Path) -> list[Block]:
         elif token.type in ("fence", "code_block"):
             language, _, attributes = token.info.strip().partition(" ")
             title = _TITLE.search(attributes)
-            why, code = _marks(comment, f"{page.name}:{line}")
+            why, code = _marks(comment, f"{shown(page)}:{line}")
             found.append(
                 Block(
                     page=page,

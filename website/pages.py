@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,24 @@ from website import blocks
 from website.blocks import ROOT
 from website.reference import reference_names, reference_pages
 
-AT_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+AT_ROOT = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 """Pages beside `docs/`, and where they are on the site. The README is the home page."""
 ASSETS = Path(__file__).with_name("assets")
 
 _FENCE = re.compile(r"^ *(```+|~~~+)")
 _INLINE = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^)\s]+)((?: \"[^\"]*\")?)\)")
 _DEFINITION = re.compile(r"^(\[[^\]]+\]: )(\S+)(.*)$")
-_NO_PROSE = re.compile(r"<!--.*?-->|(`+)[^`]+\1|(?<=\])\([^)]*\)|^    [^\n]*$", re.DOTALL | re.MULTILINE)
+_NO_PROSE = re.compile(
+    r"<!--.*?-->|(`+)[^`]+\1|(?<=\])\([^)]*\)|^    [^\n]*$", re.DOTALL | re.MULTILINE
+)
 _OUTSIDE = re.compile(r"(?:https?|mailto):", re.IGNORECASE)
-_OUTSIDE_FORM = re.compile(r"https?://[\w.-]+\.[a-z]{2,}(?::\d+)?(?:[/?#][^\s<>\"]*)?|mailto:\S+@\S+")
+_OUTSIDE_FORM = re.compile(
+    r"https?://[\w.-]+\.[a-z]{2,}(?::\d+)?(?:[/?#][^\s<>\"]*)?|mailto:\S+@\S+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,12 @@ class Link:
     @property
     def where(self) -> str:
         """`page:line`."""
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        return f"{blocks.shown(self.page)}:{self.line}"
+
+    @property
+    def folder(self) -> Path:
+        """Where a relative target leads from."""
+        return self.page.parent
 
 
 def written_pages() -> dict[str, Path]:
@@ -75,7 +88,12 @@ def on_site(source: Path, name: str) -> str:
 def links_of(page: Path) -> list[Link]:
     """The links and pictures outside of code."""
     found: list[Link] = []
-    _with_links(page, lambda link: found.append(link) or link.target)
+
+    def noted(link: Link) -> str:
+        found.append(link)
+        return link.target
+
+    _with_links(page, noted)
     return found
 
 
@@ -86,12 +104,13 @@ def prose_of(page: Path) -> str:
     return _NO_PROSE.sub(lambda found: "\n" * found[0].count("\n"), prose)
 
 
-def wrong_links() -> list[str]:
-    """Links of written pages that lead to no file, page or heading, or have no valid form."""
+def wrong_links(given: Iterable[Path] | None = None) -> list[str]:
+    """Links of the pages that lead to no file, page or heading, or have no valid form; by default
+    of all written pages."""
     made = {f"docs/{name}" for name in reference_names()}
     return [
         f"{link.where}: {why}"
-        for page in written_pages().values()
+        for page in given or written_pages().values()
         for link in links_of(page)
         if (why := _wrong(link, made))
     ]
@@ -104,7 +123,7 @@ def _wrong(link: Link, made: set[str]) -> str:
     path, _, anchor = link.target.partition("#")
     if path.startswith("/"):
         return f"expected a relative path, got {link.target!r}"
-    target = (link.page.parent / path) if path else link.page
+    target = (link.folder / path) if path else link.page
     inside = os.path.relpath(target, ROOT)
     if inside in made:
         return ""
@@ -133,8 +152,10 @@ def _site_target(link: Link, name: str) -> str:
     if _OUTSIDE.match(link.target) or link.target.startswith("#"):
         return link.target
     path, hash_, anchor = link.target.partition("#")
-    inside = os.path.relpath(link.page.parent / path, ROOT)
-    on_site = AT_ROOT.get(inside, inside.removeprefix("docs/") if inside.startswith("docs/") else "")
+    inside = os.path.relpath(link.folder / path, ROOT)
+    on_site = AT_ROOT.get(
+        inside, inside.removeprefix("docs/") if inside.startswith("docs/") else ""
+    )
     if on_site:
         return posixpath.relpath(on_site, posixpath.dirname(name) or ".") + hash_ + anchor
     return f"{repository()}/blob/main/{inside}" if repository() else ""
@@ -150,7 +171,9 @@ def _with_links(page: Path, target_of: Callable[[Link], str]) -> str:
     """The page with other targets; a link with an empty one becomes plain words."""
     lines = []
     for number, line, is_code in _lines(page.read_text(encoding="utf-8")):
-        lines.append(line if is_code else _line_with_links(line, partial(Link, page, number), target_of))
+        lines.append(
+            line if is_code else _line_with_links(line, partial(Link, page, number), target_of)
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -174,7 +197,7 @@ def _line_with_links(
 
 def _title(link: Link) -> str:
     """What a link says on the site whose words are the path of a file: the title of that page."""
-    path = link.page.parent / link.target.partition("#")[0]
+    path = link.folder / link.target.partition("#")[0]
     headings = blocks.headings_of(path.read_text("utf-8")) if path.suffix == ".md" else []
     return headings[0] if headings else link.target
 

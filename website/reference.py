@@ -34,14 +34,19 @@ GENERATED = "reference"
 
 def reference_pages() -> dict[str, str]:
     """Path on the site -> Markdown of each page."""
-    pages = {f"{GENERATED}/{name}.md": page() for name, page in _PAGES.items()}
+    pages = {f"{GENERATED}/{name}.md": _wide(page()) for name, page in PAGES.items()}
     rooms = {f"{GENERATED}/api/{name}.md": api.room_page(name) for name in api.rooms()}
     return pages | rooms
 
 
+def _wide(text: str) -> str:
+    """The page without an empty table of contents, whose room its own table needs."""
+    return text if "\n## " in text else f"---\nhide:\n  - toc\n---\n\n{text}"
+
+
 def reference_names() -> set[str]:
     """The paths of all these pages, without making them."""
-    return {f"{GENERATED}/{name}.md" for name in (*_PAGES, *(f"api/{one}" for one in api.rooms()))}
+    return {f"{GENERATED}/{name}.md" for name in (*PAGES, *(f"api/{one}" for one in api.rooms()))}
 
 
 def _commands() -> str:
@@ -81,8 +86,8 @@ def _gate_options() -> str:
     return "\n\n".join(
         (
             "# Options of the gate",
-            "What `pytest suites/` understands beside pytest's own options; `pytest suites/ --help` "
-            "prints them under “robustness gate”.",
+            "What `pytest suites/` takes beside pytest's own options. `pytest suites/ --help` "
+            "prints them too.",
             markdown_table(("option", "meaning"), rows),
         )
     )
@@ -112,8 +117,8 @@ def _metrics() -> str:
         (
             "# Metrics",
             "What a rule of `thresholds.yaml` may bound. `needs` names what is measured beside the "
-            "pictures themselves: their clean twins, the controls, or the only scenario whose cases "
-            "the metric describes.",
+            "pictures: their clean twins, the controls, or the only scenario that the metric "
+            "describes.",
             markdown_table(("metric", "definition", "better", "from - to", "tasks", "needs"), rows),
         )
     )
@@ -229,7 +234,7 @@ def _exit_codes() -> str:
 
 
 def _thresholds() -> str:
-    intro = "The keys of `thresholds.yaml` and of the files that it includes. An unknown key is an error."
+    intro = "The keys of `thresholds.yaml` and of what it includes. An unknown key is an error."
     schema, room = ThresholdsFile.model_json_schema(), "gate.thresholds_schema"
     return _schema_page("Keys of thresholds.yaml", intro, schema, room)
 
@@ -248,7 +253,14 @@ def _schema_page(title: str, intro: str, schema: Mapping[str, Any], room: str) -
         told = api.attribute_docs(room, name)
         required = set(one.get("required", ()))
         rows = [
-            _row((f"`{key}`", _kind(value), _default(value, key in required), _cell(told.get(key, ""))))
+            _row(
+                (
+                    f"`{key}`",
+                    _kind(value),
+                    _default(value, key in required),
+                    _cell(told.get(key, "")),
+                )
+            )
             for key, value in one["properties"].items()
         ]
         parts += [f"## {name}", one.get("description", "")]
@@ -262,7 +274,9 @@ def _kind(schema: Mapping[str, Any]) -> str:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
     if "enum" in schema or "const" in schema:
-        return " or ".join(f"`{json.dumps(one)}`" for one in schema.get("enum", [schema.get("const")]))
+        return " or ".join(
+            f"`{json.dumps(one)}`" for one in schema.get("enum", [schema.get("const")])
+        )
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(map(_kind, schema["anyOf"])))
     if schema.get("type") == "array":
@@ -278,7 +292,12 @@ def _kind(schema: Mapping[str, Any]) -> str:
     return " ".join((_TYPES.get(schema.get("type", ""), "any"), *limits))
 
 
-_TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+_TYPES = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+}
 _TYPES |= {"null": "null"}
 _LIMITS = {
     "minimum": "from",
@@ -316,7 +335,7 @@ def _row(cells: Iterable[str]) -> list[str]:
     return [cell.replace("|", "\\|") for cell in cells]
 
 
-_PAGES: Mapping[str, Callable[[], str]] = {
+PAGES: Mapping[str, Callable[[], str]] = {
     "commands": _commands,
     "gate-options": _gate_options,
     "metrics": _metrics,
@@ -329,4 +348,4 @@ _PAGES: Mapping[str, Callable[[], str]] = {
     "errors": _errors,
     "api": _api_index,
 }
-"""Name of the page -> what makes it. A new page is a function, a row, and its line in mkdocs.yml."""
+"""Name of the page -> what makes it. A new page is a function, a row, and a line of mkdocs.yml."""

@@ -1,4 +1,4 @@
-"""Runs the command blocks of the pages as a reader would: `python -m website.run_blocks [PAGE ...]`.
+"""Runs the command blocks of the pages: `python -m website.run_blocks [PAGE ...]`.
 
 Each page has a copy of the repository of its own, in which the gate has run on the mini world, and
 its blocks run there from top to bottom: `cd` and `export` hold for the next one. A block with a
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,7 +51,6 @@ git update-ref refs/remotes/origin/main HEAD
 class PageRun:
     """What became of the blocks of a page."""
 
-    page: Path
     lines: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -108,9 +107,8 @@ def _run(chosen: dict[Path, list[Block]], *, at_once: int, keep: Path | None) ->
     return 1 if counts["failed"] else 0
 
 
-def _unrun(pages_of_blocks: Sequence[list[Block]] | object) -> list[Block]:
-    assert not isinstance(pages_of_blocks, str)
-    return [block for blocks in pages_of_blocks for block in blocks if block.not_run]  # type: ignore
+def _unrun(chosen: Iterable[Sequence[Block]]) -> list[Block]:
+    return [block for blocks in chosen for block in blocks if block.not_run]
 
 
 def prepare(folder: Path) -> Path:
@@ -132,8 +130,7 @@ def prepare(folder: Path) -> Path:
             shutil.copy2(ROOT / name, folder / name)
     subprocess.run(["bash", "-c", _CLONED], cwd=folder, check=True)
     _link_environment(folder)
-    gate = f"{_CLONED and 'pytest suites/ -n 2 -q'}"
-    done = _bash(gate, folder, folder.with_name("prepared.state"))
+    done = _bash("pytest suites/ -n 2 -q", folder, folder.with_name("finished.state"))
     if done.returncode:
         raise ConfigError(f"the gate has to be green first:\n{done.stdout[-2000:]}")
     return folder
@@ -144,22 +141,26 @@ def _link_environment(folder: Path) -> None:
     make would install is as new as what it is made from."""
     environment = Path(sys.prefix)
     (folder / ".venv").symlink_to(environment)
-    for source in (folder / "pyproject.toml", *folder.glob("*/pyproject.toml"), folder / "Makefile"):
+    for source in (
+        folder / "pyproject.toml",
+        *folder.glob("*/pyproject.toml"),
+        folder / "Makefile",
+    ):
         os.utime(source, (0, 0))
 
 
 def run_page(blocks: Sequence[Block], *, finished: Path, folder: Path) -> PageRun:
     """Run the blocks of a page in a copy of its own, each even if an earlier one failed."""
-    run = PageRun(blocks[0].page if blocks else folder)
-    if not any(block.runs for block in blocks):
+    run = PageRun()
+    runnable = [block for block in blocks if block.runs]
+    if not runnable:
         return run
-    name = run.page.stem
+    name = runnable[0].page.stem
     copy = folder / name
     shutil.rmtree(copy, ignore_errors=True)
+    (folder / f"{name}.state").unlink(missing_ok=True)
     shutil.copytree(finished, copy, symlinks=True)
-    for block in blocks:
-        if not block.runs:
-            continue
+    for block in runnable:
         if block.title:
             target = copy / block.title
             target.parent.mkdir(parents=True, exist_ok=True)

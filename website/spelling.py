@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,11 +17,12 @@ WORDS = Path(__file__).with_name("words.txt")
 """Words that are right although they look like a mistake, one a line."""
 
 
-def mistakes(pages: list[Path] | None = None) -> list[str]:
-    """Words outside of code that are misspelt, as `page:line: word ==> suggestion`."""
+def mistakes(given: Iterable[Path] | None = None) -> list[str]:
+    """Words outside of code that are misspelt, as `page:line: word ==> suggestion`; by default on
+    all written pages."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for page in pages or written_pages().values():
+        for page in given or written_pages().values():
             copy = folder / (page.relative_to(ROOT) if ROOT in page.parents else page.name)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(prose_of(page), encoding="utf-8")
@@ -42,4 +44,6 @@ def _british() -> str:
     table = files("codespell_lib") / "data" / "dictionary_en-GB_to_en-US.txt"
     pairs = [line.partition("->") for line in table.read_text("utf-8").splitlines()]
     # An American form may be a British word, too: a `program` is one on both sides.
-    return "".join(f"{american}->{british}\n" for british, _, american in pairs if "," not in american)
+    return "".join(
+        f"{american}->{british}\n" for british, _, american in pairs if "," not in american
+    )

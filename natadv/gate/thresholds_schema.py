@@ -160,20 +160,30 @@ class SearchRow(Strict):
     """A search as the file has it."""
 
     population: Name | None = None
+    """Where the overlays come from; by default the one that has the name of the dataset."""
     subjects: Annotated[list[Word], Field(min_length=1), AfterValidator(_once)]
+    """Globs of classes; each class has a search of its own."""
     pictures: Positive = 16
+    """How many pictures of the class one overlay is tried on."""
     at_least: float = Field(default=0.25, gt=0, le=1)
+    """Share of the pictures that an attack must flip."""
     evaluations: Count = 60
+    """Most overlays that shrinking an attack may try."""
     discover: Count = 0
+    """Overlays that one more search draws, and climbs from; 0 for no such search."""
     seed: int = Field(default=1, ge=-MOST, le=MOST)
+    """Of what that search draws."""
 
 
 class GridRow(Strict):
     """Models and their cases as the file has them."""
 
     models: Annotated[list[Model], AfterValidator(_once)] = Field(default_factory=list)
+    """Names, hub ids, folders or `module:factory`; all of them must run."""
     on_request: Annotated[list[Model], AfterValidator(_once)] = Field(default_factory=list)
+    """Models that run only if the user names them."""
     cases: Annotated[list[Cell], Field(min_length=1), AfterValidator(_once)]
+    """`task/scenario/dataset`, each for every model."""
 
     @model_validator(mode="after")
     def _for_some_model(self) -> GridRow:
@@ -191,12 +201,19 @@ class TierRow(Strict):
     """A tier as the file has it: models and cases, or several grids of them."""
 
     models: Annotated[list[Model], Field(min_length=1), AfterValidator(_once)] | None = None
+    """As in a grid; with `cases`, in place of `grids`."""
     on_request: Annotated[list[Model], AfterValidator(_once)] = Field(default_factory=list)
+    """As in a grid."""
     cases: Annotated[list[Cell], Field(min_length=1), AfterValidator(_once)] | None = None
+    """As in a grid."""
     grids: Annotated[list[GridRow], Field(min_length=1)] | None = None
+    """Where models have different cases."""
     max_excluded: float = Field(default=0.0, ge=0, le=MOST_EXCLUDED)
+    """Largest share of a case's samples that may have no prediction."""
     limit: Positive | None = None
+    """Only the first samples of each dataset, for a quick tier."""
     searches: dict[str, SearchRow] = Field(default_factory=dict)
+    """Typographic dataset -> the search for the smallest attack that runs with its cases."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> TierRow:
@@ -234,19 +251,29 @@ class RuleRow(Strict):
     """A rule as the file has it, with one of four bounds."""
 
     case: Annotated[str, AfterValidator(_pattern)]
+    """`task/scenario/dataset/model` that it covers, each part a glob."""
     metric: Annotated[str, AfterValidator(_metric)] | None = None
+    """What is bounded; not for `max_drop`, which names it."""
     floor: float | None = None
+    """What the metric must reach."""
     ceiling: float | None = None
+    """What the metric must not exceed."""
     max_drop: float | None = None
     """A ceiling on what an attack costs: the drop of the task that the case names."""
     max_regression: float | None = None
     """A ceiling on how much of the metric is lost against a baseline."""
     at: At = "interval"
+    """What must keep the bound: the whole interval, or the measured value alone."""
     min_n: Positive = 1
+    """Samples that must have been measured."""
     max_excluded: Annotated[float, Field(ge=0, le=MOST_EXCLUDED)] | None = None
+    """Largest share of samples that may have no prediction, in addition to the tier's."""
     part: Word | None = None
+    """Judges only the samples of this part of the dataset, such as `held-out`."""
     starter: Starter | None = None
+    """What the bound rests on until a measured rule takes its place."""
     source: Annotated[str, AfterValidator(_source)]
+    """Where the bound comes from."""
 
     @model_validator(mode="after")
     def _one_bound_of_a_fitting_metric(self) -> RuleRow:
@@ -337,11 +364,17 @@ class WaiverRow(Strict):
     """A waiver as the file has it."""
 
     case: Annotated[str, AfterValidator(_narrow)]
+    """As in a rule; at least two of scenario, dataset and model are no globs."""
     metric: Annotated[str, AfterValidator(_metric)] | None = None
+    """Only rules on it; by default all."""
     reason: Annotated[Word, AfterValidator(_source)]
+    """Why the case may fail for a while."""
     owner: Annotated[Word, AfterValidator(_source)]
+    """Who mends it."""
     issue: Annotated[Word, AfterValidator(_source)]
+    """Where that is followed, such as an address."""
     expires: Annotated[date, BeforeValidator(_day)]
+    """The last day, in UTC; at most 90 days after that of the run."""
 
     @model_validator(mode="after")
     def _of_a_fitting_metric(self) -> WaiverRow:
@@ -354,16 +387,22 @@ class IncludedFile(Strict):
     """A file that thresholds.yaml includes."""
 
     tiers: dict[Name, TierRow] = Field(default_factory=dict)
+    """Name -> the cases that must run."""
     rules: Annotated[list[RuleRow], BeforeValidator(_or_none_yet)] = Field(default_factory=list)
+    """What must hold. A tier's run is green only if a rule covers each of its cases."""
     waivers: list[WaiverRow] = Field(default_factory=list)
+    """What may fail for a while."""
 
 
 class ThresholdsFile(IncludedFile):
     """thresholds.yaml as it is written."""
 
     version: int = Field(ge=1, le=1)
+    """Of this format."""
     default_tier: str
+    """The tier that runs if neither a tier nor a model is named."""
     confidence: float = Field(default=0.95, ge=0.5, le=MOST_CONFIDENCE)
+    """Of the intervals."""
     include: Annotated[list[Word], AfterValidator(_once)] = Field(default_factory=list)
     """Paths or globs of files with more tiers and rules, relative to this file; `natadv:` and the
     name of one are files that natadv itself brings."""
