@@ -220,7 +220,8 @@ def _python(words: Sequence[str]) -> Iterator[str]:
         return
     source = _source(name) if is_module else ROOT / name
     if source is None or not source.is_file():
-        yield f"python has no module or file {name!r}"
+        if is_module:
+            yield f"python has no module {name!r}"
         return
     text = source.read_text(encoding="utf-8")
     for word in rest:

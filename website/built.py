@@ -102,8 +102,8 @@ def without_comments(text: str) -> str:
 def description(text: str) -> str:
     """The first sentence of a page."""
     for paragraph in blocks.paragraphs_of(text):
-        plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(paragraph.split()))
-        if not plain.startswith(("!", "<")):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(paragraph.split()))
+        if not plain.startswith(("!", "<", "(")):
             return re.split(r"(?<=[.:]) (?=[A-Z`])", plain)[0]
     return ""
 

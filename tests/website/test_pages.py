@@ -79,7 +79,7 @@ def test_a_page_without_a_mistake(page):
         ("--no-assert", "--no-asert", "pytest has no option '--no-asert'"),
         ("pytest suites/", "pytest suites/test_no.py", "'suites/test_no.py' is not there"),
         ("make gate", "make goat", "make has no target 'goat'"),
-        ("make gate", "python -m natadv.goat", "no module or file 'natadv.goat'"),
+        ("make gate", "python -m natadv.goat", "python has no module 'natadv.goat'"),
         ("make gate", "python -m natadv.gate --no", "natadv.gate has no option '--no'"),
         ("make gate", "nattadv plan", "'nattadv' is no program"),
         ("make gate", "natadv replay FILE --model mini-clip", "'FILE' cannot be pasted"),
