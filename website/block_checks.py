@@ -36,9 +36,9 @@ def _words(text: str) -> frozenset[str]:
 
 
 OTHER_PROGRAMS = _words(
-    "cat cd cp curl deactivate docker dvc echo export gh git hf head ls mkdir mv pip ray rm "
-    "source tar test unzip wget check-jsonschema actionlint cosign . [ true pre-commit "
-    "python3"
+    "cat cd chmod cp curl deactivate diff docker dvc echo export gh git grep head hf ls "
+    "mkdir mv pip ray rm sed source tar test touch unzip wget check-jsonschema actionlint "
+    "cosign . [ true pre-commit python3"
 )
 """Programs of others, whose options are not checked."""
 PYTEST_OPTIONS = _words(
@@ -50,6 +50,8 @@ WIDEST = 120
 
 _MADE = (".natadv", "allure-results", "allure-report", "gate.json", "baselines", ".venv")
 """What a run of the gate, `natadv bless` and make leave behind."""
+_STARTED = ("checkpoint", "released", "pictures", "suites", "thresholds.yaml", ".github")
+"""What `natadv init --example` writes."""
 _OUTPUTS = _words(
     "--out --json --markdown --gate-json --evidence --pictures --store --sheets --attacks "
     "--keep --local-dir --write --junitxml --cov-report -d -C --review"
@@ -148,6 +150,8 @@ def _bash(block: Block, seen: _Seen) -> Iterator[str]:
             if before in _OUTPUTS:
                 seen.made.add(word.removeprefix("./"))
         seen.made.update(call.outputs)
+        if call.words[:2] == ("natadv", "init"):
+            seen.made.update(_STARTED)
         if call.words[0] in ("mkdir", "cp", "tar", "unzip", "curl", "git", "wget"):
             seen.made.update(word.removeprefix("./") for word in call.words[1:])
 

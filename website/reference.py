@@ -18,7 +18,7 @@ from natadv import cli
 from natadv.gate.thresholds_schema import MOST, ThresholdsFile
 from natadv.metrics import METRICS
 from natadv.models.zoo import ZOO
-from natadv.plugin.options import OPTIONS, Option
+from natadv.plugin.options import OPTIONS
 from natadv.report.gate_json import SCHEMA
 from natadv.report.markdown import markdown_table
 from natadv.scenarios import SCENARIOS
@@ -82,21 +82,29 @@ def _command(words: str, command: Any) -> Iterator[str]:
 
 
 def _gate_options() -> str:
-    rows = [_row((f"`{_flag(one)}`", _cell(one.help))) for one in OPTIONS]
+    rows = [
+        _row(
+            (
+                f"`{option.flag} {option.metavar}".rstrip() + "`",
+                _cell(option.help),
+                f"`{option.dest}`",
+            )
+        )
+        for option in OPTIONS
+    ]
+    example = next(option for option in OPTIONS if option.repeatable)
     return "\n\n".join(
         (
             "# Options of the gate",
             "What `pytest suites/` takes beside pytest's own options. `pytest suites/ --help` "
             "prints them too.",
-            markdown_table(("option", "meaning"), rows),
+            "An option that is not on the command line is read from the environment variable that "
+            "has the name of its ini key in capital letters "
+            f"(`{example.variable}` for `{example.flag}`), else from the ini file (`[pytest]` in "
+            "`pytest.ini`, `[tool.pytest.ini_options]` in `pyproject.toml`).",
+            markdown_table(("option", "meaning", "ini key"), rows),
         )
     )
-
-
-def _flag(option: Option) -> str:
-    attributes = option.attributes
-    choices = "|".join(attributes.get("choices", ()))
-    return f"{option.flag} {attributes.get('metavar', choices)}".strip()
 
 
 def _metrics() -> str:
