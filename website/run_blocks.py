@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
+import site
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+import venv
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,24 +133,31 @@ def prepare(folder: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     subprocess.run(["bash", "-c", _CLONED], cwd=folder, check=True)
-    _link_environment(folder)
+    make_environment(folder)
     done = _bash("pytest suites/ -n 2 -q", folder, folder.with_name("finished.state"))
     if done.returncode:
         raise ConfigError(f"the gate has to be green first:\n{done.stdout[-2000:]}")
     return folder
 
 
-def _link_environment(folder: Path) -> None:
-    """Let `make` and `.venv/bin/activate` find this Python, which is not installed anew: whatever
-    make would install is as new as what it is made from."""
-    environment = Path(sys.prefix)
-    (folder / ".venv").symlink_to(environment)
-    for source in (
-        folder / "pyproject.toml",
-        *folder.glob("*/pyproject.toml"),
-        folder / "Makefile",
-    ):
-        os.utime(source, (0, 0))
+def make_environment(folder: Path) -> None:
+    """Put a `.venv` into a copy of the repository that has all packages of this Python and its own
+    commands `natadv` and `pytest`, and in which `make` finds everything installed. It has no pip,
+    so that no block changes the packages of this Python."""
+    environment = folder / ".venv"
+    venv.create(environment, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(environment)}))
+    # With the .pth files that lie there.
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages()]
+    packages.joinpath("outer.pth").write_text("".join(lines), encoding="utf-8")
+    for name, module in (("natadv", "natadv.cli"), ("pytest", "pytest")):
+        command = environment / "bin" / name
+        start = f"import sys\nfrom {module} import main\nsys.exit(main())\n"
+        command.write_text(f"#!{environment / 'bin' / 'python'}\n{start}", encoding="utf-8")
+        command.chmod(0o755)
+    rules = (folder / "Makefile").read_text(encoding="utf-8")
+    for stamp in {*re.findall(r"\.venv/(installed[\w-]*)", rules)}:
+        (environment / stamp).touch()
 
 
 def run_page(blocks: Sequence[Block], *, finished: Path, folder: Path) -> PageRun:
@@ -181,12 +192,16 @@ def run_page(blocks: Sequence[Block], *, finished: Path, folder: Path) -> PageRu
 
 def _bash(text: str, folder: Path, state: Path) -> subprocess.CompletedProcess[str]:
     """Run a script from where the one before it ended, without a terminal."""
+    scripts = str(Path(sys.executable).parent)
     variables = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(folder / ".venv" / "bin"), scripts, os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "STATE": str(state),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
+        # Should a block call another pip after all.
+        "PIP_DRY_RUN": "1",
+        "PIP_NO_INDEX": "1",
         "COLUMNS": "100",
     }
     command = ["timeout", str(MOST_SECONDS), "bash", "--noprofile", "--norc", "-c"]

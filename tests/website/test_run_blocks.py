@@ -72,6 +72,21 @@ def test_a_block_that_fails_is_told_with_its_output(ran):
     assert ran.lines[2:5] == ["    exit 1, expected 0", "    one", '    print("two")']
 
 
+def test_a_copy_has_an_environment_that_no_block_can_change(tmp_path):
+    (tmp_path / "Makefile").write_text("GATE := .venv/installed-gate\n$(GATE):\n\tfalse\n")
+    run_blocks.make_environment(tmp_path)
+    script = tmp_path / "page.md"
+    script.write_text(
+        "```bash\n. .venv/bin/activate\nmake .venv/installed-gate\n"
+        "python -c 'import sys, yaml; print(sys.prefix)' > where.txt\n"
+        "test ! -e .venv/bin/pip\nnatadv --version\npytest --version\n```\n"
+    )
+    done = run_blocks.run_page(blocks.blocks_of(script), finished=tmp_path, folder=tmp_path.parent)
+
+    assert done.counts == {"ran": 1}, done.lines
+    assert (tmp_path.parent / "page" / "where.txt").read_text() == f"{tmp_path / '.venv'}\n"
+
+
 def test_what_is_not_run_is_listed_with_its_reason(tmp_path, capsys, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(PAGE, encoding="utf-8")
