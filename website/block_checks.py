@@ -60,7 +60,7 @@ _OUTPUTS = _words(
 _FILE = re.compile(
     r"[\w./*-]+\.(?:csv|jsonl?|md|npy|npz|pt|py|safetensors|sarif|tsv|xml|ya?ml|zip)"
 )
-_PLACEHOLDER = re.compile(r"\[[^\]]*\]|<[a-z][\w -]*>|[A-Z]{3,}(?:/[A-Z]+)*|\.\.\.")
+_PLACEHOLDER = re.compile(r"\[[^\]]*\]|<[a-z][\w -]*>|(?!HEAD)[A-Z]{3,}(?:/[A-Z]+)*|\.\.\.")
 _SHELL = ["bash", "-n"]
 
 

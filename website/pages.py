@@ -184,7 +184,7 @@ def _line_with_links(
         # A picture may stand in the text of a link.
         words = "[" + _INLINE.sub(inline, found[1].lstrip("!")[1:-1]) + "]"
         target = target_of(link(found[2]))
-        if found[1] == f"[{found[2]}]" and target != found[2]:
+        if found[1] == f"[{found[2]}]":
             words = f"[{_title(link(found[2]))}]"
         mark = "!" * found[1].startswith("!")
         return f"{mark}{words}({target}{found[3]})" if target else words[1:-1]
@@ -196,10 +196,14 @@ def _line_with_links(
 
 
 def _title(link: Link) -> str:
-    """What a link says on the site whose words are the path of a file: the title of that page."""
+    """What a link says on the site whose words are the path of a page: the title of that page."""
     path = link.folder / link.target.partition("#")[0]
-    headings = blocks.headings_of(path.read_text("utf-8")) if path.suffix == ".md" else []
-    return headings[0] if headings else link.target
+    if path.suffix != ".md":
+        return link.target
+    if not path.is_file():
+        # It is made from the code.
+        return path.stem.replace("-", " ")
+    return blocks.headings_of(path.read_text(encoding="utf-8"))[0]
 
 
 def _lines(text: str) -> Iterator[tuple[int, str, bool]]:
