@@ -181,6 +181,7 @@ def test_what_a_contributor_runs_is_what_ci_runs():
 
 
 WRITES = {
+    ("docs.yml", "publish"): {"pages", "id-token"},
     ("release.yml", "attest"): {"contents", "id-token", "attestations"},
     ("release.yml", "withdraw"): {"contents"},
 }
