@@ -96,7 +96,7 @@ def _run(chosen: dict[Path, list[Block]], *, at_once: int, keep: Path | None) ->
         with ThreadPoolExecutor(at_once) as pool:
             runs = pool.map(partial(run_page, finished=finished, folder=folder), chosen.values())
             for run in runs:
-                print(*run.lines, sep="\n", flush=True)
+                print("".join(f"{line}\n" for line in run.lines), end="", flush=True)
                 counts += run.counts
     finally:
         if keep is None:
