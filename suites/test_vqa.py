@@ -1,4 +1,4 @@
-"""Questions about pictures are answered as people answer them, clean and attacked."""
+"""Questions about pictures are answered as people do, clean and attacked."""
 
 import pytest
 

@@ -35,6 +35,8 @@ COMMANDS = {
     "explain": ("explain_command", "show where a model looks for its answers, on any samples"),
     "defend": ("defend_command", "make a checkpoint that written words fool less, at what cost"),
     "defences": ("defend_command", "compare defended checkpoints of one model"),
+    "init": ("start_commands", "write what a gate in your own repository needs, or an example"),
+    "gate": ("start_commands", "run the gate: pytest with the suites of this folder, or of natadv"),
     "plan": ("gate_commands", "show what a run of the gate would measure, and what it lacks"),
     "bless": (
         "baseline_commands",
