@@ -67,9 +67,9 @@ style: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml natadv/starter/gate.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
-	$(BIN)/zizmor --offline --no-progress --quiet --min-severity medium .github
+	$(BIN)/zizmor --offline --no-progress --quiet --min-severity medium .github natadv/starter/gate.yml
 
 # Types are checked beside the tests: alone they would leave a core idle.
 test: style

