@@ -15,12 +15,12 @@ from mini_world.render import render
 from mini_world.sampling import STYLES, draw_scene
 from mini_world.scene import Scene, facts
 from mini_world.sprites import LICENCE, Split
-from mini_world.training_set import training_samples, worded_samples
+from mini_world.training_set import training_plan
 from mini_world.vocabulary import EVALUATED
 from mini_world.words import recipe_of
 from natadv.data.card import CardDraft
 from natadv.data.images import decode_image
-from natadv.data.packing import write_dataset
+from natadv.data.packing import pack, write_dataset
 from natadv.errors import unknown_name
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.twins import lossless, reading_twin, typographic_twin
@@ -161,43 +161,44 @@ DATASETS: dict[str, tuple[CardDraft, Callable[[], Iterator[Sample]]]] = {
         ),
         natural_samples,
     ),
-    "mini-train": (
-        CardDraft(
-            name="mini-train",
-            scenario="clean",
-            description=(
-                "Pictures of the seen part, each with several phrases and questions, on which "
-                "heads for segmentation and questions are trained."
-            ),
-            tasks=("segmentation", "vqa"),
-            classes=(),
-            templates=(),
-            **ORIGIN,
+}
+
+TRAINING_SETS: dict[str, CardDraft] = {
+    "mini-train": CardDraft(
+        name="mini-train",
+        scenario="clean",
+        description=(
+            "Pictures of the seen part, each with several phrases and questions, on which "
+            "heads for segmentation and questions are trained."
         ),
-        training_samples,
+        tasks=("segmentation", "vqa"),
+        classes=(),
+        templates=(),
+        **ORIGIN,
     ),
-    "mini-words": (
-        CardDraft(
-            name="mini-words",
-            scenario="clean",
-            description=(
-                "Pictures of the seen part, half of them with a word that names something else, on "
-                "which sparse autoencoders are trained."
-            ),
-            **{**COMMON, "tasks": ("classification",)},
+    "mini-words": CardDraft(
+        name="mini-words",
+        scenario="clean",
+        description=(
+            "Pictures of the seen part, half of them with a word that names something else, on "
+            "which sparse autoencoders are trained."
         ),
-        worded_samples,
+        **{**COMMON, "tasks": ("classification",)},
     ),
 }
+"""Larger than the others, and not in git."""
 
 
 def make(name: str) -> int:
     """Write the dataset to `fixtures/datasets/NAME`; the number of its samples."""
+    folder = ROOT / "fixtures" / "datasets" / name
+    if name in TRAINING_SETS:
+        plan = training_plan(TRAINING_SETS[name])
+        return pack(folder, plan, force=True, stream=sys.stderr).card.rows
     if name not in DATASETS:
-        raise unknown_name("mini dataset", name, DATASETS)
+        raise unknown_name("mini dataset", name, {**DATASETS, **TRAINING_SETS})
     draft, samples = DATASETS[name]
-    card = write_dataset(ROOT / "fixtures" / "datasets" / name, draft, samples(), force=True)
-    return card.rows
+    return write_dataset(folder, draft, samples(), force=True).rows
 
 
 if __name__ == "__main__":

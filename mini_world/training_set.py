@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +18,13 @@ from mini_world.params import params
 from mini_world.render import render
 from mini_world.sampling import STYLES, draw_scene, varied
 from mini_world.scene import Scene, facts
+from mini_world.sprites import sprites
 from mini_world.vocabulary import EVALUATED, OTHERS
 from mini_world.words import training_words
+from natadv.data.card import CardDraft
+from natadv.data.dataset_plan import DatasetPlan
 from natadv.errors import DataError
+from natadv.evaluate.units import installed_packages
 from natadv.rng import rng_for
 from natadv.scenarios.typographic.rendering import render as write
 from natadv.scenarios.typographic.twins import lossless
@@ -31,24 +38,43 @@ _Chunk = Callable[[int], list[Sample]]
 """From the number of a picture to the samples of `_CHUNK` pictures from it on."""
 
 
-def training_samples() -> Iterator[Sample]:
-    """All rows of a picture follow each other, and share its bytes and its group."""
-    return _in_processes(_chunk, params(NAME))
+def training_plan(draft: CardDraft) -> DatasetPlan:
+    """Plan one of the two sets so that a killed rendering, which takes minutes, goes on."""
+    settings = params(draft.name)
+    chunk = {NAME: _chunk, WORDS: _worded_chunk}[draft.name]
+    rows_per_picture = int(settings.get("rows_per_picture", 1))
+    return DatasetPlan(
+        draft,
+        lambda start: _rows_from(start, chunk, settings, rows_per_picture=rows_per_picture),
+        int(settings["pictures"]) * rows_per_picture,
+        "rows",
+        fingerprint=_fingerprint(settings),
+    )
 
 
-def worded_samples() -> Iterator[Sample]:
-    """Each picture is one row."""
-    return _in_processes(_worded_chunk, params(WORDS))
-
-
-def _in_processes(chunk: _Chunk, settings: dict[str, Any]) -> Iterator[Sample]:
-    pictures = int(settings["pictures"])
-    starts = range(0, pictures, _CHUNK)
+def _rows_from(
+    start: int, chunk: _Chunk, settings: dict[str, Any], *, rows_per_picture: int
+) -> Iterator[Sample]:
+    """The rows from number `start` on. All rows of a picture follow each other, and share its bytes
+    and its group."""
+    pictures = range(int(settings["pictures"]))
+    first = start // rows_per_picture
+    skipped = start - first * rows_per_picture
     with ProcessPoolExecutor(settings["threads"], mp_context=get_context("fork")) as executor:
-        for start, rows in zip(starts, executor.map(chunk, starts), strict=True):
-            yield from rows
-            if start % (_CHUNK * 20) == 0:
-                print(f"rendered {min(start + _CHUNK, pictures)} of {pictures}", flush=True)
+        for rows in executor.map(chunk, pictures[first::_CHUNK]):
+            yield from rows[skipped:]
+            skipped = 0
+
+
+def _fingerprint(settings: dict[str, Any]) -> str:
+    """Changes with everything that decides what is rendered."""
+    found = sha256(json.dumps([settings, installed_packages()], sort_keys=True).encode())
+    for drawing, sprite in sprites().items():
+        found.update(f"{drawing} {sprite.name} {sprite.split}".encode() + sprite.image.tobytes())
+    for module in (__file__, write.__code__.co_filename):
+        for path in sorted(Path(module).parent.glob("*.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _chunk(start: int) -> list[Sample]:

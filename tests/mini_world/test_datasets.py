@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 
 import numpy as np
 import pytest
 
+from mini_world import training_set
 from mini_world.datasets import (
     NAMES,
+    TRAINING_SETS,
     clean_samples,
     make,
     reading_samples,
@@ -22,9 +26,10 @@ from mini_world.render import render
 from mini_world.sampling import backgrounds, weathers
 from mini_world.scene import Scene, from_json, main_thing
 from mini_world.sprites import sprites
-from mini_world.training_set import rows_of, worded
+from mini_world.training_set import rows_of, training_plan, worded
 from natadv.data.card import Card, load_card
 from natadv.data.images import decode_image
+from natadv.data.packing import pack
 from natadv.data.reader import read_samples
 from natadv.errors import UnknownNameError
 from natadv.scenarios.typographic.overlay import from_json as overlays_from_json
@@ -207,3 +212,28 @@ def test_no_two_pictures_of_a_dataset_are_the_same():
 def test_an_unknown_dataset_is_refused_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="did you mean 'mini-typo'"):
         make("mini-typos")
+
+
+def test_a_rendering_that_was_killed_goes_on_within_a_picture(tmp_path, monkeypatch):
+    """Shards of 1,024 rows end anywhere in the rows of a picture."""
+    settings = {**params("mini-train"), "pictures": 7, "rows_per_picture": 3, "threads": 1}
+    monkeypatch.setattr(training_set, "params", lambda name: settings)
+    monkeypatch.setattr(training_set, "_CHUNK", 2)
+    plan = training_plan(TRAINING_SETS["mini-train"])
+    rows = list(plan.items(0))
+
+    def killed(start):
+        yield from islice(plan.items(start), 9 - start)
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "mini-train"
+    with pytest.raises(KeyboardInterrupt):
+        pack(folder, replace(plan, items=killed), rows_per_shard=4)
+    said = io.StringIO()
+    card = pack(folder, plan, rows_per_shard=4, stream=said).card
+
+    assert "continues after 8 of 21 rows" in said.getvalue()
+    assert list(plan.items(8)) == rows[8:]
+    assert card == pack(tmp_path / "whole" / "mini-train", plan, rows_per_shard=4).card
+    settings["seed"] = 8
+    assert training_plan(TRAINING_SETS["mini-train"]).fingerprint != plan.fingerprint
