@@ -20,7 +20,7 @@ from natadv.types import Measurement
 
 _SHARE = 0.3
 """Of the error, for sequences. With more of it cases far from their bounds end a little earlier,
-and more of the others end INCONCLUSIVE: docs/tiers.md."""
+and more of the others end INCONCLUSIVE: docs/sequential.md."""
 
 
 class Levels(NamedTuple):

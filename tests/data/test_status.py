@@ -190,7 +190,7 @@ def test_a_dataset_that_can_be_had_is_no_wrong_name(tmp_path: Path) -> None:
 
 
 def test_the_documentation_fetches_what_the_status_does() -> None:
-    told = (ROOT / "docs/data.md").read_text()
+    told = (ROOT / "docs/published-data.md").read_text()
 
     for name in ("phrasecut", "scam", "vqa-v2", "imagenet-a", "rta-100"):
         for line in FORMATS[name].access.splitlines():

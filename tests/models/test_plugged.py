@@ -184,8 +184,8 @@ NAMES = ("dog", "cat", "bird")
 
 @pytest.fixture(scope="module")
 def modules():
-    """The Python of the page, by the name of the file that the text before it gives."""
-    found = re.findall(r"`(\w+)\.py`, run as[^\n]*\n\n```python\n(.*?)```", PAGE.read_text(), re.S)
+    """The Python of the page, by the name of the file that its block makes."""
+    found = re.findall(r'```python title="(\w+)\.py"\n(.*?)```', PAGE.read_text(), re.S)
     return {f"{name}_{uuid.uuid4().hex}": code for name, code in found}
 
 

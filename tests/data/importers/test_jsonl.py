@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -523,12 +524,12 @@ def test_the_examples_of_the_documentation_can_be_imported(
     importing: Any, encode: Any, tmp_path: Path
 ) -> None:
     page = Path(__file__).resolve().parents[3] / "docs/data.md"
-    blocks = [block for block in page.read_text().split("```\n")[1:] if block.startswith('{"')]
+    blocks = re.findall(r'```json title="\w+.jsonl"\n(.*?)```', page.read_text(), re.S)
     for name in ("photos", "masks"):
         (tmp_path / name).mkdir()
     for i in (1, 2, 3):
-        (tmp_path / f"photos/{i}.jpg").write_bytes(
-            encode(format="JPEG") if i == 3 else large_photo()
+        (tmp_path / f"photos/{i}.png").write_bytes(
+            encode(format="PNG") if i == 3 else large_photo()
         )
     Image.new("1", (300, 200), 1).save(tmp_path / "masks/1.png")
     tasks = []
@@ -544,5 +545,5 @@ def test_the_examples_of_the_documentation_can_be_imported(
 
 def large_photo() -> bytes:
     out = io.BytesIO()
-    Image.new("RGB", (300, 200), "white").save(out, "JPEG")
+    Image.new("RGB", (300, 200), "white").save(out, "PNG")
     return out.getvalue()
