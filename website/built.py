@@ -20,6 +20,7 @@ _LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "li
 """Element -> the attribute by which a page loads something as it is opened."""
 _NOT_LOADED = {"canonical", "next", "prev", "alternate"}
 """Kinds of `link` that only name another page."""
+_ESCAPED = re.compile(r"<code>[^<]*\\\|[^<]*</code>")
 _PARTS = ("li", "table", "pre", "blockquote")
 """Elements that GitHub and the site must find equally often in a page."""
 
@@ -112,10 +113,14 @@ def mistakes(site: Path, names: list[str]) -> list[str]:
     """Links and anchors that lead nowhere, pages that load something from elsewhere, and pages that
     read otherwise than on GitHub."""
     found: dict[Path, _Page] = {}
+    wrong = []
     for path in sorted(site.rglob("*.html")):
+        text = path.read_text(encoding="utf-8")
         found[path] = _Page()
-        found[path].feed(path.read_text(encoding="utf-8"))
-    wrong = [line for path, page in found.items() for line in _wrong_links(path, page, found)]
+        found[path].feed(text)
+        if _ESCAPED.search(text):
+            wrong.append(f"{path}: shows \\| in code; write <code>a&#124;b</code> in a table")
+    wrong += [line for path, page in found.items() for line in _wrong_links(path, page, found)]
     for name in names:
         page = found[(site / name).with_suffix(".html")]
         expected = blocks.parts_of(without_comments((site / name).read_text(encoding="utf-8")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import json
 import re
@@ -340,7 +341,16 @@ def _cell(text: str) -> str:
 
 
 def _row(cells: Iterable[str]) -> list[str]:
-    return [cell.replace("|", "\\|") for cell in cells]
+    """Cells without a `|` that would end them. In code GitHub needs it escaped, and the site must
+    not have it escaped, so that such code is HTML."""
+    return [_CODE_WITH_BAR.sub(_as_html, cell).replace("|", "\\|") for cell in cells]
+
+
+def _as_html(found: re.Match[str]) -> str:
+    return f"<code>{html.escape(found[1]).replace('|', '&#124;')}</code>"
+
+
+_CODE_WITH_BAR = re.compile(r"`([^`]*\|[^`]*)`")
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

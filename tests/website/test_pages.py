@@ -155,7 +155,7 @@ def test_the_reference_has_every_row_of_its_tables():
     made = {name: page() for name, page in reference.PAGES.items()}
     rows = {
         "commands": [f"## `natadv {name}`" for name in cli.COMMANDS],
-        "gate-options": [f"`{option.flag}" for option in OPTIONS],
+        "gate-options": [f"| `{option.dest}` |" for option in OPTIONS],
         "metrics": [f"| `{name}` | {metric.says}" for name, metric in METRICS.items()],
         "tasks": [f"| `{name}` |" for name in (*TASKS, *SCENARIOS)],
         "models": [f"| `{name}` |" for name in ZOO],

@@ -110,6 +110,7 @@ HTML = """<html><head><link rel="canonical" href="https://example.org/">
         ('<script src="//example.org/x.js"></script>', "loads //example.org/x.js from elsewhere"),
         ('<a href="absent.html">x</a>', "absent.html leads to no file"),
         ('<a href="other.html#nowhere">x</a>', "other.html#nowhere leads to no heading"),
+        (r"<code>a\|b</code>", r"shows \| in code"),
         ("<ul><li>two</li></ul>", "expected 1 <li> as on GitHub, got 2"),
     ],
 )
