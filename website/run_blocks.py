@@ -30,7 +30,7 @@ from website.blocks import ROOT, Block, blocks_of, pages
 
 LAST_LINES = 12
 """Of the output of a block that failed."""
-MOST_SECONDS = 900
+MOST_SECONDS = 1800
 """For one block."""
 
 # A block begins where the one before it ended.
