@@ -18,7 +18,14 @@ from typing import Any
 
 import pytest
 
-from natadv.errors import ConfigError, GateFailure, InfraError, NatadvError, counted
+from natadv.errors import (
+    ConfigError,
+    GateFailure,
+    InfraError,
+    NatadvError,
+    counted,
+    script_lines,
+)
 from natadv.evaluate.devices import check_gpus, pinned_environment, teams, visible_gpus
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.requirements import missing, script
@@ -112,7 +119,7 @@ def refuse_missing(config: pytest.Config, grid: Grid) -> None:
         raise ConfigError(
             f"tier {grid.tier.name} lacks {counted(len(lacking), 'thing')}, and nothing was "
             "computed; get what is missing, or leave it out (--model, --task, --scenario, "
-            "--dataset, -k):" + "".join(f"\n  {line}" for line in script(lacking))
+            "--dataset, -k):\n" + "\n".join(script_lines("\n".join(script(lacking)), indent="  "))
         )
 
 

@@ -78,8 +78,11 @@ def _command(words: str, command: Any) -> Iterator[str]:
     if rows:
         yield markdown_table(("argument or option", "meaning"), map(_row, rows))
     if command.epilog:
-        told, _, example = command.epilog.partition("natadv ")
-        yield f"{told.strip()}\n\n```text\nnatadv {example}\n```" if example else command.epilog
+        first, _, more = command.epilog.removeprefix("\b\n").partition("\n\n")
+        told, _, example = first.partition("natadv ")
+        yield f"{told.strip()}\n\n```text\nnatadv {example}\n```" if example else first
+        if more:
+            yield more
 
 
 def _gate_options() -> str:

@@ -83,6 +83,7 @@ def _rule_row(judged: Judgement, contract: str) -> Row:
         rule.condition,
         judged.margin,
         judged.reason,
+        why=judged.why,
         rule=_rule_entry(rule, contract),
         detectable=judged.detectable,
         waiver=None if judged.waiver is None else _waiver_entry(judged.waiver, contract),

@@ -16,28 +16,16 @@ from natadv import __version__
 from natadv.errors import NatadvError
 
 COMMANDS = {
+    "init": ("start_commands", "write what a gate in your own repository needs, or an example"),
     "try": ("try_command", "measure any model on the mini world, with no rules and no set-up"),
-    "data": ("data_commands", "import and list datasets"),
+    "gate": ("start_commands", "run the gate: pytest with the suites of this folder, or of natadv"),
+    "plan": ("gate_commands", "show what a run of the gate would measure, and what it lacks"),
     "models": ("models_commands", "list the models that have a name, and fetch them"),
     "doctor": ("models_commands", "check that a model is whole, safe, and fed as it was trained"),
     "train": ("models_commands", "train a head or a sparse autoencoder on a frozen tower"),
-    "latents": ("latents_command", "show what the latents of a sparse autoencoder do on datasets"),
     "heads": ("models_commands", "publish or fetch a head; show what each attention head is for"),
-    "typo": ("dataset_commands", "write a wrong word on every picture of a dataset"),
-    "reading": ("dataset_commands", "ask for the words on the pictures of a typographic dataset"),
-    "filter": ("dataset_commands", "keep the pictures that every model of an ensemble gets wrong"),
-    "annotate": ("annotate_commands", "give a dataset masks or questions that a person can review"),
-    "langadv": ("langadv_commands", "search for prompts whose pictures fool classifiers"),
-    "overlays": ("dataset_commands", "draw a population of typographic overlays, and look at it"),
-    "search": ("search_commands", "find the smallest typographic overlay that flips a model"),
-    "replay": ("search_commands", "show an attack that was found on one model to another"),
-    "freeze": ("search_commands", "keep an attack as a counter-example that the gate can judge"),
-    "explain": ("explain_command", "show where a model looks for its answers, on any samples"),
-    "defend": ("defend_command", "make a checkpoint that written words fool less, at what cost"),
-    "defences": ("defend_command", "compare defended checkpoints of one model"),
-    "init": ("start_commands", "write what a gate in your own repository needs, or an example"),
-    "gate": ("start_commands", "run the gate: pytest with the suites of this folder, or of natadv"),
-    "plan": ("gate_commands", "show what a run of the gate would measure, and what it lacks"),
+    "merge": ("gate_commands", "put the evidence of several runs of one tier together"),
+    "judge": ("report_commands", "judge stored evidence again, and write gate.json"),
     "bless": (
         "baseline_commands",
         "keep a green run as a baseline that later ones are compared with",
@@ -46,17 +34,40 @@ COMMANDS = {
     "contract": ("contract_commands", "compare versions of the contract, or take one out of git"),
     "calibrate": ("contract_commands", "raise measured rules to what the last run has reached"),
     "whatif": ("contract_commands", "show what another contract would change in the last verdict"),
-    "merge": ("gate_commands", "put the evidence of several runs of one tier together"),
     "selfcheck": ("selfcheck_command", "audit the gate itself: its errors, its power, sabotage"),
-    "judge": ("report_commands", "judge stored evidence again, and write gate.json"),
-    "reproduce": ("reproduce_command", "compare published numbers with those of a run"),
-    "figures": ("figures_command", "draw the figures and tables of the paper from a run"),
+    "data": ("data_commands", "import and list datasets"),
+    "typo": ("dataset_commands", "write a wrong word on every picture of a dataset"),
+    "reading": ("dataset_commands", "ask for the words on the pictures of a typographic dataset"),
+    "overlays": ("dataset_commands", "draw a population of typographic overlays, and look at it"),
+    "filter": ("dataset_commands", "keep the pictures that every model of an ensemble gets wrong"),
+    "annotate": ("annotate_commands", "give a dataset masks or questions that a person can review"),
+    "search": ("search_commands", "find the smallest typographic overlay that flips a model"),
+    "replay": ("search_commands", "show an attack that was found on one model to another"),
+    "freeze": ("search_commands", "keep an attack as a counter-example that the gate can judge"),
+    "langadv": ("langadv_commands", "search for prompts whose pictures fool classifiers"),
+    "explain": ("explain_command", "show where a model looks for its answers, on any samples"),
+    "latents": ("latents_command", "show what the latents of a sparse autoencoder do on datasets"),
+    "defend": ("defend_command", "make a checkpoint that written words fool less, at what cost"),
+    "defences": ("defend_command", "compare defended checkpoints of one model"),
     "report": ("report_commands", "write the last run as HTML, JUnit, Markdown, SARIF and others"),
+    "figures": ("figures_command", "draw the figures and tables of the paper from a run"),
+    "reproduce": ("reproduce_command", "compare published numbers with those of a run"),
     "evidence": ("report_commands", "pack the evidence of a run, and state what it shows"),
     "verify": ("report_commands", "recompute the verdict of packed evidence from its rows"),
     "schema": ("report_commands", "print the JSON schema of gate.json"),
 }
 """Name -> the module of this package whose `app` holds the command, and its line in the help."""
+
+SECTIONS = {
+    "init": "Begin",
+    "plan": "Measure",
+    "judge": "Judge",
+    "data": "Data",
+    "search": "Attacks",
+    "explain": "Why, and how to mend it",
+    "report": "Report",
+}
+"""Command -> the title above it in the help, which holds for those below it too."""
 
 
 PIPE_CLOSED = 141
@@ -98,11 +109,24 @@ class _Commands(TyperGroup):
         module = importlib.import_module(f"{__name__}.{COMMANDS[name][0]}")
         return name, typer.main.get_group(module.app).commands[name], rest
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands by what they are for."""
+        sections: list[list[tuple[str, str]]] = []
+        longest = max(map(len, COMMANDS))
+        for name, (_, text) in COMMANDS.items():
+            if name in SECTIONS:
+                sections.append([])
+            sections[-1].append((name.ljust(longest), text))
+        for title, rows in zip(SECTIONS.values(), sections, strict=True):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command, and raise its exit code as `_CommandEnded`."""
         try:
             code = int(super().invoke(ctx) or 0)
         except NatadvError as error:
+            _clear_progress()
             print(f"natadv: {error}", file=sys.stderr)
             code = 1
         except BrokenPipeError:
@@ -111,9 +135,17 @@ class _Commands(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = PIPE_CLOSED
         except KeyboardInterrupt:
+            _clear_progress()
             print("natadv: interrupted", file=sys.stderr)
             code = 130
         raise _CommandEnded(code)
+
+
+def _clear_progress() -> None:
+    """Remove a half-written line of progress, below which an error would be hard to read."""
+    from natadv.storage.progress import clear_lines
+
+    clear_lines()
 
 
 app = typer.Typer(
@@ -140,5 +172,5 @@ def natadv(
     """Robustness gate for vision-language models.
 
     The gate itself is run by pytest: `pytest suites/ --help` shows its options under 'robustness
-    gate'.
+    gate'. `natadv COMMAND --help` shows an example of each command.
     """

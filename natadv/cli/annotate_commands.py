@@ -45,7 +45,12 @@ def _amount(metavar: str, about: str) -> Any:
 _Price = Annotated[float | None, _amount("C", "per million tokens, in any currency")]
 
 
-@annotate.command("masks", cls=opt.Command, short_help="by Grounding DINO and SAM", epilog=_REVIEW)
+@annotate.command(
+    "masks",
+    cls=opt.Command,
+    short_help="by Grounding DINO and SAM",
+    epilog=opt.example("natadv annotate masks mini --name mini-masks --limit 20", more=_REVIEW),
+)
 def annotate_masks(
     dataset: opt.Dataset,
     name: opt.NewName,
@@ -81,7 +86,10 @@ def annotate_masks(
 
 
 @annotate.command(
-    "questions", cls=opt.Command, short_help="by templates or by an endpoint", epilog=_REVIEW
+    "questions",
+    cls=opt.Command,
+    short_help="by templates or by an endpoint",
+    epilog=opt.example("natadv annotate questions mini --name mini-asked", more=_REVIEW),
 )
 def annotate_questions(
     dataset: opt.Dataset,

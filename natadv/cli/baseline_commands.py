@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from natadv import git
 from natadv.cli import shared_options as opt
-from natadv.errors import ConfigError, NatadvError, counted
+from natadv.errors import WIDTH, ConfigError, NatadvError, counted
 from natadv.report.markdown import markdown_table
-from natadv.report.terminal import GAP, NOTHING, WIDTH, aligned
+from natadv.report.terminal import GAP, NOTHING, aligned
 from natadv.storage.atomic import replace_file
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SAMPLE_HEAD = ("sample", "truth", "said before", "says now")
 app = opt.command_group()
 
 
-@app.command(cls=opt.Command, epilog="Example: natadv bless --as release-1.4")
+@app.command(cls=opt.Command, epilog=opt.example("natadv bless --as release-1.4"))
 def bless(
     run: Annotated[Path, opt.argument("RUN", "evidence of a green run")] = opt.EVIDENCE,
     name: Annotated[
@@ -75,14 +75,14 @@ def bless(
     if not kept.added:
         print("it had all of them, so nothing was changed")
         return
-    print(
+    opt.tell(
         f"added {counted(len(kept.added), 'case')} of run {last.run}, {last.verdict.upper()}: "
         f"{last.extent}, kept by {last.by}"
     )
-    print(f"commit it (git add {kept.folder}), or give it to DVC (dvc add {kept.folder})")
+    opt.tell(f"commit it (git add {kept.folder}), or give it to DVC (dvc add {kept.folder})")
 
 
-@app.command(cls=opt.Command, epilog="Example: natadv compare release-1.4 .natadv/evidence")
+@app.command(cls=opt.Command, epilog=opt.example("natadv compare release-1.4 .natadv/evidence"))
 def compare(
     before: Annotated[str, opt.argument("A", "a baseline's name, or a folder of evidence")],
     after: Annotated[str, opt.argument("B", "another one")],
@@ -257,7 +257,7 @@ def _write_markdown(
             replace_file(path.with_name(name), sheet, remedy="give another FILE")
             print(path.with_name(name))
         else:
-            print(f"{case}: no pictures: {sheet}")
+            opt.tell(f"{case}: no pictures: {sheet}")
     lines = [f"# {_escaped(title)}", "", f"**{_escaped(_last_line(runs))}**", ""]
     lines += _markdown_table(
         HEAD,

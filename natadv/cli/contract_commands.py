@@ -58,7 +58,7 @@ def _contract_of(given: Path, *, today: date | None = None) -> Thresholds:
 @contract.command(
     cls=opt.Command,
     short_help="the contract and the baselines of a git revision, as files",
-    epilog="Example: natadv contract export origin/main --out .natadv/trusted",
+    epilog=opt.example("natadv contract export origin/main --out .natadv/trusted"),
 )
 def export(
     revision: Annotated[str, opt.argument("REVISION", "such as origin/main")],
@@ -94,7 +94,7 @@ def export(
 @contract.command(
     cls=opt.Command,
     short_help="whether the new one lets more pass than the old one",
-    epilog="Example: natadv contract diff main",
+    epilog=opt.example("natadv contract diff main"),
 )
 def diff(
     old: Annotated[Path, opt.argument("OLD", _CONTRACT)],
@@ -115,7 +115,7 @@ def diff(
         print("both contracts ask the same")
         return ALIKE
     for change in changes:
-        print(change)
+        opt.tell(str(change))
     counts = Counter(change.effect for change in changes)
     listed = ", ".join(f"{counts[effect]} {effect.lower()}" for effect in EFFECTS)
     print(f"{listed}: {'the gate lets more pass' if counts['WEAKER'] else 'nothing is weaker'}")
@@ -125,7 +125,7 @@ def diff(
 @contract.command(
     cls=opt.Command,
     short_help="floors for models that nobody has measured here yet",
-    epilog="Example: natadv contract starters release pr paper --out thresholds/starters.yaml",
+    epilog=opt.example("natadv contract starters release --out thresholds/starters.yaml"),
 )
 def starters(
     tiers: Annotated[list[str], opt.argument("TIER", "whose cases get a rule")],
@@ -193,7 +193,7 @@ _Evidence = Annotated[Path, opt.path("of the gate's last run")]
 @app.command(
     cls=opt.Command,
     short_help="raise measured rules to what the last run has reached",
-    epilog="Examples: natadv calibrate --write; natadv calibrate --part held-out --dry-run",
+    epilog=opt.example("natadv calibrate --write"),
 )
 def calibrate(
     evidence: _Evidence = opt.EVIDENCE,
@@ -347,11 +347,11 @@ def _tell(moved: Ratchet, out: Path | None, *, remarks: Sequence[str], dry_run: 
     """Print each rule that moves, stays although its measurement is lower, or has room."""
     for remark in remarks:
         print(remark, file=sys.stderr)
-    print(*moved.moves, sep="\n", end="\n" * bool(moved.moves))
+    opt.tell(*map(str, moved.moves))
     for kept in moved.kept:
-        print(f"{'kept':8} {kept.would}")
+        opt.tell(f"{'kept':8} {kept.would}")
     for room in moved.slack:
-        print(f"{'slack':8} {room.could}")
+        opt.tell(f"{'slack':8} {room.could}")
     of_new = f"in {out}" if out else "not written without --write or --out FILE"
     counts = {
         f"{counted(len(moved.moves), 'rule')} {'would move' if dry_run else 'moved'}": True,
@@ -360,7 +360,7 @@ def _tell(moved: Ratchet, out: Path | None, *, remarks: Sequence[str], dry_run: 
         f"{len(moved.slack)} of others could be stricter": bool(moved.slack),
         f"{len(moved.new)} new, {of_new}": bool(moved.new),
     }
-    print(", ".join(text for text, holds in counts.items() if holds))
+    opt.tell(", ".join(text for text, holds in counts.items() if holds))
     if any(not kept.stricter for kept in moved.kept):
         print("to let rules become weaker: --allow-lower --reason TEXT")
 
@@ -402,7 +402,7 @@ def _write(files: Mapping[Path, str], *, dry_run: bool, shown: bool) -> None:
 @app.command(
     cls=opt.Command,
     short_help="what another contract would change in the verdict of the last run",
-    epilog="Example: natadv whatif --thresholds stricter.yaml",
+    epilog=opt.example("natadv whatif --thresholds stricter.yaml"),
 )
 def whatif(
     thresholds: Annotated[Path, opt.path(f"the other one: {_CONTRACT}", metavar="NEW")],
@@ -428,7 +428,7 @@ def whatif(
     except NatadvError as error:
         return opt.refused(error)
     found = list(changes(before, after))
-    print(*found, sep="\n", end="\n" * bool(found))
+    opt.tell(*map(str, found))
     run_level = f"the run: {before.overall.upper()} -> {after.overall.upper()}"
     print(f"{counted(len(found), 'verdict')} would change; {run_level}")
     return WEAKER if worsens(before, after) else ALIKE

@@ -15,7 +15,7 @@ from natadv.cli import shared_options as opt
 from natadv.data.card import Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES, TEMPLATES
 from natadv.data.importers import FORMATS, Format, ImportRequest, Option, import_dataset
-from natadv.errors import DataError, counted
+from natadv.errors import DataError, counted, script_lines, wrapped
 from natadv.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ _OPTIONS: dict[Option, Any] = {
 }
 
 
-@data.command("list", cls=opt.Command)
+@data.command("list", cls=opt.Command, epilog=opt.example("natadv data list"))
 def list_datasets(root: opt.Root = Path()) -> int:
     """The datasets under fixtures/datasets."""
     datasets = find_datasets(root)
@@ -72,14 +72,17 @@ def list_datasets(root: opt.Root = Path()) -> int:
     broken = 0
     for name, folder in datasets.items():
         try:
-            print(f"{name:<24} {_summary(load_card(folder))}")
+            text = f"{name:<24} {_summary(load_card(folder))}"
+            print(*wrapped(text, hanging=" " * 25), sep="\n")
         except DataError as error:
             broken += 1
             print(f"{name:<24} broken: {error}", file=sys.stderr)
     return 1 if broken else 0
 
 
-@data.command("show", cls=opt.Command)
+@data.command(
+    "show", cls=opt.Command, epilog=opt.example("natadv data show mini-typo --pictures 12")
+)
 def show_dataset(
     name: opt.Dataset,
     pictures: Annotated[int, opt.count("how many, chosen at random")] = 36,
@@ -138,7 +141,11 @@ def _tile(dataset: Dataset, clean: Dataset | None, row: int) -> Tile:
     return Tile((Panel(picture, outlines),), (*captions, Caption(sample.id, QUIET)))
 
 
-@data.command("subset", cls=opt.Command)
+@data.command(
+    "subset",
+    cls=opt.Command,
+    epilog=opt.example("natadv data subset mini --name mini-100 --rows 100"),
+)
 def make_subset(
     source: opt.Dataset,
     name: opt.NewName,
@@ -160,10 +167,10 @@ def make_subset(
             source=source, name=name, rows=rows, seed=seed, twins=twins, root=root, force=force
         )
     )
-    print(f"{packed.folder}: {_summary(packed.card)}")
+    opt.tell(f"{packed.folder}: {_summary(packed.card)}")
 
 
-@data.command("status", cls=opt.Command)
+@data.command("status", cls=opt.Command, epilog=opt.example("natadv data status --verify"))
 def show_status(
     verify: Annotated[bool, opt.flag("--verify", _VERIFY)] = False, root: opt.Root = Path()
 ) -> int:
@@ -185,10 +192,10 @@ def _importer(row: Format) -> Callable[..., int]:
         request = ImportRequest(format=row, path=path, name=name, stream=sys.stderr, **given)
         packed = import_dataset(request, root=root, force=force)
         folder = find_datasets(root)[packed.card.name]
-        print(f"{folder}: {_summary(packed.card)}")
+        opt.tell(f"{folder}: {_summary(packed.card)}")
         if packed.set_aside:
             first = packed.set_aside[0]
-            print(
+            opt.tell(
                 f"{len(packed.set_aside)} set aside, first {first.id}: {first.why}; all are listed "
                 f"in {folder / 'set-aside.jsonl'}"
             )
@@ -213,12 +220,21 @@ def _importer(row: Format) -> Callable[..., int]:
     return import_files
 
 
-for _name, _row in FORMATS.items():
+def _access(row: Format) -> str:
+    """How to get the published files, in shell lines that fit."""
+    found = script_lines(row.access, width=opt.WIDTH_OF_HELP)
     # Typer keeps the lines of a paragraph that starts with \b as they are.
-    _access = f" To get it:\n\n\b\n{_row.access}" if _row.access else ""
-    importing.command(_name, cls=opt.Command, short_help=_row.help, help=f"{_row.help}.{_access}")(
-        _importer(_row)
-    )
+    return "\n".join([" To get it:\n\n\b", *found]) if found else ""
+
+
+for _name, _row in FORMATS.items():
+    importing.command(
+        _name,
+        cls=opt.Command,
+        short_help=_row.help,
+        help=f"{_row.help}.{_access(_row)}",
+        epilog=opt.example(f"natadv data import {_name} {_row.example}"),
+    )(_importer(_row))
 
 
 def _summary(card: Card) -> str:

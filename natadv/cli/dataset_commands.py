@@ -23,7 +23,10 @@ _TASK = "default: the source's first task"
 app = opt.command_group()
 
 
-@app.command(cls=opt.Command)
+@app.command(
+    cls=opt.Command,
+    epilog=opt.example("natadv typo mini --name mini-notes --recipe post-it"),
+)
 def typo(
     source: opt.Dataset,
     name: opt.NewName,
@@ -75,9 +78,7 @@ _TEMPLATE = "a prompt for a class, with one {}; default: the word {}."
 _WITH_OBJECT = "ask by classification for what a picture shows and the word, both among wrong ones"
 
 
-@app.command(
-    cls=opt.Command, epilog="Example: natadv reading imagenet-typo --name imagenet-reading"
-)
+@app.command(cls=opt.Command, epilog=opt.example("natadv reading mini-typo --name mini-read"))
 def reading(
     source: opt.Dataset,
     name: opt.NewName,
@@ -113,7 +114,11 @@ def reading(
     print(f"revision {card.revision}")
 
 
-@app.command("filter", cls=opt.Command)
+@app.command(
+    "filter",
+    cls=opt.Command,
+    epilog=opt.example("natadv filter mini --name mini-hard --ensemble mini-clip,mini-siglip"),
+)
 def filter_dataset(
     pool: opt.Dataset,
     name: opt.NewName,
@@ -164,7 +169,9 @@ _Bounds = Annotated[str, opt.text("SECTION", "of params.yaml, with the bounds", 
 _DATASET = "one of those measured; default: every drawn one"
 
 
-@overlays.command(cls=opt.Command)
+@overlays.command(
+    cls=opt.Command, epilog=opt.example("natadv overlays draw --name mine --count 200")
+)
 def draw(
     name: Annotated[str, opt.text("NAME", "of the population")],
     count: Annotated[int, opt.text("N", "of overlays")],
@@ -186,7 +193,9 @@ def draw(
     print(f"{file}: {count} overlays")
 
 
-@overlays.command(cls=opt.Command)
+@overlays.command(
+    cls=opt.Command, epilog=opt.example("natadv overlays show mini-overlays --data mini")
+)
 def show(
     name: Annotated[str, opt.argument("NAME", "of the population")],
     data: opt.Data,
@@ -201,7 +210,12 @@ def show(
     print(f"{out / 'sheets'}: {pages} pages")
 
 
-@overlays.command(cls=opt.Command)
+@overlays.command(
+    cls=opt.Command,
+    epilog=opt.example(
+        "natadv overlays pack mini-overlays --data mini --name mini-mine --pictures 60"
+    ),
+)
 def pack(
     population: Annotated[str, opt.argument("POPULATION", _POPULATION)],
     data: opt.Data,
@@ -240,7 +254,7 @@ def pack(
     print(f"revision {overlaid.card.revision}")
 
 
-@overlays.command(cls=opt.Command)
+@overlays.command(cls=opt.Command, epilog=opt.example("natadv overlays rates"))
 def rates(
     evidence: Annotated[Path, opt.path("of a run of the gate")] = opt.EVIDENCE,
     dataset: Annotated[str | None, opt.text("NAME", _DATASET)] = None,

@@ -21,8 +21,11 @@ _SETTINGS = "; ".join(
 
 @app.command(
     cls=opt.Command,
-    epilog=f"Settings (by default of section defend-METHOD): {', '.join(sorted(_SHARED))}; of "
-    f"{_SETTINGS}.",
+    epilog=opt.example(
+        "natadv defend --model mini-clip --data mini-defend --method words --out words",
+        more="Settings (by default of section defend-METHOD): "
+        f"{', '.join(sorted(_SHARED))}; of {_SETTINGS}.",
+    ),
 )
 def defend(
     model: opt.Model,
@@ -64,7 +67,7 @@ def defend(
     print(terminal(defend(plan), out=out))
 
 
-@app.command(cls=opt.Command)
+@app.command(cls=opt.Command, epilog=opt.example("natadv defences defended/words defended/heads"))
 def defences(
     folders: Annotated[list[Path], opt.argument("DIR", "that natadv defend has made")],
 ) -> None:

@@ -25,7 +25,7 @@ app = opt.command_group()
 
 @app.command(
     cls=opt.Command,
-    epilog="Example: natadv explain --model mini-clip --dataset mini-typo --task vqa",
+    epilog=opt.example("natadv explain --model mini-clip --dataset mini-typo --task vqa"),
 )
 def explain(
     context: typer.Context,
@@ -73,4 +73,4 @@ def explain(
             arithmetic=opt.arithmetic(device),
         )
     )
-    print(*found.table, *found.remarks, f"{found.chosen}: {found.sheet}", sep="\n")
+    opt.tell(*found.table, *found.remarks, f"{found.chosen}: {found.sheet}")

@@ -20,7 +20,13 @@ _AUTOENCODER = "of Figure 7, from natadv train sae; default: a small one is trai
 _ROBUST = "ROBUST is a variant of PLAIN that was trained to be robust; those of the zoo are known"
 
 
-@app.command(cls=opt.Command, epilog="Exit codes: 0 all of it was made, 1 something was not.")
+@app.command(
+    cls=opt.Command,
+    epilog=opt.example(
+        "natadv figures --only fig1,fig3,table --out figures",
+        more="Exit codes: 0 all of it was made, 1 something was not.",
+    ),
+)
 def figures(
     out: Annotated[Path, opt.path("gets PNG, SVG and Markdown")] = Path("figures"),
     evidence: Annotated[list[Path] | None, opt.path(_EVIDENCE, metavar="DIR...")] = None,
@@ -74,7 +80,7 @@ def figures(
         fed=other,
     )
     failed = write_figures(of, parts)
-    print(*summary(of, parts, failed), sep="\n")
+    opt.tell(*summary(of, parts, failed))
     return SOME_MISSING if failed else ALL_MADE
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from natadv.cli import shared_options as opt
-from natadv.errors import ConfigError, NatadvError, counted
-from natadv.report.terminal import aligned
+from natadv.errors import ConfigError, NatadvError, counted, script_lines
+from natadv.report.terminal import aligned, column_blocks
 from natadv.tasks import TASKS, analysed
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ app = opt.command_group()
 _Names = Annotated[list[str] | None, opt.text("NAME...", "as pytest takes it")]
 
 
-@app.command(cls=opt.Command, epilog="Example: natadv plan --model siglip2 --tier pr")
+@app.command(cls=opt.Command, epilog=opt.example("natadv plan --model siglip2 --tier pr"))
 def plan(
     model: _Names = None,
     task: _Names = None,
@@ -69,7 +69,8 @@ def plan(
     if lacking:
         counts = Counter(row.kind for row in lacking)
         listed = ", ".join(counted(n, kind) for kind, n in counts.items())
-        print(f"\nmissing: {listed}; these commands get them:\n", *script(lacking), sep="\n")
+        print(f"\nmissing: {listed}; these commands get them:\n")
+        print(*script_lines("\n".join(script(lacking))), sep="\n")
     return 1 if lacking else 0
 
 
@@ -103,7 +104,8 @@ def _planned(grid: Grid) -> Iterator[str]:
             of_model = {(c.scenario, c.dataset): c for c in cases if c.model == model}
             cells = [_cell(units, of_model.get(column)) for column in columns]
             rows.append((model, *cells))
-        yield from ("", *aligned(rows, right=range(1, len(rows[0]))))
+        for block in column_blocks(rows):
+            yield from ("", *aligned(block, right=range(1, len(block[0]))))
     # Cases share units, such as those of their clean twins.
     each = {unit for of_case in units.values() for unit in of_case or ()}
     rows_in_all = counted(sum(unit.stop - unit.start for unit in each), "row")
@@ -146,7 +148,8 @@ def _units(grid: Grid, case: Case) -> list[_PlannedUnit] | None:
 
 
 @app.command(
-    cls=opt.Command, epilog="Example: natadv merge shards --model siglip2-b16-224 --out evidence"
+    cls=opt.Command,
+    epilog=opt.example("natadv merge shards --model siglip2-b16-224 --out evidence"),
 )
 def merge(
     roots: Annotated[list[Path], opt.argument("DIR", "evidence of runs, at any depth")],

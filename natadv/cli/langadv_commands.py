@@ -34,7 +34,14 @@ langadv = opt.command_group(
 app.add_typer(langadv, name="langadv")
 
 
-@langadv.command(cls=opt.Command, short_help="run the genetic algorithm", epilog=_SETTINGS)
+@langadv.command(
+    cls=opt.Command,
+    short_help="run the genetic algorithm",
+    epilog=opt.example(
+        "natadv langadv search --generator mini --settings mini-langadv --out found",
+        more=_SETTINGS,
+    ),
+)
 def search(
     generator: Annotated[str, opt.text("NAME", _GENERATOR)],
     out: Annotated[Path, opt.path("keeps everything")],
@@ -87,7 +94,10 @@ def search(
     print(f"{accepted} prompts accepted; {out / 'history.png'}")
 
 
-@langadv.command(cls=opt.Command)
+@langadv.command(
+    cls=opt.Command,
+    epilog=opt.example("natadv langadv pack found --name my-langadv --per-class 60"),
+)
 def pack(
     out: Annotated[Path, opt.argument("DIR", "of a search that has ended")],
     name: opt.NewName,

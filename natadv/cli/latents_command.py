@@ -28,7 +28,13 @@ _SHOWN = 8
 app = opt.command_group()
 
 
-@app.command(cls=opt.Command)
+@app.command(
+    cls=opt.Command,
+    epilog=opt.example(
+        "natadv latents --model mini-clip --sae fixtures/autoencoders/mini-clip "
+        "--data mini,mini-typo"
+    ),
+)
 def latents(
     model: opt.Model,
     sae: Annotated[Path, opt.path("of an autoencoder that natadv train sae has written")],
@@ -57,12 +63,11 @@ def latents(
         for name, dataset in datasets.items()
     }
     config = reader.autoencoder.config
-    print(
+    opt.tell(
         f"{sae}: {config.kind}, {config.latents} latents, {config.tokens} of layer "
         f"{config.layer}; pictures are alike as {judge or model} sees them"
     )
-    for line in _table(found):
-        print(line)
+    opt.tell(*_table(found))
     rising: dict[str, list[RisingLatent]] = {}
     for name, attack in found.items():
         clean = found.get(str(attack.dataset.card.twin_of))
@@ -70,8 +75,7 @@ def latents(
             continue
         pairs = paired(attack, clean)
         rising[name] = rising_latents(pairs)
-        for line in _appearing(name, pairs, rising[name]):
-            print(line)
+        opt.tell(*_appearing(name, pairs, rising[name]))
         if pictures is not None:
             _write_sheets(pictures, name, pairs, rising[name][:_SHOWN])
     if json is not None:

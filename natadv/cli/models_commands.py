@@ -56,7 +56,7 @@ heads = opt.command_group(
 heads.command(
     "mask",
     cls=opt.Command,
-    epilog="Example: natadv heads mask --model clip-vit-b32 --dataset imagenet-a,rta100",
+    epilog=opt.example("natadv heads mask --model clip-vit-b32 --dataset imagenet-a,rta100"),
 )(mask)
 app.add_typer(heads, name="heads")
 _HUB_ID = "owner/name on the hub, which holds one head"
@@ -66,7 +66,9 @@ _TOKENS = "what is read: tokens of that state, or the projected embedding of the
 _SAE_DATA = "of natadv data list; with commas, of several"
 
 
-@models.callback(invoke_without_command=True)
+@models.callback(
+    invoke_without_command=True, epilog=opt.example("natadv models --family siglip2 --sizes")
+)
 def list_models(
     context: typer.Context,
     family: Annotated[str | None, opt.text("F", f"only this family, or {PAPER}")] = None,
@@ -95,7 +97,9 @@ def list_models(
     print(listed(rows, root=root))
 
 
-@models.command("fetch", cls=opt.Command)
+@models.command(
+    "fetch", cls=opt.Command, epilog=opt.example("natadv models fetch clip-vit-b32 siglip2-b16-224")
+)
 def fetch_models(
     context: typer.Context,
     names: Annotated[list[str], opt.argument("NAME", _NAMES)],
@@ -126,7 +130,7 @@ def fetch_models(
     return fetch_all(targets, place=place, update=update, revision=revision)
 
 
-@app.command(cls=opt.Command)
+@app.command(cls=opt.Command, epilog=opt.example("natadv doctor mini-clip"))
 def doctor(
     names: Annotated[list[str], opt.argument("MODEL", "as pytest --model takes it")],
     device: Annotated[str, opt.text("DEVICE", "cpu or cuda")] = "cpu",
@@ -236,7 +240,11 @@ def fetched_line(fetched: Fetched) -> str:
     return f"{fetched.target.name}: {what}, {len(now.files)} files, {amount(fetched.size)}"
 
 
-@heads.command("publish", cls=opt.Command)
+@heads.command(
+    "publish",
+    cls=opt.Command,
+    epilog=opt.example("natadv heads publish ./my-checkpoint segmentation me/my-decoder"),
+)
 def publish(
     model: Annotated[str, opt.argument("MODEL", "as pytest --model takes it")],
     task: Annotated[TrainedTask, opt.argument("TASK", "segmentation or vqa")],
@@ -259,7 +267,11 @@ def publish(
     )
 
 
-@heads.command("fetch", cls=opt.Command)
+@heads.command(
+    "fetch",
+    cls=opt.Command,
+    epilog=opt.example("natadv heads fetch me/my-decoder ./my-checkpoint"),
+)
 def fetch_heads(
     context: typer.Context,
     repository: Annotated[str, opt.argument("REPOSITORY", _HUB_ID)],
@@ -343,7 +355,10 @@ def _of_sae() -> str:
     "sae",
     cls=opt.Command,
     short_help="a sparse autoencoder",
-    epilog=f"Settings (by default of section train-sae): {_of_sae()}.",
+    epilog=opt.example(
+        "natadv train sae --model mini-clip --data mini --out sae",
+        more=f"Settings (by default of section train-sae): {_of_sae()}.",
+    ),
 )
 def train_autoencoder(
     model: opt.Model,
@@ -399,6 +414,9 @@ for _task, _settings in SETTINGS.items():
         help=f"Train a head for {_task}. A training that was killed continues when it is started "
         "again in the same way, and ends with the same weights.",
         short_help=f"a head for {_task}",
-        epilog=f"Settings (by default of section train-{_task}): "
-        f"{', '.join(sorted(_settings.model_fields))}.",
+        epilog=opt.example(
+            f"natadv train {_task} --model mini-clip --data mini --out {_task}",
+            more=f"Settings (by default of section train-{_task}): "
+            f"{', '.join(sorted(_settings.model_fields))}.",
+        ),
     )(_trainer(_task))

@@ -39,7 +39,7 @@ _Model = Annotated[
 
 @app.command(
     cls=opt.Command,
-    epilog='Example: natadv report --format summary >> "$GITHUB_STEP_SUMMARY"',
+    epilog=opt.example('natadv report --format summary >> "$GITHUB_STEP_SUMMARY"'),
 )
 def report(
     format: Annotated[Format, opt.text("FORMAT", "see above")] = "html",
@@ -143,7 +143,7 @@ def _benchmarks(given: Sequence[str]) -> dict[str, str]:
 
 
 @app.command(
-    cls=opt.Command, epilog="Example: natadv judge --evidence merged --gate-json gate.json"
+    cls=opt.Command, epilog=opt.example("natadv judge --evidence merged --gate-json gate.json")
 )
 def judge(
     evidence: Annotated[Path, opt.path("of a run, or of natadv merge")] = opt.EVIDENCE,
@@ -175,11 +175,11 @@ def judge(
         )
     except NatadvError as error:
         return opt.refused(error)
-    print(*gate.reasons, *gate.useless_waivers, gate.headline, sep="\n")
+    opt.tell(*gate.reasons, *gate.useless_waivers, gate.headline)
     return GREEN if gate.green else NOT_GREEN
 
 
-@app.command(cls=opt.Command)
+@app.command(cls=opt.Command, epilog=opt.example("natadv schema > gate.schema.json"))
 def schema() -> None:
     """Print the JSON schema of gate.json."""
     from natadv.report.gate_json import SCHEMA
@@ -190,7 +190,7 @@ def schema() -> None:
 @evidence.command(
     cls=opt.Command,
     short_help="put all that a verdict rests on into one zip file",
-    epilog="Example: natadv evidence pack --out evidence.zip",
+    epilog=opt.example("natadv evidence pack --out evidence.zip"),
 )
 def pack(
     out: Annotated[Path, opt.path("the archive", metavar="FILE")] = Path("evidence.zip"),
@@ -228,14 +228,16 @@ def pack(
         out.unlink()
         raise ReportError(f"not packed, as it could not be verified: {error}") from error
     size = f"{out.stat().st_size / 1e6:.1f} MB"
-    print(f"{out} ({size}, {len(found.files)} files): {found.gate.headline}; sha256 {found.sha256}")
+    opt.tell(
+        f"{out} ({size}, {len(found.files)} files): {found.gate.headline}; sha256 {found.sha256}"
+    )
     return 0
 
 
 @evidence.command(
     cls=opt.Command,
     short_help="write an in-toto statement about it, to be signed",
-    epilog="Example: natadv evidence statement evidence.zip --out attestation",
+    epilog=opt.example("natadv evidence statement evidence.zip --out attestation"),
 )
 def statement(
     archive: Annotated[Path, opt.argument("EVIDENCE.ZIP", "of natadv evidence pack")],
@@ -274,7 +276,7 @@ def statement(
 
 @app.command(
     cls=opt.Command,
-    epilog="Example: natadv verify evidence.zip --tier release --max-age 7",
+    epilog=opt.example("natadv verify evidence.zip --tier release --max-age 7"),
 )
 def verify(
     archive: Annotated[Path, opt.argument("EVIDENCE.ZIP", "of natadv evidence pack")],
@@ -312,5 +314,5 @@ def verify(
             print(f"{statement}: is about this evidence; its signature is not checked here")
     except NatadvError as error:
         return opt.refused(f"NOT VERIFIED: {error}")
-    print(*report_lines(found, policy), sep="\n")
+    opt.tell(*report_lines(found, policy))
     return GREEN if found.green(policy) else NOT_GREEN

@@ -65,7 +65,12 @@ STUDIES: dict[str, PublishedStudy] = {
 }
 
 
-@app.command(cls=opt.Command, epilog="Exit codes: 0 something was compared, 1 nothing.")
+@app.command(
+    cls=opt.Command,
+    epilog=opt.example(
+        "natadv reproduce scam", more="Exit codes: 0 something was compared, 1 nothing."
+    ),
+)
 def reproduce(
     study: Annotated[Literal["scam", "paper", "imagenet"], opt.argument("scam|paper|imagenet")],
     evidence: Annotated[Path, opt.path("of a run of the gate")] = opt.EVIDENCE,
@@ -98,12 +103,10 @@ def reproduce(
         }
         print(json.dumps(record, indent=2, allow_nan=False))
     else:
-        for line in (*_table(chosen, compared, cases), *_robustness_lines(robustness)):
-            print(line)
+        opt.tell(*_table(chosen, compared, cases), *_robustness_lines(robustness))
         for why in broken.values() if evidence.is_dir() else (f"{evidence}: no such folder",):
-            print(f"unreadable: {why}")
-        for line in _how_to_measure(compared, cases, evidence=evidence, root=root):
-            print(line)
+            opt.tell(f"unreadable: {why}")
+        opt.tell(*_how_to_measure(compared, cases, evidence=evidence, root=root))
     any_compared = any(one.measurement for one in compared) or robustness
     return COMPARED if any_compared else NOTHING_COMPARED
 

@@ -29,7 +29,12 @@ _PACK = "freeze nothing, only pack what is frozen on DATASET"
 app = opt.command_group()
 
 
-@app.command(cls=opt.Command)
+@app.command(
+    cls=opt.Command,
+    epilog=opt.example(
+        "natadv search --model mini-clip --population mini-overlays --data mini --subject dog"
+    ),
+)
 def search(
     model: opt.Model,
     population: Annotated[str, opt.text("NAME", "of fixtures/populations")],
@@ -76,13 +81,19 @@ def search(
             arithmetic=opt.arithmetic(device),
         )
     )
-    print(saved.in_words)
+    opt.tell(saved.in_words)
     if saved.file is not None:
         print(f"{saved.file}, {saved.sheet}")
-        print(f"natadv replay {saved.file} --model {model}")
+        opt.tell(f"natadv replay {saved.file} --model {model}")
 
 
-@app.command(cls=opt.Command)
+@app.command(
+    cls=opt.Command,
+    epilog=opt.example(
+        "natadv replay fixtures/counterexamples/classification-mini-clip-dog-butterfly.json "
+        "--model mini-siglip"
+    ),
+)
 def replay(
     file: Annotated[Path, opt.argument("FILE", "that natadv search has written")],
     model: opt.Model,
@@ -112,12 +123,12 @@ def replay(
         )
     )
     for line in (replayed.in_words, *replayed.remarks):
-        print(line)
+        opt.tell(line)
     if replayed.sheet is not None:
         print(replayed.sheet)
 
 
-@app.command(cls=opt.Command)
+@app.command(cls=opt.Command, epilog=opt.example("natadv freeze --pack mini"))
 def freeze(
     context: typer.Context,
     file: Annotated[Path | None, opt.argument("FILE", "that natadv search has written")] = None,
@@ -150,7 +161,7 @@ def freeze(
     print(f"{packed.folder}: {packed.card.rows} rows of {count} {what}{left_out}")
     print(f"revision {packed.card.revision}")
     if file is not None:
-        print("\n".join(_next_steps(packed, data)))
+        opt.tell(*_next_steps(packed, data))
 
 
 def _next_steps(packed: CounterexampleSet, data: str) -> list[str]:

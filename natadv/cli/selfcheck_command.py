@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from natadv.cli import shared_options as opt
-from natadv.errors import ConfigError, NatadvError, counted
-from natadv.report.terminal import NOTHING, WIDTH, aligned
+from natadv.errors import WIDTH, ConfigError, NatadvError, counted
+from natadv.report.terminal import NOTHING, aligned
 from natadv.storage.atomic import replace_file
 from natadv.storage.progress import Progress
 
@@ -26,7 +26,7 @@ HOLDS, DOES_NOT_HOLD = 0, 1
 app = opt.command_group()
 
 
-@app.command(cls=opt.Command, epilog="Example: natadv selfcheck --evidence .natadv/evidence")
+@app.command(cls=opt.Command, epilog=opt.example("natadv selfcheck --evidence .natadv/evidence"))
 def selfcheck(
     evidence: Annotated[Path, opt.path("evidence of a run")] = opt.EVIDENCE,
     thresholds: opt.Thresholds = opt.THRESHOLDS,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from natadv.errors import NatadvError
+from natadv.errors import NatadvError, copyable, script_lines, wrapped
 from natadv.places import find
 from natadv.tasks import ASKED
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from natadv.pipelines.embedders import Arithmetic
 
 CPUS = os.cpu_count() or 1
+PROGRAMS = ("natadv ", "pytest ", "dvc ")
+"""What lines with a command begin with."""
+WIDTH_OF_HELP = 76
+"""Of what must not be wrapped in a terminal of 80 columns."""
 EVIDENCE, STORE, THRESHOLDS, GATE_JSON = (
     Path(".natadv/evidence"),
     Path(".natadv/store"),
@@ -38,6 +42,13 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse what typer can read; a usage error if an option lacks its value."""
         return super().parse_args(ctx, _one_value_each(self, ctx, args))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; what takes long and says nothing itself is said to go on."""
+        from natadv.storage.progress import underway
+
+        with underway(str(ctx.command_path), sys.stderr):
+            return super().invoke(ctx)
 
 
 class Group(TyperGroup):
@@ -79,6 +90,14 @@ def command_group(text: str | None = None, *, metavar: str = "COMMAND") -> typer
     """
     usage = f"{metavar} [ARGS]..."
     return typer.Typer(cls=Group, help=text, subcommand_metavar=usage, rich_markup_mode=None)
+
+
+def example(command: str, *, more: str = "") -> str:
+    """What stands below the help of a command: a call that can be copied, and `more` below it."""
+    lines = copyable(f"Example: {command}", width=WIDTH_OF_HELP)
+    # Typer keeps the lines of a paragraph that starts with \b as they are.
+    kept = "\b\n" * (len(lines) > 1)
+    return kept + "\n".join(lines) + (f"\n\n{more}" if more else "")
 
 
 def text(metavar: str, about: str, *names: str) -> Any:
@@ -137,6 +156,16 @@ def split_names(given: str) -> tuple[str, ...]:
 def names_of(given: Iterable[str] | None) -> tuple[str, ...]:
     """The names of an option that may be repeated, or hold several with commas."""
     return tuple(name for names in given or () for name in split_names(names))
+
+
+def tell(*lines: str) -> None:
+    """Print lines for people; one that is too wide goes on below, deeper by four columns. Commands
+    can be copied as they are."""
+    for line in "\n".join(lines).split("\n") if lines else ():
+        own = line.lstrip()
+        deeper = " " * (len(line) - len(own) + 4)
+        pieces = script_lines(line) if own.startswith(PROGRAMS) else wrapped(line, hanging=deeper)
+        print(*pieces, sep="\n")
 
 
 def refused(why: NatadvError | str) -> int:

@@ -30,7 +30,7 @@ class _PytestCommand(opt.Command):
 
 
 @app.command(
-    cls=_PytestCommand, epilog="Example: natadv gate -n 2 --model ./checkpoint --tier mini"
+    cls=_PytestCommand, epilog=opt.example("natadv gate -n 2 --model ./checkpoint --tier mini")
 )
 def gate(
     words: Annotated[
@@ -54,7 +54,7 @@ def gate(
         return opt.refused(error)
 
 
-@app.command(cls=opt.Command, epilog="Example: natadv init --model ./checkpoint")
+@app.command(cls=opt.Command, epilog=opt.example("natadv init --model ./checkpoint"))
 def init(
     model: Annotated[str | None, opt.text("MODEL", f"to gate; default: {MODEL}")] = None,
     dataset: Annotated[

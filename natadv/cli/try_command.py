@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from natadv.cli import shared_options as opt
-from natadv.errors import ConfigError, MetricError, NatadvError, counted, listed
-from natadv.report.terminal import NOTHING, aligned, wrapped
+from natadv.errors import ConfigError, MetricError, NatadvError, counted, listed, wrapped
+from natadv.report.terminal import NOTHING, aligned
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 TIER = "mini"
 MEASURED, NOT_MEASURED = 0, 1
-CLEAR = "\x1b[K"
 
 _Tasks = Annotated[list[str] | None, opt.text("NAME...", "only these tasks and analyses")]
 _Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU if seen")]
@@ -35,7 +35,7 @@ _Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a G
 app = opt.command_group()
 
 
-@app.command("try", cls=opt.Command, epilog="Example: natadv try ./my-checkpoint --limit 100")
+@app.command("try", cls=opt.Command, epilog=opt.example("natadv try ./my-checkpoint --limit 100"))
 def try_model(
     model: Annotated[str, opt.argument("MODEL", "as pytest --model takes it")],
     task: _Tasks = None,
@@ -174,34 +174,40 @@ def _measured(session: GateSession) -> tuple[GateSession, dict[Case, str]]:
 
 
 def _computed(session: GateSession) -> GateSession:
-    from natadv.report.terminal import UnitProgress
+    from natadv.report.run_progress import RunProgress
 
     cases = counted(len(session.selected), "case")
     print(f"natadv: measuring {cases} of the mini world", file=sys.stderr, flush=True)
-    progress = UnitProgress(session.run.events, _Screen())
+    progress = RunProgress(session.run.events, _Screen(), rewriting=sys.stderr.isatty())
     progress.start()
     try:
         return session.compute()
     finally:
+        progress.end_units(len(session.selected))
         progress.stop()
 
 
 class _Screen:
-    """Where progress is written, as pytest's reporter has it."""
+    """Where progress is written, as pytest's writer has it."""
 
-    isatty = sys.stderr.isatty()
+    width_of_current_line = 0
 
-    def rewrite(self, line: str, *, erase: bool) -> None:
-        """Show the line in the place of the last one."""
-        sys.stderr.write(f"\r{CLEAR * erase}{line}")
-        sys.stderr.flush()
+    @property
+    def fullwidth(self) -> int:
+        """Columns of the terminal."""
+        return shutil.get_terminal_size().columns
 
-    def ensure_newline(self) -> None:
-        """Does nothing: nobody else writes meanwhile."""
+    def write_raw(self, text: str, *, flush: bool) -> None:
+        """Write it as it is."""
+        print(text, end="", file=sys.stderr, flush=flush)
 
-    def write_line(self, line: str) -> None:
+    def line(self, text: str = "") -> None:
         """Add a line that stays."""
-        print(line, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr)
+
+    def flush(self) -> None:
+        """Show what was written."""
+        sys.stderr.flush()
 
 
 def _told(

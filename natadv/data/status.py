@@ -16,7 +16,7 @@ import yaml
 from natadv.config import PARAMS
 from natadv.data.card import DATASETS_FOLDER, Card, find_datasets, load_card
 from natadv.data.importers import FORMATS
-from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.errors import ConfigError, DataError, script_lines, unknown_name, wrapped
 from natadv.places import find
 
 PIPELINES = {"dvc.yaml": "", "fixtures/sources/dvc.yaml": "fixtures/sources/dvc.yaml:"}
@@ -134,14 +134,15 @@ def status_lines(datasets: Sequence[Status]) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        yield "  ".join([*cells, row[-1]]).rstrip()
+        below = " " * (sum(widths) + 2 * len(widths))
+        yield from wrapped("  ".join([*cells, row[-1]]).rstrip(), hanging=below)
     for status in datasets:
         yield from (
             f"{status.name}: {fault}" for fault in (status.broken, status.undrawable) if fault
         )
         if status.card is None or status.lock == "differs":
             yield f"{status.name}:"
-            yield from (f"  {line}" for line in status.command.splitlines())
+            yield from script_lines(status.command, indent="  ")
 
 
 def folder_md5(folder: Path) -> str:

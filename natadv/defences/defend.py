@@ -22,6 +22,7 @@ from natadv.evaluate.datasets import Dataset, dataset_named
 from natadv.evaluate.units import installed_packages
 from natadv.models.resolve import resolve_one
 from natadv.models.zoo import ZOO
+from natadv.storage.progress import Progress
 from natadv.training.loop import identity_of
 from natadv.types import ModelSpec
 
@@ -88,9 +89,13 @@ def defend(plan: DefencePlan) -> DefenceReport:
         # Loaded as anybody will load them: what is judged is what was written, and a training has
         # changed the original in memory.
         network = _open(spec, plan)
-        before = answers_of(network, halves.judged, templates=templates)
+        before = answers_of(
+            network, halves.judged, templates=templates, progress=_asking(network, halves, plan)
+        )
         defended = _open(replace(spec, folder=fresh, locked={}, heads={}), plan)
-        after = answers_of(defended, halves.judged, templates=templates)
+        after = answers_of(
+            defended, halves.judged, templates=templates, progress=_asking(defended, halves, plan)
+        )
         report = _report(plan, dataset, halves, (network, defended), (before, after), defence)
         report = report.model_copy(update={"wall_s": round(wall_s, 1)})
         row = ZOO.get(spec.lineage)
@@ -99,6 +104,12 @@ def defend(plan: DefencePlan) -> DefenceReport:
             (fresh / name).write_text(text, encoding="utf-8")
     shutil.rmtree(scratch, ignore_errors=True)
     return report
+
+
+def _asking(network: Network, halves: Halves, plan: DefencePlan) -> Progress:
+    pictures = 2 * len(halves.judged.samples)
+    name = f"judging {network.spec.name}"
+    return Progress(name, pictures, unit="pictures", stream=plan.stream)
 
 
 def _open(spec: ModelSpec, plan: DefencePlan) -> Network:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from natadv.metrics.intervals import Interval, Uncertain, bounded_ratio
 from natadv.metrics.measure import FRACTIONS, drop_of
 from natadv.metrics.paired import Pairs, pair, with_clean
 from natadv.metrics.terms import Terms, difference
+from natadv.storage.progress import Progress
 from natadv.tasks.classification import logits, outcomes
 from natadv.types import DoubleArray, FloatArray, Outcomes, Sample
 
@@ -86,8 +87,11 @@ class PartReport(Strict):
     """Accuracy at naming the word on attacked pictures, if asked for it."""
 
 
-def answers_of(network: Network, half: Half, *, templates: tuple[str, ...]) -> HalfAnswers:
-    """Show the model every picture of the half, without and with a word on it."""
+def answers_of(
+    network: Network, half: Half, *, templates: tuple[str, ...], progress: Progress | None = None
+) -> HalfAnswers:
+    """Show the model every picture of the half, without and with a word on it; `progress` counts
+    both."""
     attacked: list[Sample] = []
 
     def pictures() -> Iterator[Image]:
@@ -95,7 +99,13 @@ def answers_of(network: Network, half: Half, *, templates: tuple[str, ...]) -> H
             attacked.append(replace(sample, image=b""))
             yield picture
 
-    clean, shown = network.embed(half.clean()), network.embed(pictures())
+    def counted(images: Iterable[Image]) -> Iterator[Image]:
+        for image in images:
+            yield image
+            if progress is not None:
+                progress.reach(progress.done + 1)
+
+    clean, shown = network.embed(counted(half.clean())), network.embed(counted(pictures()))
     weights = network.class_weights(half.classes, templates)
     words = network.class_weights(half.words, (half.settings.reading_template,))
     asked = [replace(s, label=half.words.index(str(s.decoy)), decoy=None) for s in attacked]

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from natadv.config import Strict, first_mistake
 from natadv.defences.measure import BeforeAfter, PartReport, Value
 from natadv.defences.settings import MethodName
-from natadv.errors import ReportError
+from natadv.errors import ReportError, wrapped
 from natadv.report.markdown import markdown_table
-from natadv.report.terminal import aligned, wrapped
+from natadv.report.terminal import aligned
 
 REPORT_JSON, REPORT_MD, README = "defence-report.json", "defence-report.md", "README.md"
 

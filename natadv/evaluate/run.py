@@ -6,6 +6,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ MAX_DEADLY_UNITS = 2
 """Units of one model that may be given up so before its other units are given up untried: a model
 that crashes every worker would use up the workers that other models need."""
 
+
+MOST_JOURNALS = 20
+"""Earlier runs whose journals are asked how long units take."""
 
 _NO_GPU = "no_gpu"
 """The file that says why no GPU is left."""
@@ -38,6 +42,7 @@ class Run:
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.id = run_id
+        self.store = store
         self.folder = store.root / "runs" / run_id
 
     @property
@@ -154,6 +159,39 @@ class Run:
         except FileNotFoundError:
             return []
         return [event for event in map(_event, lines) if event is not None]
+
+    def earlier_seconds(self, titles: Collection[str], *, device: str) -> dict[str, float]:
+        """Title of a unit -> how long a process was busy with it when it was last computed on such
+        a device, loading its model included; only what the last runs of the store computed."""
+        found: dict[str, float] = {}
+        for name in self._others_newest_first():
+            if found.keys() >= set(titles):
+                break
+            events = Run(self.store, name).events()
+            if any(e.get("kind") == "plan" and e.get("device") == device for e in events):
+                found = _seconds(events) | found
+        return {title: found[title] for title in titles if title in found}
+
+    def _others_newest_first(self) -> list[str]:
+        began: dict[str, float] = {}
+        for path in self.folder.parent.glob("*/events.jsonl"):
+            # Somebody may tidy the store meanwhile.
+            with suppress(OSError):
+                began[path.parent.name] = path.stat().st_mtime
+        began.pop(self.id, None)
+        return sorted(began, key=lambda name: -began[name])[:MOST_JOURNALS]
+
+
+def _seconds(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    began: dict[tuple[Any, Any], float] = {}
+    took: dict[str, float] = {}
+    for event in events:
+        process = (event.get("pid"), event.get("unit"))
+        if event.get("kind") == "start":
+            began[process] = event.get("t", 0.0)
+        elif event.get("kind") == "done" and process in began:
+            took[event["unit"]] = max(0.0, event.get("t", 0.0) - began[process])
+    return took
 
 
 def file_name_of(gpu: str) -> str:

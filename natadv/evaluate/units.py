@@ -172,6 +172,11 @@ class Unit:
         return digest([self.weights, self.head]) if self.head else self.weights
 
     @property
+    def samples(self) -> int:
+        """How many rows it asks about; none for a search, which draws its own pictures."""
+        return 0 if self.search else len(self.rows) or self.stop - self.start
+
+    @property
     def length(self) -> int:
         """The most pictures that it may show, in multiples of a full shard."""
         if not self.search:

@@ -22,6 +22,9 @@ from natadv.evaluate.units import Unit
 
 POLL_S = 0.02
 
+LEAST_TIMED = 0.75
+"""Of the units to compute: with fewer known times nothing is said of the time of all."""
+
 POISONED = (
     "illegal memory access",
     "illegal instruction",
@@ -75,6 +78,8 @@ class Worker:
     parent: int = 0
     """Process whose end ends the work, as no other process reads the results; 0: none."""
     problems: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
+    """Title of a unit -> the seconds that it took before; empty if too little is known."""
     quarantine: Quarantine = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +91,8 @@ class Worker:
         open_units = [u for u in units if not self.is_over(u)]
         todo = _passes(open_units)
         try:
-            self.run.tell("plan", units=len(units), cached=len(units) - len(open_units))
+            cached = len(units) - len(open_units)
+            self.run.tell("plan", units=len(units), cached=cached, **self._forecast(open_units))
             while todo and not self._ends():
                 waiting = self._sweep(todo)
                 if len(waiting) == len(todo):
@@ -94,6 +100,30 @@ class Worker:
                 todo = waiting
         except StoreError as error:
             self.problems.append(str(error))
+
+    def _forecast(self, units: Sequence[Unit]) -> dict[str, Any]:
+        """What the journal says of the units to compute: their samples and weight in all, and the
+        seconds that one process needs for them by earlier runs; None if too few are known."""
+        if not units:
+            return {}
+        device = units[0].numerics.device
+        known = self.run.earlier_seconds({unit.title for unit in units}, device=device)
+        expected_s = None
+        if len(known) >= LEAST_TIMED * len(units):
+            # Of the others nothing says that they are unlike the mean.
+            mean_s = sum(known.values()) / len(known)
+            self.weights = {unit.title: known.get(unit.title, mean_s) for unit in units}
+            expected_s = sum(self.weights.values())
+        return {
+            "device": device,
+            "samples": sum(unit.samples for unit in units),
+            "weight": sum(map(self._weight, units)),
+            "expected_s": expected_s,
+        }
+
+    def _weight(self, unit: Unit) -> float:
+        """How much of the work the unit is."""
+        return self.weights.get(unit.title, 0.0) if self.weights else unit.length
 
     def _ends(self) -> bool:
         """Whether this process takes no further unit."""
@@ -200,7 +230,7 @@ class Worker:
                 self._give_up(unit, f"{type(error).__name__}: {error}")
         else:
             costs = {name: result[name] for name in ("images", "encoded", "wall_s")}
-            self.run.tell("done", unit=unit.title, **costs)
+            self.run.tell("done", unit=unit.title, weight=self._weight(unit), **costs)
         finally:
             if self.unit_timeout_s:
                 faulthandler.cancel_dump_traceback_later()

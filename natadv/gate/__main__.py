@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from natadv.arguments import day, path, text
-from natadv.errors import NatadvError
+from natadv.errors import NatadvError, wrapped
 from natadv.gate.contract import contract_digest
 from natadv.gate.kept_baselines import baseline_for
 from natadv.gate.stored import cards_for, stored_run
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
 from natadv.places import find
+from natadv.storage.progress import underway
 
 GREEN, NOT_GREEN, USAGE = 0, 1, 4
+BELOW = " " * 17
+"""Begins what is left of a line that is too wide, and no other line."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--datasets", type=path, help="folder of cards; default: fixtures/datasets if it is there")
     add("--baseline", type=text, help="in baselines/, or a folder of evidence, to compare with")
     add("--date", type=day, help="judge waivers by this day, as 2026-12-31 (default: today, UTC)")
+    given = parser.parse_args(arguments)
     try:
-        return _run(parser.parse_args(arguments))
+        with underway("judging", sys.stderr):
+            return _run(given)
     except NatadvError as error:
         print(error, file=sys.stderr)
         return USAGE
@@ -60,13 +65,18 @@ def _run(options: argparse.Namespace) -> int:
     judged = run.judged(
         thresholds, today=today, tier=options.tier, models=options.model, before=before
     )
-    print(f"contract {options.thresholds}, sha256 {digest}, on {today}")
-    print(*judged.verdict.report, sep="\n")
+    _tell(f"contract {options.thresholds}, sha256 {digest}, on {today}")
+    for line in judged.verdict.report:
+        _tell(line)
     if rest := run.beside(judged.plans):
-        print(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
-    if judged.compared is not None:
-        print(*judged.compared.report, sep="\n")
+        _tell(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
+    for line in judged.compared.report if judged.compared else ():
+        _tell(line)
     return GREEN if judged.green else NOT_GREEN
+
+
+def _tell(line: str) -> None:
+    print(*wrapped(line, hanging=BELOW), sep="\n")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ class Judgement:
     it keeps the other rules; None if no value would with so few samples."""
     waiver: Waiver | None = None
     """Excuses a FAIL or INCONCLUSIVE."""
+    why: str = ""
+    """What the reason says beside the numbers, the metric and the bound; may be nothing."""
 
     @property
     def state(self) -> State:
@@ -351,8 +353,9 @@ def judge_rule(found: Assessment, p: float | None, *, level: float, strictest: f
     case, rule, m = found.case, found.rule, found.measurement
     margin = None if m is None else rule.margin(m.value)
     if found.reasons or m is None or (p is None and rule.at == "interval"):
-        reason = f"{case}: {rule.subject} not measured as planned: {'; '.join(found.reasons)}"
-        return Judgement(case, rule, m, "INCOMPLETE", margin, reason)
+        why = f"not measured as planned: {'; '.join(found.reasons)}"
+        reason = f"{case}: {rule.subject} {why}"
+        return Judgement(case, rule, m, "INCOMPLETE", margin, reason, why=why)
     is_floor, advice = rule.side == "floor", ""
     verdict: Verdict
     if found.decision is not None:
@@ -377,11 +380,15 @@ def judge_rule(found: Assessment, p: float | None, *, level: float, strictest: f
         f"{rule.side} {rule.bound:.3f} "
         f"(n {m.n}{groups}{excluded}, margin {rule.margin(m.value):+.3f}){advice}"
     )
+    near = f"too close to the {rule.side}, " if verdict == "INCONCLUSIVE" else ""
+    samples = f"{counted(m.n, 'sample')}{groups}{excluded}" if groups or excluded else ""
+    why = f"{near}{samples}".removesuffix(", ") + advice
     detectable = None
     if found.found is not None:
         bound, side = rule.bound, rule.side
         detectable = found.found.detectable(bound=bound, side=side, level=strictest)
-    return Judgement(case, rule, m, verdict, margin, reason, detectable)
+    why = why.removeprefix(", ")
+    return Judgement(case, rule, m, verdict, margin, reason, detectable, why=why)
 
 
 def _advice(found: Assessment, p: float, *, level: float, strictest: float) -> str:
@@ -416,7 +423,9 @@ def _judged_at_value(case: Case, rule: Rule, found: Measurement) -> Judgement:
         f"{case}: {rule.subject} {found.value:.3f} {sign} {rule.requires}, without confidence "
         f"(n {found.n}, margin {margin:+.3f})"
     )
-    return Judgement(case, rule, found, "PASS" if holds else "FAIL", margin, reason)
+    verdict: Verdict = "PASS" if holds else "FAIL"
+    why = "by the value alone, without confidence"
+    return Judgement(case, rule, found, verdict, margin, reason, why=why)
 
 
 def samples_to_decide(

@@ -24,7 +24,7 @@ from natadv.evidence import (
     select,
     write_evidence,
 )
-from natadv.gate.__main__ import GREEN, main
+from natadv.gate.__main__ import BELOW, GREEN, main
 from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.metrics import headline_of, measure
 from natadv.scenarios import SCENARIOS
@@ -105,7 +105,8 @@ class Copy:
                 code = main([*arguments, *options])
             except SystemExit as stop:
                 code = int(stop.code or 0)
-        lines = [line.replace(f"{self.root}{os.sep}", "") for line in out.getvalue().splitlines()]
+        text = out.getvalue().replace(f"\n{BELOW}", " ")
+        lines = [line.replace(f"{self.root}{os.sep}", "") for line in text.splitlines()]
         verdicts = [line.split(":")[0].split(" ")[0] for line in lines if line[:1].isupper()]
         last = verdicts[-1] if verdicts and code in (0, 1) else ""
         reasons = lines[-1:] if code not in (0, 1) else sorted(filter(_explains, lines), key=_least)

@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from natadv import __version__
 from natadv.bundle.entries import extent_for, waiver_use_entries
-from natadv.errors import NatadvError, counted
+from natadv.errors import NatadvError, counted, listed
 from natadv.evaluate.devices import CUDA
 from natadv.evaluate.quarantine import Quarantine
 from natadv.evaluate.store import prove_writable, write_atomically
@@ -32,10 +33,10 @@ from natadv.plugin.artifacts import (
     write_all_evidence,
 )
 from natadv.plugin.attacks import empty_attacks, write_attacks
-from natadv.plugin.explanations import cause_lines
 from natadv.plugin.gate_files import is_narrowed
-from natadv.plugin.gates import baseline_lines, report_rows, scoring_lines, sequence_lines
+from natadv.plugin.gates import report_rows
 from natadv.plugin.session import GateSession
+from natadv.plugin.terminal_summary import Summary
 from natadv.report import gate_json, results
 from natadv.report.gate_json import (
     ContractEntry,
@@ -45,7 +46,8 @@ from natadv.report.gate_json import (
     SelectionEntry,
     remove_verdict,
 )
-from natadv.report.terminal import Row, UnitProgress, overview, reasons, table, wrapped
+from natadv.report.run_progress import RunProgress
+from natadv.report.terminal import Row, reasons
 from natadv.types import GREEN, Case
 
 JUDGED = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -74,7 +76,7 @@ class Controller:
         self.began = time.time()
         self.collections = 0
         """How many processes have collected their tests, and hence computed all units."""
-        self.progress: UnitProgress | None = None
+        self.progress: RunProgress | None = None
         self.attack_lines: list[str] = []
         self.quarantine = Quarantine(session.run)
         self.gpus = gpus
@@ -109,24 +111,48 @@ class Controller:
             self.quarantine.watch(gpus)
 
     def pytest_report_header(self) -> list[str]:
-        """Name the tier, the models and the store of the run."""
+        """Name what will run: the tier, its cases, models, device, workers and store."""
         grid, numerics = self.session.grid, self.session.numerics
+        models, workers = listed(list(grid.lineages)), self._workers
         lines = [
-            f"natadv: tier {grid.tier.name}, {counted(len(grid.cases), 'case')}, "
-            f"models {', '.join(grid.lineages)}, {numerics.device} {numerics.dtype}",
-            f"natadv: store {self.session.store.root}",
+            f"natadv: tier {grid.tier.name}, {counted(len(grid.cases), 'case')} of {models}",
+            f"natadv: {counted(workers, 'worker')}, {numerics.device}, dtype {numerics.dtype}; "
+            f"results are kept in {self.session.store.root}",
         ]
-        workers = len(self.config.getoption("tx", None) or [None])
         used, most = workers * numerics.gpus_per_model, self.gpus // numerics.gpus_per_model
         if numerics.device == CUDA and workers < most:
             lines.append(f"natadv: uses {used} of {self.gpus} GPUs; -n {most} uses all")
         return lines
 
+    @property
+    def _workers(self) -> int:
+        return len(self.config.getoption("tx", None) or [None])
+
+    def _uncaptured(self) -> int | None:
+        """Where the progress of tests in this process can be written; None where workers run them,
+        or where the output has no file. Called while pytest captures nothing."""
+        if self.config.getoption("tx", None):
+            return None
+        try:
+            duplicate = os.dup(sys.stdout.fileno())
+        except (OSError, ValueError):
+            return None
+        self.config.add_cleanup(partial(os.close, duplicate))
+        return duplicate
+
     def pytest_sessionstart(self) -> None:
-        """Begin to show the progress of the units."""
+        """Begin to say what goes on."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
-            self.progress = UnitProgress(self.session.run.events, terminal)
+            self.progress = RunProgress(
+                self.session.run.events,
+                self.config.get_terminal_writer(),
+                rewriting=terminal.isatty,
+                workers=self._workers,
+                at_most=self.session.sequential,
+                quiet=self.config.option.verbose < 0,
+                uncaptured=self._uncaptured(),
+            )
             self.progress.start()
 
     def pytest_configure_node(self, node: Any) -> None:
@@ -142,12 +168,8 @@ class Controller:
             case = self.session.grid.case(address.removeprefix(AGAINST_BASELINE))
             if case is not None:
                 self.expected[node] = case
-        if self.collections >= len(self.config.getoption("tx", None) or [None]):
-            self._stop_progress()
-
-    def _stop_progress(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
+        if self.progress is not None and self.collections >= self._workers:
+            self.progress.end_units(len(self.expected))
 
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
         """Let another worker repeat a test whose worker was killed, e.g. for lack of memory: a gate
@@ -161,6 +183,8 @@ class Controller:
         """Record the outcome of a test, but not `???`, by which xdist reports a dead worker."""
         if report.when == "call" or (report.when in ("setup", "teardown") and not report.passed):
             self.reported[report.nodeid] = report.outcome
+            if self.progress is not None:
+                self.progress.note_report(len(self.reported), len(self.expected))
 
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         """Record what kept a worker from measuring; one that was killed leaves no output."""
@@ -178,9 +202,15 @@ class Controller:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Judge the run from the store, write its results and set the exit code."""
-        self._stop_progress()
-        if session.exitstatus not in JUDGED:
-            return
+        if self.progress is not None:
+            self.progress.end_units(len(self.expected))
+            self.progress.say_if_long("judging all cases together, and writing what was found")
+        if session.exitstatus in JUDGED:
+            self._end(session)
+        if self.progress is not None:
+            self.progress.stop()
+
+    def _end(self, session: pytest.Session) -> None:
         # A worker's report is not enough.
         self.session = self.session.select(
             self.expected.values(), worker_problems=self.worker_problems
@@ -235,7 +265,7 @@ class Controller:
             environment = {
                 "natadv": __version__,
                 "python": sys.version.split()[0],
-                "verdict": f"{self.verdict().upper()}: {self._extent()}",
+                "verdict": f"{self.verdict().upper()}: {self.extent()}",
                 "tier": self.session.grid.tier.name,
                 "device": f"{numerics.device} {numerics.dtype}",
                 "commit": commit,
@@ -263,7 +293,7 @@ class Controller:
                 datasets=list(request.datasets),
                 limit=request.limit,
                 keyword=self.config.option.keyword,
-                extent=self._extent(),
+                extent=self.extent(),
             ),
             asserted=session.asserting,
             whole_tier=session.whole_tier,
@@ -271,10 +301,10 @@ class Controller:
             baseline=None if session.baseline is None else given,
             reasons=self.reasons(),
             problems=self.problems(),
-            starters=self._starters() or None,
-            waivers=waiver_use_entries(self._waiver_uses(), session.contract_file),
+            starters=self.starters() or None,
+            waivers=waiver_use_entries(self.waiver_uses(), session.contract_file),
             cases=[
-                case_entry(session, case, self.rows, sheet=self._sheet(case))
+                case_entry(session, case, self.rows, sheet=self.sheet(case))
                 for case in sorted(session.selected)
             ],
             numerics=numerics_json(session.numerics) | ({"hardware": hardware} if hardware else {}),
@@ -282,17 +312,19 @@ class Controller:
             run=self._run_facts(),
         )
 
-    def _sheet(self, case: Case) -> str | None:
+    def sheet(self, case: Case) -> str | None:
+        """The contact sheet of a case, from the folder of gate.json; None if there is none."""
         path = sheet_of(self.sheets, case)
         folder = self.gate_json.parent
         return Path(os.path.relpath(path, folder)).as_posix() if path.is_file() else None
 
-    def _starters(self) -> str:
+    def starters(self) -> str:
         """That floors are starters, if any are: a verdict is worth no more than its floors."""
         session = self.session
         return session.verdict.starters if session.asserting and session.selected else ""
 
-    def _waiver_uses(self) -> tuple[WaiverUse, ...]:
+    def waiver_uses(self) -> tuple[WaiverUse, ...]:
+        """What became of the waivers that cover its cases."""
         session = self.session
         return session.verdict.waivers if session.asserting and session.selected else ()
 
@@ -332,74 +364,27 @@ class Controller:
         """What the report shows; known when the run is over."""
         return report_rows(self.session)
 
+    @pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
+    def pytest_hide_told_failures(self, terminalreporter: Any) -> Generator[None]:
+        """Keep pytest from showing failures that the summary of this run shows with all they say:
+        it would show each of them twice more. It still counts them."""
+        told = set(chain.from_iterable(row.reason.splitlines() for row in self.rows))
+        failed = terminalreporter.stats.pop("failed", [])
+        others = [r for r in failed if not told >= set(str(r.longrepr).splitlines() or [""])]
+        if others:
+            terminalreporter.stats["failed"] = others
+        try:
+            return (yield)
+        finally:
+            if failed:
+                terminalreporter.stats["failed"] = failed
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Write the table, failures first, the reasons, and one line that sums up the run."""
+        """Write what does not hold and why, the verdict, and what to do next."""
+        Summary(self, terminalreporter).write(self._run_facts())
 
-        def write_line(text: str, **markup: bool) -> None:
-            # A command is to be copied as a whole.
-            for line in [text] if text.startswith("natadv ") else wrapped(text):
-                terminalreporter.write_line(line, **markup)
-
-        terminalreporter.section("natadv")
-        judged = table(self.rows, confidence=self.session.grid.thresholds.confidence)
-        overviews = [*overview(self.rows), *scoring_lines(self.session)]
-        new, stops = baseline_lines(self.session), sequence_lines(self.session)
-        for block in filter(None, (judged, overviews, new, stops)):
-            for line in (*block, ""):
-                terminalreporter.write_line(line)
-        for line in (*self.attack_lines, "") if self.attack_lines else ():
-            write_line(line)
-        for line in self.reasons():
-            write_line(line, red=True)
-        facts = self._run_facts()
-        for line in self._notes(facts):
-            write_line(line)
-        for gpu, reason in facts.quarantined_gpus.items():
-            write_line(
-                f"QUARANTINED: GPU {gpu} {reason}; no worker used it any more in this run: see "
-                "dmesg and nvidia-smi -q before the next",
-                red=True,
-                bold=True,
-            )
-        green = self.verdict() in (*GREEN, "measured")
-        write_line(self._last_line(facts, green=green), green=green, red=not green, bold=True)
-
-    def _notes(self, facts: RunEntry) -> Iterator[str]:
-        """What somebody should know of a run that ended."""
-        for case in self.session.selected:
-            if not self.session.is_green(case):
-                yield from cause_lines(self.session, case)
-        if facts.results_damaged:
-            yield (
-                f"{facts.results_damaged} stored results were no longer as they were written, "
-                "and were computed again"
-            )
-        if self.allure is not None:
-            results_n, expected_n = len(list(self.allure.glob("*-result.json"))), len(self.expected)
-            if results_n < expected_n:
-                found = f"{results_n} of {expected_n} results"
-                yield f"{self.allure}: holds {found}, as it was emptied during the run"
-        for model, size in facts.smaller_batches.items():
-            yield (
-                f"out of memory: {model} went on with {size} pictures at a time, in this run; the "
-                f"next one tries more again, unless it has --batch-size {size}"
-            )
-        yield from (use.line for use in self._waiver_uses() if use.state != "applied")
-        if starters := self._starters():
-            yield starters
-
-    def _last_line(self, facts: RunEntry, *, green: bool) -> str:
-        root = self.session.root
-        written = (self.gate_json, self.evidence, self.allure)
-        paths = [path for path in written if path and path.exists()]
-        if any(self._sheet(case) for case in self.session.selected):
-            paths.append(self.sheets)
-        shown = ", ".join(str(p.relative_to(root) if root in p.parents else p) for p in paths)
-        units = f"{counted(facts.units_computed, 'unit')} computed"
-        caveats = self.session.verdict.caveats if green and self.session.asserting else ""
-        return f"{self.verdict().upper()}: {self._extent()}, {units}{caveats}; {shown}"
-
-    def _extent(self) -> str:
+    def extent(self) -> str:
+        """Which cases the verdict is about."""
         session = self.session
         if not session.selected:
             return "0 cases"

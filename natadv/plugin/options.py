@@ -98,90 +98,88 @@ SWITCHED = ("1", "true", "yes", "on", "0", "false", "no", "off")
 """What may stand for a switch that is on, or off, outside of the command line."""
 
 
-OPTIONS = (
+SELECTED = (
     Option(
         "--model",
         NAMES,
-        "model to judge: a name or family (natadv models), a glob, a hub id, a checkpoint "
-        "folder, or module:factory (default: the tier's models)",
+        "a name or family (natadv models), glob, hub id, checkpoint folder, or module:factory "
+        "(default: the tier's)",
     ),
     Option("--task", NAMES, "only this task"),
     Option("--scenario", NAMES, "only this scenario"),
-    Option("--dataset", NAMES, "only this dataset; one that the tier does not hold is added"),
-    Option(
-        "--tier",
-        NAME,
-        "list of cases that must run (default: the first that has the models)",
-    ),
+    Option("--dataset", NAMES, "only this dataset; one that the tier lacks is added"),
+    Option("--tier", NAME, "list of cases that must run (default: the first with the models)"),
     Option("--limit", COUNT, "first N samples only"),
-    Option(
-        "--no-assert",
-        {"action": "store_true"},
-        "measure only: no rule is applied, but everything requested must be measured",
-    ),
-    Option(
-        "--sequential",
-        {"action": "store_true"},
-        "evaluate pictures in a fixed random order, and stop each case when its rules are decided, "
-        "with the same error as that of all samples",
-    ),
-    Option(
-        "--device",
-        {"default": "auto", "choices": ("auto", "cpu", "cuda")},
-        "where models run (auto: on GPUs if there are any, one per worker in turn)",
-    ),
-    Option(
-        "--dtype",
-        {"default": "auto", "choices": ("auto", "float32", "bfloat16", "float16", "int8")},
-        "arithmetic of the models (auto: float32 on the CPU, on a GPU what the zoo says; int8: "
-        "weights of models that answer questions rounded to 8 bits, by bitsandbytes)",
-    ),
-    Option(
-        "--gpus-per-model",
-        {**COUNT, "default": 1},
-        "GPUs that one model is spread over (1), for models that answer questions and do not fit "
-        "on one; part of what is measured",
-    ),
-    Option(
-        "--batch-size",
-        {**COUNT, "default": 64},
-        "pictures per forward pass (64); part of what is measured, as it can change last bits",
-    ),
-    Option(
-        "--threads",
-        {**COUNT, "default": 1},
-        "CPU threads of one kernel (default 1; part of what is measured, so that more "
-        "workers give the same bytes)",
-    ),
-    Option(
-        "--gpu-slots",
-        {**COUNT, "default": 1},
-        "models that may be loaded on one GPU at a time (1), however many workers there are",
-    ),
-    Option(
-        "--unit-timeout",
-        {"type": arguments.seconds, "default": 1800.0, "metavar": "SECONDS"},
-        "a worker that takes longer for 256 pictures is killed (xdist only; 0: never)",
-    ),
-    Option("--store", DIR, f"results that are never computed twice ({STORE})"),
+)
+JUDGED = (
     Option("--thresholds", FILE, f"tiers and rules ({CONTRACT})"),
     Option(
         "--baseline",
         {**DIR, "metavar": "NAME|DIR", "default": "none"},
-        "a baseline that natadv bless has kept, or the evidence of an earlier run, to compare "
-        "with, sample by sample; or none",
+        "compare with this one, sample by sample: kept by natadv bless, or a folder of evidence",
     ),
-    Option("--evidence", DIR, f"where each case's outcome rows are written ({EVIDENCE})"),
-    Option("--attacks", DIR, f"where the small attacks that were found are written ({ATTACKS})"),
-    Option("--sheets", DIR, f"where the failing pictures of each case are written ({SHEETS})"),
+    Option(
+        "--no-assert",
+        {"action": "store_true"},
+        "measure only: apply no rule, but everything requested must be measured",
+    ),
+    Option(
+        "--sequential",
+        {"action": "store_true"},
+        "show pictures in a fixed random order, and stop each case when its rules are decided, "
+        "with the same error",
+    ),
     Option(
         "--explain",
         {"type": partial(arguments.count, least=0), "default": 4, "metavar": "K"},
-        "failing samples of each case whose relevance maps are drawn, after its verdict (4; 0: "
-        "none)",
+        "relevance maps for K failing samples of each case, after its verdict (4; 0: none)",
     ),
-    Option("--gate-json", FILE, f"where the verdict is written for machines ({GATE_JSON})"),
 )
+COMPUTED = (
+    Option(
+        "--device",
+        {"default": "auto", "choices": ("auto", "cpu", "cuda")},
+        "where models run (auto: GPUs if there are any, one per worker in turn)",
+    ),
+    Option(
+        "--dtype",
+        {"default": "auto", "choices": ("auto", "float32", "bfloat16", "float16", "int8")},
+        "arithmetic (auto: float32 on a CPU, as in the zoo on a GPU; int8: of models that answer "
+        "questions)",
+    ),
+    Option("--batch-size", {**COUNT, "default": 64}, "pictures per forward pass (64)"),
+    Option("--threads", {**COUNT, "default": 1}, "CPU threads of one kernel (1)"),
+    Option(
+        "--gpus-per-model",
+        {**COUNT, "default": 1},
+        "GPUs that a model is spread over that answers questions (1)",
+    ),
+    Option(
+        "--gpu-slots",
+        {**COUNT, "default": 1},
+        "models on one GPU at a time, however many workers there are (1)",
+    ),
+    Option(
+        "--unit-timeout",
+        {"type": arguments.seconds, "default": 1800.0, "metavar": "SECONDS"},
+        "kill a worker that takes longer for 256 pictures (1800; 0: never; needs -n)",
+    ),
+)
+WRITTEN = (
+    Option("--store", DIR, f"results, which are never computed twice ({STORE})"),
+    Option("--gate-json", FILE, f"the verdict for machines ({GATE_JSON})"),
+    Option("--evidence", DIR, f"the outcome rows of each case ({EVIDENCE})"),
+    Option("--sheets", DIR, f"the failing pictures of each case ({SHEETS})"),
+    Option("--attacks", DIR, f"the small attacks that were found ({ATTACKS})"),
+)
+GROUPS: Mapping[str, tuple[Option, ...]] = {
+    "what is measured (NAME: repeat, or separate with commas)": SELECTED,
+    "how it is judged": JUDGED,
+    "how it is computed (part of what is measured, but for the last two)": COMPUTED,
+    "files": WRITTEN,
+}
+"""Part of the gate's options, as the help has it -> its options."""
+OPTIONS = (*SELECTED, *JUDGED, *COMPUTED, *WRITTEN)
 
 
 def default_of(dest: str) -> Any:
@@ -208,23 +206,21 @@ HELP_MODES: Flags = {
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Declare `OPTIONS` to pytest."""
-    group = parser.getgroup("natadv", "robustness gate")
-    for option in OPTIONS:
-        text = option.help + "; repeat, or separate with commas" * option.repeatable
-        _declare(option, group, parser, text=text)
+    """Declare `OPTIONS` to pytest, in their groups."""
+    for title, options in GROUPS.items():
+        group = parser.getgroup(f"natadv: {title}", f"robustness gate: {title}")
+        for option in options:
+            _declare(option, group, parser)
 
 
-def _declare(
-    option: Option, group: pytest.OptionGroup, parser: pytest.Parser, *, text: str
-) -> None:
+def _declare(option: Option, group: pytest.OptionGroup, parser: pytest.Parser) -> None:
     """Declare an option, as a key of the ini file too. Without a word on the command line its value
     is None until `settle`."""
     declared: dict[str, Any] = {"action": option.attributes.get("action", "store")}
     if not option.switch:
         declared["type"] = partial(option.read, source=option.flag)
         declared["metavar"] = option.metavar
-    group.addoption(option.flag, dest=option.dest, help=text, default=None, **declared)
+    group.addoption(option.flag, dest=option.dest, help=option.help, default=None, **declared)
     about = f"as {option.flag}, unless that or {option.variable} is given"
     kind: Literal["linelist", "string"] = "linelist" if option.repeatable else "string"
     parser.addini(option.dest, about, kind, default=None)

@@ -1,26 +1,24 @@
-"""Text for the terminal: the progress of a run; then its rules, failures first, and everything that
-was measured, one line per case."""
+"""Text for the terminal: the rules of a run, failures first and why; and everything that was
+measured, one line per case."""
 
 from __future__ import annotations
 
-import textwrap
-import threading
-import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import NamedTuple
 
+from natadv.errors import WIDTH, wrapped
 from natadv.report.gate_json import BaselineEntry, RuleEntry, WaiverEntry
 from natadv.tasks import TASKS
 from natadv.types import STATES, Case, Measurement, Verdict
 
 NOTHING, GAP = "-", "  "
-WIDTH = 100
-"""Of what a report writes, in characters."""
 
 Cells = tuple[str, ...]
 
-HEAD = ("verdict", "case", "metric", "value", "interval", "rule", "margin", "n")
+MARGIN = 5
+"""The column that is left out where space is scarce: it follows from the value and the rule."""
 
 SHORT = {name: short for task in TASKS.values() for name, short in task.short_names.items()}
 """Metric -> its name where space is scarce; equal for all tasks."""
@@ -41,6 +39,8 @@ class Row:
     margin: float | None = None
     reason: str = ""
     """Why it is not green."""
+    why: str | None = None
+    """What the reason says beyond the numbers of the row; None: it has no such part."""
     rule: RuleEntry | None = None
     baseline: BaselineEntry | None = None
     waiver: WaiverEntry | None = None
@@ -53,28 +53,65 @@ class Row:
         return "WAIVED" if self.waiver else self.verdict or NOTHING
 
 
-def table(rows: Sequence[Row], *, confidence: float) -> list[str]:
-    """The rows that have a verdict, worst first, as aligned lines below a head. If they are too
-    wide with their cases, each case stands in a line above its rows."""
-    head = (*HEAD[:4], f"{confidence * 100:g}% interval", *HEAD[5:])
+class Line(NamedTuple):
+    """A line of a report for people."""
+
+    text: str
+    state: str = ""
+    """The verdict that it is about, for its colour; empty if it has none."""
+
+
+def table(
+    rows: Sequence[Row],
+    *,
+    confidence: float,
+    width: int = WIDTH,
+    passed: bool = True,
+    notes: Mapping[Case, Sequence[str]] | None = None,
+) -> list[Line]:
+    """The rows that have a verdict below the address of their case, the worst cases first, each
+    with the reason why it does not pass.
+
+    Args:
+        passed: Whether rows that pass are shown too.
+        notes: What else is known of a case that does not pass.
+    """
     judged = [row for row in _ordered(rows) if row.verdict is not None]
-    if not judged:
+    shown = [row for row in judged if passed or row.state != "PASS"]
+    if not shown:
         return []
-    cells = [head, *map(_cells, judged)]
-    lines = aligned(cells, right=(3, 6, 7))
-    if max(map(len, lines)) <= WIDTH:
-        return lines
-    narrow = aligned([(line[0], *line[2:]) for line in cells], right=(2, 5, 6))
-    found, above = narrow[:1], None
-    for row, line in zip(judged, narrow[1:], strict=True):
-        if (row.case, row.state) != above:
-            found.append(row.case.address)
-        above = (row.case, row.state)
-        found.append(line)
+    head = ("verdict", "metric", "value", f"{confidence * 100:g}% interval", "rule", "margin", "n")
+    cells = [head, *map(_cells, shown)]
+    if sum(_widths(cells)) + len(GAP) * (len(head) - 1) > width:
+        cells = [(*line[:MARGIN], *line[MARGIN + 1 :]) for line in cells]
+    first, *texts = aligned(cells, right={2, MARGIN, MARGIN + 1})
+    below = " " * (_widths(cells)[0] + len(GAP))
+    found = [Line(first)]
+    for case, group in groupby(zip(shown, texts, strict=True), key=lambda pair: pair[0].case):
+        of_case = list(group)
+        whys = [_why(row) for row, _ in of_case]
+        found.append(Line(case.address))
+        for (row, text), why, next_why in zip(of_case, whys, [*whys[1:], ""], strict=True):
+            found.append(Line(text, row.state))
+            # Rows of a case that was not measured all say why.
+            if why and why != next_why:
+                found += [Line(more) for more in wrapped(why, indent=below, width=width)]
+        if any(row.state != "PASS" for row, _ in of_case):
+            for note in (notes or {}).get(case, ()):
+                found += [Line(more) for more in wrapped(note, indent=below, width=width)]
     return found
 
 
-def overview(rows: Sequence[Row]) -> list[str]:
+def _why(row: Row) -> str:
+    """What keeps the row from passing, as far as its numbers do not say it."""
+    if row.verdict in ("PASS", None):
+        return ""
+    lines = row.reason.splitlines() if row.why is None else [row.why]
+    texts = [line.replace(f"{row.case.address}: ", "", 1) for line in lines]
+    return "; ".join(filter(None, [*texts, row.waiver.note if row.waiver else ""]))
+
+
+def overview(rows: Sequence[Row], *, width: int = WIDTH) -> list[str]:
     """For each task a line per case and a column per metric, below the task's name."""
     measured: dict[str, dict[Case, dict[str, Measurement]]] = {}
     for row in rows:
@@ -84,8 +121,7 @@ def overview(rows: Sequence[Row]) -> list[str]:
     lines: list[str] = []
     for task, cases in measured.items():
         cells = _task_cells(task, cases)
-        for number, columns in enumerate(_column_blocks(_widths(cells))):
-            block = [(*line[:2], *(line[i] for i in columns)) for line in cells]
+        for number, block in enumerate(column_blocks(cells, kept=2, width=width)):
             if number:
                 # Only the first block has a line for a case without any number in it.
                 block = [line for line in block if set(line[2:]) != {NOTHING}]
@@ -107,18 +143,22 @@ def _task_cells(task: str, cases: Mapping[Case, Mapping[str, Measurement]]) -> l
     return lines
 
 
-def _column_blocks(widths: Sequence[int]) -> list[list[int]]:
-    """The indices of the metrics' columns, block by block; each block repeats case and n."""
-    case_and_n = widths[0] + len(GAP) + widths[1]
+def column_blocks(
+    lines: Sequence[Cells], *, kept: int = 1, width: int = WIDTH
+) -> list[list[Cells]]:
+    """Tables of at most `width` characters that together have all columns; the first `kept` are in
+    each of them."""
+    widths = _widths(lines)
+    of_kept = sum(widths[:kept]) + len(GAP) * (kept - 1)
     blocks: list[list[int]] = [[]]
-    used = case_and_n
-    for i, width in enumerate(widths[2:], start=2):
-        if blocks[-1] and used + len(GAP) + width > WIDTH:
+    used = of_kept
+    for i, of_column in enumerate(widths[kept:], start=kept):
+        if blocks[-1] and used + len(GAP) + of_column > width:
             blocks.append([])
-            used = case_and_n
+            used = of_kept
         blocks[-1].append(i)
-        used += len(GAP) + width
-    return blocks
+        used += len(GAP) + of_column
+    return [[(*line[:kept], *(line[i] for i in columns)) for line in lines] for columns in blocks]
 
 
 def _widths(lines: Sequence[Cells]) -> list[int]:
@@ -138,9 +178,18 @@ def aligned(lines: Sequence[Cells], *, right: Container[int]) -> list[str]:
 
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
-    # Stable: within a case the metrics keep the order in which they are listed.
+    """The cases with the worst rows first, and of a case its worst rows."""
     worst_first = (*STATES, NOTHING)
-    return sorted(rows, key=lambda row: (worst_first.index(row.state), row.case.address))
+    worst: dict[Case, int] = {}
+    for row in rows:
+        state = worst_first.index(row.state)
+        worst[row.case] = min(state, worst.get(row.case, state))
+
+    def rank(row: Row) -> tuple[int, str, int]:
+        """Stable: metrics of the same state keep the order in which they are listed."""
+        return worst[row.case], row.case.address, worst_first.index(row.state)
+
+    return sorted(rows, key=rank)
 
 
 def _cells(row: Row) -> Cells:
@@ -151,7 +200,6 @@ def _cells(row: Row) -> Cells:
         interval = f"[{measured.low:.3f}, {measured.high:.3f}]"
     return (
         row.state,
-        row.case.address,
         row.metric or NOTHING,
         value,
         interval,
@@ -161,11 +209,10 @@ def _cells(row: Row) -> Cells:
     )
 
 
-def wrapped(line: str) -> list[str]:
-    """The line in pieces of at most `WIDTH` characters, broken between words."""
-    return textwrap.wrap(
-        line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
-    ) or [""]
+def first_failure(rows: Sequence[Row]) -> Case | None:
+    """The first case of the table that was measured and does not pass; None if there is none."""
+    failing = [row for row in _ordered(rows) if row.state in ("FAIL", "INCONCLUSIVE")]
+    return failing[0].case if failing else None
 
 
 def reasons(rows: Sequence[Row]) -> list[str]:
@@ -173,105 +220,3 @@ def reasons(rows: Sequence[Row]) -> list[str]:
     failing = [row for row in _ordered(rows) if row.verdict not in ("PASS", None) and row.reason]
     found = [f"{r.reason}; {r.waiver.note}" if r.waiver else r.reason for r in failing]
     return list(dict.fromkeys(found))
-
-
-Events = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class UnitCounts:
-    """How many units of a run are computed, by all its processes together."""
-
-    units: int
-    cached: int
-    done: int
-    failed: int
-    images: int
-    elapsed_s: float
-
-    @property
-    def share(self) -> float:
-        """Of the units that were not cached, 0 to 1."""
-        uncached = self.units - self.cached
-        return (self.done + self.failed) / uncached if uncached else 1.0
-
-    def line(self) -> str:
-        """For people: the counts, the speed and the time left."""
-        ended = self.cached + self.done + self.failed
-        text = f"units {ended}/{self.units} ({self.cached} cached)"
-        if self.images and self.elapsed_s > 0:
-            text += f", {self.images / self.elapsed_s:.0f} images/s"
-        if 0 < self.share < 1:
-            text += f", {self.elapsed_s * (1 - self.share) / self.share:.0f} s left"
-        return text + (f", {self.failed} FAILED" if self.failed else "")
-
-
-def unit_counts(events: Events, *, now: float) -> UnitCounts:
-    """Count the events of a run's journal up to the time `now`."""
-    plans = [e for e in events if e["kind"] == "plan"]
-    done = [e for e in events if e["kind"] == "done"]
-    starts = [e["t"] for e in events if e["kind"] == "start"]
-    ends = [e["t"] for e in events if e["kind"] in ("done", "error")]
-    units = max((e["units"] for e in plans), default=0)
-    failed = sum(e["kind"] == "error" for e in events)
-    # The first plan: a worker that starts later counts what the others have computed as cached.
-    cached = plans[0]["cached"] if plans else 0
-    over = bool(plans) and cached + len(done) + failed >= units
-    until = max(ends) if over and ends else now
-    return UnitCounts(
-        units=units,
-        cached=cached,
-        done=len(done),
-        failed=failed,
-        images=sum(e["images"] for e in done),
-        elapsed_s=max(0.0, until - min(starts)) if starts else 0.0,
-    )
-
-
-class UnitProgress:
-    """Writes the counts while units are computed, from a thread of the controller: on a terminal
-    in a line that is rewritten, in a pipe at each tenth.
-
-    `terminal` is pytest's reporter, the one writer to the screen while pytest runs.
-    """
-
-    def __init__(self, events: Callable[[], Events], terminal: Any) -> None:
-        self._events = events
-        self._terminal = terminal
-        self._stop = threading.Event()
-        self._tenth = -1
-        self._thread = threading.Thread(target=self._follow, name="natadv-progress", daemon=True)
-
-    def start(self) -> None:
-        """Begin to write."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Write the last line and end the thread; calling it again does nothing."""
-        if self._stop.is_set():
-            return
-        self._stop.set()
-        self._thread.join()
-        last = unit_counts(self._events(), now=time.time())
-        if last.units:
-            if self._terminal.isatty:
-                self._terminal.rewrite("", erase=True)
-            self._write_line(last)
-
-    def _follow(self) -> None:
-        while not self._stop.wait(0.3):
-            self.show(unit_counts(self._events(), now=time.time()))
-
-    def show(self, counts: UnitCounts) -> None:
-        """Write the counts of a run that has not ended; in a pipe, once per tenth."""
-        if not counts.units or counts.share >= 1:
-            return
-        if self._terminal.isatty:
-            self._terminal.rewrite(f"natadv: {counts.line()}", erase=True)
-        elif int(counts.share * 10) > self._tenth:
-            self._tenth = int(counts.share * 10)
-            self._write_line(counts)
-
-    def _write_line(self, counts: UnitCounts) -> None:
-        self._terminal.ensure_newline()
-        self._terminal.write_line(f"natadv: {counts.line()}")

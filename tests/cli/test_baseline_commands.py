@@ -20,6 +20,8 @@ from natadv.report.sheet import GAP, LINE, PICTURE
 from natadv.tasks.task import outcomes_for
 from natadv.types import Case
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = ROOT / "fixtures" / "datasets"
 LOST = 15

@@ -14,6 +14,8 @@ from natadv.models.resolve import resolve_one
 from natadv.rng import rng_for
 from natadv.training.sae_training import initial
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 ROOT = Path(__file__).resolve().parents[2]
 LATENTS = 64
 

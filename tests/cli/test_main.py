@@ -5,10 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
 from natadv import cli
 from natadv.cli.shared_options import Command
@@ -175,6 +179,59 @@ def test_help_of_no_command_loads_anything_heavy():
     assert helps[0] == "natadv: "
     assert len(helps) > 30
     assert [line for line in helps if not line.endswith(": ")] == []
+
+
+def commands() -> dict[str, TyperCommand]:
+    """Words after `natadv` -> the command that runs by them."""
+
+    def walk(words: str, command: TyperCommand | TyperGroup) -> Iterator[tuple[str, TyperCommand]]:
+        if not isinstance(command, TyperGroup):
+            yield words, command
+        else:
+            for name, one in command.commands.items():
+                yield from walk(f"{words} {name}", one)
+
+    found: dict[str, TyperCommand] = {}
+    for name, (module, _) in cli.COMMANDS.items():
+        app = import_module(f"natadv.cli.{module}").app
+        found |= walk(name, get_group(app).commands[name])
+    return found
+
+
+def test_the_help_lists_every_command_below_one_title(capsys):
+    assert run("--help") == 0
+
+    told = capsys.readouterr().out
+    lines = told[told.index("Measure:") :].splitlines()
+    names = [line.split()[0] for line in lines if line.startswith("  ")]
+    titles = [line.removesuffix(":") for line in lines if line.endswith(":")]
+    assert names == [*cli.COMMANDS]
+    assert titles == [*cli.SECTIONS.values()]
+
+
+def test_every_command_has_an_example_that_can_be_read(monkeypatch, capsys):
+    monkeypatch.setattr(Command, "invoke", lambda self, context: 0)
+    monkeypatch.chdir(ROOT)
+
+    for words, command in commands().items():
+        first = (command.epilog or "").removeprefix("\b\n").partition("\n\n")[0]
+        assert first.startswith(f"Example: natadv {words}"), words
+        call = re.sub(r">>? \S+", "", first.removeprefix("Example: ").replace("\\\n", ""))
+        assert run(*shlex.split(call)[1:]) == 0, (call, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_no_help_is_wider_than_the_terminal_or_a_hundred_columns(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for words in ("", *commands()):
+        assert run(*words.split(), "--help") == 0
+        told = capsys.readouterr().out
+        # An address is never broken.
+        lines = [line for line in told.splitlines() if "://" not in line]
+        wide = [line for line in lines if len(line) > min(columns, 100)]
+        assert wide == [], words
+        # An example is not wrapped by whoever shows the help, so that it can be copied.
+        assert words == "" or f"\n  Example: natadv {words}" in told
 
 
 def documented() -> list[str]:

@@ -27,6 +27,8 @@ from natadv.scenarios.typographic.twins import typographic_twin
 from natadv.types import Case, Outcomes, Sample
 from tests.metrics.conftest import make_outcomes
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROWS = 24
 THRESHOLDS = """\

@@ -10,6 +10,8 @@ from natadv.annotate import job
 from natadv.cli import main
 from natadv.report.sheet import Tile
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

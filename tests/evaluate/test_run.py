@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -137,3 +138,37 @@ def test_a_journal_that_cannot_be_written_is_a_store_error(tmp_path, store):
     ):
         with pytest.raises(StoreError, match="give another --store DIR"):
             write()
+
+
+def told(store, name, at, *events):
+    """The journal of an earlier run, last written `at` so many seconds."""
+    earlier = Run(store, name)
+    earlier.prepare()
+    earlier.events_path.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    os.utime(earlier.events_path, (at, at))
+
+
+def test_a_unit_takes_as_long_as_when_it_was_last_computed_on_such_a_device(store, run):
+    def busy(unit, seconds, *, pid=1):
+        return (
+            {"t": 10.0, "pid": pid, "kind": "start", "unit": unit},
+            {"t": 10.0 + seconds, "pid": pid, "kind": "done", "unit": unit},
+        )
+
+    plan = {"t": 1.0, "pid": 1, "kind": "plan", "units": 2, "cached": 0, "device": "cpu"}
+    told(store, "older", 100, plan, *busy("a", 3.0), *busy("b", 5.0))
+    told(store, "newer", 200, plan, *busy("a", 4.0), {"pid": 2, "kind": "start", "unit": "c"})
+    told(store, "gpu", 300, plan | {"device": "cuda"}, *busy("a", 0.5))
+    told(store, run.id, 500, plan, *busy("a", 9.0))
+    told(store, "before-devices", 400, {"t": 1.0, "kind": "plan"}, *busy("b", 0.2))
+
+    assert run.earlier_seconds({"a", "b", "c"}, device="cpu") == {"a": 4.0, "b": 5.0}
+    assert run.earlier_seconds({"a"}, device="cuda") == {"a": 0.5}
+    assert run.earlier_seconds({"a"}, device="mps") == {}
+
+
+def test_a_journal_that_makes_no_sense_tells_no_times(store, run):
+    plan = {"t": 1.0, "kind": "plan", "device": "cpu"}
+    told(store, "odd", 100, plan, {}, {"kind": "done"}, {"kind": "done", "unit": "a", "t": 3.0})
+
+    assert run.earlier_seconds({"a"}, device="cpu") == {}

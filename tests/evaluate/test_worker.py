@@ -101,6 +101,26 @@ def test_each_unit_is_computed_once_and_kept(store, run, make_unit, make_worker)
     assert run.events()[-1]["cached"] == 5
 
 
+def test_the_plan_says_how_long_the_units_took_in_earlier_runs(
+    store, run, make_unit, make_worker, monkeypatch
+):
+    units = [make_unit(start=256 * i, stop=256 * (i + 1)) for i in range(4)]
+    took = {unit.title: 6.0 for unit in units[:3]}
+    monkeypatch.setattr(Run, "earlier_seconds", lambda *_, **__: took)
+    make_worker(Recorder()).drain(units)
+    make_worker(Recorder()).drain(units)
+    # Of one unit in four nothing is known: it may be unlike the others.
+    took.clear()
+    make_worker(Recorder()).drain([make_unit(start=2048, stop=2304)])
+
+    first, second, third = (event for event in run.events() if event["kind"] == "plan")
+    assert (first["device"], first["samples"], first["expected_s"]) == ("cpu", 1024, 24.0)
+    assert [e["weight"] for e in run.events() if e["kind"] == "done"] == [6.0] * 4 + [1]
+    assert (second["units"], second["cached"]) == (4, 4)
+    assert "expected_s" not in second
+    assert third["expected_s"] is None
+
+
 def test_workers_share_the_units_and_none_is_done_twice(store, run, tmp_path):
     log = tmp_path / "log"
     command = [sys.executable, "-c", WORKER, str(store.root), str(log)]

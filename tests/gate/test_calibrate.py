@@ -27,6 +27,8 @@ from natadv.metrics import METRICS
 from natadv.tasks import ASKED, TASKS
 from natadv.types import Case
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 DAY = "2026-11-25"
 
 

@@ -14,6 +14,8 @@ from natadv.evidence import CaseFolder, folder_of, open_all, read_evidence, writ
 from natadv.gate.__main__ import main
 from natadv.gate.cases import CasePlan, EvidenceReader, with_evidence
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 WHOLE = b"rows: 200\nrevision: revision-1\n"
 
 

@@ -24,6 +24,8 @@ from natadv.gate.early_verdicts import levels_of
 from natadv.gate.judge import judge_all
 from natadv.metrics.sequential import rank
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 PLANNED, REVISION = 1000, "revision-1"
 
 

@@ -18,6 +18,8 @@ from natadv.evidence import (
 )
 from natadv.gate.__main__ import main
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 
 @pytest.fixture
 def gate(evidence_root, thresholds_file, capsys):

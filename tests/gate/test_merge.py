@@ -21,6 +21,8 @@ from natadv.gate.__main__ import main as gate_main
 from natadv.types import Case
 from tests.gate import conftest as kit
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 MODELS = tuple(kit.WEIGHTS)
 
 

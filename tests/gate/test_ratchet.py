@@ -16,6 +16,8 @@ from natadv.gate.ratchet import Move, extended, ratchet, rewritten
 from natadv.gate.rules import TierGrid
 from natadv.gate.thresholds_file import load_thresholds
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 CONTRACT = """\
 # What must hold.
 version: 1

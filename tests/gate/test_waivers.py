@@ -16,6 +16,8 @@ from natadv.gate.rules import Waiver
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 TODAY = date(2026, 11, 27)
 NATURAL = "classification/natural/mini-natural/mini-clip"
 ROW = {

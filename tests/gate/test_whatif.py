@@ -9,6 +9,8 @@ import pytest
 
 from natadv import cli
 
+pytestmark = pytest.mark.usefixtures("one_line_each")
+
 CLEAN, NATURAL = "classification/clean/mini", "classification/natural/mini-natural"
 
 

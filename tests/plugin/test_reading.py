@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
@@ -43,7 +44,9 @@ def test_a_text_blind_model_passes_the_attack_and_fails_its_reading_twin(asked, 
     done = asked.pytest("-n", "0")
 
     assert done.returncode == 1, done.stdout
-    assert f"{READING}: reading_accuracy 0.000 [0.000, 0.0" in done.stdout
+    assert re.search(
+        rf"^{READING}\nFAIL +reading_accuracy +0\.000 +\[0\.000, 0\.0", done.stdout, re.M
+    )
     verdict, attacked = measured(asked, TYPO)
     assert verdict == "PASS"
     assert attacked["top1"]["value"] > 0.9

@@ -123,7 +123,8 @@ def test_an_attack_is_printed_written_attached_and_stored(searched):
     assert (attack.model, attack.dataset, attack.subject) == ("mini-clip", "plain", "dog")
     assert attack.run == searched.verdict()["run"]["id"]
     assert f"{CELL}/mini-clip: {attack.in_words}" in " ".join(done.stdout.split())
-    assert f"natadv replay .natadv/attacks/{path.name} --model mini-clip" in done.stdout
+    command = f"natadv replay .natadv/attacks/{path.name} --model mini-clip"
+    assert command in done.stdout.replace("\\\n    ", "")
     (case,) = [c for c in searched.verdict()["cases"] if c["case"] == f"{CELL}/mini-clip"]
     assert case["searches"][0]["attack"]["text"] == attack.text
     (result,) = [r for r in searched.allure() if r["name"] == f"{CELL}/mini-clip"]
@@ -151,7 +152,7 @@ def test_a_search_that_cannot_be_done_leaves_its_case_incomplete_and_no_other(un
     done = searched.pytest("-n", "0", "--model", "mini-clip")
 
     assert done.returncode == 1
-    assert "lot.json: cannot be read" in done.stdout
+    assert "lot.json: cannot be read" in " ".join(done.stdout.split())
     verdicts = {c["case"]: c["verdict"] for c in searched.verdict()["cases"]}
     assert verdicts.pop(f"{CELL}/mini-clip") == "INCOMPLETE"
     assert set(verdicts.values()) == {"PASS"}
@@ -165,7 +166,7 @@ def test_a_search_that_was_not_run_makes_its_case_incomplete(searched):
     moved = suite.rename(searched.root / "away.py")
     done = searched.pytest("-n", "0", "--model", "mini-clip")
     assert done.returncode == 1
-    assert f"{CELL}/mini-clip: no suite asks for it" in done.stdout
+    assert f"{CELL}/mini-clip: no suite asks for it" in " ".join(done.stdout.split())
 
     moved.rename(suite)
     assert searched.pytest("-n", "0", "--model", "mini-clip").returncode == 0
@@ -178,7 +179,9 @@ def test_a_subject_that_is_not_a_class_is_reported(searched):
     done = searched.pytest("-n", "0", "--model", "mini-clip")
 
     assert done.returncode == 1
-    assert "asks for pictures of 'horse', 'plain' has cat, dog, cow" in done.stdout
+    assert "asks for pictures of 'horse', 'plain' has cat, dog, cow" in " ".join(
+        done.stdout.split()
+    )
 
 
 def test_a_search_beside_no_case_is_refused(searched):

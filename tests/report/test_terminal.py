@@ -1,27 +1,15 @@
 from __future__ import annotations
 
 import re
-import threading
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from natadv.errors import WIDTH, copyable, wrapped
 from natadv.metrics import METRICS
-from natadv.report.terminal import (
-    SHORT,
-    WIDTH,
-    Row,
-    UnitCounts,
-    UnitProgress,
-    overview,
-    reasons,
-    table,
-    unit_counts,
-    wrapped,
-)
+from natadv.report.terminal import SHORT, Row, first_failure, overview, reasons, table
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import ASKED, TASKS
 from natadv.types import Case, Measurement
@@ -30,11 +18,20 @@ CASE = Case("classification", "clean", "mini", "mini-clip")
 VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE", "INCOMPLETE")
 
 
-def test_failures_come_first_and_passes_last(row):
-    lines = table([row(v) for v in VERDICTS], confidence=0.95)
+def texts(rows, **other):
+    return [line.text for line in table(rows, confidence=0.95, **other)]
 
-    assert [line.split()[0] for line in lines if line != CASE.address] == [
+
+def verdicts(lines):
+    return [line.split()[0] for line in lines]
+
+
+def test_failures_come_first_and_passes_last(row):
+    lines = texts([row(v) for v in VERDICTS])
+
+    assert verdicts(lines) == [
         "verdict",
+        CASE.address,
         "FAIL",
         "INCOMPLETE",
         "INCONCLUSIVE",
@@ -42,20 +39,112 @@ def test_failures_come_first_and_passes_last(row):
     ]
 
 
-def test_a_table_that_is_too_wide_has_its_cases_above_their_rows(row):
-    long = replace(CASE, dataset="a-dataset-with-a-name-that-leaves-no-room", model="m" * 40)
-    rows = [row(case=long), row("FAIL", case=long), row(case=long, metric="top5")]
-    head, *lines = table(rows, confidence=0.95)
+def test_a_case_is_shown_once_where_its_worst_row_belongs(row):
+    other = replace(CASE, model="another")
+    rows = [row("INCONCLUSIVE", case=other), row(case=CASE), row("FAIL", case=CASE, metric="top5")]
 
-    assert "case" not in head
-    assert [line.split()[0] for line in lines] == [
-        long.address,
+    assert verdicts(texts(rows)[1:]) == [
+        CASE.address,
         "FAIL",
-        long.address,
         "PASS",
+        other.address,
+        "INCONCLUSIVE",
+    ]
+
+
+def test_rows_that_pass_are_shown_on_request(row):
+    rows = [row(), row("FAIL", metric="top5"), row(case=replace(CASE, model="another"))]
+
+    assert verdicts(texts(rows, passed=False)[1:]) == [CASE.address, "FAIL"]
+    assert texts(rows[::2], passed=False) == []
+    assert len(texts(rows)) == 6
+
+
+def test_a_row_that_fails_says_why_below_its_numbers(row):
+    reason = f"{CASE}: top1 0.900 too close to floor 0.850 (n 660): about 900 samples would decide"
+    why = "too close to the floor: about 900 samples would decide"
+    rows = [
+        row("INCONCLUSIVE", reason=reason, why=why),
+        row("FAIL", metric="top5", reason=f"{CASE}: top5 0.900 < 0.950", why=""),
+        row("FAIL", metric="baseline", reason=f"REGRESSION {CASE}: lost 9, gained 1"),
+        row("PASS", metric="other", reason=f"{CASE}: all is well"),
+    ]
+    lines = texts(rows, notes={CASE: ["41 samples failed"]})[2:]
+
+    assert [line.strip().partition("  ")[0] for line in lines] == [
+        "FAIL",
+        "FAIL",
+        "REGRESSION lost 9, gained 1",
+        "INCONCLUSIVE",
+        why,
+        "PASS",
+        "41 samples failed",
+    ]
+    assert CASE.address not in "".join(lines)
+
+
+def test_why_a_case_was_not_measured_is_said_once(row):
+    rows = [
+        row("INCOMPLETE", metric=m, measurement=None, why="not measured as planned: no model")
+        for m in ("top1", "top5")
+    ]
+
+    lines = [line.split()[:2] for line in texts(rows)[2:]]
+    assert lines == [["INCOMPLETE", "top1"], ["INCOMPLETE", "top5"], ["not", "measured"]]
+
+
+def test_notes_are_about_cases_that_do_not_pass(row):
+    assert texts([row()], notes={CASE: ["41 samples failed"]}) == texts([row()])
+
+
+def test_each_row_has_the_state_that_decides_its_colour(row):
+    lines = table([row(v, reason="r", why="w") for v in VERDICTS], confidence=0.95)
+
+    assert [line.state for line in lines if line.text.strip() != "w"] == [
+        "",
+        "",
+        "FAIL",
+        "INCOMPLETE",
+        "INCONCLUSIVE",
         "PASS",
     ]
-    assert max(map(len, lines[1:2])) <= 100
+
+
+def test_a_narrow_table_leaves_out_the_margin_and_nothing_else(row):
+    rows = [row("INCONCLUSIVE", metric="vqa_accuracy (held-out)", why="a reason " * 20)]
+    wide, narrow = texts(rows), texts(rows, width=80)
+
+    assert "margin" in wide[0]
+    assert "margin" not in narrow[0]
+    assert max(map(len, narrow)) <= 80 < max(map(len, wide[:3]))
+    assert [w for w in wide[2].split() if w != "+0.050"] == narrow[2].split()
+
+
+def test_an_address_is_never_broken(row):
+    long = replace(CASE, dataset="a-dataset-with-a-name-that-leaves-no-room", model="m" * 60)
+    lines = texts([row("FAIL", case=long, reason=f"{long}: see {long}")])
+
+    assert lines[1] == long.address
+    assert lines[4].split() == [long.address]
+
+
+def test_the_first_failure_is_the_first_case_that_was_measured(row):
+    other = replace(CASE, model="another")
+    rows = [row(), row("INCOMPLETE", case=other), row("INCONCLUSIVE", metric="top5")]
+
+    assert first_failure(rows) == CASE
+    assert first_failure(rows[:2]) is None
+
+
+@given(st.lists(st.text("ab-", min_size=1, max_size=30), max_size=40), st.integers(0, 3))
+def test_a_command_is_broken_before_options_and_can_be_pasted(words, options):
+    command = " ".join(["natadv", "do", *(f"--{w}" if i % 3 == options else w
+                                           for i, w in enumerate(words))])  # fmt: skip
+    lines = copyable(command, width=40)
+
+    assert "\n".join(lines).replace(" \\\n    ", " ") == command
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    assert all(line.startswith("    --") for line in lines[1:])
 
 
 @given(st.lists(st.text("ab-", min_size=1, max_size=30), max_size=40))
@@ -67,11 +156,11 @@ def test_a_line_is_broken_between_words_and_loses_none(words):
 
 
 def test_a_line_shows_the_numbers_that_decide_the_verdict(row):
-    (_, line) = table([row("FAIL", value=0.8)], confidence=0.95)
+    (_, case, line) = texts([row("FAIL", value=0.8)])
 
+    assert case == "classification/clean/mini/mini-clip"
     assert line.split() == [
         "FAIL",
-        "classification/clean/mini/mini-clip",
         "top1",
         "0.800",
         "[0.790,",
@@ -84,9 +173,11 @@ def test_a_line_shows_the_numbers_that_decide_the_verdict(row):
 
 
 def test_a_case_that_was_not_measured_has_a_line_without_numbers():
-    (_, line) = table([Row(CASE, "INCOMPLETE", reason="not measured")], confidence=0.95)
+    (_, case, line, why) = texts([Row(CASE, "INCOMPLETE", reason=f"{CASE}: not measured")])
 
-    assert line.split() == ["INCOMPLETE", CASE.address, *"-----"]
+    assert case == CASE.address
+    assert line.split() == ["INCOMPLETE", *"-----"]
+    assert why.strip() == "not measured"
 
 
 def test_a_row_without_a_rule_is_not_in_the_table(row):
@@ -98,7 +189,7 @@ def test_a_row_without_a_rule_is_not_in_the_table(row):
     ("confidence", "text"), [(0.95, "95%"), (0.9, "90%"), (0.995, "99.5%"), (0.999, "99.9%")]
 )
 def test_the_head_states_the_confidence_and_does_not_round_it_up(row, confidence, text):
-    assert f" {text} interval " in table([row()], confidence=confidence)[0]
+    assert f" {text} interval " in table([row()], confidence=confidence)[0].text
 
 
 ROWS = st.builds(
@@ -130,9 +221,9 @@ ROWS = st.builds(
 
 @given(st.lists(ROWS, min_size=1, max_size=6))
 def test_columns_are_aligned_whatever_stands_in_them(rows):
-    head, *lines = table(rows, confidence=0.95)
-    starts = [head.index(name) for name in ("case", "metric") if name in head]
-    # Of a table that would be too wide, the cases stand above their rows.
+    head, *lines = texts(rows)
+    starts = [head.index(name) for name in ("metric", "value") if name in head][:1]
+    # The cases stand above their rows.
     lines = [line for line in lines if not line.startswith("classification/")]
 
     assert len(lines) == len(rows)
@@ -149,8 +240,14 @@ def test_within_a_verdict_cases_are_sorted_and_metrics_keep_their_order(row):
     other = replace(CASE, dataset="a")
     rows = [row(metric="top5"), row(metric="top1"), row(case=other, metric="top5")]
 
-    lines = [line.split()[1:3] for line in table(rows, confidence=0.95)[1:]]
-    assert lines == [[other.address, "top5"], [CASE.address, "top5"], [CASE.address, "top1"]]
+    lines = [line.split()[:2] for line in texts(rows)[1:]]
+    assert lines == [
+        [other.address],
+        ["PASS", "top5"],
+        [CASE.address],
+        ["PASS", "top5"],
+        ["PASS", "top1"],
+    ]
 
 
 def test_a_row_cannot_hold_a_number_that_is_not_finite(measured):
@@ -314,140 +411,3 @@ def test_a_metric_has_one_short_name_in_all_tasks_and_shares_it_with_none():
     for task in TASKS.values():
         assert len(set(task.short_names.values())) == len(task.short_names)
         assert task.short_names == {name: SHORT[name] for name in task.short_names}
-
-
-def plan(t: float, units: int, cached: int) -> dict[str, Any]:
-    return {"t": t, "kind": "plan", "units": units, "cached": cached}
-
-
-def start(t: float) -> dict[str, Any]:
-    return {"t": t, "kind": "start"}
-
-
-def done(t: float, images: int = 256) -> dict[str, Any]:
-    return {"t": t, "kind": "done", "images": images}
-
-
-def error(t: float) -> dict[str, Any]:
-    return {"t": t, "kind": "error"}
-
-
-def test_without_events_all_counts_are_zero():
-    counts = unit_counts([], now=100.0)
-
-    assert counts == UnitCounts(units=0, cached=0, done=0, failed=0, images=0, elapsed_s=0.0)
-
-
-def test_done_and_failed_units_count_and_only_done_ones_have_images():
-    events = [plan(0, 10, 2), start(1), done(3), start(3), error(4), start(4)]
-    counts = unit_counts(events, now=5.0)
-
-    assert counts == UnitCounts(units=10, cached=2, done=1, failed=1, images=256, elapsed_s=4.0)
-    assert counts.share == 2 / 8
-
-
-def test_a_worker_that_comes_later_does_not_count_the_others_work_as_cached():
-    events = [plan(0, 10, 2), start(1), plan(1.5, 10, 2), done(3), done(4), plan(5, 10, 4)]
-    counts = unit_counts(events, now=6.0)
-
-    assert (counts.cached, counts.done) == (2, 2)
-    assert counts.line().startswith("units 4/10 (2 cached)")
-
-
-def test_a_worker_with_more_units_raises_the_total():
-    # All workers collect the same; if one did not, the line must not exceed its total.
-    assert unit_counts([plan(0, 4, 0), plan(1, 6, 0)], now=2.0).units == 6
-
-
-def test_the_time_that_is_left_follows_from_the_time_that_is_gone():
-    events = [plan(0, 10, 2), start(10), done(12), done(13)]
-
-    assert unit_counts(events, now=20.0).line() == (
-        "units 4/10 (2 cached), 51 images/s, 30 s left"  # 2 of 8 in 10 s
-    )
-
-
-def test_the_clock_stops_with_the_last_unit():
-    events = [plan(0, 2, 0), start(10), done(12), start(12), error(15)]
-
-    for now in (15.0, 1000.0):
-        counts = unit_counts(events, now=now)
-        assert counts.elapsed_s == 5.0
-        assert counts.line() == "units 2/2 (0 cached), 51 images/s, 1 FAILED"
-
-
-def test_a_run_whose_units_are_all_cached_shows_no_speed():
-    counts = unit_counts([plan(0, 12, 12)], now=9.0)
-
-    assert counts.share == 1.0
-    assert counts.line() == "units 12/12 (12 cached)"
-
-
-def test_a_clock_that_went_back_gives_no_negative_time():
-    assert unit_counts([plan(9, 2, 0), start(9)], now=3.0).elapsed_s == 0.0
-
-
-class Screen:
-    """What pytest's terminal reporter would show."""
-
-    def __init__(self, *, isatty: bool) -> None:
-        self.isatty = isatty
-        self.rewritten: list[str] = []
-        self.lines: list[str] = []
-        self.written = threading.Event()
-
-    def ensure_newline(self) -> None: ...
-
-    def rewrite(self, text: str, *, erase: bool) -> None:
-        assert erase
-        self.rewritten.append(text)
-        self.written.set()
-
-    def write_line(self, text: str) -> None:
-        self.lines.append(text)
-        self.written.set()
-
-
-def test_a_pipe_gets_one_line_per_tenth():
-    screen = Screen(isatty=False)
-    progress = UnitProgress(lambda: [], screen)
-    for count in range(40):
-        events = [plan(0, 40, 0), start(0), *(done(1) for _ in range(count))]
-        progress.show(unit_counts(events, now=10.0))
-
-    assert [line.split()[2].split("/")[0] for line in screen.lines] == [
-        str(count) for count in range(0, 40, 4)
-    ]
-
-
-def test_a_terminal_rewrites_its_line_and_ends_with_a_whole_one():
-    screen = Screen(isatty=True)
-    events = [plan(0, 4, 0), start(0), done(1)]
-    progress = UnitProgress(lambda: events, screen)
-    progress.start()
-    assert screen.written.wait(10)
-    events += [done(2), done(3), done(4)]
-    progress.stop()
-
-    assert screen.rewritten[0].startswith("natadv: units 1/4")
-    assert screen.rewritten[-1] == ""  # the rewritten line is erased
-    assert screen.lines == ["natadv: units 4/4 (0 cached), 256 images/s"]
-
-
-def test_stopping_twice_writes_one_line():
-    screen = Screen(isatty=False)
-    progress = UnitProgress(lambda: [plan(0, 4, 4)], screen)
-    progress.start()
-    progress.stop()
-    progress.stop()
-
-    assert screen.lines == ["natadv: units 4/4 (4 cached)"]
-
-
-def test_a_run_without_units_writes_nothing():
-    screen = Screen(isatty=True)
-    progress = UnitProgress(lambda: [], screen)
-    progress.start()
-    progress.stop()
-
-    assert screen.lines == screen.rewritten == []

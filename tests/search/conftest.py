@@ -169,7 +169,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Eyes]:
 
 @pytest.fixture
 def natadv(
-    world: Path, loads: list[Eyes], capsys: pytest.CaptureFixture[str]
+    world: Path, loads: list[Eyes], capsys: pytest.CaptureFixture[str], one_line_each: None
 ) -> Callable[..., list[str]]:
     """Runs a command in the world; the lines of its output, or of its error if that is wanted."""
 

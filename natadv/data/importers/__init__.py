@@ -63,6 +63,8 @@ class Format:
     source: str = ""
     templates: str = "single"
     """The set of prompt templates that is used unless the user names another."""
+    example: str = ""
+    """What follows `natadv data import FORMAT` in the example of its help."""
     access: str = ""
     """Shell lines that put the files where their DVC stage looks for them."""
     published: Mapping[str, Checksum] = field(default_factory=dict)

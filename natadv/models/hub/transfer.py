@@ -25,7 +25,7 @@ from natadv import __version__
 from natadv.errors import ModelError
 from natadv.models.hub import local
 from natadv.models.hub.remote import RemoteFile
-from natadv.storage.progress import StatusLine, amount
+from natadv.storage.progress import StatusLine, amount, duration
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Before each further attempt; the count starts again whenever bytes have arrived."""
@@ -44,7 +44,7 @@ class DownloadProgress:
         self._name = name
         self._total = total
         every_s = 0.2 if stream.isatty() else 10.0
-        self._status = StatusLine(stream, first_s=every_s, every_s=every_s)
+        self._status = StatusLine(stream, first_s=every_s, every_s=every_s, busy=name)
         self._present = 0
         self._began = time.monotonic()
         self.downloaded = 0
@@ -59,21 +59,27 @@ class DownloadProgress:
         if not self.downloaded:
             self._began = time.monotonic()
         self.downloaded += count
+        line = self.line(elapsed_s=time.monotonic() - self._began)
+        self._status.go_on(line)
         if self._status.is_due:
-            self._status.show(self.line(elapsed_s=time.monotonic() - self._began))
+            self._status.show(line)
 
     def end(self) -> None:
         """Clear the line, so that the result can be printed."""
         self._status.clear()
 
     def line(self, *, elapsed_s: float) -> str:
-        """The bar, the amounts, and the speed after a second."""
+        """The bar, the amounts, and after a second the speed and the time left."""
         done = self._present + self.downloaded
         share = done / self._total if self._total else 1.0
         bar = "#" * int(_BAR * share)
         # In the first second, the time to connect would distort the speed.
         settled = elapsed_s >= _SPEED_AFTER_S
-        speed = f"  {amount(int(self.downloaded / elapsed_s))}/s" if settled else ""
+        speed = ""
+        if settled:
+            per_s = self.downloaded / elapsed_s
+            left = duration((self._total - done) / per_s) if per_s else "?"
+            speed = f"  {amount(int(per_s))}/s  ETA {left}"
         amounts = f"{amount(done)} of {amount(self._total)}"
         return f"{self._name}  [{bar:<{_BAR}}] {share:4.0%}  {amounts}{speed}"
 
