@@ -63,14 +63,20 @@ def load_config(path: Path, schema: type[Model]) -> tuple[Model, Lines]:
     try:
         return schema.model_validate(content), lines
     except ValidationError as error:
-        mistakes = []
+        # Keys that one place lacks have one cause, and so one line.
+        keys: dict[tuple[int, str], list[str]] = {}
         for mistake in error.errors(include_url=False):
             key = dotted(part for part in mistake["loc"] if part != _OF_A_KEY) or "the file"
-            mistakes.append((line_of(mistake["loc"], lines), key, _reason(dict(mistake), schema)))
-        rows = [f"{path}:{line}: {key}: {why}" for line, key, why in sorted(mistakes)]
-        if len(rows) > MOST_MISTAKES:
-            rows[MOST_MISTAKES:] = [f"{path}: and {len(rows) - MOST_MISTAKES} more mistakes"]
-        raise ConfigError("\n".join(rows)) from error
+            at = line_of(mistake["loc"], lines), _reason(dict(mistake), schema)
+            keys.setdefault(at, []).append(key)
+        rows = [(line, ", ".join(sorted(of)), why) for (line, why), of in keys.items()]
+        raise mistakes_in(path, [f"{path}:{a}: {b}: {c}" for a, b, c in sorted(rows)]) from error
+
+
+def mistakes_in(path: Path, rows: Sequence[str]) -> ConfigError:
+    """The error for a file, with a line for each of its first `MOST_MISTAKES` mistakes."""
+    more = [f"{path}: and {len(rows) - MOST_MISTAKES} more mistakes"]
+    return ConfigError("\n".join([*rows[:MOST_MISTAKES], *more[: len(rows) > MOST_MISTAKES]]))
 
 
 def line_of(loc: Loc, lines: Lines) -> int:
@@ -84,8 +90,8 @@ def _reason(error: dict[str, Any], schema: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         known = _keys_at(schema, error["loc"][:-1])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        return f"unknown key{hint} Known: {', '.join(known)}"
+        hint = f", did you mean {near[0]!r}? Known" if near else "; known"
+        return f"unknown key{hint}: {', '.join(known)}"
     if error["type"] == "missing":
         return "required, but not given"
     if error["type"] == "value_error":

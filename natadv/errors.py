@@ -125,15 +125,17 @@ _MANY = 20
 """Names that still help, listed in one message."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, nearly: Iterable[str] = ()
+) -> UnknownNameError:
     """The error for `name`, with the nearest known names, and all of them unless there are many and
-    some are near."""
+    some are near. Those of `nearly` are named only if they are near."""
     names = sorted(known)
-    folded = {known_name.casefold(): known_name for known_name in names}
+    folded = {known_name.casefold(): known_name for known_name in (*names, *nearly)}
     found = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
     near = [folded[match] for match in found]
     hint = f", did you mean {' or '.join(map(repr, near))}?" if near else ";"
-    listing = f" Known: {', '.join(names) or 'none'}"
+    listing = f" Known: {listed(names, most=_MANY) or 'none'}"
     if near and len(names) > _MANY:
         listing = ""
     elif not near:

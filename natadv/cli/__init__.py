@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from natadv import __version__
-from natadv.errors import NatadvError
+from natadv.errors import NatadvError, unknown_name
+from natadv.exit_codes import DONE, exit_code_of
 
 COMMANDS = {
     "init": ("start_commands", "write what a gate in your own repository needs, or an example"),
@@ -70,39 +71,45 @@ SECTIONS = {
 """Command -> the title above it in the help, which holds for those below it too."""
 
 
-PIPE_CLOSED = 141
-"""Exit code of a command whose reader went away, as shells have it for SIGPIPE."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code.
+    """Run a command and return its exit code, as `natadv.exit_codes` names it."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_code_of(partial(_run, words), words=words)
 
-    Raises SystemExit with code 2 after a usage error, and with code 0 after `--help`.
-    """
+
+def _run(words: list[str]) -> int:
+    """Run a command. Raises ConfigError if there is none such, or an option of it is wrong."""
     command = typer.main.get_group(app)
     for name, (_, text) in COMMANDS.items():
         command.add_command(TyperCommand(name, help=text))
     try:
-        command.main(sys.argv[1:] if arguments is None else arguments, prog_name="natadv")
-    except _CommandEnded as end:
-        return int(end.args[0])
-    raise AssertionError("typer ends the process if no command was run")
+        with command.make_context("natadv", words) as context:
+            return int(command.invoke(context) or DONE)
+    except (NatadvError, KeyboardInterrupt):
+        _clear_progress()
+        raise
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.TyperException as error:
+        # Imported here because no other command needs it when only the help is shown.
+        from natadv.cli.shared_options import usage_error
 
-
-class _CommandEnded(Exception):
-    """Carries the exit code of a command past typer, which would end the process with code 0."""
+        raise usage_error(error) from error
 
 
 class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse; an empty value of any command is a usage error."""
         for word in args:
-            if not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word):
+            # A comma alone is a list of names without any.
+            if re.fullmatch(r"(--[\w-]+=)?[\s,]*", word):
                 ctx.fail(f"expected a value, got nothing in {word!r}; is a variable unset?")
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Import the command that stands behind its placeholder in the help."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise unknown_name("natadv command", args[0], COMMANDS)
         name, placeholder, rest = super().resolve_command(ctx, args)
         if name not in COMMANDS:
             return name, placeholder, rest
@@ -120,25 +127,6 @@ class _Commands(TyperGroup):
         for title, rows in zip(SECTIONS.values(), sections, strict=True):
             with formatter.section(title):
                 formatter.write_dl(rows)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command, and raise its exit code as `_CommandEnded`."""
-        try:
-            code = int(super().invoke(ctx) or 0)
-        except NatadvError as error:
-            _clear_progress()
-            print(f"natadv: {error}", file=sys.stderr)
-            code = 1
-        except BrokenPipeError:
-            # The reader has closed the pipe (`natadv models | head`); nothing is left to flush. Not
-            # 0, as the command has not ended, and what it would have found may not be green.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = PIPE_CLOSED
-        except KeyboardInterrupt:
-            _clear_progress()
-            print("natadv: interrupted", file=sys.stderr)
-            code = 130
-        raise _CommandEnded(code)
 
 
 def _clear_progress() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError
-from natadv.evaluate.devices import device_kind
+from natadv.evaluate.devices import usable_device
 from natadv.models.grounding import BOX_THRESHOLD, BOXES, MASKS, TEXT_THRESHOLD
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def annotate_masks(
             box_threshold=box_threshold,
             text_threshold=text_threshold,
         ),
-        load=partial(load, *tools, device=device_kind(device), threads=threads),
+        load=partial(load, *tools, device=usable_device(device), threads=threads),
         progress_to=sys.stderr,
     )
     print(_summary(result, job))

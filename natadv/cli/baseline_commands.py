@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from natadv import git
 from natadv.cli import shared_options as opt
 from natadv.errors import WIDTH, ConfigError, NatadvError, counted
+from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.report.markdown import markdown_table
 from natadv.report.terminal import GAP, NOTHING, aligned
 from natadv.storage.atomic import replace_file
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from natadv.gate.comparison import ChangedSample, ComparedRuns
     from natadv.types import Case
 
-NO_WORSE, WORSE = 0, 1
 LONGEST_ID = 58
 """Characters of a sample's id in a list, so that it can be looked up."""
 
@@ -45,7 +45,7 @@ def bless(
     replace: Annotated[
         bool, opt.flag("--replace", "give up the baseline that has that name")
     ] = False,
-    root: Annotated[Path, opt.path("holds baselines/; default: here", show_default=False)] = Path(),
+    root: Annotated[Path, opt.root("holds baselines/; default: here")] = Path(),
 ) -> None:
     """Keep a green run as a baseline: its rows in baselines/NAME, with who kept it, when, and its
     verdict. A baseline that is there gets the cases that it lacks.
@@ -96,14 +96,12 @@ def compare(
         opt.number("of samples that may have failed", "SHARE", lambda v: 0 <= v < 1, "0 to 1"),
     ] = 0.0,
     markdown: Annotated[
-        Path | None, opt.path("gets a report with pictures", metavar="FILE")
+        Path | None, opt.output("gets a report with pictures", metavar="FILE")
     ] = None,
     json_file: Annotated[
-        Path | None, opt.text("FILE", "gets all numbers and samples", "--json")
+        Path | None, opt.output("gets all numbers and samples", "--json", metavar="FILE")
     ] = None,
-    root: Annotated[
-        Path, opt.path("holds baselines/ and fixtures/; default: here", show_default=False)
-    ] = Path(),
+    root: Annotated[Path, opt.root("holds baselines/ and fixtures/; default: here")] = Path(),
 ) -> int:
     """Compare two runs sample by sample: which samples of each case are newly failing, and whether
     more of them are than chance explains.
@@ -115,18 +113,15 @@ def compare(
     from natadv.gate.kept_baselines import baseline_folder
 
     most = None if every else samples
-    try:
-        folders = [baseline_folder(given, here=Path(), root=root) for given in (before, after)]
-        runs = compare_runs(*folders, models=_pairs(model or ()), max_excluded=max_excluded)
-        print(*_report(runs, most=most), sep="\n")
-        if json_file is not None:
-            _write(json_file, json.dumps(runs.as_json(), indent=1, allow_nan=False) + "\n")
-        if markdown is not None:
-            title = f"{before} → {after}"
-            _write_markdown(markdown, runs, title=title, most=most, root=root)
-    except NatadvError as error:
-        return opt.refused(error)
-    return NO_WORSE if runs.overall in ("pass", "partial") else WORSE
+    folders = [baseline_folder(given, here=Path(), root=root) for given in (before, after)]
+    runs = compare_runs(*folders, models=_pairs(model or ()), max_excluded=max_excluded)
+    print(*_report(runs, most=most), sep="\n")
+    if json_file is not None:
+        _write(json_file, json.dumps(runs.as_json(), indent=1, allow_nan=False) + "\n")
+    if markdown is not None:
+        title = f"{before} → {after}"
+        _write_markdown(markdown, runs, title=title, most=most, root=root)
+    return DONE if runs.overall in ("pass", "partial") else NOT_GREEN
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:

@@ -19,15 +19,14 @@ import typer
 from natadv import arguments, git
 from natadv.cli import shared_options as opt
 from natadv.config import section_of
-from natadv.errors import ConfigError, NatadvError, counted, listed
+from natadv.errors import ConfigError, counted, listed
+from natadv.exit_codes import DONE, NOT_GREEN
 
 if TYPE_CHECKING:
     from natadv.gate.calibrate import Placed
     from natadv.gate.ratchet import Ratchet
     from natadv.gate.rules import Rule, Thresholds
     from natadv.gate.starters import Origin
-
-ALIKE, WEAKER = 0, 1
 
 app = opt.command_group()
 contract = opt.command_group(
@@ -62,7 +61,7 @@ def _contract_of(given: Path, *, today: date | None = None) -> Thresholds:
 )
 def export(
     revision: Annotated[str, opt.argument("REVISION", "such as origin/main")],
-    out: Annotated[Path, opt.path("gets thresholds.yaml; must not exist")],
+    out: Annotated[Path, opt.output("gets thresholds.yaml; must not exist")],
 ) -> int:
     """Write thresholds.yaml, the files that it includes (waivers too) and baselines/ as a git
     revision has them, so that a change cannot loosen what it is judged by.
@@ -73,14 +72,14 @@ def export(
     from natadv.gate.thresholds_file import contract_files, load_thresholds
 
     if out.exists():
-        return opt.refused(f"{out} exists; remove it, or give another --out DIR")
+        raise ConfigError(f"{out} exists; remove it, or give another --out DIR")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         try:
             git.extract(revision, folder, patterns=["**/*.yaml"], folders=[BASELINES])
             load_thresholds(folder / "thresholds.yaml")
         except ConfigError as error:
-            return opt.refused(str(error).replace(f"{folder}/", f"{revision}:"))
+            raise ConfigError(str(error).replace(f"{folder}/", f"{revision}:")) from error
         for file in contract_files(folder / "thresholds.yaml"):
             copied = out / file.copied_as
             copied.parent.mkdir(parents=True, exist_ok=True)
@@ -107,19 +106,16 @@ def diff(
     """
     from natadv.gate.contract import EFFECTS, differences
 
-    try:
-        changes = differences(_contract_of(old), _contract_of(new))
-    except ConfigError as error:
-        return opt.refused(error)
+    changes = differences(_contract_of(old), _contract_of(new))
     if not changes:
         print("both contracts ask the same")
-        return ALIKE
+        return DONE
     for change in changes:
         opt.tell(str(change))
     counts = Counter(change.effect for change in changes)
     listed = ", ".join(f"{counts[effect]} {effect.lower()}" for effect in EFFECTS)
     print(f"{listed}: {'the gate lets more pass' if counts['WEAKER'] else 'nothing is weaker'}")
-    return WEAKER if counts["WEAKER"] else ALIKE
+    return NOT_GREEN if counts["WEAKER"] else DONE
 
 
 @contract.command(
@@ -129,7 +125,7 @@ def diff(
 )
 def starters(
     tiers: Annotated[list[str], opt.argument("TIER", "whose cases get a rule")],
-    out: Annotated[Path, opt.path("gets the rules", metavar="FILE")],
+    out: Annotated[Path, opt.output("gets the rules", metavar="FILE")],
     thresholds: opt.Thresholds = opt.THRESHOLDS,
     params: Annotated[Path, opt.path("rows of made datasets", metavar="FILE")] = Path(
         "params.yaml"
@@ -205,7 +201,7 @@ def calibrate(
         bool, opt.flag("--write", "add rules for cases without a measured one, and their tiers")
     ] = False,
     out: Annotated[
-        Path | None, opt.path("a new file for these rules instead", metavar="FILE")
+        Path | None, opt.output("a new file for these rules instead", metavar="FILE")
     ] = None,
     day: _Date = None,
     allow_lower: Annotated[
@@ -238,20 +234,17 @@ def calibrate(
         raise typer.BadParameter("--allow-lower and --reason TEXT need each other")
     if reason is not None and not (any(map(str.isalnum, reason)) and reason.isprintable()):
         raise typer.BadParameter(f"--reason: expected words in one line, got {reason!r}")
-    try:
-        known = _known(thresholds, may_be_new=write)
-        found = proposals(evidence, str(day or today_utc()), part)
-        moved = ratchet(found.rules, known, lower_because=reason)
-        files = _edited(moved, thresholds)
-        if moved.new and (write or out):
-            moved = _of_whole_run(moved, known, evidence, thresholds=thresholds, write=write)
-        new = placed(moved.new, known)
-        if write:
-            files |= _extended(files, new, thresholds)
-        elif out is not None:
-            files |= _separate(moved, known, out)
-    except ConfigError as error:
-        return opt.refused(error)
+    known = _known(thresholds, may_be_new=write)
+    found = proposals(evidence, str(day or today_utc()), part)
+    moved = ratchet(found.rules, known, lower_because=reason)
+    files = _edited(moved, thresholds)
+    if moved.new and (write or out):
+        moved = _of_whole_run(moved, known, evidence, thresholds=thresholds, write=write)
+    new = placed(moved.new, known)
+    if write:
+        files |= _extended(files, new, thresholds)
+    elif out is not None:
+        files |= _separate(moved, known, out)
     remarks = [*found.without, *weaker_than_published(moved.new, known)]
     if write:
         moved = replace(moved, new=new.rules)
@@ -421,14 +414,11 @@ def whatif(
     from natadv.gate.whatif import changes, worsens
 
     today = day or today_utc()
-    try:
-        old, new = (_contract_of(given, today=today) for given in (against, thresholds))
-        run = stored_run(evidence, cards=cards_for(against))
-        before, after = (run.judged(one, tier=tier, today=today).verdict for one in (old, new))
-    except NatadvError as error:
-        return opt.refused(error)
+    old, new = (_contract_of(given, today=today) for given in (against, thresholds))
+    run = stored_run(evidence, cards=cards_for(against))
+    before, after = (run.judged(one, tier=tier, today=today).verdict for one in (old, new))
     found = list(changes(before, after))
     opt.tell(*map(str, found))
     run_level = f"the run: {before.overall.upper()} -> {after.overall.upper()}"
     print(f"{counted(len(found), 'verdict')} would change; {run_level}")
-    return WEAKER if worsens(before, after) else ALIKE
+    return NOT_GREEN if worsens(before, after) else DONE

@@ -86,7 +86,7 @@ def list_datasets(root: opt.Root = Path()) -> int:
 def show_dataset(
     name: opt.Dataset,
     pictures: Annotated[int, opt.count("how many, chosen at random")] = 36,
-    out: Annotated[Path, opt.path("gets the contact sheets")] = Path(".natadv") / "shown",
+    out: Annotated[Path, opt.output("gets the contact sheets")] = Path(".natadv") / "shown",
     root: opt.Root = Path(),
 ) -> None:
     """Draw contact sheets of a dataset: its pictures with labels, phrases, masks, questions."""

@@ -199,7 +199,7 @@ def draw(
 def show(
     name: Annotated[str, opt.argument("NAME", "of the population")],
     data: opt.Data,
-    out: Annotated[Path | None, opt.path(f"({OUT}/NAME)")] = None,
+    out: Annotated[Path | None, opt.output(f"({OUT}/NAME)")] = None,
     root: opt.Root = Path(),
 ) -> None:
     """Make contact sheets of a population, each overlay on a picture of its own."""
@@ -258,7 +258,7 @@ def pack(
 def rates(
     evidence: Annotated[Path, opt.path("of a run of the gate")] = opt.EVIDENCE,
     dataset: Annotated[str | None, opt.text("NAME", _DATASET)] = None,
-    out: Annotated[Path, opt.path("gets rates.csv and the charts")] = OUT / "rates",
+    out: Annotated[Path, opt.output("gets rates.csv and the charts")] = OUT / "rates",
 ) -> None:
     """Split the rates of drawn datasets by every attribute of an overlay.
 

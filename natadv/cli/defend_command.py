@@ -7,7 +7,7 @@ from typing import Annotated
 
 from natadv.cli import shared_options as opt
 from natadv.defences.settings import SETTINGS, DefenceSettings, MethodName, settings_for
-from natadv.evaluate.devices import device_kind
+from natadv.evaluate.devices import usable_device
 
 app = opt.command_group()
 
@@ -31,7 +31,7 @@ def defend(
     model: opt.Model,
     data: opt.Data,
     method: Annotated[MethodName, opt.text("METHOD", _METHODS)],
-    out: Annotated[Path, opt.path("gets the defended checkpoint and its report")],
+    out: Annotated[Path, opt.output("gets the defended checkpoint and its report")],
     section: opt.Section = None,
     overrides: opt.Overrides = None,
     seed: opt.Seed = 1,
@@ -60,7 +60,7 @@ def defend(
         settings=settings,
         root=root,
         limit=limit,
-        device=device_kind(device),
+        device=usable_device(device),
         threads=threads,
         force=force,
     )

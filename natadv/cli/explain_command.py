@@ -37,9 +37,9 @@ def explain(
     rows: _Rows = 256,
     most: _Most = 4,
     layers: _Layers = "last",
-    out: Annotated[Path | None, opt.path(f"gets the picture ({OUT})")] = None,
+    out: Annotated[Path | None, opt.output(f"gets the picture ({OUT})")] = None,
     device: _Device = "auto",
-    store: Annotated[Path | None, opt.path(f"embeddings that are kept ({opt.STORE})")] = None,
+    store: Annotated[Path | None, opt.output(f"embeddings that are kept ({opt.STORE})")] = None,
     root: opt.Root = Path(),
 ) -> None:
     """Show where a model looks for the truth and for its answer, on samples of a dataset.
@@ -48,6 +48,7 @@ def explain(
     says how much of the relevance lies in the text box (over its share of the picture) and in the
     object's mask.
     """
+    from natadv.evaluate.datasets import dataset_named
     from natadv.pipelines.explain import ExplainPlan
     from natadv.pipelines.explain import explain as run_explain
 
@@ -55,7 +56,10 @@ def explain(
         parts = case.split("/")
         if len(parts) != 4 or model or dataset:
             context.fail("expected --case TASK/SCENARIO/DATASET/MODEL, no --model or --dataset")
-        task, _, dataset, model = parts
+        task, scenario, dataset, model = parts
+        stated = dataset_named(dataset, root).card.scenario
+        if scenario != stated:
+            context.fail(f"--case: the scenario of {dataset} is {stated!r}, got {scenario!r}")
     if model is None or dataset is None:
         context.fail("expected --model and --dataset, or --case")
     found = run_explain(

@@ -8,8 +8,7 @@ from typing import Annotated
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, unknown_name
-
-ALL_MADE, SOME_MISSING = 0, 1
+from natadv.exit_codes import DONE, NOT_GREEN
 
 app = opt.command_group()
 
@@ -28,7 +27,7 @@ _ROBUST = "ROBUST is a variant of PLAIN that was trained to be robust; those of 
     ),
 )
 def figures(
-    out: Annotated[Path, opt.path("gets PNG, SVG and Markdown")] = Path("figures"),
+    out: Annotated[Path, opt.output("gets PNG, SVG and Markdown")] = Path("figures"),
     evidence: Annotated[list[Path] | None, opt.path(_EVIDENCE, metavar="DIR...")] = None,
     models: Annotated[list[str] | None, opt.text("NAME...", "or globs; default: all")] = None,
     data: Annotated[list[str] | None, opt.text("DATASET...", "or globs; default: all")] = None,
@@ -81,7 +80,7 @@ def figures(
     )
     failed = write_figures(of, parts)
     opt.tell(*summary(of, parts, failed))
-    return SOME_MISSING if failed else ALL_MADE
+    return NOT_GREEN if failed else DONE
 
 
 def _pairs(option: str, given: list[str] | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from natadv.cli import shared_options as opt
-from natadv.errors import ConfigError, NatadvError, counted, script_lines
+from natadv.errors import ConfigError, counted, script_lines
 from natadv.report.terminal import aligned, column_blocks
 from natadv.tasks import TASKS, analysed
 
@@ -153,7 +153,7 @@ def _units(grid: Grid, case: Case) -> list[_PlannedUnit] | None:
 )
 def merge(
     roots: Annotated[list[Path], opt.argument("DIR", "evidence of runs, at any depth")],
-    out: Annotated[Path, opt.path("gets the evidence of all of them")],
+    out: Annotated[Path, opt.output("gets the evidence of all of them")],
     model: Annotated[list[str] | None, opt.text("NAME...", "all models of the whole")] = None,
     matrix: Annotated[
         str | None, opt.text("JSON", "of natadv plan --matrix, which names all of them")
@@ -169,12 +169,9 @@ def merge(
     """
     from natadv.gate.merge import merge as merged_of
 
-    try:
-        models = opt.names_of(model)
-        tier, named = _whole_of(matrix) if matrix else (None, ())
-        merged = merged_of(roots, out, tier=tier, models=(*models, *named), as_selected=as_selected)
-    except NatadvError as error:
-        return opt.refused(error)
+    models = opt.names_of(model)
+    tier, named = _whole_of(matrix) if matrix else (None, ())
+    merged = merged_of(roots, out, tier=tier, models=(*models, *named), as_selected=as_selected)
     runs, cases = counted(merged.folders, "run"), counted(len(merged.measured), "case")
     print(f"{out}: {cases} of {runs} of tier {merged.selection.tier}")
     return 0

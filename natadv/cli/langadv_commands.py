@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from natadv.cli import shared_options as opt
 from natadv.data.card import DATASETS_FOLDER, UNSTATED
-from natadv.evaluate.devices import device_kind
+from natadv.evaluate.devices import usable_device
 from natadv.langadv.diffusion import PUBLISHED, Drawing
 from natadv.langadv.genetic import SearchSettings, settings_for
 from natadv.langadv.search_plan import ANIMALS, GROUP, plan_of, plug_named
@@ -44,7 +44,7 @@ app.add_typer(langadv, name="langadv")
 )
 def search(
     generator: Annotated[str, opt.text("NAME", _GENERATOR)],
-    out: Annotated[Path, opt.path("keeps everything")],
+    out: Annotated[Path, opt.output("keeps everything")],
     target: Annotated[str | None, opt.text("M1,M2", _TARGET)] = None,
     consistency: Annotated[str | None, opt.text("MODEL", "judges what pictures show")] = None,
     classes: Annotated[str | None, opt.text("A,B", _CLASSES)] = None,
@@ -87,7 +87,7 @@ def search(
         target=target,
         consistency=consistency,
     )
-    devices = [device_kind(name) for name in device.split(",")]
+    devices = [usable_device(name) for name in device.split(",")]
     history = run_on_devices(load, [*islice(cycle(devices), processes or len(devices))])
     print((out / "table.md").read_text(encoding="utf-8"), end="")
     accepted = sum(len(row["accepted"]) for row in history["histories"])

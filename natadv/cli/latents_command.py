@@ -12,7 +12,7 @@ import numpy as np
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ModelError, counted
-from natadv.evaluate.devices import device_kind
+from natadv.evaluate.devices import usable_device
 from natadv.explain.latents import LOW_ENTROPY, TOP
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def latents(
     data: Annotated[str, opt.text("D1[,D2...]", _DATA)],
     judge: Annotated[str | None, opt.text("MODEL", _JUDGE)] = None,
     limit: opt.Limit = None,
-    json: Annotated[Path | None, opt.path(_JSON, metavar="FILE")] = None,
-    pictures: Annotated[Path | None, opt.path(_PICTURES)] = None,
+    json: Annotated[Path | None, opt.output(_JSON, metavar="FILE")] = None,
+    pictures: Annotated[Path | None, opt.output(_PICTURES)] = None,
     device: opt.Device = "auto",
     threads: opt.Threads = opt.CPUS,
 ) -> None:
@@ -57,7 +57,7 @@ def latents(
 
     root = Path.cwd()
     datasets = {name: dataset_named(name, root) for name in opt.split_names(data)}
-    reader = _reader(model, sae, judge, device=device_kind(device), threads=threads)
+    reader = _reader(model, sae, judge, device=usable_device(device), threads=threads)
     found = {
         name: dataset_latents(dataset, reader, limit=limit, stream=sys.stderr)
         for name, dataset in datasets.items()

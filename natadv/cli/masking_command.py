@@ -27,7 +27,7 @@ def mask(
     dataset: Annotated[list[str], opt.text("NAME...", "datasets with classes")],
     tokens: Annotated[MaskedTokens, typer.Option(help=_TOKENS)] = "all",
     limit: opt.Limit = None,
-    json: Annotated[Path | None, opt.path(_JSON, metavar="FILE")] = None,
+    json: Annotated[Path | None, opt.output(_JSON, metavar="FILE")] = None,
     device: opt.Device = "auto",
     batch_size: opt.BatchSize = 64,
     threads: opt.Threads = 1,

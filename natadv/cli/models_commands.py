@@ -14,7 +14,8 @@ from natadv.cli import shared_options as opt
 from natadv.cli.masking_command import mask
 from natadv.config import settings_of
 from natadv.errors import ConfigError, ModelError, unknown_name
-from natadv.evaluate.devices import device_kind
+from natadv.evaluate.devices import usable_device
+from natadv.exit_codes import DONE, REFUSED
 from natadv.models import listing
 from natadv.models.hub import local as hub
 from natadv.models.listing import as_json, table
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _MARK_OF_ROOT = "thresholds.yaml"
 _Root = Annotated[
     Path | None,
-    opt.path(f"holds {hub.LOCK}; default: the nearest folder above with {_MARK_OF_ROOT}"),
+    opt.root(f"holds {hub.LOCK}; default: the nearest folder above with {_MARK_OF_ROOT}"),
 ]
 _NAMES = f"a model, a family, {PAPER}, a glob, or any owner/name of the hub"
 _UPDATE = "move from the locked to the newest commit"
@@ -143,6 +144,7 @@ def doctor(
     from natadv.models.doctor import examine
     from natadv.models.resolve import resolve
 
+    device = usable_device(device)
     classes = dataset_named(data, Path.cwd()).card.classes if data is not None else ()
     failed = 0
     for spec in (spec for name in names for spec in resolve(name, root=Path.cwd())):
@@ -180,7 +182,7 @@ def fetch_all(
 ) -> int:
     """Fetch one target after the other, and print a line for each, then a summary.
 
-    Returns exit code 1 if one of them could not be fetched; the others are fetched nevertheless.
+    Returns `REFUSED` if one of them could not be fetched; the others are fetched nevertheless.
     """
     from natadv.models.hub.fetch import fetch
 
@@ -198,7 +200,7 @@ def fetch_all(
         done = len(targets) - len(failed)
         text = f"{done} of {len(targets)} here and locked in {place.root / hub.LOCK}"
         print(f"{text}; failed: {', '.join(failed)}" if failed else text)
-    return 1 if failed else 0
+    return REFUSED if failed else DONE
 
 
 def resolve_names(names: Iterable[str]) -> tuple[tuple[ZooRow, ...], tuple[str, ...]]:
@@ -313,7 +315,7 @@ def _trainer(task: TrainedTask) -> Callable[..., None]:
     def train_head(
         model: opt.Model,
         data: opt.Data,
-        out: Annotated[Path, opt.path("gets the head")],
+        out: Annotated[Path, opt.output("gets the head")],
         section: opt.Section = None,
         overrides: opt.Overrides = None,
         limit: opt.Limit = None,
@@ -334,7 +336,7 @@ def _trainer(task: TrainedTask) -> Callable[..., None]:
             settings=settings,
             root=root,
             limit=limit,
-            device=device_kind(device),
+            device=usable_device(device),
             threads=threads,
             fresh=fresh,
         )
@@ -363,7 +365,7 @@ def _of_sae() -> str:
 def train_autoencoder(
     model: opt.Model,
     data: Annotated[str, opt.text("D1[,D2...]", _SAE_DATA)],
-    out: Annotated[Path, opt.path("gets the autoencoder")],
+    out: Annotated[Path, opt.output("gets the autoencoder")],
     layer: Annotated[int | None, opt.count(_LAYER, at_least=0)] = None,
     tokens: Annotated[ReadTokens, typer.Option(help=_TOKENS)] = "class",
     kind: Annotated[AutoencoderKind, typer.Option(help="what keeps it sparse")] = "batch-topk",
@@ -400,7 +402,7 @@ def train_autoencoder(
         settings=settings,
         root=root,
         limit=limit,
-        device=device_kind(device),
+        device=usable_device(device),
         threads=threads,
         fresh=fresh,
     )

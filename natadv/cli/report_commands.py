@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, NatadvError, ReportError
+from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.places import children
 from natadv.report.gate_json import GateJson, read_gate_json
-
-GREEN, NOT_GREEN = 0, 1
 
 app = opt.command_group()
 evidence = opt.command_group("Pack the evidence of a run into one file, and state what it shows.")
@@ -45,7 +44,7 @@ def report(
     format: Annotated[Format, opt.text("FORMAT", "see above")] = "html",
     out: Annotated[
         Path | None,
-        opt.path("default: the terminal; allure-report/index.html for html", metavar="FILE"),
+        opt.output("default: the terminal; allure-report/index.html for html", metavar="FILE"),
     ] = None,
     gate_json: _Gate = opt.GATE_JSON,
     results: Annotated[Path, opt.path("Allure results of the last run, for html")] = Path(
@@ -147,7 +146,7 @@ def _benchmarks(given: Sequence[str]) -> dict[str, str]:
 )
 def judge(
     evidence: Annotated[Path, opt.path("of a run, or of natadv merge")] = opt.EVIDENCE,
-    gate_json: Annotated[Path, opt.path("gets the verdict", metavar="FILE")] = opt.GATE_JSON,
+    gate_json: Annotated[Path, opt.output("gets the verdict", metavar="FILE")] = opt.GATE_JSON,
     thresholds: opt.Thresholds = opt.THRESHOLDS,
     datasets: Annotated[
         Path | None, opt.path("with the cards; default: fixtures/datasets beside the contract")
@@ -164,19 +163,16 @@ def judge(
     """
     from natadv.bundle.judged import write_verdict
 
-    try:
-        gate = write_verdict(
-            gate_json,
-            evidence=evidence,
-            thresholds=thresholds,
-            datasets=datasets,
-            baseline=baseline,
-            sheets=sheets,
-        )
-    except NatadvError as error:
-        return opt.refused(error)
+    gate = write_verdict(
+        gate_json,
+        evidence=evidence,
+        thresholds=thresholds,
+        datasets=datasets,
+        baseline=baseline,
+        sheets=sheets,
+    )
     opt.tell(*gate.reasons, *gate.useless_waivers, gate.headline)
-    return GREEN if gate.green else NOT_GREEN
+    return DONE if gate.green else NOT_GREEN
 
 
 @app.command(cls=opt.Command, epilog=opt.example("natadv schema > gate.schema.json"))
@@ -193,7 +189,7 @@ def schema() -> None:
     epilog=opt.example("natadv evidence pack --out evidence.zip"),
 )
 def pack(
-    out: Annotated[Path, opt.path("the archive", metavar="FILE")] = Path("evidence.zip"),
+    out: Annotated[Path, opt.output("the archive", metavar="FILE")] = Path("evidence.zip"),
     gate_json: _Gate = opt.GATE_JSON,
     evidence: Annotated[Path, opt.path("of that run")] = opt.EVIDENCE,
     thresholds: Annotated[Path, opt.path("that it was judged by", metavar="FILE")] = opt.THRESHOLDS,
@@ -215,18 +211,25 @@ def pack(
     from natadv.bundle.verify import verify
     from natadv.gate.kept_baselines import baseline_folder
     from natadv.gate.stored import DATASETS, cards_in
+    from natadv.storage.atomic import replacing, writing
 
-    named = baseline or read_gate_json(gate_json).baseline
+    compared = read_gate_json(gate_json).baseline
+    if baseline and not compared:
+        raise ConfigError(f"--baseline {baseline}: {gate_json} was compared with no baseline")
+    named = baseline or compared
     folder = named and baseline_folder(named, here=Path(), root=thresholds.parent)
     if folder and not folder.is_dir():
         raise ConfigError(f"--baseline {named}: no such folder of evidence")
     cards = cards_in(datasets) if datasets else children(DATASETS, Path())
-    write_archive(out, Contents(gate_json, evidence, thresholds, cards, folder or None))
-    try:
-        found = verify(out)
-    except ReportError as error:
-        out.unlink()
-        raise ReportError(f"not packed, as it could not be verified: {error}") from error
+    contents = Contents(gate_json, evidence, thresholds, cards, folder or None)
+    # An archive that is there already stays if this one cannot be verified.
+    with writing(out, remedy="give another --out FILE"), replacing(out) as fresh:
+        write_archive(fresh, contents)
+        try:
+            found = verify(fresh)
+        except ReportError as error:
+            why = str(error).replace(str(fresh), str(out))
+            raise ReportError(f"not packed, as it could not be verified: {why}") from error
     size = f"{out.stat().st_size / 1e6:.1f} MB"
     opt.tell(
         f"{out} ({size}, {len(found.files)} files): {found.gate.headline}; sha256 {found.sha256}"
@@ -241,7 +244,7 @@ def pack(
 )
 def statement(
     archive: Annotated[Path, opt.argument("EVIDENCE.ZIP", "of natadv evidence pack")],
-    out: Annotated[Path, opt.path("gets the files")] = Path("attestation"),
+    out: Annotated[Path, opt.output("gets the files")] = Path("attestation"),
     weights: Annotated[
         list[Path] | None, opt.path("files that the statement is about too", metavar="FILE...")
     ] = None,
@@ -313,6 +316,6 @@ def verify(
             in_toto.require_about(statement, in_toto.read_statement(statement), found)
             print(f"{statement}: is about this evidence; its signature is not checked here")
     except NatadvError as error:
-        return opt.refused(f"NOT VERIFIED: {error}")
+        raise ReportError(f"NOT VERIFIED: {error}") from error
     opt.tell(*report_lines(found, policy))
-    return GREEN if found.green(policy) else NOT_GREEN
+    return DONE if found.green(policy) else NOT_GREEN

@@ -13,6 +13,7 @@ from natadv.data.card import find_datasets
 from natadv.data.classes import TEMPLATES
 from natadv.data.importers import FORMATS
 from natadv.errors import MetricError, counted
+from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.figures.gaps import CONFIDENCE
 from natadv.figures.reproduction import (
     MeasuredCase,
@@ -28,8 +29,6 @@ from natadv.models.listing import is_here, published
 from natadv.models.zoo import ZOO
 from natadv.report.terminal import NOTHING, aligned
 from natadv.types import PAPER_SUFFIX, Case, Feeding
-
-COMPARED, NOTHING_COMPARED = 0, 1
 
 app = opt.command_group()
 
@@ -108,7 +107,7 @@ def reproduce(
             opt.tell(f"unreadable: {why}")
         opt.tell(*_how_to_measure(compared, cases, evidence=evidence, root=root))
     any_compared = any(one.measurement for one in compared) or robustness
-    return COMPARED if any_compared else NOTHING_COMPARED
+    return DONE if any_compared else NOT_GREEN
 
 
 def _is_of(case: Case, study: PublishedStudy) -> bool:

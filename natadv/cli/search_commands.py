@@ -46,7 +46,7 @@ def search(
     evaluations: Annotated[int, opt.count(_EVALUATIONS, at_least=0)] = 60,
     discover: Annotated[int | None, opt.count(_DISCOVER)] = None,
     seed: opt.Seed = 1,
-    out: Annotated[Path | None, opt.path(f"gets attacks and their sheets ({OUT})")] = None,
+    out: Annotated[Path | None, opt.output(f"gets attacks and their sheets ({OUT})")] = None,
     device: _Device = "auto",
     store: opt.Store = None,
     root: opt.Root = Path(),
@@ -97,7 +97,7 @@ def search(
 def replay(
     file: Annotated[Path, opt.argument("FILE", "that natadv search has written")],
     model: opt.Model,
-    out: Annotated[Path | None, opt.path(_SHEET, metavar="PNG")] = None,
+    out: Annotated[Path | None, opt.output(_SHEET, metavar="PNG")] = None,
     device: _Device = "auto",
     store: opt.Store = None,
     root: opt.Root = Path(),
@@ -107,7 +107,7 @@ def replay(
     The overlay, the text and the pictures are the same. This is not a gate: the exit code is 0 for
     any answer of the model.
     """
-    from natadv.evaluate.devices import device_kind
+    from natadv.evaluate.devices import usable_device
     from natadv.search.standalone import ReplayPlan
     from natadv.search.standalone import replay as run_replay
 
@@ -119,7 +119,7 @@ def replay(
             root=root,
             store=store or root / opt.STORE,
             attacks=root / OUT,
-            device=device_kind(device),
+            device=usable_device(device),
         )
     )
     for line in (replayed.in_words, *replayed.remarks):

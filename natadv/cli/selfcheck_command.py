@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from natadv.cli import shared_options as opt
-from natadv.errors import WIDTH, ConfigError, NatadvError, counted
+from natadv.errors import WIDTH, ConfigError, counted
+from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.report.terminal import NOTHING, aligned
 from natadv.storage.atomic import replace_file
 from natadv.storage.progress import Progress
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from natadv.gate.sabotage import Attempt, Sabotage
     from natadv.gate.selfcheck import Audit, SimulatedRate
     from natadv.gate.trials import Study, TrialKind
-
-HOLDS, DOES_NOT_HOLD = 0, 1
 
 app = opt.command_group()
 
@@ -33,7 +32,7 @@ def selfcheck(
     runs: Annotated[int, opt.count("simulated runs", at_least=30)] = 150,
     seed: opt.Seed = 0,
     processes: Annotated[int, opt.count("that simulate at once")] = opt.CPUS,
-    out: Annotated[Path | None, opt.text("FILE", "gets all figures", "--json")] = None,
+    out: Annotated[Path | None, opt.output("gets all figures", "--json", metavar="FILE")] = None,
 ) -> int:
     """Check the gate itself on measured evidence: how often its verdicts are wrong by chance, which
     losses it detects, and whether any known sabotage ends green.
@@ -45,24 +44,21 @@ def selfcheck(
     from natadv.gate.thresholds_file import load_thresholds
     from natadv.gate.trials import study_of
 
-    try:
-        study = study_of(evidence, load_thresholds(thresholds), seed=seed)
-        attempts, untried = _sabotaged(evidence)
-        progress = Progress("selfcheck", steps(study, runs), unit="simulations", stream=sys.stderr)
-        audit = simulate(study, runs=runs, processes=processes, done=progress.reach)
-        cases, rules = counted(len(study.cases), "case"), counted(len(study.bounds), "rule")
-        print(f"selfcheck of {evidence}\n{cases}, {rules}, {runs} simulated runs, seed {seed}")
-        print(*_tables(study, audit), *_of_sabotages(attempts, untried), sep="\n")
-        failures = [*_beyond(study, audit), *_escaped(attempts)]
-        print("", *failures, _summary(audit, attempts, untried, failures), sep="\n")
-        if out is not None:
-            content = {"runs": runs, "seed": seed, "failures": failures}
-            content |= _as_json(audit, attempts)
-            text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-            replace_file(out, text.encode(), remedy="give another --json")
-    except NatadvError as error:
-        return opt.refused(error)
-    return DOES_NOT_HOLD if failures else HOLDS
+    study = study_of(evidence, load_thresholds(thresholds), seed=seed)
+    attempts, untried = _sabotaged(evidence)
+    progress = Progress("selfcheck", steps(study, runs), unit="simulations", stream=sys.stderr)
+    audit = simulate(study, runs=runs, processes=processes, done=progress.reach)
+    cases, rules = counted(len(study.cases), "case"), counted(len(study.bounds), "rule")
+    print(f"selfcheck of {evidence}\n{cases}, {rules}, {runs} simulated runs, seed {seed}")
+    print(*_tables(study, audit), *_of_sabotages(attempts, untried), sep="\n")
+    failures = [*_beyond(study, audit), *_escaped(attempts)]
+    print("", *failures, _summary(audit, attempts, untried, failures), sep="\n")
+    if out is not None:
+        content = {"runs": runs, "seed": seed, "failures": failures}
+        content |= _as_json(audit, attempts)
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        replace_file(out, text.encode(), remedy="give another --json")
+    return NOT_GREEN if failures else DONE
 
 
 def _sabotaged(evidence: Path) -> tuple[list[Attempt], list[Sabotage]]:

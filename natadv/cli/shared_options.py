@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from natadv.errors import NatadvError, copyable, script_lines, wrapped
+from natadv.config import shown
+from natadv.errors import ConfigError, copyable, script_lines, unknown_name, wrapped
 from natadv.places import find
+from natadv.storage.atomic import why_unwritable
 from natadv.tasks import ASKED
 
 if TYPE_CHECKING:
@@ -32,8 +35,6 @@ EVIDENCE, STORE, THRESHOLDS, GATE_JSON = (
     Path("gate.json"),
 )
 """Where a run of the gate has its files by default."""
-REFUSED = 4
-"""Exit code of commands that judge or compare if an input is wrong; 1 means not green."""
 
 
 class Command(TyperCommand):
@@ -53,6 +54,12 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group of commands that reads its own options as `Command` does."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that a word names. Raises UnknownNameError."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            raise unknown_name(f"{ctx.command_path} command", args[0], self.commands)
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse as `Command.parse_args` does."""
@@ -122,6 +129,36 @@ def path(about: str, *, metavar: str = "DIR", show_default: bool = True, **more:
     )
 
 
+def output(about: str, *names: str, metavar: str = "DIR") -> Any:
+    """Declares an option for what a command writes: a folder if its metavar is DIR, else a file.
+
+    What cannot be written is refused before anything is computed.
+    """
+
+    def is_writable(given: Path | None) -> Path | None:
+        """The path, or a usage error."""
+        why = given and why_unwritable(given, folder=metavar == "DIR")
+        if why:
+            raise typer.BadParameter(f"{given} cannot be written: {why}")
+        return given
+
+    return typer.Option(*names, readable=False, metavar=metavar, help=about, callback=is_writable)
+
+
+def root(about: str) -> Any:
+    """Declares an option for the folder that holds the files of a repository."""
+
+    def is_folder(given: Path | None) -> Path | None:
+        """The folder, or a usage error."""
+        if given is not None and not given.is_dir():
+            raise typer.BadParameter(f"expected a folder, got {str(given)!r}")
+        return given
+
+    return typer.Option(
+        readable=False, metavar="DIR", help=about, show_default=False, callback=is_folder
+    )
+
+
 def argument(metavar: str, about: str | None = None) -> Any:
     """Declares a positional argument, of any type that typer can read."""
     return typer.Argument(readable=False, metavar=metavar, help=about)
@@ -137,7 +174,7 @@ def number(about: str, metavar: str, allowed: Callable[[float], bool], expected:
         except ValueError:
             value = math.nan
         if not allowed(value):
-            raise typer.BadParameter(f"must be a number {expected}, got {given}")
+            raise typer.BadParameter(f"expected a number {expected}, got {shown(given)}")
         return value
 
     return typer.Option(parser=checked, metavar=metavar, help=about)
@@ -168,18 +205,40 @@ def tell(*lines: str) -> None:
         print(*pieces, sep="\n")
 
 
-def refused(why: NatadvError | str) -> int:
-    """Print why a command did nothing. Returns `REFUSED`."""
-    print(f"natadv: {why}", file=sys.stderr)
-    return REFUSED
+def usage_error(error: typer.TyperException) -> ConfigError:
+    """What is wrong with a command line, in one line that names the help to read."""
+    why = " ".join(error.format_message().split()).rstrip(".")
+    why = f"{why[:1].lower()}{why[1:]}"
+    mistake = error.__cause__
+    if isinstance(error, typer.BadParameter) and not why.startswith("missing"):
+        option = f"{error.param.get_error_hint()}: ".replace("'", "") if error.param else ""
+        expected = _expected(mistake) if isinstance(mistake, ValidationError) else error.message
+        why = f"{option}{expected}"
+    context = getattr(error, "ctx", None)
+    return ConfigError(f"{why}; see {context.command_path} --help" if context else why)
+
+
+def _expected(mistake: ValidationError) -> str:
+    """What a value should have been, and what it is."""
+    first = mistake.errors(include_url=False)[0]
+    given, bounds = f"got {shown(first['input'])}", first.get("ctx", {})
+    expected = {
+        "int_parsing": "a whole number",
+        "float_parsing": "a number",
+        "greater_than_equal": f"at least {bounds.get('ge')}",
+        "less_than_equal": f"at most {bounds.get('le')}",
+    }
+    if first["type"] in expected:
+        return f"expected {expected[first['type']]}, {given}"
+    return first["msg"].removeprefix("Value error, ").rstrip(".")
 
 
 def arithmetic(device: str, *, batch_size: int = 64, threads: int = 1) -> Arithmetic:
     """How models compute; `auto` is a GPU if one is visible, else the CPU."""
-    from natadv.evaluate.devices import device_kind
+    from natadv.evaluate.devices import usable_device
     from natadv.pipelines.embedders import Arithmetic
 
-    return Arithmetic(device_kind(device), batch_size, threads)
+    return Arithmetic(usable_device(device), batch_size, threads)
 
 
 TaskName: Any = Literal[tuple(ASKED)]
@@ -196,7 +255,7 @@ Thresholds = Annotated[
 Limit = Annotated[int | None, count("use the first N rows only")]
 Seed = Annotated[int, text("N", "of all that is drawn")]
 Force = Annotated[bool, flag("--force", "replace what has that name")]
-Root = Annotated[Path, path("holds fixtures/; default: the working directory", show_default=False)]
-Store = Annotated[Path | None, path(f"results that are never computed twice ({STORE})")]
+Root = Annotated[Path, root("holds fixtures/; default: the working directory")]
+Store = Annotated[Path | None, output(f"results that are never computed twice ({STORE})")]
 Section = Annotated[str | None, text("SECTION", "of params.yaml, with settings", "--settings")]
 Overrides = Annotated[list[str] | None, text("NAME=VALUE...", "override that section", "--set")]

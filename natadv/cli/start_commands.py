@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from natadv.cli import shared_options as opt
-from natadv.errors import NatadvError
+from natadv.errors import ConfigError
 from natadv.report.terminal import aligned
 
 if TYPE_CHECKING:
@@ -48,10 +48,7 @@ def gate(
     """
     from natadv.starter.run import run_gate
 
-    try:
-        return run_gate(words or (), here=Path.cwd())
-    except NatadvError as error:
-        return opt.refused(error)
+    return run_gate(words or (), here=Path.cwd())
 
 
 @app.command(cls=opt.Command, epilog=opt.example("natadv init --model ./checkpoint"))
@@ -72,10 +69,7 @@ def init(
     if example and (model or dataset):
         raise typer.BadParameter("--example brings a model and datasets of its own")
     root = Path.cwd()
-    try:
-        return _example(root) if example else _init(model or MODEL, dataset, root=root)
-    except NatadvError as error:
-        return opt.refused(error)
+    return _example(root) if example else _init(model or MODEL, dataset, root=root)
 
 
 def _init(given: str, dataset: Sequence[str] | None, *, root: Path) -> int:
@@ -97,7 +91,7 @@ def _example(root: Path) -> int:
             print(f"kept   {example.GUIDE}: the example is here already; read it")
             return 0
         there = ", ".join(map(str, taken))
-        return opt.refused(f"expected a folder without {there}, which the example brings itself")
+        raise ConfigError(f"expected a folder without {there}, which the example brings itself")
     print("making models and datasets, and measuring the released model: less than a minute")
     made = example.make_example(root, today=today_utc())
     _write(made.files, root=root)

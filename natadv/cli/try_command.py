@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from natadv.cli import shared_options as opt
-from natadv.errors import ConfigError, MetricError, NatadvError, counted, listed, wrapped
+from natadv.errors import ConfigError, MetricError, counted, listed, wrapped
 from natadv.report.terminal import NOTHING, aligned
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
@@ -60,20 +60,17 @@ def try_model(
     from natadv.models.resolve import resolve_one
 
     root = Path.cwd()
-    try:
-        spec = resolve_one(model, root=root, wanted="to try")
-        kind = device_kind(device)
-        check_gpus(kind)
-        grid = _mini_grid(model, root=root, tasks=opt.names_of(task), limit=limit)
-        # As for the workers of the gate, and before torch is imported.
-        gpus = teams(visible_gpus(), gpus_per_model=1) if kind == "cuda" else ()
-        os.environ.update(pinned_environment(0, gpus, workers=1))
-        session = _session(grid, device=kind)
-        if not _examined(spec, session):
-            return NOT_MEASURED
-        _prepare(session, evidence)
-    except NatadvError as error:
-        return opt.refused(" ".join(str(error).split()))
+    spec = resolve_one(model, root=root, wanted="to try")
+    kind = device_kind(device)
+    check_gpus(kind)
+    grid = _mini_grid(model, root=root, tasks=opt.names_of(task), limit=limit)
+    # As for the workers of the gate, and before torch is imported.
+    gpus = teams(visible_gpus(), gpus_per_model=1) if kind == "cuda" else ()
+    os.environ.update(pinned_environment(0, gpus, workers=1))
+    session = _session(grid, device=kind)
+    if not _examined(spec, session):
+        return NOT_MEASURED
+    _prepare(session, evidence)
     session, uncovered = _measured(session)
     return _told(session, uncovered, model=model, evidence=evidence)
 

@@ -155,7 +155,7 @@ def draft_card(**described: Any) -> CardDraft:
             + (
                 f"{_NO_NAME}{mistake['input']!r}"
                 if mistake["loc"][:1] == ("name",)
-                else mistake["msg"]
+                else mistake["msg"].removeprefix("Value error, ")
             )
             for mistake in error.errors(include_url=False)
         )

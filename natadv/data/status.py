@@ -95,9 +95,10 @@ def statuses(root: Path, *, verify: bool = False) -> list[Status]:
 def no_dataset(name: str, root: Path, *, known: Iterable[str]) -> ConfigError:
     """The error for a dataset that is not there: either it can be had, or its name is wrong and
     resembles one of those `known`."""
-    if name in {status.name for status in statuses(root)}:
+    absent = {status.name for status in statuses(root)}
+    if name in absent:
         return ConfigError(f"dataset {name!r} is not here; natadv data status says how to get it")
-    return unknown_name("dataset", name, known)
+    return unknown_name("dataset", name, known, nearly=absent)
 
 
 def _locked_datasets(root: Path) -> dict[str, LockedFolder]:

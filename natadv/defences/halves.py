@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 Rng = np.random.Generator
 
-WRITTEN_ON = ("typographic", "reading")
-"""Scenarios whose pictures have words on them, twins or not."""
-
 
 class Attacked(NamedTuple):
     """A sample with the wrong word that is written on it, and what that looks like."""
@@ -97,10 +94,10 @@ def halves_of(dataset: Dataset, settings: DefenceSettings, *, limit: int | None 
         raise ConfigError(f"{card.name} has no classification; defend on a dataset with classes")
     refuse_candidates(card, remedy="defend on a dataset of classes")
     refuse_drawn(card, remedy=f"defend on {card.twin_of}")
-    if card.twin_of is not None or card.scenario in WRITTEN_ON:
+    if card.twin_of is not None or card.scenario != "clean":
         raise ConfigError(
-            f"{card.name} is attacked already, and words are drawn anew on clean pictures; name a "
-            "dataset of scenario clean"
+            f"{card.name} is attacked already ({card.scenario}), and words are drawn anew on clean "
+            "pictures; name a dataset of scenario clean"
         )
     words = [name for name in card.classes if set(name) <= CHARACTERS and name.strip()]
     if len(words) < 4:

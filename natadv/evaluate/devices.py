@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -64,11 +65,27 @@ def device_kind(asked: str) -> str:
     return CPU
 
 
+def usable_device(asked: str) -> str:
+    """`cpu`, `cuda` or `cuda:N` for a command that computes in one process.
+
+    Raises ConfigError for another word, or if this process cannot use that GPU.
+    """
+    device = device_kind(asked)
+    kind, _, number = device.partition(":")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, got {asked!r}")
+    check_gpus(kind)
+    if number and 0 < (count := len(visible_gpus())) <= int(number):
+        raise ConfigError(f"--device: expected cuda:0 to cuda:{count - 1}, got {asked!r}")
+    return device
+
+
 def check_gpus(device: str, *, gpus_per_model: int = 1) -> None:
     """Raise ConfigError if a run on `cuda` would find no GPU, too few, or not those that it was
     given.
 
-    This loads nothing; the first worker reports what only CUDA itself can find out.
+    This loads nothing; what only CUDA itself can find out is asked in a process of its own, if
+    nvidia-smi lists no GPU.
     """
     if device != CUDA:
         return
@@ -85,18 +102,37 @@ def check_gpus(device: str, *, gpus_per_model: int = 1) -> None:
             f"--gpus-per-model {gpus_per_model}, and there are {len(visible)} GPUs "
             f"({', '.join(visible)}); take a smaller number, or --dtype int8"
         )
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
-        return
+    known = _listed("index", "uuid")
+    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        _check_listed(given, visible, known)
+    if not known and not _torch_finds_a_gpu():
+        raise ConfigError(
+            "this run is for GPUs, and neither nvidia-smi nor torch finds one; repair the driver, "
+            "or choose --device cpu"
+        )
+
+
+def _check_listed(given: str, visible: Sequence[str], known: Sequence[Sequence[str]]) -> None:
+    """Raises ConfigError if CUDA_VISIBLE_DEVICES hides all GPUs, or names one that is not there."""
     asked = f"this run is for GPUs, and CUDA_VISIBLE_DEVICES={given!r}"
     if not visible:
         raise ConfigError(f"{asked} hides them all; unset it, or choose --device cpu")
-    known = _listed("index", "uuid")
     # This query of nvidia-smi does not list the slices of a GPU.
     whole = [gpu for gpu in visible if not gpu.startswith("MIG-")]
     unknown = [gpu for gpu in whole if not any(_names(gpu, *row) for row in known)]
     if known and unknown:
         there = ", ".join(f"{index} ({uuid})" for index, uuid in known)
         raise ConfigError(f"{asked} names {unknown[0]!r}, and nvidia-smi lists {there}; correct it")
+
+
+def _torch_finds_a_gpu() -> bool:
+    """What torch says, also of GPUs that nvidia-smi does not know (ROCm, Jetson, WSL)."""
+    question = "import torch; raise SystemExit(not torch.cuda.is_available())"
+    try:
+        asked = subprocess.run([sys.executable, "-c", question], capture_output=True, timeout=300)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return asked.returncode == 0
 
 
 def described(gpu: str) -> dict[str, str]:

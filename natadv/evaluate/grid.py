@@ -100,6 +100,7 @@ def make_grid(request: Request, thresholds: Thresholds) -> Grid:
     if request.tier is None and request.models:
         tier = thresholds.tier_of(lineages)
     datasets = load_datasets(request.root)
+    _refuse_unknown(request, tier, datasets, thresholds)
     cases = _cases(request, tier, lineages, datasets)
     if not cases:
         options = {
@@ -144,6 +145,30 @@ def _resolved(
     return resolve_all(tuple(present), root=root, base=base), absent
 
 
+def _datasets_of(tier: Tier) -> set[str]:
+    return {cell.split("/")[2] for cell in tier.cases}
+
+
+def _refuse_unknown(
+    request: Request, tier: Tier, datasets: Mapping[str, Dataset], thresholds: Thresholds
+) -> None:
+    """Raises ConfigError for a dataset that is neither here nor in the tier."""
+    known = {*datasets, *_datasets_of(tier)}
+    for name in request.datasets:
+        if name in known:
+            continue
+        others = [one.name for one in thresholds.tiers.values() if name in _datasets_of(one)]
+        if others:
+            raise ConfigError(
+                f"dataset {name!r} is not here, and tier {tier.name!r} has no case of it; "
+                f"--tier {' or '.join(others)} has, and natadv plan says how to get it"
+            )
+        # Imported here because most runs name what is there.
+        from natadv.data.status import no_dataset
+
+        raise no_dataset(name, request.root, known=known)
+
+
 def _cases(
     request: Request,
     tier: Tier,
@@ -153,14 +178,8 @@ def _cases(
     """The cases of the tier for the models, or of the datasets that were named."""
     cases = tier.grid_of(lineages)
     if request.datasets:
-        named = dict.fromkeys(request.datasets)
-        beside = [name for name in named if name not in {cell.split("/")[2] for cell in tier.cases}]
-        if unknown := [name for name in beside if name not in datasets]:
-            # Imported here because most runs name what is there.
-            from natadv.data.status import no_dataset
-
-            known = {*datasets, *(cell.split("/")[2] for cell in tier.cases)}
-            raise no_dataset(unknown[0], request.root, known=known)
+        named, listed = dict.fromkeys(request.datasets), _datasets_of(tier)
+        beside = [name for name in named if name not in listed]
         # In the order of the names.
         of_dataset = {name: [case for case in cases if case.dataset == name] for name in named}
         for name in beside:

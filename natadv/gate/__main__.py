@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from natadv.arguments import day, path, text
-from natadv.errors import NatadvError, wrapped
+from natadv.errors import ConfigError, wrapped
+from natadv.exit_codes import DONE, NOT_GREEN, exit_code_of
 from natadv.gate.contract import contract_digest
 from natadv.gate.kept_baselines import baseline_for
 from natadv.gate.stored import cards_for, stored_run
@@ -18,21 +19,19 @@ from natadv.gate.waivers import today_utc
 from natadv.places import find
 from natadv.storage.progress import underway
 
-GREEN, NOT_GREEN, USAGE = 0, 1, 4
 BELOW = " " * 17
 """Begins what is left of a line that is too wide, and no other line."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """End with exit code 4: that of argparse, 2, means "interrupted" in pytest."""
-        self.print_usage(sys.stderr)
-        self.exit(USAGE, f"{self.prog}: {message}\n")
+        """Raise ConfigError, where argparse would end the process: with its usage and code 2."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge stored evidence and print the verdict. Returns the exit code: 0 if it is green, 1 if it
-    is not, and 4 if an option or a file is wrong."""
+    """Judge stored evidence and print the verdict. Returns its exit code, as `natadv.exit_codes`
+    names it."""
     parser = _Parser("python -m natadv.gate", description=__doc__)
     add = parser.add_argument
     add("--evidence", type=path, required=True, help="folder of measured cases")
@@ -43,13 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--datasets", type=path, help="folder of cards; default: fixtures/datasets if it is there")
     add("--baseline", type=text, help="in baselines/, or a folder of evidence, to compare with")
     add("--date", type=day, help="judge waivers by this day, as 2026-12-31 (default: today, UTC)")
-    given = parser.parse_args(arguments)
-    try:
+    words = sys.argv[1:] if arguments is None else arguments
+
+    def run() -> int:
+        """Judge, and show that it goes on."""
+        given = parser.parse_args(words)
         with underway("judging", sys.stderr):
             return _run(given)
-    except NatadvError as error:
-        print(error, file=sys.stderr)
-        return USAGE
+
+    return exit_code_of(run, words=words)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -72,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
         _tell(f"not judged, because it was not asked for: {', '.join(map(str, rest))}")
     for line in judged.compared.report if judged.compared else ():
         _tell(line)
-    return GREEN if judged.green else NOT_GREEN
+    return DONE if judged.green else NOT_GREEN
 
 
 def _tell(line: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -71,7 +72,8 @@ def baseline_for(
     Raises ConfigError, as `read_baseline`, and if the run would be compared with itself.
     """
     folder = baseline_folder(given, here=here, root=root)
-    if evidence.resolve() == folder.resolve():
+    # Path.resolve raises RuntimeError for a link to itself.
+    if os.path.realpath(evidence) == os.path.realpath(folder):
         raise ConfigError(
             f"--baseline {folder} is where this run's own evidence lies, so it would be compared "
             "with itself; keep the earlier run by natadv bless, or give another --evidence DIR"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -70,7 +71,7 @@ def merge(
             # A run that kept the case as the twin of another one has less of it.
             if case not in found or case in own.cases:
                 found[case] = path
-    if out.resolve() in {folder.resolve() for folder in runs}:
+    if os.path.realpath(out) in set(map(os.path.realpath, runs)):
         raise ConfigError(f"{out}: is one of the folders to merge; give another --out DIR")
     empty_evidence(out)
     with writing(out, remedy=REMEDY):

@@ -24,7 +24,8 @@ from natadv.evidence import (
     select,
     write_evidence,
 )
-from natadv.gate.__main__ import BELOW, GREEN, main
+from natadv.exit_codes import DONE
+from natadv.gate.__main__ import BELOW, main
 from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.metrics import headline_of, measure
 from natadv.scenarios import SCENARIOS
@@ -110,7 +111,7 @@ class Copy:
         verdicts = [line.split(":")[0].split(" ")[0] for line in lines if line[:1].isupper()]
         last = verdicts[-1] if verdicts and code in (0, 1) else ""
         reasons = lines[-1:] if code not in (0, 1) else sorted(filter(_explains, lines), key=_least)
-        return Ending(code == GREEN, f"exit {code} {last}".strip(), _shortened(reasons))
+        return Ending(code == DONE, f"exit {code} {last}".strip(), _shortened(reasons))
 
     def compare(self) -> Ending:
         """Judge the copy against the baseline too."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from natadv import places
-from natadv.config import MOST_MISTAKES, Lines, Loc, line_of, load_config, shown
+from natadv.config import Lines, Loc, line_of, load_config, mistakes_in, shown
 from natadv.errors import ConfigError, listed, unknown_name
 from natadv.factories import is_reference, slug
 from natadv.gate.rules import (
@@ -73,6 +73,11 @@ def load_thresholds(path: Path, *, asserting: bool = True, today: date | None = 
     that end too long after `today` are mistakes, if it is given. Raises ConfigError with file, line
     and key for each mistake.
     """
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: cannot be read: No such file or directory; run in the folder that holds the "
+            "contract, or name it by --thresholds FILE"
+        )
     main, lines = load_config(path, ThresholdsFile)
     sources = [_Source(path, "", main, lines)]
     for included in _included(path, main.include, lines):
@@ -111,10 +116,7 @@ def load_thresholds(path: Path, *, asserting: bool = True, today: date | None = 
         [*_mistakes(thresholds, sources, asserting), *_of_waivers(thresholds, sources, today)]
     )
     if mistakes:
-        rows = [f"{file}:{line}: {reason}" for file, line, reason in mistakes]
-        if len(rows) > MOST_MISTAKES:
-            rows[MOST_MISTAKES:] = [f"{path}: and {len(rows) - MOST_MISTAKES} more mistakes"]
-        raise ConfigError("\n".join(rows))
+        raise mistakes_in(path, [f"{file}:{line}: {reason}" for file, line, reason in mistakes])
     return thresholds
 
 

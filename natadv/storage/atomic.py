@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,8 +34,12 @@ def writing(path: Path, *, remedy: str) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, which replaces it when the block ends without an error.
 
-    No reader ever sees half a file. Raises OSError.
+    No reader ever sees half a file. Raises OSError, also if `path` is a folder or a device: the
+    rename would put a file in the place of `/dev/null`.
     """
+    if path.exists() and not path.is_file():
+        code = errno.EISDIR if path.is_dir() else errno.EINVAL
+        raise OSError(code, "it is a folder" if path.is_dir() else "it is a device, not a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -43,6 +48,25 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def why_unwritable(path: Path, *, folder: bool) -> str:
+    """Why a folder, or else a file, cannot be made or replaced here; empty if nothing is known to
+    prevent it. Nothing is written: only a write can tell whether there is space."""
+    try:
+        if path.exists() and path.is_dir() != folder:
+            return "it is a folder" if path.is_dir() else "it is a file"
+        if not folder and path.exists() and not path.is_file():
+            return "it is a device"
+        places = (path, *path.absolute().parents) if folder else path.absolute().parents
+        nearest = next(place for place in places if place.exists())
+    except OSError as error:
+        return error.strerror or str(error)
+    if not nearest.is_dir():
+        return f"{nearest} is a file"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"{nearest} is read-only"
+    return ""
 
 
 def replace_file(path: Path, content: bytes, *, remedy: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
-_open_here: set[tuple[int, Path]] = set()
+_open_here: set[tuple[int, str]] = set()
 """Process and lock file."""
 
 
@@ -25,7 +25,7 @@ class LockFile:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._key = (os.getpid(), path.resolve())
+        self._key = (os.getpid(), os.path.realpath(path))
         self._descriptor: int | None = None
         # The kernel would give this process the lock a second time, and drop both when either is
         # closed: a file that is open here is not opened again.
