@@ -202,7 +202,7 @@ def test_the_help_lists_every_command_below_one_title(capsys):
     assert run("--help") == 0
 
     told = capsys.readouterr().out
-    lines = told[told.index("Measure:") :].splitlines()
+    lines = told[told.index("Begin:") :].splitlines()
     names = [line.split()[0] for line in lines if line.startswith("  ")]
     titles = [line.removesuffix(":") for line in lines if line.endswith(":")]
     assert names == [*cli.COMMANDS]
