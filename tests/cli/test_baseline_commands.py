@@ -180,8 +180,8 @@ def test_a_run_without_a_verdict_is_not_blessed(checkpoints, tmp_path, capsys):
     run = ["bless", str(checkpoints / "a"), "--as", "main", "--root", str(tmp_path)]
     missing = ["--gate-json", str(tmp_path / "gate.json")]
 
-    assert cli.main([*run, *missing]) == 1
+    assert cli.main([*run, *missing]) == 4
     assert "name the verdict by --gate-json FILE" in capsys.readouterr().err
-    assert cli.main([*run[:2], "--as", "../main", *missing]) == 1
+    assert cli.main([*run[:2], "--as", "../main", *missing]) == 4
     assert "expected a name of letters" in capsys.readouterr().err
     assert not (tmp_path / "baselines").exists()

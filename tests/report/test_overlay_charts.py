@@ -213,7 +213,7 @@ def test_only_the_dataset_that_was_asked_for(evidence, run, written):
 
     assert {line["dataset"] for line in lines_of(written)} == {"two"}
     code, _, err = run("--dataset", "to")
-    assert code == 1
+    assert code == 4
     assert "unknown dataset with drawn overlays 'to', did you mean 'two'" in err
 
 
@@ -264,7 +264,7 @@ def test_no_evidence_and_stored_pictures_alone_say_what_to_do(evidence, run):
     for prepare in (lambda: None, lambda: store(evidence, attributes={})):
         prepare()
         code, _, err = run("--dataset", "drawn")
-        assert code == 1
+        assert code == 4
         assert "run the gate first: pytest suites/ --dataset drawn --no-assert" in err
 
 
@@ -274,7 +274,7 @@ def test_torn_evidence_is_refused(evidence, run, tmp_path):
     (folder / "outcomes.parquet").write_bytes(b"")
     code, _, err = run()
 
-    assert code == 1
+    assert code == 4
     assert "manifest says" in err
     assert not (tmp_path / "out").exists()
 
@@ -284,8 +284,8 @@ def test_an_unwritable_place_is_an_error(evidence, run, tmp_path):
     (tmp_path / "out").write_text("a file")
     code, _, err = run()
 
-    assert code == 1
-    assert "rates.csv: cannot be written" in err
+    assert code == 4
+    assert "out cannot be written: it is a file" in err
 
 
 @pytest.mark.parametrize(("flipped", "is_left"), [(12, False), (13, True), (18, False)])
