@@ -112,8 +112,8 @@ def _busy_lines() -> list[StatusLine]:
 
 
 def _look_after() -> None:
-    while True:
-        time.sleep(BEAT_S / 2)
+    never = threading.Event()
+    while not never.wait(BEAT_S / 2):
         _beat_of_newest()
 
 

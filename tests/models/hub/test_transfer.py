@@ -165,7 +165,7 @@ def test_the_line_says_how_far_and_how_fast(clock):
     counted.add_downloaded(2_000_000)
 
     line = counted.line(elapsed_s=2.0)
-    assert line == "clip  [###############     ]  75%  3.0 MB of 4.0 MB  1.0 MB/s"
+    assert line == "clip  [###############     ]  75%  3.0 MB of 4.0 MB  1.0 MB/s  ETA 1 s"
     assert counted.line(elapsed_s=0.01) == "clip  [###############     ]  75%  3.0 MB of 4.0 MB"
 
 
