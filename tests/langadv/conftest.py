@@ -83,9 +83,9 @@ def declare(monkeypatch):
 
 @pytest.fixture
 def installed(declare):
-    """The generators of pyproject.toml, also where an older one was installed."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declare(**project["entry-points"][GROUP])
+    """The generators of natadv-mini, also where an older one was installed."""
+    written = (ROOT / "natadv_mini" / "pyproject.toml").read_text(encoding="utf-8")
+    declare(**tomllib.loads(written)["project"]["entry-points"][GROUP])
 
 
 @pytest.fixture
