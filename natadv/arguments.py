@@ -9,6 +9,13 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
+from natadv.errors import ConfigError
+
+
+def wrong_words(why: str, program: str) -> ConfigError:
+    """The error for words of a command line, which names the help to read."""
+    return ConfigError(f"{why}{'' if why.endswith('?') else ';'} see {program} --help")
+
 
 def count(given: str, *, least: int = 1) -> int:
     """A whole number from `least` on.

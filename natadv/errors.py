@@ -135,7 +135,7 @@ def unknown_name(
     found = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
     near = [folded[match] for match in found]
     hint = f", did you mean {' or '.join(map(repr, near))}?" if near else ";"
-    listing = f" Known: {listed(names, most=_MANY) or 'none'}"
+    listing = f" Known: {', '.join(names) or 'none'}"
     if near and len(names) > _MANY:
         listing = ""
     elif not near:

@@ -161,4 +161,7 @@ def natadv(
 
     The gate itself is run by pytest: `pytest suites/ --help` shows its options under 'robustness
     gate'. `natadv COMMAND --help` shows an example of each command.
+
+    Exit codes of all commands: 0 done, or green; 1 done, and something does not hold or is missing;
+    4 a name, an option, a file or this machine is wrong, and a line says what to do.
     """

@@ -222,7 +222,7 @@ def calibrate(
     is not there. A model that no tier has gets a tier of its name with the cases that the run
     selected. The evidence must be that of a whole run, of all samples.
 
-    Exit codes: 0 done, 1 the evidence is flawed or a case has no rule yet, 4 a file is wrong.
+    Exit codes: 0 done, 1 a case has no rule yet, 4 the evidence is flawed, or a file is wrong.
     """
     from natadv.gate.calibrate import placed, proposals, weaker_than_published
     from natadv.gate.ratchet import ratchet

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from natadv.cli import shared_options as opt
 from natadv.data.card import DATASETS_FOLDER, UNSTATED
@@ -25,6 +26,7 @@ _TARGET = "models to fool, as pytest --model takes them; default: those of the g
 _CLASSES = f"default: those of the generator, or else {ANIMALS}"
 _WORDS = f"{', '.join(SPACES)}, or a generator of your own; default: its own, or else animals"
 _SETTINGS = f"Settings (of section langadv): {', '.join(sorted(SearchSettings.model_fields))}."
+_Dtype = Literal["bfloat16", "float16", "float32"]
 _Devices = Annotated[str, opt.text("DEVICE", "cpu, cuda, or several as cuda:0,cuda:1")]
 
 app = opt.command_group()
@@ -52,10 +54,12 @@ def search(
     section: opt.Section = None,
     overrides: opt.Overrides = None,
     device: _Devices = "auto",
-    dtype: Annotated[str, opt.text("DTYPE", "of the generator")] = "bfloat16",
+    dtype: Annotated[_Dtype, opt.text("DTYPE", "of the generator")] = "bfloat16",
     batch_size: opt.BatchSize = 4,
     steps: Annotated[int | None, opt.count("of the generator")] = None,
-    guidance: Annotated[float | None, opt.text("G", "of the generator")] = None,
+    guidance: Annotated[
+        float | None, opt.number("of the generator", "G", lambda g: 0 <= g < math.inf, "from 0 on")
+    ] = None,
     size: Annotated[int | None, opt.count("side of a picture", metavar="PX")] = None,
     revision: Annotated[str | None, opt.text("REV", "of the generator on the hub")] = None,
     processes: Annotated[int | None, opt.count("default: one per device")] = None,

@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from natadv.arguments import wrong_words
 from natadv.config import shown
 from natadv.errors import ConfigError, copyable, script_lines, unknown_name, wrapped
 from natadv.places import find
@@ -215,7 +216,7 @@ def usage_error(error: typer.TyperException) -> ConfigError:
         expected = _expected(mistake) if isinstance(mistake, ValidationError) else error.message
         why = f"{option}{expected}"
     context = getattr(error, "ctx", None)
-    return ConfigError(f"{why}; see {context.command_path} --help" if context else why)
+    return wrong_words(why, context.command_path) if context else ConfigError(why)
 
 
 def _expected(mistake: ValidationError) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from natadv.arguments import day, path, text
-from natadv.errors import ConfigError, wrapped
+from natadv.arguments import day, path, text, wrong_words
+from natadv.errors import wrapped
 from natadv.exit_codes import DONE, NOT_GREEN, exit_code_of
 from natadv.gate.contract import contract_digest
 from natadv.gate.kept_baselines import baseline_for
@@ -26,7 +26,7 @@ BELOW = " " * 17
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError, where argparse would end the process: with its usage and code 2."""
-        raise ConfigError(f"{message}; see {self.prog} --help")
+        raise wrong_words(message, self.prog)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from natadv.evidence import (
     select,
     write_evidence,
 )
-from natadv.exit_codes import DONE
+from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.gate.__main__ import BELOW, main
 from natadv.gate.cases import stored_evidence, whole_cases
 from natadv.metrics import headline_of, measure
@@ -102,15 +102,14 @@ class Copy:
         out = io.StringIO()
         arguments = ["--evidence", str(self.evidence), "--thresholds", str(self.contract)]
         with redirect_stdout(out), redirect_stderr(out):
-            try:
-                code = main([*arguments, *options])
-            except SystemExit as stop:
-                code = int(stop.code or 0)
+            code = main([*arguments, *options])
         text = out.getvalue().replace(f"\n{BELOW}", " ")
         lines = [line.replace(f"{self.root}{os.sep}", "") for line in text.splitlines()]
         verdicts = [line.split(":")[0].split(" ")[0] for line in lines if line[:1].isupper()]
-        last = verdicts[-1] if verdicts and code in (0, 1) else ""
-        reasons = lines[-1:] if code not in (0, 1) else sorted(filter(_explains, lines), key=_least)
+        last = verdicts[-1] if verdicts and code in (DONE, NOT_GREEN) else ""
+        reasons = sorted(filter(_explains, lines), key=_least)
+        if code not in (DONE, NOT_GREEN):
+            reasons = [line.removeprefix("natadv: ") for line in lines[-1:]]
         return Ending(code == DONE, f"exit {code} {last}".strip(), _shortened(reasons))
 
     def compare(self) -> Ending:

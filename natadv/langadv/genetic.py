@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from natadv.config import PARAMS, Strict, parse_override, section_of
-from natadv.errors import ConfigError, DataError, unknown_name
+from natadv.config import Strict, settings_of
+from natadv.errors import ConfigError, DataError
 from natadv.langadv.word_space import Genes, WordSpace
-from natadv.places import find
 
 SECTION = "langadv"
 
@@ -57,19 +56,14 @@ def settings_for(
 ) -> SearchSettings:
     """The settings in a section of `params.yaml` (`langadv`, if it exists), overridden by
     `name=value` pairs. Raises ConfigError."""
-    given = section_of(find(PARAMS, root), section or SECTION, required=section is not None)
-    values = {**given, **dict(map(parse_override, overrides))}
-    for name in values:
-        if name not in SearchSettings.model_fields:
-            raise unknown_name("setting of a search", name, SearchSettings.model_fields)
-    try:
-        return SearchSettings.model_validate(values)
-    except ValidationError as error:
-        mistakes = "; ".join(
-            f"{mistake['loc'][0]}: {mistake['msg']}, got {mistake['input']!r}"
-            for mistake in error.errors(include_url=False)
-        )
-        raise ConfigError(f"these settings of a search are invalid: {mistakes}") from error
+    return settings_of(
+        SearchSettings,
+        "a search",
+        root=root,
+        usual=SECTION,
+        section=section,
+        overrides=overrides,
+    )
 
 
 def fitness(asr: float, consistency: float, *, weight: float) -> float:

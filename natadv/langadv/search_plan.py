@@ -71,6 +71,10 @@ def plan_of(
         target: Models to fool, separated by commas.
         consistency: The model that measures whether pictures still show their class.
     """
+    if target is not None and consistency is None:
+        raise ConfigError("--target needs --consistency MODEL, which is not among the targets")
+    if consistency is not None and target is None:
+        raise ConfigError("--consistency needs --target M1,M2: the models to fool")
     plug = plug_named(generator)
     if classes is not None:
         names = [name.strip() for name in classes.split(",") if name.strip()]
@@ -81,10 +85,8 @@ def plan_of(
     # The words are checked before anything is loaded.
     space = _space(words, plug)
     source = plug.generator if plug else _pipeline(generator, drawing, device)
-    if target is None:
+    if target is None or consistency is None:
         ensemble = _target_of(plug, generator, names)
-    elif consistency is None:
-        raise ConfigError("--target needs --consistency MODEL, which is not among the targets")
     else:
         ensemble = ZeroShotTarget(
             target.split(","), consistency, names, root=Path.cwd(), device=device

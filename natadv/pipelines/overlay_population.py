@@ -91,7 +91,9 @@ def search_space(root: Path, section: str) -> SearchSpace:
         return SearchSpace.model_validate(values)
     except ValidationError as error:
         mistakes = "; ".join(
-            ": ".join(filter(None, (dotted(mistake["loc"]), mistake["msg"])))
+            ": ".join(
+                filter(None, (dotted(mistake["loc"]), mistake["msg"].removeprefix("Value error, ")))
+            )
             for mistake in error.errors(include_url=False)
         )
         raise ConfigError(f"{path}: section {section!r}: {mistakes}") from error

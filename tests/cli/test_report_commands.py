@@ -135,5 +135,10 @@ def test_evidence_of_another_run_is_not_packed(here, capsys):
     Path("gate.json").write_text(json.dumps(gate))
 
     assert cli.main(["evidence", "pack"]) == 4
-    assert "not packed, as it could not be verified: " in capsys.readouterr().err
+    assert "not packed, as it could not be verified: evidence.zip: " in capsys.readouterr().err
     assert not Path("evidence.zip").exists()
+    # An earlier archive is not lost either.
+    Path("evidence.zip").write_bytes(b"earlier")
+    assert cli.main(["evidence", "pack"]) == 4
+    assert Path("evidence.zip").read_bytes() == b"earlier"
+    assert [path.name for path in Path().glob(".evidence*")] == []

@@ -47,7 +47,7 @@ def test_force_replaces(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     command = ("data", "import", "imagefolder", photos, "--name", "fish", "--root", tmp_path)
     run(*command)
 
-    assert run(*command) == 1
+    assert run(*command) == 4
     assert "replace it with --force" in capsys.readouterr().err
     assert run(*command, "--force") == 0
 
@@ -75,10 +75,7 @@ def test_list_names_a_broken_card_and_shows_the_others(
 
 @pytest.mark.parametrize("arguments", [["data"], ["data", "import"], ["data", "import", "zip"]])
 def test_half_a_command_is_a_usage_error(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run(*arguments)
-
-    assert caught.value.code == 2
+    assert run(*arguments) == 4
 
 
 def test_status_shows_what_is_there_and_how_to_get_the_rest(
@@ -133,7 +130,7 @@ def test_rows_are_imported_with_columns_of_other_names(
     path.write_text("\n".join(map(json.dumps, rows)))
     command = ("data", "import", "jsonl", path, "--name", "fish", "--root", tmp_path)
 
-    assert run(*command) == 1
+    assert run(*command) == 4
     assert f"{path}: 2 of 2 rows cannot be used" in capsys.readouterr().err
     assert run(*command, "--column", "image=file", "label=animal", "--classes", "imagenet") == 0
     assert "2 samples, 1000 classes, clean, classification" in capsys.readouterr().out
@@ -141,10 +138,7 @@ def test_rows_are_imported_with_columns_of_other_names(
 
 @pytest.mark.parametrize("format", ["imagenet", "vqa-v2", "scam", "parquet", "jsonl", "gqa"])
 def test_each_format_has_help(format: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run("data", "import", format, "--help")
-
-    assert caught.value.code == 0
+    assert run("data", "import", format, "--help") == 0
     assert "--name" in capsys.readouterr().out
 
 
@@ -194,6 +188,6 @@ def test_show_draws_overlays_on_their_clean_pictures(tiles: list[Tile], tmp_path
 def test_an_unknown_dataset_names_the_nearest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("data", "show", "minni", "--out", tmp_path, "--root", REPOSITORY) == 1
+    assert run("data", "show", "minni", "--out", tmp_path, "--root", REPOSITORY) == 4
     assert "did you mean 'mini'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

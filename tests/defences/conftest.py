@@ -75,6 +75,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="photographed", classes=NAMES, **{**draft, "scenario": "typographic"}
     )
     write_dataset(datasets / "photographed", photographed, words)
+    wild = CardDraft(name="wild", classes=NAMES, **{**draft, "scenario": "natural"})
+    write_dataset(datasets / "wild", wild, samples)
     few = [sample for sample in samples if (sample.label or 0) < 3]
     write_dataset(datasets / "few", CardDraft(name="few", classes=NAMES[:3], **draft), few)
     return folder

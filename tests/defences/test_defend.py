@@ -491,6 +491,7 @@ def test_mistakes_are_reported_in_one_line(root, tiny_clip, tmp_path, monkeypatc
         ({"set": "recipes=[post-its]"}, "did you mean 'post-it'"),
         ({"data": "few"}, "expected 4 or more"),
         ({"data": "photographed"}, "name a dataset of scenario clean"),
+        ({"data": "wild"}, "attacked already (natural)"),
         ({"limit": "1"}, "expected pictures of two or more groups"),
         ({"method": "sae", "set": "autoencoder=nowhere"}, "that natadv train sae has written"),
         ({"method": "sae", "set": f"autoencoder={damaged}"}, "copy the whole folder again"),
@@ -503,7 +504,7 @@ def test_mistakes_are_reported_in_one_line(root, tiny_clip, tmp_path, monkeypatc
         given = usual | changes
         code = cli.main(["defend", *(w for k, v in given.items() for w in (f"--{k}", v))])
         said = capsys.readouterr()
-        assert code == 1, changes
+        assert code == 4, changes
         assert part in said.err
         # What the choice was made on may stand before it.
         assert said.err.removeprefix(CHOSEN).count("\n") == 1, said.err

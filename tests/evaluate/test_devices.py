@@ -21,6 +21,7 @@ from natadv.evaluate.devices import (
     own_gpu,
     pinned_environment,
     teams,
+    usable_device,
     visible_gpus,
 )
 
@@ -271,6 +272,40 @@ def test_a_run_for_gpus_without_one_is_refused(monkeypatch, torch_build, build, 
     with pytest.raises(ConfigError, match=message):
         check_gpus("cuda")
     check_gpus("cpu")
+
+
+@pytest.mark.parametrize("listed", [None, "0", "MIG-1/0/0"])
+def test_what_no_tool_lists_is_asked_of_torch_itself(monkeypatch, torch_build, no_driver, listed):
+    """ROCm, Jetson and WSL have GPUs without nvidia-smi; a build for CUDA may have no GPU at all,
+    and each of its cases would fail."""
+    torch_build(FOR_CUDA)
+    driver(no_driver, "exit 9")
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    torch = no_driver / "python"
+    monkeypatch.setattr(devices.sys, "executable", str(torch))
+
+    for answer in ("exit 1", "exit 0"):
+        torch.write_text(f"#!/bin/sh\n{answer}\n")
+        torch.chmod(0o755)
+        if answer == "exit 0":
+            check_gpus("cuda")
+            continue
+        with pytest.raises(ConfigError, match="neither nvidia-smi nor torch finds one; repair"):
+            check_gpus("cuda")
+
+
+def test_a_command_takes_the_devices_that_are_there(torch_build):
+    torch_build(FOR_CUDA)
+
+    for asked in ("cpu", "cuda", "cuda:0", "cuda:1"):
+        assert usable_device(asked) == asked
+    assert usable_device("auto") == "cuda"
+    for asked in ("gpu", "cuda:", "cuda:x", "CPU", "mps", ""):
+        with pytest.raises(ConfigError, match=f"expected auto, cpu, cuda or cuda:N, got '{asked}'"):
+            usable_device(asked)
+    with pytest.raises(ConfigError, match="expected cuda:0 to cuda:1, got 'cuda:2'"):
+        usable_device("cuda:2")
 
 
 @pytest.mark.parametrize("build", [FOR_CUDA, "cuda = None\nhip: Optional[str] = '6.4'", "odd"])

@@ -240,9 +240,10 @@ def test_evidence_is_not_compared_with_itself(gate, evidence_root, tmp_path):
 @pytest.mark.parametrize("option", ["--model", "--tier", "--baseline", "--datasets", "--evidence"])
 @pytest.mark.parametrize("value", ["", " "])
 def test_an_empty_value_is_a_usage_error(gate, option, value):
-    code, said = gate(option, value)
+    code, text = gate(option, value)
+
     assert code == 4
-    assert "expected a value, got nothing" in said
+    assert "expected a value, got nothing" in text
 
 
 @pytest.fixture
@@ -386,7 +387,9 @@ def test_what_cannot_be_asked_exits_4(gate, options, message):
 @pytest.mark.parametrize("options", [[], ["--evidense", "x"]])
 def test_wrong_options_exit_4(options, capsys):
     assert main(options) == 4
-    assert "natadv.gate" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("natadv: ")
+    assert line.endswith("; see python -m natadv.gate --help")
 
 
 def test_a_manifest_edited_by_hand_is_not_trusted_blindly(gate, evidence_root, kit):

@@ -134,7 +134,7 @@ def test_a_rule_goes_down_only_for_a_reason(calibrate, contract, proposed):
     [("--allow-lower",), ("--reason", "why"), ("--allow-lower", "--reason", "-"),
      ("--allow-lower", "--reason", "a\nb"), ("--date", "2026-13-01"), ("--date", "20261125")],
 )  # fmt: skip
-def test_a_reason_and_a_day_are_checked(calibrate, contract, options, capsys):
+def test_a_reason_and_a_day_are_checked(calibrate, contract, options):
     assert calibrate(*options)[0] == 4
     assert contract.read_text() == CONTRACT
 

@@ -148,7 +148,7 @@ def test_a_pair_goes_before_the_section(tmp_path):
     ("section", "pairs", "error", "message"),
     [
         ("nothing", [], UnknownNameError, "'nothing'"),
-        (None, ["mutations=0.1"], UnknownNameError, "did you mean 'mutation'"),
+        (None, ["mutations=0.1"], ConfigError, "did you mean 'mutation'"),
         (None, ["mutation=2"], ConfigError, "mutation: .* got 2"),
         (None, ["population"], ConfigError, "takes name=value, got 'population'"),
         ("listed", [], ConfigError, "must hold settings, got"),

@@ -54,7 +54,7 @@ def test_searches_against_models_and_tells_what_came_of_it(tmp_path, capsys):
 def test_mistakes_cost_one_message_and_leave_nothing(tmp_path, capsys, more, message):
     code = search(tmp_path / "s", *more)
 
-    assert code == 1
+    assert code == 4
     assert message in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
@@ -62,5 +62,5 @@ def test_mistakes_cost_one_message_and_leave_nothing(tmp_path, capsys, more, mes
 def test_what_has_not_been_searched_cannot_be_packed(tmp_path, capsys):
     code = main(["langadv", "pack", str(tmp_path), "--name", "x", "--root", str(tmp_path)])
 
-    assert code == 1
+    assert code == 4
     assert "run natadv langadv search" in capsys.readouterr().err

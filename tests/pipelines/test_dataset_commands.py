@@ -31,7 +31,7 @@ def test_filter_makes_a_dataset_and_names_its_curve(root, capsys):
 def test_a_mistake_is_one_line(root, capsys):
     asked = ["typo", "al", "--name", "x", "--recipe", "post-it", "--seed", "1"]
 
-    assert main([*asked, "--root", str(root)]) == 1
+    assert main([*asked, "--root", str(root)]) == 4
 
     err = capsys.readouterr().err
     assert err.startswith("natadv: unknown dataset 'al', did you mean 'all'")
@@ -51,7 +51,7 @@ def test_what_would_change_the_question_refuses_samples_with_candidates(root, pa
     ):
         capsys.readouterr()
 
-        assert main([*command, "--root", str(root)]) == 1, command
+        assert main([*command, "--root", str(root)]) == 4, command
 
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("natadv: pairs asks each sample to choose among candidates of its")

@@ -73,7 +73,7 @@ def test_a_frozen_population_is_only_replaced_by_force(root, capsys):
     draw(root)
     before = drawn(root).read_bytes()
 
-    assert draw(root, "--seed", "2") == 1
+    assert draw(root, "--seed", "2") == 4
     assert "is frozen" in capsys.readouterr().err
     assert drawn(root).read_bytes() == before
     assert draw(root, "--seed", "2", "--force") == 0
@@ -89,7 +89,7 @@ def test_a_frozen_population_is_only_replaced_by_force(root, capsys):
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(root, capsys, arguments, message):
-    assert draw(root, *arguments) == 1
+    assert draw(root, *arguments) == 4
 
     told = capsys.readouterr().err
     assert message in told
@@ -110,7 +110,7 @@ def test_bounds_that_are_wrong_are_told_with_their_file(root, capsys):
     ]:
         path.unlink() if params is None else path.write_text(params)
 
-        assert draw(root) == 1
+        assert draw(root) == 4
         error = capsys.readouterr().err
         assert str(path) in error
         assert message in error
@@ -157,10 +157,10 @@ def test_every_overlay_is_shown_on_a_picture(root, tmp_path, capsys):
 def test_what_cannot_be_shown_is_told(root, capsys):
     show = ["overlays", "show", "few", "--data", "mini", "--root", str(root)]
 
-    assert cli.main(show) == 1
+    assert cli.main(show) == 4
     assert "natadv overlays draw" in capsys.readouterr().err
     draw(root)
-    assert cli.main(show) == 1
+    assert cli.main(show) == 4
     assert "mini" in capsys.readouterr().err
 
 

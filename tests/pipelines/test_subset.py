@@ -137,7 +137,7 @@ def test_what_cannot_be_taken_is_named(subset, root, samples, make_plan):
 def test_drawn_pictures_are_refused(capsys):
     command = ["data", "subset", "mini-overlays", "--rows", "9", "--name", "x"]
 
-    assert main([*command, "--root", str(REPOSITORY)]) == 1
+    assert main([*command, "--root", str(REPOSITORY)]) == 4
     assert "mini-overlays holds no pictures: they are drawn on those of mini" in (
         capsys.readouterr().err
     )

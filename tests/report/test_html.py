@@ -29,7 +29,7 @@ with (here / "log").open("a") as log:
     log.write(json.dumps({{"arguments": arguments, "cwd": os.getcwd()}}) + "\\n")
 fault = (here / "fault").read_text() if (here / "fault").exists() else ""
 if arguments[1] in fault.split():
-    print("planted fault", file=sys.stderr)
+    print("planted fault\\nnpm error   in line 2", file=sys.stderr)
     sys.exit(3)
 if arguments[1] == "install":
     script = Path("node_modules/allure/cli.js")
@@ -188,7 +188,8 @@ def test_allure_is_installed_once(write, node):
 
 def test_an_installation_that_failed_is_not_taken_for_one(write, node, tmp_path):
     node.fault("install")
-    with pytest.raises(ReportError, match="npm install of allure failed with exit code 3: planted"):
+    one_line = "npm install of allure failed with exit code 3: planted fault in line 2; the results"
+    with pytest.raises(ReportError, match=one_line):
         write()
     assert list((tmp_path / "tools").iterdir()) == []
 

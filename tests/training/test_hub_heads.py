@@ -237,8 +237,8 @@ def test_the_commands_publish_and_fetch(hub, checkout, monkeypatch, capsys):
     assert printed[0].endswith(f"; fetch it with natadv heads fetch {REPO} mini-clip")
     assert printed[1].startswith(f"{REPO}: fetched at ")
     assert printed[1].endswith("; in " + str(checkout.root / "fixtures/heads/mini-clip/vqa"))
-    assert cli.main(["heads", "publish", "mini-siglip", "vqa", REPO]) == 1
-    assert cli.main(["heads", "fetch", "nonsense", "mini-clip"]) == 1
+    assert cli.main(["heads", "publish", "mini-siglip", "vqa", REPO]) == 4
+    assert cli.main(["heads", "fetch", "nonsense", "mini-clip"]) == 4
     printed = capsys.readouterr().err.splitlines()
     assert "mini-siglip has no head for vqa; train one (natadv train vqa)" in printed[-2]
     assert "expected a repository of the hub as owner/name, got 'nonsense'" in printed[-1]

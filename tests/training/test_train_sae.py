@@ -229,7 +229,7 @@ def test_the_command_trains_and_reports_mistakes_in_one_line(root, tmp_path, mon
         (["--set", "l1=0.3"], "unknown setting of sae 'l1'"),
     ):
         code, said = output_of(capsys, "sae", *names, *arguments)
-        assert code == 1
+        assert code == 4
         assert part in said
         assert "Traceback" not in said
     assert "sparsity_warm_up" in output_of(capsys, "sae", "--help")[1]

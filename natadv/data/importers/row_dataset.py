@@ -284,10 +284,6 @@ def _refuse(survey: _Survey, path: Path) -> None:
     problems = survey.problems
     if len(problems) == 1:
         raise DataError(problems[0])
-    if problems and len(problems) == len(survey.ids):
-        # They have one cause: it is another kind of file.
-        first = problems[0].removeprefix(f"{path}:")
-        raise DataError(f"{path}: none of its {len(problems)} rows can be used; line {first}")
     if problems:
         raise DataError(
             f"{path}: {len(problems)} of {len(survey.ids)} rows cannot be used, so nothing was "
