@@ -101,7 +101,10 @@ def test_bounds_that_are_wrong_are_told_with_their_file(root, capsys):
     path = root / "params.yaml"
     for params, message in [
         ("overlays: 3\n", "section 'overlays' must hold settings, got int"),
-        (yaml.safe_dump({"overlays": {**BOUNDS, "size": [0.4, 0.1]}}), "size: Value error"),
+        (
+            yaml.safe_dump({"overlays": {**BOUNDS, "size": [0.4, 0.1]}}),
+            "size: expected [least, most], got [0.4, 0.1]",
+        ),
         (yaml.safe_dump({"overlays": {**BOUNDS, "seize": 1}}), "seize: Extra inputs"),
         ("a: [\n", "not valid YAML"),
         ("", "expected sections, got NoneType"),
