@@ -52,7 +52,10 @@ def gate(
     Exit codes, which are pytest's: 0 green, 1 not green, 2 interrupted, 4 the input is wrong.
     """
     from natadv.starter.run import run_gate
+    from natadv.storage.progress import clear_lines
 
+    # From here on pytest says what goes on.
+    clear_lines()
     return run_gate(words or (), here=Path.cwd())
 
 

@@ -172,7 +172,10 @@ def _measured(session: GateSession) -> tuple[GateSession, dict[Case, str]]:
 
 def _computed(session: GateSession) -> GateSession:
     from natadv.report.run_progress import RunProgress
+    from natadv.storage.progress import clear_lines
 
+    # Two that say what goes on would write into each other's lines.
+    clear_lines()
     cases = counted(len(session.selected), "case")
     print(f"natadv: measuring {cases} of the mini world", file=sys.stderr, flush=True)
     progress = RunProgress(session.run.events, _Screen(), rewriting=sys.stderr.isatty())

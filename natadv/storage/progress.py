@@ -126,7 +126,8 @@ def _beat_of_newest() -> None:
 
 
 def clear_lines() -> None:
-    """Remove unfinished lines from the terminal, as after an error nothing goes on."""
+    """Remove unfinished lines from the terminal, and say nothing more of what goes on: it has ended
+    by an error, or says so itself."""
     for status in _busy_lines():
         with suppress(OSError, ValueError):
             status.clear()

@@ -19,6 +19,7 @@ from natadv.gate.thresholds_file import load_thresholds
 from natadv.places import package_roots
 from natadv.starter import example, repository
 from natadv.starter.run import Workers, command_words
+from natadv.storage import progress
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTER = ROOT / "natadv" / "starter"
@@ -284,6 +285,21 @@ def test_a_path_that_the_user_names_is_the_only_one(words, tmp_path):
     for option in ("-k", "--ignore", "--evidence"):
         assert words(option, "suites")[-1] == "suites"
         assert len(words(option, "suites")) == len(words()) + 2
+
+
+def test_pytest_alone_says_what_goes_on(monkeypatch):
+    monkeypatch.setattr(progress, "EVERY_S", -1.0)
+    said = []
+
+    def run_gate(words, *, here):
+        monkeypatch.setattr(progress.StatusLine, "show", lambda self, text: said.append(text))
+        progress._beat_of_newest()
+        return 0
+
+    monkeypatch.setattr("natadv.starter.run.run_gate", run_gate)
+
+    assert cli.main(["gate"]) == 0
+    assert said == []
 
 
 def test_a_test_that_is_not_there_is_an_error(words, capsys):
