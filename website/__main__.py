@@ -13,13 +13,14 @@ import sys
 from pathlib import Path
 
 from natadv.errors import NatadvError, counted
+from natadv.exit_codes import DONE, NOT_GREEN
 from website import built, pages, spelling
 from website.block_checks import wrong_blocks
 from website.blocks import ROOT
 
 
 def main() -> int:
-    """Build, and return 0 if nothing is wrong, or 1 after printing each mistake on a line."""
+    """Build, and return `DONE` if nothing is wrong; else print each mistake on a line."""
     parser = argparse.ArgumentParser(prog="python -m website", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="folder of the site (site)")
     site = parser.parse_args().out.resolve()
@@ -33,22 +34,16 @@ def main() -> int:
     for line in wrong:
         print(line, file=sys.stderr)
     size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) / 1e6
-    end = f"{counted(len(wrong), 'mistake')}" if wrong else f"{site}/index.html, {size:.0f} MB"
+    end = counted(len(wrong), "mistake") if wrong else f"{site}/index.html, {size:.0f} MB"
     print(f"{counted(len(names), 'page')}: {end}")
-    return 1 if wrong else 0
+    return NOT_GREEN if wrong else DONE
 
 
 def _built(site: Path, names: list[str]) -> list[str]:
     """Write the site, and return what is wrong with it."""
     command = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--quiet",
-        "--clean",
-        "--site-dir",
-        str(site),
+        *(sys.executable, "-m", "mkdocs", "build", "--quiet", "--clean"),
+        *("--site-dir", str(site)),
     ]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False

@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 
 from natadv.errors import ConfigError, NatadvError, counted
+from natadv.exit_codes import DONE, NOT_GREEN, REFUSED
 from website.blocks import ROOT, Block, blocks_of, pages
 
 LAST_LINES = 12
@@ -60,7 +61,7 @@ class PageRun:
 
 
 def main() -> int:
-    """Run, print a line for each block, and return 0 if none failed, or 1."""
+    """Run, print a line for each block, and return `DONE` if none failed."""
     parser = argparse.ArgumentParser(prog="python -m website.run_blocks", description=__doc__)
     parser.add_argument("pages", nargs="*", type=Path, help="only these (all)")
     parser.add_argument("--list", action="store_true", help="only list what is not run, and why")
@@ -71,11 +72,11 @@ def main() -> int:
         chosen = {page: blocks_of(page) for page in _chosen(options.pages)}
     except NatadvError as error:
         print(f"website.run_blocks: {error}", file=sys.stderr)
-        return 4
+        return REFUSED
     if options.list:
         for block in _unrun(chosen.values()):
             print(f"{block.where}: not run: {block.not_run}")
-        return 0
+        return DONE
     return _run(chosen, at_once=options.at_once, keep=options.keep)
 
 
@@ -108,7 +109,7 @@ def _run(chosen: dict[Path, list[Block]], *, at_once: int, keep: Path | None) ->
         f"{counted(counts['ran'], 'block')} ran, {counts['failed']} failed, "
         f"{counts['written']} written as files, {len(unrun)} not run{why and f' ({why})'}"
     )
-    return 1 if counts["failed"] else 0
+    return NOT_GREEN if counts["failed"] else DONE
 
 
 def _unrun(chosen: Iterable[Sequence[Block]]) -> list[Block]:

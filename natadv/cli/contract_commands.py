@@ -87,7 +87,7 @@ def export(
         if (baselines := folder / BASELINES).is_dir():
             shutil.copytree(baselines, out / BASELINES)
     print(f"{out}: the contract of {revision}")
-    return 0
+    return DONE
 
 
 @contract.command(
@@ -155,7 +155,7 @@ def starters(
     replace_file(out, (HEAD + to_yaml(rules)).encode(), remedy="give another --out")
     by_number = sum(rule.starter == "published" for rule in rules)
     print(f"{out}: {len(rules)} starters, {by_number} of them from published numbers")
-    return 0
+    return DONE
 
 
 def _origins(params: Path) -> dict[str, Origin]:
@@ -251,7 +251,7 @@ def calibrate(
         remarks += _of_no_tier(new.outside)
     _tell(moved, thresholds if write else out, remarks=remarks, dry_run=dry_run)
     _write(files, dry_run=dry_run, shown=dry_run or write)
-    return _whether_all_have_rules(known, new) if write else 0
+    return _whether_all_have_rules(known, new) if write else DONE
 
 
 def _of_no_tier(outside: Sequence[Rule]) -> Iterator[str]:
@@ -320,8 +320,8 @@ def _extended(files: Mapping[Path, str], new: Placed, thresholds: Path) -> dict[
 
 
 def _whether_all_have_rules(known: Thresholds, new: Placed) -> int:
-    """1 if a case of the contract has no rule after the new ones were added, which pytest refuses;
-    else 0."""
+    """`NOT_GREEN` if a case of the contract has no rule after the new ones were added, which pytest
+    refuses; else `DONE`."""
     from natadv.gate.rules import Tier
     from natadv.gate.thresholds_file import without_rule
 
@@ -333,7 +333,7 @@ def _whether_all_have_rules(known: Thresholds, new: Placed) -> int:
             f"{listed([*map(str, lacking)])}; measure them, or take them out of their tiers",
             file=sys.stderr,
         )
-    return 1 if lacking else 0
+    return NOT_GREEN if lacking else DONE
 
 
 def _tell(moved: Ratchet, out: Path | None, *, remarks: Sequence[str], dry_run: bool) -> None:

@@ -16,6 +16,7 @@ from natadv.data.card import Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES, TEMPLATES
 from natadv.data.importers import FORMATS, Format, ImportRequest, Option, import_dataset
 from natadv.errors import DataError, counted, script_lines, wrapped
+from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def list_datasets(root: opt.Root = Path()) -> int:
         except DataError as error:
             broken += 1
             print(f"{name:<24} broken: {error}", file=sys.stderr)
-    return 1 if broken else 0
+    return NOT_GREEN if broken else DONE
 
 
 @data.command(
@@ -180,7 +181,7 @@ def show_status(
     datasets = statuses(root, verify=verify)
     for line in status_lines(datasets):
         print(line)
-    return 1 if any(status.wrong for status in datasets) else 0
+    return NOT_GREEN if any(status.wrong for status in datasets) else DONE
 
 
 def _importer(row: Format) -> Callable[..., int]:
@@ -199,7 +200,7 @@ def _importer(row: Format) -> Callable[..., int]:
                 f"{len(packed.set_aside)} set aside, first {first.id}: {first.why}; all are listed "
                 f"in {folder / 'set-aside.jsonl'}"
             )
-        return 0
+        return DONE
 
     required = inspect.Parameter.empty
     licence = f"; default, of the published files: {row.licence}" if row.source else ""

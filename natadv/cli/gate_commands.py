@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, counted, script_lines
+from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.report.terminal import aligned, column_blocks
 from natadv.tasks import TASKS, analysed
 
@@ -63,7 +64,7 @@ def plan(
     grid = make_grid(request, load_thresholds(thresholds, asserting=False))
     if matrix:
         print(json.dumps(_matrix(grid)))
-        return 0
+        return DONE
     print(*_planned(grid), sep="\n")
     lacking = missing(grid, grid.cases)
     if lacking:
@@ -71,7 +72,7 @@ def plan(
         listed = ", ".join(counted(n, kind) for kind, n in counts.items())
         print(f"\nmissing: {listed}; these commands get them:\n")
         print(*script_lines("\n".join(script(lacking))), sep="\n")
-    return 1 if lacking else 0
+    return NOT_GREEN if lacking else DONE
 
 
 def _matrix(grid: Grid) -> dict[str, Any]:
@@ -174,7 +175,7 @@ def merge(
     merged = merged_of(roots, out, tier=tier, models=(*models, *named), as_selected=as_selected)
     runs, cases = counted(merged.folders, "run"), counted(len(merged.measured), "case")
     print(f"{out}: {cases} of {runs} of tier {merged.selection.tier}")
-    return 0
+    return DONE
 
 
 def _whole_of(matrix: str) -> tuple[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from natadv.cli.masking_command import mask
 from natadv.config import settings_of
 from natadv.errors import ConfigError, ModelError, unknown_name
 from natadv.evaluate.devices import usable_device
-from natadv.exit_codes import DONE, REFUSED
+from natadv.exit_codes import DONE, NOT_GREEN, REFUSED
 from natadv.models import listing
 from natadv.models.hub import local as hub
 from natadv.models.listing import as_json, table
@@ -153,7 +153,7 @@ def doctor(
         failed += print_findings(
             examine(spec, device=device, dtype=dtype, known=pictures, classes=classes)
         )
-    return 1 if failed else 0
+    return NOT_GREEN if failed else DONE
 
 
 def known_pictures(spec: ModelSpec, *, root: Path) -> Path | None:

@@ -234,7 +234,7 @@ def pack(
     opt.tell(
         f"{out} ({size}, {len(found.files)} files): {found.gate.headline}; sha256 {found.sha256}"
     )
-    return 0
+    return DONE
 
 
 @evidence.command(

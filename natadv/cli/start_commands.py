@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError
+from natadv.exit_codes import DONE
 from natadv.report.terminal import aligned
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _init(given: str, dataset: Sequence[str] | None, *, root: Path) -> int:
     cells = cells_for(model, root=root, named=opt.names_of(dataset))
     _write(list(starter_files(model, cells, root=root)), root=root)
     _tell_next(model, root=root)
-    return 0
+    return DONE
 
 
 def _example(root: Path) -> int:
@@ -97,14 +98,14 @@ def _example(root: Path) -> int:
     if taken := example.taken(root):
         if example.GUIDE in taken:
             print(f"kept   {example.GUIDE}: the example is here already; read it")
-            return 0
+            return DONE
         there = ", ".join(map(str, taken))
         raise ConfigError(f"expected a folder without {there}, which the example brings itself")
     print("making models and datasets, and measuring the released model: less than a minute")
     made = example.make_example(root, today=today_utc())
     _write(made.files, root=root)
     print(f"\nread {example.GUIDE}, or begin with:\n  pytest suites/ -n 2 --model {MODEL}")
-    return 0
+    return DONE
 
 
 def _write(files: Sequence[StarterFile], *, root: Path) -> None:

@@ -16,6 +16,7 @@ import typer
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, MetricError, counted, listed, wrapped
+from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.report.terminal import NOTHING, aligned
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from natadv.types import Case, ModelSpec
 
 TIER = "mini"
-MEASURED, NOT_MEASURED = 0, 1
 
 _Tasks = Annotated[list[str] | None, opt.text("NAME...", "only these tasks and analyses")]
 _Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU if seen")]
@@ -69,7 +69,7 @@ def try_model(
     os.environ.update(pinned_environment(0, gpus, workers=1))
     session = _session(grid, device=kind)
     if not _examined(spec, session):
-        return NOT_MEASURED
+        return NOT_GREEN
     _prepare(session, evidence)
     session, uncovered = _measured(session)
     return _told(session, uncovered, model=model, evidence=evidence)
@@ -222,14 +222,14 @@ def _told(
         print(*wrapped(f"INCOMPLETE: {case}: {'; '.join(why)}"), sep="\n")
     if not session.selected:
         print("nothing was measured: the model can do none of these cases")
-        return NOT_MEASURED
+        return NOT_GREEN
     if session.limited:
         print(f"--limit {session.grid.limit}: on these few samples no rule can be based")
     write_all_evidence(session, evidence, problems=session.limited)
     print(f"the outcomes of every sample are in {evidence}")
     if not failed:
         print("", *_next(session, model), sep="\n")
-    return NOT_MEASURED if failed else MEASURED
+    return NOT_GREEN if failed else DONE
 
 
 def _numbers(session: GateSession) -> Iterator[str]:
