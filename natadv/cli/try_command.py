@@ -58,6 +58,7 @@ def try_model(
         visible_gpus,
     )
     from natadv.models.resolve import resolve_one
+    from natadv.plugin.session import measuring_session
 
     root = Path.cwd()
     spec = resolve_one(model, root=root, wanted="to try")
@@ -67,12 +68,12 @@ def try_model(
     # As for the workers of the gate, and before torch is imported.
     gpus = teams(visible_gpus(), gpus_per_model=1) if kind == "cuda" else ()
     os.environ.update(pinned_environment(0, gpus, workers=1))
-    session = _session(grid, device=kind)
+    session = measuring_session(grid, device=kind)
     if not _examined(spec, session):
         return NOT_GREEN
     _prepare(session, evidence)
     session, uncovered = _measured(session)
-    return _told(session, uncovered, model=model, evidence=evidence)
+    return _print_result(session, uncovered, model=model, evidence=evidence)
 
 
 def _mini_grid(model: str, *, root: Path, tasks: Sequence[str], limit: int | None) -> Grid:
@@ -94,29 +95,6 @@ def _mini_grid(model: str, *, root: Path, tasks: Sequence[str], limit: int | Non
             "package; run pip install natadv-mini"
         )
     return replace(grid, tier=replace(grid.tier, searches={}))
-
-
-def _session(grid: Grid, *, device: str) -> GateSession:
-    """The session of `pytest suites/ --no-assert` with its default options, so that both compute
-    the same rows under the same keys."""
-    from natadv.evaluate.code import numerics_here
-    from natadv.evaluate.run import Run, new_run_id
-    from natadv.evaluate.store import Store
-    from natadv.plugin.options import default_of
-    from natadv.plugin.session import HOW, GateSession
-
-    store = Store(grid.root / opt.STORE)
-    store.prepare()
-    how = {name: default_of(f"natadv_{name}") for name in HOW}
-    return GateSession(
-        grid=grid,
-        contract="",
-        contract_file="",
-        store=store,
-        run=Run(store, new_run_id()),
-        numerics=numerics_here(store.root, device=device, **how),
-        asserting=False,
-    )
 
 
 def _prepare(session: GateSession, evidence: Path) -> None:
@@ -210,7 +188,7 @@ class _Screen:
         sys.stderr.flush()
 
 
-def _told(
+def _print_result(
     session: GateSession, uncovered: Mapping[Case, str], *, model: str, evidence: Path
 ) -> int:
     """Print the numbers and what is missing, and keep the evidence. Returns the exit code."""

@@ -410,6 +410,23 @@ HOW = ("dtype", "batch_size", "threads", "gpus_per_model")
 """Options that are part of what is measured."""
 
 
+def measuring_session(grid: Grid, *, device: str) -> GateSession:
+    """The session of `pytest --no-assert` with its default options, for a command that is not run
+    by pytest: both compute the same rows under the same keys."""
+    store = Store(grid.root / options.STORE)
+    store.prepare()
+    how = {name: options.default_of(f"natadv_{name}") for name in HOW}
+    return GateSession(
+        grid=grid,
+        contract="",
+        contract_file="",
+        store=store,
+        run=Run(store, new_run_id()),
+        numerics=numerics_here(store.root, device=device, **how),
+        asserting=False,
+    )
+
+
 def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     """The session that the options describe; one that computes nothing needs no keys of units.
 

@@ -20,6 +20,7 @@ from natadv.evaluate.datasets import dataset_named
 from natadv.gate.rules import Rule, Thresholds, Tier, TierGrid
 from natadv.models.resolve import resolve_one
 from natadv.pipelines.typographic_twins import TypoPlan, make_typographic
+from natadv.plugin.options import EVIDENCE
 from natadv.starter.repository import (
     CONTRACT,
     GatedModel,
@@ -124,30 +125,19 @@ def measured_rules(
     Raises DataError if the model could not be measured.
     """
     # Imported here because they load what computes.
-    from natadv.evaluate.code import numerics_here
     from natadv.evaluate.grid import Request, make_grid
-    from natadv.evaluate.run import Run, new_run_id
-    from natadv.evaluate.store import Store
     from natadv.gate.calibrate import proposals
     from natadv.plugin.artifacts import write_all_evidence
-    from natadv.plugin.session import GateSession
+    from natadv.plugin.session import measuring_session
 
     tier = Tier(MODEL, (TierGrid((model.name,), tuple(cells)),))
     thresholds = Thresholds(MODEL, 0.95, {MODEL: tier}, rules=())
-    store, evidence = Store(root / ".natadv" / "store"), root / ".natadv" / "evidence"
-    store.prepare()
-    session = GateSession(
-        grid=make_grid(Request(root=root, models=(model.given,), tier=MODEL), thresholds),
-        contract="",
-        contract_file="",
-        store=store,
-        run=Run(store, new_run_id()),
-        numerics=numerics_here(store.root, device="cpu", dtype="auto", batch_size=64, threads=1),
-        asserting=False,
-    )
+    grid = make_grid(Request(root=root, models=(model.given,), tier=MODEL), thresholds)
+    session = measuring_session(grid, device="cpu")
     session = session.select(session.grid.cases).compute()
     if lacking := [why for case in session.selected for why in session.shortfalls(case)]:
         raise DataError(f"{model.given}: could not be measured: {'; '.join(lacking)}")
+    evidence = root / EVIDENCE
     write_all_evidence(session, evidence)
     return proposals(evidence, str(today), None).rules
 
