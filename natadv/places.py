@@ -14,6 +14,11 @@ from pathlib import Path
 
 from natadv.factories import entry_points
 
+CONTRACT, SUITES = Path("thresholds.yaml"), Path("suites")
+"""What a repository says of its own gate."""
+EVIDENCE, STORE, GATE_JSON = Path(".natadv/evidence"), Path(".natadv/store"), Path("gate.json")
+"""What a run of the gate writes, unless other places are named."""
+
 GROUP = "natadv.files"
 """Entry points of packages that hold files as a repository does, such as `fixtures/models`."""
 PACKAGED = "natadv:"

@@ -49,7 +49,7 @@ def _contract_of(given: Path, *, today: date | None = None) -> Thresholds:
     with tempfile.TemporaryDirectory() as folder:
         git.extract(str(given), Path(folder), patterns=["**/*.yaml"], folders=[])
         try:
-            return load_thresholds(Path(folder) / "thresholds.yaml", today=today)
+            return load_thresholds(Path(folder) / opt.THRESHOLDS, today=today)
         except ConfigError as error:
             raise ConfigError(str(error).replace(f"{folder}/", f"{given}:")) from error
 
@@ -77,10 +77,10 @@ def export(
         folder = Path(scratch)
         try:
             git.extract(revision, folder, patterns=["**/*.yaml"], folders=[BASELINES])
-            load_thresholds(folder / "thresholds.yaml")
+            load_thresholds(folder / opt.THRESHOLDS)
         except ConfigError as error:
             raise ConfigError(str(error).replace(f"{folder}/", f"{revision}:")) from error
-        for file in contract_files(folder / "thresholds.yaml"):
+        for file in contract_files(folder / opt.THRESHOLDS):
             copied = out / file.copied_as
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file.path, copied)

@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from natadv.models.doctor import Finding
     from natadv.models.hub.fetch import Fetched, FetchTarget, Place
 
-_MARK_OF_ROOT = "thresholds.yaml"
 _Root = Annotated[
     Path | None,
-    opt.root(f"holds {hub.LOCK}; default: the nearest folder above with {_MARK_OF_ROOT}"),
+    opt.root(f"holds {hub.LOCK}; default: the nearest folder above with {opt.THRESHOLDS}"),
 ]
 _NAMES = f"a model, a family, {PAPER}, a glob, or any owner/name of the hub"
 _UPDATE = "move from the locked to the newest commit"
@@ -222,7 +221,7 @@ def resolve_names(names: Iterable[str]) -> tuple[tuple[ZooRow, ...], tuple[str, 
 
 def repository_root(start: Path) -> Path:
     """The nearest folder from `start` upwards that holds thresholds.yaml, or else `start`."""
-    return next((f for f in (start, *start.parents) if (f / _MARK_OF_ROOT).is_file()), start)
+    return next((f for f in (start, *start.parents) if (f / opt.THRESHOLDS).is_file()), start)
 
 
 def fetched_line(fetched: Fetched) -> str:

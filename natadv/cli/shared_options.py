@@ -17,6 +17,10 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from natadv.arguments import wrong_words
 from natadv.config import shown
 from natadv.errors import ConfigError, copyable, script_lines, unknown_name, wrapped
+from natadv.places import CONTRACT as THRESHOLDS
+from natadv.places import EVIDENCE as EVIDENCE
+from natadv.places import GATE_JSON as GATE_JSON
+from natadv.places import STORE as STORE
 from natadv.places import find
 from natadv.storage.atomic import why_unwritable
 from natadv.tasks import ASKED
@@ -29,13 +33,6 @@ PROGRAMS = ("natadv ", "pytest ", "dvc ")
 """What lines with a command begin with."""
 WIDTH_OF_HELP = 76
 """Of what must not be wrapped in a terminal of 80 columns."""
-EVIDENCE, STORE, THRESHOLDS, GATE_JSON = (
-    Path(".natadv/evidence"),
-    Path(".natadv/store"),
-    Path("thresholds.yaml"),
-    Path("gate.json"),
-)
-"""Where a run of the gate has its files by default."""
 
 
 class Command(TyperCommand):

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError
 from natadv.exit_codes import DONE
+from natadv.places import CONTRACT
 from natadv.report.terminal import aligned
 
 if TYPE_CHECKING:
@@ -127,7 +128,6 @@ def _tell_next(model: GatedModel, *, root: Path) -> None:
     """Print what the user should know, and the next commands."""
     from natadv.starter.repository import (
         CONFTEST,
-        CONTRACT,
         WORKFLOW,
         next_commands,
         packaged_suites,

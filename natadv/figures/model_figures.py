@@ -20,8 +20,8 @@ from natadv.evaluate.units import digest
 from natadv.figures.analyses import LatentPanel, MapRow
 from natadv.figures.measured import Measured
 from natadv.models.resolve import resolve_one
-from natadv.pipelines.embedders import STORE, Arithmetic, Embedder, load_embedder
-from natadv.places import find
+from natadv.pipelines.embedders import Arithmetic, Embedder, load_embedder
+from natadv.places import STORE, find
 from natadv.rng import rng_for
 from natadv.types import Case, Explainable, FloatArray, Sample, ZeroShotClassifier
 

@@ -16,7 +16,7 @@ from natadv.gate.kept_baselines import baseline_for
 from natadv.gate.stored import cards_for, stored_run
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
-from natadv.places import find
+from natadv.places import CONTRACT, find
 from natadv.storage.progress import underway
 
 BELOW = " " * 17
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser("python -m natadv.gate", description=__doc__)
     add = parser.add_argument
     add("--evidence", type=path, required=True, help="folder of measured cases")
-    add("--thresholds", type=path, default=find(Path("thresholds.yaml"), Path()))
+    add("--thresholds", type=path, default=find(CONTRACT, Path()))
     add("--tier", type=text, help="default: that of the run, else the file's default_tier")
     models = "judge these models, not those of the run"
     add("--model", type=text, action="append", default=[], help=models)

@@ -16,14 +16,13 @@ from natadv.evaluate.model_runner import is_out_of_memory
 from natadv.evaluate.units import AUTO, Numerics
 from natadv.models.loading import fingerprint, load_hashed
 from natadv.models.resolve import resolve_all
+from natadv.places import STORE
 from natadv.tasks import classification
 from natadv.types import Averaging, DoubleArray, FloatArray, ModelSpec
 
 if TYPE_CHECKING:
     from natadv.evaluate.pictures import Picture
 
-STORE = Path(".natadv") / "store"
-"""The store of the gate, so that nothing is embedded twice."""
 PROMPT = "a photo of a {}."
 
 WordVectors = Callable[[Sequence[str]], DoubleArray]
@@ -104,6 +103,7 @@ class Embedder:
 
 def load_embedder(spec: ModelSpec, arithmetic: Arithmetic, *, root: Path) -> Embedder:
     """The model, with the cache of the store under `root`. Raises ModelError."""
+    # The store of the gate, so that nothing is embedded twice.
     numerics = arithmetic.numerics(spec, root / STORE)
     weights = fingerprint(spec)
     model = load_hashed(

@@ -82,10 +82,10 @@ class Controller:
         self.gpus = gpus
         """GPUs that the environment allows, before a run in one process is pinned to one."""
         self.allure = options.set_allure_folder(config)
-        self.evidence = options.path_option(config, "evidence", options.EVIDENCE)
-        self.gate_json = options.path_option(config, "gate_json", options.GATE_JSON)
-        self.attacks = options.path_option(config, "attacks", options.ATTACKS)
-        self.sheets = options.path_option(config, "sheets", options.SHEETS)
+        self.evidence = options.path_option(config, "evidence")
+        self.gate_json = options.path_option(config, "gate_json")
+        self.attacks = options.path_option(config, "attacks")
+        self.sheets = options.path_option(config, "sheets")
 
     def prepare(self) -> None:
         """Make the store and remove the last run's files, so that nothing stale can be read.

@@ -18,9 +18,8 @@ import pytest
 
 from natadv import places
 from natadv.errors import ConfigError
+from natadv.places import CONTRACT
 from natadv.plugin.opt_in import FOLDER, Folder
-
-CONTRACT = "thresholds.yaml"
 
 _WORD, _MARK = b".gate", re.compile(rb"mark\s*\.gate\b")
 """What precedes parsing: looking for the word alone is twenty times as fast as the expression."""

@@ -15,7 +15,7 @@ from natadv.evidence import CaseEvidence
 from natadv.gate.early_verdicts import final_confidence, levels_of
 from natadv.plugin import attacks, explanations
 from natadv.plugin.artifacts import sheet_of
-from natadv.plugin.options import SHEETS, path_option, restore_allure_folder, writes_allure
+from natadv.plugin.options import path_option, restore_allure_folder, writes_allure
 from natadv.plugin.session import GateSession
 from natadv.report.overlay_charts import ChartKind, charts
 from natadv.report.overlay_rates import as_table, dataset_rates
@@ -69,7 +69,7 @@ class Gate:
             except NatadvError as error:
                 allure.attach(str(error), "failing pictures", allure.attachment_type.TEXT)
             explanations.attach(
-                self._session, case, folder=path_option(self._node.config, "sheets", SHEETS)
+                self._session, case, folder=path_option(self._node.config, "sheets")
             )
         self._session.raise_unless_green(case)
 
@@ -106,7 +106,7 @@ class Gate:
         if tiles := failing_tiles(self._session, case):
             sheet = contact_sheet(tiles, title=case.address)
             allure.attach(sheet, "failing pictures", allure.attachment_type.PNG)
-            folder = path_option(self._node.config, "sheets", SHEETS)
+            folder = path_option(self._node.config, "sheets")
             replace_file(sheet_of(folder, case), sheet, remedy="give another --sheets DIR")
 
     def show_attacks(self, case: Case) -> None:

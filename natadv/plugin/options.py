@@ -17,9 +17,8 @@ import pytest
 from natadv import arguments
 from natadv.errors import ConfigError
 from natadv.evaluate.grid import Request
-from natadv.places import find
+from natadv.places import CONTRACT, EVIDENCE, GATE_JSON, STORE, find
 from natadv.plugin.gate_files import (
-    CONTRACT,
     collected_by,
     folder_without_gates,
     gate_files,
@@ -28,8 +27,15 @@ from natadv.plugin.gate_files import (
     roots_for,
 )
 
-EVIDENCE, GATE_JSON, ALLURE = ".natadv/evidence", "gate.json", "allure-results"
-ATTACKS, STORE, SHEETS = ".natadv/attacks", ".natadv/store", ".natadv/sheets"
+ATTACKS, SHEETS, ALLURE = Path(".natadv/attacks"), Path(".natadv/sheets"), Path("allure-results")
+WRITTEN_TO = {
+    "store": STORE,
+    "gate_json": GATE_JSON,
+    "evidence": EVIDENCE,
+    "attacks": ATTACKS,
+    "sheets": SHEETS,
+}
+"""Option -> its place under the root, unless the user names another."""
 
 NAMES: Mapping[str, Any] = {
     "action": "append",
@@ -288,21 +294,18 @@ def _names(config: pytest.Config, option: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chain.from_iterable(config.getoption(f"natadv_{option}"))))
 
 
-def path_option(config: pytest.Config, name: str, default: str) -> Path:
-    """A path that the user gave, from where pytest was called, or the default under the root."""
+def path_option(config: pytest.Config, name: str) -> Path:
+    """A path that the user gave, from where pytest was called, or that of `WRITTEN_TO` under the
+    root."""
     given = config.getoption(f"natadv_{name}")
-    return config.invocation_params.dir / given if given else root_of(config) / default
-
-
-DEFAULT_PLACES = {"store": STORE, "gate_json": GATE_JSON, "evidence": EVIDENCE}
-DEFAULT_PLACES |= {"attacks": ATTACKS, "sheets": SHEETS}
+    return config.invocation_params.dir / given if given else root_of(config) / WRITTEN_TO[name]
 
 
 def refuse_unwritable(config: pytest.Config) -> None:
     """Raises ConfigError, once for all, if this run must not write to the places under the root
     that it takes by default: in a checkout that is read only they would be refused one by one."""
     root, taken = root_of(config), {}
-    for name, default in DEFAULT_PLACES.items():
+    for name, default in WRITTEN_TO.items():
         if not config.getoption(f"natadv_{name}"):
             taken[f"--{name.replace('_', '-')}"] = root / default
     if getattr(config.option, "allure_report_dir", "none") is None:
@@ -329,7 +332,7 @@ def contract_of(config: pytest.Config) -> Path:
     if given:
         return config.invocation_params.dir / given
     root = root_of(config)
-    path = find(Path(CONTRACT), root)
+    path = find(CONTRACT, root)
     if not path.is_file():
         raise ConfigError(
             f"{path}: no such contract, and none above the gates or in a package; write one by "

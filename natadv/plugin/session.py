@@ -39,6 +39,7 @@ from natadv.gate.kept_baselines import baseline_for
 from natadv.gate.rules import Rule, RuleIndex, Waiver, rules_for
 from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
+from natadv.places import STORE
 from natadv.plugin import options
 from natadv.plugin.gate_files import root_of
 from natadv.report.gate_json import RunVerdict
@@ -413,7 +414,7 @@ HOW = ("dtype", "batch_size", "threads", "gpus_per_model")
 def measuring_session(grid: Grid, *, device: str) -> GateSession:
     """The session of `pytest --no-assert` with its default options, for a command that is not run
     by pytest: both compute the same rows under the same keys."""
-    store = Store(grid.root / options.STORE)
+    store = Store(grid.root / STORE)
     store.prepare()
     how = {name: options.default_of(f"natadv_{name}") for name in HOW}
     return GateSession(
@@ -443,7 +444,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     thresholds = load_thresholds(contract, asserting=asserting, today=today)
     if contract_digest(contract) != digest:
         raise ConfigError(f"{contract}: it or a file that it includes was just written; run again")
-    store = Store(options.path_option(config, "store", options.STORE))
+    store = Store(options.path_option(config, "store"))
     number = str(worker.get("workerid", "gw0")).removeprefix("gw")
     sequential = option("natadv_sequential")
     if sequential and not asserting:
@@ -490,6 +491,6 @@ def _baseline(
         raise ConfigError(
             "--baseline compares all samples, --sequential leaves some out; leave one of them out"
         )
-    evidence = options.path_option(config, "evidence", options.EVIDENCE)
+    evidence = options.path_option(config, "evidence")
     here, root = config.invocation_params.dir, root_of(config)
     return baseline_for(evidence, given, here=here, root=root)

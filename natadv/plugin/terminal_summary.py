@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from natadv.errors import WIDTH, copyable, counted, wrapped
+from natadv.places import EVIDENCE, GATE_JSON
 from natadv.plugin import options
 from natadv.plugin.explanations import cause_lines
 from natadv.plugin.gates import baseline_lines, scoring_lines, sequence_lines
+from natadv.plugin.opt_in import PLUGIN
 from natadv.report.gate_json import RunEntry
 from natadv.report.terminal import first_failure, overview, table
 from natadv.tasks import TASKS
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from natadv.plugin.controller import Controller
     from natadv.types import Case
 
-PLUGIN = "natadv.pytest_plugin"
-"""Named by the command that runs the gate, and by no repository's own call."""
 COLOURS = {
     "PASS": "green",
     "MEASURED": "green",
@@ -164,7 +164,7 @@ class Summary:
             yield command, "go on: what is stored is not computed again"
             return
         if verdict == "measured":
-            evidence = self._option("--evidence", run.evidence, options.EVIDENCE)
+            evidence = self._option("--evidence", run.evidence, EVIDENCE)
             out = " --out thresholds/measured.yaml"
             yield f"natadv calibrate{evidence}{out}", "rules from what was measured"
         elif verdict in GREEN:
@@ -172,18 +172,19 @@ class Summary:
                 whole = "natadv gate" if self._by_command else "pytest suites/"
                 yield whole, "judge the whole tier"
             part = " --partial" if verdict == "partial" else ""
-            evidence = self._option("", run.evidence, options.EVIDENCE)
-            gate = self._option("--gate-json", run.gate_json, options.GATE_JSON)
+            evidence = self._option("", run.evidence, EVIDENCE)
+            gate = self._option("--gate-json", run.gate_json, GATE_JSON)
             yield f"natadv bless{evidence}{gate}{part}", "keep this run as a baseline"
         else:
             yield from self._why()
         if run.allure is not None:
-            results = self._option("--results", run.allure, "allure-results")
+            results = self._option("--results", run.allure, options.ALLURE)
             yield f"natadv report{results}", "see all of it as a page"
 
     @property
     def _by_command(self) -> bool:
-        """Whether pytest was called by natadv gate, which may have found suites elsewhere."""
+        """Whether pytest was called by natadv gate, which may have found suites elsewhere: no
+        repository's own call names the plugin."""
         return PLUGIN in self._run.config.invocation_params.args
 
     def _why(self) -> Iterator[tuple[str, str]]:
@@ -207,7 +208,7 @@ class Summary:
         named = self._run.session.grid.lineages[case.model] == case.model
         return named and bool(TASKS[case.task].explained)
 
-    def _option(self, flag: str, path: Path, default: str) -> str:
+    def _option(self, flag: str, path: Path, default: Path) -> str:
         """The option by which a command finds a file that is not at its usual place."""
         if path == self._run.config.invocation_params.dir / default:
             return ""

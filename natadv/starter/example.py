@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+from natadv.data.card import DATASETS_FOLDER
 from natadv.data.importers import FORMATS, ImportRequest, import_dataset
 from natadv.data.reader import read_samples
 from natadv.errors import ConfigError, DataError
@@ -20,9 +21,8 @@ from natadv.evaluate.datasets import dataset_named
 from natadv.gate.rules import Rule, Thresholds, Tier, TierGrid
 from natadv.models.resolve import resolve_one
 from natadv.pipelines.typographic_twins import TypoPlan, make_typographic
-from natadv.plugin.options import EVIDENCE
+from natadv.places import CONTRACT, EVIDENCE
 from natadv.starter.repository import (
-    CONTRACT,
     GatedModel,
     StarterFile,
     cells_for,
@@ -49,7 +49,7 @@ RECIPE = "post-it"
 GUIDE = Path("EXAMPLE.md")
 OWN = tuple(map(Path, (MODEL, RELEASE, PICTURES)))
 """What the example brings beside the files of every gate."""
-DATASETS = tuple(Path("fixtures/datasets") / name for name in (DATASET, ATTACKED))
+DATASETS = tuple(DATASETS_FOLDER / name for name in (DATASET, ATTACKED))
 
 
 class Example(NamedTuple):

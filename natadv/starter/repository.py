@@ -21,11 +21,11 @@ from natadv.factories import is_reference, slug
 from natadv.models.hub import local as hub
 from natadv.models.resolve import resolve_one
 from natadv.models.zoo import rows_named
+from natadv.places import CONTRACT, SUITES
 from natadv.scenarios import SCENARIOS
 from natadv.storage.atomic import write_whole
 from natadv.tasks import ASKED
 
-SUITES, CONTRACT = Path("suites"), Path("thresholds.yaml")
 CONFTEST = SUITES / "conftest.py"
 WORKFLOW = Path(".github/workflows/gate.yml")
 IGNORED = {

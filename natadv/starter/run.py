@@ -13,15 +13,15 @@ import pytest
 
 from natadv.errors import ConfigError
 from natadv.models.zoo import ZOO
-from natadv.places import find
+from natadv.places import CONTRACT, SUITES, find
 from natadv.plugin.gate_files import Collected, contract_above, gate_files
+from natadv.plugin.opt_in import PLUGIN
 from natadv.plugin.options import HELP_MODES, OPTIONS
-from natadv.starter.repository import CONTRACT, SUITES, packaged_suites
+from natadv.starter.repository import packaged_suites
 
 MOST_WORKERS = 8
 """Each of them may hold a model."""
 
-PLUGIN = ("-p", "natadv.pytest_plugin")
 PLUGINS_OFF = ("hypothesispytest", "anyio", "hydra_pytest", "jaxtyping")
 """They cost every process 1 s, and no gate needs them."""
 ALONE = (
@@ -48,7 +48,7 @@ def command_words(words: Sequence[str], *, here: Path) -> list[str]:
     Raises ConfigError if a file of tests is not there: workers of pytest-xdist would not say so.
     """
     off = [word for name in PLUGINS_OFF for word in ("-p", f"no:{name}")]
-    common = [*PLUGIN, *off, *words]
+    common = ["-p", PLUGIN, *off, *words]
     if _names_gates(words, here):
         return common
     root = contract_above(here) or here
