@@ -15,15 +15,12 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import typer
 import yaml
 from typer.core import TyperGroup
-from typer.main import get_group
 
 from natadv import cli
 from natadv.errors import NatadvError
@@ -179,8 +176,7 @@ def _natadv(words: Sequence[str]) -> Iterator[str]:
     if name not in cli.COMMANDS:
         yield f"natadv has no command {name!r}"
         return
-    app = import_module(f"natadv.cli.{cli.COMMANDS[name][0]}").app
-    command: Any = get_group(app).commands[name]
+    command = cli.command_named(name)
     rest, parent = [*words[2:]], None
     try:
         while isinstance(command, TyperGroup):

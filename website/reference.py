@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +12,6 @@ from typing import Any
 import griffe
 import typer
 from typer.core import TyperGroup
-from typer.main import get_group
 
 from natadv import cli
 from natadv.gate.thresholds_schema import MOST, ThresholdsFile
@@ -56,9 +54,8 @@ def _commands() -> str:
         "(gate-options.md)); what the exit codes say stands in [exit codes](exit-codes.md)."
     )
     parts = ["# Commands", intro]
-    for name, (module, _) in cli.COMMANDS.items():
-        app = importlib.import_module(f"natadv.cli.{module}").app
-        parts += _command(f"natadv {name}", get_group(app).commands[name])
+    for name in cli.COMMANDS:
+        parts += _command(f"natadv {name}", cli.command_named(name))
     return "\n\n".join(parts)
 
 

@@ -86,7 +86,10 @@ def _run(words: list[str]) -> int:
         with command.make_context("natadv", words) as context:
             return int(command.invoke(context) or DONE)
     except (NatadvError, KeyboardInterrupt):
-        _clear_progress()
+        # Below a half-written line of progress an error would be hard to read.
+        from natadv.storage.progress import clear_lines
+
+        clear_lines()
         raise
     except typer.Exit as end:
         return end.exit_code
@@ -95,6 +98,12 @@ def _run(words: list[str]) -> int:
         from natadv.cli.shared_options import usage_error
 
         raise usage_error(error) from error
+
+
+def command_named(name: str) -> Any:
+    """The command, or the group of commands, of that name in `COMMANDS`; imports its module."""
+    module = importlib.import_module(f"{__name__}.{COMMANDS[name][0]}")
+    return typer.main.get_group(module.app).commands[name]
 
 
 class _Commands(TyperGroup):
@@ -113,8 +122,7 @@ class _Commands(TyperGroup):
         name, placeholder, rest = super().resolve_command(ctx, args)
         if name not in COMMANDS:
             return name, placeholder, rest
-        module = importlib.import_module(f"{__name__}.{COMMANDS[name][0]}")
-        return name, typer.main.get_group(module.app).commands[name], rest
+        return name, command_named(name), rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands by what they are for."""
@@ -127,13 +135,6 @@ class _Commands(TyperGroup):
         for title, rows in zip(SECTIONS.values(), sections, strict=True):
             with formatter.section(title):
                 formatter.write_dl(rows)
-
-
-def _clear_progress() -> None:
-    """Remove a half-written line of progress, below which an error would be hard to read."""
-    from natadv.storage.progress import clear_lines
-
-    clear_lines()
 
 
 app = typer.Typer(

@@ -6,13 +6,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_group
 
 from natadv import cli
 from natadv.cli.shared_options import Command
@@ -47,10 +45,8 @@ for program, *arguments in json.loads(sys.argv[1]):
 # Shows the help of every command in one process; beside each, the heavy modules that came with it.
 HELPS = f"""
 import contextlib, io, sys
-from importlib import import_module
 from typer.core import TyperGroup
-from typer.main import get_group
-from natadv import cli, exit_codes
+from natadv import cli
 
 def show(words, command):
     with contextlib.redirect_stdout(io.StringIO()) as page:
@@ -63,9 +59,8 @@ def show(words, command):
             show([*words, name], one)
 
 show([], None)
-for name, (module, _) in cli.COMMANDS.items():
-    app = import_module("natadv.cli." + module).app
-    show([name], get_group(app).commands[name])
+for name in cli.COMMANDS:
+    show([name], cli.command_named(name))
 """
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -192,9 +187,8 @@ def commands() -> dict[str, TyperCommand]:
                 yield from walk(f"{words} {name}", one)
 
     found: dict[str, TyperCommand] = {}
-    for name, (module, _) in cli.COMMANDS.items():
-        app = import_module(f"natadv.cli.{module}").app
-        found |= walk(name, get_group(app).commands[name])
+    for name in cli.COMMANDS:
+        found |= walk(name, cli.command_named(name))
     return found
 
 
