@@ -90,7 +90,7 @@ def _end_of(error: BaseException) -> tuple[str, int]:
 
 def _reason(error: OSError) -> str:
     """The file, what is wrong with it, and what to do."""
-    where = "".join(f"{name}: " for name in (error.filename,) if name is not None)
+    where = "" if error.filename is None else f"{error.filename}: "
     remedy = _REMEDIES.get(error.errno or 0, "")
     return f"{where}{error.strerror or error}{remedy and f'; {remedy}'}"
 

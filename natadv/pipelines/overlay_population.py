@@ -61,7 +61,6 @@ def draw_population(plan: PopulationPlan) -> Path:
     check_name(plan.name)
     if plan.count < 1:
         raise ConfigError(f"a population has at least one overlay, got {plan.count}")
-    check_name(plan.name)
     path = plan.root / POPULATIONS_FOLDER / f"{plan.name}.json"
     space = search_space(plan.root, plan.section)
     population = drawn_within(space, name=plan.name, count=plan.count, seed=plan.seed)
