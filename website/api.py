@@ -141,8 +141,7 @@ def _field(found: griffe.Attribute) -> str:
 
 
 def _signature(found: griffe.Function) -> str:
-    line = f"{found.name}{found.signature(return_type=True)}".removeprefix(found.name)
-    line = line if line.startswith(found.name) else f"{found.name}{line}"
+    line = str(found.signature(return_type=True))
     if len(line) <= 90:
         return line
     opening, closing = line.index("("), line.rindex(")")

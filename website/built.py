@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import yaml
@@ -57,7 +58,7 @@ def write_markdown(site: Path, names: list[str]) -> None:
     """Put each page beside its HTML as plain Markdown, with `llms.txt` and `llms-full.txt`."""
     for name in names:
         shutil.copyfile(ROOT / "build" / "docs" / name, site / name)
-    config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader=_Loader)
+    config = _config()
     lines = [f"# {config['site_name']}", "", f"> {config['site_description']}"]
     full = []
     for section, pages in _sections(config["nav"]):
@@ -79,6 +80,10 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("", lambda loader, suffix, node: None)
 
 
+def _config() -> Any:
+    return yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader=_Loader)
+
+
 def _sections(nav: list[dict[str, object]]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for entry in nav:
         for title, held in entry.items():
@@ -90,8 +95,7 @@ def _sections(nav: list[dict[str, object]]) -> Iterator[tuple[str, list[tuple[st
 
 def nav_names() -> list[str]:
     """The pages that the navigation has, in its order."""
-    config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader=_Loader)
-    return [name for _, pages in _sections(config["nav"]) for _, name in pages]
+    return [name for _, pages in _sections(_config()["nav"]) for _, name in pages]
 
 
 def without_comments(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -71,9 +71,9 @@ def _command(words: str, command: Any) -> Iterator[str]:
         return
     yield f"```text\n{context.get_usage()}\n```"
     records = [one.get_help_record(context) for one in command.params]
-    rows = [(f"`{names}`", _cell(text)) for names, text in filter(None, records)]
+    rows = [(f"`{names}`", text) for names, text in filter(None, records)]
     if rows:
-        yield markdown_table(("argument or option", "meaning"), map(_row, rows))
+        yield _table(("argument or option", "meaning"), rows)
     if command.epilog:
         first, _, more = command.epilog.removeprefix("\b\n").partition("\n\n")
         told, _, example = first.partition("natadv ")
@@ -84,12 +84,10 @@ def _command(words: str, command: Any) -> Iterator[str]:
 
 def _gate_options() -> str:
     rows = [
-        _row(
-            (
-                f"`{option.flag} {option.metavar}".rstrip() + "`",
-                _cell(option.help),
-                f"`{option.dest}`",
-            )
+        (
+            f"`{option.flag} {option.metavar}".rstrip() + "`",
+            option.help,
+            f"`{option.dest}`",
         )
         for option in OPTIONS
     ]
@@ -103,22 +101,20 @@ def _gate_options() -> str:
             "has the name of its ini key in capital letters "
             f"(`{example.variable}` for `{example.flag}`), else from the ini file (`[pytest]` in "
             "`pytest.ini`, `[tool.pytest.ini_options]` in `pyproject.toml`).",
-            markdown_table(("option", "meaning", "ini key"), rows),
+            _table(("option", "meaning", "ini key"), rows),
         )
     )
 
 
 def _metrics() -> str:
     rows = [
-        _row(
-            (
-                f"`{name}`",
-                _cell(metric.says),
-                "higher" if metric.higher_is_better else "lower",
-                " to ".join(f"{end:g}" for end in metric.ends),
-                ", ".join(metric.tasks),
-                ", ".join((*metric.needs, *filter(None, (metric.scenario,)))),
-            )
+        (
+            f"`{name}`",
+            metric.says,
+            "higher" if metric.higher_is_better else "lower",
+            " to ".join(f"{end:g}" for end in metric.ends),
+            ", ".join(metric.tasks),
+            ", ".join((*metric.needs, *filter(None, (metric.scenario,)))),
         )
         for name, metric in METRICS.items()
     ]
@@ -128,27 +124,25 @@ def _metrics() -> str:
             "What a rule of `thresholds.yaml` may bound. `needs` names what is measured beside the "
             "pictures: their clean twins, the controls, or the only scenario that the metric "
             "describes.",
-            markdown_table(("metric", "definition", "better", "from - to", "tasks", "needs"), rows),
+            _table(("metric", "definition", "better", "from - to", "tasks", "needs"), rows),
         )
     )
 
 
 def _tasks() -> str:
     tasks = [
-        _row(
-            (
-                f"`{name}`",
-                f"an analysis of {task.analyses}" if name in ANALYSES else "is asked of datasets",
-                f"`{task.headline}`",
-                ", ".join(f"`{one}`" for one in task.metrics),
-                ", ".join(f"`{one}`" for one in task.attack_metrics),
-                f"`{task.protocol}`",
-            )
+        (
+            f"`{name}`",
+            f"an analysis of {task.analyses}" if name in ANALYSES else "is asked of datasets",
+            f"`{task.headline}`",
+            ", ".join(f"`{one}`" for one in task.metrics),
+            ", ".join(f"`{one}`" for one in task.attack_metrics),
+            f"`{task.protocol}`",
         )
         for name, task in TASKS.items()
     ]
     scenarios = [
-        _row((f"`{name}`", one.summary, "yes" if one.attacks else "no"))
+        (f"`{name}`", one.summary, "yes" if one.attacks else "no")
         for name, one in SCENARIOS.items()
     ]
     return "\n\n".join(
@@ -156,38 +150,34 @@ def _tasks() -> str:
             "# Tasks and scenarios",
             "A case is `task/scenario/dataset/model`.",
             "## Tasks",
-            markdown_table(
+            _table(
                 ("task", "kind", "headline", "metrics", "metrics under attack", "protocol"), tasks
             ),
             "## Scenarios",
-            markdown_table(("scenario", "why its pictures are hard", "attacks twins"), scenarios),
+            _table(("scenario", "why its pictures are hard", "attacks twins"), scenarios),
         )
     )
 
 
 def _overlays() -> str:
-    recipes = [_row((f"`{name}`", _cell(one.source))) for name, one in RECIPES.items()]
-    severities = [_row((str(level), f"{factor:g}")) for level, factor in SEVERITIES.items()]
-    kinds = [_row((f"`{name}`", _cell(_doc_of(make)))) for name, make in KINDS.items()]
-    fonts = [_row((f"`{name}`", f"`{file}`")) for name, file in FONTS.items()]
+    recipes = [(f"`{name}`", one.source) for name, one in RECIPES.items()]
+    severities = [(str(level), f"{factor:g}") for level, factor in SEVERITIES.items()]
+    kinds = [(f"`{name}`", make.__doc__ or "") for name, make in KINDS.items()]
+    fonts = [(f"`{name}`", f"`{file}`") for name, file in FONTS.items()]
     return "\n\n".join(
         (
             "# Overlays: recipes, texts and fonts",
             "## Recipes",
-            markdown_table(("recipe", "published in"), recipes),
+            _table(("recipe", "published in"), recipes),
             "## Severities",
-            markdown_table(("severity", "factor for the size of the letters"), severities),
+            _table(("severity", "factor for the size of the letters"), severities),
             "## Kinds of text",
-            markdown_table(("kind", "what it says"), kinds),
+            _table(("kind", "what it says"), kinds),
             "## Fonts",
             api.prose(api.module("scenarios.typographic.fonts")),
-            markdown_table(("font", "file"), fonts),
+            _table(("font", "file"), fonts),
         )
     )
-
-
-def _doc_of(function: Callable[..., object]) -> str:
-    return " ".join((function.__doc__ or "").split())
 
 
 def _models() -> str:
@@ -197,28 +187,26 @@ def _models() -> str:
     ]
     for family, group in groupby(ZOO.values(), key=lambda row: row.family):
         rows = [
-            _row(
-                (
-                    f"`{row.name}`",
-                    row.architecture,
-                    str(row.image_px),
-                    f"{row.parameters_m:g} M",
-                    f"`{row.hub or row.location}`",
-                    f"{row.licence}{' (gated)' * row.gated}",
-                    ", ".join(row.tasks),
-                    "yes" if row.in_paper else "",
-                )
+            (
+                f"`{row.name}`",
+                row.architecture,
+                str(row.image_px),
+                f"{row.parameters_m:g} M",
+                f"`{row.hub or row.location}`",
+                f"{row.licence}{' (gated)' * row.gated}",
+                ", ".join(row.tasks),
+                "yes" if row.in_paper else "",
             )
             for row in group
         ]
         head = ("model", "architecture", "px", "size", "hub or folder", "licence", "tasks", "paper")
-        parts += [f"## {family}", markdown_table(head, rows)]
+        parts += [f"## {family}", _table(head, rows)]
     return "\n\n".join(parts)
 
 
 def _errors() -> str:
     rows = [
-        _row((f"`{name}`", ", ".join(f"`{base}`" for base in one.bases), _cell(api.prose(one))))
+        (f"`{name}`", ", ".join(f"`{base}`" for base in one.bases), api.prose(one))
         for name, one in api.module("errors").members.items()
         if isinstance(one, griffe.Class)
     ]
@@ -226,12 +214,12 @@ def _errors() -> str:
         "Each error that natadv raises on purpose is in one tree (`natadv.errors`), so that a "
         "program can catch `NatadvError`. On the command line it is one line on stderr."
     )
-    return "\n\n".join(("# Errors", intro, markdown_table(("error", "is a", "meaning"), rows)))
+    return "\n\n".join(("# Errors", intro, _table(("error", "is a", "meaning"), rows)))
 
 
 def _exit_codes() -> str:
     rows = [
-        _row((str(one.value), _cell(api.prose(one))))
+        (str(one.value), api.prose(one))
         for one in api.module("exit_codes").members.values()
         if isinstance(one, griffe.Attribute) and re.fullmatch(r"\d{1,3}", str(one.value))
     ]
@@ -239,7 +227,7 @@ def _exit_codes() -> str:
         "`pytest suites/` exits as pytest does: 0 if the run is green, 1 if it is not, 2 after "
         "Ctrl-C, 3 after a fault, 4 after a usage error, 5 if no case was collected."
     )
-    return "\n\n".join(("# Exit codes", gate, markdown_table(("`natadv` exits with", "if"), rows)))
+    return "\n\n".join(("# Exit codes", gate, _table(("`natadv` exits with", "if"), rows)))
 
 
 def _thresholds() -> str:
@@ -262,18 +250,16 @@ def _schema_page(title: str, intro: str, schema: Mapping[str, Any], room: str) -
         told = api.attribute_docs(room, name)
         required = set(one.get("required", ()))
         rows = [
-            _row(
-                (
-                    f"`{key}`",
-                    _kind(value),
-                    _default(value, key in required),
-                    _cell(told.get(key, "")),
-                )
+            (
+                f"`{key}`",
+                _kind(value),
+                _default(value, key in required),
+                told.get(key, ""),
             )
             for key, value in one["properties"].items()
         ]
         parts += [f"## {name}", one.get("description", "")]
-        parts.append(markdown_table(("key", "value", "default", "meaning"), rows))
+        parts.append(_table(("key", "value", "default", "meaning"), rows))
     return "\n\n".join(parts)
 
 
@@ -324,26 +310,22 @@ def _default(schema: Mapping[str, Any], required: bool) -> str:
 
 
 def _api_index() -> str:
-    rows = [
-        _row((f"[`natadv.{name}`](api/{name}.md)", _cell(api.summary(name))))
-        for name in api.rooms()
-    ]
+    rows = [(f"[`natadv.{name}`](api/{name}.md)", api.summary(name)) for name in api.rooms()]
     intro = (
         "The rooms of the library, with every public name. They import one way: a room uses those "
         "below it in the table of [CONTRIBUTING](../contributing.md)."
     )
-    return "\n\n".join(("# Python interface", intro, markdown_table(("room", "holds"), rows)))
+    return "\n\n".join(("# Python interface", intro, _table(("room", "holds"), rows)))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table without a `|` that would end a cell. In code GitHub needs it escaped, and the site
+    must not have it escaped, so that such code is HTML."""
+    return markdown_table(head, [list(map(_cell, row)) for row in rows])
 
 
 def _cell(text: str) -> str:
-    """Words in a cell of a table."""
-    return " ".join(text.split())
-
-
-def _row(cells: Iterable[str]) -> list[str]:
-    """Cells without a `|` that would end them. In code GitHub needs it escaped, and the site must
-    not have it escaped, so that such code is HTML."""
-    return [_CODE_WITH_BAR.sub(_as_html, cell).replace("|", "\\|") for cell in cells]
+    return _CODE_WITH_BAR.sub(_as_html, " ".join(text.split())).replace("|", "\\|")
 
 
 def _as_html(found: re.Match[str]) -> str:
