@@ -278,14 +278,13 @@ def _of_whole_run(
     """Raises NatadvError if the evidence is no ground for new rules. What is written into the
     contract itself must come from one run, and be about the cases that it selected; a file of its
     own may also hold rules for their twins, and for evidence that was assembled by hand."""
+    from natadv.data.card import find_datasets
     from natadv.evidence import read_selection
     from natadv.gate.calibrate import cases_of_whole_run
-    from natadv.gate.stored import DATASETS
-    from natadv.places import children
 
     if not write and read_selection(evidence) is None:
         return moved
-    cards = children(DATASETS, thresholds.parent)
+    cards = find_datasets(thresholds.parent)
     cases = {case.address for case in cases_of_whole_run(evidence, known, cards=cards)}
     new = tuple(rule for rule in moved.new if not write or rule.case in cases)
     return replace(moved, new=new)

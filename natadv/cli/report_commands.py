@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError, NatadvError, ReportError
 from natadv.exit_codes import DONE, NOT_GREEN
-from natadv.places import children
 from natadv.report.gate_json import GateJson, read_gate_json
 
 app = opt.command_group()
@@ -209,8 +208,9 @@ def pack(
     """
     from natadv.bundle.archive import Contents, write_archive
     from natadv.bundle.verify import verify
+    from natadv.data.card import find_datasets
     from natadv.gate.kept_baselines import baseline_folder
-    from natadv.gate.stored import DATASETS, cards_in
+    from natadv.gate.stored import cards_in
     from natadv.storage.atomic import replacing, writing
 
     compared = read_gate_json(gate_json).baseline
@@ -220,7 +220,7 @@ def pack(
     folder = named and baseline_folder(named, here=Path(), root=thresholds.parent)
     if folder and not folder.is_dir():
         raise ConfigError(f"--baseline {named}: no such folder of evidence")
-    cards = cards_in(datasets) if datasets else children(DATASETS, Path())
+    cards = cards_in(datasets) if datasets else find_datasets(Path())
     contents = Contents(gate_json, evidence, thresholds, cards, folder or None)
     # An archive that is there already stays if this one cannot be verified.
     with writing(out, remedy="give another --out FILE"), replacing(out) as fresh:

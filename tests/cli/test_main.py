@@ -228,31 +228,6 @@ def test_no_help_is_wider_than_the_terminal_or_a_hundred_columns(monkeypatch, ca
         assert words == "" or f"\n  Example: natadv {words}" in told
 
 
-def documented() -> list[str]:
-    """The lines of the documents that call a command."""
-    lines = []
-    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            words = line.split()
-            if words[:1] == ["natadv"] and words[1:2] and words[1] in cli.COMMANDS:
-                lines.append(line)
-    return lines
-
-
-def test_every_command_line_of_the_documents_can_be_read(monkeypatch, capsys):
-    monkeypatch.setattr(Command, "invoke", lambda self, context: 0)
-    monkeypatch.chdir(ROOT)
-    lines = documented()
-
-    assert len(lines) > 25
-    for line in lines:
-        # Optional parts stand in brackets.
-        plain = line.translate(str.maketrans("[]", "  "))
-        # What a shell writes into a file.
-        plain = re.sub(r'>>? ("[^"]*"|\S+)', "", plain)
-        assert run(*shlex.split(plain, comments=True)[1:]) == 0, (line, capsys.readouterr().err)
-
-
 def test_several_values_of_a_repeatable_option(monkeypatch):
     given = []
     monkeypatch.setattr(Command, "invoke", lambda self, context: given.append(context.params))
