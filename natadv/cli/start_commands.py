@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from natadv.cli import shared_options as opt
 from natadv.errors import ConfigError
@@ -30,10 +29,6 @@ class _PytestCommand(opt.Command):
         """Read nothing but a request for help that does not follow `--`."""
         asks = args[:1] != ["--"] and any(word in ("-h", "--help") for word in args)
         return super().parse_args(ctx, ["--help"] if asks else ["--", *args[args[:1] == ["--"] :]])
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run it; pytest itself says what goes on."""
-        return TyperCommand.invoke(self, ctx)
 
 
 @app.command(
