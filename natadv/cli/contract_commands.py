@@ -49,7 +49,7 @@ def _contract_of(given: Path, *, today: date | None = None) -> Thresholds:
     with tempfile.TemporaryDirectory() as folder:
         git.extract(str(given), Path(folder), patterns=["**/*.yaml"], folders=[])
         try:
-            return load_thresholds(Path(folder) / opt.THRESHOLDS, today=today)
+            return load_thresholds(Path(folder) / opt.CONTRACT, today=today)
         except ConfigError as error:
             raise ConfigError(str(error).replace(f"{folder}/", f"{given}:")) from error
 
@@ -77,10 +77,10 @@ def export(
         folder = Path(scratch)
         try:
             git.extract(revision, folder, patterns=["**/*.yaml"], folders=[BASELINES])
-            load_thresholds(folder / opt.THRESHOLDS)
+            load_thresholds(folder / opt.CONTRACT)
         except ConfigError as error:
             raise ConfigError(str(error).replace(f"{folder}/", f"{revision}:")) from error
-        for file in contract_files(folder / opt.THRESHOLDS):
+        for file in contract_files(folder / opt.CONTRACT):
             copied = out / file.copied_as
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file.path, copied)
@@ -97,7 +97,7 @@ def export(
 )
 def diff(
     old: Annotated[Path, opt.argument("OLD", _CONTRACT)],
-    new: Annotated[Path, opt.argument("NEW", _CONTRACT)] = opt.THRESHOLDS,
+    new: Annotated[Path, opt.argument("NEW", _CONTRACT)] = opt.CONTRACT,
 ) -> int:
     """Compare what two contracts ask of every case of every tier, even if they are written
     differently.
@@ -126,7 +126,7 @@ def diff(
 def starters(
     tiers: Annotated[list[str], opt.argument("TIER", "whose cases get a rule")],
     out: Annotated[Path, opt.output("gets the rules", metavar="FILE")],
-    thresholds: opt.Thresholds = opt.THRESHOLDS,
+    thresholds: opt.Thresholds = opt.CONTRACT,
     params: Annotated[Path, opt.path("rows of made datasets", metavar="FILE")] = Path(
         "params.yaml"
     ),
@@ -193,7 +193,7 @@ _Evidence = Annotated[Path, opt.path("of the gate's last run")]
 )
 def calibrate(
     evidence: _Evidence = opt.EVIDENCE,
-    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = opt.THRESHOLDS,
+    thresholds: Annotated[Path, opt.path("tiers and rules", metavar="FILE")] = opt.CONTRACT,
     part: Annotated[
         str | None, opt.text("PART", "also rules on this part of the clean datasets")
     ] = None,
@@ -399,7 +399,7 @@ def _write(files: Mapping[Path, str], *, dry_run: bool, shown: bool) -> None:
 def whatif(
     thresholds: Annotated[Path, opt.path(f"the other one: {_CONTRACT}", metavar="NEW")],
     evidence: _Evidence = opt.EVIDENCE,
-    against: Annotated[Path, opt.path(_CONTRACT, metavar="OLD")] = opt.THRESHOLDS,
+    against: Annotated[Path, opt.path(_CONTRACT, metavar="OLD")] = opt.CONTRACT,
     tier: Annotated[str | None, opt.text("NAME", "default: that of the run")] = None,
     day: _Date = None,
 ) -> int:

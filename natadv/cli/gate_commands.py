@@ -32,7 +32,7 @@ def plan(
     dataset: _Names = None,
     tier: Annotated[str | None, opt.text("NAME", "list of cases; default: the models' own")] = None,
     limit: opt.Limit = None,
-    thresholds: opt.Thresholds = opt.THRESHOLDS,
+    thresholds: opt.Thresholds = opt.CONTRACT,
     matrix: Annotated[bool, opt.flag("--matrix", "print the jobs of a CI matrix instead")] = False,
     root: opt.Root = Path(),
 ) -> int:

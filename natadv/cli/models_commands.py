@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _Root = Annotated[
     Path | None,
-    opt.root(f"holds {hub.LOCK}; default: the nearest folder above with {opt.THRESHOLDS}"),
+    opt.root(f"holds {hub.LOCK}; default: the nearest folder above with {opt.CONTRACT}"),
 ]
 _NAMES = f"a model, a family, {PAPER}, a glob, or any owner/name of the hub"
 _UPDATE = "move from the locked to the newest commit"
@@ -221,7 +221,7 @@ def resolve_names(names: Iterable[str]) -> tuple[tuple[ZooRow, ...], tuple[str, 
 
 def repository_root(start: Path) -> Path:
     """The nearest folder from `start` upwards that holds thresholds.yaml, or else `start`."""
-    return next((f for f in (start, *start.parents) if (f / opt.THRESHOLDS).is_file()), start)
+    return next((f for f in (start, *start.parents) if (f / opt.CONTRACT).is_file()), start)
 
 
 def fetched_line(fetched: Fetched) -> str:

@@ -146,7 +146,7 @@ def _benchmarks(given: Sequence[str]) -> dict[str, str]:
 def judge(
     evidence: Annotated[Path, opt.path("of a run, or of natadv merge")] = opt.EVIDENCE,
     gate_json: Annotated[Path, opt.output("gets the verdict", metavar="FILE")] = opt.GATE_JSON,
-    thresholds: opt.Thresholds = opt.THRESHOLDS,
+    thresholds: opt.Thresholds = opt.CONTRACT,
     datasets: Annotated[
         Path | None, opt.path("with the cards; default: fixtures/datasets beside the contract")
     ] = None,
@@ -191,7 +191,7 @@ def pack(
     out: Annotated[Path, opt.output("the archive", metavar="FILE")] = Path("evidence.zip"),
     gate_json: _Gate = opt.GATE_JSON,
     evidence: Annotated[Path, opt.path("of that run")] = opt.EVIDENCE,
-    thresholds: Annotated[Path, opt.path("that it was judged by", metavar="FILE")] = opt.THRESHOLDS,
+    thresholds: Annotated[Path, opt.path("that it was judged by", metavar="FILE")] = opt.CONTRACT,
     datasets: Annotated[
         Path | None, opt.path("with the cards; default: fixtures/datasets and those of packages")
     ] = None,

@@ -28,7 +28,7 @@ app = opt.command_group()
 @app.command(cls=opt.Command, epilog=opt.example("natadv selfcheck --evidence .natadv/evidence"))
 def selfcheck(
     evidence: Annotated[Path, opt.path("evidence of a run")] = opt.EVIDENCE,
-    thresholds: opt.Thresholds = opt.THRESHOLDS,
+    thresholds: opt.Thresholds = opt.CONTRACT,
     runs: Annotated[int, opt.count("simulated runs", at_least=30)] = 150,
     seed: opt.Seed = 0,
     processes: Annotated[int, opt.count("that simulate at once")] = opt.CPUS,

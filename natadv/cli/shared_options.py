@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from natadv.arguments import wrong_words
 from natadv.config import shown
 from natadv.errors import ConfigError, copyable, script_lines, unknown_name, wrapped
-from natadv.places import CONTRACT as THRESHOLDS
+from natadv.places import CONTRACT as CONTRACT
 from natadv.places import EVIDENCE as EVIDENCE
 from natadv.places import GATE_JSON as GATE_JSON
 from natadv.places import STORE as STORE
@@ -180,7 +180,7 @@ def number(about: str, metavar: str, allowed: Callable[[float], bool], expected:
 
 def contract_at(given: Path) -> Path:
     """The file of the contract; that of the package if none was named and none lies here."""
-    return find(THRESHOLDS, Path()) if given == THRESHOLDS else given
+    return find(CONTRACT, Path()) if given == CONTRACT else given
 
 
 def split_names(given: str) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def _mini_grid(model: str, *, root: Path, tasks: Sequence[str], limit: int | Non
     from natadv.gate.thresholds_file import load_thresholds
     from natadv.places import package_roots
 
-    contract = load_thresholds(package_roots()[0] / opt.THRESHOLDS, asserting=False)
+    contract = load_thresholds(package_roots()[0] / opt.CONTRACT, asserting=False)
     request = Request(root=root, models=(model,), tasks=tuple(tasks), tier=TIER, limit=limit)
     grid = make_grid(request, contract)
     if not any(case.dataset in grid.datasets for case in grid.cases):
