@@ -18,14 +18,7 @@ from typing import Any
 
 import pytest
 
-from natadv.errors import (
-    ConfigError,
-    GateFailure,
-    InfraError,
-    NatadvError,
-    counted,
-    script_lines,
-)
+from natadv.errors import ConfigError, GateFailure, InfraError, NatadvError, counted
 from natadv.evaluate.devices import check_gpus, pinned_environment, teams, visible_gpus
 from natadv.evaluate.grid import Grid
 from natadv.evaluate.requirements import missing, script
@@ -37,6 +30,7 @@ from natadv.plugin.session import GateSession, make_session
 from natadv.report.gate_json import remove_verdict
 from natadv.tasks import TASKS
 from natadv.types import Case
+from natadv.wrapping import script_lines
 
 SESSION = pytest.StashKey[GateSession]()
 CONTROLLER = pytest.StashKey[Controller]()

@@ -21,7 +21,7 @@ from hypothesis import settings
 from PIL import Image
 from safetensors.numpy import save_file
 
-from natadv import errors, places
+from natadv import places, wrapping
 from natadv.data.card import CardDraft
 from natadv.data.packing import write_dataset
 from natadv.evaluate import code
@@ -442,4 +442,4 @@ def _write_plain(folder: Path) -> None:
 @pytest.fixture
 def one_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines are not broken, however wide: for tests of what is said, and not of its layout."""
-    monkeypatch.setattr(errors, "WIDTH", 10_000)
+    monkeypatch.setattr(wrapping, "WIDTH", 10_000)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from natadv import git
 from natadv.cli import shared_options as opt
-from natadv.errors import WIDTH, ConfigError, NatadvError, counted
+from natadv.errors import ConfigError, NatadvError, counted
 from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.report.markdown import markdown_table
 from natadv.report.terminal import GAP, NOTHING, aligned
 from natadv.storage.atomic import replace_file
+from natadv.wrapping import WIDTH
 
 if TYPE_CHECKING:
     from natadv.gate.baseline import BaselineJudgement

@@ -15,9 +15,10 @@ from natadv.cli import shared_options as opt
 from natadv.data.card import Card, find_datasets, load_card
 from natadv.data.classes import CLASS_TABLES, TEMPLATES
 from natadv.data.importers import FORMATS, Format, ImportRequest, Option, import_dataset
-from natadv.errors import DataError, counted, script_lines, wrapped
+from natadv.errors import DataError, counted
 from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.scenarios import SCENARIOS
+from natadv.wrapping import script_lines, wrapped
 
 if TYPE_CHECKING:
     from natadv.evaluate.datasets import Dataset

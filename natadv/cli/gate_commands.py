@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from natadv.cli import shared_options as opt
-from natadv.errors import ConfigError, counted, script_lines
+from natadv.errors import ConfigError, counted
 from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.report.terminal import aligned, column_blocks
 from natadv.tasks import TASKS, analysed
+from natadv.wrapping import script_lines
 
 if TYPE_CHECKING:
     from natadv.evaluate.grid import Grid

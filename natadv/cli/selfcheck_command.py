@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from natadv.cli import shared_options as opt
-from natadv.errors import WIDTH, ConfigError, counted
+from natadv.errors import ConfigError, counted
 from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.report.terminal import NOTHING, aligned
 from natadv.storage.atomic import replace_file
 from natadv.storage.progress import Progress
+from natadv.wrapping import WIDTH
 
 if TYPE_CHECKING:
     from natadv.gate.sabotage import Attempt, Sabotage

@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from natadv.arguments import wrong_words
 from natadv.config import shown
-from natadv.errors import ConfigError, copyable, script_lines, unknown_name, wrapped
+from natadv.errors import ConfigError, unknown_name
 from natadv.places import CONTRACT as CONTRACT
 from natadv.places import EVIDENCE as EVIDENCE
 from natadv.places import GATE_JSON as GATE_JSON
@@ -24,6 +24,7 @@ from natadv.places import STORE as STORE
 from natadv.places import find
 from natadv.storage.atomic import why_unwritable
 from natadv.tasks import ASKED
+from natadv.wrapping import copyable, script_lines, wrapped
 
 if TYPE_CHECKING:
     from natadv.pipelines.embedders import Arithmetic

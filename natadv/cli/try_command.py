@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from natadv.cli import shared_options as opt
-from natadv.errors import ConfigError, MetricError, counted, listed, wrapped
+from natadv.errors import ConfigError, MetricError, counted, listed
 from natadv.exit_codes import DONE, NOT_GREEN
 from natadv.report.terminal import NOTHING, aligned
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import TASKS
+from natadv.wrapping import wrapped
 
 if TYPE_CHECKING:
     from natadv.evaluate.grid import Grid

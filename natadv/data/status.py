@@ -16,8 +16,9 @@ import yaml
 from natadv.config import PARAMS
 from natadv.data.card import DATASETS_FOLDER, Card, find_datasets, load_card
 from natadv.data.importers import FORMATS
-from natadv.errors import ConfigError, DataError, script_lines, unknown_name, wrapped
+from natadv.errors import ConfigError, DataError, unknown_name
 from natadv.places import find
+from natadv.wrapping import script_lines, wrapped
 
 PIPELINES = {"dvc.yaml": "", "fixtures/sources/dvc.yaml": "fixtures/sources/dvc.yaml:"}
 # The loader in C is fast; the one in Python stands in where C is missing.

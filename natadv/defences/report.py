@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from natadv.config import Strict, first_mistake
 from natadv.defences.measure import BeforeAfter, PartReport, Value
 from natadv.defences.settings import MethodName
-from natadv.errors import ReportError, wrapped
+from natadv.errors import ReportError
 from natadv.report.markdown import markdown_table
 from natadv.report.terminal import aligned
+from natadv.wrapping import wrapped
 
 REPORT_JSON, REPORT_MD, README = "defence-report.json", "defence-report.md", "README.md"
 

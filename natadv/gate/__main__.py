@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from natadv.arguments import day, path, text, wrong_words
-from natadv.errors import wrapped
 from natadv.exit_codes import DONE, NOT_GREEN, exit_code_of
 from natadv.gate.contract import contract_digest
 from natadv.gate.kept_baselines import baseline_for
@@ -18,6 +17,7 @@ from natadv.gate.thresholds_file import load_thresholds
 from natadv.gate.waivers import today_utc
 from natadv.places import CONTRACT, find
 from natadv.storage.progress import underway
+from natadv.wrapping import wrapped
 
 BELOW = " " * 17
 """Begins what is left of a line that is too wide, and no other line."""

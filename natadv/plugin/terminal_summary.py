@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from natadv.errors import WIDTH, copyable, counted, wrapped
+from natadv.errors import counted
 from natadv.places import EVIDENCE, GATE_JSON
 from natadv.plugin import options
 from natadv.plugin.explanations import cause_lines
@@ -18,6 +18,7 @@ from natadv.report.gate_json import RunEntry
 from natadv.report.terminal import first_failure, overview, table
 from natadv.tasks import TASKS
 from natadv.types import GREEN
+from natadv.wrapping import WIDTH, copyable, wrapped
 
 if TYPE_CHECKING:
     from natadv.plugin.controller import Controller

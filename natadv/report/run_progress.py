@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from natadv.errors import WIDTH, counted
+from natadv.errors import counted
 from natadv.storage.progress import EVERY_S, cropped, duration
+from natadv.wrapping import WIDTH
 
 PATIENCE_S = 5.0
 """Of silence, before the first line of a phase; later ones come every `EVERY_S`."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-from natadv.errors import WIDTH, wrapped
 from natadv.report.gate_json import BaselineEntry, RuleEntry, WaiverEntry
 from natadv.tasks import TASKS
 from natadv.types import STATES, Case, Measurement, Verdict
+from natadv.wrapping import WIDTH, wrapped
 
 NOTHING, GAP = "-", "  "
 

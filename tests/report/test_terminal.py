@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natadv.errors import WIDTH, copyable, wrapped
 from natadv.metrics import METRICS
 from natadv.report.terminal import SHORT, Row, first_failure, overview, reasons, table
 from natadv.scenarios import SCENARIOS
 from natadv.tasks import ASKED, TASKS
 from natadv.types import Case, Measurement
+from natadv.wrapping import WIDTH, copyable, wrapped
 
 CASE = Case("classification", "clean", "mini", "mini-clip")
 VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE", "INCOMPLETE")
