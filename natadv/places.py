@@ -34,6 +34,11 @@ def find(path: Path, root: Path) -> Path:
     return next((there for there in _in_packages(path) if there.exists()), here)
 
 
+def contract_above(place: Path) -> Path | None:
+    """The nearest folder from `place` upwards that holds a contract."""
+    return next((p for p in (place, *place.parents) if (p / CONTRACT).is_file()), None)
+
+
 def children(folder: Path, root: Path) -> dict[str, Path]:
     """Name -> path of what lies in `folder`, below `root` and in all packages; those of the root
     come first, and hide others of their names."""

@@ -20,7 +20,7 @@ from natadv.models import listing
 from natadv.models.hub import local as hub
 from natadv.models.listing import as_json, table
 from natadv.models.zoo import PAPER, ZOO, ZooRow, families, rows_named
-from natadv.places import find
+from natadv.places import contract_above, find
 from natadv.storage.progress import amount
 from natadv.training.head_settings import SETTINGS, TrainedTask, settings_for
 from natadv.training.sae_settings import SAE_SETTINGS, AutoencoderSettings
@@ -221,7 +221,7 @@ def resolve_names(names: Iterable[str]) -> tuple[tuple[ZooRow, ...], tuple[str, 
 
 def repository_root(start: Path) -> Path:
     """The nearest folder from `start` upwards that holds thresholds.yaml, or else `start`."""
-    return next((f for f in (start, *start.parents) if (f / opt.CONTRACT).is_file()), start)
+    return contract_above(start) or start
 
 
 def fetched_line(fetched: Fetched) -> str:

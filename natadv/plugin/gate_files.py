@@ -18,7 +18,7 @@ import pytest
 
 from natadv import places
 from natadv.errors import ConfigError
-from natadv.places import CONTRACT
+from natadv.places import contract_above
 from natadv.plugin.opt_in import FOLDER, Folder
 
 _WORD, _MARK = b".gate", re.compile(rb"mark\s*\.gate\b")
@@ -125,11 +125,6 @@ def root_for(gates: Iterable[Path], *, here: Path) -> Path:
             f"{of_one} has its contract in {one}, {of_other} in {other}; run them one by one"
         )
     return next(iter(roots))
-
-
-def contract_above(place: Path) -> Path | None:
-    """The nearest folder from `place` upwards that holds a contract."""
-    return next((p for p in (place, *place.parents) if (p / CONTRACT).is_file()), None)
 
 
 def _is_packaged(gate: Path, here: Path) -> bool:

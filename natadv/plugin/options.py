@@ -97,11 +97,14 @@ class Option(NamedTuple):
 
 
 def _switched(given: str) -> bool:
-    return arguments.choice(given.strip().casefold(), SWITCHED) in SWITCHED[:4]
+    return SWITCHED[arguments.choice(given.strip().casefold(), [*SWITCHED])]
 
 
-SWITCHED = ("1", "true", "yes", "on", "0", "false", "no", "off")
-"""What may stand for a switch that is on, or off, outside of the command line."""
+SWITCHED = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+"""What may stand for a switch outside of the command line -> whether it is on."""
 
 
 SELECTED = (

@@ -13,8 +13,8 @@ import pytest
 
 from natadv.errors import ConfigError
 from natadv.models.zoo import ZOO
-from natadv.places import CONTRACT, SUITES, find
-from natadv.plugin.gate_files import Collected, contract_above, gate_files
+from natadv.places import CONTRACT, SUITES, contract_above, find
+from natadv.plugin.gate_files import Collected, gate_files
 from natadv.plugin.opt_in import PLUGIN
 from natadv.plugin.options import HELP_MODES, OPTIONS
 from natadv.starter.repository import packaged_suites
