@@ -93,7 +93,7 @@ def _mini_grid(model: str, *, root: Path, tasks: Sequence[str], limit: int | Non
     if not any(case.dataset in grid.datasets for case in grid.cases):
         raise ConfigError(
             "expected the datasets of the mini world, found none of them here or in an installed "
-            "package; run pip install natadv-mini"
+            "package; run pip install 'natadv[mini]'"
         )
     return replace(grid, tier=replace(grid.tier, searches={}))
 

@@ -166,8 +166,7 @@ class Summary:
             return
         if verdict == "measured":
             evidence = self._option("--evidence", run.evidence, EVIDENCE)
-            out = " --out thresholds/measured.yaml"
-            yield f"natadv calibrate{evidence}{out}", "rules from what was measured"
+            yield f"natadv calibrate --write{evidence}", "rules from what was measured"
         elif verdict in GREEN:
             if verdict == "partial":
                 whole = "natadv gate" if self._by_command else "pytest suites/"

@@ -187,4 +187,4 @@ def test_without_the_mini_world_it_says_how_to_get_it(try_model, nets, tmp_path,
     code, _, why = try_model(f"{nets}:net")
 
     assert code == 4
-    assert "run pip install natadv-mini" in why
+    assert "run pip install 'natadv[mini]'" in why

@@ -104,7 +104,5 @@ def test_a_run_that_lacks_something_says_how_to_find_it_and_to_go_on(measured):
 def test_measured_numbers_lead_to_rules(measured):
     lines = summary(measured.pytest("-n", "0", "--no-assert"))
 
-    assert lines[-2] == (
-        "  natadv calibrate --out thresholds/measured.yaml  # rules from what was measured"
-    )
+    assert lines[-2] == "  natadv calibrate --write  # rules from what was measured"
     assert any(line.startswith("MEASURED: 4 cases") for line in lines)
