@@ -136,7 +136,8 @@ class Summary:
         units = f"{counted(facts.units_computed, 'unit')} computed"
         asserting = run.verdict() in GREEN and run.session.asserting
         caveats = run.session.verdict.caveats if asserting else ""
-        return f"{run.extent()}, {units}{caveats}; {', '.join(map(self._shown, paths))}"
+        shown = ", ".join(map(self._shown, paths))
+        return f"{run.extent()}, {units}{caveats}{shown and f'; {shown}'}"
 
     def _shown(self, path: Path) -> str:
         """From where pytest was called, if that is the root or below it."""
