@@ -14,7 +14,7 @@ from pathlib import Path
 from natadv.errors import DataError, listed
 from website import blocks
 from website.blocks import ROOT
-from website.reference import reference_names, reference_pages
+from website.reference import GENERATED, MADE_FROM, reference_names, reference_pages
 
 AT_ROOT = {
     "README.md": "index.md",
@@ -153,9 +153,12 @@ def _site_target(link: Link, name: str) -> str:
         return link.target
     path, hash_, anchor = link.target.partition("#")
     inside = os.path.relpath(link.folder / path, ROOT)
-    on_site = AT_ROOT.get(
-        inside, inside.removeprefix("docs/") if inside.startswith("docs/") else ""
-    )
+    if inside in MADE_FROM:
+        on_site = f"{GENERATED}/{MADE_FROM[inside]}.md"
+    else:
+        on_site = AT_ROOT.get(
+            inside, inside.removeprefix("docs/") if inside.startswith("docs/") else ""
+        )
     if on_site:
         return posixpath.relpath(on_site, posixpath.dirname(name) or ".") + hash_ + anchor
     return f"{repository()}/blob/main/{inside}" if repository() else ""
@@ -184,7 +187,7 @@ def _line_with_links(
         # A picture may stand in the text of a link.
         words = "[" + _INLINE.sub(inline, found[1].lstrip("!")[1:-1]) + "]"
         target = target_of(link(found[2]))
-        if found[1] == f"[{found[2]}]":
+        if found[1][1:-1] in _paths_of(found[2]):
             words = f"[{_title(link(found[2]))}]"
         mark = "!" * found[1].startswith("!")
         return f"{mark}{words}({target}{found[3]})" if target else words[1:-1]
@@ -195,15 +198,24 @@ def _line_with_links(
     return _DEFINITION.sub(definition, _INLINE.sub(inline, line))
 
 
+def _paths_of(target: str) -> tuple[str, ...]:
+    """How the words of a link may name the page that it leads to."""
+    path = target.partition("#")[0]
+    return target, path, posixpath.basename(path)
+
+
 def _title(link: Link) -> str:
-    """What a link says on the site whose words are the path of a page: the title of that page."""
+    """What a link says on the site whose words are the path of a page: the title of that page, or
+    of its section."""
     path = link.folder / link.target.partition("#")[0]
+    anchor = link.target.partition("#")[2]
     if path.suffix != ".md":
         return link.target
     if not path.is_file():
         # It is made from the code.
         return path.stem.replace("-", " ")
-    return blocks.headings_of(path.read_text(encoding="utf-8"))[0]
+    headings = blocks.headings_of(path.read_text(encoding="utf-8"))
+    return next((one for one in headings if slug(one) == anchor), headings[0])
 
 
 def _lines(text: str) -> Iterator[tuple[int, str, bool]]:

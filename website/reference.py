@@ -51,7 +51,7 @@ def reference_names() -> set[str]:
 def _commands() -> str:
     intro = (
         "All commands of `natadv`. The gate itself is run by pytest ([its options]"
-        "(gate-options.md)); what the exit codes say stands in [exit codes](exit-codes.md)."
+        "(gate-options.md)). All of them share one set of [exit codes](exit-codes.md)."
     )
     parts = ["# Commands", intro]
     for name in cli.COMMANDS:
@@ -212,22 +212,26 @@ def _errors() -> str:
     ]
     intro = (
         "Each error that natadv raises on purpose is in one tree (`natadv.errors`), so that a "
-        "program can catch `NatadvError`. On the command line it is one line on stderr."
+        "program can catch `NatadvError`. On the command line it is one line on stderr, and the "
+        "[exit code](exit-codes.md) is 4. In a test of the gate, `GateFailure` and `InfraError` "
+        "fail the test."
     )
     return "\n\n".join(("# Errors", intro, _table(("error", "is a", "meaning"), rows)))
 
 
 def _exit_codes() -> str:
     rows = [
-        (str(one.value), api.prose(one))
-        for one in api.module("exit_codes").members.values()
+        (str(one.value), name.lower().replace("_", " "), api.prose(one))
+        for name, one in api.module("exit_codes").members.items()
         if isinstance(one, griffe.Attribute) and re.fullmatch(r"\d{1,3}", str(one.value))
     ]
     gate = (
-        "`pytest suites/` exits as pytest does: 0 if the run is green, 1 if it is not, 2 after "
-        "Ctrl-C, 3 after a fault, 4 after a usage error, 5 if no case was collected."
+        "The gate (`pytest suites/`, `natadv gate`) exits as pytest does: 0 if the run is green, 1 "
+        "if it is not, 2 after Ctrl-C, 3 after a fault, 4 after a usage error, 5 if no case was "
+        "collected."
     )
-    return "\n\n".join(("# Exit codes", gate, _table(("`natadv` exits with", "if"), rows)))
+    intro = "All other commands of `natadv` exit with one of these codes:"
+    return "\n\n".join(("# Exit codes", gate, intro, _table(("code", "name", "when"), rows)))
 
 
 def _thresholds() -> str:
@@ -349,3 +353,18 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "api": _api_index,
 }
 """Name of the page -> what makes it. A new page is a function, a row, and a line of mkdocs.yml."""
+
+MADE_FROM: Mapping[str, str] = {
+    "natadv/cli/__init__.py": "commands",
+    "natadv/plugin/options.py": "gate-options",
+    "natadv/gate/thresholds_schema.py": "thresholds",
+    "natadv/report/gate.schema.json": "gate-json",
+    "natadv/metrics/__init__.py": "metrics",
+    "natadv/tasks/__init__.py": "tasks",
+    "natadv/scenarios/typographic/recipes.py": "overlays",
+    "natadv/models/zoo.tsv": "models",
+    "natadv/exit_codes.py": "exit-codes",
+    "natadv/errors.py": "errors",
+}
+"""File of the repository -> name of the page that shows its content. Pages link to the file, as
+these pages exist on the site only; there, the links lead to the page."""

@@ -117,6 +117,30 @@ def test_links_lead_to_pages_of_the_site():
     assert "](contributing.md)" in readme
 
 
+def test_a_link_to_code_leads_to_the_page_that_is_made_from_it(page):
+    page.write_text("See [all metrics](../natadv/metrics/__init__.py).\n")
+
+    assert pages.on_site(page, "page.md") == "See [all metrics](reference/metrics.md).\n"
+
+
+def test_each_page_of_the_reference_is_made_from_a_file_that_is_there():
+    assert [file for file in reference.MADE_FROM if not (blocks.ROOT / file).is_file()] == []
+    assert {*reference.MADE_FROM.values()} == reference.PAGES.keys() - {"api"}
+
+
+@pytest.mark.parametrize(
+    ("target", "title"),
+    [
+        ("tiers.md", "How to set tiers, floors and waivers"),
+        ("tiers.md#measured-floors", "Measured floors"),
+    ],
+)
+def test_a_link_whose_words_are_a_path_says_the_title(page, target, title):
+    page.write_text(f"([tiers.md]({target}))\n")
+
+    assert pages.on_site(page, "page.md") == f"([{title}]({target}))\n"
+
+
 def test_a_link_to_what_is_not_on_the_site_becomes_words(page, monkeypatch):
     page.write_text("See [the *rules*](../thresholds.yaml), [![a](attack.png)](../Makefile).\n")
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
