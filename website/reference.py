@@ -191,7 +191,7 @@ def _models() -> str:
                 f"`{row.name}`",
                 row.architecture,
                 str(row.image_px),
-                f"{row.parameters_m:g} M",
+                f"{row.parameters_m:g}\u00a0M",
                 f"`{row.hub or row.location}`",
                 f"{row.licence}{' (gated)' * row.gated}",
                 ", ".join(row.tasks),
