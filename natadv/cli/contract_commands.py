@@ -230,10 +230,7 @@ def calibrate(
 
     if write and out is not None:
         raise typer.BadParameter("--write and --out FILE are two places for the same rules")
-    if allow_lower != (reason is not None):
-        raise typer.BadParameter("--allow-lower and --reason TEXT need each other")
-    if reason is not None and not (any(map(str.isalnum, reason)) and reason.isprintable()):
-        raise typer.BadParameter(f"--reason: expected words in one line, got {reason!r}")
+    _check_reason(reason, allow_lower=allow_lower)
     known = _known(thresholds, may_be_new=write)
     found = proposals(evidence, str(day or today_utc()), part)
     moved = ratchet(found.rules, known, lower_because=reason)
@@ -252,6 +249,13 @@ def calibrate(
     _tell(moved, thresholds if write else out, remarks=remarks, dry_run=dry_run)
     _write(files, dry_run=dry_run, shown=dry_run or write)
     return _whether_all_have_rules(known, new) if write else DONE
+
+
+def _check_reason(reason: str | None, *, allow_lower: bool) -> None:
+    if allow_lower != (reason is not None):
+        raise typer.BadParameter("--allow-lower and --reason TEXT need each other")
+    if reason is not None and not (any(map(str.isalnum, reason)) and reason.isprintable()):
+        raise typer.BadParameter(f"--reason: expected words in one line, got {reason!r}")
 
 
 def _of_no_tier(outside: Sequence[Rule]) -> Iterator[str]:

@@ -5,7 +5,7 @@ Anything in them that could make the gate judge less than was meant is an error.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -83,13 +83,7 @@ def load_thresholds(path: Path, *, asserting: bool = True, today: date | None = 
     for included in _included(path, main.include, lines):
         file, lines_of_file = load_config(included.path, IncludedFile)
         sources.append(_Source(*included, file, lines_of_file))
-    tiers: dict[str, Tier] = {}
-    for source in sources:
-        for name, row in source.file.tiers.items():
-            if name in tiers:
-                at = f"{source.path}:{line_of(('tiers', name), source.lines)}"
-                raise ConfigError(f"{at}: a second tier {name!r}; rename one")
-            tiers[name] = _tier(name, row)
+    tiers = _tiers_of(sources)
     rules = tuple(
         row.rule(line=line_of(("rules", i), source.lines), file=source.name)
         for source in sources
@@ -166,6 +160,18 @@ def _named_in(folder: Path, pattern: str) -> dict[str, Path]:
     # What is hidden is a backup, or being written: a glob must not make it a rule.
     seen = {name: all(p[0] != "." or p in parts for p in name.parts) for name in named}
     return {name.as_posix(): file for name, file in named.items() if seen[name]}
+
+
+def _tiers_of(sources: Iterable[_Source]) -> dict[str, Tier]:
+    """The tiers of all files, by name. Raises ConfigError if two have the same name."""
+    tiers: dict[str, Tier] = {}
+    for source in sources:
+        for name, row in source.file.tiers.items():
+            if name in tiers:
+                at = f"{source.path}:{line_of(('tiers', name), source.lines)}"
+                raise ConfigError(f"{at}: a second tier {name!r}; rename one")
+            tiers[name] = _tier(name, row)
+    return tiers
 
 
 def _tier(name: str, row: TierRow) -> Tier:
