@@ -79,7 +79,7 @@ def _train(
         logits = model(as_input(pixels[rows]))
         truth = torch.from_numpy(labels[rows])
         optimizer.zero_grad()
-        functional.cross_entropy(logits, truth).backward()  # type: ignore[no-untyped-call]
+        functional.cross_entropy(logits, truth).backward()
         optimizer.step()
         schedule.step()
         hits = 0.95 * hits + 0.05 * float((logits.argmax(dim=1) == truth).float().mean())

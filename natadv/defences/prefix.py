@@ -172,7 +172,7 @@ def _train(
             kept = functional.kl_div(after, before, reduction="batchmean")
             loss = loss + settings.identity_weight * kept
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         if (step + 1) % max(1, settings.steps // 10) == 0 or step + 1 == settings.steps:
             losses.append(float(loss.detach()))
@@ -200,7 +200,7 @@ def _tokens(
 ) -> dict[str, torch.Tensor]:
     """As the defended folder will tokenise them; the token itself has a stand-in that has an
     embedding."""
-    wrapped = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.content, pad_token=str(tokenizer.config["pad_token"])
     )
     reference = network.encoder.tokenise(list(texts))

@@ -95,7 +95,7 @@ class ModelRunner:
         found = described(self.gpu)
         if "gpu" not in found and torch.cuda.is_available():
             found["gpu"] = torch.cuda.get_device_name()
-        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        cudnn = torch.backends.cudnn.version()
         libraries = {"cuda": torch.version.cuda, "cudnn": cudnn}
         return found | {name: str(number) for name, number in libraries.items() if number}
 

@@ -60,7 +60,7 @@ class DiffusionGenerator:
         if not hasattr(torch, drawing.dtype):
             raise ConfigError(f"unknown dtype {drawing.dtype!r}; use bfloat16, float16 or float32")
         try:
-            pipeline = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+            pipeline = DiffusionPipeline.from_pretrained(
                 source,
                 dtype=getattr(torch, drawing.dtype),
                 revision=None if Path(source).is_dir() else drawing.revision,

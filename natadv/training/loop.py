@@ -267,7 +267,7 @@ def _step(training: Training, state: State, seed: int, *, half: bool, afresh: st
             f"step {state.step + 1} of {training.steps}: the loss is {value}, at a rate of "
             f"{rate:g}; {afresh} and a lower rate (--set rate={rate / 10:.0e})"
         )
-    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    state.scaler.scale(loss).backward()
     for optimiser in state.optimisers:
         state.scaler.step(optimiser)
     state.scaler.update()

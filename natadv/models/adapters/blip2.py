@@ -263,7 +263,7 @@ def _check_head(name: str, language_model: Any) -> None:
 
 def _beam_search(text: Any, *, pad_id: int) -> GenerationConfig:
     """Complete, so that no generation_config.json affects an answer."""
-    return GenerationConfig(  # type: ignore[no-untyped-call]
+    return GenerationConfig(
         do_sample=False,
         num_beams=5,
         length_penalty=-1.0,

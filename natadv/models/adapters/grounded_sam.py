@@ -59,7 +59,7 @@ class BoxFinder:
         )
         text = self._model.config.text_config
         self._max_tokens = min(self._model.config.max_text_len, text.max_position_embeddings)
-        self._processor = GroundingDinoProcessor(  # type: ignore[no-untyped-call]
+        self._processor = GroundingDinoProcessor(
             pretrained.image_processor(folder, wanted=wanted),
             pretrained.tokenizer(folder, vocabulary=text.vocab_size),
         )
@@ -137,7 +137,7 @@ class MaskDrawer:
         self._placement = placement
         self._model = pretrained.weights(SamModel, folder, placement=placement)
         processor = pretrained.image_processor(folder, wanted=wanted)
-        self._processor: Any = SamProcessor(processor)  # type: ignore[no-untyped-call]
+        self._processor: Any = SamProcessor(processor)
 
     def draw(
         self, picture: Image, boxes: Sequence[tuple[float, float, float, float]]

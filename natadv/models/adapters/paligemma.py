@@ -115,7 +115,7 @@ class _PaliGemmaReader:
 
 def _greedy_search(tokenizer: Any) -> GenerationConfig:
     """Complete, so that no generation_config.json affects an answer."""
-    return GenerationConfig(  # type: ignore[no-untyped-call]
+    return GenerationConfig(
         do_sample=False,
         num_beams=1,
         max_new_tokens=ANSWER_TOKENS,

@@ -67,8 +67,8 @@ def weights(
 
     Raises ModelError if weights and config do not belong together, or the files are damaged.
     """
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     _refuse_larger(architecture, folder)
     with as_model_error(folder, "load its weights"):
         model, info = architecture.from_pretrained(
@@ -80,7 +80,7 @@ def weights(
             attn_implementation=attention,
             output_loading_info=True,
             # Otherwise generation_config.json is read, unchecked, and affects answers.
-            generation_config=GenerationConfig(),  # type: ignore[no-untyped-call]
+            generation_config=GenerationConfig(),
             # Otherwise loading ends at the first wrong shape, with an error that names no key.
             ignore_mismatched_sizes=True,
             **_spreading(placement),
@@ -118,7 +118,7 @@ def _spreading(placement: Placement) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {"device_map": "auto" if placement.gpus > 1 else {"": 0}}
     if placement.in_8_bits:
-        config = BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+        config = BitsAndBytesConfig(load_in_8bit=True)
         found["quantization_config"] = config
     return found
 
@@ -148,7 +148,7 @@ def _refuse_larger(architecture: Any, folder: Path) -> None:
         )
 
 
-def image_processor(folder: Path, *, wanted: Sequence[str] | None = None, **changed: object) -> Any:
+def image_processor(folder: Path, *, wanted: Sequence[str] | None = None, **changed: Any) -> Any:
     """The preprocessing of `folder` on the PIL backend, whose pixels no GPU or version changes.
 
     `wanted` are the keys that its config must have, by default those of its `model_type`;
@@ -158,7 +158,7 @@ def image_processor(folder: Path, *, wanted: Sequence[str] | None = None, **chan
     """
     checkpoint.image_processing(folder, wanted=wanted)
     with as_model_error(folder, "load its preprocessing config"):
-        processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+        processor = AutoImageProcessor.from_pretrained(
             folder, backend="pil", local_files_only=True, trust_remote_code=False, **changed
         )
     if processor.backend != "pil":
