@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from natadv import places
 from natadv.errors import MetricError
 from natadv.evidence import CaseEvidence, SequenceRecord
 from natadv.gate.baseline import BaselineJudgement, BaselineVerdict
@@ -119,9 +120,12 @@ def _waiver_entry(waiver: Waiver, contract: str) -> WaiverEntry:
 
 def _file(included: str, contract: str) -> str:
     """The path of a file of the contract, as reports name it; that of a package as it is."""
+    if not included:
+        return contract
     if included.startswith(PACKAGED):
         return included
-    return (PurePosixPath(contract).parent / included).as_posix() if included else contract
+    prefix = PACKAGED if contract.startswith(PACKAGED) else ""
+    return prefix + (PurePosixPath(contract.removeprefix(prefix)).parent / included).as_posix()
 
 
 def _baseline_row(judged: BaselineJudgement) -> Row:
@@ -171,13 +175,19 @@ def extent_for(extent: str, models: Sequence[str], tier: Tier) -> str:
     return extent if {*models} == {*tier.models} else f"{extent} for {', '.join(models)}"
 
 
-def from_root(path: Path, root: Path) -> str:
-    """The path of a file below the root of the repository, as reports name it. Elsewhere, or in a
-    hidden folder, such as a contract that was exported from git: its name."""
-    whole, top = path.resolve(), root.resolve()
-    inside = whole.relative_to(top) if top in whole.parents else Path(path.name)
-    hidden = any(part.startswith(".") for part in inside.parts[:-1])
-    return path.name if hidden else inside.as_posix()
+def contract_name(path: Path, root: Path) -> str:
+    """The name of a contract in reports: its path below the root of the repository, or
+    `natadv:thresholds.yaml` if natadv itself brings it, so that nobody looks for it in the
+    repository. Elsewhere, or in a hidden folder, such as one that was exported from git: that of
+    the file alone."""
+    whole = path.resolve()
+    packaged = ((top, PACKAGED) for top in places.package_roots()[:1])
+    for top, prefix in ((root, ""), *packaged):
+        if whole.is_relative_to(top.resolve()):
+            inside = whole.relative_to(top.resolve())
+            hidden = any(part.startswith(".") for part in inside.parts[:-1])
+            return path.name if hidden else prefix + inside.as_posix()
+    return path.name
 
 
 def measurement_entries(case: Case, rows: Iterable[Row]) -> list[MeasurementEntry]:

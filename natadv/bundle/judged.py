@@ -15,8 +15,8 @@ from natadv.bundle.entries import (
     case_entry,
     case_rows,
     causes_of,
+    contract_name,
     extent_for,
-    from_root,
     overall_of,
     waiver_use_entries,
 )
@@ -97,7 +97,7 @@ def write_verdict(
     gate = _gate_json(
         run,
         judged,
-        contract=ContractEntry(file=from_root(thresholds, Path()), sha256=digest),
+        contract=ContractEntry(file=contract_name(thresholds, Path()), sha256=digest),
         confidence=contract.confidence,
         baseline=baseline,
         today=today,

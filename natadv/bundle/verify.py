@@ -25,6 +25,7 @@ from natadv.gate.kept_baselines import read_baseline
 from natadv.gate.rules import Thresholds
 from natadv.gate.stored import JudgedRun, cards_in, stored_run
 from natadv.gate.thresholds_file import load_thresholds
+from natadv.places import PACKAGED
 from natadv.report.gate_json import LAST_SECOND, CaseEntry, GateJson, RunVerdict, read_gate_json
 from natadv.report.terminal import Row
 from natadv.types import Case
@@ -109,7 +110,8 @@ def verify(path: Path, *, policy: Policy | None = None, now: float | None = None
 
 def _verify(found: Unpacked, policy: Policy, now: float) -> Verification:
     gate = read_gate_json(found.root / GATE)
-    contract = found.folder(CONTRACT) / PurePosixPath(gate.contract.file).name
+    named = PurePosixPath(gate.contract.file.removeprefix(PACKAGED))
+    contract = found.folder(CONTRACT) / named.name
     agree("the hash of the contract", gate.contract.sha256, contract_digest(contract))
     # A run may begin shortly before midnight.
     began = gate.run.began

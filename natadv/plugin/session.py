@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from natadv.bundle.entries import baseline_reason, from_root, overall_of
+from natadv.bundle.entries import baseline_reason, contract_name, overall_of
 from natadv.errors import ConfigError, DataError, GateFailure, InfraError, listed
 from natadv.evaluate.code import numerics_here
 from natadv.evaluate.devices import device_kind, own_gpu
@@ -457,7 +457,7 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
         contract=digest,
-        contract_file=from_root(contract, root_of(config)),
+        contract_file=contract_name(contract, root_of(config)),
         store=store,
         run=Run(store, worker.get("natadv_run") or new_run_id()),
         numerics=numerics_here(store.root, device=device, **how)

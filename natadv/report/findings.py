@@ -52,16 +52,21 @@ class GateFinding:
 
 def findings(gate: GateJson) -> list[GateFinding]:
     """What keeps the run from being green, the worst first, and last what is waived."""
-    file = gate.contract.file
+    file = _own_contract(gate)
     found = [GateFinding("run", "", "", "INCOMPLETE", why, file, 1) for why in gate.problems]
     for entry in gate.worst_first():
         found += (_finding(gate, entry, row) for row in entry.broken)
     return sorted(found, key=lambda finding: finding.state == "WAIVED")
 
 
+def _own_contract(gate: GateJson) -> str:
+    """Where the repository has its contract, or would have it, were it not that of the package."""
+    return gate.contract.file.removeprefix(PACKAGED)
+
+
 def _finding(gate: GateJson, entry: CaseEntry, row: MeasurementEntry) -> GateFinding:
     rule = "baseline" if row.metric == "baseline" else "not-measured"
-    file, line = gate.contract.file, 1
+    file, line = _own_contract(gate), 1
     if row.contract_rule is not None:
         rule = row.contract_rule.side
         # A file of the package cannot be marked in the user's repository.

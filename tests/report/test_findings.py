@@ -35,6 +35,24 @@ def test_a_rule_of_the_package_is_marked_in_the_contract_that_includes_it(gate, 
     assert [(f.rule, f.file, f.line) for f in found] == [("floor", "thresholds.yaml", 1)]
 
 
+def test_a_finding_of_a_packaged_contract_is_marked_where_the_repository_would_have_its_own(
+    gate, entry
+):
+    case = entry("FAIL")
+    (row,) = [row for row in case.measurements if row.contract_rule]
+    rule = row.contract_rule.model_copy(update={"file": "natadv:thresholds.yaml", "line": 7})
+    other = row.model_copy(update={"contract_rule": rule})
+    run = gate(
+        "fail", case.model_copy(update={"measurements": [other]}), problems=["a worker died"]
+    )
+    run = run.model_copy(
+        update={"contract": run.contract.model_copy(update={"file": "natadv:thresholds.yaml"})}
+    )
+
+    marked = [(f.rule, f.file, f.line) for f in findings(run)]
+    assert marked == [("run", "thresholds.yaml", 1), ("floor", "thresholds.yaml", 1)]
+
+
 def test_what_blocks_is_an_error_and_what_is_waived_a_notice(gate, entry, waived):
     cases = [
         entry("FAIL", name="a"),
