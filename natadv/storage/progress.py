@@ -98,6 +98,10 @@ _watchers: list[threading.Thread] = []
 def _watch(status: StatusLine) -> None:
     """Let the one thread of this process look after the line for as long as somebody has it."""
     with _watching:
+        _watched[:] = [ref for ref in _watched if ref() is not None]
+        if not _watched:
+            # A long pause before this work began, as of a program that calls it, is not its own.
+            _written_at[0] = time.monotonic()
         _watched.append(weakref.ref(status))
         if not (_watchers and _watchers[-1].is_alive()):
             # Daemonic: no work is worth waiting for what it would say.

@@ -101,6 +101,20 @@ def test_a_step_that_takes_long_is_not_silent_in_a_pipe(clock):
     assert ", 51.0 s each, ETA 1 min 42 s; 20 s so far\n" in stream.getvalue()
 
 
+def test_a_pause_before_the_work_began_is_not_its_own(clock):
+    stream = io.StringIO()
+    clock(1000)
+    with underway("natadv selfcheck", stream):
+        module._busy_lines()[-1].beat()
+        clock(EVERY_S - 1)
+        module._busy_lines()[-1].beat()
+        assert stream.getvalue() == ""
+        clock(1)
+        module._busy_lines()[-1].beat()
+
+    assert stream.getvalue() == "natadv selfcheck; 20 s so far\n"
+
+
 def test_no_pause_is_longer_because_something_new_begins(clock):
     stream = io.StringIO()
     with underway("natadv selfcheck", stream):
