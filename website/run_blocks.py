@@ -153,8 +153,10 @@ def make_environment(folder: Path) -> None:
     packages.joinpath("outer.pth").write_text("".join(lines), encoding="utf-8")
     for name, module in (("natadv", "natadv.cli"), ("pytest", "pytest")):
         command = environment / "bin" / name
-        start = f"import sys\nfrom {module} import main\nsys.exit(main())\n"
-        command.write_text(f"#!{environment / 'bin' / 'python'}\n{start}", encoding="utf-8")
+        # Guarded as an installer writes it: a process that a command spawns imports this file.
+        start = f"import sys\nfrom {module} import main\nif __name__ == '__main__':\n"
+        head = f"#!{environment / 'bin' / 'python'}\n"
+        command.write_text(f"{head}{start}    sys.exit(main())\n", encoding="utf-8")
         command.chmod(0o755)
     rules = (folder / "Makefile").read_text(encoding="utf-8")
     for stamp in {*re.findall(r"\.venv/(installed[\w-]*)", rules)}:
