@@ -88,7 +88,8 @@ def shown(
 def write_archives(folder: Path) -> None:
     """Write all of them: about 1 MB."""
     _write_imagenet(folder / "imagenet", shown("mini"))
-    hard = shown("mini-natural", animals=IMAGENET_A, per_class=6)
+    # Enough that a broken model fails after the correction for all rules of the tier.
+    hard = shown("mini-natural", animals=IMAGENET_A, per_class=12)
     _write_imagenet_a(folder / "imagenet-a", hard)
     _write_rta_100(folder / "rta-100")
     _write_phrasecut(folder / "VGPhraseCut_v0", shown("mini"))
