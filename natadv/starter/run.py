@@ -31,10 +31,10 @@ ALONE = (
 """Keeps the repository of the user out of the suites of a package, and writes nothing there."""
 
 _FOLLOWED = {
-    *("-c", "-k", "-m", "-n", "-o", "-p", "-W", "--config-file", "--rootdir", "--confcutdir"),
-    *("--basetemp", "--ignore", "--ignore-glob", "--deselect", "--alluredir"),
+    *("-c", "-k", "-m", "-n", "-o", "-p", "-r", "-W", "--config-file", "--rootdir"),
+    *("--confcutdir", "--basetemp", "--ignore", "--ignore-glob", "--deselect", "--alluredir"),
 }
-"""Options of pytest whose value may look like the path of a gate."""
+"""Options of pytest whose value may look like the path of a gate: all short ones, and some."""
 
 
 def run_gate(words: Sequence[str], *, here: Path) -> int:
@@ -45,7 +45,7 @@ def run_gate(words: Sequence[str], *, here: Path) -> int:
 def command_words(words: Sequence[str], *, here: Path) -> list[str]:
     """What pytest is called with for the `words` of a user in the folder `here`.
 
-    Raises ConfigError if a file of tests is not there: workers of pytest-xdist would not say so.
+    Raises ConfigError if the words name files or folders, and none of these holds a gate.
     """
     off = [word for name in PLUGINS_OFF for word in ("-p", f"no:{name}")]
     common = ["-p", PLUGIN, *off, *words]
@@ -73,15 +73,25 @@ def _require_mini_world(words: Sequence[str], root: Path) -> None:
 
 
 def _names_gates(words: Sequence[str], here: Path) -> bool:
-    """Whether a word is the path of gates. Raises ConfigError if it is that of an absent test."""
+    """Whether a word is the path of gates. Raises ConfigError if one is of nothing, or all of
+    something else: nobody who names a file expects others to be judged."""
     valued = _FOLLOWED | {option.flag for option in OPTIONS if not option.switch}
-    given = [word for last, word in pairwise(["", *words]) if last not in valued]
-    paths = [here / word.partition("::")[0] for word in given if not word.startswith("-")]
-    # Of a word that is no path, os.path does not raise an error.
-    there = [path for path in paths if os.path.exists(path)]
-    if absent := [path for path in paths if path.suffix == ".py" and path not in there]:
-        raise ConfigError(f"{absent[0]}: no such file of tests; name one that is there, or none")
-    return any(_gates_in(path.resolve()) for path in there)
+    switches = {option.flag for option in OPTIONS if option.switch}
+    paths: list[Path] = []
+    maybe: list[Path] = []
+    for last, word in pairwise(["", *words]):
+        if word.startswith("-") or last in valued:
+            continue
+        # What follows the option of another plugin may be its value.
+        certain = not last.startswith("--") or last in switches or "=" in last
+        (paths if certain else maybe).append(here / word.partition("::")[0])
+    if absent := [path for path in paths if not os.path.exists(path)]:
+        raise ConfigError(f"{absent[0]}: no such file or folder of gates; name one, or none")
+    if any(_gates_in(path.resolve()) for path in (*paths, *maybe)):
+        return True
+    if paths:
+        raise ConfigError(f"{paths[0]} holds no gate; name a file or folder that does, or none")
+    return False
 
 
 def _own_gates(root: Path) -> list[Path]:

@@ -302,9 +302,22 @@ def test_pytest_alone_says_what_goes_on(monkeypatch):
     assert said == []
 
 
-def test_a_test_that_is_not_there_is_an_error(words, capsys):
-    assert cli.main(["gate", "suites/test_nope.py"]) == 4
-    assert "no such file of tests" in capsys.readouterr().err
+def test_a_path_without_gates_is_an_error(words, tmp_path, capsys):
+    """Others would be judged instead, or, by workers, none and nothing said."""
+    write_gate(tmp_path / "suites")
+    other = tmp_path / "tests" / "test_other.py"
+    other.parent.mkdir()
+    other.write_text("def test_one(): ...\n")
+
+    for nothing in ("suites/test_nope.py", "suiites", "suiites/"):
+        assert cli.main(["gate", "suites", nothing]) == 4
+        assert "no such file or folder of gates" in capsys.readouterr().err
+    for given in (["tests"], ["-x", "tests/test_other.py::test_one"], ["--no-assert", "tests"]):
+        assert cli.main(["gate", *given]) == 4
+        assert "holds no gate" in capsys.readouterr().err
+    assert words("tests", "suites")[-2:] == ["tests", "suites"]
+    # What follows the option of another plugin may be its value.
+    assert words("--cov", "tests")[-1] == "suites"
 
 
 def test_the_gate_of_natadv_itself_says_how_to_get_its_mini_world(
