@@ -22,7 +22,7 @@ class Request:
 
     root: Path
     base: Path | None = None
-    """The folder that relative model paths start from; the root if None."""
+    """The folder that relative paths of `models` start from; the root if None."""
     models: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     scenarios: tuple[str, ...] = ()
@@ -95,7 +95,9 @@ def make_grid(request: Request, thresholds: Thresholds) -> Grid:
             raise unknown_name(kind, unknown[0], known)
     tier = thresholds.tier(request.tier)
     named = request.models or tuple(tier.references.get(name, name) for name in tier.models)
-    specs, absent = _resolved(named, request)
+    # The models of a tier are paths from the root, wherever the command was typed.
+    base = request.base if request.models else None
+    specs, absent = _resolved(named, root=request.root, base=base or request.root)
     lineages = lineages_of(specs, absent)
     if request.tier is None and request.models:
         tier = thresholds.tier_of(lineages)
@@ -126,10 +128,9 @@ def make_grid(request: Request, thresholds: Thresholds) -> Grid:
 
 
 def _resolved(
-    named: tuple[str, ...], request: Request
+    named: tuple[str, ...], *, root: Path, base: Path
 ) -> tuple[tuple[ModelSpec, ...], dict[str, str]]:
     """The models that are here, and those that are not, each with the reason."""
-    root, base = request.root, request.base or request.root
     try:
         return resolve_all(named, root=root, base=base), {}
     except NotFetchedError:

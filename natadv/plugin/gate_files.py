@@ -43,9 +43,12 @@ class Collected:
 
 def gate_files(paths: Iterable[Path], collected: Collected) -> tuple[Path, ...]:
     """The files among `paths`, and in the folders among them, that hold a test with the marker
-    `gate`; resolved, each once."""
+    `gate`; by the paths that lead to them, each file once."""
     found = dict.fromkeys(file for path in paths for file in _tests_in(str(path), collected))
-    return tuple(dict.fromkeys(Path(file).resolve() for file in found if holds_gate(file)))
+    by_file: dict[str, Path] = {}
+    for file in filter(holds_gate, found):
+        by_file.setdefault(os.path.realpath(file), Path(file))
+    return tuple(by_file.values())
 
 
 def _tests_in(path: str, collected: Collected) -> Iterator[str]:
@@ -110,9 +113,16 @@ def _named(node: ast.expr) -> str:
 
 def roots_for(gates: Iterable[Path], *, here: Path) -> dict[Path, Path]:
     """The folders whose contracts are nearest above the files or folders of the gates, each with
-    one of these; else the folder nearest above `here`, where pytest was called; else `here`."""
-    own = [gate for gate in gates if not _is_packaged(gate, here)]
-    roots = {root: gate for gate in own if (root := contract_above(gate)) is not None}
+    one of these; else the folder nearest above `here`, where pytest was called; else `here`.
+
+    A link in the path to a gate leads out of its repository, so the contract is above the link.
+    """
+    own = [gate for gate in gates if not _is_packaged(gate.resolve(), here)]
+    roots = {
+        root.resolve(): gate
+        for gate in own
+        if (root := contract_above(gate) or contract_above(gate.resolve())) is not None
+    }
     return roots or {contract_above(here) or here: here}
 
 
@@ -137,9 +147,10 @@ def _is_packaged(gate: Path, here: Path) -> bool:
 
 def folder_of_all(gate: Path, *, root: Path) -> Path:
     """The top folder, below the root or the package, in which the gates beside `gate` are looked
-    for; the file itself if it lies in neither."""
-    base = next((r for r in (root, *places.package_roots()) if r in gate.parents), None)
-    return gate if base is None else base / gate.relative_to(base).parts[0]
+    for; its own folder if it lies in neither."""
+    bases = (root, *places.package_roots())
+    base = next((parent for parent in gate.parents if parent.resolve() in bases), None)
+    return gate.parent if base is None else base / gate.relative_to(base).parts[0]
 
 
 _GATES = pytest.StashKey[tuple[Path, ...]]()
@@ -153,7 +164,7 @@ def runs_gates(config: pytest.Config) -> bool:
 
 def _gates_of(config: pytest.Config) -> tuple[Path, ...]:
     if _GATES not in config.stash:
-        paths = resolved(config.args, config)
+        paths = named(config.args, config)
         config.stash[_GATES] = gate_files(paths, collected_by(config, config.option))
     return config.stash[_GATES]
 
@@ -175,13 +186,16 @@ def is_narrowed(config: pytest.Config) -> bool:
         return True
     gates = _gates_of(config)
     folders = dict.fromkeys(folder_of_all(gate, root=root_of(config)) for gate in gates)
-    return not set(gate_files(folders, collected_by(config, option))) <= set(gates)
+    together = gate_files(folders, collected_by(config, option))
+    # One file may be reached by several paths.
+    return not {gate.resolve() for gate in together} <= {gate.resolve() for gate in gates}
 
 
-def resolved(given: Iterable[object], config: pytest.Config) -> list[Path]:
-    """The paths in arguments of pytest, which may name tests in them."""
+def named(given: Iterable[object], config: pytest.Config) -> list[Path]:
+    """The absolute paths in arguments of pytest, which may name tests in them; as pytest does, with
+    the links in them."""
     here = config.invocation_params.dir
-    return [(here / str(argument).partition("::")[0]).resolve() for argument in given]
+    return [Path(os.path.abspath(here / str(a).partition("::")[0])) for a in given]
 
 
 def collected_by(config: pytest.Config, option: Namespace) -> Collected:
@@ -189,7 +203,7 @@ def collected_by(config: pytest.Config, option: Namespace) -> Collected:
     return Collected(
         files=config.getini("python_files"),
         not_entered=config.getini("norecursedirs"),
-        ignored=frozenset(resolved(option.ignore or (), config)),
+        ignored=frozenset(named(option.ignore or (), config)),
         ignored_globs=[str(config.invocation_params.dir / g) for g in option.ignore_glob or ()],
     )
 

@@ -22,7 +22,7 @@ from natadv.plugin.gate_files import (
     collected_by,
     folder_without_gates,
     gate_files,
-    resolved,
+    named,
     root_of,
     roots_for,
 )
@@ -412,19 +412,19 @@ def unparsed_gate_json(config: pytest.Config, parser: pytest.Parser) -> list[Pat
     if set(chain(*LISTING_MODES.values(), *HELP_MODES.values())) & set(given):
         return []
     known, others = _own_options(given)
-    paths = resolved(_paths_among(others, config, parser), config)
+    paths = named(_paths_among(others, config, parser), config)
     gates = gate_files(paths, collected_by(config, config.known_args_namespace))
     without = folder_without_gates(config)
     if not gates and without is None:
         return []
     here = config.invocation_params.dir
-    named = getattr(known, "natadv_gate_json", None)
-    if named is None:
+    gate_json = getattr(known, "natadv_gate_json", None)
+    if gate_json is None:
         (option,) = (option for option in OPTIONS if option.dest == "natadv_gate_json")
         found = _text_elsewhere(option, config)
-        named = found.text if found else None
+        gate_json = found.text if found else None
     roots = roots_for(gates or filter(None, [without]), here=here.resolve())
-    return [here / named] if named else [root / GATE_JSON for root in roots]
+    return [here / gate_json] if gate_json else [root / GATE_JSON for root in roots]
 
 
 def _own_options(given: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -87,7 +87,7 @@ def _names_gates(words: Sequence[str], here: Path) -> bool:
         (paths if certain else maybe).append(here / word.partition("::")[0])
     if absent := [path for path in paths if not os.path.exists(path)]:
         raise ConfigError(f"{absent[0]}: no such file or folder of gates; name one, or none")
-    if any(_gates_in(path.resolve()) for path in (*paths, *maybe)):
+    if any(_gates_in(path) for path in (*paths, *maybe)):
         return True
     if paths:
         raise ConfigError(f"{paths[0]} holds no gate; name a file or folder that does, or none")
@@ -97,7 +97,7 @@ def _names_gates(words: Sequence[str], here: Path) -> bool:
 def _own_gates(root: Path) -> list[Path]:
     """The folders of the user's gates: `suites`, else all below the root that hold some, but not
     those of a repository within it that has its own contract."""
-    if _gates_in((root / SUITES).resolve()):
+    if _gates_in(root / SUITES):
         return [root / SUITES]
     found = dict.fromkeys(gate.parent for gate in _gates_in(root.resolve()))
     return [folder for folder in found if contract_above(folder) in (None, root.resolve())]

@@ -177,7 +177,7 @@ def test_a_broken_card_is_refused_and_named(request_of, thresholds, plain):
         make_grid(request_of(), thresholds)
 
 
-def test_relative_model_folders_begin_where_the_user_stands(
+def test_relative_model_folders_begin_where_the_user_stands_and_those_of_a_tier_at_the_root(
     request_of, thresholds, monkeypatch, tmp_path
 ):
     seen = []
@@ -189,5 +189,6 @@ def test_relative_model_folders_begin_where_the_user_stands(
     monkeypatch.setattr(grid_module, "resolve_all", resolve_all)
     make_grid(request_of(models=("tuned",)), thresholds)
     make_grid(replace(request_of(models=("tuned",)), base=tmp_path / "there"), thresholds)
+    make_grid(replace(request_of(), base=tmp_path / "there"), thresholds)
 
-    assert seen == [(tmp_path, tmp_path), (tmp_path, tmp_path / "there")]
+    assert seen == [(tmp_path, tmp_path), (tmp_path, tmp_path / "there"), (tmp_path, tmp_path)]

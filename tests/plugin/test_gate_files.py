@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import ast
 from pathlib import Path
 
 import pytest
@@ -66,14 +66,16 @@ def test_what_pytest_collects_is_searched_and_nothing_else(tmp_path):
     assert gate_files([tmp_path / "nowhere"], collected) == ()
 
 
-def test_the_suites_are_gates_and_the_tests_are_none_and_it_takes_no_time():
-    assert len(gate_files([REPOSITORY / "suites"], PYTEST)) == 6
-    spent = []
-    for _ in range(3):
-        began = time.process_time()
-        assert gate_files([REPOSITORY / "tests"], PYTEST) == ()
-        spent.append(time.process_time() - began)
-    assert min(spent) < 0.03
+def test_the_suites_are_gates_and_the_tests_are_none_and_few_of_them_are_parsed(monkeypatch):
+    parsed = []
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda source: parsed.append(source) or parse(source))
+
+    assert len(gate_files([REPOSITORY / "suites"], PYTEST)) == len(parsed) == 6
+    parsed.clear()
+    assert gate_files([REPOSITORY / "tests"], PYTEST) == ()
+    files = sum(1 for _ in (REPOSITORY / "tests").rglob("test_*.py"))
+    assert 0 < len(parsed) < files / 10
 
 
 def test_the_root_is_the_folder_of_the_nearest_contract(tmp_path):
@@ -86,6 +88,26 @@ def test_the_root_is_the_folder_of_the_nearest_contract(tmp_path):
     made(tmp_path / "own/thresholds.yaml")
     assert root_for([gate], here=here) == tmp_path / "own"
     assert root_for([gate, other], here=here) == tmp_path / "own"
+
+
+def test_linked_gates_belong_to_the_repository_that_links_them(tmp_path):
+    gate, other = (made(tmp_path / f"shared/suites/{name}") for name in ("test_a.py", "test_b.py"))
+    made(tmp_path / "own/thresholds.yaml")
+    (tmp_path / "own/suites").symlink_to(tmp_path / "shared/suites")
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    linked = tmp_path / "own/suites/test_a.py"
+
+    for named in (tmp_path / "own/suites", tmp_path / "link/suites"):
+        gates = gate_files([named, gate], PYTEST)
+        assert [path.name for path in gates] == ["test_a.py", "test_b.py"]
+        assert root_for(gates, here=tmp_path / "elsewhere") == tmp_path / "own"
+    # What lies beside the file is known by the same path, and so is narrowing to the file.
+    assert folder_of_all(linked, root=tmp_path / "own") == tmp_path / "own/suites"
+    assert folder_of_all(gate, root=tmp_path / "own") == gate.parent
+    assert gate_files([gate.parent], PYTEST) == (gate, other)
+    made(tmp_path / "shared/thresholds.yaml")
+    assert root_for([linked], here=tmp_path) == tmp_path / "own"
+    assert root_for([gate], here=tmp_path) == tmp_path / "shared"
 
 
 def test_gates_of_two_contracts_are_not_judged_by_one_of_them(tmp_path):
