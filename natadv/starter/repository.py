@@ -241,5 +241,5 @@ def next_commands(model: GatedModel) -> list[tuple[str, str]]:
         *fetch,
         (f"pytest suites/ --no-assert -n 2 --model {named}", "measure"),
         ("natadv calibrate --write", "make rules of what was measured"),
-        (f"pytest suites/ -n 8 --model {named}", "judge: green as long as the rules hold"),
+        (f"pytest suites/ -n 2 --model {named}", "judge: green as long as the rules hold"),
     ]

@@ -62,7 +62,7 @@ def test_all_that_a_gate_needs_is_written_and_explained_once(init):
     assert commands == [
         "pytest suites/ --no-assert -n 2 --model mini-clip",
         "natadv calibrate --write",
-        "pytest suites/ -n 8 --model mini-clip",
+        "pytest suites/ -n 2 --model mini-clip",
     ]
 
     again, said = init("--model", "mini-clip")
