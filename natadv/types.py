@@ -225,7 +225,8 @@ class ZeroShotClassifier(Protocol):
     def prepare(self, images: Sequence[Image]) -> Prepared:
         """Preprocess RGB pictures of any size for `embed_images`.
 
-        Called on another thread than the rest, so that it overlaps with the forward pass.
+        Called on another thread than the rest, so that it overlaps with the forward pass; on
+        several at once if the model has `concurrency = "prepare"` or `"all"`.
         """
         ...
 
@@ -236,6 +237,11 @@ class ZeroShotClassifier(Protocol):
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Embeddings of shape (c, d); canonicalises, pads and truncates as in training."""
         ...
+
+
+Concurrency = Literal["nothing", "prepare", "all"]
+"""What several threads may call at once: nothing; `prepare` alone; or the forward pass, too, which
+helps where each computes on a core of its own. A model says it in an attribute `concurrency`."""
 
 
 @runtime_checkable

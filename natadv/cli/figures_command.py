@@ -43,7 +43,7 @@ def figures(
     ] = 200,
     pictures: Annotated[int, opt.count("pictures of each dataset in Figure 6")] = 2,
     device: opt.Device = "auto",
-    batch_size: opt.BatchSize = 64,
+    batch_size: opt.BatchSize = None,
     threads: opt.Threads = opt.CPUS,
     root: opt.Root = Path(),
 ) -> int:

@@ -55,7 +55,7 @@ def search(
     overrides: opt.Overrides = None,
     device: _Devices = "auto",
     dtype: Annotated[_Dtype, opt.text("DTYPE", "of the generator")] = "bfloat16",
-    batch_size: opt.BatchSize = 4,
+    batch_size: Annotated[int, opt.count("pictures drawn at once")] = 4,
     steps: Annotated[int | None, opt.count("of the generator")] = None,
     guidance: Annotated[
         float | None, opt.number("of the generator", "G", lambda g: 0 <= g < math.inf, "from 0 on")

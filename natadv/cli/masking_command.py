@@ -29,7 +29,7 @@ def mask(
     limit: opt.Limit = None,
     json: Annotated[Path | None, opt.output(_JSON, metavar="FILE")] = None,
     device: opt.Device = "auto",
-    batch_size: opt.BatchSize = 64,
+    batch_size: opt.BatchSize = None,
     threads: opt.Threads = 1,
     store: opt.Store = None,
     root: opt.Root = Path(),

@@ -232,12 +232,13 @@ def _expected(mistake: ValidationError) -> str:
     return first["msg"].removeprefix("Value error, ").rstrip(".")
 
 
-def arithmetic(device: str, *, batch_size: int = 64, threads: int = 1) -> Arithmetic:
+def arithmetic(device: str, *, batch_size: int | None = None, threads: int = 1) -> Arithmetic:
     """How models compute; `auto` is a GPU if one is visible, else the CPU."""
-    from natadv.evaluate.devices import usable_device
+    from natadv.evaluate.devices import batch_size_for, usable_device
     from natadv.pipelines.embedders import Arithmetic
 
-    return Arithmetic(usable_device(device), batch_size, threads)
+    device = usable_device(device)
+    return Arithmetic(device, batch_size_for(device, batch_size), threads)
 
 
 TaskName: Any = Literal[tuple(ASKED)]
@@ -246,7 +247,7 @@ Data = Annotated[str, text("DATASET", "of natadv data list")]
 NewName = Annotated[str, text("NAME", "of the dataset to make", "--name")]
 Model = Annotated[str, text("MODEL", "as pytest --model takes it")]
 Device = Annotated[str, text("DEVICE", "cpu, cuda or cuda:N; auto: a GPU if seen")]
-BatchSize = Annotated[int, count("pictures per forward pass")]
+BatchSize = Annotated[int | None, count("pictures per forward pass (16 on a CPU, 64 on a GPU)")]
 Threads = Annotated[int, count("of a model on the CPU")]
 Thresholds = Annotated[
     Path, path("tiers and rules", metavar="FILE", callback=lambda given: contract_at(given))

@@ -21,6 +21,10 @@ CPU = "cpu"
 CUDA = "cuda"
 DEV = Path("/dev")
 
+BATCH_SIZES = {CPU: 16, CUDA: 64}
+"""Pictures per forward pass, by default. On a CPU more are hardly faster, and the last batch, which
+is filled up, and a core that waits for the others cost more."""
+
 _IS_FOR_GPUS = re.compile(r"^(cuda|hip)\b[^=\n]*= *['\"]", re.MULTILINE)
 """Matches torch/version.py unless it says None for both."""
 
@@ -63,6 +67,11 @@ def device_kind(asked: str) -> str:
             "driver, or choose --device cuda or --device cpu"
         )
     return CPU
+
+
+def batch_size_for(device: str, asked: int | None) -> int:
+    """What was asked, or the default of the device."""
+    return asked or BATCH_SIZES[device.partition(":")[0]]
 
 
 def usable_device(asked: str) -> str:

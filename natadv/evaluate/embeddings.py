@@ -92,6 +92,8 @@ class EmbeddingCache:
         """One transaction."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
+            # A power cut may cost the file, which is made anew; waiting costs each unit.
+            connection.execute("PRAGMA synchronous = OFF")
             connection.text_factory = partial(str, encoding="utf-8", errors="replace")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS embedding "

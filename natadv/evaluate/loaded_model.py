@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,14 @@ from natadv.evaluate.batches import (
     prefetch,
     within_budget,
 )
+from natadv.evaluate.cores import CoreShare
 from natadv.evaluate.embeddings import EmbeddingCache, key_of
 from natadv.evaluate.pictures import Picture
 from natadv.types import (
     UNIT_TOLERANCE,
+    Concurrency,
     DenseFeatures,
+    DoubleArray,
     FloatArray,
     Model,
     Prepared,
@@ -46,9 +49,8 @@ T = TypeVar("T")
 
 Prepare = Callable[[Sequence["Image"]], Prepared]
 
-TEXT_BATCH = 16
-"""Texts are embedded in batches of one size, for the same reason as pictures. It is small, as the
-last batch is filled up and ten class names should not cost as much as sixty-four."""
+KEPT_TOGETHER = 1024
+"""Embeddings that wait for one transaction, as each waits for those of other processes."""
 
 
 @dataclass(slots=True)
@@ -62,10 +64,12 @@ class LoadedModel:
     """By fingerprint, on the device of the model."""
     name: str = "the model"
     """As errors call it."""
+    cores: CoreShare = field(default_factory=CoreShare)
+    """What its pictures may be computed on at once."""
     encoded: int = 0
     """Pictures that went through the model."""
-    _texts: dict[str, FloatArray] = field(default_factory=dict)
-    """Embeddings of texts, by their key in the cache."""
+    class_weights: dict[Hashable, DoubleArray] = field(default_factory=dict)
+    """By what they were made from."""
     _resized: dict[int, DenseFeatures] = field(default_factory=dict)
 
     @property
@@ -117,14 +121,28 @@ class LoadedModel:
         self, texts: Sequence[str], kind: bytes, embed: Callable[[Sequence[str]], FloatArray]
     ) -> FloatArray:
         keys = {text: key_of(kind + text.encode()) for text in texts}
-        if unknown := [key for key in keys.values() if key not in self._texts]:
-            self._texts |= self.cache.get(unknown)
-            if missing := [text for text, key in keys.items() if key not in self._texts]:
-                encoded = _encode_texts(missing, embed)
-                fresh = {keys[text]: vector for text, vector in encoded.items()}
-                self.cache.put(fresh)
-                self._texts |= fresh
-        return np.stack([self._texts[keys[text]] for text in texts])
+        vectors = dict(self.cache.get(keys.values()))
+        if missing := [text for text, key in keys.items() if key not in vectors]:
+            fresh = {keys[text]: vector for text, vector in self._encode_texts(missing, embed)}
+            self.cache.put(fresh)
+            vectors |= fresh
+        return np.stack([vectors[keys[text]] for text in texts])
+
+    def _encode_texts(
+        self, texts: Sequence[str], embed: Callable[[Sequence[str]], FloatArray]
+    ) -> Iterator[tuple[str, FloatArray]]:
+        """In full batches, for the same reason as pictures, but smaller: often there are ten class
+        names, and filling up costs as much."""
+        size = max(1, self.batch_size // 4)
+        parts = [texts[a : a + size] for a in range(0, len(texts), size)]
+
+        def _rows(part: Sequence[str]) -> FloatArray:
+            return embed(filled_up(part, size))
+
+        together = _concurrency(self.model) == "all"
+        batches = self.cores.map(_rows, parts) if together else map(_rows, parts)
+        for part, rows in zip(parts, batches, strict=True):
+            yield from zip(part, rows, strict=False)
 
     def decoded_batches(self, shard: EvaluationShard) -> Iterator[tuple[SampleBatch, list[Image]]]:
         """All samples with their decoded pictures; one that cannot be decoded is excluded.
@@ -204,40 +222,83 @@ def encode_pictures(
     if not pictures:
         return
     tower = loaded.tower(input_px) if layers else None
-    prepare = (tower or loaded.encoder).prepare
-    # Decoding and preprocessing overlap with the forward pass of the previous batch.
-    for batch in prefetch(_batches(pictures, broken, prepare, size=loaded.batch_size)):
+    size = loaded.batch_size
+    prepare = partial(
+        _prepared_batches, broken=broken, prepare=(tower or loaded.encoder).prepare, size=size
+    )
+
+    def _encode(batch: PreparedBatch) -> EncodedBatch:
         n = len(batch.keys)
         if tower:
             embeddings, features = tower.forward_features(batch.prepared, layers)
         else:
             embeddings, features = loaded.encoder.embed_images(batch.prepared), ()
-        loaded.encoded += n
         # The embeddings of a model that shares no space with texts have no dimensions.
         if embeddings.ndim != 2 or embeddings.shape[1]:
-            _check_rows(embeddings, loaded.batch_size, what="embed_images", name=loaded.name)
-            loaded.cache.put(dict(zip(batch.keys, embeddings[:n], strict=True)))
-        yield EncodedBatch(
-            batch.keys,
-            embeddings[:n],
-            {layer: f[:n] for layer, f in zip(layers, features, strict=True)},
+            _check_rows(embeddings, size, what="embed_images", name=loaded.name)
+        shown = (f[:n] for f in features)
+        return EncodedBatch(batch.keys, embeddings[:n], dict(zip(layers, shown, strict=True)))
+
+    items = list(pictures.items())
+    parts = [items[a : a + size] for a in range(0, len(items), size)]
+    fresh: dict[str, FloatArray] = {}
+    try:
+        for batch in _pipeline(parts, prepare, _encode, loaded.cores, tower or loaded.encoder):
+            loaded.encoded += len(batch.keys)
+            if batch.embeddings.shape[1]:
+                fresh |= zip(batch.keys, batch.embeddings, strict=True)
+            if len(fresh) >= KEPT_TOGETHER:
+                loaded.cache.put(fresh)
+                fresh = {}
+            yield batch
+    finally:
+        if fresh:
+            loaded.cache.put(fresh)
+
+
+def _pipeline(
+    parts: Sequence[Sequence[tuple[str, Picture]]],
+    prepare: Callable[[Sequence[tuple[str, Picture]]], list[PreparedBatch]],
+    encode: Callable[[PreparedBatch], EncodedBatch],
+    cores: CoreShare,
+    model: object,
+) -> Iterator[EncodedBatch]:
+    """Encoded batches, in order. Where the model allows it, each thread does all that a batch
+    needs; else other threads prepare batches for this one."""
+    match _concurrency(model):
+        case "all":
+            encoded = cores.map(lambda part: list(map(encode, prepare(part))), parts)
+            yield from chain.from_iterable(encoded)
+        case allowed:
+            most = cores.count if allowed == "prepare" else 1
+            prepared = cores.map(prepare, parts, beside_caller=1, most=most)
+            yield from map(encode, chain.from_iterable(prepared))
+
+
+def _concurrency(model: object) -> Concurrency:
+    said = getattr(model, "concurrency", "nothing")
+    if said not in get_args(Concurrency):
+        raise ModelError(
+            f"{type(model).__name__}: expected an attribute concurrency of "
+            f"{', '.join(get_args(Concurrency))}, got {said!r}"
         )
+    return cast("Concurrency", said)
 
 
-def _batches(
-    pictures: Mapping[str, Picture], broken: dict[str, str], prepare: Prepare, *, size: int
-) -> Iterator[PreparedBatch]:
-    """Preprocessed batches, always full: with another number of rows, another kernel may run and
-    give other last bits."""
-    opened = _opened(pictures, broken)
+def _prepared_batches(
+    part: Sequence[tuple[str, Picture]], *, broken: dict[str, str], prepare: Prepare, size: int
+) -> list[PreparedBatch]:
+    """Always full: with another number of rows, another kernel may run and give other last bits."""
     prepared = partial(_prepared, prepare=prepare, size=size)
     # By map, which keeps no reference to a group: its pictures are large.
-    while parts := list(map(prepared, within_budget(islice(opened, size), most=size))):
-        yield from merged(parts, size)
+    groups = list(map(prepared, within_budget(_opened(part, broken), most=size)))
+    return list(merged(groups, size)) if groups else []
 
 
-def _opened(pictures: Mapping[str, Picture], broken: dict[str, str]) -> Iterator[tuple[str, Image]]:
-    for key, picture in pictures.items():
+def _opened(
+    pictures: Iterable[tuple[str, Picture]], broken: dict[str, str]
+) -> Iterator[tuple[str, Image]]:
+    for key, picture in pictures:
         try:
             yield key, picture.open()
         except DataError as error:
@@ -274,17 +335,6 @@ def _check_rows(rows: FloatArray, count: int, *, what: str, name: str) -> None:
             f"{name}: {what} returned rows of length {lengths.min():.4g} to {lengths.max():.4g}, "
             f"expected 1 (within {UNIT_TOLERANCE:g}); divide each row by its length, in float32"
         )
-
-
-def _encode_texts(
-    texts: Sequence[str], embed: Callable[[Sequence[str]], FloatArray]
-) -> dict[str, FloatArray]:
-    fresh: dict[str, FloatArray] = {}
-    for a in range(0, len(texts), TEXT_BATCH):
-        part = list(texts[a : a + TEXT_BATCH])
-        rows = embed(filled_up(part, TEXT_BATCH))
-        fresh |= dict(zip(part, rows, strict=False))
-    return fresh
 
 
 def _decoded(shard: EvaluationShard) -> Iterator[tuple[Sample, Image]]:

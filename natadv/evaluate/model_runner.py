@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from natadv.errors import GpuError, ModelError, NatadvError, StoreError
 from natadv.evaluate.code import check_unchanged
 from natadv.evaluate.compute import compute
+from natadv.evaluate.cores import CoreShare
 from natadv.evaluate.datasets import Dataset
 from natadv.evaluate.devices import CPU, CUDA, described, lease_slot, own_gpu
 from natadv.evaluate.embeddings import EmbeddingCache, space
@@ -59,6 +60,7 @@ class ModelRunner:
         """Id of the GPU that this process computes on."""
         self.slot: int | None = None
         """The open descriptor that holds a slot of that GPU."""
+        self.cores = CoreShare()
         self._current_weights = ""
         self._current: LoadedModel | None = None
         self._beside: dict[str, dict[str, Any]] = {}
@@ -127,8 +129,9 @@ class ModelRunner:
         while True:
             loaded = self._model_for(unit)
             try:
-                self._ready_for(unit, loaded)
-                return work(loaded)
+                with self.cores.held():
+                    self._ready_for(unit, loaded)
+                    return work(loaded)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -230,7 +233,7 @@ class ModelRunner:
         # Another batch size may give other last bits: its vectors are kept apart.
         name = space(unit.weights, unit.in_batches_of(batch_size).numerics)
         cache = EmbeddingCache(self.store.root / "embeddings", name)
-        return LoadedModel(model, cache, batch_size, name=unit.model)
+        return LoadedModel(model, cache, batch_size, name=unit.model, cores=self.cores)
 
 
 def lone_runner(

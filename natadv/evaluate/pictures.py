@@ -13,14 +13,16 @@ from PIL import Image
 from natadv.data.images import MAX_PIXELS
 from natadv.data.reader import decode_image
 from natadv.errors import ConfigError, DataError
+from natadv.evaluate.cores import usable_cores
 from natadv.evaluate.units import digest
 from natadv.scenarios.typographic.overlay import Overlays, from_json, matched, occlusion
 from natadv.scenarios.typographic.rendering import render, size_after, size_before, text_mask
 from natadv.tasks.masks import MaskArray, upright_size
 from natadv.types import DenseFeatures, Prepared, Sample, Variant, ZeroShotClassifier
 
-_KEPT = 2
-"""Clean pictures that stay decoded, as rows that are drawn on the same one follow each other."""
+_KEPT = 1 + usable_cores()
+"""Clean pictures that stay decoded, as rows that are drawn on the same one follow each other; for
+each thread that draws, one."""
 
 
 @dataclass(frozen=True, slots=True)

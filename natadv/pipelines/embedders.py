@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from natadv.errors import ConfigError, ModelError
 from natadv.evaluate.code import numerics_here
+from natadv.evaluate.devices import BATCH_SIZES, CPU
 from natadv.evaluate.embeddings import EmbeddingCache, space
 from natadv.evaluate.loaded_model import LoadedModel, encode_pictures
 from natadv.evaluate.model_runner import is_out_of_memory
@@ -34,7 +35,7 @@ class Arithmetic:
     """How a model computes; with the gate's defaults its embeddings are the gate's."""
 
     device: str = "cpu"
-    batch_size: int = 64
+    batch_size: int = BATCH_SIZES[CPU]
     threads: int = 1
 
     def numerics(self, spec: ModelSpec, store: Path) -> Numerics:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from natadv.bundle.entries import baseline_reason, contract_name, overall_of
 from natadv.errors import ConfigError, DataError, GateFailure, InfraError, listed
 from natadv.evaluate.code import numerics_here
-from natadv.evaluate.devices import device_kind, own_gpu
+from natadv.evaluate.devices import batch_size_for, device_kind, own_gpu
 from natadv.evaluate.grid import Grid, make_grid
 from natadv.evaluate.plan import CaseUnits, case_evidence, case_plan, unique_units, units_of
 from natadv.evaluate.run import Run, new_run_id
@@ -411,12 +411,17 @@ HOW = ("dtype", "batch_size", "threads", "gpus_per_model")
 """Options that are part of what is measured."""
 
 
+def _how(option: Callable[[str], Any], *, device: str) -> dict[str, Any]:
+    how = {name: option(f"natadv_{name}") for name in HOW}
+    return how | {"batch_size": batch_size_for(device, how["batch_size"])}
+
+
 def measuring_session(grid: Grid, *, device: str) -> GateSession:
     """The session of `pytest --no-assert` with its default options, for a command that is not run
     by pytest: both compute the same rows under the same keys."""
     store = Store(grid.root / STORE)
     store.prepare()
-    how = {name: options.default_of(f"natadv_{name}") for name in HOW}
+    how = _how(options.default_of, device=device)
     return GateSession(
         grid=grid,
         contract="",
@@ -452,8 +457,8 @@ def make_session(config: pytest.Config, *, computing: bool) -> GateSession:
             "--sequential ends a case when its rules are decided, --no-assert applies none; leave "
             "one of them out"
         )
-    how = {name: option(f"natadv_{name}") for name in HOW}
     device = device_kind(option("natadv_device"))
+    how = _how(option, device=device)
     return GateSession(
         grid=make_grid(options.request(config), thresholds),
         contract=digest,

@@ -55,6 +55,11 @@ PAPER_TEMPLATES = ("a photo of a {}.",)
 """The only prompt of the paper's scripts, which replaces the templates of the card."""
 
 
+KEPT_WEIGHTS = 8
+"""Sets of classes whose weights a model keeps from unit to unit: 80 templates cost seconds, even
+where all their embeddings are cached."""
+
+
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """One entry per sample."""
@@ -120,15 +125,21 @@ def weights_of(
 
     Raises ModelError if `averaging` is raw and the model gives embeddings of length one only.
     """
-    # The direction of a single prompt does not depend on its length.
-    raw = averaging == "raw" and len(templates) > 1
-    embed = loaded.embed_texts_raw if raw else loaded.embed_texts
-    return class_weights(
-        embed(prompts(names, templates)),
-        classes=len(names),
-        templates=len(templates),
-        averaging=averaging,
-    )
+    made_from = (tuple(names), tuple(templates), averaging)
+    if made_from not in loaded.class_weights:
+        # The direction of a single prompt does not depend on its length.
+        raw = averaging == "raw" and len(templates) > 1
+        embed = loaded.embed_texts_raw if raw else loaded.embed_texts
+        weights = class_weights(
+            embed(prompts(names, templates)),
+            classes=len(names),
+            templates=len(templates),
+            averaging=averaging,
+        )
+        if len(loaded.class_weights) >= KEPT_WEIGHTS:
+            loaded.class_weights.clear()
+        loaded.class_weights[made_from] = weights
+    return loaded.class_weights[made_from]
 
 
 def logits(images: FloatArray, *, weights: DoubleArray, scoring: Scoring) -> DoubleArray:

@@ -10,7 +10,7 @@ from PIL import Image
 from natadv.errors import DataError, ModelError
 from natadv.evaluate.compute import compute as compute_together
 from natadv.evaluate.embeddings import EmbeddingCache
-from natadv.evaluate.loaded_model import TEXT_BATCH, LoadedModel
+from natadv.evaluate.loaded_model import LoadedModel
 from natadv.evaluate.outcomes_json import outcomes_of
 
 CLASSES = ("cat", "dog", "cow")
@@ -104,12 +104,14 @@ def test_only_pictures_that_nobody_embedded_go_through_the_model(unit, plain, lo
 
 
 def test_texts_go_in_batches_of_one_size_and_once(loaded, eyes):
-    texts = [f"a cat, number {i}" for i in range(TEXT_BATCH + 1)]
+    loaded.batch_size = 8
+    size = 2
+    texts = [f"a cat, number {i}" for i in range(size + 1)]
     first = loaded.embed_texts(texts)
     again = loaded.embed_texts([texts[-1], texts[0], texts[-1]])
 
-    assert [len(batch) for batch in eyes.texts] == [TEXT_BATCH, TEXT_BATCH]
-    assert first.shape == (TEXT_BATCH + 1, 3)
+    assert [len(batch) for batch in eyes.texts] == [size, size]
+    assert first.shape == (size + 1, 3)
     assert np.array_equal(again, first[[-1, 0, -1]])
 
 
@@ -257,7 +259,7 @@ def test_a_model_that_tells_no_lengths_is_refused_where_they_count(
         ("embed_images", lambda rows: rows * 1.01, r"embed_images returned rows of length 1.01 to"),
         ("embed_texts", lambda rows: rows * 0.5, r"expected 1 \(within 0.001\); divide each row"),
         ("embed_images", lambda rows: rows * np.nan, "embed_images returned rows that are not fin"),
-        ("embed_texts", lambda rows: rows[:, None], r"got an array of shape \(16, 1, 3\)"),
+        ("embed_texts", lambda rows: rows[:, None], r"got an array of shape \(1, 1, 3\)"),
     ],
 )
 def test_embeddings_of_another_kind_are_refused_by_name(

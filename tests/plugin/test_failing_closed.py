@@ -316,13 +316,13 @@ def test_a_lack_of_memory_is_of_one_run_and_stands_in_the_evidence(world):
     def facts():
         return json.loads((world.root / ".natadv/evidence" / EVIDENCE).read_text())["facts"]
 
-    done = world.pytest("-n", "0", env={"FAKE_MEMORY": "16"})
+    done = world.pytest("-n", "0", env={"FAKE_MEMORY": "4"})
 
     assert done.returncode == 0, done.stdout
-    line = "out of memory: mini-clip went on with 16 pictures at a time, in this run; the next one"
+    line = "out of memory: mini-clip went on with 4 pictures at a time, in this run; the next one"
     assert line in " ".join(done.stdout.split())
-    assert facts()["batch_size"] == 64
-    assert facts()["smaller_batches"] == [16]
+    assert facts()["batch_size"] == 16
+    assert facts()["smaller_batches"] == [4]
     rows = world.outcome_bytes()
 
     # Another run, with as much memory as was asked for, and one that is short of it again.

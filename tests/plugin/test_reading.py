@@ -56,7 +56,7 @@ def test_a_text_blind_model_passes_the_attack_and_fails_its_reading_twin(asked, 
     assert (read["reading_accuracy"]["value"], read["read_or_ignore"]["value"]) == (0, 0)
     # Clean and attacked pictures and two controls, in full batches: its own were seen already, and
     # it has no controls.
-    assert sum(event["images"] for event in asked.logged("encode")) == 4 * 640
+    assert sum(event["images"] for event in asked.logged("encode")) == 4 * 608
     assert verified(asked.root).recomputed.verdict == "fail"
 
 

@@ -17,7 +17,14 @@ from natadv.explain.head_masking import masked_embeddings
 from natadv.explain.layers import LayerwisePass, OpenFeatures, OpenTower
 from natadv.explain.relevance import attention_relevance, grad_cam
 from natadv.models.adapters.towers import DenseTower
-from natadv.types import FloatArray, ForwardFeatures, LayerSpan, MaskedTokens, ModelSpec
+from natadv.types import (
+    Concurrency,
+    FloatArray,
+    ForwardFeatures,
+    LayerSpan,
+    MaskedTokens,
+    ModelSpec,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +48,12 @@ class Placement:
     """GPUs that the layers are spread over."""
     in_8_bits: bool = False
     """Whether the weights of linear layers are rounded to 8 bits."""
+
+    @property
+    def concurrency(self) -> Concurrency:
+        """What several threads may ask of a tower at once: all, as its layers keep nothing, but a
+        GPU computes one batch after another."""
+        return "all" if self.device.type == "cpu" else "prepare"
 
     def of_pixels(self, pixels: Pixels) -> dict[str, torch.Tensor]:
         """Every tensor on the device, floating-point ones in the dtype."""
@@ -76,6 +89,11 @@ class TowerReader:
     """The tower for squares of another side in pixels, if the adapter can feed them."""
     open_tower: OpenTower | None = None
     """The tower layer by layer, if it is a transformer that the adapter can open."""
+
+    @property
+    def concurrency(self) -> Concurrency:
+        """What several threads may call at once."""
+        return self.placement.concurrency
 
     @property
     def depth(self) -> int:
@@ -205,6 +223,11 @@ class DualEncoder:
                 embeddings = self.embed_tokens(self.placement.of_tokens(tokens))
             batches.append(checked(rows(embeddings), self.placement, name=self.name))
         return np.concatenate(batches)
+
+    @property
+    def concurrency(self) -> Concurrency:
+        """What several threads may call at once."""
+        return self.placement.concurrency
 
     @property
     def depth(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from open_clip import model as architecture  # type: ignore[import-untyped]
 from open_clip import modified_resnet, tokenizer, transform, transformer
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from natadv.errors import ModelError
 from natadv.explain.layers import (
@@ -70,7 +71,8 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         )
         check_activation(spec, activations(empty), remedy=remedy)
     _check_fit(empty, spec.folder)
-    model = _model(config, spec.folder, placement)
+    with _Uninitialised():
+        model = _model(config, spec.folder, placement)
     scoring = _load_weights(model, spec.folder)
     if placement.dtype != torch.float32:
         # Norms stay in float32, as in open_clip.
@@ -91,6 +93,22 @@ def build(spec: ModelSpec, placement: Placement) -> DualEncoder:
         network=model,
         resized=partial(_resized, spec.name, model.visual, placement, stated),
     )
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Draws no random numbers for new parameters: weights that fit are loaded over all of them."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_", "trunc_normal_"):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def _resized(
